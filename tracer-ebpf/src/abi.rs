@@ -1,0 +1,353 @@
+//! The records, keys and constants that cross the kernel boundary, one definition for both sides.
+//!
+//! Every struct is `repr(C)`, has no implicit padding (map keys are compared byte by byte) and a size that is
+//! asserted below. Times are nanoseconds; the name says on which clock.
+
+use core::mem::size_of;
+
+/// Length of a command name with its terminating zero (`TASK_COMM_LEN`, include/linux/sched.h).
+pub const COMM_LEN: usize = 16;
+/// Longest path of a unix socket (`UNIX_PATH_MAX`, include/uapi/linux/un.h).
+pub const UNIX_PATH_LEN: usize = 108;
+/// Entries of a syscall table: numbers at and above it have no row and so no fd.
+pub const SYSCALLS: usize = 512;
+/// A [`Offset`](crate::fields) of this value: the running kernel does not have the field.
+pub const MISSING: u32 = u32::MAX;
+
+/// The thread ran a 32-bit call: its number belongs to the compat table.
+pub const CALL_COMPAT: u32 = 1 << 0;
+/// The wait's start is derived from the scheduler's record, not seen by `waits`.
+pub const WAIT_DERIVED: u32 = 1 << 1;
+/// The thread has a fatal signal pending, or its process is exiting.
+pub const THREAD_EXITING: u32 = 1 << 2;
+/// Stopped by a signal (state T).
+pub const THREAD_STOPPED: u32 = 1 << 3;
+/// Stopped by a tracer (state t).
+pub const THREAD_TRACED: u32 = 1 << 4;
+/// Held by the freezer of its cgroup, version 1 or 2.
+pub const THREAD_FROZEN: u32 = 1 << 5;
+/// The thread belongs to the fair scheduling class, so [`ThreadRecord::ran_ns`] counts.
+pub const THREAD_FAIR: u32 = 1 << 6;
+/// A kernel pointer on the way to the target could not be read.
+pub const READ_FAILED: u32 = 1 << 7;
+
+/// The fd's file was read: [`File`] is filled.
+pub const FD_OPEN: u32 = 1;
+/// The call takes an fd, and the thread's table has no such fd (closed meanwhile, or a bad number).
+pub const FD_ABSENT: u32 = 2;
+
+/// What follows a [`ThreadRecord`] in the snapshot's stream.
+pub const TAIL_NONE: u32 = 0;
+/// A [`Tcp`] follows.
+pub const TAIL_TCP: u32 = 1;
+/// A [`Unix`] follows.
+pub const TAIL_UNIX: u32 = 2;
+
+/// First word of a [`Header`].
+pub const KIND_HEADER: u32 = 0x7472_6864;
+/// First word of a [`ThreadRecord`].
+pub const KIND_THREAD: u32 = 0x7472_7468;
+
+/// Which of a call's arguments is the fd: a row of the syscall tables holds this plus one, zero for none.
+pub type SyscallRow = u32;
+
+/// What an open file is, as far as the kernel's own structures say. All zero: not read.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct File {
+    /// Inode number (`i_ino`).
+    pub inode: u64,
+    /// Local address of an internet socket; IPv4 in its mapped form `::ffff:a.b.c.d`.
+    pub local: [u8; 16],
+    /// Remote address, likewise.
+    pub remote: [u8; 16],
+    /// Local port, host byte order.
+    pub local_port: u16,
+    /// Remote port, host byte order.
+    pub remote_port: u16,
+    /// Type and permission bits (`i_mode`).
+    pub mode: u16,
+    /// Address family (`AF_*`) of a socket, 0 for other files.
+    pub family: u16,
+    /// Device of the file system (`s_dev`), kernel encoding: major << 20 | minor.
+    pub dev: u32,
+    /// Device number of a device file (`i_rdev`), kernel encoding.
+    pub rdev: u32,
+    /// Protocol of a socket (`IPPROTO_*`).
+    pub protocol: u16,
+    /// Type of a socket (`SOCK_*`).
+    pub sock_type: u16,
+    /// Keeps the size a multiple of eight without implicit padding; zero.
+    pub reserved: u32,
+}
+
+/// The state of a TCP connection; counters in bytes, stamps in scheduler ticks (32 bits, they wrap).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    /// Payload bytes sent, retransmissions included.
+    pub bytes_sent: u64,
+    /// Payload bytes retransmitted.
+    pub bytes_retrans: u64,
+    /// Payload bytes the peer acknowledged.
+    pub bytes_acked: u64,
+    /// Payload bytes received and acknowledged by us.
+    pub bytes_received: u64,
+    /// Receive time-out (`SO_RCVTIMEO`), ticks; `i64::MAX` for none.
+    pub rcvtimeo: i64,
+    /// Send time-out (`SO_SNDTIMEO`), ticks; `i64::MAX` for none.
+    pub sndtimeo: i64,
+    /// Socket flags (`sk_flags`); bit 3 is keepalive.
+    pub flags: u64,
+    /// Stamp of the last data segment sent.
+    pub lsndtime: u32,
+    /// Stamp of the last data segment received.
+    pub lrcvtime: u32,
+    /// Stamp of the last acknowledgement received.
+    pub rcv_tstamp: u32,
+    /// First byte sent and not acknowledged.
+    pub snd_una: u32,
+    /// Next byte to send.
+    pub snd_nxt: u32,
+    /// End of what the program has written.
+    pub write_seq: u32,
+    /// Sequence number of the segment that last moved the send window.
+    pub snd_wl1: u32,
+    /// Next byte expected from the peer.
+    pub rcv_nxt: u32,
+    /// First byte received and not read by the program.
+    pub copied_seq: u32,
+    /// The peer's window, bytes.
+    pub snd_wnd: u32,
+    /// Segments retransmitted in the life of the connection.
+    pub total_retrans: u32,
+    /// Idle time before the first keepalive probe, ticks; 0: the system's default.
+    pub keepalive_time: u32,
+    /// Retransmissions without an answer.
+    pub retransmits: u8,
+    /// Exponential back-off of the timer.
+    pub backoff: u8,
+    /// Unanswered probes.
+    pub probes_out: u8,
+    /// State (`TCP_*`, include/net/tcp_states.h).
+    pub state: u8,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The two ends of a unix socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unix {
+    /// Inode number of the peer's socket file, 0 without one.
+    pub peer_inode: u64,
+    /// Process that made the peer's end (`SO_PEERCRED`), 0 if unknown.
+    pub peer_pid: u32,
+    /// Bytes of `path` that count.
+    pub path_len: u16,
+    /// Bytes of `peer_path` that count.
+    pub peer_path_len: u16,
+    /// Address this end is bound to; an abstract one begins with a zero byte.
+    pub path: [u8; UNIX_PATH_LEN],
+    /// Address the peer is bound to.
+    pub peer_path: [u8; UNIX_PATH_LEN],
+}
+
+/// First record of a snapshot.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// [`KIND_HEADER`].
+    pub kind: u32,
+    /// `size_of::<Header>()`.
+    pub size: u32,
+    /// `CLOCK_MONOTONIC` when the pass began.
+    pub monotonic_ns: u64,
+    /// When the reading thread itself last got the CPU, on the scheduler's clock.
+    pub arrival_ns: u64,
+    /// Scheduler ticks now (`jiffies`).
+    pub jiffies: u64,
+}
+
+/// One thread of a snapshot, followed by the tail it names.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadRecord {
+    /// [`KIND_THREAD`].
+    pub kind: u32,
+    /// Size of this record, its tail not included.
+    pub size: u32,
+    /// One of `TAIL_*`.
+    pub tail: u32,
+    /// Bits of `CALL_*`, `WAIT_*`, `THREAD_*`, `READ_FAILED`.
+    pub flags: u32,
+    /// Process (what user space calls pid).
+    pub tgid: u32,
+    /// Thread (what user space calls tid).
+    pub tid: u32,
+    /// Effective... real user of the thread (`cred->uid`).
+    pub uid: u32,
+    /// The task's state bits (`__state`).
+    pub state: u32,
+    /// Start of the process, `CLOCK_BOOTTIME` (`group_leader->start_boottime`).
+    pub process_start_ns: u64,
+    /// Start of the thread, `CLOCK_BOOTTIME`.
+    pub thread_start_ns: u64,
+    /// Number of the system call; -1: none (a page fault).
+    pub nr: i32,
+    /// The fd argument, or -1 where the call has none.
+    pub fd: i32,
+    /// One of `FD_*`, 0 where the call has no fd.
+    pub fd_state: u32,
+    /// Job-control bits (`jobctl`, low half).
+    pub jobctl: u32,
+    /// The call's arguments, as in the saved user registers.
+    pub args: [u64; 6],
+    /// When the thread last got the CPU, on the scheduler's clock.
+    pub arrival_ns: u64,
+    /// How long it ran since, where `THREAD_FAIR` is set.
+    pub ran_ns: u64,
+    /// When `waits` saw this wait begin, `CLOCK_MONOTONIC`; 0: not seen.
+    pub began_ns: u64,
+    /// Voluntary context switches.
+    pub nvcsw: u64,
+    /// Involuntary context switches.
+    pub nivcsw: u64,
+    /// `restart_block.fn`: what `restart_syscall` will run.
+    pub restart_fn: u64,
+    /// Name of the thread.
+    pub comm: [u8; COMM_LEN],
+    /// The fd's file.
+    pub file: File,
+}
+
+/// What `waits` counts under: process, call and target.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WaitKey {
+    /// Start of the process, `CLOCK_BOOTTIME`.
+    pub process_start_ns: u64,
+    /// Process.
+    pub tgid: u32,
+    /// Number of the system call; -1 for a page fault.
+    pub nr: i32,
+    /// `CALL_COMPAT` or zero.
+    pub flags: u32,
+    /// The fd argument, or -1.
+    pub fd: i32,
+    /// The fd's file.
+    pub file: File,
+}
+
+/// Buckets of a [`Histogram`]: bucket `i` counts waits shorter than `2^(i + FIRST_BUCKET_LOG2)` µs, the last the rest.
+pub const BUCKETS: usize = 32;
+/// Upper bound of bucket 0 as a power of two, µs.
+pub const FIRST_BUCKET_LOG2: u32 = 7;
+
+/// Ended waits of one [`WaitKey`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Histogram {
+    /// Waits counted.
+    pub count: u64,
+    /// Sum of their durations.
+    pub sum_ns: u64,
+    /// Name of the process when the entry was made.
+    pub comm: [u8; COMM_LEN],
+    /// Waits by duration.
+    pub buckets: [u32; BUCKETS],
+}
+
+/// A wait that ended and had lasted longer than the minimum set, sent through the ring.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedWait {
+    /// What it was counted under.
+    pub key: WaitKey,
+    /// Thread.
+    pub tid: u32,
+    /// Bits of `CALL_*`, `WAIT_*`, `THREAD_*`, `READ_FAILED`.
+    pub flags: u32,
+    /// Start of the thread, `CLOCK_BOOTTIME`.
+    pub thread_start_ns: u64,
+    /// When it began, `CLOCK_MONOTONIC`.
+    pub began_ns: u64,
+    /// How long it lasted.
+    pub duration_ns: u64,
+    /// The call's arguments.
+    pub args: [u64; 6],
+    /// Name of the thread.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// The slot each thread has while `waits` runs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// When the thread went to sleep, `CLOCK_MONOTONIC`; 0: it does not sleep.
+    pub began_ns: u64,
+    /// `WAIT_DERIVED` or zero.
+    pub flags: u64,
+}
+
+/// What the kernel programs count for themselves, an index of the per-CPU array `COUNTERS`.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Ended waits shorter than the floor: counted here only.
+    ShortWaits,
+    /// Ended waits counted into a histogram.
+    CountedWaits,
+    /// A thread was switched in or out before it had a slot.
+    SlotMissing,
+    /// A slot could not be made.
+    SlotFailed,
+    /// A wait was not counted: the histogram map is full.
+    HistogramFull,
+    /// An ended wait was not sent: the ring is full.
+    RingFull,
+    /// A kernel pointer on the way to a target could not be read.
+    ReadFailed,
+    /// A record did not fit into the snapshot's stream.
+    SnapshotFailed,
+}
+
+impl Counter {
+    /// Every counter with the `reason` it is exported under, losses only.
+    pub const LOSSES: [(Counter, &'static str); 6] = [
+        (Counter::SlotMissing, "slot_missing"),
+        (Counter::SlotFailed, "slot_failed"),
+        (Counter::HistogramFull, "histogram_full"),
+        (Counter::RingFull, "ring_full"),
+        (Counter::ReadFailed, "read_failed"),
+        (Counter::SnapshotFailed, "snapshot_failed"),
+    ];
+    /// Entries of the array.
+    pub const COUNT: u32 = 8;
+}
+
+/// Records made of integers only: every bit pattern is a value, and there is no padding.
+///
+/// # Safety
+/// Implementors are `repr(C)`, hold integers and arrays of integers only, and have no padding.
+pub unsafe trait Plain: Copy {}
+
+macro_rules! plain {
+    ($($record:ty = $size:expr),+ $(,)?) => {$(
+        // SAFETY: integers only; the size asserted here is the sum of the fields' sizes.
+        unsafe impl Plain for $record {}
+        const _: () = assert!(size_of::<$record>() == $size);
+    )+};
+}
+
+plain! {
+    File = 8 + 16 + 16 + 2 * 4 + 4 + 4 + 2 + 2 + 4,
+    Tcp = 7 * 8 + 12 * 4 + 4 + 4,
+    Unix = 8 + 4 + 2 + 2 + 2 * UNIX_PATH_LEN,
+    Header = 4 + 4 + 3 * 8,
+    ThreadRecord = 8 * 4 + 2 * 8 + 4 * 4 + 6 * 8 + 6 * 8 + COMM_LEN + 64,
+    WaitKey = 8 + 4 * 4 + 64,
+    Histogram = 2 * 8 + COMM_LEN + 4 * BUCKETS,
+    EndedWait = 88 + 4 + 4 + 3 * 8 + 6 * 8 + COMM_LEN,
+    Slot = 16,
+}

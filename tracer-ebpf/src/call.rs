@@ -1,0 +1,93 @@
+//! Which system call a sleeping thread is in: number, table, arguments and fd, from its saved user registers.
+
+use aya_ebpf::helpers::generated::bpf_task_pt_regs;
+use tracer_ebpf::abi::{CALL_COMPAT, SYSCALLS};
+
+use crate::{offsets::*, settings, task::Task};
+
+/// The bit of a number that says it is of the x32 table, which is the native one with other layouts.
+const X32: i32 = 0x4000_0000;
+
+/// A system call as its caller made it.
+#[derive(Clone, Copy)]
+pub struct Call {
+    /// Number in its table; negative: the thread is in none.
+    pub nr: i32,
+    /// `CALL_COMPAT` or zero.
+    pub flags: u32,
+    /// The fd argument, or -1.
+    pub fd: i32,
+    regs: *const u8,
+}
+
+impl Call {
+    /// The call `task` is in.
+    ///
+    /// # Minimum kernel version
+    /// 5.15, which has `bpf_task_pt_regs`.
+    #[inline(always)]
+    pub fn of(task: Task) -> Self {
+        // SAFETY: a typed task pointer, as the helper wants; it returns a typed pointer.
+        let regs = unsafe { bpf_task_pt_regs(task.0.cast_mut().cast()) } as *const u8;
+        // SAFETY: `regs` is a typed pt_regs, fields.rs gives its fields.
+        let nr: i32 = unsafe { REGS_NR.load(regs) };
+        let compat = TASK_COMPAT.exists() && task.compat_word() & settings::COMPAT_MASK.load() != 0;
+        let nr = if compat || nr < 0 { nr } else { nr & !X32 };
+        let mut call = Call { nr, flags: if compat { CALL_COMPAT } else { 0 }, fd: -1, regs };
+        if nr >= 0 && (nr as u32) < SYSCALLS as u32 {
+            let row = if compat { settings::COMPAT_CALLS.get(nr as u32) } else { settings::CALLS.get(nr as u32) };
+            match row.copied().unwrap_or(0) {
+                0 => {}
+                1 => call.fd = call.arg0() as i32,
+                2 => call.fd = call.arg1() as i32,
+                3 => call.fd = call.arg2() as i32,
+                5 => call.fd = call.arg4() as i32,
+                _ => {}
+            }
+        }
+        call
+    }
+
+    /// Copies the six arguments.
+    #[inline(always)]
+    pub fn args(self, to: &mut [u64; 6]) {
+        to[0] = self.arg0();
+        to[1] = self.arg1();
+        to[2] = self.arg2();
+        to[3] = self.arg(&REGS_ARG3, &REGS_COMPAT_ARG3);
+        to[4] = self.arg4();
+        to[5] = self.arg(&REGS_ARG5, &REGS_COMPAT_ARG5);
+    }
+
+    #[inline(always)]
+    fn arg0(self) -> u64 {
+        self.arg(&REGS_ARG0, &REGS_COMPAT_ARG0)
+    }
+
+    #[inline(always)]
+    fn arg1(self) -> u64 {
+        self.arg(&REGS_ARG1, &REGS_COMPAT_ARG1)
+    }
+
+    #[inline(always)]
+    fn arg2(self) -> u64 {
+        self.arg(&REGS_ARG2, &REGS_COMPAT_ARG2)
+    }
+
+    #[inline(always)]
+    fn arg4(self) -> u64 {
+        self.arg(&REGS_ARG4, &REGS_COMPAT_ARG4)
+    }
+
+    #[inline(always)]
+    fn arg(self, native: &Offset, compat: &Offset) -> u64 {
+        // SAFETY: typed pt_regs, registers are eight bytes wide.
+        unsafe {
+            if self.flags & CALL_COMPAT != 0 {
+                compat.load::<u64>(self.regs) & 0xffff_ffff
+            } else {
+                native.load::<u64>(self.regs)
+            }
+        }
+    }
+}

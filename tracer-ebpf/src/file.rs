@@ -1,0 +1,68 @@
+//! From an fd number to its file: inode, type and device, and the socket behind it.
+
+use core::mem::MaybeUninit;
+
+use tracer_ebpf::abi::{FD_ABSENT, FD_OPEN, File};
+
+use crate::{offsets::*, sock::Sock, task::Task};
+
+const S_IFMT: u16 = 0o170000;
+const S_IFSOCK: u16 = 0o140000;
+const S_IFIFO: u16 = 0o010000;
+
+/// What looking an fd up gave.
+pub struct Found {
+    /// One of `FD_*`.
+    pub state: u32,
+    /// A kernel pointer on the way could not be read.
+    pub failed: bool,
+    /// The socket, null where the file is none.
+    pub sock: Sock,
+}
+
+/// Looks `fd` up in the thread's own table and fills `to`, which the caller has zeroed.
+#[inline(always)]
+pub fn find(task: Task, fd: i32, to: &mut File) -> Found {
+    let mut found = Found { state: FD_ABSENT, failed: false, sock: Sock::NONE };
+    // SAFETY: typed pointers all the way; a null one reads as zero, which leaves no fd.
+    let (max, table): (u32, *const u8) = unsafe {
+        let fdt = FILES_FDT.load::<*const u8>(TASK_FILES.load::<*const u8>(task.0));
+        (FDT_MAX.load(fdt), FDT_FD.load(fdt))
+    };
+    if fd < 0 || fd as u32 >= max {
+        return found;
+    }
+    let mut file = 0u64;
+    found.failed = read(table.wrapping_add(fd as usize * 8), &mut file);
+    if file == 0 {
+        return found;
+    }
+    found.state = FD_OPEN;
+    let file = file as *const u8;
+    let mut inode = 0u64;
+    found.failed |= FILE_INODE.read(file, &mut inode);
+    let inode = inode as *const u8;
+    found.failed |= INODE_MODE.read(inode, &mut to.mode);
+    found.failed |= INODE_INO.read(inode, &mut to.inode);
+    let kind = to.mode & S_IFMT;
+    if kind == S_IFSOCK {
+        let mut socket = 0u64;
+        found.failed |= FILE_PRIVATE.read(file, &mut socket);
+        let (sock, failed) = Sock::of_socket(socket as *const u8);
+        found.sock = sock;
+        found.failed |= failed | sock.describe(to);
+    } else if kind != S_IFIFO {
+        let mut sb = 0u64;
+        found.failed |= INODE_RDEV.read(inode, &mut to.rdev);
+        found.failed |= INODE_SB.read(inode, &mut sb);
+        found.failed |= SB_DEV.read(sb as *const u8, &mut to.dev);
+    }
+    found
+}
+
+/// All bytes zero.
+#[inline(always)]
+pub fn zero<T: tracer_ebpf::abi::Plain>(to: &mut T) {
+    // SAFETY: Plain records are integers only.
+    *to = unsafe { MaybeUninit::zeroed().assume_init() };
+}

@@ -1,0 +1,64 @@
+//! The kernel's field offsets as read-only globals, and the two ways to read a field.
+
+use aya_ebpf::{Global, helpers::generated::bpf_probe_read_kernel};
+use tracer_ebpf::abi::MISSING;
+
+/// The offset of one kernel field, filled in by tracer before the programs are loaded.
+pub struct Offset(Global<u32>);
+
+impl Offset {
+    const fn new() -> Self {
+        Self(Global::new(MISSING))
+    }
+
+    /// Whether the running kernel has the field. The verifier knows the answer and drops the other branch.
+    #[inline(always)]
+    pub fn exists(&self) -> bool {
+        self.0.load() != MISSING
+    }
+
+    /// The address of the field in the struct at `base`.
+    #[inline(always)]
+    pub fn of(&self, base: *const u8) -> *const u8 {
+        base.wrapping_add(self.0.load() as usize)
+    }
+
+    /// The struct at `base` whose embedded member the field is: the opposite of [`of`](Self::of).
+    #[inline(always)]
+    pub fn container(&self, member: *const u8) -> *const u8 {
+        member.wrapping_sub(self.0.load() as usize)
+    }
+
+    /// Loads the field from a struct the verifier knows by type: it checks the access, and a bad pointer reads zero.
+    ///
+    /// # Safety
+    /// `base` comes, through typed pointers only, from a program's argument, and `T` is the field's type.
+    #[inline(always)]
+    pub unsafe fn load<T: Copy>(&self, base: *const u8) -> T {
+        // SAFETY: the verifier refuses the program if this is not a field of the struct, and faults read zero.
+        unsafe { self.of(base).cast::<T>().read_volatile() }
+    }
+
+    /// Copies the field from any kernel address to `to`, zero if it cannot be read. True if it could not.
+    #[inline(always)]
+    pub fn read<T: Copy>(&self, base: *const u8, to: &mut T) -> bool {
+        read(self.of(base), to)
+    }
+}
+
+/// Copies `T` from any kernel address to `to`, zero if it cannot be read. True if it could not.
+#[inline(always)]
+pub fn read<T: Copy>(from: *const u8, to: &mut T) -> bool {
+    let to: *mut T = to;
+    // SAFETY: the helper checks the source and writes exactly size_of::<T>() bytes, zeros if it fails.
+    unsafe { bpf_probe_read_kernel(to.cast(), size_of::<T>() as u32, from.cast()) != 0 }
+}
+
+macro_rules! globals {
+    ($($symbol:ident: $need:ident $structure:literal $($path:literal)|+;)+) => {
+        $(#[unsafe(no_mangle)]
+        pub static $symbol: Offset = Offset::new();)+
+    };
+}
+
+tracer_ebpf::kernel_fields!(globals);

@@ -1,0 +1,54 @@
+//! What tracer tells the programs: constants set before they are loaded, and the few values that change later.
+
+use aya_ebpf::{Global, btf_maps::Array, macros::btf_map};
+
+/// `thread_info` bit that says a thread is in a 32-bit call, 0 where there are none.
+#[unsafe(no_mangle)]
+pub static COMPAT_MASK: Global<u32> = Global::new(0);
+
+/// `task->flags` bits of threads that never run user code: kernel threads, io_uring and vhost workers.
+#[unsafe(no_mangle)]
+pub static WORKER_FLAGS: Global<u32> = Global::new(0x0020_0000);
+
+/// `task->flags` bit of a thread held by the version 1 freezer, before Linux 6.1; 0 since, where it is a state.
+#[unsafe(no_mangle)]
+pub static FROZEN_FLAG: Global<u32> = Global::new(0);
+
+/// 1 where `sched_switch` has the argument `prev_state` (Linux 5.18).
+#[unsafe(no_mangle)]
+pub static HAS_PREV_STATE: Global<u32> = Global::new(1);
+
+/// 1 while `waits` is attached: the snapshot then makes and reads slots.
+#[unsafe(no_mangle)]
+pub static WAITS_ON: Global<u32> = Global::new(0);
+
+/// Ended waits shorter than this are counted, not resolved. Nanoseconds.
+#[unsafe(no_mangle)]
+pub static FLOOR_NS: Global<u64> = Global::new(100_000);
+
+/// Ended waits of this length and more are sent through the ring. Nanoseconds.
+#[unsafe(no_mangle)]
+pub static REPORT_NS: Global<u64> = Global::new(1_000_000_000);
+
+/// Index into [`LIVE`]: `CLOCK_MONOTONIC` minus the scheduler's clock, nanoseconds, two's complement; 0: unknown.
+pub const CLOCK_OFFSET: u32 = 0;
+/// Index into [`LIVE`]: which of the two histogram maps is written, 0 or 1.
+pub const ACTIVE: u32 = 1;
+
+/// Values tracer changes while the programs run.
+#[btf_map]
+pub static LIVE: Array<u64, 2> = Array::new();
+
+/// A value of [`LIVE`].
+#[inline(always)]
+pub fn live(index: u32) -> u64 {
+    LIVE.get(index).copied().unwrap_or(0)
+}
+
+/// Rows of this machine's own syscall table, see [`tracer_ebpf::abi::SyscallRow`].
+#[btf_map]
+pub static CALLS: Array<u32, { tracer_ebpf::abi::SYSCALLS }> = Array::new();
+
+/// Rows of the 32-bit syscall table.
+#[btf_map]
+pub static COMPAT_CALLS: Array<u32, { tracer_ebpf::abi::SYSCALLS }> = Array::new();

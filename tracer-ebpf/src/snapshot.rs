@@ -1,0 +1,209 @@
+//! The program `snapshot`: what is waiting now? One record per thread that sleeps inside a call, written through the
+//! iterator's own file, so nothing is lost however many threads there are.
+
+use aya_ebpf::{
+    EbpfContext,
+    btf_maps::PerCpuArray,
+    helpers::generated::{bpf_get_current_task, bpf_jiffies64, bpf_ktime_get_ns, bpf_seq_write},
+    macros::btf_map,
+};
+use aya_log_ebpf::debug;
+use core::ffi::c_void;
+use tracer_ebpf::abi::{
+    Counter, FD_OPEN, Header, KIND_HEADER, KIND_THREAD, READ_FAILED, TAIL_NONE, TAIL_TCP, TAIL_UNIX,
+    THREAD_FAIR, THREAD_FROZEN, THREAD_STOPPED, THREAD_TRACED, Tcp, ThreadRecord, Unix, WAIT_DERIVED,
+};
+
+use crate::{
+    call::Call,
+    count::count,
+    file::{self, zero},
+    offsets::*,
+    settings::{self, CLOCK_OFFSET, WAITS_ON},
+    slot,
+    sock::{self, AF_UNIX},
+    task::{Task, is_asleep},
+};
+
+/// Room for one record; the stack has 512 bytes.
+#[repr(C)]
+struct Scratch {
+    thread: ThreadRecord,
+    tcp: Tcp,
+    unix: Unix,
+}
+
+#[btf_map]
+static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// `struct bpf_iter__task` and, behind its first pointer, `struct bpf_iter_meta` (include/linux/bpf.h).
+struct Context(*mut c_void);
+
+impl EbpfContext for Context {
+    fn as_ptr(&self) -> *mut c_void {
+        self.0
+    }
+}
+
+impl Context {
+    #[inline(always)]
+    fn word<T: Copy>(base: *const c_void, index: usize) -> T {
+        // SAFETY: the verifier checks context and meta accesses by type.
+        unsafe { base.cast::<T>().add(index).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn seq(&self) -> *mut c_void {
+        Self::word(Self::word::<*const c_void>(self.0, 0), 0)
+    }
+
+    #[inline(always)]
+    fn number(&self) -> u64 {
+        Self::word(Self::word::<*const c_void>(self.0, 0), 2)
+    }
+
+    /// The thread visited; null at the end.
+    #[inline(always)]
+    fn task(&self) -> Task {
+        Task(Self::word(self.0, 1))
+    }
+
+    #[inline(always)]
+    fn write<T: tracer_ebpf::abi::Plain>(&self, record: &T) -> bool {
+        let record: *const T = record;
+        // SAFETY: the helper copies size_of::<T>() initialised bytes.
+        unsafe { bpf_seq_write(self.seq().cast(), record.cast_mut().cast(), size_of::<T>() as u32) == 0 }
+    }
+}
+
+/// Writes a record for a thread that waits, or is stopped, traced or frozen.
+///
+/// # Minimum kernel version
+/// 5.15 (`bpf_task_pt_regs`); iterators as such are 5.8.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub extern "C" fn snapshot(ctx: *mut c_void) -> i32 {
+    let ctx = Context(ctx);
+    if ctx.number() == 0 {
+        header(&ctx);
+    }
+    let task = ctx.task();
+    if task.0.is_null() || task.is_worker() {
+        return 0;
+    }
+    let state = task.state();
+    let condition = task.condition(state);
+    let mut began_ns = 0;
+    let mut flags = condition;
+    if WAITS_ON.load() != 0
+        && let Some(slot) = slot::find_or_make(task)
+    {
+        if slot.began_ns == 0 && is_asleep(state) {
+            adopt(task, condition, slot);
+        }
+        began_ns = slot.began_ns;
+        flags |= slot.flags as u32;
+    }
+    if !is_asleep(state) && condition & (THREAD_STOPPED | THREAD_TRACED | THREAD_FROZEN) == 0 {
+        return 0;
+    }
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's element, and nothing else runs this program on this CPU meanwhile.
+    let scratch = unsafe { &mut *scratch };
+    let record = &mut scratch.thread;
+    zero(record);
+    let call = Call::of(task);
+    let leader = task.leader();
+    record.kind = KIND_THREAD;
+    record.size = size_of::<ThreadRecord>() as u32;
+    record.tgid = task.tgid();
+    record.tid = task.tid();
+    record.uid = task.uid();
+    record.state = state;
+    record.process_start_ns = leader.start_ns();
+    record.thread_start_ns = task.start_ns();
+    record.nr = call.nr;
+    record.fd = call.fd;
+    record.jobctl = task.jobctl() as u32;
+    call.args(&mut record.args);
+    record.arrival_ns = task.arrival_ns();
+    record.ran_ns = task.ran_ns();
+    record.began_ns = began_ns;
+    record.nvcsw = task.nvcsw();
+    record.nivcsw = task.nivcsw();
+    record.restart_fn = task.restart_fn();
+    let mut failed = task.comm(&mut record.comm);
+    flags |= call.flags;
+    let mut tail = TAIL_NONE;
+    if call.fd >= 0 {
+        let found = file::find(task, call.fd, &mut record.file);
+        record.fd_state = found.state;
+        failed |= found.failed;
+        if found.state == FD_OPEN && !found.sock.is_none() {
+            if sock::is_tcp(&record.file) {
+                tail = TAIL_TCP;
+                zero(&mut scratch.tcp);
+                failed |= found.sock.tcp(&mut scratch.tcp);
+            } else if record.file.family == AF_UNIX {
+                tail = TAIL_UNIX;
+                zero(&mut scratch.unix);
+                failed |= found.sock.unix(&mut scratch.unix);
+            }
+        }
+    }
+    if failed {
+        flags |= READ_FAILED;
+        count(Counter::ReadFailed);
+    }
+    record.tail = tail;
+    record.flags = flags;
+    let mut written = ctx.write(&scratch.thread);
+    if tail == TAIL_TCP {
+        written &= ctx.write(&scratch.tcp);
+    } else if tail == TAIL_UNIX {
+        written &= ctx.write(&scratch.unix);
+    }
+    if !written {
+        // The kernel drops what a call wrote if it overflowed, and calls again with an empty buffer.
+        count(Counter::SnapshotFailed);
+        debug!(&ctx, "snapshot: the record of thread {} did not fit and is written again", task.tid());
+    }
+    0
+}
+
+/// Writes the clocks, so that user space can turn the scheduler's time into ordinary time.
+#[inline(always)]
+fn header(ctx: &Context) {
+    // SAFETY: helpers without arguments.
+    let (current, monotonic_ns, jiffies) =
+        unsafe { (bpf_get_current_task() as *const u8, bpf_ktime_get_ns(), bpf_jiffies64()) };
+    let mut header =
+        Header { kind: KIND_HEADER, size: size_of::<Header>() as u32, monotonic_ns, arrival_ns: 0, jiffies };
+    TASK_ARRIVAL.read(current, &mut header.arrival_ns);
+    ctx.write(&header);
+}
+
+/// Gives a wait that began before `waits` was attached its start, from the scheduler's record.
+#[inline(always)]
+fn adopt(task: Task, condition: u32, slot: &mut tracer_ebpf::abi::Slot) {
+    let offset = settings::live(CLOCK_OFFSET);
+    if offset == 0 {
+        return;
+    }
+    let arrival = task.arrival_ns();
+    let mut began = arrival.wrapping_add(offset);
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if condition & THREAD_FAIR != 0 {
+        let ran = task.ran_ns();
+        if ran < now.wrapping_sub(began) {
+            began = began.wrapping_add(ran);
+        }
+    }
+    slot.flags = WAIT_DERIVED.into();
+    slot.began_ns = began;
+    // It may have woken meanwhile, on another CPU: a start must not stay behind on a thread that runs.
+    if task.arrival_ns() != arrival || !is_asleep(task.state()) {
+        slot.began_ns = 0;
+    }
+}

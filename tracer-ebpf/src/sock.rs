@@ -1,0 +1,152 @@
+//! Reading sockets: addresses for every family, the state of TCP, the two ends of unix sockets.
+//!
+//! A socket is read where it lies, so it does not matter in which network namespace it is.
+
+use tracer_ebpf::abi::{File, Tcp, Unix};
+
+use crate::offsets::*;
+
+pub const AF_UNIX: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const IPPROTO_TCP: u16 = 6;
+/// Bytes of `struct sockaddr_un` before its path.
+const SUN_PATH: usize = 2;
+
+/// A kernel socket (`struct sock`) at an address the verifier knows nothing about.
+#[derive(Clone, Copy)]
+pub struct Sock(*const u8);
+
+impl Sock {
+    pub const NONE: Sock = Sock(core::ptr::null());
+
+    #[inline(always)]
+    pub fn is_none(self) -> bool {
+        self.0.is_null()
+    }
+
+    /// The socket behind a `struct socket`, and whether reading it failed.
+    #[inline(always)]
+    pub fn of_socket(socket: *const u8) -> (Sock, bool) {
+        let mut sk = 0u64;
+        let failed = SOCKET_SK.read(socket, &mut sk);
+        (Sock(sk as *const u8), failed)
+    }
+
+    /// Fills in family, type, protocol and the internet tuple. True if something could not be read.
+    #[inline(always)]
+    pub fn describe(self, to: &mut File) -> bool {
+        let mut failed = SOCK_FAMILY.read(self.0, &mut to.family);
+        failed |= SOCK_TYPE.read(self.0, &mut to.sock_type);
+        failed |= SOCK_PROTOCOL.read(self.0, &mut to.protocol);
+        if to.family == AF_INET || to.family == AF_INET6 {
+            failed |= SOCK_LPORT.read(self.0, &mut to.local_port);
+            let mut remote_port = 0u16;
+            failed |= SOCK_DPORT.read(self.0, &mut remote_port);
+            to.remote_port = u16::from_be(remote_port);
+            if to.family == AF_INET6 && SOCK_LADDR6.exists() && SOCK_DADDR6.exists() {
+                failed |= SOCK_LADDR6.read(self.0, &mut to.local);
+                failed |= SOCK_DADDR6.read(self.0, &mut to.remote);
+            } else {
+                failed |= mapped(&SOCK_LADDR, self.0, &mut to.local);
+                failed |= mapped(&SOCK_DADDR, self.0, &mut to.remote);
+            }
+        }
+        failed
+    }
+
+    /// Fills `to` with the connection's state. True if something could not be read.
+    #[inline(always)]
+    pub fn tcp(self, to: &mut Tcp) -> bool {
+        let mut failed = SOCK_STATE.read(self.0, &mut to.state);
+        if TCP_BYTES_SENT.exists() {
+            failed |= TCP_BYTES_SENT.read(self.0, &mut to.bytes_sent);
+        }
+        if TCP_BYTES_RETRANS.exists() {
+            failed |= TCP_BYTES_RETRANS.read(self.0, &mut to.bytes_retrans);
+        }
+        failed |= TCP_BYTES_ACKED.read(self.0, &mut to.bytes_acked);
+        failed |= TCP_BYTES_RECEIVED.read(self.0, &mut to.bytes_received);
+        failed |= SOCK_RCVTIMEO.read(self.0, &mut to.rcvtimeo);
+        failed |= SOCK_SNDTIMEO.read(self.0, &mut to.sndtimeo);
+        failed |= SOCK_FLAGS.read(self.0, &mut to.flags);
+        failed |= TCP_LSNDTIME.read(self.0, &mut to.lsndtime);
+        failed |= TCP_LRCVTIME.read(self.0, &mut to.lrcvtime);
+        failed |= TCP_RCV_TSTAMP.read(self.0, &mut to.rcv_tstamp);
+        failed |= TCP_SND_UNA.read(self.0, &mut to.snd_una);
+        failed |= TCP_SND_NXT.read(self.0, &mut to.snd_nxt);
+        failed |= TCP_WRITE_SEQ.read(self.0, &mut to.write_seq);
+        failed |= TCP_SND_WL1.read(self.0, &mut to.snd_wl1);
+        failed |= TCP_RCV_NXT.read(self.0, &mut to.rcv_nxt);
+        failed |= TCP_COPIED_SEQ.read(self.0, &mut to.copied_seq);
+        failed |= TCP_SND_WND.read(self.0, &mut to.snd_wnd);
+        failed |= TCP_TOTAL_RETRANS.read(self.0, &mut to.total_retrans);
+        failed |= TCP_KEEPALIVE_TIME.read(self.0, &mut to.keepalive_time);
+        failed |= TCP_RETRANSMITS.read(self.0, &mut to.retransmits);
+        failed |= TCP_BACKOFF.read(self.0, &mut to.backoff);
+        failed |= TCP_PROBES_OUT.read(self.0, &mut to.probes_out);
+        failed
+    }
+
+    /// Fills `to` with both ends of a unix socket. True if something could not be read.
+    #[inline(always)]
+    pub fn unix(self, to: &mut Unix) -> bool {
+        if !UNIX_PEER.exists() || !UNIX_ADDR.exists() {
+            return true;
+        }
+        let mut failed = unix_name(self.0, &mut to.path_len, &mut to.path);
+        let (mut pid, mut peer) = (0u64, 0u64);
+        failed |= SOCK_PEER_PID.read(self.0, &mut pid);
+        if pid != 0 {
+            failed |= PID_NR.read(pid as *const u8, &mut to.peer_pid);
+        }
+        failed |= UNIX_PEER.read(self.0, &mut peer);
+        let peer = peer as *const u8;
+        if peer.is_null() {
+            return failed;
+        }
+        failed |= unix_name(peer, &mut to.peer_path_len, &mut to.peer_path);
+        let mut socket = 0u64;
+        failed |= SOCK_SOCKET.read(peer, &mut socket);
+        if socket != 0 {
+            // A struct socket is the first member of a struct socket_alloc, its inode the second.
+            let inode = SOCKET_ALLOC_INODE.of(socket as *const u8);
+            failed |= INODE_INO.read(inode, &mut to.peer_inode);
+        }
+        failed
+    }
+}
+
+/// Whether an open file is a TCP socket.
+#[inline(always)]
+pub fn is_tcp(file: &File) -> bool {
+    (file.family == AF_INET || file.family == AF_INET6) && file.protocol == IPPROTO_TCP
+}
+
+/// Reads an IPv4 address into its mapped IPv6 form.
+#[inline(always)]
+fn mapped(field: &Offset, sk: *const u8, to: &mut [u8; 16]) -> bool {
+    let mut address = [0u8; 4];
+    let failed = field.read(sk, &mut address);
+    to[10] = 0xff;
+    to[11] = 0xff;
+    to[12] = address[0];
+    to[13] = address[1];
+    to[14] = address[2];
+    to[15] = address[3];
+    failed
+}
+
+#[inline(always)]
+fn unix_name(sk: *const u8, len: &mut u16, path: &mut [u8; tracer_ebpf::abi::UNIX_PATH_LEN]) -> bool {
+    let mut address = 0u64;
+    let mut failed = UNIX_ADDR.read(sk, &mut address);
+    if address != 0 {
+        let mut bytes = 0u32;
+        failed |= UNIX_ADDR_LEN.read(address as *const u8, &mut bytes);
+        *len = (bytes as u16).saturating_sub(SUN_PATH as u16);
+        // The kernel allocates just `len` bytes, so this may read beyond; what lies there does not count.
+        failed |= read(UNIX_ADDR_NAME.of(address as *const u8).wrapping_add(SUN_PATH), path);
+    }
+    failed
+}

@@ -1,0 +1,162 @@
+//! The program `waits`: how long do waits take? Runs at every context switch; a thread that slept inside a call and gets
+//! the CPU back has ended its wait.
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    btf_maps::{HashMap, PerCpuArray, RingBuf},
+    helpers::generated::bpf_ktime_get_ns,
+    macros::{btf_map, btf_tracepoint},
+    programs::BtfTracePointContext,
+};
+use tracer_ebpf::abi::{
+    BUCKETS, Counter, EndedWait, FIRST_BUCKET_LOG2, Histogram, READ_FAILED, Slot, WaitKey,
+};
+
+use crate::{
+    atomic::{add_u32, add_u64},
+    call::Call,
+    count::count,
+    file::{self, zero},
+    settings::{self, ACTIVE, FLOOR_NS, HAS_PREV_STATE, REPORT_NS},
+    slot,
+    task::{Task, is_asleep},
+};
+
+/// Entries of each histogram map; tracer makes them smaller where `waits` is not used.
+const ENTRIES: usize = 8192;
+
+/// Ended waits by key. Two maps: one is written while tracer empties the other.
+#[btf_map]
+static WAITS_A: HashMap<WaitKey, Histogram, ENTRIES> = HashMap::new();
+#[btf_map]
+static WAITS_B: HashMap<WaitKey, Histogram, ENTRIES> = HashMap::new();
+
+/// Long ended waits, one by one.
+#[btf_map]
+static ENDED: RingBuf<EndedWait, { 256 * 1024 }> = RingBuf::new();
+
+/// Room for a record and a fresh histogram.
+#[repr(C)]
+struct Scratch {
+    ended: EndedWait,
+    fresh: Histogram,
+}
+
+#[btf_map]
+static WAITS_SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// Notes the start of `prev`'s sleep and the end of `next`'s.
+///
+/// `void sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)`;
+/// before 5.18 without `prev_state`.
+///
+/// # Minimum kernel version
+/// 5.15 (`bpf_task_pt_regs`).
+#[btf_tracepoint(function = "sched_switch")]
+pub fn waits(ctx: BtfTracePointContext) -> i32 {
+    let prev = Task(ctx.arg::<*const u8>(1));
+    let next = Task(ctx.arg::<*const u8>(2));
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // A thread that is preempted on its way to sleep stays runnable, whatever its state says.
+    if ctx.arg::<u64>(0) & 0xff == 0 {
+        let state = if HAS_PREV_STATE.load() != 0 { ctx.arg::<u64>(3) as u32 } else { prev.state() };
+        if is_asleep(state) && !prev.is_worker() {
+            match slot::find(prev) {
+                Some(slot) => *slot = Slot { began_ns: now, flags: 0 },
+                None => count(Counter::SlotMissing),
+            }
+        }
+    }
+    if !next.is_worker()
+        && let Some(slot) = slot::find(next)
+        && slot.began_ns != 0
+    {
+        let began = slot.began_ns;
+        slot.began_ns = 0;
+        let duration = now.saturating_sub(began);
+        if duration < FLOOR_NS.load() {
+            count(Counter::ShortWaits);
+        } else {
+            ended(next, began, duration, slot.flags as u32);
+        }
+    }
+    0
+}
+
+/// Counts a wait that has ended, and sends it if it was long.
+#[inline(always)]
+fn ended(task: Task, began_ns: u64, duration_ns: u64, slot_flags: u32) {
+    let Some(scratch) = WAITS_SCRATCH.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's element; sched_switch does not interrupt itself.
+    let scratch = unsafe { &mut *scratch };
+    let ended = &mut scratch.ended;
+    zero(&mut ended.key);
+    let call = Call::of(task);
+    ended.key.process_start_ns = task.leader().start_ns();
+    ended.key.tgid = task.tgid();
+    ended.key.nr = call.nr;
+    ended.key.flags = call.flags;
+    ended.key.fd = call.fd;
+    let mut flags = slot_flags | call.flags;
+    if call.fd >= 0 && file::find(task, call.fd, &mut ended.key.file).failed {
+        flags |= READ_FAILED;
+        count(Counter::ReadFailed);
+    }
+    tally(task, scratch, duration_ns);
+    if duration_ns >= REPORT_NS.load() {
+        let ended = &mut scratch.ended;
+        ended.tid = task.tid();
+        ended.flags = flags | task.condition(task.state());
+        ended.thread_start_ns = task.start_ns();
+        ended.began_ns = began_ns;
+        ended.duration_ns = duration_ns;
+        call.args(&mut ended.args);
+        task.comm(&mut ended.comm);
+        if ENDED.output(&*ended, 0).is_err() {
+            count(Counter::RingFull);
+        }
+    }
+}
+
+/// Adds the wait to the histogram of its key.
+#[inline(always)]
+fn tally(task: Task, scratch: &mut Scratch, duration_ns: u64) {
+    let map_b = settings::live(ACTIVE) != 0;
+    let key = &scratch.ended.key;
+    let find = || if map_b { WAITS_B.get_ptr_mut(key) } else { WAITS_A.get_ptr_mut(key) };
+    let entry = match find() {
+        Some(entry) => entry,
+        None => {
+            zero(&mut scratch.fresh);
+            task.leader().comm(&mut scratch.fresh.comm);
+            // Another CPU may have made the entry meanwhile: then this fails and the look-up finds it.
+            let _ = if map_b {
+                WAITS_B.insert(key, &scratch.fresh, BPF_NOEXIST.into())
+            } else {
+                WAITS_A.insert(key, &scratch.fresh, BPF_NOEXIST.into())
+            };
+            match find() {
+                Some(entry) => entry,
+                None => return count(Counter::HistogramFull),
+            }
+        }
+    };
+    let bucket = bucket(duration_ns);
+    // SAFETY: a map value, shared with other CPUs, so touched with atomic additions only.
+    unsafe {
+        add_u64(&raw mut (*entry).count, 1);
+        add_u64(&raw mut (*entry).sum_ns, duration_ns);
+        add_u32((&raw mut (*entry).buckets).cast::<u32>().add(bucket), 1);
+    }
+    count(Counter::CountedWaits);
+}
+
+/// The first bucket whose bound the duration is below.
+#[inline(always)]
+fn bucket(duration_ns: u64) -> usize {
+    let us = duration_ns / 1000;
+    let bits = 64 - us.leading_zeros();
+    let bucket = bits.saturating_sub(FIRST_BUCKET_LOG2) as usize;
+    if bucket < BUCKETS { bucket } else { BUCKETS - 1 }
+}

@@ -1,0 +1,393 @@
+//! Loading and attaching the kernel programs, and everything that passes between them and tracer.
+
+use std::{
+    fs::File,
+    io::Read,
+    os::fd::{AsFd, AsRawFd, RawFd},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, MapData, PerCpuArray, RingBuf},
+    programs::{BtfTracePoint, Iter},
+};
+use tracer_ebpf::abi::{Counter, EndedWait, Header, Histogram, Plain, SYSCALLS, WaitKey};
+
+use super::{batch, btf::Btf};
+use crate::syscalls::{Table, rows};
+
+/// The compiled programs; `cargo xtask ebpf` makes them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tracer.bpf.o");
+
+/// Indices of the map `LIVE`, see `settings.rs` of the kernel's half.
+const CLOCK_OFFSET: u32 = 0;
+const ACTIVE: u32 = 1;
+
+/// What to load and with which constants.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Attach `waits` too, not only `snapshot`.
+    pub waits: bool,
+    /// Ended waits shorter than this are not resolved.
+    pub min_wait: Duration,
+    /// Ended waits of this length and more come one by one through the ring.
+    pub report: Duration,
+    /// Let the programs log.
+    pub verbose: bool,
+}
+
+/// The loaded programs. Dropping it detaches them.
+pub struct Kernel {
+    ebpf: Ebpf,
+    live: Array<MapData, u64>,
+    counters: PerCpuArray<MapData, u64>,
+    ended: RingBuf<MapData>,
+    histograms: [MapData; 2],
+    active: usize,
+    /// Of the machine: scheduler ticks a second.
+    hz: u64,
+    buffer: Vec<u8>,
+}
+
+/// One clock beside another, read at the start of a pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    /// The pass's first record.
+    pub header: Header,
+    /// `CLOCK_MONOTONIC` minus the scheduler's clock, nanoseconds.
+    pub offset_ns: i64,
+}
+
+impl Kernel {
+    /// Loads `snapshot` and, if asked for, attaches `waits`. The error says what is missing and what to do.
+    pub fn load(options: Options) -> Result<Self> {
+        check_rights()?;
+        check_namespace()?;
+        // Before Linux 5.11 maps count as locked memory; where raising the limit is refused, it was not needed or
+        // creating the maps says so.
+        let unlimited = rustix::process::Rlimit { current: None, maximum: None };
+        let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
+
+        let btf = Btf::open(Path::new(super::btf::VMLINUX)).context(
+            "this kernel does not describe its types (CONFIG_DEBUG_INFO_BTF), which the bpf source needs; \
+             `--source proc` works without",
+        )?;
+        let fields = btf.resolve_fields()?;
+        let constants = Constants::of(&btf)?;
+        let aya_btf = aya::Btf::from_sys_fs().context("cannot read the kernel's types")?;
+
+        let mut loader = EbpfLoader::new();
+        loader.btf(Some(&aya_btf)).allow_unsupported_maps();
+        for (symbol, offset) in &fields {
+            loader.override_global(symbol, offset, false);
+        }
+        let (waits, has_prev) = (u32::from(options.waits), u32::from(constants.has_prev_state));
+        let (floor, report) = (options.min_wait.as_nanos() as u64, options.report.as_nanos() as u64);
+        // aya's levels; 0 turns all logging off, and the verifier drops its code.
+        let level = if options.verbose { aya_log::Level::Debug as u8 } else { 0 };
+        loader
+            .override_global("COMPAT_MASK", &constants.compat_mask, true)
+            .override_global("WORKER_FLAGS", &constants.worker_flags, true)
+            .override_global("FROZEN_FLAG", &constants.frozen_flag, true)
+            .override_global("HAS_PREV_STATE", &has_prev, true)
+            .override_global("WAITS_ON", &waits, true)
+            .override_global("FLOOR_NS", &floor, true)
+            .override_global("REPORT_NS", &report, true)
+            .override_global(aya_log::LEVEL, &level, true);
+        if !options.waits {
+            loader.map_max_entries("WAITS_A", 1).map_max_entries("WAITS_B", 1).map_max_entries("ENDED", 4096);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(explain).context("cannot load the kernel programs")?;
+
+        fill_table(&mut ebpf, "CALLS", Table::Native)?;
+        fill_table(&mut ebpf, "COMPAT_CALLS", Table::Compat)?;
+        let live = Array::try_from(take(&mut ebpf, "LIVE")?)?;
+        let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?;
+        let ended = RingBuf::try_from(take(&mut ebpf, "ENDED")?)?;
+        let histograms = [raw(take(&mut ebpf, "WAITS_A")?)?, raw(take(&mut ebpf, "WAITS_B")?)?];
+
+        let snapshot: &mut Iter = program(&mut ebpf, "snapshot")?.try_into()?;
+        snapshot.load("task", &aya_btf).map_err(explain).context("the kernel refuses the program snapshot")?;
+        let mut kernel =
+            Self { ebpf, live, counters, ended, histograms, active: 0, hz: ticks_per_second(), buffer: Vec::new() };
+        if options.waits {
+            kernel.attach_waits(&aya_btf)?;
+        }
+        Ok(kernel)
+    }
+
+    /// Order matters: every thread has a slot before `waits` looks for one.
+    fn attach_waits(&mut self, btf: &aya::Btf) -> Result<()> {
+        self.attach("newtask", "task_newtask", btf)?;
+        self.pass(|_, _| {})?;
+        self.attach("waits", "sched_switch", btf)?;
+        Ok(())
+    }
+
+    fn attach(&mut self, name: &str, tracepoint: &str, btf: &aya::Btf) -> Result<()> {
+        let probe: &mut BtfTracePoint = program(&mut self.ebpf, name)?.try_into()?;
+        probe.load(tracepoint, btf).map_err(explain).with_context(|| format!("the kernel refuses the program {name}"))?;
+        probe.attach().map_err(explain).with_context(|| format!("cannot attach {name} to {tracepoint}"))?;
+        Ok(())
+    }
+
+    /// Runs `snapshot` over all threads; `each` gets the clocks and the bytes of one or more records at a time and
+    /// says how many of them it used.
+    fn stream(&mut self, mut each: impl FnMut(&[u8]) -> Result<usize>) -> Result<()> {
+        let mut file = self.open_iterator()?;
+        self.buffer.resize(1 << 17, 0);
+        let mut filled = 0;
+        loop {
+            let read = file.read(&mut self.buffer[filled..]).context("cannot read the snapshot")?;
+            if read == 0 {
+                ensure!(filled == 0, "the snapshot ends in the middle of a record");
+                return Ok(());
+            }
+            filled += read;
+            let used = each(&self.buffer[..filled])?;
+            self.buffer.copy_within(used..filled, 0);
+            filled -= used;
+        }
+    }
+
+    fn open_iterator(&mut self) -> Result<File> {
+        let snapshot: &mut Iter = program(&mut self.ebpf, "snapshot")?.try_into()?;
+        let link = snapshot.attach().map_err(explain).context("cannot start a snapshot")?;
+        Ok(snapshot.take_link(link)?.into_file()?)
+    }
+
+    /// One snapshot: `each` gets the clocks and, record by record, what the kernel wrote.
+    pub fn pass(&mut self, mut each: impl FnMut(&Clocks, Record<'_>)) -> Result<()> {
+        let offset_ns = self.measure_clock()?;
+        self.live.set(CLOCK_OFFSET, offset_ns as u64, 0).context("cannot tell the programs the time")?;
+        let mut clocks: Option<Clocks> = None;
+        self.stream(|bytes| {
+            let mut rest = bytes;
+            while let Some(record) = Record::take(&mut rest)? {
+                match (record, &clocks) {
+                    // The kernel starts over, header included, where its buffer was too small.
+                    (Record::Header(header), None) => clocks = Some(Clocks { header, offset_ns }),
+                    (Record::Header(_), Some(_)) => {}
+                    (record, Some(clocks)) => each(clocks, record),
+                    (_, None) => bail!("the snapshot does not begin with its header"),
+                }
+            }
+            Ok(bytes.len() - rest.len())
+        })
+    }
+
+    /// `CLOCK_MONOTONIC` minus the scheduler's clock.
+    ///
+    /// This thread sleeps for a moment; then the kernel's record of when it got the CPU back is "now" on the
+    /// scheduler's clock, short of the time since, which can only make the difference too large: the least of a few
+    /// tries counts.
+    fn measure_clock(&mut self) -> Result<i64> {
+        let mut least = i64::MAX;
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_micros(20));
+            let mut file = self.open_iterator()?;
+            // A short read ends the pass after its first record.
+            let mut bytes = [0u8; size_of::<Header>()];
+            file.read_exact(&mut bytes).context("cannot read the snapshot")?;
+            let mut rest = &bytes[..];
+            let Some(Record::Header(header)) = Record::take(&mut rest)? else {
+                bail!("the snapshot does not begin with its header")
+            };
+            least = least.min(header.monotonic_ns.wrapping_sub(header.arrival_ns) as i64);
+        }
+        Ok(least)
+    }
+
+    /// Scheduler ticks a second.
+    pub fn hz(&self) -> u64 {
+        self.hz
+    }
+
+    /// A counter, summed over the CPUs.
+    pub fn counter(&self, counter: Counter) -> Result<u64> {
+        Ok(self.counters.get(&(counter as u32), 0).context("cannot read the programs' counters")?.iter().sum())
+    }
+
+    /// Becomes readable when a long wait has ended.
+    pub fn ended_fd(&self) -> RawFd {
+        self.ended.as_raw_fd()
+    }
+
+    /// The next long wait that has ended.
+    pub fn next_ended(&mut self) -> Option<EndedWait> {
+        let item = self.ended.next()?;
+        let mut bytes = &item[..];
+        plain(&mut bytes)
+    }
+
+    /// Takes all ended waits counted since the last call.
+    pub fn drain(&mut self, each: impl FnMut(WaitKey, Histogram)) -> Result<()> {
+        let full = self.active;
+        self.active = 1 - full;
+        self.live.set(ACTIVE, self.active as u64, 0).context("cannot switch the maps of ended waits")?;
+        // A program that began before the switch may still write the old map: wait until all CPUs have left it.
+        // SAFETY: membarrier takes no pointers.
+        if unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        batch::drain(self.histograms[full].fd().as_fd(), each)
+    }
+
+    /// The programs' log, for as long as they have something to say.
+    pub fn logger(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>> {
+        Ok(aya_log::EbpfLogger::init(&mut self.ebpf)?)
+    }
+}
+
+/// A record of the snapshot's stream.
+#[derive(Clone, Copy)]
+pub enum Record<'a> {
+    /// The pass's first.
+    Header(Header),
+    /// One thread with the bytes of its tail.
+    Thread(tracer_ebpf::abi::ThreadRecord, &'a [u8]),
+}
+
+impl<'a> Record<'a> {
+    /// The next whole record, `None` if there is only a part of one.
+    fn take(rest: &mut &'a [u8]) -> Result<Option<Self>> {
+        use tracer_ebpf::abi::{
+            KIND_HEADER, KIND_THREAD, TAIL_NONE, TAIL_TCP, TAIL_UNIX, Tcp, ThreadRecord, Unix,
+        };
+        let mut bytes = *rest;
+        let Some(kind) = bytes.first_chunk().map(|word| u32::from_ne_bytes(*word)) else { return Ok(None) };
+        let record = match kind {
+            KIND_HEADER => plain(&mut bytes).map(Record::Header),
+            KIND_THREAD => {
+                let Some(thread) = plain::<ThreadRecord>(&mut bytes) else { return Ok(None) };
+                let tail = match thread.tail {
+                    TAIL_NONE => 0,
+                    TAIL_TCP => size_of::<Tcp>(),
+                    TAIL_UNIX => size_of::<Unix>(),
+                    other => bail!("the snapshot has a record with a tail of unknown kind {other}"),
+                };
+                bytes.split_at_checked(tail).map(|(tail, after)| {
+                    bytes = after;
+                    Record::Thread(thread, tail)
+                })
+            }
+            other => bail!("the snapshot has a record of unknown kind {other:#x}"),
+        };
+        if record.is_some() {
+            *rest = bytes;
+        }
+        Ok(record)
+    }
+}
+
+/// Copies a record off the front of `bytes`; `None` if they are too few.
+pub fn plain<T: Plain>(bytes: &mut &[u8]) -> Option<T> {
+    let (head, rest) = bytes.split_at_checked(size_of::<T>())?;
+    *bytes = rest;
+    // SAFETY: `head` has the size of T, and any bit pattern is a Plain value.
+    Some(unsafe { head.as_ptr().cast::<T>().read_unaligned() })
+}
+
+/// What differs between kernels beside offsets.
+struct Constants {
+    compat_mask: u32,
+    worker_flags: u32,
+    frozen_flag: u32,
+    has_prev_state: bool,
+}
+
+impl Constants {
+    fn of(btf: &Btf) -> Result<Self> {
+        const PF_KTHREAD: u32 = 0x0020_0000;
+        const PF_IO_WORKER: u32 = 0x10;
+        // The bit had another meaning before Linux 6.4, whose clone arguments name it.
+        const PF_USER_WORKER: u32 = 0x4000;
+        // A flag until Linux 6.1, a state since; the bit was used for something else then.
+        const PF_FROZEN: u32 = 0x0001_0000;
+        let user_workers = btf.offset("kernel_clone_args", "user_worker")?.is_some();
+        Ok(Self {
+            compat_mask: if cfg!(target_arch = "x86_64") { 0x2 } else { 1 << 22 },
+            worker_flags: PF_KTHREAD | PF_IO_WORKER | if user_workers { PF_USER_WORKER } else { 0 },
+            frozen_flag: if kernel_version() < (6, 1) { PF_FROZEN } else { 0 },
+            has_prev_state: btf.tracepoint_args("sched_switch")? == Some(4),
+        })
+    }
+}
+
+/// Major and minor version of the running kernel; (0, 0) if it does not say.
+fn kernel_version() -> (u32, u32) {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// Scheduler ticks a second: `CLOCK_MONOTONIC_COARSE` advances by one tick at a time.
+fn ticks_per_second() -> u64 {
+    let tick = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
+    1_000_000_000 / u64::try_from(tick.tv_nsec).unwrap_or(0).clamp(1, 1_000_000_000)
+}
+
+fn check_rights() -> Result<()> {
+    use rustix::thread::CapabilitySet as Cap;
+    let held = rustix::thread::capabilities(None).context("cannot read the process's capabilities")?.effective;
+    if held.contains(Cap::SYS_ADMIN) || held.contains(Cap::BPF | Cap::PERFMON) {
+        return Ok(());
+    }
+    let missing: Vec<&str> =
+        [(Cap::BPF, "CAP_BPF"), (Cap::PERFMON, "CAP_PERFMON")].iter().filter(|(cap, _)| !held.contains(*cap)).map(|(_, name)| *name).collect();
+    bail!("reading the kernel needs {}, which this process lacks: run it as root (sudo tracer …)", missing.join(" and "))
+}
+
+fn check_namespace() -> Result<()> {
+    // The initial PID namespace has a fixed inode number (PROC_PID_INIT_INO, include/linux/proc_ns.h).
+    let link = std::fs::read_link("/proc/self/ns/pid").context("cannot read /proc/self/ns/pid: is /proc mounted?")?;
+    ensure!(
+        link.as_os_str() == "pid:[4026531836]",
+        "this is a container's PID namespace, and the kernel programs see the host's: run tracer with the host's (hostPID, --pid=host)"
+    );
+    Ok(())
+}
+
+/// The kernel's reason in one line: aya's errors carry the verifier's whole log.
+fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
+    if std::env::var_os("TRACER_VERIFIER_LOG").is_some() {
+        return anyhow!(error);
+    }
+    let chain: Vec<String> = anyhow::Error::new(error)
+        .chain()
+        .map(|cause| {
+            let text = cause.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            line.split(". Verifier output").next().unwrap_or(line).to_owned()
+        })
+        .collect();
+    anyhow!("{}", chain.join(": "))
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
+    ebpf.take_map(name).with_context(|| format!("the compiled programs have no map {name}: run `cargo xtask ebpf`"))
+}
+
+fn raw(map: aya::maps::Map) -> Result<MapData> {
+    match map {
+        aya::maps::Map::HashMap(data) => Ok(data),
+        _ => bail!("a map of ended waits is no hash map: run `cargo xtask ebpf`"),
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::Program> {
+    ebpf.program_mut(name).with_context(|| format!("the compiled programs have no {name}: run `cargo xtask ebpf`"))
+}
+
+fn fill_table(ebpf: &mut Ebpf, name: &str, table: Table) -> Result<()> {
+    let mut map: Array<MapData, u32> = Array::try_from(take(ebpf, name)?)?;
+    let rows: [u32; SYSCALLS] = rows(table);
+    for (number, row) in rows.iter().enumerate().filter(|(_, row)| **row != 0) {
+        map.set(number as u32, row, 0).with_context(|| format!("cannot fill the map {name}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! The kernel programs: where its fields lie, loading, attaching, and what of the kernel's is read beside them.
+
+pub mod batch;
+pub mod btf;
+pub mod load;
+pub mod symbols;

@@ -1,0 +1,47 @@
+//! Which function an address is: needed only to name the call that `restart_syscall` goes on with.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{BufRead, BufReader},
+};
+
+/// The continuations a restart block can have, and the call each belongs to.
+const RESTARTS: &[(&str, &str)] = &[
+    ("do_restart_poll", "poll"),
+    ("hrtimer_nanosleep_restart", "nanosleep"),
+    ("posix_cpu_nsleep_restart", "clock_nanosleep"),
+    ("alarm_timer_nsleep_restart", "clock_nanosleep"),
+    ("futex_wait_restart", "futex"),
+    ("do_no_restart_syscall", "restart_syscall"),
+];
+
+/// Addresses of the functions in [`RESTARTS`].
+#[derive(Default)]
+pub struct Restarts(HashMap<u64, &'static str>);
+
+impl Restarts {
+    /// Reads `/proc/kallsyms`; empty where the kernel hides its addresses.
+    pub fn read() -> Self {
+        let mut found = HashMap::new();
+        let Ok(file) = File::open("/proc/kallsyms") else { return Self(found) };
+        let mut reader = BufReader::with_capacity(1 << 16, file);
+        let mut line = String::new();
+        while matches!(reader.read_line(&mut line), Ok(1..)) {
+            let mut words = line.split_ascii_whitespace();
+            if let (Some(address), Some(_), Some(symbol)) = (words.next(), words.next(), words.next())
+                && let Some((_, call)) = RESTARTS.iter().find(|(name, _)| *name == symbol)
+                && let Ok(address @ 1..) = u64::from_str_radix(address, 16)
+            {
+                found.insert(address, *call);
+            }
+            line.clear();
+        }
+        Self(found)
+    }
+
+    /// The call that goes on at `address`.
+    pub fn call(&self, address: u64) -> Option<&'static str> {
+        self.0.get(&address).copied()
+    }
+}

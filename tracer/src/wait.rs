@@ -1,0 +1,189 @@
+//! The domain types everything after `collect` speaks: a wait, the snapshot it is part of, and who it is.
+
+use std::{net::SocketAddr, time::Duration};
+
+use jiff::Timestamp;
+use tracer_ebpf::abi::{File, Tcp};
+
+use crate::syscalls::Table;
+
+/// Which process, for ever: a pid alone is reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessId {
+    /// Process id in the host's PID namespace.
+    pub pid: u32,
+    /// When it started, nanoseconds of `CLOCK_BOOTTIME`.
+    pub start_ns: u64,
+}
+
+/// Which thread, for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ThreadId {
+    /// The process it belongs to.
+    pub process: ProcessId,
+    /// Thread id in the host's PID namespace.
+    pub tid: u32,
+    /// When it started, nanoseconds of `CLOCK_BOOTTIME`.
+    pub start_ns: u64,
+}
+
+/// How a waiting thread sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sleep {
+    /// State S: a signal wakes it.
+    Interruptible,
+    /// State D: a signal does not wake it, or only a fatal one.
+    Uninterruptible,
+}
+
+impl Sleep {
+    /// The letter `ps` and `/proc/PID/stat` use.
+    pub fn letter(self) -> &'static str {
+        match self {
+            Sleep::Interruptible => "S",
+            Sleep::Uninterruptible => "D",
+        }
+    }
+}
+
+/// A system call as its caller made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The table `number` is of.
+    pub table: Table,
+    /// Number in its table; -1 for a page fault.
+    pub number: i32,
+    /// Its name; `page_fault` for none, `syscall_N` for a number the table does not have.
+    pub name: &'static str,
+    /// Arguments, as in the registers.
+    pub args: [u64; 6],
+    /// It was interrupted and goes on as `restart_syscall`; name and arguments are the original's.
+    pub restarted: bool,
+}
+
+/// What the kernel's record says about the fd a call waits on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum FdState {
+    /// The call has no fd.
+    None,
+    /// Open, with what its file is.
+    Open(File),
+    /// The call's fd was not open when it was looked up.
+    Absent,
+    /// The source does not see into the kernel: `/proc/PID/fd` has to say.
+    Unknown,
+}
+
+/// State of a TCP connection, in ordinary units.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TcpFacts {
+    /// The kernel's record.
+    pub raw: Tcp,
+    /// Since data was last sent; `None` if never.
+    pub sent: Option<Duration>,
+    /// Since data was last received; `None` if never.
+    pub received: Option<Duration>,
+    /// `SO_RCVTIMEO`, if set.
+    pub receive_timeout: Option<Duration>,
+    /// `SO_SNDTIMEO`, if set.
+    pub send_timeout: Option<Duration>,
+    /// `SO_KEEPALIVE` is on.
+    pub keepalive: bool,
+}
+
+/// The two ends of a unix socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnixFacts {
+    /// Address of this end; an abstract one begins with `@`.
+    pub path: Option<String>,
+    /// Address of the peer.
+    pub peer_path: Option<String>,
+    /// Inode of the peer's socket.
+    pub peer_inode: Option<u64>,
+    /// Process that made the peer's end.
+    pub peer_pid: Option<u32>,
+}
+
+/// What a source saw of the socket behind the fd.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SocketFacts {
+    /// Nothing, or not a socket with facts.
+    None,
+    /// A TCP connection.
+    Tcp(TcpFacts),
+    /// A unix socket.
+    Unix(UnixFacts),
+}
+
+/// A thread asleep inside one system call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wait {
+    /// Which thread.
+    pub thread: ThreadId,
+    /// Name of the thread.
+    pub comm: String,
+    /// User of the thread.
+    pub uid: u32,
+    /// How it sleeps.
+    pub sleep: Sleep,
+    /// The call it is in.
+    pub call: Call,
+    /// The fd that matters.
+    pub fd: Option<i32>,
+    /// What the source saw of that fd.
+    pub fd_state: FdState,
+    /// What the source saw of the socket.
+    pub socket: SocketFacts,
+    /// How long it has lasted.
+    pub age: Duration,
+    /// Its start was seen; otherwise it is derived and `age` means at least.
+    pub exact: bool,
+    /// When it began.
+    pub since: Timestamp,
+    /// When it began, nanoseconds of `CLOCK_MONOTONIC`.
+    pub began_ns: u64,
+    /// Context switches of the thread so far: unchanged between two snapshots means the same sleep.
+    pub switches: u64,
+}
+
+/// Why a thread that looks asleep in its call is not waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// By a stop signal.
+    Stopped,
+    /// By a debugger.
+    Traced,
+    /// By the freezer of its cgroup.
+    Frozen,
+}
+
+/// A thread that is stopped, traced or frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldThread {
+    /// Which thread.
+    pub thread: ThreadId,
+    /// By what.
+    pub held: Held,
+}
+
+/// All waits on the host at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When it was taken.
+    pub taken: Timestamp,
+    /// When it was taken, nanoseconds of `CLOCK_MONOTONIC`.
+    pub monotonic_ns: u64,
+    /// What made it: `bpf` or `proc`.
+    pub source: &'static str,
+    /// How long it took.
+    pub duration: Duration,
+    /// The waits, in no order.
+    pub waits: Vec<Wait>,
+    /// Threads that are held, in no order.
+    pub held: Vec<HeldThread>,
+}
+
+/// An internet socket's address, as `192.0.2.1:443` or `[2001:db8::1]:443`; a mapped IPv4 address prints as IPv4.
+pub fn socket_addr(address: [u8; 16], port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::Ipv6Addr::from(address).to_canonical(), port)
+}
