@@ -104,33 +104,35 @@ impl Kernel {
 
         fill_table(&mut ebpf, "CALLS", Table::Native)?;
         fill_table(&mut ebpf, "COMPAT_CALLS", Table::Compat)?;
+        let snapshot: &mut Iter = program(&mut ebpf, "snapshot")?.try_into()?;
+        snapshot.load("task", &aya_btf).map_err(explain).context("the kernel refuses the program snapshot")?;
+        if options.waits {
+            load_probe(&mut ebpf, "newtask", "task_newtask", &aya_btf)?;
+            load_probe(&mut ebpf, "waits", "sched_switch", &aya_btf)?;
+        }
+        // Only now: a map taken out and dropped is gone for programs loaded later.
         let live = Array::try_from(take(&mut ebpf, "LIVE")?)?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?;
         let ended = RingBuf::try_from(take(&mut ebpf, "ENDED")?)?;
         let histograms = [raw(take(&mut ebpf, "WAITS_A")?)?, raw(take(&mut ebpf, "WAITS_B")?)?];
-
-        let snapshot: &mut Iter = program(&mut ebpf, "snapshot")?.try_into()?;
-        snapshot.load("task", &aya_btf).map_err(explain).context("the kernel refuses the program snapshot")?;
         let mut kernel =
             Self { ebpf, live, counters, ended, histograms, active: 0, hz: ticks_per_second(), buffer: Vec::new() };
         if options.waits {
-            kernel.attach_waits(&aya_btf)?;
+            kernel.attach_waits()?;
         }
         Ok(kernel)
     }
 
     /// Order matters: every thread has a slot before `waits` looks for one.
-    fn attach_waits(&mut self, btf: &aya::Btf) -> Result<()> {
-        self.attach("newtask", "task_newtask", btf)?;
+    fn attach_waits(&mut self) -> Result<()> {
+        self.attach("newtask")?;
         self.pass(|_, _| {})?;
-        self.attach("waits", "sched_switch", btf)?;
-        Ok(())
+        self.attach("waits")
     }
 
-    fn attach(&mut self, name: &str, tracepoint: &str, btf: &aya::Btf) -> Result<()> {
+    fn attach(&mut self, name: &str) -> Result<()> {
         let probe: &mut BtfTracePoint = program(&mut self.ebpf, name)?.try_into()?;
-        probe.load(tracepoint, btf).map_err(explain).with_context(|| format!("the kernel refuses the program {name}"))?;
-        probe.attach().map_err(explain).with_context(|| format!("cannot attach {name} to {tracepoint}"))?;
+        probe.attach().map_err(explain).with_context(|| format!("cannot attach the program {name}"))?;
         Ok(())
     }
 
@@ -383,8 +385,14 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::
     ebpf.program_mut(name).with_context(|| format!("the compiled programs have no {name}: run `cargo xtask ebpf`"))
 }
 
+fn load_probe(ebpf: &mut Ebpf, name: &str, tracepoint: &str, btf: &aya::Btf) -> Result<()> {
+    let probe: &mut BtfTracePoint = program(ebpf, name)?.try_into()?;
+    probe.load(tracepoint, btf).map_err(explain).with_context(|| format!("the kernel refuses the program {name}"))
+}
+
 fn fill_table(ebpf: &mut Ebpf, name: &str, table: Table) -> Result<()> {
-    let mut map: Array<MapData, u32> = Array::try_from(take(ebpf, name)?)?;
+    let map = ebpf.map_mut(name).with_context(|| format!("the compiled programs have no map {name}: run `cargo xtask ebpf`"))?;
+    let mut map: Array<&mut MapData, u32> = Array::try_from(map)?;
     let rows: [u32; SYSCALLS] = rows(table);
     for (number, row) in rows.iter().enumerate().filter(|(_, row)| **row != 0) {
         map.set(number as u32, row, 0).with_context(|| format!("cannot fill the map {name}"))?;

@@ -1,0 +1,237 @@
+//! The source `bpf`: decodes what the kernel programs write into waits.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use tracer_ebpf::abi::{
+    CALL_COMPAT, FD_ABSENT, FD_OPEN, TAIL_TCP, TAIL_UNIX, THREAD_FAIR, THREAD_FROZEN, THREAD_STOPPED, THREAD_TRACED,
+    Tcp, ThreadRecord, Unix, WAIT_DERIVED,
+};
+
+use super::Source;
+use crate::{
+    kernel::{
+        load::{Clocks, Kernel, Options, Record, plain},
+        symbols::Restarts,
+    },
+    syscalls::{self, PAGE_FAULT, Table},
+    wait::{
+        Call, FdState, Held, HeldThread, ProcessId, Sleep, Snapshot, SocketFacts, TcpFacts, ThreadId, UnixFacts, Wait,
+    },
+};
+
+/// State bit of an interruptible sleep (`TASK_INTERRUPTIBLE`).
+const TASK_INTERRUPTIBLE: u32 = 1;
+/// `sk_flags` bit of `SO_KEEPALIVE` (`SOCK_KEEPOPEN`, include/net/sock.h).
+const SOCK_KEEPOPEN: u64 = 1 << 3;
+/// A socket time-out that is none (`MAX_SCHEDULE_TIMEOUT`).
+const NO_TIMEOUT: i64 = i64::MAX;
+
+/// The kernel programs as a source.
+pub struct Bpf {
+    /// The loaded programs.
+    pub kernel: Kernel,
+    /// Read when the first restarted call is seen.
+    restarts: Option<Restarts>,
+}
+
+impl Bpf {
+    /// Loads the programs. The error says what is missing and what to do.
+    pub fn load(options: Options) -> Result<Self> {
+        Ok(Self { kernel: Kernel::load(options)?, restarts: None })
+    }
+}
+
+impl Source for Bpf {
+    fn name(&self) -> &'static str {
+        "bpf"
+    }
+
+    fn snapshot(&mut self) -> Result<Snapshot> {
+        let begun = Instant::now();
+        let hz = self.kernel.hz();
+        let own = std::process::id();
+        let restarts = &mut self.restarts;
+        let now = Now::read();
+        let mut snapshot = Snapshot {
+            taken: now.wall,
+            monotonic_ns: now.monotonic_ns,
+            source: "bpf",
+            duration: Duration::ZERO,
+            waits: Vec::new(),
+            held: Vec::new(),
+        };
+        self.kernel.pass(|clocks, record| {
+            let Record::Thread(record, tail) = record else { return };
+            if record.tgid == own {
+                return;
+            }
+            if let Some(held) = held(record.flags) {
+                snapshot.held.push(HeldThread { thread: thread(&record), held });
+            } else {
+                snapshot.waits.push(decode(&record, tail, clocks, &now, hz, restarts));
+            }
+        })?;
+        snapshot.duration = begun.elapsed();
+        Ok(snapshot)
+    }
+}
+
+/// The two clocks, read together.
+pub struct Now {
+    wall: Timestamp,
+    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    pub monotonic_ns: u64,
+}
+
+impl Now {
+    /// Reads them.
+    pub fn read() -> Self {
+        Self { wall: Timestamp::now(), monotonic_ns: monotonic_ns() }
+    }
+
+    /// The wall-clock time of a moment of `CLOCK_MONOTONIC`, by today's wall clock.
+    pub fn wall(&self, monotonic_ns: u64) -> Timestamp {
+        let ago = self.monotonic_ns as i64 - monotonic_ns as i64;
+        self.wall.checked_sub(jiff::SignedDuration::from_nanos(ago)).unwrap_or(self.wall)
+    }
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+fn held(flags: u32) -> Option<Held> {
+    if flags & THREAD_STOPPED != 0 {
+        Some(Held::Stopped)
+    } else if flags & THREAD_TRACED != 0 {
+        Some(Held::Traced)
+    } else if flags & THREAD_FROZEN != 0 {
+        Some(Held::Frozen)
+    } else {
+        None
+    }
+}
+
+fn thread(record: &ThreadRecord) -> ThreadId {
+    ThreadId {
+        process: ProcessId { pid: record.tgid, start_ns: record.process_start_ns },
+        tid: record.tid,
+        start_ns: record.thread_start_ns,
+    }
+}
+
+fn decode(
+    record: &ThreadRecord,
+    tail: &[u8],
+    clocks: &Clocks,
+    now: &Now,
+    hz: u64,
+    restarts: &mut Option<Restarts>,
+) -> Wait {
+    let began_ns = began(record, clocks).min(now.monotonic_ns);
+    let age = Duration::from_nanos(now.monotonic_ns - began_ns);
+    Wait {
+        thread: thread(record),
+        comm: text(&record.comm),
+        uid: record.uid,
+        sleep: if record.state & TASK_INTERRUPTIBLE != 0 { Sleep::Interruptible } else { Sleep::Uninterruptible },
+        call: call(record, restarts),
+        fd: (record.fd_state != 0).then_some(record.fd),
+        fd_state: match record.fd_state {
+            FD_OPEN => FdState::Open(record.file),
+            FD_ABSENT => FdState::Absent,
+            _ => FdState::None,
+        },
+        socket: facts(record, tail, clocks.header.jiffies, hz),
+        age,
+        exact: record.began_ns != 0 && record.flags & WAIT_DERIVED == 0,
+        since: now.wall(began_ns),
+        began_ns,
+        switches: record.nvcsw + record.nivcsw,
+    }
+}
+
+/// When the sleep began, `CLOCK_MONOTONIC`.
+fn began(record: &ThreadRecord, clocks: &Clocks) -> u64 {
+    if record.began_ns != 0 {
+        return record.began_ns;
+    }
+    let arrived = record.arrival_ns.saturating_add_signed(clocks.offset_ns);
+    let passed = clocks.header.monotonic_ns.saturating_sub(arrived);
+    if record.flags & THREAD_FAIR != 0 && record.ran_ns < passed { arrived + record.ran_ns } else { arrived }
+}
+
+fn call(record: &ThreadRecord, restarts: &mut Option<Restarts>) -> Call {
+    let table = if record.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
+    let mut call = Call {
+        table,
+        number: record.nr,
+        name: call_name(table, record.nr),
+        args: record.args,
+        restarted: false,
+    };
+    if call.name == "restart_syscall" {
+        let restarts = restarts.get_or_insert_with(Restarts::read);
+        if let Some(name) = restarts.call(record.restart_fn) {
+            call.restarted = true;
+            // A clock's number is small, an address is not: the two sleeps share their continuation.
+            call.name = if name == "nanosleep" && call.args[0] < 32 { "clock_nanosleep" } else { name };
+        }
+    }
+    call
+}
+
+/// Name of a call or of what stands for one.
+pub fn call_name(table: Table, number: i32) -> &'static str {
+    if number < 0 { PAGE_FAULT } else { syscalls::name(table, number).unwrap_or("unknown") }
+}
+
+fn facts(record: &ThreadRecord, mut tail: &[u8], jiffies: u64, hz: u64) -> SocketFacts {
+    match record.tail {
+        TAIL_TCP => plain::<Tcp>(&mut tail).map_or(SocketFacts::None, |tcp| SocketFacts::Tcp(tcp_facts(tcp, jiffies, hz))),
+        TAIL_UNIX => plain::<Unix>(&mut tail).map_or(SocketFacts::None, |unix| {
+            SocketFacts::Unix(UnixFacts {
+                path: unix_path(&unix.path, unix.path_len),
+                peer_path: unix_path(&unix.peer_path, unix.peer_path_len),
+                peer_inode: (unix.peer_inode != 0).then_some(unix.peer_inode),
+                peer_pid: (unix.peer_pid != 0).then_some(unix.peer_pid),
+            })
+        }),
+        _ => SocketFacts::None,
+    }
+}
+
+fn tcp_facts(raw: Tcp, jiffies: u64, hz: u64) -> TcpFacts {
+    let ticks = |ticks: u64| Duration::from_nanos((u128::from(ticks) * 1_000_000_000 / u128::from(hz)) as u64);
+    // Stamps have 32 bits; the difference is right as long as less than a wrap has passed.
+    let since = |stamp: u32| ticks(u64::from((jiffies as u32).wrapping_sub(stamp)));
+    let timeout = |value: i64| (value != NO_TIMEOUT && value > 0).then(|| ticks(value as u64));
+    TcpFacts {
+        raw,
+        sent: (raw.bytes_sent != 0).then(|| since(raw.lsndtime)),
+        received: (raw.bytes_received != 0).then(|| since(raw.lrcvtime)),
+        receive_timeout: timeout(raw.rcvtimeo),
+        send_timeout: timeout(raw.sndtimeo),
+        keepalive: raw.flags & SOCK_KEEPOPEN != 0,
+    }
+}
+
+/// A unix socket's address: a path, or an abstract name, which begins with a zero byte and prints with `@`.
+fn unix_path(path: &[u8], len: u16) -> Option<String> {
+    let path = path.get(..usize::from(len)).unwrap_or(path);
+    match path {
+        [] => None,
+        [0, name @ ..] => Some(format!("@{}", String::from_utf8_lossy(name))),
+        path => Some(text(path)),
+    }
+}
+
+/// A zero-terminated string of the kernel's.
+pub fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
