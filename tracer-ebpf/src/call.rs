@@ -35,7 +35,8 @@ impl Call {
         let nr = if compat || nr < 0 { nr } else { nr & !X32 };
         let mut call = Call { nr, flags: if compat { CALL_COMPAT } else { 0 }, fd: -1, regs };
         if nr >= 0 && (nr as u32) < SYSCALLS as u32 {
-            let row = if compat { settings::COMPAT_CALLS.get(nr as u32) } else { settings::CALLS.get(nr as u32) };
+            let row =
+                if compat { settings::COMPAT_CALLS.get(nr as u32) } else { settings::CALLS.get(nr as u32) };
             match row.copied().unwrap_or(0) {
                 0 => {}
                 1 => call.fd = call.arg0() as i32,

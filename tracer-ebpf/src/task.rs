@@ -107,9 +107,8 @@ impl Task {
             bits |= THREAD_FROZEN;
         }
         // SAFETY: as in the getters.
-        let (pending, group): (u64, u32) = unsafe {
-            (TASK_PENDING.load(self.0), SIGNAL_FLAGS.load(TASK_SIGNAL.load::<*const u8>(self.0)))
-        };
+        let (pending, group): (u64, u32) =
+            unsafe { (TASK_PENDING.load(self.0), SIGNAL_FLAGS.load(TASK_SIGNAL.load::<*const u8>(self.0))) };
         if flags & PF_EXITING != 0 || pending & SIGKILL_BIT != 0 || group & SIGNAL_GROUP_EXIT != 0 {
             bits |= THREAD_EXITING;
         }

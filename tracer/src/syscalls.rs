@@ -77,10 +77,10 @@ pub fn fd_argument(name: &str) -> Option<usize> {
     row(name).map(|row| usize::from(row.1))
 }
 
-#[cfg(target_arch = "x86_64")]
-use syscalls::{x86::Sysno as CompatSysno, x86_64::Sysno as NativeSysno};
 #[cfg(target_arch = "aarch64")]
 use syscalls::{aarch64::Sysno as NativeSysno, arm::Sysno as CompatSysno};
+#[cfg(target_arch = "x86_64")]
+use syscalls::{x86::Sysno as CompatSysno, x86_64::Sysno as NativeSysno};
 
 /// Name of a call; `None` for a number its table does not have.
 pub fn name(table: Table, number: i32) -> Option<&'static str> {
@@ -109,7 +109,8 @@ mod tests {
             let known = (0..SYSCALLS as i32)
                 .any(|n| [Table::Native, Table::Compat].iter().any(|t| super::name(*t, n) == Some(name)));
             // Names of other machines' tables and calls only some kernels have.
-            let elsewhere = ["recv", "send", "sync_file_range2", "arm_sync_file_range", "fchown32", "epoll_wait_old"];
+            let elsewhere =
+                ["recv", "send", "sync_file_range2", "arm_sync_file_range", "fchown32", "epoll_wait_old"];
             assert!(known || elsewhere.contains(name), "{name} is in no table");
         }
     }

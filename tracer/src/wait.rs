@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use jiff::Timestamp;
 use tracer_ebpf::abi::{File, Tcp};
 
-use crate::syscalls::Table;
+use crate::{clock::Now, syscalls::Table};
 
 /// Which process, for ever: a pid alone is reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -181,6 +181,20 @@ pub struct Snapshot {
     pub waits: Vec<Wait>,
     /// Threads that are held, in no order.
     pub held: Vec<HeldThread>,
+}
+
+impl Snapshot {
+    /// One with nothing in it yet.
+    pub fn empty(now: &Now, source: &'static str) -> Self {
+        Self {
+            taken: now.wall,
+            monotonic_ns: now.monotonic_ns,
+            source,
+            duration: Duration::ZERO,
+            waits: Vec::new(),
+            held: Vec::new(),
+        }
+    }
 }
 
 /// An internet socket's address, as `192.0.2.1:443` or `[2001:db8::1]:443`; a mapped IPv4 address prints as IPv4.

@@ -3,21 +3,22 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use jiff::Timestamp;
 use tracer_ebpf::abi::{
-    CALL_COMPAT, FD_ABSENT, FD_OPEN, TAIL_TCP, TAIL_UNIX, THREAD_FAIR, THREAD_FROZEN, THREAD_STOPPED, THREAD_TRACED,
-    Tcp, ThreadRecord, Unix, WAIT_DERIVED,
+    CALL_COMPAT, FD_ABSENT, FD_OPEN, TAIL_TCP, TAIL_UNIX, THREAD_FAIR, THREAD_FROZEN, THREAD_STOPPED,
+    THREAD_TRACED, Tcp, ThreadRecord, Unix, WAIT_DERIVED,
 };
 
 use super::Source;
 use crate::{
+    clock::Now,
     kernel::{
         load::{Clocks, Kernel, Options, Record, plain},
         symbols::Restarts,
     },
     syscalls::{self, PAGE_FAULT, Table},
     wait::{
-        Call, FdState, Held, HeldThread, ProcessId, Sleep, Snapshot, SocketFacts, TcpFacts, ThreadId, UnixFacts, Wait,
+        Call, FdState, Held, HeldThread, ProcessId, Sleep, Snapshot, SocketFacts, TcpFacts, ThreadId,
+        UnixFacts, Wait,
     },
 };
 
@@ -41,27 +42,21 @@ impl Bpf {
     pub fn load(options: Options) -> Result<Self> {
         Ok(Self { kernel: Kernel::load(options)?, restarts: None })
     }
+
+    /// Loads what a single snapshot needs.
+    pub fn once() -> Result<Self> {
+        Self::load(Options { waits: false, min_wait: Duration::ZERO, report: Duration::ZERO, verbose: false })
+    }
 }
 
 impl Source for Bpf {
-    fn name(&self) -> &'static str {
-        "bpf"
-    }
-
     fn snapshot(&mut self) -> Result<Snapshot> {
         let begun = Instant::now();
         let hz = self.kernel.hz();
         let own = std::process::id();
         let restarts = &mut self.restarts;
         let now = Now::read();
-        let mut snapshot = Snapshot {
-            taken: now.wall,
-            monotonic_ns: now.monotonic_ns,
-            source: "bpf",
-            duration: Duration::ZERO,
-            waits: Vec::new(),
-            held: Vec::new(),
-        };
+        let mut snapshot = Snapshot::empty(&now, "bpf");
         self.kernel.pass(|clocks, record| {
             let Record::Thread(record, tail) = record else { return };
             if record.tgid == own {
@@ -76,32 +71,6 @@ impl Source for Bpf {
         snapshot.duration = begun.elapsed();
         Ok(snapshot)
     }
-}
-
-/// The two clocks, read together.
-pub struct Now {
-    wall: Timestamp,
-    /// Nanoseconds of `CLOCK_MONOTONIC`.
-    pub monotonic_ns: u64,
-}
-
-impl Now {
-    /// Reads them.
-    pub fn read() -> Self {
-        Self { wall: Timestamp::now(), monotonic_ns: monotonic_ns() }
-    }
-
-    /// The wall-clock time of a moment of `CLOCK_MONOTONIC`, by today's wall clock.
-    pub fn wall(&self, monotonic_ns: u64) -> Timestamp {
-        let ago = self.monotonic_ns as i64 - monotonic_ns as i64;
-        self.wall.checked_sub(jiff::SignedDuration::from_nanos(ago)).unwrap_or(self.wall)
-    }
-}
-
-/// Nanoseconds of `CLOCK_MONOTONIC`.
-pub fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 fn held(flags: u32) -> Option<Held> {
@@ -138,7 +107,11 @@ fn decode(
         thread: thread(record),
         comm: text(&record.comm),
         uid: record.uid,
-        sleep: if record.state & TASK_INTERRUPTIBLE != 0 { Sleep::Interruptible } else { Sleep::Uninterruptible },
+        sleep: if record.state & TASK_INTERRUPTIBLE != 0 {
+            Sleep::Interruptible
+        } else {
+            Sleep::Uninterruptible
+        },
         call: call(record, restarts),
         fd: (record.fd_state != 0).then_some(record.fd),
         fd_state: match record.fd_state {
@@ -149,7 +122,7 @@ fn decode(
         socket: facts(record, tail, clocks.header.jiffies, hz),
         age,
         exact: record.began_ns != 0 && record.flags & WAIT_DERIVED == 0,
-        since: now.wall(began_ns),
+        since: now.wall_at(began_ns),
         began_ns,
         switches: record.nvcsw + record.nivcsw,
     }
@@ -192,7 +165,8 @@ pub fn call_name(table: Table, number: i32) -> &'static str {
 
 fn facts(record: &ThreadRecord, mut tail: &[u8], jiffies: u64, hz: u64) -> SocketFacts {
     match record.tail {
-        TAIL_TCP => plain::<Tcp>(&mut tail).map_or(SocketFacts::None, |tcp| SocketFacts::Tcp(tcp_facts(tcp, jiffies, hz))),
+        TAIL_TCP => plain::<Tcp>(&mut tail)
+            .map_or(SocketFacts::None, |tcp| SocketFacts::Tcp(tcp_facts(tcp, jiffies, hz))),
         TAIL_UNIX => plain::<Unix>(&mut tail).map_or(SocketFacts::None, |unix| {
             SocketFacts::Unix(UnixFacts {
                 path: unix_path(&unix.path, unix.path_len),
@@ -206,7 +180,8 @@ fn facts(record: &ThreadRecord, mut tail: &[u8], jiffies: u64, hz: u64) -> Socke
 }
 
 fn tcp_facts(raw: Tcp, jiffies: u64, hz: u64) -> TcpFacts {
-    let ticks = |ticks: u64| Duration::from_nanos((u128::from(ticks) * 1_000_000_000 / u128::from(hz)) as u64);
+    let ticks =
+        |ticks: u64| Duration::from_nanos((u128::from(ticks) * 1_000_000_000 / u128::from(hz)) as u64);
     // Stamps have 32 bits; the difference is right as long as less than a wrap has passed.
     let since = |stamp: u32| ticks(u64::from((jiffies as u32).wrapping_sub(stamp)));
     let timeout = |value: i64| (value != NO_TIMEOUT && value > 0).then(|| ticks(value as u64));

@@ -1,6 +1,7 @@
 //! Where snapshots come from: one trait, and the sources that implement it.
 
 pub mod bpf;
+pub mod proc;
 
 use anyhow::Result;
 
@@ -8,9 +9,6 @@ use crate::wait::Snapshot;
 
 /// A way to see all waits on the host.
 pub trait Source {
-    /// What the footer and `--source` call it.
-    fn name(&self) -> &'static str;
-
     /// Looks once.
     fn snapshot(&mut self) -> Result<Snapshot>;
 }

@@ -55,11 +55,15 @@ pub fn drain<K: Plain, V: Plain>(map: BorrowedFd<'_>, mut each: impl FnMut(K, V)
         let last = match error.as_ref().and_then(io::Error::raw_os_error) {
             None => false,
             Some(libc::ENOENT) => true,
-            Some(_) => bail!("cannot empty a map of ended waits: {}", error.unwrap_or_else(io::Error::last_os_error)),
+            Some(_) => {
+                bail!("cannot empty a map of ended waits: {}", error.unwrap_or_else(io::Error::last_os_error))
+            }
         };
         for i in 0..(attr.count as usize).min(CHUNK) {
             // SAFETY: the kernel has written the first `count` entries, and any bit pattern is a Plain value.
-            let (key, value) = unsafe { (keys.as_ptr().add(i).read().assume_init(), values.as_ptr().add(i).read().assume_init()) };
+            let (key, value) = unsafe {
+                (keys.as_ptr().add(i).read().assume_init(), values.as_ptr().add(i).read().assume_init())
+            };
             each(key, value);
         }
         if last {

@@ -45,7 +45,8 @@ struct Type {
 impl Btf {
     /// Reads and indexes a file.
     pub fn open(path: &Path) -> Result<Self> {
-        let data = std::fs::read(path).with_context(|| format!("cannot read the kernel's types from {}", path.display()))?;
+        let data = std::fs::read(path)
+            .with_context(|| format!("cannot read the kernel's types from {}", path.display()))?;
         Self::parse(data).with_context(|| format!("{} is no usable BTF", path.display()))
     }
 
@@ -70,7 +71,10 @@ impl Btf {
                 2 | 7..=12 | 16 | 18 => 0,
                 kind => bail!("unknown kind of type {kind}"),
             };
-            if matches!(ty.kind, KIND_STRUCT | KIND_TYPEDEF) && ty.name != 0 && (ty.kind == KIND_TYPEDEF || vlen != 0) {
+            if matches!(ty.kind, KIND_STRUCT | KIND_TYPEDEF)
+                && ty.name != 0
+                && (ty.kind == KIND_TYPEDEF || vlen != 0)
+            {
                 let name = btf.string(ty.name)?.to_vec();
                 // Structs by the names wanted, typedefs of tracepoints only: the whole index would cost milliseconds.
                 if ty.kind == KIND_STRUCT || name.starts_with(b"btf_trace_") {
@@ -96,7 +100,8 @@ impl Btf {
 
     /// How many arguments a tracepoint has (`sched_switch`: 3, since Linux 5.18: 4).
     pub fn tracepoint_args(&self, name: &str) -> Result<Option<u32>> {
-        let Some(id) = self.by_name.get(format!("btf_trace_{name}").as_bytes()).and_then(|ids| ids.first()) else {
+        let Some(id) = self.by_name.get(format!("btf_trace_{name}").as_bytes()).and_then(|ids| ids.first())
+        else {
             return Ok(None);
         };
         let pointer = self.get(self.get(*id)?.word)?;
@@ -195,7 +200,9 @@ impl Btf {
 
     fn get(&self, id: u32) -> Result<Type> {
         ensure!(id != 0, "void has no layout");
-        self.type_at(*self.types.get(id as usize).context("a type refers to one that does not exist")? as usize)
+        self.type_at(
+            *self.types.get(id as usize).context("a type refers to one that does not exist")? as usize
+        )
     }
 
     fn type_at(&self, at: usize) -> Result<Type> {

@@ -105,7 +105,10 @@ impl Kernel {
         fill_table(&mut ebpf, "CALLS", Table::Native)?;
         fill_table(&mut ebpf, "COMPAT_CALLS", Table::Compat)?;
         let snapshot: &mut Iter = program(&mut ebpf, "snapshot")?.try_into()?;
-        snapshot.load("task", &aya_btf).map_err(explain).context("the kernel refuses the program snapshot")?;
+        snapshot
+            .load("task", &aya_btf)
+            .map_err(explain)
+            .context("the kernel refuses the program snapshot")?;
         if options.waits {
             load_probe(&mut ebpf, "newtask", "task_newtask", &aya_btf)?;
             load_probe(&mut ebpf, "waits", "sched_switch", &aya_btf)?;
@@ -115,8 +118,16 @@ impl Kernel {
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?;
         let ended = RingBuf::try_from(take(&mut ebpf, "ENDED")?)?;
         let histograms = [raw(take(&mut ebpf, "WAITS_A")?)?, raw(take(&mut ebpf, "WAITS_B")?)?];
-        let mut kernel =
-            Self { ebpf, live, counters, ended, histograms, active: 0, hz: ticks_per_second(), buffer: Vec::new() };
+        let mut kernel = Self {
+            ebpf,
+            live,
+            counters,
+            ended,
+            histograms,
+            active: 0,
+            hz: ticks_per_second(),
+            buffer: Vec::new(),
+        };
         if options.waits {
             kernel.attach_waits()?;
         }
@@ -210,7 +221,12 @@ impl Kernel {
 
     /// A counter, summed over the CPUs.
     pub fn counter(&self, counter: Counter) -> Result<u64> {
-        Ok(self.counters.get(&(counter as u32), 0).context("cannot read the programs' counters")?.iter().sum())
+        Ok(self
+            .counters
+            .get(&(counter as u32), 0)
+            .context("cannot read the programs' counters")?
+            .iter()
+            .sum())
     }
 
     /// Becomes readable when a long wait has ended.
@@ -335,18 +351,26 @@ fn ticks_per_second() -> u64 {
 
 fn check_rights() -> Result<()> {
     use rustix::thread::CapabilitySet as Cap;
-    let held = rustix::thread::capabilities(None).context("cannot read the process's capabilities")?.effective;
+    let held =
+        rustix::thread::capabilities(None).context("cannot read the process's capabilities")?.effective;
     if held.contains(Cap::SYS_ADMIN) || held.contains(Cap::BPF | Cap::PERFMON) {
         return Ok(());
     }
-    let missing: Vec<&str> =
-        [(Cap::BPF, "CAP_BPF"), (Cap::PERFMON, "CAP_PERFMON")].iter().filter(|(cap, _)| !held.contains(*cap)).map(|(_, name)| *name).collect();
-    bail!("reading the kernel needs {}, which this process lacks: run it as root (sudo tracer …)", missing.join(" and "))
+    let missing: Vec<&str> = [(Cap::BPF, "CAP_BPF"), (Cap::PERFMON, "CAP_PERFMON")]
+        .iter()
+        .filter(|(cap, _)| !held.contains(*cap))
+        .map(|(_, name)| *name)
+        .collect();
+    bail!(
+        "reading the kernel needs {}, which this process lacks: run it as root (sudo tracer …)",
+        missing.join(" and ")
+    )
 }
 
 fn check_namespace() -> Result<()> {
     // The initial PID namespace has a fixed inode number (PROC_PID_INIT_INO, include/linux/proc_ns.h).
-    let link = std::fs::read_link("/proc/self/ns/pid").context("cannot read /proc/self/ns/pid: is /proc mounted?")?;
+    let link = std::fs::read_link("/proc/self/ns/pid")
+        .context("cannot read /proc/self/ns/pid: is /proc mounted?")?;
     ensure!(
         link.as_os_str() == "pid:[4026531836]",
         "this is a container's PID namespace, and the kernel programs see the host's: run tracer with the host's (hostPID, --pid=host)"
@@ -371,7 +395,8 @@ fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Err
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
-    ebpf.take_map(name).with_context(|| format!("the compiled programs have no map {name}: run `cargo xtask ebpf`"))
+    ebpf.take_map(name)
+        .with_context(|| format!("the compiled programs have no map {name}: run `cargo xtask ebpf`"))
 }
 
 fn raw(map: aya::maps::Map) -> Result<MapData> {
@@ -382,16 +407,22 @@ fn raw(map: aya::maps::Map) -> Result<MapData> {
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::Program> {
-    ebpf.program_mut(name).with_context(|| format!("the compiled programs have no {name}: run `cargo xtask ebpf`"))
+    ebpf.program_mut(name)
+        .with_context(|| format!("the compiled programs have no {name}: run `cargo xtask ebpf`"))
 }
 
 fn load_probe(ebpf: &mut Ebpf, name: &str, tracepoint: &str, btf: &aya::Btf) -> Result<()> {
     let probe: &mut BtfTracePoint = program(ebpf, name)?.try_into()?;
-    probe.load(tracepoint, btf).map_err(explain).with_context(|| format!("the kernel refuses the program {name}"))
+    probe
+        .load(tracepoint, btf)
+        .map_err(explain)
+        .with_context(|| format!("the kernel refuses the program {name}"))
 }
 
 fn fill_table(ebpf: &mut Ebpf, name: &str, table: Table) -> Result<()> {
-    let map = ebpf.map_mut(name).with_context(|| format!("the compiled programs have no map {name}: run `cargo xtask ebpf`"))?;
+    let map = ebpf
+        .map_mut(name)
+        .with_context(|| format!("the compiled programs have no map {name}: run `cargo xtask ebpf`"))?;
     let mut map: Array<&mut MapData, u32> = Array::try_from(map)?;
     let rows: [u32; SYSCALLS] = rows(table);
     for (number, row) in rows.iter().enumerate().filter(|(_, row)| **row != 0) {

@@ -1,0 +1,112 @@
+//! The command line.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::verdict::Class;
+
+/// Finds processes blocked in a system call: what they wait for, since when, and on whom
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Show what is waiting now, the worst first
+    Ps(Ps),
+    /// Watch the host: flag stalls as JSON lines, export metrics to Prometheus
+    Agent(Agent),
+}
+
+/// Where snapshots come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SourceName {
+    /// The best that works
+    Auto,
+    /// The kernel programs: fast, true ages, needs root
+    Bpf,
+    /// The files of /proc: slower, ages only where the kernel shows them, no rights needed for your own processes
+    Proc,
+}
+
+/// Arguments of `tracer ps`.
+#[derive(Args)]
+pub struct Ps {
+    /// Only these processes
+    #[arg(short, long = "pid", value_name = "PID")]
+    pub pid: Vec<u32>,
+    /// Only threads of this name
+    #[arg(short, long, value_name = "COMM")]
+    pub comm: Option<String>,
+    /// Only waits at least this old
+    #[arg(long, value_name = "DUR", default_value = "1s", value_parser = humantime::parse_duration)]
+    pub min_age: Duration,
+    /// Only waits of these classes, idle ones too
+    #[arg(long, value_name = "CLASS")]
+    pub class: Vec<Class>,
+    /// Idle waits too: how healthy programs rest
+    #[arg(short, long)]
+    pub all: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Where to look
+    #[arg(long, value_enum, default_value = "auto", value_name = "SOURCE")]
+    pub source: SourceName,
+}
+
+/// Arguments of `tracer agent`.
+#[derive(Args)]
+pub struct Agent {
+    /// Flag waits of every class that means stuck after this long, instead of each class's own 30s
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
+    pub threshold: Option<Duration>,
+    /// How often to look
+    #[arg(long, value_name = "DUR", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
+    /// Ended waits shorter than this are not counted one by one
+    #[arg(long, value_name = "DUR", default_value = "100us", value_parser = humantime::parse_duration)]
+    pub min_wait: Duration,
+    /// Where to serve /metrics, /-/healthy and /-/ready
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9779")]
+    pub listen: SocketAddr,
+    /// Log what the kernel programs say, on standard error
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if interval < Duration::from_millis(100) {
+        return Err("the shortest interval is 100ms".into());
+    }
+    Ok(interval)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_those_of_the_docs() {
+        for (text, seconds) in
+            [("500ms", 0.5), ("30s", 30.0), ("5m", 300.0), ("2h", 7200.0), ("1d", 86_400.0)]
+        {
+            assert_eq!(humantime::parse_duration(text).map(|d| d.as_secs_f64()), Ok(seconds), "{text}");
+        }
+        assert!(interval("1ms").is_err());
+    }
+}

@@ -1,0 +1,30 @@
+//! The clocks: wall time for people, `CLOCK_MONOTONIC` for arithmetic, read together.
+
+use jiff::Timestamp;
+
+/// The two clocks, read together.
+pub struct Now {
+    /// By the wall clock.
+    pub wall: Timestamp,
+    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    pub monotonic_ns: u64,
+}
+
+impl Now {
+    /// Reads them.
+    pub fn read() -> Self {
+        Self { wall: Timestamp::now(), monotonic_ns: monotonic_ns() }
+    }
+
+    /// The wall-clock time of a moment of `CLOCK_MONOTONIC`, by today's wall clock.
+    pub fn wall_at(&self, monotonic_ns: u64) -> Timestamp {
+        let ago = self.monotonic_ns as i64 - monotonic_ns as i64;
+        self.wall.checked_sub(jiff::SignedDuration::from_nanos(ago)).unwrap_or(self.wall)
+    }
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}

@@ -1,0 +1,225 @@
+//! `tracer ps`: what is waiting now, as a table or as JSON.
+
+use std::{
+    cmp::Reverse,
+    io::{self, BufWriter, IsTerminal, Write},
+    rc::Rc,
+};
+
+use anyhow::Result;
+
+use crate::{
+    cli::{Ps, SourceName},
+    collect::{self, Source},
+    export::json::WaitObject,
+    human,
+    resolve::{Resolver, process::Who, target::Target},
+    verdict::{self, Level, Verdict},
+    wait::{Held, Snapshot, Wait},
+};
+
+/// One line of the table.
+struct Row {
+    wait: Wait,
+    target: Target,
+    verdict: Verdict,
+    who: Rc<Who>,
+}
+
+/// Looks once and prints.
+pub fn run(args: &Ps) -> Result<()> {
+    let (mut source, why_not_bpf) = open(args.source)?;
+    let mut snapshot = source.snapshot()?;
+    let waits = std::mem::take(&mut snapshot.waits);
+    let (rows, idle) = rows(args, waits);
+    let out = &mut BufWriter::new(io::stdout().lock());
+    if args.json {
+        for row in &rows {
+            serde_json::to_writer(
+                &mut *out,
+                &WaitObject::new(&row.wait, &row.target, &row.verdict, &row.who),
+            )?;
+            out.write_all(b"\n")?;
+        }
+    } else {
+        table(out, &rows)?;
+        footer(out, args, &snapshot, &rows, idle, why_not_bpf.as_deref())?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// The source asked for; with `auto`, why it is not the better one.
+fn open(name: SourceName) -> Result<(Box<dyn Source>, Option<String>)> {
+    match name {
+        SourceName::Bpf => Ok((Box::new(collect::bpf::Bpf::once()?), None)),
+        SourceName::Proc => Ok((Box::new(collect::proc::Proc::new()), None)),
+        SourceName::Auto => match collect::bpf::Bpf::once() {
+            Ok(bpf) => Ok((Box::new(bpf), None)),
+            Err(error) => Ok((Box::new(collect::proc::Proc::new()), Some(format!("{error:#}")))),
+        },
+    }
+}
+
+/// The rows to show, the worst first, and how many idle waits are left out.
+fn rows(args: &Ps, waits: Vec<Wait>) -> (Vec<Row>, usize) {
+    let mut resolver = Resolver::new();
+    let mut idle = 0;
+    let mut rows: Vec<Row> = waits
+        .into_iter()
+        .filter(|wait| wait.age >= args.min_age)
+        .filter(|wait| args.pid.is_empty() || args.pid.contains(&wait.thread.process.pid))
+        .filter(|wait| args.comm.as_ref().is_none_or(|comm| *comm == wait.comm))
+        .filter_map(|wait| {
+            let target = resolver.target(&wait);
+            let verdict = verdict::judge(&wait, &target);
+            let wanted = if args.class.is_empty() {
+                args.all || verdict.class.level() != Level::Idle
+            } else {
+                args.class.contains(&verdict.class)
+            };
+            if !wanted {
+                idle += usize::from(verdict.class.level() == Level::Idle);
+                return None;
+            }
+            let who = resolver.who(wait.thread.process);
+            Some(Row { wait, target, verdict, who })
+        })
+        .collect();
+    rows.sort_by_key(|row| (row.verdict.class.level(), Reverse(row.wait.age)));
+    (rows, idle)
+}
+
+/// Widths of the columns before the last.
+const AGE: usize = 7;
+const PID: usize = 7;
+const CLASS: usize = 8;
+
+fn table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    // Not a terminal: nothing is cut.
+    let width = io::stdout().is_terminal().then(terminal_width);
+    let roomy = width.is_none_or(|width| width >= 120);
+    let comms: Vec<String> = rows.iter().map(|row| command(row, roomy)).collect();
+    let calls: Vec<String> = rows.iter().map(|row| call(&row.wait)).collect();
+    let ids: Vec<String> = rows.iter().map(|row| id(&row.wait)).collect();
+    let widest = |texts: &[String], least: usize, most: usize| {
+        texts.iter().map(|text| human::columns(text)).max().unwrap_or(0).clamp(least, most)
+    };
+    let (ids_width, comm_width, call_width) =
+        (widest(&ids, PID, 15), widest(&comms, 7, if roomy { 32 } else { 12 }), widest(&calls, 7, 18));
+    line(
+        out,
+        width,
+        &format!(
+            "{:>AGE$}  {:>ids_width$}  {}  {:CLASS$}  {}  TARGET",
+            "AGE",
+            "PID/TID",
+            pad("COMMAND", comm_width),
+            "CLASS",
+            pad("SYSCALL", call_width)
+        ),
+    )?;
+    for (((row, comm), call), id) in rows.iter().zip(&comms).zip(&calls).zip(&ids) {
+        line(
+            out,
+            width,
+            &format!(
+                "{:>AGE$}  {id:>ids_width$}  {}  {:CLASS$}  {}  {}",
+                human::age(row.wait.age),
+                pad(&human::fit(comm, comm_width), comm_width),
+                row.verdict.class.label(),
+                pad(&human::fit(call, call_width), call_width),
+                human::clean(&row.target.to_string()),
+            ),
+        )?;
+    }
+    Ok(())
+}
+
+/// A line, cut to the terminal's width.
+fn line(out: &mut impl Write, width: Option<usize>, text: &str) -> io::Result<()> {
+    let text = text.trim_end();
+    match width {
+        Some(width) => writeln!(out, "{}", human::fit(text, width)),
+        None => writeln!(out, "{text}"),
+    }
+}
+
+/// `{:<width$}` for strings that may have wide characters.
+fn pad(text: &str, width: usize) -> String {
+    format!("{text}{}", " ".repeat(width.saturating_sub(human::columns(text))))
+}
+
+/// `PID`, or `PID/TID` for a thread that is not the first of its process.
+fn id(wait: &Wait) -> String {
+    let (pid, tid) = (wait.thread.process.pid, wait.thread.tid);
+    if pid == tid { pid.to_string() } else { format!("{pid}/{tid}") }
+}
+
+/// The thread's name; with room, the unit or container it belongs to.
+fn command(row: &Row, roomy: bool) -> String {
+    let comm = human::clean(&row.wait.comm);
+    let home = row.who.container.as_deref().map(|id| id.get(..12).unwrap_or(id)).or(row.who.unit.as_deref());
+    match home {
+        Some(home) if roomy => format!("{comm} ({})", human::clean(home)),
+        _ => comm,
+    }
+}
+
+/// `recvfrom(13)`, or the call alone where it has no fd.
+fn call(wait: &Wait) -> String {
+    let restarted = if wait.call.restarted { "*" } else { "" };
+    match wait.fd {
+        Some(fd) => format!("{}({fd}){restarted}", wait.call.name),
+        None => format!("{}{restarted}", wait.call.name),
+    }
+}
+
+fn footer(
+    out: &mut impl Write,
+    args: &Ps,
+    snapshot: &Snapshot,
+    rows: &[Row],
+    idle: usize,
+    why_not_bpf: Option<&str>,
+) -> io::Result<()> {
+    let stuck = rows.iter().filter(|row| row.verdict.class.level() == Level::Stuck).count();
+    let doubtful = rows.iter().filter(|row| row.verdict.class.level() == Level::Doubtful).count();
+    let mut parts = vec![match (stuck, doubtful) {
+        (0, 0) => "Nothing is stuck".to_owned(),
+        (0, _) => format!("Nothing is stuck, {doubtful} doubtful"),
+        (_, 0) => format!("{stuck} stuck"),
+        _ => format!("{stuck} stuck, {doubtful} doubtful"),
+    }];
+    if idle > 0 {
+        parts.push(format!("{} hidden (--all shows them)", human::count(idle, "idle wait")));
+    }
+    for (held, word) in [(Held::Stopped, "stopped"), (Held::Traced, "traced"), (Held::Frozen, "frozen")] {
+        let number = snapshot
+            .held
+            .iter()
+            .filter(|thread| thread.held == held)
+            .filter(|thread| args.pid.is_empty() || args.pid.contains(&thread.thread.process.pid))
+            .count();
+        if number > 0 {
+            parts.push(format!("{} {word}", human::count(number, "thread")));
+        }
+    }
+    parts.push(format!("source {}", snapshot.source));
+    writeln!(out, "{}.", parts.join("; "))?;
+    if let Some(reason) = why_not_bpf {
+        writeln!(
+            out,
+            "Ages are least values and other users' processes may be missing: {}.",
+            human::clean(reason)
+        )?;
+    }
+    Ok(())
+}
+
+fn terminal_width() -> usize {
+    rustix::termios::tcgetwinsize(io::stdout()).map_or(80, |size| usize::from(size.ws_col)).max(40)
+}

@@ -1,0 +1,3 @@
+//! How waits and stalls leave tracer: JSON, metrics, HTTP.
+
+pub mod json;

@@ -1,0 +1,84 @@
+//! How values are written for people: ages, and strings that come from processes and so cannot be trusted.
+
+use std::time::Duration;
+
+use unicode_width::UnicodeWidthChar;
+
+/// An age in its two greatest units: `27d 3h`, `5m 12s`, `12s`; under ten seconds `3.4s`.
+pub fn age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    match seconds {
+        0..10 => format!("{:.1}s", (age.as_millis() / 100) as f64 / 10.0),
+        10..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// `1 wait`, `2 waits`.
+pub fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// The string with everything a terminal could take as a command replaced by `?`.
+pub fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() || is_invisible(c) { '?' } else { c }).collect()
+}
+
+/// Characters that show as nothing or turn the text around.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// The string cut to `width` columns, its end replaced by `…` if it is longer.
+pub fn fit(text: &str, width: usize) -> String {
+    if columns(text) <= width {
+        return text.to_owned();
+    }
+    let mut cut = String::new();
+    let mut used = 0;
+    for c in text.chars() {
+        let columns = c.width().unwrap_or(0);
+        if used + columns >= width {
+            break;
+        }
+        used += columns;
+        cut.push(c);
+    }
+    cut.push('…');
+    cut
+}
+
+/// Columns a string takes on a terminal.
+pub fn columns(text: &str) -> usize {
+    unicode_width::UnicodeWidthStr::width(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_have_two_units() {
+        let at = |seconds| age(Duration::from_secs(seconds));
+        assert_eq!(at(27 * 86_400 + 3 * 3600 + 59), "27d 3h");
+        assert_eq!(at(3661), "1h 1m");
+        assert_eq!(at(312), "5m 12s");
+        assert_eq!(at(12), "12s");
+        assert_eq!(age(Duration::from_millis(3_499)), "3.4s");
+        assert_eq!(age(Duration::from_millis(9_999)), "9.9s");
+    }
+
+    #[test]
+    fn nothing_reaches_the_terminal_raw() {
+        assert_eq!(clean("a\nb\x1b[31mc\u{202e}"), "a?b?[31mc?");
+    }
+
+    #[test]
+    fn wide_characters_count_twice() {
+        assert_eq!(fit("日本語", 6), "日本語");
+        assert_eq!(fit("日本語", 5), "日本…");
+        assert_eq!(fit("abc", 2), "a…");
+    }
+}

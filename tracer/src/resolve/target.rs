@@ -1,0 +1,409 @@
+//! What a wait waits on: the kernel's record where it says, `/proc` where it does not, and honesty where neither can.
+
+use std::{fmt, net::SocketAddr, time::Duration};
+
+use serde::Serialize;
+use tracer_ebpf::abi::File;
+
+use super::{fd, guard::Guard, path};
+use crate::wait::{FdState, SocketFacts, TcpFacts, UnixFacts, Wait, socket_addr};
+
+const S_IFMT: u16 = 0o170_000;
+const S_IFSOCK: u16 = 0o140_000;
+const S_IFBLK: u16 = 0o060_000;
+const S_IFCHR: u16 = 0o020_000;
+const S_IFIFO: u16 = 0o010_000;
+const AF_UNIX: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const IPPROTO_TCP: u16 = 6;
+const IPPROTO_UDP: u16 = 17;
+const SOCK_STREAM: u16 = 1;
+const SOCK_DGRAM: u16 = 2;
+
+/// What a wait waits on. Serialises to the `target` object of the JSON contract.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Target {
+    /// A TCP socket.
+    Tcp {
+        /// Own address.
+        local: SocketAddr,
+        /// Peer's address.
+        remote: SocketAddr,
+        /// State of the connection (`ESTABLISHED`, …).
+        state: &'static str,
+        /// Socket's inode number.
+        inode: u64,
+        /// Since data was last sent; null if never.
+        sent_seconds: Option<f64>,
+        /// Since data was last received; null if never.
+        received_seconds: Option<f64>,
+        /// Payload bytes sent, without retransmissions.
+        bytes_sent: u64,
+        /// Payload bytes received.
+        bytes_received: u64,
+        /// Retransmissions without an answer.
+        retransmits: u8,
+        /// `SO_KEEPALIVE` is on.
+        keepalive: bool,
+        /// Time-out of the socket for the direction waited on; null for none.
+        timeout_seconds: Option<f64>,
+        /// Sent and not acknowledged, bytes.
+        #[serde(skip)]
+        unacknowledged: u32,
+    },
+    /// A UDP socket.
+    Udp {
+        /// Own address.
+        local: SocketAddr,
+        /// Peer's address; null where it is not connected.
+        remote: Option<SocketAddr>,
+        /// `CONNECTED` or `UNCONNECTED`.
+        state: &'static str,
+        /// Socket's inode number.
+        inode: u64,
+    },
+    /// A unix socket.
+    Unix {
+        /// Address this end is bound to, else the peer's; null if neither is.
+        path: Option<String>,
+        /// Socket's inode number.
+        inode: u64,
+        /// Peer's inode number.
+        peer_inode: Option<u64>,
+        /// Process that made the peer's end.
+        peer_pid: Option<u32>,
+        /// It has no connection: datagrams.
+        #[serde(skip)]
+        datagram: bool,
+    },
+    /// Another socket.
+    Socket {
+        /// Its family, if known.
+        family: Option<&'static str>,
+        /// Socket's inode number.
+        inode: u64,
+    },
+    /// An anonymous pipe.
+    Pipe {
+        /// Its inode number.
+        inode: u64,
+    },
+    /// A named pipe.
+    Fifo {
+        /// Its path.
+        path: String,
+        /// Its inode number, if known.
+        inode: Option<u64>,
+    },
+    /// A regular file or directory.
+    File {
+        /// Its whole path.
+        path: String,
+        /// Its inode number, if known.
+        inode: Option<u64>,
+        /// It has been unlinked.
+        deleted: bool,
+    },
+    /// An anonymous memory file.
+    Memfd {
+        /// The name given to it.
+        name: String,
+        /// Its inode number, if known.
+        inode: Option<u64>,
+    },
+    /// A terminal.
+    Tty {
+        /// Its device file.
+        path: String,
+    },
+    /// Another device.
+    Device {
+        /// Its device file.
+        path: String,
+    },
+    /// An event counter.
+    Eventfd {
+        /// Its id in `/proc`.
+        id: Option<u64>,
+    },
+    /// A timer.
+    Timerfd,
+    /// A signal queue.
+    Signalfd {
+        /// The signals, as the kernel writes the mask.
+        mask: Option<String>,
+    },
+    /// A file watch.
+    Inotify,
+    /// A file watch with permissions.
+    Fanotify,
+    /// A set of fds.
+    Epoll {
+        /// How many fds it watches.
+        watched: usize,
+    },
+    /// A process.
+    Pidfd {
+        /// Its pid, if it lives.
+        pid: Option<i64>,
+    },
+    /// A submission ring.
+    IoUring,
+    /// Another anonymous inode.
+    Anonymous {
+        /// What the kernel calls it.
+        name: String,
+    },
+    /// A word in memory.
+    Futex {
+        /// Its address, as `0x…`.
+        address: String,
+    },
+    /// The fd was closed while the thread waits on it.
+    Gone,
+    /// The fd means another file by now.
+    Reused,
+    /// It could not be looked up.
+    Unreadable {
+        /// Why.
+        reason: &'static str,
+    },
+    /// The call waits on nothing that has a name.
+    None,
+}
+
+/// Looks the target of a wait up.
+pub fn of(wait: &Wait, guard: &mut Guard) -> Target {
+    let (pid, tid) = (wait.thread.process.pid, wait.thread.tid);
+    match (wait.fd_state, wait.fd) {
+        (FdState::Absent, Some(fd)) if fd >= 0 => Target::Gone,
+        (FdState::Absent, _) => Target::Unreadable { reason: "the call's fd is no number of an fd" },
+        (FdState::Unknown, Some(fd)) => device(fd::look_up(pid, tid, fd, None), 0),
+        (FdState::Open(file), Some(fd)) => of_file(wait, fd, &file),
+        _ => without_fd(wait, guard),
+    }
+}
+
+fn of_file(wait: &Wait, fd: i32, file: &File) -> Target {
+    if file.mode & S_IFMT == S_IFSOCK {
+        return of_socket(wait, file);
+    }
+    if wait.call.name.starts_with("recv")
+        || wait.call.name.starts_with("send") && wait.call.name != "sendfile"
+    {
+        // Only a socket can block these: the fd was closed and given out again.
+        return Target::Reused;
+    }
+    let named = fd::look_up(wait.thread.process.pid, wait.thread.tid, fd, Some(file.inode));
+    device(named, file.mode & S_IFMT).with_rdev(file.rdev)
+}
+
+/// Tells device files and FIFOs from regular ones: their names look alike.
+fn device(named: Target, kind: u16) -> Target {
+    match (named, kind) {
+        (Target::File { path, .. }, S_IFCHR | S_IFBLK) => Target::Device { path },
+        (Target::File { path, inode, .. }, S_IFIFO) => Target::Fifo { path, inode },
+        (Target::File { path, .. }, 0) if path.starts_with("/dev/pts/") || path.starts_with("/dev/tty") => {
+            Target::Tty { path }
+        }
+        (other, _) => other,
+    }
+}
+
+impl Target {
+    fn with_rdev(self, rdev: u32) -> Target {
+        match self {
+            Target::Device { path } if is_tty(rdev) => Target::Tty { path },
+            other => other,
+        }
+    }
+
+    /// The two addresses of a socket, empty where there are none: labels of the metrics.
+    pub fn addresses(&self) -> (String, String) {
+        match self {
+            Target::Tcp { local, remote, .. } => (local.to_string(), remote.to_string()),
+            Target::Udp { local, remote, .. } => {
+                (local.to_string(), remote.map(|remote| remote.to_string()).unwrap_or_default())
+            }
+            Target::Unix { path: Some(path), .. } => (String::new(), path.clone()),
+            _ => (String::new(), String::new()),
+        }
+    }
+}
+
+/// Terminal devices by major number: virtual consoles and serial lines, `/dev/tty`, pseudo-terminals
+/// (Documentation/admin-guide/devices.txt). The kernel's own encoding has the major number above bit 20.
+fn is_tty(rdev: u32) -> bool {
+    matches!(rdev >> 20, 4 | 5 | 136..=143 | 204)
+}
+
+fn of_socket(wait: &Wait, file: &File) -> Target {
+    let local = socket_addr(file.local, file.local_port);
+    let remote = socket_addr(file.remote, file.remote_port);
+    let connected = file.remote_port != 0;
+    match (file.family, file.protocol, &wait.socket) {
+        (AF_INET | AF_INET6, IPPROTO_TCP, SocketFacts::Tcp(facts)) => {
+            tcp(wait, local, remote, file.inode, facts)
+        }
+        (AF_INET | AF_INET6, IPPROTO_UDP, _) => Target::Udp {
+            local,
+            remote: connected.then_some(remote),
+            state: if connected { "CONNECTED" } else { "UNCONNECTED" },
+            inode: file.inode,
+        },
+        (AF_UNIX, _, SocketFacts::Unix(UnixFacts { path, peer_path, peer_inode, peer_pid })) => {
+            Target::Unix {
+                path: path.clone().or_else(|| peer_path.clone()),
+                inode: file.inode,
+                peer_inode: *peer_inode,
+                peer_pid: *peer_pid,
+                datagram: file.sock_type == SOCK_DGRAM,
+            }
+        }
+        _ => Target::Socket { family: Some(family(file.family, file.sock_type)), inode: file.inode },
+    }
+}
+
+fn tcp(wait: &Wait, local: SocketAddr, remote: SocketAddr, inode: u64, facts: &TcpFacts) -> Target {
+    let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());
+    let sends = matches!(crate::syscalls::way(wait.call.name), crate::syscalls::Way::Out)
+        || wait.call.name == "connect";
+    Target::Tcp {
+        local,
+        remote,
+        state: tcp_state(facts.raw.state),
+        inode,
+        sent_seconds: seconds(facts.sent),
+        received_seconds: seconds(facts.received),
+        bytes_sent: facts.raw.bytes_sent.saturating_sub(facts.raw.bytes_retrans),
+        bytes_received: facts.raw.bytes_received,
+        retransmits: facts.raw.retransmits,
+        keepalive: facts.keepalive,
+        timeout_seconds: seconds(if sends { facts.send_timeout } else { facts.receive_timeout }),
+        unacknowledged: facts.raw.snd_nxt.wrapping_sub(facts.raw.snd_una),
+    }
+}
+
+/// Names of include/net/tcp_states.h.
+fn tcp_state(state: u8) -> &'static str {
+    const NAMES: [&str; 13] = [
+        "UNKNOWN",
+        "ESTABLISHED",
+        "SYN_SENT",
+        "SYN_RECV",
+        "FIN_WAIT1",
+        "FIN_WAIT2",
+        "TIME_WAIT",
+        "CLOSE",
+        "CLOSE_WAIT",
+        "LAST_ACK",
+        "LISTEN",
+        "CLOSING",
+        "NEW_SYN_RECV",
+    ];
+    NAMES.get(usize::from(state)).copied().unwrap_or(NAMES[0])
+}
+
+fn family(family: u16, sock_type: u16) -> &'static str {
+    match (family, sock_type) {
+        (AF_UNIX, _) => "unix",
+        (AF_INET | AF_INET6, 3) => "raw",
+        (AF_INET | AF_INET6, SOCK_STREAM) => "inet stream",
+        (AF_INET | AF_INET6, _) => "inet",
+        (16, _) => "netlink",
+        (17, _) => "packet",
+        (40, _) => "vsock",
+        (38, _) => "alg",
+        (31, _) => "bluetooth",
+        (29, _) => "can",
+        (44, _) => "xdp",
+        _ => "other",
+    }
+}
+
+fn without_fd(wait: &Wait, guard: &mut Guard) -> Target {
+    match wait.call.name {
+        name if name.starts_with("futex") => Target::Futex { address: format!("{:#x}", wait.call.args[0]) },
+        "open" | "openat" | "openat2" | "creat" => match path::of(wait, guard) {
+            Some(opened) => {
+                let path = opened.path.to_string_lossy().into_owned();
+                if opened.fifo {
+                    Target::Fifo { path, inode: opened.inode }
+                } else {
+                    Target::File { path, inode: opened.inode, deleted: false }
+                }
+            }
+            None => Target::Unreadable { reason: "the path to open could not be read" },
+        },
+        _ => Target::None,
+    }
+}
+
+/// What an open file is, in the one word that the metrics and the histograms of ended waits use.
+pub fn kind_of(state: &FdState) -> &'static str {
+    match state {
+        FdState::Open(file) => kind_of_file(file),
+        FdState::Absent => "gone",
+        FdState::None | FdState::Unknown => "none",
+    }
+}
+
+/// The same for a bare record; `none` for an empty one.
+pub fn kind_of_file(file: &File) -> &'static str {
+    match (file.mode & S_IFMT, file.family, file.protocol) {
+        (S_IFSOCK, AF_INET | AF_INET6, IPPROTO_TCP) => "tcp",
+        (S_IFSOCK, AF_INET | AF_INET6, IPPROTO_UDP) => "udp",
+        (S_IFSOCK, AF_UNIX, _) => "unix",
+        (S_IFSOCK, ..) => "socket",
+        (S_IFIFO, ..) => "pipe",
+        (S_IFCHR, ..) if is_tty(file.rdev) => "tty",
+        (S_IFCHR | S_IFBLK, ..) => "device",
+        (0, ..) if file.inode != 0 => "anonymous",
+        (0, ..) => "none",
+        _ => "file",
+    }
+}
+
+impl fmt::Display for Target {
+    /// One line for people; addresses print as `192.0.2.1:443` and `[2001:db8::1]:443`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let deleted = |deleted: &bool| if *deleted { " (deleted)" } else { "" };
+        match self {
+            Target::Tcp { local, remote, state: "ESTABLISHED", .. } => write!(f, "tcp {local} → {remote}"),
+            Target::Tcp { local, state: "LISTEN", .. } => write!(f, "tcp {local} listening"),
+            Target::Tcp { local, remote, state, .. } => write!(f, "tcp {local} → {remote} {state}"),
+            Target::Udp { local, remote: Some(remote), .. } => write!(f, "udp {local} → {remote}"),
+            Target::Udp { local, .. } => write!(f, "udp {local}"),
+            Target::Unix { path, peer_pid, inode, .. } => {
+                match path {
+                    Some(path) => write!(f, "unix {path}")?,
+                    None => write!(f, "unix [{inode}]")?,
+                }
+                peer_pid.map_or(Ok(()), |pid| write!(f, " made by pid {pid}"))
+            }
+            Target::Socket { family, inode } => write!(f, "{} socket [{inode}]", family.unwrap_or("a")),
+            Target::Pipe { inode } => write!(f, "pipe [{inode}]"),
+            Target::Fifo { path, .. } => write!(f, "fifo {path}"),
+            Target::File { path, deleted: gone, .. } => write!(f, "{path}{}", deleted(gone)),
+            Target::Memfd { name, .. } => write!(f, "memfd {name}"),
+            Target::Tty { path } | Target::Device { path } => write!(f, "{path}"),
+            Target::Eventfd { .. } => write!(f, "eventfd"),
+            Target::Timerfd => write!(f, "timerfd"),
+            Target::Signalfd { .. } => write!(f, "signalfd"),
+            Target::Inotify => write!(f, "inotify"),
+            Target::Fanotify => write!(f, "fanotify"),
+            Target::Epoll { watched } => write!(f, "epoll of {}", crate::human::count(*watched, "fd")),
+            Target::Pidfd { pid: Some(pid) } => write!(f, "process {pid}"),
+            Target::Pidfd { .. } => write!(f, "pidfd"),
+            Target::IoUring => write!(f, "io_uring"),
+            Target::Anonymous { name } => write!(f, "{name}"),
+            Target::Futex { address } => write!(f, "futex {address}"),
+            Target::Gone => write!(f, "fd closed meanwhile"),
+            Target::Reused => write!(f, "fd closed and reused meanwhile"),
+            Target::Unreadable { reason } => write!(f, "unknown: {reason}"),
+            Target::None => Ok(()),
+        }
+    }
+}
