@@ -11,7 +11,7 @@ pub const COMM_LEN: usize = 16;
 pub const UNIX_PATH_LEN: usize = 108;
 /// Entries of a syscall table: numbers at and above it have no row and so no fd.
 pub const SYSCALLS: usize = 512;
-/// A [`Offset`](crate::fields) of this value: the running kernel does not have the field.
+/// An offset (see [`fields`](crate::fields)) of this value: the running kernel does not have the field.
 pub const MISSING: u32 = u32::MAX;
 
 /// The thread ran a 32-bit call: its number belongs to the compat table.
@@ -30,6 +30,8 @@ pub const THREAD_FROZEN: u32 = 1 << 5;
 pub const THREAD_FAIR: u32 = 1 << 6;
 /// A kernel pointer on the way to the target could not be read.
 pub const READ_FAILED: u32 = 1 << 7;
+/// The thread was woken with a signal pending: the call may go on where it was.
+pub const THREAD_SIGNALLED: u32 = 1 << 8;
 
 /// The fd's file was read: [`File`] is filled.
 pub const FD_OPEN: u32 = 1;
@@ -185,7 +187,7 @@ pub struct ThreadRecord {
     pub tgid: u32,
     /// Thread (what user space calls tid).
     pub tid: u32,
-    /// Effective... real user of the thread (`cred->uid`).
+    /// Real user of the thread (`cred->uid`).
     pub uid: u32,
     /// The task's state bits (`__state`).
     pub state: u32,

@@ -33,6 +33,7 @@ macro_rules! kernel_fields {
             TASK_PENDING: required "task_struct" "pending.signal";
             TASK_SIGNAL: required "task_struct" "signal";
             SIGNAL_FLAGS: required "signal_struct" "flags";
+            SIGNAL_PENDING: required "signal_struct" "shared_pending.signal";
             // TS_COMPAT on x86 is a status bit, on aarch64 TIF_32BIT is a flag.
             TASK_COMPAT: optional "task_struct" "thread_info.status" | "thread_info.flags";
             CRED_UID: required "cred" "uid.val";
@@ -77,7 +78,7 @@ macro_rules! kernel_fields {
             SOCK_PEER_PID: required "sock" "sk_peer_pid";
             SOCK_RCVTIMEO: required "sock" "sk_rcvtimeo";
             SOCK_SNDTIMEO: required "sock" "sk_sndtimeo";
-            SOCK_FLAGS: required "sock_common" "skc_flags" | "skc_dontcopy_begin";
+            SOCK_FLAGS: required "sock_common" "skc_flags";
             PID_NR: required "pid" "numbers[0].nr";
             SOCKET_ALLOC_INODE: required "socket_alloc" "vfs_inode";
             // A unix socket's two ends.

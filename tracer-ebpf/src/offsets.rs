@@ -23,12 +23,6 @@ impl Offset {
         base.wrapping_add(self.0.load() as usize)
     }
 
-    /// The struct at `base` whose embedded member the field is: the opposite of [`of`](Self::of).
-    #[inline(always)]
-    pub fn container(&self, member: *const u8) -> *const u8 {
-        member.wrapping_sub(self.0.load() as usize)
-    }
-
     /// Loads the field from a struct the verifier knows by type: it checks the access, and a bad pointer reads zero.
     ///
     /// # Safety

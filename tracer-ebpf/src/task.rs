@@ -1,6 +1,8 @@
 //! Reading `task_struct`, through typed pointers only.
 
-use tracer_ebpf::abi::{COMM_LEN, THREAD_EXITING, THREAD_FAIR, THREAD_FROZEN, THREAD_STOPPED, THREAD_TRACED};
+use tracer_ebpf::abi::{
+    COMM_LEN, THREAD_EXITING, THREAD_FAIR, THREAD_FROZEN, THREAD_SIGNALLED, THREAD_STOPPED, THREAD_TRACED,
+};
 
 use crate::{offsets::*, settings};
 
@@ -13,6 +15,8 @@ const TASK_TRACED: u32 = 0x8;
 const TASK_FROZEN: u32 = 0x8000;
 /// Bits of task->jobctl: the thread sits, or is about to, in the trap of its cgroup's version 2 freezer.
 const JOBCTL_TRAP_FREEZE: u64 = 1 << 23;
+/// Bits of task->jobctl: a stop, a ptrace trap or the freezer is due.
+const JOBCTL_PENDING: u64 = 1 << 17 | 1 << 19 | 1 << 20 | JOBCTL_TRAP_FREEZE;
 /// signal_struct.flags: the whole process is exiting.
 const SIGNAL_GROUP_EXIT: u32 = 0x4;
 const PF_EXITING: u32 = 0x4;
@@ -107,8 +111,13 @@ impl Task {
             bits |= THREAD_FROZEN;
         }
         // SAFETY: as in the getters.
-        let (pending, group): (u64, u32) =
-            unsafe { (TASK_PENDING.load(self.0), SIGNAL_FLAGS.load(TASK_SIGNAL.load::<*const u8>(self.0))) };
+        let (pending, shared, group): (u64, u64, u32) = unsafe {
+            let signal = TASK_SIGNAL.load::<*const u8>(self.0);
+            (TASK_PENDING.load(self.0), SIGNAL_PENDING.load(signal), SIGNAL_FLAGS.load(signal))
+        };
+        if pending | shared != 0 || self.jobctl() & JOBCTL_PENDING != 0 {
+            bits |= THREAD_SIGNALLED;
+        }
         if flags & PF_EXITING != 0 || pending & SIGKILL_BIT != 0 || group & SIGNAL_GROUP_EXIT != 0 {
             bits |= THREAD_EXITING;
         }

@@ -8,9 +8,11 @@ mod export;
 mod human;
 mod kernel;
 mod resolve;
+mod stall;
 mod syscalls;
 mod verdict;
 mod wait;
+mod watch;
 
 use std::{io, process::ExitCode};
 
@@ -19,12 +21,16 @@ use clap::Parser;
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    // Writing to a closed pipe ends the program quietly, as other tools do: Rust ignores the signal by default.
-    // SAFETY: no other thread runs yet, and SIG_DFL is a valid disposition.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    let result = match &Cli::parse().command {
+    let cli = Cli::parse();
+    if !matches!(cli.command, Command::Agent(_)) {
+        // Writing to a closed pipe ends the program quietly, as other tools do: Rust ignores the signal by default.
+        // The agent outlives its reader.
+        // SAFETY: no other thread runs yet, and SIG_DFL is a valid disposition.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    }
+    let result = match &cli.command {
         Command::Ps(args) => commands::ps::run(args),
-        Command::Agent(_) => todo!(),
+        Command::Agent(args) => commands::agent::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

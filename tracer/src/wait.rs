@@ -169,8 +169,6 @@ pub struct HeldThread {
 /// All waits on the host at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// When it was taken.
-    pub taken: Timestamp,
     /// When it was taken, nanoseconds of `CLOCK_MONOTONIC`.
     pub monotonic_ns: u64,
     /// What made it: `bpf` or `proc`.
@@ -187,7 +185,6 @@ impl Snapshot {
     /// One with nothing in it yet.
     pub fn empty(now: &Now, source: &'static str) -> Self {
         Self {
-            taken: now.wall,
             monotonic_ns: now.monotonic_ns,
             source,
             duration: Duration::ZERO,

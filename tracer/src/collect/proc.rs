@@ -25,10 +25,13 @@ pub struct Proc {
 }
 
 /// What `/proc/PID/stat` says of a thread.
-struct Stat {
-    comm: String,
-    state: char,
-    start_ticks: u64,
+pub struct Stat {
+    /// Its name.
+    pub comm: String,
+    /// Its state's letter.
+    pub state: char,
+    /// When it started, clock ticks since boot.
+    pub start_ticks: u64,
     kernel_thread: bool,
 }
 
@@ -144,7 +147,7 @@ fn stat(dir: &Path) -> Option<Stat> {
 }
 
 /// Fields of Documentation/filesystems/proc.rst; the name may itself have blanks and parentheses.
-fn parse_stat(text: &str) -> Option<Stat> {
+pub fn parse_stat(text: &str) -> Option<Stat> {
     const PF_KTHREAD: u64 = 0x0020_0000;
     let (open, close) = (text.find('(')?, text.rfind(')')?);
     let fields: Vec<&str> = text.get(close + 1..)?.split_ascii_whitespace().collect();

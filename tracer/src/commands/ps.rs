@@ -3,7 +3,7 @@
 use std::{
     cmp::Reverse,
     io::{self, BufWriter, IsTerminal, Write},
-    rc::Rc,
+    sync::Arc,
 };
 
 use anyhow::Result;
@@ -23,7 +23,7 @@ struct Row {
     wait: Wait,
     target: Target,
     verdict: Verdict,
-    who: Rc<Who>,
+    who: Arc<Who>,
 }
 
 /// Looks once and prints.

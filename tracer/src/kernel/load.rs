@@ -254,9 +254,9 @@ impl Kernel {
         batch::drain(self.histograms[full].fd().as_fd(), each)
     }
 
-    /// The programs' log, for as long as they have something to say.
-    pub fn logger(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>> {
-        Ok(aya_log::EbpfLogger::init(&mut self.ebpf)?)
+    /// Opens the programs' log.
+    pub fn log(&mut self) -> Result<super::log::KernelLog> {
+        super::log::open(&mut self.ebpf)
     }
 }
 

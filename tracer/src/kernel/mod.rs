@@ -3,4 +3,5 @@
 pub mod batch;
 pub mod btf;
 pub mod load;
+pub mod log;
 pub mod symbols;

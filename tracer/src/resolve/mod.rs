@@ -6,7 +6,7 @@ pub mod path;
 pub mod process;
 pub mod target;
 
-use std::{collections::HashMap, rc::Rc};
+use std::{collections::HashMap, sync::Arc};
 
 use self::{guard::Guard, process::Who, target::Target};
 use crate::wait::{ProcessId, Wait};
@@ -14,7 +14,7 @@ use crate::wait::{ProcessId, Wait};
 /// Looks waits up, with a cache by process identity.
 pub struct Resolver {
     guard: Guard,
-    processes: HashMap<ProcessId, Rc<Who>>,
+    processes: HashMap<ProcessId, Arc<Who>>,
 }
 
 impl Resolver {
@@ -28,13 +28,18 @@ impl Resolver {
         target::of(wait, &mut self.guard)
     }
 
+    /// What the wait waits on by the kernel's record alone: no names, no `/proc`. Enough for most classes.
+    pub fn sketch(wait: &Wait) -> Target {
+        target::sketch(wait)
+    }
+
     /// Who waits; read once for each process.
-    pub fn who(&mut self, process: ProcessId) -> Rc<Who> {
+    pub fn who(&mut self, process: ProcessId) -> Arc<Who> {
         if let Some(who) = self.processes.get(&process) {
-            return Rc::clone(who);
+            return Arc::clone(who);
         }
-        let who = Rc::new(process::read(process, &mut self.guard));
-        self.processes.insert(process, Rc::clone(&who));
+        let who = Arc::new(process::read(process, &mut self.guard));
+        self.processes.insert(process, Arc::clone(&who));
         who
     }
 

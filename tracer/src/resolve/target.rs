@@ -186,6 +186,20 @@ pub fn of(wait: &Wait, guard: &mut Guard) -> Target {
     }
 }
 
+/// The target by the kernel's record alone, without its name.
+pub fn sketch(wait: &Wait) -> Target {
+    let FdState::Open(file) = wait.fd_state else { return Target::None };
+    let path = String::new;
+    match file.mode & S_IFMT {
+        S_IFSOCK => of_socket(wait, &file),
+        S_IFIFO => Target::Pipe { inode: file.inode },
+        S_IFCHR if is_tty(file.rdev) => Target::Tty { path: path() },
+        S_IFCHR | S_IFBLK => Target::Device { path: path() },
+        0 => Target::Anonymous { name: path() },
+        _ => Target::File { path: path(), inode: Some(file.inode), deleted: false },
+    }
+}
+
 fn of_file(wait: &Wait, fd: i32, file: &File) -> Target {
     if file.mode & S_IFMT == S_IFSOCK {
         return of_socket(wait, file);

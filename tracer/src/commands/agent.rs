@@ -1,0 +1,79 @@
+//! `tracer agent`: starts the watching thread and serves HTTP until a signal ends it.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    cli::Agent,
+    collect::bpf::Bpf,
+    export::{
+        http::{self, Health},
+        metrics::Metrics,
+    },
+    kernel::load::Options,
+    stall::Policy,
+    watch::Watch,
+};
+
+/// Ended waits shorter than this are not needed one by one, however low the threshold.
+const LEAST_REPORT: Duration = Duration::from_millis(500);
+
+/// Runs until SIGTERM or SIGINT, or until watching fails.
+pub fn run(args: &Agent) -> Result<()> {
+    let policy = Policy { stuck: args.threshold };
+    let bpf = Bpf::load(Options {
+        waits: true,
+        min_wait: args.min_wait,
+        report: policy.least().max(LEAST_REPORT),
+        verbose: args.verbose,
+    })?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(args, policy, bpf))
+}
+
+async fn serve(args: &Agent, policy: Policy, bpf: Bpf) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let listener = http::bind(args.listen).await?;
+    let metrics = Arc::new(Metrics::default());
+    let patience = (args.interval * 10).max(Duration::from_secs(10));
+    let health = Arc::new(Health { patience_ns: patience.as_nanos() as u64, ..Health::default() });
+    let (stop, stopped) = stop_pair()?;
+    let watch = Watch::new(bpf, policy, args, Arc::clone(&metrics), Arc::clone(&health), stopped)?;
+    let (done, failed) = tokio::sync::oneshot::channel();
+    let watcher = thread::Builder::new()
+        .name("watch".into())
+        .spawn(move || {
+            // Nobody listens any more once a signal has come.
+            let _ = done.send(watch.run());
+        })
+        .context("cannot start the thread that watches")?;
+    eprintln!("tracer: watching; metrics on http://{}/metrics", args.listen);
+    let result = tokio::select! {
+        () = http::serve(listener, metrics, health) => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        result = failed => result.unwrap_or_else(|_| Err(anyhow!("the watching thread ended unexpectedly"))),
+    };
+    rustix::io::write(&stop, &1u64.to_ne_bytes()).context("cannot stop the watching thread")?;
+    // Its programs detach when it ends; should it be held up, they detach when the process ends.
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(700);
+    while !watcher.is_finished() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    result
+}
+
+/// An event counter: written on one side, readable on the other.
+fn stop_pair() -> Result<(OwnedFd, OwnedFd)> {
+    let fd =
+        rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).context("cannot make an eventfd")?;
+    let other = fd.as_fd().try_clone_to_owned().context("cannot copy an eventfd")?;
+    Ok((fd, other))
+}

@@ -1,0 +1,123 @@
+//! The agent's HTTP: `/metrics` and health, nothing else, and only to those who ask briefly.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{ALLOW, CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+
+use super::metrics::{self, Metrics};
+use crate::clock::monotonic_ns;
+
+/// Connections served at the same time; more wait in the kernel's queue.
+const CONNECTIONS: usize = 64;
+/// A request's head must have come within this.
+const HEAD: Duration = Duration::from_secs(5);
+/// A connection lives this long at most; Prometheus opens another.
+const LIFETIME: Duration = Duration::from_secs(120);
+
+/// How the agent is, for the health endpoints.
+#[derive(Default)]
+pub struct Health {
+    /// The first snapshot has been taken.
+    pub ready: AtomicBool,
+    /// When the last snapshot was taken, nanoseconds of `CLOCK_MONOTONIC`.
+    pub last_snapshot_ns: AtomicU64,
+    /// Without a snapshot for this long the agent is not healthy, nanoseconds.
+    pub patience_ns: u64,
+}
+
+impl Health {
+    fn is_well(&self) -> bool {
+        let last = self.last_snapshot_ns.load(Ordering::Relaxed);
+        monotonic_ns().saturating_sub(last) < self.patience_ns
+    }
+}
+
+/// Takes the address.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: is another agent running? --listen takes another address")
+    })
+}
+
+/// Serves until dropped.
+pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, health: Arc<Health>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(_) => {
+                // Out of fds, most likely: they come back.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (metrics, health) = (Arc::clone(&metrics), Arc::clone(&health));
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let response = answer(&request, &metrics, &health);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD)
+                .max_buf_size(16 * 1024)
+                .serve_connection(TokioIo::new(stream), service);
+            // What a client does wrong is its own affair.
+            let _ = timeout(LIFETIME, connection).await;
+            drop(place);
+        });
+    }
+}
+
+fn answer(request: &Request<Incoming>, metrics: &Arc<Metrics>, health: &Health) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    match request.uri().path() {
+        "/metrics" => match metrics::page(metrics) {
+            Ok(page) => {
+                let mut response = Response::new(Full::new(Bytes::from(page)));
+                response
+                    .headers_mut()
+                    .insert(CONTENT_TYPE, HeaderValue::from_static(prometheus::TEXT_FORMAT));
+                response
+            }
+            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
+        },
+        "/-/healthy" if health.is_well() => text(StatusCode::OK, "healthy\n"),
+        "/-/healthy" => text(StatusCode::SERVICE_UNAVAILABLE, "no snapshot for too long\n"),
+        "/-/ready" if health.ready.load(Ordering::Relaxed) => text(StatusCode::OK, "ready\n"),
+        "/-/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "no snapshot yet\n"),
+        "/" => text(StatusCode::OK, "tracer: /metrics, /-/healthy, /-/ready\n"),
+        _ => text(StatusCode::NOT_FOUND, "not found\n"),
+    }
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

@@ -1,0 +1,490 @@
+//! The metrics: one table that declares them, and the state behind them.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use anyhow::Result;
+use prometheus::{
+    Encoder, TextEncoder,
+    core::{Collector, Desc},
+    proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
+};
+use tracer_ebpf::abi::{BUCKETS, FIRST_BUCKET_LOG2};
+
+use crate::{verdict::Class, wait::ProcessId};
+
+/// One metric as it is declared.
+#[derive(Clone, Copy, Debug)]
+pub struct Definition {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: MetricType,
+    /// What it says.
+    pub help: &'static str,
+    /// Names of its labels, in order.
+    pub labels: &'static [&'static str],
+}
+
+macro_rules! metrics {
+    ($($name:ident = $metric:literal, $kind:ident, [$($label:literal)*], $help:literal;)+) => {
+        $(const $name: Definition = Definition {
+            name: $metric, kind: MetricType::$kind, help: $help, labels: &[$($label),*],
+        };)+
+        /// Every metric of tracer's own; `process_*` come from the library.
+        #[cfg(test)]
+        pub const DEFINITIONS: &[Definition] = &[$($name),+];
+    };
+}
+
+metrics! {
+    STALL_SECONDS = "tracer_stall_seconds", GAUGE,
+        ["pid" "tid" "comm" "unit" "namespace" "pod" "container" "syscall" "fd" "class" "local" "remote"],
+        "Age of each open stall; the oldest 200.";
+    OPEN_STALLS = "tracer_open_stalls", GAUGE, ["class"], "Stalls open now.";
+    STALLS = "tracer_stalls_total", COUNTER, ["class"], "Stalls opened.";
+    WAITING = "tracer_waiting_threads", GAUGE, ["class"], "Threads waiting at the last snapshot.";
+    DURATION = "tracer_wait_duration_seconds", HISTOGRAM, ["comm" "syscall" "kind"],
+        "Waits that have ended, those shorter than --min-wait left out.";
+    BLOCKED = "tracer_blocked_seconds_total", COUNTER, ["pid" "comm" "syscall" "kind"],
+        "Time spent waiting; grows while a wait lasts.";
+    LOST = "tracer_lost_events_total", COUNTER, ["reason"], "What could not be recorded, by reason.";
+    DROPPED = "tracer_dropped_series_total", COUNTER, ["reason"],
+        "Series folded into \"other\" because their family was full, by family.";
+    SNAPSHOT = "tracer_snapshot_duration_seconds", HISTOGRAM, ["source"], "How long a snapshot took.";
+    PROBE = "tracer_probe_up", GAUGE, ["probe" "mechanism"], "1 where the kernel program is attached.";
+    BUILD = "tracer_build_info", GAUGE, ["version"], "1, with the version as label.";
+}
+
+/// Series a labelled family has at most.
+pub const SERIES: usize = 1000;
+/// Series of open stalls at most.
+const STALL_SERIES: usize = 200;
+/// How long the series of a process stay after it has gone.
+const EXPIRY: Duration = Duration::from_secs(300);
+/// What the labels of folded series say.
+const OTHER: &str = "other";
+
+/// Labels of ended waits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DurationKey {
+    /// Name of the process.
+    pub comm: String,
+    /// The call.
+    pub syscall: &'static str,
+    /// Kind of the target.
+    pub kind: &'static str,
+}
+
+/// Labels of time spent waiting.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockedKey {
+    /// The process; `None` for the folded series.
+    pub process: Option<ProcessId>,
+    /// Its name.
+    pub comm: String,
+    /// The call.
+    pub syscall: &'static str,
+    /// Kind of the target.
+    pub kind: &'static str,
+}
+
+/// Ended waits of one series.
+#[derive(Clone, Debug, Default)]
+pub struct Durations {
+    /// Waits.
+    pub count: u64,
+    /// Sum of their durations, nanoseconds.
+    pub sum_ns: u64,
+    /// Waits by bucket, not cumulative.
+    pub buckets: [u64; BUCKETS],
+}
+
+/// Time spent waiting in one series.
+#[derive(Clone, Debug, Default)]
+struct Blocked {
+    /// Of waits that have ended, nanoseconds.
+    ended_ns: u64,
+    /// Of waits that last, nanoseconds, as of the last snapshot.
+    open_ns: u64,
+    /// The most ever shown: a counter never falls.
+    shown_ns: u64,
+    /// When its process was first found gone.
+    gone_since_ns: Option<u64>,
+}
+
+/// An open stall's labels and age.
+pub struct StallSeries {
+    /// Values of the labels of `tracer_stall_seconds`.
+    pub labels: [String; 12],
+    /// Its age.
+    pub age: Duration,
+}
+
+/// Everything a scrape shows.
+#[derive(Default)]
+pub struct State {
+    /// Open stalls.
+    pub stalls: Vec<StallSeries>,
+    /// Open stalls by class.
+    pub open_stalls: HashMap<Class, u64>,
+    /// Stalls opened by class.
+    pub opened: HashMap<Class, u64>,
+    /// Waiting threads by class.
+    pub waiting: HashMap<Class, u64>,
+    /// Losses by reason.
+    pub lost: HashMap<&'static str, u64>,
+    /// Attached programs: name and mechanism.
+    pub probes: Vec<(&'static str, &'static str)>,
+    durations: HashMap<DurationKey, Durations>,
+    blocked: HashMap<BlockedKey, Blocked>,
+    dropped: HashMap<&'static str, u64>,
+    snapshots: HashMap<&'static str, (u64, Duration, [u64; SNAPSHOT_BUCKETS.len()])>,
+}
+
+/// Upper bounds of a snapshot's duration, seconds.
+const SNAPSHOT_BUCKETS: [f64; 8] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 1.0];
+
+impl State {
+    /// Counts ended waits.
+    pub fn add_durations(&mut self, key: DurationKey, add: &tracer_ebpf::abi::Histogram) {
+        let fold = || DurationKey { comm: OTHER.into(), syscall: OTHER, kind: OTHER };
+        let series = bounded(&mut self.durations, &mut self.dropped, key, fold, "wait_duration");
+        series.count += add.count;
+        series.sum_ns += add.sum_ns;
+        for (sum, more) in series.buckets.iter_mut().zip(add.buckets) {
+            *sum += u64::from(more);
+        }
+    }
+
+    /// Adds the time of ended waits.
+    pub fn add_blocked(&mut self, key: BlockedKey, ns: u64) {
+        self.blocked_series(key).ended_ns += ns;
+    }
+
+    /// Begins the account of open waits anew.
+    pub fn reset_open(&mut self) {
+        self.blocked.values_mut().for_each(|series| series.open_ns = 0);
+    }
+
+    /// Adds the age of a wait that lasts.
+    pub fn add_open(&mut self, key: BlockedKey, ns: u64) {
+        self.blocked_series(key).open_ns += ns;
+    }
+
+    fn blocked_series(&mut self, key: BlockedKey) -> &mut Blocked {
+        let fold = || BlockedKey { process: None, comm: OTHER.into(), syscall: OTHER, kind: OTHER };
+        bounded(&mut self.blocked, &mut self.dropped, key, fold, "blocked_seconds")
+    }
+
+    /// Ends the account of a snapshot: counters move up, series of processes long gone go.
+    pub fn settle(&mut self, now_ns: u64, alive: impl Fn(&ProcessId) -> bool) {
+        self.blocked.retain(|key, series| {
+            series.shown_ns = series.shown_ns.max(series.ended_ns + series.open_ns);
+            match &key.process {
+                Some(process) if !alive(process) => {
+                    let since = *series.gone_since_ns.get_or_insert(now_ns);
+                    now_ns.saturating_sub(since) < EXPIRY.as_nanos() as u64
+                }
+                _ => true,
+            }
+        });
+    }
+
+    /// Counts a snapshot.
+    pub fn add_snapshot(&mut self, source: &'static str, duration: Duration) {
+        let (count, sum, buckets) = self.snapshots.entry(source).or_default();
+        *count += 1;
+        *sum += duration;
+        for (bucket, bound) in buckets.iter_mut().zip(SNAPSHOT_BUCKETS) {
+            *bucket += u64::from(duration.as_secs_f64() <= bound);
+        }
+    }
+
+    /// Labels and values of time blocked. A pid that was reused has one series: its latest process's.
+    fn blocked_values(&self) -> Vec<(Vec<String>, f64)> {
+        let mut latest: HashMap<Vec<String>, (u64, f64)> = HashMap::new();
+        for (key, series) in &self.blocked {
+            let pid = key.process.map_or_else(|| OTHER.to_owned(), |process| process.pid.to_string());
+            let labels = vec![pid, key.comm.clone(), key.syscall.to_owned(), key.kind.to_owned()];
+            let start = key.process.map_or(0, |process| process.start_ns);
+            let value = (start, series.shown_ns as f64 / 1e9);
+            latest
+                .entry(labels)
+                .and_modify(|old| {
+                    if old.0 < start {
+                        *old = value
+                    }
+                })
+                .or_insert(value);
+        }
+        latest.into_iter().map(|(labels, (_, value))| (labels, value)).collect()
+    }
+
+    fn families(&self) -> Vec<MetricFamily> {
+        let by_class = |map: &HashMap<Class, u64>| -> Vec<(Vec<String>, f64)> {
+            let value = |class: &Class| map.get(class).copied().unwrap_or(0) as f64;
+            Class::ALL.iter().map(|class| (vec![class.label().to_owned()], value(class))).collect()
+        };
+        let by_reason = |map: &HashMap<&'static str, u64>| -> Vec<(Vec<String>, f64)> {
+            map.iter().map(|(reason, value)| (vec![(*reason).to_owned()], *value as f64)).collect()
+        };
+        let mut stalls: Vec<&StallSeries> = self.stalls.iter().collect();
+        stalls.sort_by_key(|stall| std::cmp::Reverse(stall.age));
+        stalls.truncate(STALL_SERIES);
+        let mut families = vec![
+            numbers(
+                &STALL_SECONDS,
+                stalls.iter().map(|s| (s.labels.to_vec(), s.age.as_secs_f64())).collect(),
+            ),
+            numbers(&OPEN_STALLS, by_class(&self.open_stalls)),
+            numbers(&STALLS, by_class(&self.opened)),
+            numbers(&WAITING, by_class(&self.waiting)),
+            histograms(
+                &DURATION,
+                self.durations
+                    .iter()
+                    .map(|(key, durations)| {
+                        let labels = vec![key.comm.clone(), key.syscall.to_owned(), key.kind.to_owned()];
+                        (labels, durations.count, durations.sum_ns as f64 / 1e9, wait_buckets(durations))
+                    })
+                    .collect(),
+            ),
+            numbers(&BLOCKED, self.blocked_values()),
+            numbers(&LOST, by_reason(&self.lost)),
+            numbers(&DROPPED, by_reason(&self.dropped)),
+            histograms(
+                &SNAPSHOT,
+                self.snapshots
+                    .iter()
+                    .map(|(source, (count, sum, buckets))| {
+                        let buckets = SNAPSHOT_BUCKETS.iter().copied().zip(*buckets).collect();
+                        (vec![(*source).to_owned()], *count, sum.as_secs_f64(), buckets)
+                    })
+                    .collect(),
+            ),
+            numbers(
+                &PROBE,
+                self.probes
+                    .iter()
+                    .map(|(probe, mechanism)| (vec![(*probe).to_owned(), (*mechanism).to_owned()], 1.0))
+                    .collect(),
+            ),
+            numbers(&BUILD, vec![(vec![env!("CARGO_PKG_VERSION").to_owned()], 1.0)]),
+        ];
+        families.retain(|family| !family.get_metric().is_empty());
+        families
+    }
+}
+
+/// Cumulative counts with their bounds in seconds, empty ones at the far end left out.
+fn wait_buckets(durations: &Durations) -> Vec<(f64, u64)> {
+    let used = durations.buckets.iter().rposition(|count| *count != 0).map_or(0, |last| last + 1);
+    let mut sum = 0;
+    (0..used.min(BUCKETS - 1))
+        .map(|i| {
+            sum += durations.buckets[i];
+            ((1u64 << (i as u32 + FIRST_BUCKET_LOG2)) as f64 / 1e6, sum)
+        })
+        .collect()
+}
+
+/// The series of `key`, or the folded one where the family is full.
+fn bounded<'a, K: Hash + Eq + Clone, V: Default>(
+    family: &'a mut HashMap<K, V>,
+    dropped: &mut HashMap<&'static str, u64>,
+    key: K,
+    fold: impl Fn() -> K,
+    name: &'static str,
+) -> &'a mut V {
+    let key = if family.len() < SERIES - 1 || family.contains_key(&key) {
+        key
+    } else {
+        *dropped.entry(name).or_default() += 1;
+        fold()
+    };
+    family.entry(key).or_default()
+}
+
+fn family(definition: &Definition, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(definition.name.to_owned());
+    family.set_help(definition.help.to_owned());
+    family.set_field_type(definition.kind);
+    family.set_metric(metrics);
+    family
+}
+
+fn metric(definition: &Definition, labels: Vec<String>) -> Metric {
+    let pairs = definition.labels.iter().zip(labels).map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value(value);
+        pair
+    });
+    Metric::from_label(pairs.collect())
+}
+
+fn numbers(definition: &Definition, mut values: Vec<(Vec<String>, f64)>) -> MetricFamily {
+    values.sort_by(|a, b| a.0.cmp(&b.0));
+    let metrics = values.into_iter().map(|(labels, value)| {
+        let mut metric = metric(definition, labels);
+        if definition.kind == MetricType::COUNTER {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        metric
+    });
+    family(definition, metrics.collect())
+}
+
+type HistogramValue = (Vec<String>, u64, f64, Vec<(f64, u64)>);
+
+fn histograms(definition: &Definition, mut values: Vec<HistogramValue>) -> MetricFamily {
+    values.sort_by(|a, b| a.0.cmp(&b.0));
+    let metrics = values.into_iter().map(|(labels, count, sum, buckets)| {
+        let mut histogram = Histogram::default();
+        histogram.set_sample_count(count);
+        histogram.set_sample_sum(sum);
+        let buckets = buckets.into_iter().map(|(bound, cumulative)| {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound);
+            bucket.set_cumulative_count(cumulative);
+            bucket
+        });
+        histogram.set_bucket(buckets.collect());
+        let mut metric = metric(definition, labels);
+        metric.set_histogram(histogram);
+        metric
+    });
+    family(definition, metrics.collect())
+}
+
+/// The state shared between the thread that watches and the one that serves.
+#[derive(Default)]
+pub struct Metrics(Mutex<State>);
+
+impl Metrics {
+    /// The state, to read or change.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held leaves numbers, and numbers are always whole.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// The registry's view of [`Metrics`].
+pub struct Exported(pub std::sync::Arc<Metrics>);
+
+impl Collector for Exported {
+    fn desc(&self) -> Vec<&Desc> {
+        // Families come and go with what there is to show, so none is promised beforehand.
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.0.lock().families()
+    }
+}
+
+/// The whole page, in Prometheus's text format.
+pub fn page(metrics: &std::sync::Arc<Metrics>) -> Result<Vec<u8>> {
+    let mut families = Exported(std::sync::Arc::clone(metrics)).collect();
+    families.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
+    families.sort_by(|a, b| a.name().cmp(b.name()));
+    let mut page = Vec::new();
+    TextEncoder::new().encode(&families, &mut page)?;
+    Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(pid: u32) -> BlockedKey {
+        let process = Some(ProcessId { pid, start_ns: 1 });
+        BlockedKey { process, comm: "c".into(), syscall: "read", kind: "tcp" }
+    }
+
+    fn shown(state: &State, pid: u32) -> Option<u64> {
+        state.blocked.get(&key(pid)).map(|series| series.shown_ns)
+    }
+
+    #[test]
+    fn time_blocked_grows_while_a_wait_lasts_and_never_falls() {
+        let mut state = State::default();
+        for (open, ended, expected) in [(5, 0, 5), (9, 0, 9), (0, 0, 9), (0, 12, 12), (3, 0, 15)] {
+            state.reset_open();
+            state.add_open(key(1), open);
+            state.add_blocked(key(1), ended);
+            state.settle(0, |_| true);
+            assert_eq!(shown(&state, 1), Some(expected));
+        }
+    }
+
+    #[test]
+    fn series_are_bounded_and_expire() {
+        let mut state = State::default();
+        for pid in 0..5000 {
+            state.add_blocked(key(pid), 1);
+        }
+        assert_eq!(state.blocked.len(), SERIES);
+        assert_eq!(state.dropped.get("blocked_seconds"), Some(&4001));
+        state.settle(0, |_| false);
+        assert_eq!(state.blocked.len(), SERIES, "they stay a while");
+        state.settle(EXPIRY.as_nanos() as u64, |_| false);
+        assert_eq!(state.blocked.len(), 1, "the folded series has no process");
+    }
+
+    #[test]
+    fn a_reused_pid_has_one_series() {
+        let mut state = State::default();
+        let again = BlockedKey { process: Some(ProcessId { pid: 1, start_ns: 9 }), ..key(1) };
+        state.add_blocked(key(1), 1_000_000_000);
+        state.add_blocked(again, 2_000_000_000);
+        state.settle(0, |_| true);
+        assert_eq!(state.blocked_values().iter().map(|(_, value)| *value).collect::<Vec<_>>(), vec![2.0]);
+    }
+
+    #[test]
+    fn buckets_are_cumulative_and_in_seconds() {
+        let mut durations = Durations { count: 3, sum_ns: 3, ..Durations::default() };
+        durations.buckets[0] = 1;
+        durations.buckets[2] = 2;
+        assert_eq!(wait_buckets(&durations), vec![(0.000128, 1), (0.000256, 1), (0.000512, 3)]);
+    }
+
+    #[test]
+    fn definitions_follow_the_conventions() {
+        for definition in DEFINITIONS {
+            assert!(definition.name.starts_with("tracer_"), "{definition:?}");
+            assert!(definition.help.ends_with('.'), "{definition:?}");
+            assert_eq!(definition.kind == MetricType::COUNTER, definition.name.ends_with("_total"), "{definition:?}");
+        }
+    }
+
+    #[test]
+    fn the_page_is_text_with_every_kind_of_metric() {
+        let metrics = std::sync::Arc::new(Metrics::default());
+        let empty = tracer_ebpf::abi::Histogram { count: 1, sum_ns: 2, comm: [0; 16], buckets: [1; BUCKETS] };
+        metrics
+            .lock()
+            .add_durations(DurationKey { comm: "a\"b".into(), syscall: "read", kind: "tcp" }, &empty);
+        let page = String::from_utf8(page(&metrics).expect("encodes")).expect("is text");
+        assert!(page.contains("# TYPE tracer_stalls_total counter"), "{page}");
+        assert!(
+            page.contains(
+                "tracer_wait_duration_seconds_count{comm=\"a\\\"b\",syscall=\"read\",kind=\"tcp\"} 1"
+            )
+        );
+        assert!(page.contains("process_resident_memory_bytes"));
+    }
+}
