@@ -1,1 +1,78 @@
-fn main() {}
+//! tracer's tasks: `cargo xtask --help` lists them.
+
+mod bench;
+mod cmd;
+mod ebpf;
+mod load;
+mod run;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// tracer's build, test and bench tasks
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what compiling the kernel programs needs: rust-src, LLVM, bpf-linker
+    Setup,
+    /// Compile the kernel programs to tracer/bpf/tracer.bpf.o
+    Ebpf {
+        /// Only compare: fail if the committed object is not what the sources give
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build tracer and run it, as root; without arguments `ps`
+    Run {
+        /// Arguments of tracer
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Format, lint, unit tests, and the tests against this machine's kernel; needs stable Rust and root only
+    Test {
+        /// Also what installs things: the BPF toolchain and `ebpf --check`
+        #[arg(long)]
+        all: bool,
+        /// Only what --all adds
+        #[arg(long, conflicts_with = "all")]
+        extra: bool,
+    },
+    /// Measure what tracer costs and hold it against the budgets
+    Bench {
+        /// Shorter rounds, for a first look
+        #[arg(long)]
+        quick: bool,
+    },
+    /// A load the bench starts
+    #[command(hide = true)]
+    Load {
+        /// Which, and its arguments
+        args: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Setup => setup::run(),
+        Task::Ebpf { check } => ebpf::run(check),
+        Task::Run { args } => run::run(&args),
+        Task::Test { all, extra } => test::run(all, extra),
+        Task::Bench { quick } => bench::run(quick),
+        Task::Load { args } => load::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

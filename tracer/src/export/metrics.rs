@@ -467,7 +467,11 @@ mod tests {
         for definition in DEFINITIONS {
             assert!(definition.name.starts_with("tracer_"), "{definition:?}");
             assert!(definition.help.ends_with('.'), "{definition:?}");
-            assert_eq!(definition.kind == MetricType::COUNTER, definition.name.ends_with("_total"), "{definition:?}");
+            assert_eq!(
+                definition.kind == MetricType::COUNTER,
+                definition.name.ends_with("_total"),
+                "{definition:?}"
+            );
         }
     }
 

@@ -1,0 +1,4 @@
+//! bench
+pub fn run(_q: bool) -> anyhow::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,4 @@
+//! load
+pub fn run(_q: &[String]) -> anyhow::Result<()> {
+    Ok(())
+}

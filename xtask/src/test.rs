@@ -1,0 +1,71 @@
+//! `cargo xtask test`: everything that must hold before a change lands, step by step.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+
+use crate::{
+    cmd::{self, command, is_root, root},
+    ebpf, setup,
+};
+
+/// A step: its name and what it does.
+type Step = (&'static str, fn() -> Result<()>);
+
+/// Needs stable Rust and root, installs nothing.
+const STEPS: &[Step] = &[
+    ("format", || cargo(&["fmt", "--all", "--check"])),
+    ("lint", || cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
+    ("unit tests", || cargo(&["test", "--workspace", "--exclude", "tests", "--locked"])),
+    ("live tests", live),
+];
+
+/// What `--all` adds: steps that install what they need.
+const EXTRA: &[Step] =
+    &[("BPF toolchain", setup::run), ("kernel programs are as committed", || ebpf::run(true))];
+
+/// Runs the steps; a failed one does not keep the others from running.
+pub fn run(all: bool, extra: bool) -> Result<()> {
+    ensure!(is_root(), "the tests read the kernel: run `cargo xtask test` as root");
+    let steps: Vec<&Step> = match (all, extra) {
+        (true, _) => STEPS.iter().chain(EXTRA).collect(),
+        (_, true) => EXTRA.iter().collect(),
+        _ => STEPS.iter().collect(),
+    };
+    let mut results: Vec<(&str, bool, Duration)> = Vec::new();
+    for (name, step) in steps {
+        eprintln!("== {name}");
+        let begun = Instant::now();
+        let result = step();
+        if let Err(error) = &result {
+            eprintln!("xtask: {name}: {error:#}");
+        }
+        results.push((name, result.is_ok(), begun.elapsed()));
+    }
+    eprintln!();
+    for (name, passed, took) in &results {
+        eprintln!("{} {name} ({:.0}s)", if *passed { "ok    " } else { "FAILED" }, took.as_secs_f64());
+    }
+    let passed = results.iter().filter(|(_, passed, _)| *passed).count();
+    println!("{passed} passed, {} failed", results.len() - passed);
+    if passed < results.len() {
+        bail!("not everything holds");
+    }
+    Ok(())
+}
+
+fn cargo(args: &[&str]) -> Result<()> {
+    cmd::run(command("cargo", args))
+}
+
+/// The tests in `tests/`, against this machine's kernel and the released tracer.
+fn live() -> Result<()> {
+    cargo(&["build", "--release", "--locked", "--package", "tracer"])?;
+    cargo(&["build", "--locked", "--package", "tests", "--bins"])?;
+    let target = root().join("target");
+    // Most of them sleep most of the time.
+    let mut tests =
+        command("cargo", &["test", "--locked", "--package", "tests", "--", "--test-threads", "12"]);
+    tests.env("TRACER_BIN", target.join("release/tracer")).env("TRACER_WAITER", target.join("debug/waiter"));
+    cmd::run(tests)
+}
