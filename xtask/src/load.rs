@@ -1,4 +1,132 @@
-//! load
-pub fn run(_q: &[String]) -> anyhow::Result<()> {
+//! The loads the bench starts as processes of their own: `cargo xtask load NAME ARGS`.
+//!
+//! Each prints one line when it is done, or `ready` when it stands.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::unix::net::UnixStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// Runs the load that the first argument names.
+pub fn run(args: &[String]) -> Result<()> {
+    let number = |index: usize| -> Result<u64> {
+        args.get(index).context("a load lacks an argument")?.parse().context("a load's argument is no number")
+    };
+    match args.first().map(String::as_str) {
+        Some("read-zero") => println!("{}", read_zero(number(1)?)?),
+        Some("getppid") => println!("{}", getppid(number(1)?)),
+        Some("ping-pong") => println!("{}", ping_pong(number(1)?)?),
+        Some("ping-pong-tcp") => println!("{}", ping_pong_tcp(number(1)?)?),
+        Some("blocked") => blocked(number(1)? as usize)?,
+        other => bail!("there is no load {}", other.unwrap_or("without a name")),
+    }
     Ok(())
+}
+
+/// Nanoseconds of one `read` of one byte of /dev/zero.
+fn read_zero(rounds: u64) -> Result<f64> {
+    let mut zero = File::open("/dev/zero")?;
+    let mut byte = [0u8; 1];
+    let begun = Instant::now();
+    for _ in 0..rounds {
+        zero.read_exact(&mut byte)?;
+    }
+    Ok(begun.elapsed().as_nanos() as f64 / rounds as f64)
+}
+
+/// Nanoseconds of one of the cheapest system calls.
+fn getppid(rounds: u64) -> f64 {
+    let begun = Instant::now();
+    for _ in 0..rounds {
+        // SAFETY: getppid has no arguments and cannot fail.
+        unsafe { libc::syscall(libc::SYS_getppid) };
+    }
+    begun.elapsed().as_nanos() as f64 / rounds as f64
+}
+
+/// Nanoseconds of one exchange of a byte between two threads on one CPU: two context switches.
+fn ping_pong(rounds: u64) -> Result<f64> {
+    let (near, far) = UnixStream::pair()?;
+    exchange(rounds, near, far)
+}
+
+/// The same over loopback TCP.
+fn ping_pong_tcp(rounds: u64) -> Result<f64> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    let (far, _) = listener.accept()?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    exchange(rounds, near, far)
+}
+
+fn exchange<S: Read + Write + Send + 'static>(rounds: u64, mut near: S, mut far: S) -> Result<f64> {
+    pin_to_first_cpu()?;
+    let echo = thread::spawn(move || {
+        let mut byte = [0u8; 1];
+        while far.read_exact(&mut byte).is_ok() && far.write_all(&byte).is_ok() {}
+    });
+    let mut byte = [1u8; 1];
+    let begun = Instant::now();
+    for _ in 0..rounds {
+        near.write_all(&byte)?;
+        near.read_exact(&mut byte)?;
+    }
+    let each = begun.elapsed().as_nanos() as f64 / rounds as f64;
+    drop(near);
+    let _ = echo.join();
+    Ok(each)
+}
+
+fn pin_to_first_cpu() -> Result<()> {
+    // SAFETY: a zeroed set is empty, CPU_SET stays within it, and the kernel only reads it.
+    let pinned = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(0, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
+    };
+    if pinned != 0 {
+        return Err(std::io::Error::last_os_error()).context("cannot pin the load to a CPU");
+    }
+    Ok(())
+}
+
+/// Threads that read from pipes nobody writes to, until standard input ends.
+fn blocked(threads: usize) -> Result<()> {
+    /// Pipes the threads share.
+    const PIPES: usize = 16;
+    let pipes: Vec<(OwnedFd, OwnedFd)> = (0..PIPES.min(threads)).map(|_| pipe()).collect::<Result<_>>()?;
+    for i in 0..threads {
+        let fd = pipes[i % pipes.len()].0.as_raw_fd();
+        thread::Builder::new()
+            .stack_size(32 * 1024)
+            .spawn(move || {
+                let mut byte = 0u8;
+                // SAFETY: one byte of this thread's own stack; the pipes outlive the process's threads.
+                unsafe { libc::read(fd, (&raw mut byte).cast(), 1) };
+            })
+            .with_context(|| format!("cannot start thread {i}"))?;
+    }
+    thread::sleep(Duration::from_millis(300));
+    println!("ready");
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    std::process::exit(0);
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    // SAFETY: the kernel fills two fds, which are then owned here alone.
+    unsafe {
+        if libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) != 0 {
+            return Err(std::io::Error::last_os_error()).context("cannot make a pipe");
+        }
+        Ok((OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])))
+    }
 }

@@ -262,6 +262,7 @@ impl Kernel {
 
 /// A record of the snapshot's stream.
 #[derive(Clone, Copy)]
+#[expect(clippy::large_enum_variant, reason = "one exists at a time, on the stack, and boxing each thread would cost")]
 pub enum Record<'a> {
     /// The pass's first.
     Header(Header),
