@@ -1,0 +1,218 @@
+//! What does a running agent say? Its events as they come, its metrics when asked, its end.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::exposition::{self, Sample};
+use crate::launch::{Running, own_dir, start};
+use crate::{bpf, clock, programs};
+
+/// How long an agent may take until it is ready: generous, since the machine may be loaded.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An event line and when it came.
+#[derive(Debug, Clone)]
+struct Event {
+    arrived_ns: i128,
+    value: Value,
+}
+
+/// A `tracer agent` of a test's own, on a free port. It is killed when dropped.
+#[derive(Debug)]
+pub struct Agent {
+    process: Running,
+    address: SocketAddr,
+    incoming: Receiver<Event>,
+    seen: Vec<Event>,
+    stderr: Arc<Mutex<String>>,
+}
+
+impl Agent {
+    /// Starts an agent with these arguments more, and waits until it is ready.
+    pub fn start(args: &[&str]) -> Self {
+        // Between choosing a free port and the agent's bind another process can take it.
+        for _ in 0..3 {
+            if let Some(agent) = Self::try_start(args) {
+                return agent;
+            }
+        }
+        panic!("tracer agent found its port taken three times");
+    }
+
+    fn try_start(args: &[&str]) -> Option<Self> {
+        let address = free_address();
+        let mut command = Command::new(programs::tracer());
+        command.args(["agent", "--listen", &address.to_string()]).args(args);
+        if has_socket() {
+            command.arg("--socket").arg(own_dir().join(format!("agent-{}.sock", address.port())));
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = start(command);
+        let stdout = process.pipes().stdout.take().expect("piped");
+        let mut error = process.pipes().stderr.take().expect("piped");
+        let (send, incoming) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let arrived_ns = clock::realtime_ns();
+                let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                if send.send(Event { arrived_ns, value }).is_err() {
+                    break;
+                }
+            }
+        });
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let sink = Arc::clone(&stderr);
+        thread::spawn(move || {
+            let mut buffer = [0_u8; 4096];
+            while let Ok(n @ 1..) = error.read(&mut buffer) {
+                sink.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push_str(&String::from_utf8_lossy(&buffer[..n]));
+            }
+        });
+        let mut agent = Self { process, address, incoming, seen: Vec::new(), stderr };
+        let begin = Instant::now();
+        while agent.get("/-/ready").is_none_or(|(status, _)| status != 200) {
+            if let Some(status) = agent.process.ended() {
+                let stderr = agent.stderr();
+                if stderr.contains("in use") {
+                    return None;
+                }
+                panic!("tracer agent {args:?} ended: {status}\n{stderr}");
+            }
+            assert!(begin.elapsed() < PATIENCE, "tracer agent is not ready after {PATIENCE:?}\n{}", agent.stderr());
+            thread::sleep(Duration::from_millis(20));
+        }
+        Some(agent)
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// What it wrote to standard error so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The ids of the BPF programs it holds.
+    pub fn program_ids(&self) -> Vec<u32> {
+        bpf::ids_of(self.pid(), "prog_id")
+    }
+
+    /// Waits for the first event that satisfies `is_it`, those that have come already included; the event and
+    /// the moment it came. Panics after `at_most`.
+    pub fn wait_event(&mut self, at_most: Duration, is_it: impl Fn(&Value) -> bool) -> (Value, i128) {
+        let begin = Instant::now();
+        loop {
+            self.receive(Duration::from_millis(20));
+            if let Some(event) = self.seen.iter().find(|event| is_it(&event.value)) {
+                return (event.value.clone(), event.arrived_ns);
+            }
+            assert!(
+                begin.elapsed() < at_most,
+                "no such event in {at_most:?}; there were {} events:\n{}\nstderr:\n{}",
+                self.seen.len(),
+                self.seen.iter().map(|event| format!("{}\n", event.value)).collect::<String>(),
+                self.stderr()
+            );
+        }
+    }
+
+    /// Waits for the event of this name about this process.
+    pub fn wait_stall(&mut self, name: &str, pid: u32, at_most: Duration) -> (Value, i128) {
+        self.wait_event(at_most, |event| event["event"] == name && event["wait"]["pid"] == pid)
+    }
+
+    /// All events about a process so far: their names in order.
+    pub fn events_of(&mut self, pid: u32) -> Vec<String> {
+        self.receive(Duration::from_millis(20));
+        let about = self.seen.iter().filter(|event| event.value["wait"]["pid"] == pid);
+        about.map(|event| event.value["event"].as_str().unwrap_or("?").to_owned()).collect()
+    }
+
+    fn receive(&mut self, at_most: Duration) {
+        if let Ok(event) = self.incoming.recv_timeout(at_most) {
+            self.seen.push(event);
+        }
+        while let Ok(event) = self.incoming.try_recv() {
+            self.seen.push(event);
+        }
+    }
+
+    /// The samples of `/metrics`.
+    pub fn scrape(&self) -> Vec<Sample> {
+        exposition::parse(&self.page())
+    }
+
+    /// The page of `/metrics` as it is.
+    pub fn page(&self) -> String {
+        match self.get("/metrics") {
+            Some((200, page)) => page,
+            other => panic!("GET /metrics: {other:?}\n{}", self.stderr()),
+        }
+    }
+
+    /// The samples of one metric with at least these labels.
+    pub fn samples(&self, name: &str, labels: &[(&str, &str)]) -> Vec<Sample> {
+        self.scrape().into_iter().filter(|sample| sample.is(name, labels)).collect()
+    }
+
+    /// Scrapes until `is_it` likes what comes; the page. Panics after `at_most`.
+    pub fn wait_scrape(&self, at_most: Duration, is_it: impl Fn(&[Sample]) -> bool) -> Vec<Sample> {
+        let begin = Instant::now();
+        loop {
+            let samples = self.scrape();
+            if is_it(&samples) {
+                return samples;
+            }
+            assert!(begin.elapsed() < at_most, "not on /metrics after {at_most:?}:\n{}", self.page());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// `GET path`: status and body, or `None` where nobody answers.
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(self.address).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+        // HTTP/1.0: the answer is not chunked and ends with the connection.
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+
+    /// Sends a signal and waits for the end: the status and how long it took. Panics after ten seconds.
+    pub fn stop(mut self, signal: i32) -> (ExitStatus, Duration) {
+        let begin = Instant::now();
+        self.process.signal(signal);
+        match self.process.wait(Duration::from_secs(10)) {
+            Some(status) => (status, begin.elapsed()),
+            None => panic!("tracer agent runs ten seconds after signal {signal}\n{}", self.stderr()),
+        }
+    }
+}
+
+/// An address on loopback that was free a moment ago.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
+    listener.local_addr().expect("bound")
+}
+
+/// Whether this tracer's agent serves a unix socket: then each agent needs its own.
+fn has_socket() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| {
+        let help = Command::new(programs::tracer()).args(["agent", "--help"]).output();
+        help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--socket"))
+    })
+}

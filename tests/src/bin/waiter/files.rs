@@ -1,0 +1,95 @@
+//! Which roles wait for files? flock and fcntl locks another process holds, and a FIFO without another end.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use crate::report::{Report, woke};
+use crate::{Call, sys};
+
+/// Opens a file of the role's own.
+fn create(path: &Path) -> File {
+    File::options().read(true).write(true).create(true).truncate(true).open(path).expect("create a file")
+}
+
+/// Another process takes a lock with `lock` on its own open of `path`, and has it when this returns.
+fn held_elsewhere(path: &Path, lock: impl FnOnce(RawFd) -> i64) {
+    let (ready, tell) = sys::pipe();
+    let path = path.to_owned();
+    sys::peer(&[ready.as_raw_fd()], move || {
+        let mut file = Some(File::options().read(true).write(true).open(path).expect("open"));
+        if let Some(file) = &file {
+            lock(file.as_raw_fd());
+        }
+        sys::write_byte(tell.as_raw_fd());
+        sys::on_answer(|| drop(file.take()));
+    });
+    sys::must(sys::read_byte(ready.as_raw_fd()), "the holder's word");
+}
+
+fn flock_exclusive(fd: RawFd) -> i64 {
+    // SAFETY: flock takes two numbers.
+    unsafe { libc::syscall(libc::SYS_flock, fd, libc::LOCK_EX) }
+}
+
+/// `flock` of a file whose lock another process holds.
+pub(crate) fn flock(call: &Call) {
+    let path = sys::own_path("flock");
+    let file = create(&path);
+    held_elsewhere(&path, |fd| sys::must(flock_exclusive(fd), "flock"));
+    Report::new(call.role, "flock").fd(&file).path(&path).print();
+    woke(flock_exclusive(file.as_raw_fd()))
+}
+
+/// The same after the file was removed.
+pub(crate) fn flock_deleted(call: &Call) {
+    let path = sys::own_path("deleted");
+    let file = create(&path);
+    held_elsewhere(&path, |fd| sys::must(flock_exclusive(fd), "flock"));
+    std::fs::remove_file(&path).expect("remove");
+    Report::new(call.role, "flock").fd(&file).path(&path).print();
+    woke(flock_exclusive(file.as_raw_fd()))
+}
+
+/// The same on a file that has only memory behind it.
+pub(crate) fn flock_memfd(call: &Call) {
+    // SAFETY: the name is NUL-terminated.
+    let made = unsafe { libc::syscall(libc::SYS_memfd_create, c"waiter-memory".as_ptr(), libc::MFD_CLOEXEC) };
+    let file: OwnedFd = sys::must_fd(made, "memfd_create");
+    let opened = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    held_elsewhere(Path::new(&opened), |fd| sys::must(flock_exclusive(fd), "flock"));
+    Report::new(call.role, "flock").fd(&file).with("path", "memfd:waiter-memory").print();
+    woke(flock_exclusive(file.as_raw_fd()))
+}
+
+fn setlkw(fd: RawFd) -> i64 {
+    // SAFETY: an all-zero flock is a valid value; zero length means the whole file.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::c_short::try_from(libc::F_WRLCK).expect("a small number");
+    // SAFETY: `lock` outlives the call.
+    unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_SETLKW, &raw mut lock) }
+}
+
+/// `fcntl(F_SETLKW)` for a lock another process holds.
+pub(crate) fn fcntl_setlkw(call: &Call) {
+    let path = sys::own_path("fcntl");
+    let file = create(&path);
+    held_elsewhere(&path, |fd| sys::must(setlkw(fd), "fcntl"));
+    Report::new(call.role, "fcntl").fd(&file).path(&path).print();
+    woke(setlkw(file.as_raw_fd()))
+}
+
+/// `openat` of a FIFO for reading that nobody opens for writing.
+pub(crate) fn open_fifo(call: &Call) {
+    let path = sys::own_path("fifo");
+    let name = sys::c_path(&path);
+    // SAFETY: `name` is NUL-terminated and outlives the call.
+    sys::must(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }.into(), "mkfifo");
+    let writer = path.clone();
+    sys::peer(&[], move || {
+        sys::on_answer(|| std::mem::forget(File::options().write(true).open(&writer)));
+    });
+    Report::new(call.role, "openat").path(&path).print();
+    // SAFETY: `name` is NUL-terminated and outlives the call.
+    woke(unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, name.as_ptr(), libc::O_RDONLY) })
+}

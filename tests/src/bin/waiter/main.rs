@@ -1,0 +1,88 @@
+//! Which process is a test watching? `waiter ROLE [ARGS]` blocks in one known system call and says so first.
+//!
+//! Just before it blocks, a role prints one JSON line: role, pid, tid, syscall, the clocks, and whatever applies of
+//! fd, local, remote, inode, path. When the call returns it prints `{"event":"woke", …}` and then only sleeps. A
+//! role that needs a second party makes it itself, as a child process, so that its waits have another pid; the
+//! child reads commands from standard input (`answer` ends the wait). Everything dies with the process above it.
+
+mod descriptors;
+mod files;
+mod memory;
+mod names;
+mod pipes;
+mod process;
+mod report;
+mod sockets;
+mod sys;
+mod threads;
+
+use std::process::exit;
+
+/// What a role gets: its own name and the arguments after it.
+pub(crate) struct Call<'a> {
+    pub(crate) role: &'a str,
+    pub(crate) args: &'a [String],
+}
+
+impl Call<'_> {
+    /// The first argument as a number; roles that take one say how many threads they start.
+    pub(crate) fn count(&self) -> usize {
+        self.args.first().and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{}: how many?", self.role))
+    }
+}
+
+type Role = (&'static str, fn(&Call));
+
+const ROLES: &[Role] = &[
+    ("recvfrom-tcp4", sockets::recvfrom_tcp4),
+    ("recvfrom-tcp6", sockets::recvfrom_tcp6),
+    ("read-tcp4", sockets::read_tcp4),
+    ("recvfrom-udp", sockets::recvfrom_udp),
+    ("recvmsg-unix", sockets::recvmsg_unix),
+    ("connect-backlog", sockets::connect_backlog),
+    ("accept", sockets::accept),
+    ("sendto-full", sockets::sendto_full),
+    ("poll-tcp4", sockets::poll_tcp4),
+    ("many-short-waits", sockets::many_short_waits),
+    ("read-pipe", pipes::read_pipe),
+    ("epoll", pipes::epoll),
+    ("poll", pipes::poll),
+    ("closed-fd", pipes::closed_fd),
+    ("i386-read", pipes::i386_read),
+    ("flock", files::flock),
+    ("flock-deleted", files::flock_deleted),
+    ("flock-memfd", files::flock_memfd),
+    ("fcntl-setlkw", files::fcntl_setlkw),
+    ("open-fifo", files::open_fifo),
+    ("read-eventfd", descriptors::read_eventfd),
+    ("read-timerfd", descriptors::read_timerfd),
+    ("read-signalfd", descriptors::read_signalfd),
+    ("read-inotify", descriptors::read_inotify),
+    ("read-tty", descriptors::read_tty),
+    ("poll-pidfd", descriptors::poll_pidfd),
+    ("futex", process::futex),
+    ("wait4", process::wait4),
+    ("nanosleep", process::nanosleep),
+    ("restart-nanosleep", process::restart_nanosleep),
+    ("restart-poll", process::restart_poll),
+    ("restart-futex", process::restart_futex),
+    ("storm", process::storm),
+    ("page-fault", memory::page_fault),
+    ("threads", threads::threads),
+    ("pipes", threads::pipes),
+    ("evil-name", names::evil_name),
+];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    let Some((role, args)) = arguments.split_first() else {
+        let names: Vec<&str> = ROLES.iter().map(|(name, _)| *name).collect();
+        eprintln!("usage: waiter ROLE [ARGS], where ROLE is one of: {}", names.join(" "));
+        exit(2);
+    };
+    let Some((_, run)) = ROLES.iter().find(|(name, _)| name == role) else {
+        eprintln!("waiter: no role {role:?}");
+        exit(2);
+    };
+    run(&Call { role, args });
+}

@@ -1,0 +1,14 @@
+//! Which role has a name that would write on a terminal? Newlines, escapes and bytes that are no UTF-8.
+
+use std::os::fd::AsRawFd;
+
+use crate::report::{Report, woke};
+use crate::{Call, sys};
+
+/// Reads from a pipe under a hostile name; its arguments are the test's, and hostile too.
+pub(crate) fn evil_name(call: &Call) {
+    let reader = crate::pipes::quiet_pipe();
+    sys::set_comm(b"a\nb\x1b[31mc\xff\x9b\x07");
+    Report::new(call.role, "read").fd(&reader).print();
+    woke(sys::read_byte(reader.as_raw_fd()))
+}

@@ -1,0 +1,291 @@
+//! Which roles wait on sockets? TCP over IPv4 and IPv6, UDP, unix; receive, connect, accept, send.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::report::{Report, print, woke};
+use crate::{Call, sys};
+
+/// The two ends of a loopback connection and the listener it came through.
+pub(crate) struct Connection {
+    pub(crate) listener: TcpListener,
+    pub(crate) client: TcpStream,
+    pub(crate) server: TcpStream,
+}
+
+impl Connection {
+    pub(crate) fn new(address: &str) -> Self {
+        let listener = TcpListener::bind((address, 0)).expect("a loopback listener");
+        let (client, server) = Self::pair(&listener);
+        Self { listener, client, server }
+    }
+
+    /// One more connection through `listener`.
+    pub(crate) fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
+        let client = TcpStream::connect(local(listener)).expect("connect over loopback");
+        let (server, _) = listener.accept().expect("accept over loopback");
+        client.set_nodelay(true).expect("nodelay");
+        server.set_nodelay(true).expect("nodelay");
+        (client, server)
+    }
+}
+
+fn local(listener: &TcpListener) -> SocketAddr {
+    listener.local_addr().expect("a listener has an address")
+}
+
+/// The report of a wait on the client's end of a TCP connection.
+pub(crate) fn tcp_report(role: &str, syscall: &str, client: &TcpStream) -> Report {
+    Report::new(role, syscall)
+        .fd(client)
+        .local(client.local_addr().expect("connected"))
+        .remote(client.peer_addr().expect("connected"))
+}
+
+pub(crate) fn recvfrom(fd: RawFd) -> i64 {
+    let mut buffer = [0_u8; 64];
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: the buffer outlives the call; the address of the sender is not asked for.
+    unsafe { libc::syscall(libc::SYS_recvfrom, fd, buffer.as_mut_ptr(), buffer.len(), 0, none, none) }
+}
+
+/// A client that has asked something of a server that holds the connection and does not answer.
+fn unanswered(address: &str) -> TcpStream {
+    let Connection { listener, mut client, mut server } = Connection::new(address);
+    client.write_all(b"PING\r\n").expect("write to a connection");
+    sys::peer(&[client.as_raw_fd()], move || {
+        // The listener stays with the server, as in a real one.
+        let _listener = listener;
+        sys::on_answer(|| server.write_all(b"PONG\r\n").expect("answer"));
+    });
+    client
+}
+
+pub(crate) fn recvfrom_tcp4(call: &Call) {
+    let client = unanswered("127.0.0.1");
+    tcp_report(call.role, "recvfrom", &client).print();
+    woke(recvfrom(client.as_raw_fd()))
+}
+
+pub(crate) fn recvfrom_tcp6(call: &Call) {
+    let client = unanswered("::1");
+    tcp_report(call.role, "recvfrom", &client).print();
+    woke(recvfrom(client.as_raw_fd()))
+}
+
+pub(crate) fn read_tcp4(call: &Call) {
+    let client = unanswered("127.0.0.1");
+    tcp_report(call.role, "read", &client).print();
+    woke(sys::read_byte(client.as_raw_fd()))
+}
+
+/// `ppoll` without a time-out on one connection, as psql and mysql wait.
+pub(crate) fn poll_tcp4(call: &Call) {
+    let client = unanswered("127.0.0.1");
+    let mut set = libc::pollfd { fd: client.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let none = std::ptr::null::<libc::c_void>();
+    tcp_report(call.role, "ppoll", &client).print();
+    // SAFETY: one pollfd, which outlives the call; no time-out, no signal mask.
+    woke(unsafe { libc::syscall(libc::SYS_ppoll, &raw mut set, 1, none, none, 0) })
+}
+
+pub(crate) fn recvfrom_udp(call: &Call) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let address = socket.local_addr().expect("bound");
+    sys::peer(&[socket.as_raw_fd()], move || {
+        let from = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        sys::on_answer(|| drop(from.send_to(b"x", address)));
+    });
+    Report::new(call.role, "recvfrom").fd(&socket).local(address).print();
+    woke(recvfrom(socket.as_raw_fd()))
+}
+
+/// The client's end of a unix stream whose server is bound to a path and does not answer.
+pub(crate) fn recvmsg_unix(call: &Call) {
+    let path = sys::own_path("unix");
+    let listener = UnixListener::bind(&path).expect("bind");
+    let mut client = UnixStream::connect(&path).expect("connect");
+    let (mut server, _) = listener.accept().expect("accept");
+    client.write_all(b"PING\r\n").expect("write to a connection");
+    let server_inode = sys::inode(server.as_raw_fd());
+    let peer = sys::peer(&[client.as_raw_fd()], move || {
+        let _listener = listener;
+        sys::on_answer(|| server.write_all(b"PONG\r\n").expect("answer"));
+    });
+
+    let mut buffer = [0_u8; 64];
+    let mut slice = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: an all-zero msghdr is a valid value: no address, no buffers, no control data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut slice;
+    message.msg_iovlen = 1;
+    Report::new(call.role, "recvmsg")
+        .fd(&client)
+        .path(&path)
+        .with("peer_inode", server_inode)
+        .with("peer_pid", peer)
+        .print();
+    // SAFETY: the header, the slice and the buffer outlive the call.
+    woke(unsafe { libc::syscall(libc::SYS_recvmsg, client.as_raw_fd(), &raw mut message, 0) })
+}
+
+/// Shrinks a socket's buffer so that it is soon full.
+fn small_buffer(fd: RawFd, option: libc::c_int) {
+    let size: libc::c_int = 4096;
+    let length = libc::socklen_t::try_from(size_of_val(&size)).expect("four bytes");
+    // SAFETY: `size` is an int that outlives the call.
+    let result = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, option, (&raw const size).cast(), length) };
+    sys::must(result.into(), "setsockopt");
+}
+
+/// A TCP socket bound to loopback, so that its address is known before it connects.
+fn bound_socket(flags: libc::c_int) -> (TcpStream, SocketAddr) {
+    // SAFETY: socket takes three numbers.
+    let fd = sys::must_fd(
+        unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flags, 0) }.into(),
+        "socket",
+    );
+    let address = loopback(0);
+    let length = libc::socklen_t::try_from(size_of_val(&address)).expect("16 bytes");
+    // SAFETY: `address` is a sockaddr_in of the length given.
+    sys::must(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length) }.into(), "bind");
+    let socket = TcpStream::from(fd);
+    let address = socket.local_addr().expect("bound");
+    (socket, address)
+}
+
+fn loopback(port: u16) -> libc::sockaddr_in {
+    libc::sockaddr_in {
+        sin_family: libc::sa_family_t::try_from(libc::AF_INET).expect("AF_INET is small"),
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes([127, 0, 0, 1]) },
+        sin_zero: [0; 8],
+    }
+}
+
+fn connect(fd: RawFd, port: u16) -> i64 {
+    let address = loopback(port);
+    // SAFETY: `address` is a sockaddr_in of the length given and outlives the call.
+    unsafe { libc::syscall(libc::SYS_connect, fd, &raw const address, size_of_val(&address)) }
+}
+
+/// Whether poll finds `fd` writable within 300 ms.
+fn becomes_writable(fd: RawFd) -> bool {
+    let mut set = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one pollfd, which outlives the call.
+    unsafe { libc::poll(&raw mut set, 1, 300) == 1 }
+}
+
+/// `connect` to a listener whose backlog is full: the kernel drops the SYN, the socket stays in SYN_SENT.
+pub(crate) fn connect_backlog(call: &Call) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let server = local(&listener);
+    // SAFETY: listen takes two numbers; a second call only changes the backlog.
+    sys::must(unsafe { libc::listen(listener.as_raw_fd(), 0) }.into(), "listen");
+    let mut fillers = Vec::new();
+    loop {
+        let (filler, _) = bound_socket(libc::SOCK_NONBLOCK);
+        connect(filler.as_raw_fd(), server.port());
+        let fits = becomes_writable(filler.as_raw_fd());
+        fillers.push(filler);
+        if !fits {
+            break;
+        }
+    }
+    let (socket, address) = bound_socket(0);
+    sys::peer(&[socket.as_raw_fd()], move || {
+        let _fillers = fillers;
+        // Room in the backlog: the next retransmitted SYN is answered.
+        sys::on_answer(|| while let Ok((stream, _)) = listener.accept() { std::mem::forget(stream) });
+    });
+    Report::new(call.role, "connect").fd(&socket).local(address).remote(server).print();
+    woke(connect(socket.as_raw_fd(), server.port()))
+}
+
+pub(crate) fn accept(call: &Call) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = local(&listener);
+    sys::peer(&[listener.as_raw_fd()], move || {
+        sys::on_answer(|| std::mem::forget(TcpStream::connect(address)));
+    });
+    let none = std::ptr::null_mut::<libc::c_void>();
+    Report::new(call.role, "accept").fd(&listener).local(address).print();
+    // SAFETY: the address of the client is not asked for.
+    woke(unsafe { libc::syscall(libc::SYS_accept, listener.as_raw_fd(), none, none) })
+}
+
+/// `sendto` on a connection whose peer does not read and whose buffers are full.
+pub(crate) fn sendto_full(call: &Call) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    small_buffer(listener.as_raw_fd(), libc::SO_RCVBUF);
+    let (mut client, mut server) = Connection::pair(&listener);
+    small_buffer(client.as_raw_fd(), libc::SO_SNDBUF);
+    let bytes = [b'x'; 16 * 1024];
+    client.set_nonblocking(true).expect("nonblocking");
+    // Full means that nothing fits for half a second: the kernel still moves bytes after the first refusal.
+    let mut moved = Instant::now();
+    while moved.elapsed() < Duration::from_millis(500) {
+        match client.write(&bytes) {
+            Ok(_) => moved = Instant::now(),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(10)),
+            Err(e) => panic!("write to a connection: {e}"),
+        }
+    }
+    client.set_nonblocking(false).expect("blocking");
+    sys::peer(&[client.as_raw_fd()], move || {
+        let _listener = listener;
+        sys::on_answer(|| {
+            let mut sink = [0_u8; 4096];
+            while server.read(&mut sink).is_ok_and(|n| n > 0) {}
+        });
+    });
+    let none = std::ptr::null::<libc::c_void>();
+    tcp_report(call.role, "sendto", &client).print();
+    // SAFETY: the bytes outlive the call; a connected socket needs no address.
+    woke(unsafe {
+        libc::syscall(libc::SYS_sendto, client.as_raw_fd(), bytes.as_ptr(), bytes.len(), 0, none, 0)
+    })
+}
+
+/// How many short waits, and how long the server takes for each.
+const SHORT_WAITS: usize = 50;
+const SHORT_WAIT: Duration = Duration::from_millis(20);
+
+/// Fifty waits of 20 ms on one connection, begun by a line on standard input, under a name of its own.
+///
+/// The server answers 20 ms after it has *seen* the client asleep in recvfrom, so that each request is one wait
+/// however loaded the machine is.
+pub(crate) fn many_short_waits(call: &Call) {
+    let Connection { listener, mut client, mut server } = Connection::new("127.0.0.1");
+    let comm = format!("w50-{}", std::process::id());
+    sys::set_comm(comm.as_bytes());
+    let asleep = format!("/proc/{0}/task/{0}/syscall", std::process::id());
+    sys::peer(&[client.as_raw_fd()], move || {
+        let _listener = listener;
+        let mut request = [0_u8; 1];
+        while server.read_exact(&mut request).is_ok() {
+            sys::until_asleep_in(&asleep, libc::SYS_recvfrom);
+            std::thread::sleep(SHORT_WAIT);
+            server.write_all(b"x").expect("answer");
+        }
+    });
+    tcp_report(call.role, "recvfrom", &client).with("comm", comm).print();
+    sys::on_commands(|command| {
+        if command != "go" {
+            return;
+        }
+        let mut total_ns = 0;
+        for _ in 0..SHORT_WAITS {
+            client.write_all(b"?").expect("ask");
+            let begin = sys::monotonic_ns();
+            sys::must(recvfrom(client.as_raw_fd()), "recvfrom");
+            total_ns += sys::monotonic_ns() - begin;
+        }
+        print(&json!({ "event": "done", "waits": SHORT_WAITS, "total_ns": total_ns }));
+    })
+}
