@@ -87,7 +87,11 @@ impl Agent {
                 }
                 panic!("tracer agent {args:?} ended: {status}\n{stderr}");
             }
-            assert!(begin.elapsed() < PATIENCE, "tracer agent is not ready after {PATIENCE:?}\n{}", agent.stderr());
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "tracer agent is not ready after {PATIENCE:?}\n{}",
+                agent.stderr()
+            );
             thread::sleep(Duration::from_millis(20));
         }
         Some(agent)

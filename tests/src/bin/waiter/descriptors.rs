@@ -26,7 +26,8 @@ pub(crate) fn read_timerfd(call: &Call) {
     let made = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC) };
     let fd = sys::must_fd(made.into(), "timerfd_create");
     let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    let far = libc::itimerspec { it_interval: zero, it_value: libc::timespec { tv_sec: 100_000, tv_nsec: 0 } };
+    let far =
+        libc::itimerspec { it_interval: zero, it_value: libc::timespec { tv_sec: 100_000, tv_nsec: 0 } };
     // SAFETY: `far` outlives the call; the old setting is not asked for.
     let set = unsafe { libc::timerfd_settime(fd.as_raw_fd(), 0, &raw const far, std::ptr::null_mut()) };
     sys::must(set.into(), "timerfd_settime");

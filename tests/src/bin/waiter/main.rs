@@ -74,7 +74,8 @@ const ROLES: &[Role] = &[
 ];
 
 fn main() {
-    let arguments: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let Some((role, args)) = arguments.split_first() else {
         let names: Vec<&str> = ROLES.iter().map(|(name, _)| *name).collect();
         eprintln!("usage: waiter ROLE [ARGS], where ROLE is one of: {}", names.join(" "));

@@ -50,7 +50,9 @@ pub(crate) fn epoll(call: &Call) {
     let none = std::ptr::null::<libc::c_void>();
     Report::new(call.role, "epoll_pwait").fd(&epoll).print();
     // SAFETY: room for four events, which outlives the call; no time-out, no signal mask.
-    woke(unsafe { libc::syscall(libc::SYS_epoll_pwait, epoll.as_raw_fd(), events.as_mut_ptr(), 4, -1, none, 0) })
+    woke(unsafe {
+        libc::syscall(libc::SYS_epoll_pwait, epoll.as_raw_fd(), events.as_mut_ptr(), 4, -1, none, 0)
+    })
 }
 
 /// A thread in `read` on a descriptor that the main thread then closes: the call sleeps on, the number is free.

@@ -34,9 +34,7 @@ pub(crate) fn restart_nanosleep(call: &Call) {
     let none = std::ptr::null_mut::<libc::timespec>();
     Report::new(call.role, "clock_nanosleep").print();
     // SAFETY: `time` outlives the call; the remaining time is not asked for.
-    woke(unsafe {
-        libc::syscall(libc::SYS_clock_nanosleep, libc::CLOCK_MONOTONIC, 0, &raw const time, none)
-    })
+    woke(unsafe { libc::syscall(libc::SYS_clock_nanosleep, libc::CLOCK_MONOTONIC, 0, &raw const time, none) })
 }
 
 /// `poll` with a time-out. Not ppoll, which the kernel restarts another way.

@@ -201,7 +201,11 @@ pub(crate) fn connect_backlog(call: &Call) {
     sys::peer(&[socket.as_raw_fd()], move || {
         let _fillers = fillers;
         // Room in the backlog: the next retransmitted SYN is answered.
-        sys::on_answer(|| while let Ok((stream, _)) = listener.accept() { std::mem::forget(stream) });
+        sys::on_answer(|| {
+            while let Ok((stream, _)) = listener.accept() {
+                std::mem::forget(stream)
+            }
+        });
     });
     Report::new(call.role, "connect").fd(&socket).local(address).remote(server).print();
     woke(connect(socket.as_raw_fd(), server.port()))

@@ -1,0 +1,26 @@
+//! Does an agent that is killed leave nothing in the kernel, and start again at once?
+
+use std::time::{Duration, Instant};
+
+use tests::{Agent, program_exists, shared};
+
+#[test]
+fn kill_leaves_no_program_and_it_starts_again() {
+    let _shared = shared();
+    let agent = Agent::start(&[]);
+    let ids = agent.program_ids();
+    assert!(ids.len() >= 2, "the agent holds programs {ids:?}: where are snapshot and waits?");
+    assert!(ids.iter().all(|id| program_exists(*id)), "{ids:?}");
+    agent.stop(libc::SIGKILL);
+    // The kernel frees programs from a work queue: soon, not at once.
+    let begin = Instant::now();
+    while let Some(left) = ids.iter().find(|id| program_exists(**id)) {
+        assert!(begin.elapsed() < Duration::from_secs(5), "program {left} of {ids:?} is still there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let begin = Instant::now();
+    let again = Agent::start(&[]);
+    let took = begin.elapsed();
+    assert!(again.program_ids().len() >= 2);
+    assert!(took < Duration::from_secs(2), "it took {took:?} to start again");
+}

@@ -1,0 +1,56 @@
+//! Are ended waits counted exactly, with their true length, by socket?
+
+use std::time::Duration;
+
+use tests::{Agent, Waiter, map_holds, shared};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[test]
+fn fifty_waits_of_20_ms() {
+    let _shared = shared();
+    let agent = Agent::start(&[]);
+    let mut waiter = Waiter::start("many-short-waits");
+    waiter.command("go");
+    let done = waiter.next_line();
+    let truth = std::time::Duration::from_nanos(done["total_ns"].as_u64().expect("total_ns")).as_secs_f64();
+    let comm = waiter.text("comm").to_owned();
+    let labels = [("comm", &*comm), ("syscall", "recvfrom"), ("kind", "tcp")];
+    let count = "tracer_wait_duration_seconds_count";
+    agent.wait_scrape(PATIENCE, |all| all.iter().any(|s| s.is(count, &labels) && s.value >= 50.0));
+    // And no more than fifty, whatever comes late.
+    std::thread::sleep(Duration::from_millis(1_500));
+    let value = |name: &str, more: &[(&str, &str)]| -> f64 {
+        let labels: Vec<(&str, &str)> = labels.iter().chain(more).copied().collect();
+        agent.samples(name, &labels).iter().map(|s| s.value).sum()
+    };
+    assert_eq!(value(count, &[]), 50.0);
+    assert_eq!(value("tracer_wait_duration_seconds_bucket", &[("le", "+Inf")]), 50.0);
+    let sum = value("tracer_wait_duration_seconds_sum", &[]);
+    assert!((sum / truth - 1.0).abs() <= 0.05, "the waits took {truth:.4} s, the histogram says {sum:.4}");
+}
+
+/// The tuple is in the key of a kernel map: whose wait it was is never guessed afterwards.
+#[test]
+fn the_key_holds_the_tuple() {
+    let _shared = shared();
+    let agent = Agent::start(&[]);
+    let mut waiter = Waiter::start("many-short-waits");
+    let port = |name: &str| -> u16 {
+        waiter.text(name).rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+    };
+    let (local, remote) = (port("local"), port("remote"));
+    let has = |key: &[u8], part: &[u8]| key.windows(part.len()).any(|window| window == part);
+    let has_port = |key: &[u8], port: u16| has(key, &port.to_be_bytes()) || has(key, &port.to_le_bytes());
+    let is_it = |key: &[u8]| has(key, &[127, 0, 0, 1]) && has_port(key, local) && has_port(key, remote);
+    waiter.command("go");
+    // The agent may empty the map as it reads it: look while the waits go on, a second in all.
+    let begin = std::time::Instant::now();
+    while !map_holds(agent.pid(), is_it) {
+        assert!(begin.elapsed() < PATIENCE, "no map of the agent has a key with ports {local} and {remote}");
+        if begin.elapsed() > Duration::from_millis(900) {
+            waiter.command("go");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,21 @@
+//! Does tracer do what it says on a real kernel, with real processes? One module a behaviour.
+//!
+//! Needs root, and fails without it. `TRACER_BIN` and `TRACER_WAITER` name the programs; without them they are
+//! looked for beside this one.
+
+mod aged;
+mod agent_crash;
+mod agent_ends;
+mod agent_metrics;
+mod agent_stalls;
+mod agent_stopped;
+mod errors;
+mod histogram;
+mod ps_ages;
+mod ps_contract;
+mod ps_many;
+mod ps_races;
+mod ps_registers;
+mod ps_restarted;
+mod ps_targets;
+mod ps_terminal;

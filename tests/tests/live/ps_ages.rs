@@ -1,0 +1,138 @@
+//! Does `ps` name every kind of wait that began before it, with its target, its class and its true age?
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::{parse_rfc3339_ns, ps, realtime_ns, seconds_between, start};
+
+use crate::aged::{AGE, TOLERANCE, check_target, old_row};
+
+fn check(role: &str, kind: &str, fields: &[&str], class: &str) -> Value {
+    let row = old_row(role);
+    check_target(role, &row, kind, fields);
+    assert_eq!(row["class"], class, "{row:#}");
+    row
+}
+
+const TUPLE: &[&str] = &["local", "remote", "inode"];
+
+#[test]
+fn recvfrom_on_tcp_over_ipv4() {
+    check("recvfrom-tcp4", "tcp", TUPLE, "reply");
+}
+
+#[test]
+fn recvfrom_on_tcp_over_ipv6() {
+    check("recvfrom-tcp6", "tcp", TUPLE, "reply");
+}
+
+#[test]
+fn read_on_tcp() {
+    check("read-tcp4", "tcp", TUPLE, "reply");
+}
+
+#[test]
+fn recvfrom_on_bound_udp() {
+    check("recvfrom-udp", "udp", &["local", "inode"], "datagram");
+}
+
+#[test]
+fn recvmsg_on_unix_stream() {
+    check("recvmsg-unix", "unix", &["path", "inode", "peer_inode", "peer_pid"], "reply");
+}
+
+#[test]
+fn read_on_pipe() {
+    check("read-pipe", "pipe", &["inode"], "pipe");
+}
+
+#[test]
+fn connect_to_full_backlog() {
+    let row = check("connect-backlog", "tcp", TUPLE, "connect");
+    assert_eq!(
+        row["target"]["state"].as_str().map(str::to_uppercase).as_deref(),
+        Some("SYN_SENT"),
+        "{row:#}"
+    );
+}
+
+#[test]
+fn accept_on_listener() {
+    let row = check("accept", "tcp", &["local", "inode"], "listen");
+    assert_eq!(row["target"]["state"].as_str().map(str::to_uppercase).as_deref(), Some("LISTEN"), "{row:#}");
+}
+
+#[test]
+fn sendto_when_the_peer_does_not_read() {
+    check("sendto-full", "tcp", TUPLE, "send");
+}
+
+#[test]
+fn flock_held_by_another() {
+    check("flock", "file", &["path", "inode"], "lock");
+}
+
+#[test]
+fn fcntl_lock_held_by_another() {
+    check("fcntl-setlkw", "file", &["path", "inode"], "lock");
+}
+
+#[test]
+fn opening_a_fifo() {
+    let row = check("open-fifo", "fifo", &["path"], "fifo");
+    assert!(row["fd"].is_null(), "an open has no descriptor yet: {row:#}");
+}
+
+#[test]
+fn futex() {
+    let row = old_row("futex");
+    assert_eq!(row["class"], "futex", "{row:#}");
+    assert!(row["fd"].is_null(), "{row:#}");
+}
+
+#[test]
+fn wait4() {
+    let row = old_row("wait4");
+    assert_eq!(row["class"], "child", "{row:#}");
+    assert!(row["fd"].is_null(), "{row:#}");
+}
+
+#[test]
+fn nanosleep() {
+    let row = old_row("nanosleep");
+    assert_eq!(row["class"], "timer", "{row:#}");
+    assert!(row["fd"].is_null(), "{row:#}");
+}
+
+/// The shell's `sleep 1000 | cat`, both of whose processes are ordinary programs that stamp nothing.
+#[test]
+fn sleep_into_cat() {
+    let before = realtime_ns();
+    let mut command = Command::new("sleep");
+    command.arg("1000").stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut sleep = start(command);
+    let mut command = Command::new("cat");
+    command.stdin(sleep.pipes().stdout.take().expect("piped")).stdout(Stdio::null());
+    let cat = start(command);
+    // Number 0 is cat's standard input on every table; "0x0" is the first argument of any read of it.
+    let syscall = format!("/proc/{}/syscall", cat.pid());
+    let reads = |line: String| line.split(' ').nth(1) == Some("0x0") && !line.starts_with("-1");
+    while !std::fs::read_to_string(&syscall).is_ok_and(reads) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let begun = realtime_ns();
+    std::thread::sleep(Duration::from_secs_f64(AGE));
+
+    let row = ps(&["-p", &cat.pid().to_string()]).row(cat.pid()).clone();
+    let link = std::fs::read_link(format!("/proc/{}/fd/0", cat.pid())).expect("cat's standard input");
+    assert_eq!(row["comm"], "cat", "{row:#}");
+    assert_eq!(row["syscall"], "read", "{row:#}");
+    assert_eq!(row["fd"], 0, "{row:#}");
+    assert_eq!(row["class"], "pipe", "{row:#}");
+    assert_eq!(row["target"]["kind"], "pipe", "{row:#}");
+    assert_eq!(format!("pipe:[{}]", row["target"]["inode"]), link.to_string_lossy(), "{row:#}");
+    let since = parse_rfc3339_ns(row["since"].as_str().expect("since"));
+    assert!(seconds_between(before, since) >= -TOLERANCE, "began before it was started: {row:#}");
+    assert!(seconds_between(since, begun) >= -TOLERANCE, "began later than it was seen: {row:#}");
+}
