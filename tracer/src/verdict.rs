@@ -150,7 +150,7 @@ fn by_call(wait: &Wait, target: &Target) -> Option<Class> {
         "io_uring_enter" | "io_getevents" | "io_pgetevents" | "io_pgetevents_time64" => Class::Ring,
         "open" | "openat" | "openat2" | "creat" if matches!(target, Target::Fifo { .. }) => Class::Fifo,
         "fsync" | "fdatasync" | "sync" | "syncfs" | "sync_file_range" | "msync" => Class::Disk,
-        PAGE_FAULT if wait.sleep == Sleep::Uninterruptible => Class::Disk,
+        PAGE_FAULT => Class::Disk,
         _ => return None,
     })
 }
@@ -226,7 +226,7 @@ fn sentence(class: Class, wait: &Wait, target: &Target) -> String {
         Class::Lock => format!("for a lock that somebody else holds{}", on(target)),
         Class::Mutex => format!("for a lock in memory that another thread holds{}", on(target)),
         Class::Disk if wait.call.name == PAGE_FAULT => {
-            "for a page of memory to be read in: disk, NFS or FUSE".into()
+            "for a page of memory to be read in: disk, NFS, FUSE or userfaultfd".into()
         }
         Class::Disk => format!("for storage{}", on(target)),
         Class::Fifo => format!("for somebody to open the other end{}", on(target)),
@@ -409,7 +409,8 @@ pub mod tests {
 
     #[test]
     fn an_uninterruptible_sleep_that_nothing_else_explains_is_storage() {
-        for name in [PAGE_FAULT, "stat", "unlink", "openat"] {
+        assert_eq!(judge(&wait(PAGE_FAULT, [0; 6]), &Target::None).class, Class::Disk);
+        for name in ["stat", "unlink", "openat"] {
             let mut wait = wait(name, [0; 6]);
             wait.sleep = Sleep::Uninterruptible;
             assert_eq!(judge(&wait, &Target::None).class, Class::Disk, "{name}");

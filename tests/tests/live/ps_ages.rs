@@ -39,7 +39,8 @@ fn recvfrom_on_bound_udp() {
 
 #[test]
 fn recvmsg_on_unix_stream() {
-    check("recvmsg-unix", "unix", &["path", "inode", "peer_inode", "peer_pid"], "reply");
+    // The kernel's peer_pid is who made the listener, which need not be who serves it now.
+    check("recvmsg-unix", "unix", &["path", "inode", "peer_inode"], "reply");
 }
 
 #[test]

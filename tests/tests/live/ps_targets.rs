@@ -39,8 +39,8 @@ fn terminal() {
 #[test]
 fn deleted_file_is_marked() {
     let row = old_row("flock-deleted");
-    let expected = format!("{} (deleted)", waiter("flock-deleted").text("path"));
-    assert_eq!(row["target"]["path"], *expected, "{row:#}");
+    assert_eq!(row["target"]["path"], *waiter("flock-deleted").text("path"), "{row:#}");
+    assert_eq!(row["target"]["deleted"], true, "{row:#}");
 }
 
 #[test]

@@ -31,9 +31,10 @@ pub fn run(args: &Ps) -> Result<()> {
     let (mut source, why_not_bpf) = open(args.source)?;
     let mut snapshot = source.snapshot()?;
     let waits = std::mem::take(&mut snapshot.waits);
-    let (rows, idle) = rows(args, waits);
+    let (mut rows, idle) = rows(args, waits);
     let out = &mut BufWriter::new(io::stdout().lock());
     if args.json {
+        rows.sort_by_key(|row| Reverse(row.wait.age));
         for row in &rows {
             serde_json::to_writer(
                 &mut *out,
@@ -42,6 +43,8 @@ pub fn run(args: &Ps) -> Result<()> {
             out.write_all(b"\n")?;
         }
     } else {
+        // The culprit is the first line: a pipe that has been silent for weeks comes after it.
+        rows.sort_by_key(|row| (row.verdict.class.level(), Reverse(row.wait.age)));
         table(out, &rows)?;
         footer(out, args, &snapshot, &rows, idle, why_not_bpf.as_deref())?;
     }
@@ -61,11 +64,11 @@ fn open(name: SourceName) -> Result<(Box<dyn Source>, Option<String>)> {
     }
 }
 
-/// The rows to show, the worst first, and how many idle waits are left out.
+/// The rows to show, in no order, and how many idle waits are left out.
 fn rows(args: &Ps, waits: Vec<Wait>) -> (Vec<Row>, usize) {
     let mut resolver = Resolver::new();
     let mut idle = 0;
-    let mut rows: Vec<Row> = waits
+    let rows = waits
         .into_iter()
         .filter(|wait| wait.age >= args.min_age)
         .filter(|wait| args.pid.is_empty() || args.pid.contains(&wait.thread.process.pid))
@@ -86,7 +89,6 @@ fn rows(args: &Ps, waits: Vec<Wait>) -> (Vec<Row>, usize) {
             Some(Row { wait, target, verdict, who })
         })
         .collect();
-    rows.sort_by_key(|row| (row.verdict.class.level(), Reverse(row.wait.age)));
     (rows, idle)
 }
 

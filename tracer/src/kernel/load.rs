@@ -262,7 +262,10 @@ impl Kernel {
 
 /// A record of the snapshot's stream.
 #[derive(Clone, Copy)]
-#[expect(clippy::large_enum_variant, reason = "one exists at a time, on the stack, and boxing each thread would cost")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one exists at a time, on the stack, and boxing each thread would cost"
+)]
 pub enum Record<'a> {
     /// The pass's first.
     Header(Header),

@@ -13,7 +13,8 @@ const RESTARTS: &[(&str, &str)] = &[
     ("posix_cpu_nsleep_restart", "clock_nanosleep"),
     ("alarm_timer_nsleep_restart", "clock_nanosleep"),
     ("futex_wait_restart", "futex"),
-    ("do_no_restart_syscall", "restart_syscall"),
+    // A futex wait that goes on takes its own continuation back first (kernel/futex/waitwake.c), as no other call does.
+    ("do_no_restart_syscall", "futex"),
 ];
 
 /// Addresses of the functions in [`RESTARTS`].
