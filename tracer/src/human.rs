@@ -50,6 +50,18 @@ pub fn fit(text: &str, width: usize) -> String {
     cut
 }
 
+/// The string cut to `width` columns from the left, for paths: their end says most.
+pub fn fit_end(text: &str, width: usize) -> String {
+    let mut start = 0;
+    while columns(&text[start..]) + usize::from(start > 0) > width {
+        match text[start..].chars().next() {
+            Some(first) => start += first.len_utf8(),
+            None => break,
+        }
+    }
+    if start == 0 { text.to_owned() } else { format!("…{}", &text[start..]) }
+}
+
 /// Columns a string takes on a terminal.
 pub fn columns(text: &str) -> usize {
     unicode_width::UnicodeWidthStr::width(text)
@@ -80,5 +92,8 @@ mod tests {
         assert_eq!(fit("日本語", 6), "日本語");
         assert_eq!(fit("日本語", 5), "日本…");
         assert_eq!(fit("abc", 2), "a…");
+        assert_eq!(fit_end("/var/log/日本", 9), "…log/日本");
+        assert_eq!(fit_end("/var", 4), "/var");
+        assert_eq!(fit_end("/var", 0), "…");
     }
 }

@@ -124,6 +124,8 @@ fn table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
             pad("SYSCALL", call_width)
         ),
     )?;
+    let before = AGE + ids_width + comm_width + CLASS + call_width + 5 * 2;
+    let target_width = width.map_or(usize::MAX, |width| width.saturating_sub(before));
     for (((row, comm), call), id) in rows.iter().zip(&comms).zip(&calls).zip(&ids) {
         line(
             out,
@@ -134,7 +136,7 @@ fn table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
                 pad(&human::fit(comm, comm_width), comm_width),
                 row.verdict.class.label(),
                 pad(&human::fit(call, call_width), call_width),
-                human::clean(&row.target.to_string()),
+                row.target.fitted(target_width),
             ),
         )?;
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use tracer_ebpf::abi::File;
 
 use super::{fd, guard::Guard, path};
+use crate::human;
 use crate::wait::{FdState, SocketFacts, TcpFacts, UnixFacts, Wait, socket_addr};
 
 const S_IFMT: u16 = 0o170_000;
@@ -234,6 +235,24 @@ impl Target {
         }
     }
 
+    /// One line of at most `width` columns: the peer is kept before the own address, a path's end before its start.
+    pub fn fitted(&self, width: usize) -> String {
+        let whole = human::clean(&self.to_string());
+        if human::columns(&whole) <= width {
+            return whole;
+        }
+        match self {
+            Target::Tcp { remote, state, .. } if *state != "LISTEN" => {
+                human::fit(&format!("tcp → {remote}"), width)
+            }
+            Target::Udp { remote: Some(remote), .. } => human::fit(&format!("udp → {remote}"), width),
+            Target::File { .. } | Target::Fifo { .. } | Target::Device { .. } | Target::Tty { .. } => {
+                human::fit_end(&whole, width)
+            }
+            _ => human::fit(&whole, width),
+        }
+    }
+
     /// The two addresses of a socket, empty where there are none: labels of the metrics.
     pub fn addresses(&self) -> (String, String) {
         match self {
@@ -408,7 +427,7 @@ impl fmt::Display for Target {
             Target::Signalfd { .. } => write!(f, "signalfd"),
             Target::Inotify => write!(f, "inotify"),
             Target::Fanotify => write!(f, "fanotify"),
-            Target::Epoll { watched } => write!(f, "epoll of {}", crate::human::count(*watched, "fd")),
+            Target::Epoll { watched } => write!(f, "epoll of {}", human::count(*watched, "fd")),
             Target::Pidfd { pid: Some(pid) } => write!(f, "process {pid}"),
             Target::Pidfd { .. } => write!(f, "pidfd"),
             Target::IoUring => write!(f, "io_uring"),
