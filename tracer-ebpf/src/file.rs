@@ -1,7 +1,5 @@
 //! From an fd number to its file: inode, type and device, and the socket behind it.
 
-use core::mem::MaybeUninit;
-
 use tracer_ebpf::abi::{FD_ABSENT, FD_OPEN, File};
 
 use crate::{offsets::*, sock::Sock, task::Task};
@@ -60,9 +58,13 @@ pub fn find(task: Task, fd: i32, to: &mut File) -> Found {
     found
 }
 
-/// All bytes zero.
+/// All bytes zero, eight at a time: the compiler's own memset goes byte by byte on this target.
 #[inline(always)]
 pub fn zero<T: tracer_ebpf::abi::Plain>(to: &mut T) {
-    // SAFETY: Plain records are integers only.
-    *to = unsafe { MaybeUninit::zeroed().assume_init() };
+    const { assert!(size_of::<T>() % 8 == 0 && align_of::<T>() == 8) };
+    let words: *mut u64 = core::ptr::from_mut(to).cast();
+    for i in 0..size_of::<T>() / 8 {
+        // SAFETY: within `to`, aligned, and zero is a value of every Plain record. Volatile, or it becomes memset.
+        unsafe { words.add(i).write_volatile(0) };
+    }
 }

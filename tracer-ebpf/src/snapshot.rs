@@ -111,7 +111,9 @@ pub extern "C" fn snapshot(ctx: *mut c_void) -> i32 {
     // SAFETY: this CPU's element, and nothing else runs this program on this CPU meanwhile.
     let scratch = unsafe { &mut *scratch };
     let record = &mut scratch.thread;
-    zero(record);
+    // Every other field is written below.
+    zero(&mut record.file);
+    record.fd_state = 0;
     let call = Call::of(task);
     let leader = task.leader();
     record.kind = KIND_THREAD;

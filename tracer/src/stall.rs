@@ -3,12 +3,9 @@
 //! A stall is open from the moment its wait passes the threshold of its class until the thread gets on. Being stopped,
 //! traced or frozen, and a signal that lets the call go on, neither end it nor start it anew.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use hashbrown::HashMap;
 use tracer_ebpf::abi::{EndedWait, THREAD_EXITING, THREAD_SIGNALLED};
 
 use crate::{

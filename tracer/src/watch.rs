@@ -3,13 +3,13 @@
 //! It runs on a thread of its own, so that whatever it waits for never holds up HTTP or signals.
 
 use std::{
-    collections::{HashMap, HashSet},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
+use hashbrown::{HashMap, HashSet};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracer_ebpf::abi::{CALL_COMPAT, Counter, Histogram, WaitKey};
 

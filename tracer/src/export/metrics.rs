@@ -1,13 +1,13 @@
 //! The metrics: one table that declares them, and the state behind them.
 
 use std::{
-    collections::HashMap,
     hash::Hash,
     sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
 use anyhow::Result;
+use hashbrown::HashMap;
 use prometheus::{
     Encoder, TextEncoder,
     core::{Collector, Desc},
