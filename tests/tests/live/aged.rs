@@ -32,6 +32,7 @@ const ROLES: &[&str] = &[
     "poll",
     "poll-tcp4",
     "poll-pidfd",
+    "waitid-pidfd",
     "read-eventfd",
     "read-timerfd",
     "read-signalfd",

@@ -73,11 +73,25 @@ pub(crate) fn read_tty(call: &Call) {
     read(call, &terminal);
 }
 
-/// `ppoll` on a pidfd: the only way to wait on one, besides waitid.
-pub(crate) fn poll_pidfd(call: &Call) {
+/// A child that lives on, by descriptor.
+fn child_fd() -> OwnedFd {
     let child = sys::peer(&[], || {});
     // SAFETY: pidfd_open takes two numbers.
-    let fd = sys::must_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, child, 0) }, "pidfd_open");
+    sys::must_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, child, 0) }, "pidfd_open")
+}
+
+/// `ppoll` on a pidfd.
+pub(crate) fn poll_pidfd(call: &Call) {
+    let fd = child_fd();
     Report::new(call.role, "ppoll").fd(&fd).print();
     woke(ppoll(fd.as_raw_fd()))
+}
+
+/// `waitid(P_PIDFD)`: the descriptor is its second argument.
+pub(crate) fn waitid_pidfd(call: &Call) {
+    let fd = child_fd();
+    let none = std::ptr::null_mut::<libc::c_void>();
+    Report::new(call.role, "waitid").fd(&fd).print();
+    // SAFETY: neither status nor usage is asked for.
+    woke(unsafe { libc::syscall(libc::SYS_waitid, libc::P_PIDFD, fd.as_raw_fd(), none, libc::WEXITED, none) })
 }

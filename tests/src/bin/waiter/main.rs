@@ -60,6 +60,7 @@ const ROLES: &[Role] = &[
     ("read-inotify", descriptors::read_inotify),
     ("read-tty", descriptors::read_tty),
     ("poll-pidfd", descriptors::poll_pidfd),
+    ("waitid-pidfd", descriptors::waitid_pidfd),
     ("futex", process::futex),
     ("wait4", process::wait4),
     ("nanosleep", process::nanosleep),

@@ -1,5 +1,6 @@
 //! Which roles wait on sockets? TCP over IPv4 and IPv6, UDP, unix; receive, connect, accept, send.
 
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
@@ -108,15 +109,24 @@ pub(crate) fn recvfrom_udp(call: &Call) {
 /// The client's end of a unix stream whose server is bound to a path and does not answer.
 pub(crate) fn recvmsg_unix(call: &Call) {
     let path = sys::own_path("unix");
-    let listener = UnixListener::bind(&path).expect("bind");
-    let mut client = UnixStream::connect(&path).expect("connect");
-    let (mut server, _) = listener.accept().expect("accept");
-    client.write_all(b"PING\r\n").expect("write to a connection");
-    let server_inode = sys::inode(server.as_raw_fd());
-    let peer = sys::peer(&[client.as_raw_fd()], move || {
-        let _listener = listener;
+    let (ready, tell) = sys::pipe();
+    let server_path = path.clone();
+    // The server listens itself: the kernel notes the peer's pid at listen().
+    let peer = sys::peer(&[ready.as_raw_fd()], move || {
+        let listener = UnixListener::bind(server_path).expect("bind");
+        let mut tell = File::from(tell);
+        tell.write_all(&[0; 8]).expect("say that there is a listener");
+        let (mut server, _) = listener.accept().expect("accept");
+        tell.write_all(&sys::inode(server.as_raw_fd()).to_ne_bytes()).expect("say which socket it is");
         sys::on_answer(|| server.write_all(b"PONG\r\n").expect("answer"));
     });
+    let mut ready = File::from(ready);
+    let mut word = [0_u8; 8];
+    ready.read_exact(&mut word).expect("the server listens");
+    let mut client = UnixStream::connect(&path).expect("connect");
+    client.write_all(b"PING\r\n").expect("write to a connection");
+    ready.read_exact(&mut word).expect("the server accepts");
+    let server_inode = u64::from_ne_bytes(word);
 
     let mut buffer = [0_u8; 64];
     let mut slice = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
@@ -266,13 +276,9 @@ const SHORT_WAIT: Duration = Duration::from_millis(20);
 /// however loaded the machine is.
 pub(crate) fn many_short_waits(call: &Call) {
     let Connection { listener, mut client, mut server } = Connection::new("127.0.0.1");
-    let comm = format!("w50-{}", std::process::id());
-    sys::set_comm(comm.as_bytes());
     let asleep = format!("/proc/{0}/task/{0}/syscall", std::process::id());
     sys::peer(&[client.as_raw_fd()], move || {
         let _listener = listener;
-        // It waits for requests in the same call: its waits must not be counted under the client's name.
-        sys::set_comm(b"w50-server");
         let mut request = [0_u8; 1];
         while server.read_exact(&mut request).is_ok() {
             sys::until_asleep_in(&asleep, libc::SYS_recvfrom);
@@ -280,6 +286,9 @@ pub(crate) fn many_short_waits(call: &Call) {
             server.write_all(b"x").expect("answer");
         }
     });
+    // After the fork: the server's own waits are not to be counted under this name.
+    let comm = format!("w50-{}", std::process::id());
+    sys::set_comm(comm.as_bytes());
     tcp_report(call.role, "recvfrom", &client).with("comm", comm).print();
     sys::on_commands(|command| {
         if command != "go" {
