@@ -19,6 +19,6 @@ pub use clock::{DAY_NS, SECOND_NS, parse_rfc3339_ns, realtime_ns, seconds_betwee
 pub use exposition::{Sample, parse as parse_metrics};
 pub use launch::{Running, own_dir, start};
 pub use programs::{require_root, tracer, waiter_program};
-pub use ps::{Snapshot, ps};
+pub use ps::{Snapshot, ps, ps_first};
 pub use quiet::{alone, shared};
 pub use waiter::Waiter;

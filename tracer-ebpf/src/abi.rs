@@ -50,6 +50,9 @@ pub const KIND_HEADER: u32 = 0x7472_6864;
 /// First word of a [`ThreadRecord`].
 pub const KIND_THREAD: u32 = 0x7472_7468;
 
+/// First word of an [`FdRecord`].
+pub const KIND_FD: u32 = 0x7472_6664;
+
 /// Which of a call's arguments is the fd: a row of the syscall tables holds this plus one, zero for none.
 pub type SyscallRow = u32;
 
@@ -223,6 +226,32 @@ pub struct ThreadRecord {
     pub file: File,
 }
 
+/// An fd of a thread that was asked for, followed by the tail it names.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FdRecord {
+    /// [`KIND_FD`].
+    pub kind: u32,
+    /// Size of this record, its tail not included.
+    pub size: u32,
+    /// One of `TAIL_*`.
+    pub tail: u32,
+    /// `READ_FAILED` or zero.
+    pub flags: u32,
+    /// Thread.
+    pub tid: u32,
+    /// The fd.
+    pub fd: i32,
+    /// One of `FD_*`.
+    pub fd_state: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Start of the thread, `CLOCK_BOOTTIME`.
+    pub thread_start_ns: u64,
+    /// The fd's file.
+    pub file: File,
+}
+
 /// What `waits` counts under: process, call and target.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -348,6 +377,7 @@ plain! {
     Unix = 8 + 4 + 2 + 2 + 2 * UNIX_PATH_LEN,
     Header = 4 + 4 + 3 * 8,
     ThreadRecord = 8 * 4 + 2 * 8 + 4 * 4 + 6 * 8 + 6 * 8 + COMM_LEN + 64,
+    FdRecord = 8 * 4 + 8 + 64,
     WaitKey = 8 + 4 * 4 + 64,
     Histogram = 2 * 8 + COMM_LEN + 4 * BUCKETS,
     EndedWait = 88 + 4 + 4 + 3 * 8 + 6 * 8 + COMM_LEN,

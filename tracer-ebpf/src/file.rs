@@ -1,8 +1,12 @@
 //! From an fd number to its file: inode, type and device, and the socket behind it.
 
-use tracer_ebpf::abi::{FD_ABSENT, FD_OPEN, File};
+use tracer_ebpf::abi::{FD_ABSENT, FD_OPEN, File, TAIL_NONE, TAIL_TCP, TAIL_UNIX, Tcp, Unix};
 
-use crate::{offsets::*, sock::Sock, task::Task};
+use crate::{
+    offsets::*,
+    sock::{AF_UNIX, Sock, is_tcp},
+    task::Task,
+};
 
 const S_IFMT: u16 = 0o170000;
 const S_IFSOCK: u16 = 0o140000;
@@ -56,6 +60,22 @@ pub fn find(task: Task, fd: i32, to: &mut File) -> Found {
         found.failed |= SB_DEV.read(sb as *const u8, &mut to.dev);
     }
     found
+}
+
+/// Fills the socket's facts: which tail they are, and whether something could not be read.
+#[inline(always)]
+pub fn facts(found: &Found, file: &File, tcp: &mut Tcp, unix: &mut Unix) -> (u32, bool) {
+    if found.sock.is_none() {
+        (TAIL_NONE, false)
+    } else if is_tcp(file) {
+        zero(tcp);
+        (TAIL_TCP, found.sock.tcp(tcp))
+    } else if file.family == AF_UNIX {
+        zero(unix);
+        (TAIL_UNIX, found.sock.unix(unix))
+    } else {
+        (TAIL_NONE, false)
+    }
 }
 
 /// All bytes zero, eight at a time: the compiler's own memset goes byte by byte on this target.

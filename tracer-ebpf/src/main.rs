@@ -7,6 +7,8 @@ mod atomic;
 mod call;
 mod count;
 mod file;
+mod iter;
+mod lookup;
 mod offsets;
 mod settings;
 mod slot;

@@ -1,27 +1,27 @@
 //! The program `snapshot`: what is waiting now? One record per thread that sleeps inside a call, written through the
 //! iterator's own file, so nothing is lost however many threads there are.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
-    EbpfContext,
     btf_maps::PerCpuArray,
-    helpers::generated::{bpf_get_current_task, bpf_jiffies64, bpf_ktime_get_ns, bpf_seq_write},
+    helpers::generated::{bpf_get_current_task, bpf_jiffies64, bpf_ktime_get_ns},
     macros::btf_map,
 };
 use aya_log_ebpf::debug;
-use core::ffi::c_void;
 use tracer_ebpf::abi::{
-    Counter, FD_OPEN, Header, KIND_HEADER, KIND_THREAD, READ_FAILED, TAIL_NONE, TAIL_TCP, TAIL_UNIX,
-    THREAD_FAIR, THREAD_FROZEN, THREAD_STOPPED, THREAD_TRACED, Tcp, ThreadRecord, Unix, WAIT_DERIVED,
+    Counter, Header, KIND_HEADER, KIND_THREAD, READ_FAILED, TAIL_NONE, THREAD_FAIR, THREAD_FROZEN,
+    THREAD_STOPPED, THREAD_TRACED, Tcp, ThreadRecord, Unix, WAIT_DERIVED,
 };
 
 use crate::{
     call::Call,
     count::count,
     file::{self, zero},
+    iter::Context,
     offsets::*,
     settings::{self, CLOCK_OFFSET, WAITS_ON},
     slot,
-    sock::{self, AF_UNIX},
     task::{Task, is_asleep},
 };
 
@@ -35,46 +35,6 @@ struct Scratch {
 
 #[btf_map]
 static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
-
-/// `struct bpf_iter__task` and, behind its first pointer, `struct bpf_iter_meta` (include/linux/bpf.h).
-struct Context(*mut c_void);
-
-impl EbpfContext for Context {
-    fn as_ptr(&self) -> *mut c_void {
-        self.0
-    }
-}
-
-impl Context {
-    #[inline(always)]
-    fn word<T: Copy>(base: *const c_void, index: usize) -> T {
-        // SAFETY: the verifier checks context and meta accesses by type.
-        unsafe { base.cast::<T>().add(index).read_volatile() }
-    }
-
-    #[inline(always)]
-    fn seq(&self) -> *mut c_void {
-        Self::word(Self::word::<*const c_void>(self.0, 0), 0)
-    }
-
-    #[inline(always)]
-    fn number(&self) -> u64 {
-        Self::word(Self::word::<*const c_void>(self.0, 0), 2)
-    }
-
-    /// The thread visited; null at the end.
-    #[inline(always)]
-    fn task(&self) -> Task {
-        Task(Self::word(self.0, 1))
-    }
-
-    #[inline(always)]
-    fn write<T: tracer_ebpf::abi::Plain>(&self, record: &T) -> bool {
-        let record: *const T = record;
-        // SAFETY: the helper copies size_of::<T>() initialised bytes.
-        unsafe { bpf_seq_write(self.seq().cast(), record.cast_mut().cast(), size_of::<T>() as u32) == 0 }
-    }
-}
 
 /// Writes a record for a thread that waits, or is stopped, traced or frozen.
 ///
@@ -140,18 +100,9 @@ pub extern "C" fn snapshot(ctx: *mut c_void) -> i32 {
     if call.fd >= 0 {
         let found = file::find(task, call.fd, &mut record.file);
         record.fd_state = found.state;
-        failed |= found.failed;
-        if found.state == FD_OPEN && !found.sock.is_none() {
-            if sock::is_tcp(&record.file) {
-                tail = TAIL_TCP;
-                zero(&mut scratch.tcp);
-                failed |= found.sock.tcp(&mut scratch.tcp);
-            } else if record.file.family == AF_UNIX {
-                tail = TAIL_UNIX;
-                zero(&mut scratch.unix);
-                failed |= found.sock.unix(&mut scratch.unix);
-            }
-        }
+        let (kind, unread) = file::facts(&found, &record.file, &mut scratch.tcp, &mut scratch.unix);
+        tail = kind;
+        failed |= found.failed | unread;
     }
     if failed {
         flags |= READ_FAILED;
@@ -159,13 +110,7 @@ pub extern "C" fn snapshot(ctx: *mut c_void) -> i32 {
     }
     record.tail = tail;
     record.flags = flags;
-    let mut written = ctx.write(&scratch.thread);
-    if tail == TAIL_TCP {
-        written &= ctx.write(&scratch.tcp);
-    } else if tail == TAIL_UNIX {
-        written &= ctx.write(&scratch.unix);
-    }
-    if !written {
+    if !ctx.write_with_tail(&scratch.thread, tail, &scratch.tcp, &scratch.unix) {
         // The kernel drops what a call wrote if it overflowed, and calls again with an empty buffer.
         count(Counter::SnapshotFailed);
         debug!(&ctx, "snapshot: the record of thread {} did not fit and is written again", task.tid());

@@ -9,9 +9,9 @@ use hashbrown::HashMap;
 use tracer_ebpf::abi::{EndedWait, THREAD_EXITING, THREAD_SIGNALLED};
 
 use crate::{
-    resolve::{process::Who, target::Target},
+    resolve::{Resolved, process::Who},
     verdict::{Class, Level, Verdict},
-    wait::{ThreadId, Wait},
+    wait::{SocketFacts, ThreadId, Wait},
 };
 
 /// How long each class may last.
@@ -61,7 +61,7 @@ pub struct Stall {
     /// The wait it began with, its age kept up to date.
     pub wait: Wait,
     /// What it waits on.
-    pub target: Target,
+    pub resolved: Resolved,
     /// Why it is one.
     pub verdict: Verdict,
     /// Who waits.
@@ -71,20 +71,54 @@ pub struct Stall {
     sleep_began_ns: u64,
     /// The sleep ended in a way that may not be the end of the call: how, and the age then.
     doubtful_end: Option<(Ended, Duration)>,
+    /// A signal has separated its sleeps before: the next one may end without the kernel saying so, if it was short.
+    interrupted: bool,
+    /// The last snapshot found the thread running after such an end.
+    ran: bool,
 }
 
 impl Stall {
     /// A stall that opens now.
-    pub fn new(wait: Wait, target: Target, verdict: Verdict, who: Arc<Who>) -> Self {
+    pub fn new(wait: Wait, resolved: Resolved, verdict: Verdict, who: Arc<Who>) -> Self {
         let sleep_began_ns = wait.began_ns;
-        Self { wait, target, verdict, who, sleep_began_ns, doubtful_end: None }
+        Self {
+            wait,
+            resolved,
+            verdict,
+            who,
+            sleep_began_ns,
+            doubtful_end: None,
+            interrupted: false,
+            ran: false,
+        }
     }
 
-    /// Whether a later sleep is the same call gone on: the same call with the same arguments.
+    /// Whether a later sleep is the same stall: the same call with the same arguments, after a signal or with nothing
+    /// moved on the connection.
     fn goes_on_in(&self, wait: &Wait) -> bool {
         self.wait.call.name == wait.call.name
             && self.wait.call.args == wait.call.args
             && self.wait.fd == wait.fd
+            && (self.interrupted || self.doubtful_end.is_some() || self.nothing_moved(wait))
+    }
+
+    /// Whether a TCP connection shows no progress since the stall opened: nothing received, nothing acknowledged.
+    fn nothing_moved(&self, wait: &Wait) -> bool {
+        match (&self.wait.socket, &wait.socket) {
+            (SocketFacts::Tcp(before), SocketFacts::Tcp(now)) => {
+                before.raw.bytes_received == now.raw.bytes_received
+                    && before.raw.bytes_acked == now.raw.bytes_acked
+            }
+            _ => false,
+        }
+    }
+
+    /// Goes on in a later sleep.
+    fn go_on(&mut self, began_ns: u64, age: Duration) {
+        self.interrupted |= self.doubtful_end.take().is_some();
+        self.ran = false;
+        self.sleep_began_ns = began_ns;
+        self.wait.age = age;
     }
 }
 
@@ -161,11 +195,7 @@ impl Stalls {
             let age = Duration::from_nanos(now_ns.saturating_sub(stall.wait.began_ns));
             match waits.get(thread) {
                 Some(wait) if wait.began_ns == stall.sleep_began_ns => stall.wait.age = age,
-                Some(wait) if stall.doubtful_end.is_some() && stall.goes_on_in(wait) => {
-                    stall.doubtful_end = None;
-                    stall.sleep_began_ns = wait.began_ns;
-                    stall.wait.age = age;
-                }
+                Some(wait) if stall.goes_on_in(wait) => stall.go_on(wait.began_ns, age),
                 Some(wait) => {
                     let until = Duration::from_nanos(wait.began_ns.saturating_sub(stall.wait.began_ns));
                     let (ended, lasted) = stall.doubtful_end.unwrap_or((Ended::Resumed, until));
@@ -180,6 +210,8 @@ impl Stalls {
                     Absent::Gone => {
                         ends.push((*thread, Ended::Exited, stall.doubtful_end.map_or(age, |(_, age)| age)))
                     }
+                    // After a signal it may only wait for a CPU to go on: one look more.
+                    Absent::Runs if stall.doubtful_end.is_some() && !stall.ran => stall.ran = true,
                     Absent::Runs => {
                         let (ended, lasted) = stall.doubtful_end.unwrap_or((Ended::Resumed, age));
                         ends.push((*thread, ended, lasted));
@@ -217,7 +249,7 @@ mod tests {
 
     fn stalls(began_ns: u64) -> Stalls {
         let wait = began(began_ns);
-        let target = samples::tcp();
+        let target = samples::on("read", samples::tcp());
         let verdict = judge(&wait, &target);
         let mut stalls = Stalls::default();
         stalls.insert(Stall::new(wait, target, verdict, Arc::new(Who::default())));
@@ -310,6 +342,21 @@ mod tests {
         // Its age still runs from the first sleep, and the second sleep's end closes it.
         let closed = stalls.ended(&event(6_000, 4_000, 0)).expect("closes");
         assert_eq!(closed.lasted, Duration::from_nanos(9_000));
+    }
+
+    #[test]
+    fn many_short_interruptions_are_one_stall() {
+        let mut stalls = stalls(1_000);
+        assert!(stalls.ended(&event(1_000, 4_000, THREAD_SIGNALLED)).is_none());
+        // The kernel reports long sleeps only: the short ones after the first end without an event.
+        for (began_at, now) in [(6_000, 7_000), (8_000, 9_000), (10_000, 11_000)] {
+            assert!(review(&mut stalls, None, began_at - 500, Absent::Held).is_empty());
+            assert!(review(&mut stalls, Some(&began(began_at)), now, Absent::Runs).is_empty());
+        }
+        assert!(review(&mut stalls, None, 12_000, Absent::Held).is_empty());
+        assert!(review(&mut stalls, None, 13_000, Absent::Runs).is_empty(), "it may wait for a CPU");
+        let closed = review(&mut stalls, None, 14_000, Absent::Runs);
+        assert_eq!(closed.first().map(|closed| closed.lasted), Some(Duration::from_nanos(11_000)));
     }
 
     #[test]

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use crate::{
     human,
-    resolve::target::Target,
-    syscalls::{PAGE_FAULT, Way, way},
+    resolve::{Resolved, poll::is_set, target::Target},
+    syscalls::{PAGE_FAULT, Way},
     wait::{Sleep, Wait},
 };
 
@@ -121,14 +121,14 @@ pub struct Verdict {
 }
 
 /// Judges a wait.
-pub fn judge(wait: &Wait, target: &Target) -> Verdict {
-    let class = classify(wait, target);
-    Verdict { class, sentence: sentence(class, wait, target) }
+pub fn judge(wait: &Wait, resolved: &Resolved) -> Verdict {
+    let class = classify(wait, resolved);
+    Verdict { class, sentence: sentence(class, wait, resolved) }
 }
 
 /// The class alone.
-pub fn classify(wait: &Wait, target: &Target) -> Class {
-    by_call(wait, target).unwrap_or_else(|| by_target(wait, target))
+pub fn classify(wait: &Wait, resolved: &Resolved) -> Class {
+    by_call(wait, &resolved.target).unwrap_or_else(|| by_target(wait, resolved))
 }
 
 /// Calls that wait for one thing, whatever their fd is.
@@ -145,8 +145,13 @@ fn by_call(wait: &Wait, target: &Target) -> Option<Class> {
         "pause" | "rt_sigsuspend" | "sigsuspend" | "rt_sigtimedwait" | "rt_sigtimedwait_time64" => {
             Class::Signal
         }
-        "epoll_wait" | "epoll_pwait" | "epoll_pwait2" | "epoll_wait_old" | "poll" | "ppoll"
-        | "ppoll_time64" | "select" | "_newselect" | "pselect6" | "pselect6_time64" => Class::Events,
+        "epoll_wait" | "epoll_pwait" | "epoll_pwait2" | "epoll_wait_old" => Class::Events,
+        name if is_set(name) => match target {
+            Target::Fds { watched } if watched.is_empty() => Class::Timer,
+            Target::Fds { .. } | Target::None => Class::Events,
+            Target::Tcp { state: "SYN_SENT", .. } => Class::Connect,
+            _ => return None,
+        },
         "io_uring_enter" | "io_getevents" | "io_pgetevents" | "io_pgetevents_time64" => Class::Ring,
         "open" | "openat" | "openat2" | "creat" if matches!(target, Target::Fifo { .. }) => Class::Fifo,
         "fsync" | "fdatasync" | "sync" | "syncfs" | "sync_file_range" | "msync" => Class::Disk,
@@ -172,9 +177,9 @@ fn futex(args: &[u64; 6]) -> Class {
     }
 }
 
-fn by_target(wait: &Wait, target: &Target) -> Class {
-    let out = way(wait.call.name) == Way::Out;
-    match target {
+fn by_target(wait: &Wait, resolved: &Resolved) -> Class {
+    let out = resolved.way == Way::Out;
+    match &resolved.target {
         Target::Tcp { state: "LISTEN", .. } => Class::Listen,
         Target::Tcp { .. }
         | Target::Unix { datagram: false, .. }
@@ -202,13 +207,18 @@ fn by_target(wait: &Wait, target: &Target) -> Class {
         }
         Target::IoUring => Class::Ring,
         Target::Futex { .. } => Class::Futex,
-        Target::Gone | Target::Reused | Target::Unreadable { .. } | Target::None => {
-            if wait.sleep == Sleep::Uninterruptible { Class::Disk } else { Class::Other }
+        Target::Gone | Target::Reused | Target::Unreadable { .. } | Target::Fds { .. } | Target::None => {
+            if wait.sleep == Sleep::Uninterruptible {
+                Class::Disk
+            } else {
+                Class::Other
+            }
         }
     }
 }
 
-fn sentence(class: Class, wait: &Wait, target: &Target) -> String {
+fn sentence(class: Class, wait: &Wait, resolved: &Resolved) -> String {
+    let target = &resolved.target;
     let age = human::age(wait.age);
     let at_least = if wait.exact { "" } else { "at least " };
     let what = match class {
@@ -233,7 +243,7 @@ fn sentence(class: Class, wait: &Wait, target: &Target) -> String {
         Class::Orphan => format!("for something that can never come{}", on(target)),
         Class::Quiet | Class::Dialog => format!("for the next message{}", on(target)),
         Class::Request => format!("for a client's request{}", on(target)),
-        Class::Pipe if way(wait.call.name) == Way::Out => {
+        Class::Pipe if resolved.way == Way::Out => {
             format!("for the reader of the pipe to read{}", on(target))
         }
         Class::Pipe => format!("for the writer of the pipe to write{}", on(target)),
@@ -342,6 +352,11 @@ pub mod tests {
         }
     }
 
+    /// A target that a call of this name waits on.
+    pub fn on(name: &str, target: Target) -> Resolved {
+        Resolved { fd: Some(3), target, way: crate::syscalls::way(name) }
+    }
+
     fn unix(datagram: bool, peer: bool) -> Target {
         Target::Unix { path: None, inode: 1, peer_inode: peer.then_some(2), peer_pid: None, datagram }
     }
@@ -389,6 +404,9 @@ pub mod tests {
             ("rt_sigtimedwait", none, Target::None, Class::Signal),
             ("epoll_wait", none, Target::Epoll { watched: 3 }, Class::Events),
             ("poll", none, Target::None, Class::Events),
+            ("poll", none, Target::Fds { watched: Vec::new() }, Class::Timer),
+            ("poll", none, tcp(), Class::Reply),
+            ("select", none, Target::Tty { path: "/dev/pts/0".into() }, Class::Tty),
             ("read", none, Target::Eventfd { id: None }, Class::Events),
             ("read", none, Target::Timerfd, Class::Timer),
             ("read", none, Target::Signalfd { mask: None }, Class::Signal),
@@ -401,26 +419,27 @@ pub mod tests {
             ("read", none, Target::Gone, Class::Other),
             ("msgrcv", none, Target::None, Class::Other),
         ] {
-            let verdict = judge(&wait(name, args), &target);
-            assert_eq!(verdict.class, class, "{name} on {target:?}");
+            let resolved = on(name, target);
+            let verdict = judge(&wait(name, args), &resolved);
+            assert_eq!(verdict.class, class, "{name} on {resolved:?}");
             assert!(verdict.sentence.starts_with("waiting 1m 0s "), "{}", verdict.sentence);
         }
     }
 
     #[test]
     fn an_uninterruptible_sleep_that_nothing_else_explains_is_storage() {
-        assert_eq!(judge(&wait(PAGE_FAULT, [0; 6]), &Target::None).class, Class::Disk);
+        assert_eq!(judge(&wait(PAGE_FAULT, [0; 6]), &on(PAGE_FAULT, Target::None)).class, Class::Disk);
         for name in ["stat", "unlink", "openat"] {
             let mut wait = wait(name, [0; 6]);
             wait.sleep = Sleep::Uninterruptible;
-            assert_eq!(judge(&wait, &Target::None).class, Class::Disk, "{name}");
+            assert_eq!(judge(&wait, &on(name, Target::None)).class, Class::Disk, "{name}");
         }
     }
 
     #[test]
     fn the_sentence_carries_its_evidence() {
         assert_eq!(
-            judge(&wait("read", [0; 6]), &tcp()).sentence,
+            judge(&wait("read", [0; 6]), &on("read", tcp())).sentence,
             "waiting 1m 0s for a reply from 10.0.0.2:443: 517 bytes sent, all acknowledged, the last 1m 0s ago; \
              nothing received; no receive time-out, keepalive off"
         );

@@ -115,6 +115,19 @@ pub enum SocketFacts {
     Unix(UnixFacts),
 }
 
+/// An fd that was looked up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeenFd {
+    /// Whose.
+    pub thread: ThreadId,
+    /// Its number.
+    pub fd: i32,
+    /// What it is.
+    pub state: FdState,
+    /// What the source saw of the socket.
+    pub socket: SocketFacts,
+}
+
 /// A thread asleep inside one system call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wait {

@@ -151,7 +151,8 @@ impl Watch {
         // What ended before the snapshot must be known before it is judged.
         self.take_ended();
         self.review(&snapshot);
-        self.open_new(&snapshot);
+        self.classify_new(&snapshot)?;
+        self.open_new(&snapshot)?;
         self.account(&snapshot)?;
         self.health.last_snapshot_ns.store(monotonic_ns(), Ordering::Relaxed);
         self.health.ready.store(true, Ordering::Relaxed);
@@ -184,29 +185,42 @@ impl Watch {
         }
     }
 
-    fn open_new(&mut self, snapshot: &Snapshot) {
-        let least = self.policy.least();
-        for wait in snapshot.waits.iter().filter(|wait| wait.age >= least) {
-            if self.stalls.has(&wait.thread) {
-                continue;
-            }
-            // Most old waits are idle, and have been looked up before.
-            let known = self.classes.get(&wait.thread).filter(|(began, _)| *began == wait.began_ns);
-            if known.is_some_and(|(_, class)| !self.is_due(*class, wait)) {
-                continue;
-            }
-            let target = self.resolver.target(wait);
-            let verdict = verdict::judge(wait, &target);
-            self.classes.insert(wait.thread, (wait.began_ns, verdict.class));
+    /// Looks up the waits that have become old enough to matter and are not known yet.
+    fn classify_new(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let least = self.policy.least().min(LOOK_UP_AFTER);
+        let new: Vec<&Wait> =
+            snapshot.waits.iter().filter(|wait| wait.age >= least && self.known(wait).is_none()).collect();
+        let resolved = self.resolver.resolve(&new, &mut self.bpf)?;
+        for (wait, resolved) in new.iter().zip(&resolved) {
+            self.classes.insert(wait.thread, (wait.began_ns, verdict::classify(wait, resolved)));
+        }
+        Ok(())
+    }
+
+    /// Class of a wait that was looked up before.
+    fn known(&self, wait: &Wait) -> Option<Class> {
+        self.classes.get(&wait.thread).filter(|(began, _)| *began == wait.began_ns).map(|(_, class)| *class)
+    }
+
+    fn open_new(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let due = |wait: &&Wait| {
+            !self.stalls.has(&wait.thread) && self.known(wait).is_some_and(|class| self.is_due(class, wait))
+        };
+        let due: Vec<&Wait> = snapshot.waits.iter().filter(due).collect();
+        let resolved = self.resolver.resolve(&due, &mut self.bpf)?;
+        for (wait, resolved) in due.into_iter().zip(resolved) {
+            // It may have moved on since it was classed: then there is another wait by now.
+            let verdict = verdict::judge(wait, &resolved);
             if !self.is_due(verdict.class, wait) {
                 continue;
             }
             let who = self.resolver.who(wait.thread.process);
             *self.metrics.lock().opened.entry(verdict.class).or_default() += 1;
-            let stall = Stall::new(wait.clone(), target, verdict, who);
+            let stall = Stall::new(wait.clone(), resolved, verdict, who);
             self.events.opened(&stall);
             self.stalls.insert(stall);
         }
+        Ok(())
     }
 
     fn is_due(&self, class: Class, wait: &Wait) -> bool {
@@ -219,17 +233,12 @@ impl Watch {
         let mut waiting: HashMap<Class, u64> = HashMap::new();
         let mut open: HashMap<(ProcessId, &'static str, &'static str), u64> = HashMap::new();
         for wait in &snapshot.waits {
-            let class = match self.classes.get(&wait.thread) {
-                Some((began, class)) if *began == wait.began_ns => {
-                    classes.insert(wait.thread, (*began, *class));
-                    *class
-                }
-                _ if wait.age < LOOK_UP_AFTER => verdict::classify(wait, &Resolver::sketch(wait)),
-                _ => {
-                    let class = verdict::classify(wait, &self.resolver.target(wait));
+            let class = match self.known(wait) {
+                Some(class) => {
                     classes.insert(wait.thread, (wait.began_ns, class));
                     class
                 }
+                None => verdict::classify(wait, &Resolver::sketch(wait)),
             };
             *waiting.entry(class).or_default() += 1;
             *open.entry((wait.thread.process, wait.call.name, kind_of(&wait.fd_state))).or_default() +=
@@ -285,7 +294,7 @@ fn show_stalls(state: &mut State, stalls: &Stalls) {
     state.stalls.clear();
     for stall in stalls.open() {
         *state.open_stalls.entry(stall.verdict.class).or_default() += 1;
-        let (local, remote) = stall.target.addresses();
+        let (local, remote) = stall.resolved.target.addresses();
         let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
         state.stalls.push(StallSeries {
             labels: [
@@ -297,7 +306,7 @@ fn show_stalls(state: &mut State, stalls: &Stalls) {
                 or_empty(&stall.who.pod),
                 or_empty(&stall.who.container),
                 stall.wait.call.name.to_owned(),
-                stall.wait.fd.map(|fd| fd.to_string()).unwrap_or_default(),
+                stall.resolved.fd.map(|fd| fd.to_string()).unwrap_or_default(),
                 stall.verdict.class.label().to_owned(),
                 local,
                 remote,

@@ -1,8 +1,9 @@
 //! Is a stall neither closed nor opened again when its process is stopped for a while?
 
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use tests::{Agent, Waiter, seconds_between, shared};
+use tests::{Agent, Running, Waiter, alone, seconds_between, shared, start};
 
 #[test]
 fn a_stop_suspends_a_stall() {
@@ -24,4 +25,32 @@ fn a_stop_suspends_a_stall() {
     // The three stopped seconds may count or not; those before the stop do.
     assert!((truth - 3.5..=truth + 0.2).contains(&lasted), "{truth:.3} s: {event:#}");
     assert_eq!(agent.events_of(waiter.pid()), ["stall_opened", "stall_closed"]);
+}
+
+/// Each continue has the call begun anew, and for a moment the thread is awake: that is no progress either. Ten
+/// seconds of it, so that some snapshot falls into such a moment.
+#[test]
+fn many_short_stops_are_one_stall() {
+    let _alone = alone();
+    // Somebody else has the processors, so that the thread stays awake, without one, for milliseconds.
+    let _busy: Vec<Running> = (0..3).map(|_| busy()).collect();
+    let mut agent = Agent::start(&["--threshold", "2s"]);
+    let waiter = Waiter::start("recvfrom-tcp4");
+    agent.wait_stall("stall_opened", waiter.pid(), Duration::from_secs(20));
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(10) {
+        waiter.stop();
+        std::thread::sleep(Duration::from_millis(7));
+        waiter.go_on();
+        std::thread::sleep(Duration::from_millis(7));
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(agent.events_of(waiter.pid()), ["stall_opened"]);
+}
+
+/// A process that never sleeps.
+fn busy() -> Running {
+    let mut command = Command::new("sh");
+    command.args(["-c", "while :; do :; done"]);
+    start(command)
 }

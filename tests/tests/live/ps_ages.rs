@@ -39,6 +39,7 @@ fn recvfrom_on_bound_udp() {
 
 #[test]
 fn recvmsg_on_unix_stream() {
+    // The kernel's peer_pid is who made the listener, which need not be who serves it now; here it is.
     check("recvmsg-unix", "unix", &["path", "inode", "peer_inode", "peer_pid"], "reply");
 }
 

@@ -86,19 +86,16 @@ fn watched(role: &str, is_it: impl Fn(&Value) -> bool) {
 }
 
 #[test]
-#[ignore = "ps does not read what a poll watches yet"]
 fn poll_of_a_pidfd() {
     watched("poll-pidfd", |target| target["kind"] == "pidfd");
 }
 
 #[test]
-#[ignore = "ps does not read what a poll watches yet"]
 fn poll_of_a_pipe() {
     watched("poll", |target| target["kind"] == "pipe" && target["inode"] == waiter("poll").line()["inode"]);
 }
 
 #[test]
-#[ignore = "ps does not read what a poll watches yet"]
 fn poll_of_one_connection() {
     let line = waiter("poll-tcp4").line();
     watched("poll-tcp4", |target| target["local"] == line["local"] && target["remote"] == line["remote"]);

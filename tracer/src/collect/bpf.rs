@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use hashbrown::HashMap;
 use tracer_ebpf::abi::{
-    CALL_COMPAT, FD_ABSENT, FD_OPEN, TAIL_TCP, TAIL_UNIX, THREAD_FAIR, THREAD_FROZEN, THREAD_STOPPED,
+    CALL_COMPAT, FD_ABSENT, FD_OPEN, File, TAIL_TCP, TAIL_UNIX, THREAD_FAIR, THREAD_FROZEN, THREAD_STOPPED,
     THREAD_TRACED, Tcp, ThreadRecord, Unix, WAIT_DERIVED,
 };
 
@@ -17,7 +18,7 @@ use crate::{
     },
     syscalls::{self, PAGE_FAULT, Table},
     wait::{
-        Call, FdState, Held, HeldThread, ProcessId, Sleep, Snapshot, SocketFacts, TcpFacts, ThreadId,
+        Call, FdState, Held, HeldThread, ProcessId, SeenFd, Sleep, Snapshot, SocketFacts, TcpFacts, ThreadId,
         UnixFacts, Wait,
     },
 };
@@ -35,12 +36,14 @@ pub struct Bpf {
     pub kernel: Kernel,
     /// Read when the first restarted call is seen.
     restarts: Option<Restarts>,
+    /// Scheduler ticks at the last snapshot.
+    jiffies: u64,
 }
 
 impl Bpf {
     /// Loads the programs. The error says what is missing and what to do.
     pub fn load(options: Options) -> Result<Self> {
-        Ok(Self { kernel: Kernel::load(options)?, restarts: None })
+        Ok(Self { kernel: Kernel::load(options)?, restarts: None, jiffies: 0 })
     }
 
     /// Loads what a single snapshot needs.
@@ -54,11 +57,12 @@ impl Source for Bpf {
         let begun = Instant::now();
         let hz = self.kernel.hz();
         let own = std::process::id();
-        let restarts = &mut self.restarts;
+        let (restarts, jiffies) = (&mut self.restarts, &mut self.jiffies);
         let now = Now::read();
         let mut snapshot = Snapshot::empty(&now, "bpf");
         self.kernel.pass(|clocks, record| {
             let Record::Thread(record, tail) = record else { return };
+            *jiffies = clocks.header.jiffies;
             if record.tgid == own {
                 return;
             }
@@ -70,6 +74,35 @@ impl Source for Bpf {
         })?;
         snapshot.duration = begun.elapsed();
         Ok(snapshot)
+    }
+
+    fn look_up(&mut self, fds: &[(ThreadId, i32)]) -> Result<Vec<SeenFd>> {
+        if fds.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (hz, jiffies) = (self.kernel.hz(), self.jiffies);
+        let threads: HashMap<u32, ThreadId> = fds.iter().map(|(thread, _)| (thread.tid, *thread)).collect();
+        let asked: Vec<(u32, i32)> = fds.iter().map(|(thread, fd)| (thread.tid, *fd)).collect();
+        let mut seen = Vec::new();
+        self.kernel.look_up(&asked, |record, tail| {
+            // A reused id is another thread.
+            if let Some(thread) =
+                threads.get(&record.tid).filter(|thread| thread.start_ns == record.thread_start_ns)
+            {
+                let state = fd_state(record.fd_state, record.file);
+                let socket = facts(record.tail, tail, jiffies, hz);
+                seen.push(SeenFd { thread: *thread, fd: record.fd, state, socket });
+            }
+        })?;
+        Ok(seen)
+    }
+}
+
+fn fd_state(state: u32, file: File) -> FdState {
+    match state {
+        FD_OPEN => FdState::Open(file),
+        FD_ABSENT => FdState::Absent,
+        _ => FdState::None,
     }
 }
 
@@ -114,12 +147,8 @@ fn decode(
         },
         call: call(record, restarts),
         fd: (record.fd_state != 0).then_some(record.fd),
-        fd_state: match record.fd_state {
-            FD_OPEN => FdState::Open(record.file),
-            FD_ABSENT => FdState::Absent,
-            _ => FdState::None,
-        },
-        socket: facts(record, tail, clocks.header.jiffies, hz),
+        fd_state: fd_state(record.fd_state, record.file),
+        socket: facts(record.tail, tail, clocks.header.jiffies, hz),
         age,
         exact: record.began_ns != 0 && record.flags & WAIT_DERIVED == 0,
         since: now.wall_at(began_ns),
@@ -163,8 +192,8 @@ pub fn call_name(table: Table, number: i32) -> &'static str {
     if number < 0 { PAGE_FAULT } else { syscalls::name(table, number).unwrap_or("unknown") }
 }
 
-fn facts(record: &ThreadRecord, mut tail: &[u8], jiffies: u64, hz: u64) -> SocketFacts {
-    match record.tail {
+fn facts(kind: u32, mut tail: &[u8], jiffies: u64, hz: u64) -> SocketFacts {
+    match kind {
         TAIL_TCP => plain::<Tcp>(&mut tail)
             .map_or(SocketFacts::None, |tcp| SocketFacts::Tcp(tcp_facts(tcp, jiffies, hz))),
         TAIL_UNIX => plain::<Unix>(&mut tail).map_or(SocketFacts::None, |unix| {

@@ -5,10 +5,13 @@ pub mod proc;
 
 use anyhow::Result;
 
-use crate::wait::Snapshot;
+use crate::wait::{SeenFd, Snapshot, ThreadId};
 
 /// A way to see all waits on the host.
 pub trait Source {
     /// Looks once.
     fn snapshot(&mut self) -> Result<Snapshot>;
+
+    /// What fds of threads are that no call of theirs names, in no order; those that are not found are left out.
+    fn look_up(&mut self, fds: &[(ThreadId, i32)]) -> Result<Vec<SeenFd>>;
 }

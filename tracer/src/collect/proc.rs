@@ -14,7 +14,9 @@ use super::{Source, bpf::call_name};
 use crate::{
     clock::Now,
     syscalls::{self, Table},
-    wait::{Call, FdState, Held, HeldThread, ProcessId, Sleep, Snapshot, SocketFacts, ThreadId, Wait},
+    wait::{
+        Call, FdState, Held, HeldThread, ProcessId, SeenFd, Sleep, Snapshot, SocketFacts, ThreadId, Wait,
+    },
 };
 
 /// `/proc` as a source.
@@ -129,6 +131,16 @@ impl Source for Proc {
         self.seen = seen;
         snapshot.duration = begun.elapsed();
         Ok(snapshot)
+    }
+
+    fn look_up(&mut self, fds: &[(ThreadId, i32)]) -> Result<Vec<SeenFd>> {
+        let seen = |(thread, fd): &(ThreadId, i32)| SeenFd {
+            thread: *thread,
+            fd: *fd,
+            state: FdState::Unknown,
+            socket: SocketFacts::None,
+        };
+        Ok(fds.iter().map(seen).collect())
     }
 }
 

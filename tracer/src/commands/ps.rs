@@ -4,6 +4,7 @@ use std::{
     cmp::Reverse,
     io::{self, BufWriter, IsTerminal, Write},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -13,7 +14,7 @@ use crate::{
     collect::{self, Source},
     export::json::WaitObject,
     human,
-    resolve::{Resolver, process::Who, target::Target},
+    resolve::{Resolved, Resolver, process::Who},
     verdict::{self, Level, Verdict},
     wait::{Held, Snapshot, Wait},
 };
@@ -21,7 +22,7 @@ use crate::{
 /// One line of the table.
 struct Row {
     wait: Wait,
-    target: Target,
+    resolved: Resolved,
     verdict: Verdict,
     who: Arc<Who>,
 }
@@ -30,15 +31,20 @@ struct Row {
 pub fn run(args: &Ps) -> Result<()> {
     let (mut source, why_not_bpf) = open(args.source)?;
     let mut snapshot = source.snapshot()?;
+    if snapshot.source == "proc" && !args.min_age.is_zero() {
+        // /proc does not say when a sleep began: what is the same after a second look is at least that old.
+        std::thread::sleep(args.min_age.min(Duration::from_secs(1)));
+        snapshot = source.snapshot()?;
+    }
     let waits = std::mem::take(&mut snapshot.waits);
-    let (mut rows, idle) = rows(args, waits);
+    let (mut rows, idle) = rows(args, waits, &mut *source)?;
     let out = &mut BufWriter::new(io::stdout().lock());
     if args.json {
         rows.sort_by_key(|row| Reverse(row.wait.age));
         for row in &rows {
             serde_json::to_writer(
                 &mut *out,
-                &WaitObject::new(&row.wait, &row.target, &row.verdict, &row.who),
+                &WaitObject::new(&row.wait, &row.resolved, &row.verdict, &row.who),
             )?;
             out.write_all(b"\n")?;
         }
@@ -65,31 +71,32 @@ fn open(name: SourceName) -> Result<(Box<dyn Source>, Option<String>)> {
 }
 
 /// The rows to show, in no order, and how many idle waits are left out.
-fn rows(args: &Ps, waits: Vec<Wait>) -> (Vec<Row>, usize) {
+fn rows(args: &Ps, waits: Vec<Wait>, source: &mut dyn Source) -> Result<(Vec<Row>, usize)> {
     let mut resolver = Resolver::new();
-    let mut idle = 0;
-    let rows = waits
+    let waits: Vec<Wait> = waits
         .into_iter()
         .filter(|wait| wait.age >= args.min_age)
         .filter(|wait| args.pid.is_empty() || args.pid.contains(&wait.thread.process.pid))
         .filter(|wait| args.comm.as_ref().is_none_or(|comm| *comm == wait.comm))
-        .filter_map(|wait| {
-            let target = resolver.target(&wait);
-            let verdict = verdict::judge(&wait, &target);
-            let wanted = if args.class.is_empty() {
-                args.all || verdict.class.level() != Level::Idle
-            } else {
-                args.class.contains(&verdict.class)
-            };
-            if !wanted {
-                idle += usize::from(verdict.class.level() == Level::Idle);
-                return None;
-            }
-            let who = resolver.who(wait.thread.process);
-            Some(Row { wait, target, verdict, who })
-        })
         .collect();
-    (rows, idle)
+    let resolved = resolver.resolve(&waits.iter().collect::<Vec<_>>(), source)?;
+    let mut idle = 0;
+    let mut rows = Vec::new();
+    for (wait, resolved) in waits.into_iter().zip(resolved) {
+        let verdict = verdict::judge(&wait, &resolved);
+        let wanted = if args.class.is_empty() {
+            args.all || verdict.class.level() != Level::Idle
+        } else {
+            args.class.contains(&verdict.class)
+        };
+        if wanted {
+            let who = resolver.who(wait.thread.process);
+            rows.push(Row { wait, resolved, verdict, who });
+        } else {
+            idle += usize::from(verdict.class.level() == Level::Idle);
+        }
+    }
+    Ok((rows, idle))
 }
 
 /// Widths of the columns before the last.
@@ -105,7 +112,7 @@ fn table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
     let width = io::stdout().is_terminal().then(terminal_width);
     let roomy = width.is_none_or(|width| width >= 120);
     let comms: Vec<String> = rows.iter().map(|row| command(row, roomy)).collect();
-    let calls: Vec<String> = rows.iter().map(|row| call(&row.wait)).collect();
+    let calls: Vec<String> = rows.iter().map(call).collect();
     let ids: Vec<String> = rows.iter().map(|row| id(&row.wait)).collect();
     let widest = |texts: &[String], least: usize, most: usize| {
         texts.iter().map(|text| human::columns(text)).max().unwrap_or(0).clamp(least, most)
@@ -136,7 +143,7 @@ fn table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
                 pad(&human::fit(comm, comm_width), comm_width),
                 row.verdict.class.label(),
                 pad(&human::fit(call, call_width), call_width),
-                row.target.fitted(target_width),
+                row.resolved.target.fitted(target_width),
             ),
         )?;
     }
@@ -174,11 +181,10 @@ fn command(row: &Row, roomy: bool) -> String {
 }
 
 /// `recvfrom(13)`, or the call alone where it has no fd.
-fn call(wait: &Wait) -> String {
-    let restarted = if wait.call.restarted { "*" } else { "" };
-    match wait.fd {
-        Some(fd) => format!("{}({fd}){restarted}", wait.call.name),
-        None => format!("{}{restarted}", wait.call.name),
+fn call(row: &Row) -> String {
+    match row.resolved.fd {
+        Some(fd) => format!("{}({fd})", row.wait.call.name),
+        None => row.wait.call.name.to_owned(),
     }
 }
 

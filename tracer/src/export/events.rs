@@ -72,7 +72,7 @@ impl Events {
     }
 
     fn send(&self, event: &'static str, stall: &Stall, lasted: Duration, ended: Option<Ended>) {
-        let wait = WaitObject::new(&stall.wait, &stall.target, &stall.verdict, &stall.who);
+        let wait = WaitObject::new(&stall.wait, &stall.resolved, &stall.verdict, &stall.who);
         let event = Event { event, stall_seconds: seconds(lasted), ended: ended.map(Ended::label), wait };
         let sent = serde_json::to_string(&event).ok().and_then(|line| self.lines.try_send(line + "\n").ok());
         if sent.is_none() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::{
-    resolve::{process::Who, target::Target},
+    resolve::{Resolved, process::Who, target::Target},
     verdict::{Level, Verdict},
     wait::Wait,
 };
@@ -37,7 +37,7 @@ pub struct WaitObject<'a> {
 
 impl<'a> WaitObject<'a> {
     /// Joins what is known of one wait.
-    pub fn new(wait: &'a Wait, target: &'a Target, verdict: &'a Verdict, who: &'a Who) -> Self {
+    pub fn new(wait: &'a Wait, resolved: &'a Resolved, verdict: &'a Verdict, who: &'a Who) -> Self {
         Self {
             pid: wait.thread.process.pid,
             tid: wait.thread.tid,
@@ -47,7 +47,7 @@ impl<'a> WaitObject<'a> {
             state: wait.sleep.letter(),
             syscall: wait.call.name,
             args: wait.call.args.map(|arg| format!("{arg:#x}")),
-            fd: wait.fd,
+            fd: resolved.fd,
             // Milliseconds: the clock is not known better.
             since: format!("{:.3}", wait.since),
             age_seconds: seconds(wait.age),
@@ -55,7 +55,7 @@ impl<'a> WaitObject<'a> {
             class: verdict.class.label(),
             level: verdict.class.level(),
             verdict: &verdict.sentence,
-            target,
+            target: &resolved.target,
             cgroup: who.cgroup.as_deref(),
             unit: who.unit.as_deref(),
             container: who.container.as_deref(),

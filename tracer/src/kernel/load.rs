@@ -11,10 +11,13 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, Iter},
 };
-use tracer_ebpf::abi::{Counter, EndedWait, Header, Histogram, Plain, SYSCALLS, WaitKey};
+use tracer_ebpf::abi::{
+    Counter, EndedWait, FdRecord, Header, Histogram, KIND_FD, KIND_HEADER, KIND_THREAD, Plain, SYSCALLS,
+    TAIL_NONE, TAIL_TCP, TAIL_UNIX, Tcp, ThreadRecord, Unix, WaitKey,
+};
 
 use super::{batch, btf::Btf};
 use crate::syscalls::{Table, rows};
@@ -25,6 +28,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tracer.bpf.o");
 /// Indices of the map `LIVE`, see `settings.rs` of the kernel's half.
 const CLOCK_OFFSET: u32 = 0;
 const ACTIVE: u32 = 1;
+
+/// Entries of the map `ASKED`.
+const ASKED_AT_ONCE: usize = 1024;
 
 /// What to load and with which constants.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +49,7 @@ pub struct Options {
 pub struct Kernel {
     ebpf: Ebpf,
     live: Array<MapData, u64>,
+    asked: HashMap<MapData, u32, i32>,
     counters: PerCpuArray<MapData, u64>,
     ended: RingBuf<MapData>,
     histograms: [MapData; 2],
@@ -109,18 +116,22 @@ impl Kernel {
             .load("task", &aya_btf)
             .map_err(explain)
             .context("the kernel refuses the program snapshot")?;
+        let lookup: &mut Iter = program(&mut ebpf, "lookup")?.try_into()?;
+        lookup.load("task", &aya_btf).map_err(explain).context("the kernel refuses the program lookup")?;
         if options.waits {
             load_probe(&mut ebpf, "newtask", "task_newtask", &aya_btf)?;
             load_probe(&mut ebpf, "waits", "sched_switch", &aya_btf)?;
         }
         // Only now: a map taken out and dropped is gone for programs loaded later.
         let live = Array::try_from(take(&mut ebpf, "LIVE")?)?;
+        let asked = HashMap::try_from(take(&mut ebpf, "ASKED")?)?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?;
         let ended = RingBuf::try_from(take(&mut ebpf, "ENDED")?)?;
         let histograms = [raw(take(&mut ebpf, "WAITS_A")?)?, raw(take(&mut ebpf, "WAITS_B")?)?];
         let mut kernel = Self {
             ebpf,
             live,
+            asked,
             counters,
             ended,
             histograms,
@@ -149,8 +160,8 @@ impl Kernel {
 
     /// Runs `snapshot` over all threads; `each` gets the clocks and the bytes of one or more records at a time and
     /// says how many of them it used.
-    fn stream(&mut self, mut each: impl FnMut(&[u8]) -> Result<usize>) -> Result<()> {
-        let mut file = self.open_iterator()?;
+    fn stream(&mut self, name: &str, mut each: impl FnMut(&[u8]) -> Result<usize>) -> Result<()> {
+        let mut file = self.open_iterator(name)?;
         self.buffer.resize(1 << 17, 0);
         let mut filled = 0;
         loop {
@@ -166,10 +177,11 @@ impl Kernel {
         }
     }
 
-    fn open_iterator(&mut self) -> Result<File> {
-        let snapshot: &mut Iter = program(&mut self.ebpf, "snapshot")?.try_into()?;
-        let link = snapshot.attach().map_err(explain).context("cannot start a snapshot")?;
-        Ok(snapshot.take_link(link)?.into_file()?)
+    fn open_iterator(&mut self, name: &str) -> Result<File> {
+        let iterator: &mut Iter = program(&mut self.ebpf, name)?.try_into()?;
+        let link =
+            iterator.attach().map_err(explain).with_context(|| format!("cannot start the program {name}"))?;
+        Ok(iterator.take_link(link)?.into_file()?)
     }
 
     /// One snapshot: `each` gets the clocks and, record by record, what the kernel wrote.
@@ -177,13 +189,14 @@ impl Kernel {
         let offset_ns = self.measure_clock()?;
         self.live.set(CLOCK_OFFSET, offset_ns as u64, 0).context("cannot tell the programs the time")?;
         let mut clocks: Option<Clocks> = None;
-        self.stream(|bytes| {
+        self.stream("snapshot", |bytes| {
             let mut rest = bytes;
             while let Some(record) = Record::take(&mut rest)? {
                 match (record, &clocks) {
                     // The kernel starts over, header included, where its buffer was too small.
                     (Record::Header(header), None) => clocks = Some(Clocks { header, offset_ns }),
                     (Record::Header(_), Some(_)) => {}
+                    (Record::Fd(..), _) => bail!("the snapshot has a record of another program"),
                     (record, Some(clocks)) => each(clocks, record),
                     (_, None) => bail!("the snapshot does not begin with its header"),
                 }
@@ -201,7 +214,7 @@ impl Kernel {
         let mut least = i64::MAX;
         for _ in 0..3 {
             std::thread::sleep(Duration::from_micros(20));
-            let mut file = self.open_iterator()?;
+            let mut file = self.open_iterator("snapshot")?;
             // A short read ends the pass after its first record.
             let mut bytes = [0u8; size_of::<Header>()];
             file.read_exact(&mut bytes).context("cannot read the snapshot")?;
@@ -212,6 +225,39 @@ impl Kernel {
             least = least.min(header.monotonic_ns.wrapping_sub(header.arrival_ns) as i64);
         }
         Ok(least)
+    }
+
+    /// What these fds are. At most [`ASKED_AT_ONCE`] threads with few fds each: the threads are walked once for each
+    /// fd of the thread that has most.
+    pub fn look_up(&mut self, asked: &[(u32, i32)], mut each: impl FnMut(FdRecord, &[u8])) -> Result<()> {
+        let mut left: Vec<(u32, i32)> = asked.to_vec();
+        while !left.is_empty() {
+            let mut round: Vec<u32> = Vec::new();
+            left.retain(|(tid, fd)| {
+                let fits = round.len() < ASKED_AT_ONCE
+                    && !round.contains(tid)
+                    && self.asked.insert(tid, fd, 0).is_ok();
+                if fits {
+                    round.push(*tid);
+                }
+                !fits
+            });
+            ensure!(!round.is_empty(), "cannot tell the program lookup what to look up");
+            let walked = self.stream("lookup", |bytes| {
+                let mut rest = bytes;
+                while let Some(record) = Record::take(&mut rest)? {
+                    if let Record::Fd(record, tail) = record {
+                        each(record, tail);
+                    }
+                }
+                Ok(bytes.len() - rest.len())
+            });
+            for tid in round {
+                self.asked.remove(&tid).context("cannot empty the list of what to look up")?;
+            }
+            walked?;
+        }
+        Ok(())
     }
 
     /// Scheduler ticks a second.
@@ -262,39 +308,30 @@ impl Kernel {
 
 /// A record of the snapshot's stream.
 #[derive(Clone, Copy)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one exists at a time, on the stack, and boxing each thread would cost"
-)]
 pub enum Record<'a> {
     /// The pass's first.
     Header(Header),
     /// One thread with the bytes of its tail.
-    Thread(tracer_ebpf::abi::ThreadRecord, &'a [u8]),
+    Thread(ThreadRecord, &'a [u8]),
+    /// One fd that was asked for, likewise.
+    Fd(FdRecord, &'a [u8]),
 }
 
 impl<'a> Record<'a> {
     /// The next whole record, `None` if there is only a part of one.
     fn take(rest: &mut &'a [u8]) -> Result<Option<Self>> {
-        use tracer_ebpf::abi::{
-            KIND_HEADER, KIND_THREAD, TAIL_NONE, TAIL_TCP, TAIL_UNIX, Tcp, ThreadRecord, Unix,
-        };
         let mut bytes = *rest;
         let Some(kind) = bytes.first_chunk().map(|word| u32::from_ne_bytes(*word)) else { return Ok(None) };
         let record = match kind {
             KIND_HEADER => plain(&mut bytes).map(Record::Header),
             KIND_THREAD => {
-                let Some(thread) = plain::<ThreadRecord>(&mut bytes) else { return Ok(None) };
-                let tail = match thread.tail {
-                    TAIL_NONE => 0,
-                    TAIL_TCP => size_of::<Tcp>(),
-                    TAIL_UNIX => size_of::<Unix>(),
-                    other => bail!("the snapshot has a record with a tail of unknown kind {other}"),
-                };
-                bytes.split_at_checked(tail).map(|(tail, after)| {
-                    bytes = after;
-                    Record::Thread(thread, tail)
-                })
+                let thread = plain::<ThreadRecord>(&mut bytes);
+                with_tail(thread, thread.map(|thread| thread.tail), &mut bytes)?
+                    .map(|(thread, tail)| Record::Thread(thread, tail))
+            }
+            KIND_FD => {
+                let fd = plain::<FdRecord>(&mut bytes);
+                with_tail(fd, fd.map(|fd| fd.tail), &mut bytes)?.map(|(fd, tail)| Record::Fd(fd, tail))
             }
             other => bail!("the snapshot has a record of unknown kind {other:#x}"),
         };
@@ -303,6 +340,24 @@ impl<'a> Record<'a> {
         }
         Ok(record)
     }
+}
+
+/// A record with the tail it names, `None` if one of them is not whole yet.
+fn with_tail<'a, T>(
+    record: Option<T>,
+    tail: Option<u32>,
+    bytes: &mut &'a [u8],
+) -> Result<Option<(T, &'a [u8])>> {
+    let (Some(record), Some(tail)) = (record, tail) else { return Ok(None) };
+    let size = match tail {
+        TAIL_NONE => 0,
+        TAIL_TCP => size_of::<Tcp>(),
+        TAIL_UNIX => size_of::<Unix>(),
+        other => bail!("the kernel programs wrote a record with a tail of unknown kind {other}"),
+    };
+    let Some((tail, rest)) = bytes.split_at_checked(size) else { return Ok(None) };
+    *bytes = rest;
+    Ok(Some((record, tail)))
 }
 
 /// Copies a record off the front of `bytes`; `None` if they are too few.

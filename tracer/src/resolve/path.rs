@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::guard::Guard;
+use super::{guard::Guard, memory};
 use crate::wait::Wait;
 
 /// `dirfd` of a path relative to the working directory.
@@ -31,11 +31,11 @@ pub fn of(wait: &Wait, guard: &mut Guard) -> Option<Opened> {
         "openat" | "openat2" => (wait.call.args[0] as i32, wait.call.args[1]),
         _ => return None,
     };
-    let (pid, tid, switches) = (wait.thread.process.pid, wait.thread.tid, wait.switches);
+    let stamp = memory::Stamp::of(wait);
+    let pid = stamp.pid;
     guard.read(wait.thread.process, move || {
-        let path = read_string(pid, address)?;
-        // What was read is the call's argument only if the thread has not run meanwhile.
-        if switch_count(pid, tid)? != switches {
+        let path = memory::read_string(pid, address, PATH_MAX)?;
+        if !memory::still_in(&stamp) {
             return None;
         }
         let path = PathBuf::from(OsStr::from_bytes(&path));
@@ -59,38 +59,4 @@ pub fn of(wait: &Wait, guard: &mut Guard) -> Option<Opened> {
             fifo: metadata.is_some_and(|metadata| metadata.file_type().is_fifo()),
         })
     })
-}
-
-/// A zero-terminated string in the memory of a process.
-fn read_string(pid: u32, address: u64) -> Option<Vec<u8>> {
-    let mut bytes = vec![0u8; PATH_MAX];
-    let mut filled = 0;
-    // Page by page: the string may end just before memory that is not there.
-    while filled < bytes.len() {
-        let at = address.checked_add(filled as u64)?;
-        let length = (4096 - at as usize % 4096).min(bytes.len() - filled);
-        let local = libc::iovec { iov_base: bytes[filled..].as_mut_ptr().cast(), iov_len: length };
-        let remote = libc::iovec { iov_base: at as *mut libc::c_void, iov_len: length };
-        // SAFETY: `local` is `length` bytes of `bytes`; the remote side is checked by the kernel.
-        let read =
-            unsafe { libc::process_vm_readv(pid as i32, &raw const local, 1, &raw const remote, 1, 0) };
-        let read = usize::try_from(read).ok().filter(|read| *read > 0)?;
-        if let Some(end) = bytes[filled..filled + read].iter().position(|byte| *byte == 0) {
-            bytes.truncate(filled + end);
-            return Some(bytes);
-        }
-        filled += read;
-    }
-    None
-}
-
-/// Voluntary and involuntary context switches of a thread so far.
-fn switch_count(pid: u32, tid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).ok()?;
-    let mut sum = 0;
-    for name in ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"] {
-        let line = status.lines().find(|line| line.starts_with(name))?;
-        sum += line[name.len()..].trim().parse::<u64>().ok()?;
-    }
-    Some(sum)
 }

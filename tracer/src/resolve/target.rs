@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 use serde::Serialize;
 use tracer_ebpf::abi::File;
 
-use super::{fd, guard::Guard, path};
+use super::{fd, guard::Guard, path, poll::Interest};
 use crate::human;
 use crate::wait::{FdState, SocketFacts, TcpFacts, UnixFacts, Wait, socket_addr};
 
@@ -157,6 +157,11 @@ pub enum Target {
         /// What the kernel calls it.
         name: String,
     },
+    /// Several fds.
+    Fds {
+        /// Each with its target.
+        watched: Vec<WatchedFd>,
+    },
     /// A word in memory.
     Futex {
         /// Its address, as `0x…`.
@@ -173,6 +178,19 @@ pub enum Target {
     },
     /// The call waits on nothing that has a name.
     None,
+}
+
+/// One fd of a set that is watched.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WatchedFd {
+    /// Its number.
+    pub fd: i32,
+    /// What is wanted of it.
+    #[serde(skip)]
+    pub interest: Interest,
+    /// What it is.
+    #[serde(flatten)]
+    pub target: Target,
 }
 
 /// Looks the target of a wait up.
@@ -356,7 +374,16 @@ fn family(family: u16, sock_type: u16) -> &'static str {
     }
 }
 
+/// The pidfd that `waitid` waits on, if it is told to wait on one.
+pub fn pidfd(wait: &Wait) -> Option<i32> {
+    const P_PIDFD: u64 = 3;
+    (wait.call.name == "waitid" && wait.call.args[0] == P_PIDFD).then_some(wait.call.args[1] as i32)
+}
+
 fn without_fd(wait: &Wait, guard: &mut Guard) -> Target {
+    if let Some(fd) = pidfd(wait) {
+        return fd::look_up(wait.thread.process.pid, wait.thread.tid, fd, None);
+    }
     match wait.call.name {
         name if name.starts_with("futex") => Target::Futex { address: format!("{:#x}", wait.call.args[0]) },
         "open" | "openat" | "openat2" | "creat" => match path::of(wait, guard) {
@@ -432,6 +459,11 @@ impl fmt::Display for Target {
             Target::Pidfd { .. } => write!(f, "pidfd"),
             Target::IoUring => write!(f, "io_uring"),
             Target::Anonymous { name } => write!(f, "{name}"),
+            Target::Fds { watched } if watched.is_empty() => Ok(()),
+            Target::Fds { watched } => {
+                let fds: Vec<String> = watched.iter().map(|watched| watched.fd.to_string()).collect();
+                write!(f, "{}: {}", human::count(fds.len(), "fd"), fds.join(" "))
+            }
             Target::Futex { address } => write!(f, "futex {address}"),
             Target::Gone => write!(f, "fd closed meanwhile"),
             Target::Reused => write!(f, "fd closed and reused meanwhile"),

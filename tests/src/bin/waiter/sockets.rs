@@ -286,7 +286,7 @@ pub(crate) fn many_short_waits(call: &Call) {
             server.write_all(b"x").expect("answer");
         }
     });
-    // After the fork: the server's own waits are not to be counted under this name.
+    // After the fork: the server waits for requests in the same call, not to be counted under this name.
     let comm = format!("w50-{}", std::process::id());
     sys::set_comm(comm.as_bytes());
     tcp_report(call.role, "recvfrom", &client).with("comm", comm).print();

@@ -1,0 +1,61 @@
+//! The context of an iterator over threads, and writing to its file.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{EbpfContext, helpers::generated::bpf_seq_write};
+use tracer_ebpf::abi::{Plain, TAIL_TCP, TAIL_UNIX, Tcp, Unix};
+
+use crate::task::Task;
+
+/// `struct bpf_iter__task` and, behind its first pointer, `struct bpf_iter_meta` (include/linux/bpf.h).
+pub struct Context(pub *mut c_void);
+
+impl EbpfContext for Context {
+    fn as_ptr(&self) -> *mut c_void {
+        self.0
+    }
+}
+
+impl Context {
+    #[inline(always)]
+    fn word<T: Copy>(base: *const c_void, index: usize) -> T {
+        // SAFETY: the verifier checks context and meta accesses by type.
+        unsafe { base.cast::<T>().add(index).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn seq(&self) -> *mut c_void {
+        Self::word(Self::word::<*const c_void>(self.0, 0), 0)
+    }
+
+    /// How many threads came before.
+    #[inline(always)]
+    pub fn number(&self) -> u64 {
+        Self::word(Self::word::<*const c_void>(self.0, 0), 2)
+    }
+
+    /// The thread visited; null at the end.
+    #[inline(always)]
+    pub fn task(&self) -> Task {
+        Task(Self::word(self.0, 1))
+    }
+
+    /// Writes a record; false if it did not fit, then the kernel calls again with an empty buffer.
+    #[inline(always)]
+    pub fn write<T: Plain>(&self, record: &T) -> bool {
+        let record: *const T = record;
+        // SAFETY: the helper copies size_of::<T>() initialised bytes.
+        unsafe { bpf_seq_write(self.seq().cast(), record.cast_mut().cast(), size_of::<T>() as u32) == 0 }
+    }
+
+    /// Writes a record and the tail it names.
+    #[inline(always)]
+    pub fn write_with_tail<T: Plain>(&self, record: &T, tail: u32, tcp: &Tcp, unix: &Unix) -> bool {
+        self.write(record)
+            && match tail {
+                TAIL_TCP => self.write(tcp),
+                TAIL_UNIX => self.write(unix),
+                _ => true,
+            }
+    }
+}

@@ -1,0 +1,172 @@
+//! Which fds a thread in `poll` or `select` watches: read from its memory, and reduced to the one that matters.
+
+use std::collections::BTreeMap;
+
+use super::{guard::Guard, memory, target::Target};
+use crate::{syscalls::Way, wait::Wait};
+
+/// Fds of a set that are looked at; a larger set is an event loop whatever it holds.
+const MOST: usize = 1024;
+/// Real fds that are looked up; with more it is an event loop.
+pub const FEW: usize = 8;
+
+const POLLIN: u16 = 0x1;
+const POLLOUT: u16 = 0x4;
+
+/// What a thread wants of one fd.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// Data, or a connection, to come.
+    pub read: bool,
+    /// Room to write.
+    pub write: bool,
+}
+
+impl Interest {
+    /// Which way data is to go.
+    pub fn way(self) -> Way {
+        if self.write && !self.read { Way::Out } else { Way::In }
+    }
+}
+
+/// Whether the call watches a set of fds that lies in memory.
+pub fn is_set(name: &str) -> bool {
+    matches!(
+        name,
+        "poll" | "ppoll" | "ppoll_time64" | "select" | "_newselect" | "pselect6" | "pselect6_time64"
+    )
+}
+
+/// The fds a wait watches; `None` if they could not be read.
+pub fn read(wait: &Wait, guard: &mut Guard) -> Option<BTreeMap<i32, Interest>> {
+    let (stamp, args) = (memory::Stamp::of(wait), wait.call.args);
+    let polls = wait.call.name.contains("poll");
+    guard.read(wait.thread.process, move || {
+        let set = if polls { poll_set(stamp.pid, args) } else { select_set(stamp.pid, args) }?;
+        memory::still_in(&stamp).then_some(set)
+    })
+}
+
+/// `struct pollfd { int fd; short events; short revents; }`, the same in every table.
+fn poll_set(pid: u32, args: [u64; 6]) -> Option<BTreeMap<i32, Interest>> {
+    let count = usize::try_from(args[1]).ok().filter(|count| *count <= MOST)?;
+    if count == 0 {
+        return Some(BTreeMap::new());
+    }
+    let bytes = memory::read(pid, args[0], count * 8)?;
+    (bytes.len() == count * 8).then(|| parse_poll(&bytes))
+}
+
+fn parse_poll(bytes: &[u8]) -> BTreeMap<i32, Interest> {
+    let mut set: BTreeMap<i32, Interest> = BTreeMap::new();
+    for entry in bytes.chunks_exact(8) {
+        let fd = i32::from_ne_bytes([entry[0], entry[1], entry[2], entry[3]]);
+        let events = u16::from_ne_bytes([entry[4], entry[5]]);
+        // A negative fd is left out by the kernel too.
+        if fd >= 0 {
+            let interest = set.entry(fd).or_default();
+            interest.read |= events & POLLIN != 0;
+            interest.write |= events & POLLOUT != 0;
+        }
+    }
+    set
+}
+
+/// Three bitmaps: to read, to write, exceptions.
+fn select_set(pid: u32, args: [u64; 6]) -> Option<BTreeMap<i32, Interest>> {
+    let count = usize::try_from(args[0]).ok().filter(|count| *count <= MOST)?;
+    let map = |address: u64| match address {
+        0 => Some(Vec::new()),
+        address => memory::read(pid, address, count.div_ceil(64) * 8),
+    };
+    if count == 0 {
+        return Some(BTreeMap::new());
+    }
+    Some(parse_select(count, &map(args[1])?, &map(args[2])?))
+}
+
+fn parse_select(count: usize, read: &[u8], write: &[u8]) -> BTreeMap<i32, Interest> {
+    let has = |map: &[u8], fd: usize| map.get(fd / 8).is_some_and(|byte| byte >> (fd % 8) & 1 != 0);
+    (0..count)
+        .filter(|fd| has(read, *fd) || has(write, *fd))
+        .map(|fd| (fd as i32, Interest { read: has(read, fd), write: has(write, fd) }))
+        .collect()
+}
+
+/// Whether an fd only serves to wake the thread up: it is the process's own doing, not what it waits for.
+pub fn is_wake_up(target: &Target, pid: u32, own_pipes: &[u64]) -> bool {
+    match target {
+        Target::Eventfd { .. } | Target::Timerfd | Target::Signalfd { .. } => true,
+        Target::Pipe { inode } => own_pipes.contains(inode),
+        Target::Unix { path: None, peer_pid: Some(peer), .. } => *peer == pid,
+        _ => false,
+    }
+}
+
+/// Inodes of the pipes of which the process holds both ends.
+pub fn own_pipes(pid: u32) -> Vec<u64> {
+    const O_WRONLY: u32 = 1;
+    let mut ends: BTreeMap<u64, (bool, bool)> = BTreeMap::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().take(MOST) {
+        let Ok(link) = std::fs::read_link(entry.path()) else { continue };
+        let Some(inode) =
+            link.to_str().and_then(|link| link.strip_prefix("pipe:[")?.strip_suffix(']')?.parse().ok())
+        else {
+            continue;
+        };
+        let info = format!("/proc/{pid}/fdinfo/{}", entry.file_name().to_string_lossy());
+        let flags = std::fs::read_to_string(info).ok().and_then(|info| {
+            u32::from_str_radix(info.lines().find_map(|line| line.strip_prefix("flags:"))?.trim(), 8).ok()
+        });
+        let end = ends.entry(inode).or_default();
+        match flags.map(|flags| flags & O_WRONLY != 0) {
+            Some(true) => end.1 = true,
+            Some(false) => end.0 = true,
+            None => {}
+        }
+    }
+    ends.into_iter().filter(|(_, ends)| *ends == (true, true)).map(|(inode, _)| inode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READ: Interest = Interest { read: true, write: false };
+    const WRITE: Interest = Interest { read: false, write: true };
+
+    #[test]
+    fn poll_entries_are_read_and_negative_ones_left_out() {
+        let mut bytes = Vec::new();
+        for (fd, events) in [(3i32, POLLIN), (-1, POLLIN), (5, POLLOUT), (3, 0)] {
+            bytes.extend(fd.to_ne_bytes());
+            bytes.extend(events.to_ne_bytes());
+            bytes.extend([0, 0]);
+        }
+        assert_eq!(parse_poll(&bytes), BTreeMap::from([(3, READ), (5, WRITE)]));
+    }
+
+    #[test]
+    fn select_bitmaps_are_read_up_to_the_count() {
+        let set = parse_select(10, &[0b1001, 0b110], &[0b1000, 0]);
+        assert_eq!(set, BTreeMap::from([(0, READ), (3, Interest { read: true, write: true }), (9, READ)]));
+        assert!(parse_select(0, &[], &[]).is_empty());
+    }
+
+    #[test]
+    fn own_wake_ups_are_told_from_what_is_waited_for() {
+        let unix = |peer_pid, path: Option<&str>| Target::Unix {
+            path: path.map(str::to_owned),
+            inode: 1,
+            peer_inode: Some(2),
+            peer_pid: Some(peer_pid),
+            datagram: false,
+        };
+        assert!(is_wake_up(&Target::Eventfd { id: None }, 7, &[]));
+        assert!(is_wake_up(&Target::Pipe { inode: 4 }, 7, &[4]));
+        assert!(!is_wake_up(&Target::Pipe { inode: 4 }, 7, &[5]));
+        assert!(is_wake_up(&unix(7, None), 7, &[]));
+        assert!(!is_wake_up(&unix(8, None), 7, &[]));
+        assert!(!is_wake_up(&unix(7, Some("/run/x")), 7, &[]));
+    }
+}
