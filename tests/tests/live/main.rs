@@ -4,6 +4,7 @@
 //! looked for beside this one.
 
 mod aged;
+mod agent_contract;
 mod agent_crash;
 mod agent_ends;
 mod agent_metrics;

@@ -72,6 +72,7 @@ const ROLES: &[Role] = &[
     ("threads", threads::threads),
     ("pipes", threads::pipes),
     ("evil-name", names::evil_name),
+    ("evil-tcp", names::evil_tcp),
 ];
 
 fn main() {

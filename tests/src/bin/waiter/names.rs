@@ -12,3 +12,11 @@ pub(crate) fn evil_name(call: &Call) {
     Report::new(call.role, "read").fd(&reader).print();
     woke(sys::read_byte(reader.as_raw_fd()))
 }
+
+/// The same name on a client that waits for its answer, which is a stall.
+pub(crate) fn evil_tcp(call: &Call) {
+    let client = crate::sockets::unanswered("127.0.0.1");
+    sys::set_comm(b"a\nb\x1b[31mc\xff\x9b\x07");
+    crate::sockets::tcp_report(call.role, "recvfrom", &client).print();
+    woke(crate::sockets::recvfrom(client.as_raw_fd()))
+}

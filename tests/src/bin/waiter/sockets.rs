@@ -56,7 +56,7 @@ pub(crate) fn recvfrom(fd: RawFd) -> i64 {
 }
 
 /// A client that has asked something of a server that holds the connection and does not answer.
-fn unanswered(address: &str) -> TcpStream {
+pub(crate) fn unanswered(address: &str) -> TcpStream {
     let Connection { listener, mut client, mut server } = Connection::new(address);
     client.write_all(b"PING\r\n").expect("write to a connection");
     sys::peer(&[client.as_raw_fd()], move || {
