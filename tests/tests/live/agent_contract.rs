@@ -90,7 +90,4 @@ fn a_hostile_name_breaks_neither_metrics_nor_events() {
     let names: BTreeSet<&str> =
         samples.iter().filter(|s| s.label("pid") == pid).map(|s| s.label("comm")).collect();
     assert_eq!(names.len(), 1, "one process, one name: {names:?}");
-    let page = agent.page();
-    let raw = |line: &&str| line.contains(&pid) && line.contains('\n');
-    assert_eq!(page.lines().find(raw), None);
 }

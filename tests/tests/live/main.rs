@@ -5,9 +5,12 @@
 
 mod aged;
 mod agent_contract;
+mod agent_counters;
 mod agent_crash;
 mod agent_ends;
+mod agent_many;
 mod agent_metrics;
+mod agent_robust;
 mod agent_stalls;
 mod agent_stopped;
 mod errors;
