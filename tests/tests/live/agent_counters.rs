@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tests::{Agent, Waiter, seconds_between, shared};
+use tests::{Agent, Running, Waiter, alone, seconds_between, shared, start};
 
 const WAITERS: usize = 40;
 
@@ -11,7 +11,10 @@ const WAITERS: usize = 40;
 /// read: those must not be counted both as lasting and as ended.
 #[test]
 fn a_wait_is_counted_once_whenever_it_ends() {
-    let _shared = shared();
+    let _alone = alone();
+    // Thousands of others, so that a look takes long enough for some end to fall into it.
+    let _others = Waiter::start_with("pipes", &["5000"]);
+    let _busy: Vec<Running> = (0..6).map(|_| busy()).collect();
     let agent = Agent::start(&["--interval", "100ms"]);
     let mut waiters: Vec<Waiter> = (0..WAITERS).map(|_| Waiter::start("recvfrom-tcp4")).collect();
     waiters[WAITERS - 1].until_age(3.0);
@@ -68,4 +71,11 @@ fn no_series_lacks_a_name() {
             agent.samples(name, &[]).into_iter().filter(|s| s.label("comm").is_empty()).take(3).collect();
         assert!(nameless.is_empty(), "{nameless:#?}");
     }
+}
+
+/// A process that never sleeps.
+fn busy() -> Running {
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "while :; do :; done"]);
+    start(command)
 }
