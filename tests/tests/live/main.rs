@@ -17,6 +17,7 @@ mod errors;
 mod histogram;
 mod ps_ages;
 mod ps_contract;
+mod ps_held;
 mod ps_many;
 mod ps_races;
 mod ps_registers;

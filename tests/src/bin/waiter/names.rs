@@ -20,3 +20,14 @@ pub(crate) fn evil_tcp(call: &Call) {
     crate::sockets::tcp_report(call.role, "recvfrom", &client).print();
     woke(crate::sockets::recvfrom(client.as_raw_fd()))
 }
+
+/// Nobody's terminal may see these bytes of a path.
+const EVIL_PATH: &str = "a\nb\x1b[31mc\u{9b}2J\r";
+
+pub(crate) fn evil_flock(call: &Call) {
+    crate::files::flock_at(call, &sys::own_path(EVIL_PATH));
+}
+
+pub(crate) fn evil_unix(call: &Call) {
+    crate::sockets::recvmsg_unix_at(call, &sys::own_path(EVIL_PATH));
+}
