@@ -4,15 +4,20 @@
 //! looked for beside this one.
 
 mod aged;
+mod agent_contract;
+mod agent_counters;
 mod agent_crash;
 mod agent_ends;
+mod agent_many;
 mod agent_metrics;
+mod agent_robust;
 mod agent_stalls;
 mod agent_stopped;
 mod errors;
 mod histogram;
 mod ps_ages;
 mod ps_contract;
+mod ps_held;
 mod ps_many;
 mod ps_races;
 mod ps_registers;

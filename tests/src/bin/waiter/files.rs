@@ -34,10 +34,13 @@ fn flock_exclusive(fd: RawFd) -> i64 {
 
 /// `flock` of a file whose lock another process holds.
 pub(crate) fn flock(call: &Call) {
-    let path = sys::own_path("flock");
-    let file = create(&path);
-    held_elsewhere(&path, |fd| sys::must(flock_exclusive(fd), "flock"));
-    Report::new(call.role, "flock").fd(&file).path(&path).print();
+    flock_at(call, &sys::own_path("flock"));
+}
+
+pub(crate) fn flock_at(call: &Call, path: &Path) {
+    let file = create(path);
+    held_elsewhere(path, |fd| sys::must(flock_exclusive(fd), "flock"));
+    Report::new(call.role, "flock").fd(&file).path(path).print();
     woke(flock_exclusive(file.as_raw_fd()))
 }
 

@@ -11,7 +11,9 @@ mod memory;
 mod names;
 mod pipes;
 mod process;
+mod reborn;
 mod report;
+mod ring;
 mod sockets;
 mod sys;
 mod threads;
@@ -72,6 +74,12 @@ const ROLES: &[Role] = &[
     ("threads", threads::threads),
     ("pipes", threads::pipes),
     ("evil-name", names::evil_name),
+    ("evil-tcp", names::evil_tcp),
+    ("evil-flock", names::evil_flock),
+    ("evil-unix", names::evil_unix),
+    ("ring", ring::ring),
+    ("ring-worker", ring::ring_worker),
+    ("reborn", reborn::reborn),
 ];
 
 fn main() {

@@ -12,3 +12,22 @@ pub(crate) fn evil_name(call: &Call) {
     Report::new(call.role, "read").fd(&reader).print();
     woke(sys::read_byte(reader.as_raw_fd()))
 }
+
+/// The same name on a client that waits for its answer, which is a stall.
+pub(crate) fn evil_tcp(call: &Call) {
+    let client = crate::sockets::unanswered("127.0.0.1");
+    sys::set_comm(b"a\nb\x1b[31mc\xff\x9b\x07");
+    crate::sockets::tcp_report(call.role, "recvfrom", &client).print();
+    woke(crate::sockets::recvfrom(client.as_raw_fd()))
+}
+
+/// Nobody's terminal may see these bytes of a path.
+const EVIL_PATH: &str = "a\nb\x1b[31mc\u{9b}2J\r";
+
+pub(crate) fn evil_flock(call: &Call) {
+    crate::files::flock_at(call, &sys::own_path(EVIL_PATH));
+}
+
+pub(crate) fn evil_unix(call: &Call) {
+    crate::sockets::recvmsg_unix_at(call, &sys::own_path(EVIL_PATH));
+}

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -56,7 +57,7 @@ pub(crate) fn recvfrom(fd: RawFd) -> i64 {
 }
 
 /// A client that has asked something of a server that holds the connection and does not answer.
-fn unanswered(address: &str) -> TcpStream {
+pub(crate) fn unanswered(address: &str) -> TcpStream {
     let Connection { listener, mut client, mut server } = Connection::new(address);
     client.write_all(b"PING\r\n").expect("write to a connection");
     sys::peer(&[client.as_raw_fd()], move || {
@@ -108,9 +109,12 @@ pub(crate) fn recvfrom_udp(call: &Call) {
 
 /// The client's end of a unix stream whose server is bound to a path and does not answer.
 pub(crate) fn recvmsg_unix(call: &Call) {
-    let path = sys::own_path("unix");
+    recvmsg_unix_at(call, &sys::own_path("unix"));
+}
+
+pub(crate) fn recvmsg_unix_at(call: &Call, path: &Path) {
     let (ready, tell) = sys::pipe();
-    let server_path = path.clone();
+    let server_path = path.to_owned();
     // The server listens itself: the kernel notes the peer's pid at listen().
     let peer = sys::peer(&[ready.as_raw_fd()], move || {
         let listener = UnixListener::bind(server_path).expect("bind");
@@ -123,7 +127,7 @@ pub(crate) fn recvmsg_unix(call: &Call) {
     let mut ready = File::from(ready);
     let mut word = [0_u8; 8];
     ready.read_exact(&mut word).expect("the server listens");
-    let mut client = UnixStream::connect(&path).expect("connect");
+    let mut client = UnixStream::connect(path).expect("connect");
     client.write_all(b"PING\r\n").expect("write to a connection");
     ready.read_exact(&mut word).expect("the server accepts");
     let server_inode = u64::from_ne_bytes(word);
@@ -136,7 +140,7 @@ pub(crate) fn recvmsg_unix(call: &Call) {
     message.msg_iovlen = 1;
     Report::new(call.role, "recvmsg")
         .fd(&client)
-        .path(&path)
+        .path(path)
         .with("peer_inode", server_inode)
         .with("peer_pid", peer)
         .print();

@@ -1,0 +1,156 @@
+//! Does the agent keep its promises to clients and readers that misbehave: silent, deaf, or gone?
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tests::{Agent, Running, Waiter, shared, start, tracer};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An address on loopback that was free a moment ago.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port on loopback")
+}
+
+/// An agent of which only the command line is the test's affair: its pipes are what `prepare` makes them.
+fn bare(address: SocketAddr, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Running {
+    let mut command = Command::new(tracer());
+    command.args(["agent", "--listen", &address.to_string()]).args(args).stdin(Stdio::null());
+    prepare(&mut command);
+    start(command)
+}
+
+/// Nobody hears it.
+fn quiet(command: &mut Command) {
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+}
+
+/// Waits until the agent at `address` is ready.
+fn until_ready(process: &mut Running, address: SocketAddr) {
+    let begin = Instant::now();
+    while get(address, "/-/ready").is_none_or(|answer| !answer.starts_with("HTTP/1.0 200")) {
+        if let Some(status) = process.ended() {
+            panic!("the agent ended: {status}");
+        }
+        assert!(begin.elapsed() < PATIENCE, "the agent is not ready after {PATIENCE:?}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// Sends SIGTERM; the agent must be gone, with 0, within a second.
+fn stops_within_a_second(process: &mut Running) {
+    let begin = Instant::now();
+    process.signal(libc::SIGTERM);
+    let status = process.wait(PATIENCE).unwrap_or_else(|| panic!("it runs {PATIENCE:?} after SIGTERM"));
+    let took = begin.elapsed();
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(took < Duration::from_secs(1), "it took {took:?}");
+}
+
+#[test]
+fn clients_that_stay_do_not_hold_up_its_end() {
+    let _shared = shared();
+    let address = free_address();
+    let mut agent = bare(address, &[], quiet);
+    until_ready(&mut agent, address);
+    let silent = TcpStream::connect(address).expect("connect");
+    let mut half = TcpStream::connect(address).expect("connect");
+    half.write_all(b"GET /metrics HT").expect("half a request");
+    let mut kept = TcpStream::connect(address).expect("connect");
+    kept.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a request");
+    let mut head = [0; 12];
+    kept.read_exact(&mut head).expect("an answer");
+    assert_eq!(&head, b"HTTP/1.1 200");
+    stops_within_a_second(&mut agent);
+    drop((silent, half, kept));
+}
+
+/// Connections that say nothing cost others a few seconds at most: they are dropped.
+#[test]
+fn silent_clients_do_not_shut_others_out() {
+    let _shared = shared();
+    let agent = Agent::start(&[]);
+    let address = agent.address();
+    let _silent: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).expect("connect")).collect();
+    let begin = Instant::now();
+    assert_eq!(agent.get("/-/healthy").map(|(status, _)| status), Some(200), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+}
+
+/// The scraper's connection is open when the agent is killed: its successor gets the same address at once.
+#[test]
+fn the_same_address_is_free_after_a_kill() {
+    let _shared = shared();
+    let address = free_address();
+    let mut agent = bare(address, &[], quiet);
+    until_ready(&mut agent, address);
+    let scraper = TcpStream::connect(address).expect("connect");
+    agent.kill();
+    let mut again = bare(address, &[], quiet);
+    let begin = Instant::now();
+    until_ready(&mut again, address);
+    assert!(begin.elapsed() < Duration::from_secs(3), "it took {:?}", begin.elapsed());
+    drop(scraper);
+}
+
+/// Nobody reads its events and the pipe is full: it goes on watching, counts what was lost, and ends when told.
+#[test]
+fn a_deaf_reader_costs_events_and_nothing_else() {
+    let _shared = shared();
+    let (_reader, mut writer) = std::io::pipe().expect("a pipe");
+    fill(&mut writer);
+    let address = free_address();
+    let mut agent = bare(address, &["--threshold", "1s"], |command| {
+        command.stdout(writer).stderr(Stdio::null());
+    });
+    until_ready(&mut agent, address);
+    let waiters = [Waiter::start("recvfrom-tcp4"), Waiter::start("flock")];
+    waiters[1].until_age(3.5);
+    let page = get(address, "/metrics").expect("the page");
+    for waiter in &waiters {
+        let label = format!("tracer_stall_seconds{{pid=\"{}\"", waiter.pid());
+        assert!(page.contains(&label), "no series of pid {}:\n{page}", waiter.pid());
+    }
+    assert!(get(address, "/-/healthy").is_some_and(|answer| answer.contains("200 OK")));
+    stops_within_a_second(&mut agent);
+}
+
+/// Writes until the pipe is full; blocking again afterwards, as a service's standard output is.
+fn fill(writer: &mut std::io::PipeWriter) {
+    use std::os::fd::AsRawFd;
+    let fd = writer.as_raw_fd();
+    // SAFETY: fcntl takes numbers here.
+    unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) };
+    while writer.write(b"\n").is_ok_and(|n| n > 0) {}
+    // SAFETY: as above.
+    unsafe { libc::fcntl(fd, libc::F_SETFL, 0) };
+}
+
+/// Whoever read its messages or its events has gone: a service goes on.
+#[test]
+fn readers_that_are_gone_do_not_end_it() {
+    let _shared = shared();
+    let address = free_address();
+    let mut agent = bare(address, &["--threshold", "1s"], |command| {
+        let gone = || std::io::pipe().map(|(_, writer)| writer).expect("a pipe");
+        command.stdout(gone()).stderr(gone());
+    });
+    until_ready(&mut agent, address);
+    let waiter = Waiter::start("recvfrom-tcp4");
+    waiter.until_age(3.5);
+    let page = get(address, "/metrics").expect("it still serves");
+    assert!(page.contains(&format!("tracer_stall_seconds{{pid=\"{}\"", waiter.pid())), "{page}");
+    stops_within_a_second(&mut agent);
+}
