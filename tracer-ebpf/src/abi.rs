@@ -52,6 +52,13 @@ pub const KIND_THREAD: u32 = 0x7472_7468;
 
 /// First word of an [`FdRecord`].
 pub const KIND_FD: u32 = 0x7472_6664;
+/// First word of a [`HolderRecord`].
+pub const KIND_HOLDER: u32 = 0x7472_686f;
+
+/// [`HolderRecord::access`]: open for reading (`FMODE_READ`).
+pub const HOLDS_READ: u32 = 1;
+/// [`HolderRecord::access`]: open for writing (`FMODE_WRITE`).
+pub const HOLDS_WRITE: u32 = 2;
 
 /// Which of a call's arguments is the fd: a row of the syscall tables holds this plus one, zero for none.
 pub type SyscallRow = u32;
@@ -84,6 +91,18 @@ pub struct File {
     pub sock_type: u16,
     /// Keeps the size a multiple of eight without implicit padding; zero.
     pub reserved: u32,
+}
+
+impl File {
+    /// Whether an internet socket's own address is a loopback one: 127.0.0.0/8, mapped, or ::1.
+    #[inline(always)]
+    pub fn is_loopback(&self) -> bool {
+        let local = &self.local;
+        let zeros = local[..10].iter().all(|byte| *byte == 0);
+        zeros
+            && (local[10] == 0xff && local[12] == 127
+                || local[10..15].iter().all(|byte| *byte == 0) && local[15] == 1)
+    }
 }
 
 /// The state of a TCP connection; counters in bytes, stamps in scheduler ticks (32 bits, they wrap).
@@ -136,8 +155,12 @@ pub struct Tcp {
     pub probes_out: u8,
     /// State (`TCP_*`, include/net/tcp_states.h).
     pub state: u8,
-    /// Zero.
-    pub reserved: u32,
+    /// Smoothed round-trip time, eighths of a microsecond.
+    pub srtt_us: u32,
+    /// `TCP_USER_TIMEOUT`, 0: not set. Milliseconds.
+    pub user_timeout: u32,
+    /// Network namespace, as the inode number of `/proc/PID/ns/net`; 0 if unknown.
+    pub netns: u32,
 }
 
 /// The two ends of a unix socket.
@@ -148,10 +171,14 @@ pub struct Unix {
     pub peer_inode: u64,
     /// Process that made the peer's end (`SO_PEERCRED`), 0 if unknown.
     pub peer_pid: u32,
+    /// Messages of ours that lie unread in the peer's queue.
+    pub unread: u32,
     /// Bytes of `path` that count.
     pub path_len: u16,
     /// Bytes of `peer_path` that count.
     pub peer_path_len: u16,
+    /// Zero.
+    pub reserved: u32,
     /// Address this end is bound to; an abstract one begins with a zero byte.
     pub path: [u8; UNIX_PATH_LEN],
     /// Address the peer is bound to.
@@ -252,6 +279,56 @@ pub struct FdRecord {
     pub file: File,
 }
 
+/// A pipe or unix socket of which all holders are wanted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileKey {
+    /// Inode number.
+    pub inode: u64,
+    /// Type bits of the mode (`S_IFIFO`, `S_IFSOCK`).
+    pub kind: u32,
+    /// Device of the file system for a pipe, else zero.
+    pub dev: u32,
+}
+
+/// A TCP connection of which the holders are wanted: the tuple as that end has it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TupleKey {
+    /// Its own address, as in [`File`].
+    pub local: [u8; 16],
+    /// The other's.
+    pub remote: [u8; 16],
+    /// Its own port.
+    pub local_port: u16,
+    /// The other's.
+    pub remote_port: u16,
+    /// Network namespace where the address is a loopback one, else zero: other addresses mean the same everywhere.
+    pub netns: u32,
+}
+
+/// A process that has a wanted file open.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HolderRecord {
+    /// [`KIND_HOLDER`].
+    pub kind: u32,
+    /// Size of this record.
+    pub size: u32,
+    /// Process.
+    pub tgid: u32,
+    /// Its number of the file.
+    pub fd: i32,
+    /// Bits of `HOLDS_*`.
+    pub access: u32,
+    /// Network namespace of a TCP socket, else zero.
+    pub netns: u32,
+    /// Start of the process, `CLOCK_BOOTTIME`.
+    pub process_start_ns: u64,
+    /// The file.
+    pub file: File,
+}
+
 /// What `waits` counts under: process, call and target.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -266,6 +343,8 @@ pub struct WaitKey {
     pub flags: u32,
     /// The fd argument, or -1.
     pub fd: i32,
+    /// What `restart_syscall` went on with (`restart_block.fn`); 0 for other calls.
+    pub restart_fn: u64,
     /// The fd's file.
     pub file: File,
 }
@@ -373,13 +452,16 @@ macro_rules! plain {
 
 plain! {
     File = 8 + 16 + 16 + 2 * 4 + 4 + 4 + 2 + 2 + 4,
-    Tcp = 7 * 8 + 12 * 4 + 4 + 4,
-    Unix = 8 + 4 + 2 + 2 + 2 * UNIX_PATH_LEN,
+    Tcp = 7 * 8 + 12 * 4 + 4 + 3 * 4,
+    Unix = 8 + 4 + 4 + 2 + 2 + 4 + 2 * UNIX_PATH_LEN,
     Header = 4 + 4 + 3 * 8,
     ThreadRecord = 8 * 4 + 2 * 8 + 4 * 4 + 6 * 8 + 6 * 8 + COMM_LEN + 64,
     FdRecord = 8 * 4 + 8 + 64,
-    WaitKey = 8 + 4 * 4 + 64,
+    FileKey = 16,
+    TupleKey = 40,
+    HolderRecord = 6 * 4 + 8 + 64,
+    WaitKey = 8 + 4 * 4 + 8 + 64,
     Histogram = 2 * 8 + COMM_LEN + 4 * BUCKETS,
-    EndedWait = 88 + 4 + 4 + 3 * 8 + 6 * 8 + COMM_LEN,
+    EndedWait = 96 + 4 + 4 + 3 * 8 + 6 * 8 + COMM_LEN,
     Slot = 16,
 }

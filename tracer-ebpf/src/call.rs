@@ -49,6 +49,13 @@ impl Call {
         call
     }
 
+    /// Whether it goes on with a call that was interrupted.
+    #[inline(always)]
+    pub fn is_restart(self) -> bool {
+        let restart = if self.flags & CALL_COMPAT != 0 { &settings::COMPAT_RESTART_NR } else { &settings::RESTART_NR };
+        self.nr == restart.load()
+    }
+
     /// Copies the six arguments.
     #[inline(always)]
     pub fn args(self, to: &mut [u64; 6]) {

@@ -61,6 +61,7 @@ macro_rules! kernel_fields {
             INODE_INO: required "inode" "i_ino";
             INODE_RDEV: required "inode" "i_rdev";
             INODE_SB: required "inode" "i_sb";
+            FILE_MODE: required "file" "f_mode";
             SB_DEV: required "super_block" "s_dev";
             // From the file to the socket.
             SOCKET_SK: required "socket" "sk";
@@ -78,6 +79,10 @@ macro_rules! kernel_fields {
             SOCK_PEER_PID: required "sock" "sk_peer_pid";
             SOCK_RCVTIMEO: required "sock" "sk_rcvtimeo";
             SOCK_SNDTIMEO: required "sock" "sk_sndtimeo";
+            SOCK_RECEIVE_QLEN: required "sock" "sk_receive_queue.qlen";
+            // Without CONFIG_NET_NS there is one network only.
+            SOCK_NET: optional "sock_common" "skc_net.net";
+            NET_INUM: optional "net" "ns.inum";
             SOCK_FLAGS: required "sock_common" "skc_flags";
             PID_NR: required "pid" "numbers[0].nr";
             SOCKET_ALLOC_INODE: required "socket_alloc" "vfs_inode";
@@ -105,6 +110,8 @@ macro_rules! kernel_fields {
             TCP_KEEPALIVE_TIME: required "tcp_sock" "keepalive_time";
             TCP_RETRANSMITS: required "inet_connection_sock" "icsk_retransmits";
             TCP_BACKOFF: required "inet_connection_sock" "icsk_backoff";
+            TCP_SRTT: required "tcp_sock" "srtt_us";
+            TCP_USER_TIMEOUT: required "inet_connection_sock" "icsk_user_timeout";
             TCP_PROBES_OUT: required "inet_connection_sock" "icsk_probes_out";
         }
     };

@@ -8,9 +8,9 @@ use crate::{
     task::Task,
 };
 
-const S_IFMT: u16 = 0o170000;
-const S_IFSOCK: u16 = 0o140000;
-const S_IFIFO: u16 = 0o010000;
+pub const S_IFMT: u16 = 0o170000;
+pub const S_IFSOCK: u16 = 0o140000;
+pub const S_IFIFO: u16 = 0o010000;
 
 /// What looking an fd up gave.
 pub struct Found {
@@ -22,10 +22,15 @@ pub struct Found {
     pub sock: Sock,
 }
 
+impl Found {
+    /// Nothing yet.
+    pub const NONE: Found = Found { state: FD_ABSENT, failed: false, sock: Sock::NONE };
+}
+
 /// Looks `fd` up in the thread's own table and fills `to`, which the caller has zeroed.
 #[inline(always)]
 pub fn find(task: Task, fd: i32, to: &mut File) -> Found {
-    let mut found = Found { state: FD_ABSENT, failed: false, sock: Sock::NONE };
+    let mut found = Found::NONE;
     // SAFETY: typed pointers all the way; a null one reads as zero, which leaves no fd.
     let (max, table): (u32, *const u8) = unsafe {
         let fdt = FILES_FDT.load::<*const u8>(TASK_FILES.load::<*const u8>(task.0));
@@ -40,7 +45,13 @@ pub fn find(task: Task, fd: i32, to: &mut File) -> Found {
         return found;
     }
     found.state = FD_OPEN;
-    let file = file as *const u8;
+    describe(file as *const u8, to, &mut found);
+    found
+}
+
+/// What the file at `file` is: fills `to`, which the caller has zeroed, and `found`.
+#[inline(always)]
+pub fn describe(file: *const u8, to: &mut File, found: &mut Found) {
     let mut inode = 0u64;
     found.failed |= FILE_INODE.read(file, &mut inode);
     let inode = inode as *const u8;
@@ -53,13 +64,14 @@ pub fn find(task: Task, fd: i32, to: &mut File) -> Found {
         let (sock, failed) = Sock::of_socket(socket as *const u8);
         found.sock = sock;
         found.failed |= failed | sock.describe(to);
-    } else if kind != S_IFIFO {
+    } else {
         let mut sb = 0u64;
-        found.failed |= INODE_RDEV.read(inode, &mut to.rdev);
+        if kind != S_IFIFO {
+            found.failed |= INODE_RDEV.read(inode, &mut to.rdev);
+        }
         found.failed |= INODE_SB.read(inode, &mut sb);
         found.failed |= SB_DEV.read(sb as *const u8, &mut to.dev);
     }
-    found
 }
 
 /// Fills the socket's facts: which tail they are, and whether something could not be read.

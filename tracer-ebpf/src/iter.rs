@@ -1,4 +1,4 @@
-//! The context of an iterator over threads, and writing to its file.
+//! The context of an iterator over threads or their files, and writing to its file.
 
 use core::ffi::c_void;
 
@@ -7,7 +7,7 @@ use tracer_ebpf::abi::{Plain, TAIL_TCP, TAIL_UNIX, Tcp, Unix};
 
 use crate::task::Task;
 
-/// `struct bpf_iter__task` and, behind its first pointer, `struct bpf_iter_meta` (include/linux/bpf.h).
+/// `struct bpf_iter__task` or `struct bpf_iter__task_file` (kernel/bpf/task_iter.c) and, behind its first pointer, `struct bpf_iter_meta` (include/linux/bpf.h).
 pub struct Context(pub *mut c_void);
 
 impl EbpfContext for Context {
@@ -38,6 +38,18 @@ impl Context {
     #[inline(always)]
     pub fn task(&self) -> Task {
         Task(Self::word(self.0, 1))
+    }
+
+    /// Of an iterator over files, the fd visited.
+    #[inline(always)]
+    pub fn fd(&self) -> u32 {
+        Self::word(self.0, 4)
+    }
+
+    /// Of an iterator over files, the file visited; null at the end.
+    #[inline(always)]
+    pub fn file(&self) -> *const u8 {
+        Self::word(self.0, 3)
     }
 
     /// Writes a record; false if it did not fit, then the kernel calls again with an empty buffer.

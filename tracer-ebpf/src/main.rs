@@ -7,6 +7,7 @@ mod atomic;
 mod call;
 mod count;
 mod file;
+mod holders;
 mod iter;
 mod lookup;
 mod offsets;

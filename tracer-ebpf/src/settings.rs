@@ -22,6 +22,14 @@ pub static HAS_PREV_STATE: Global<u32> = Global::new(1);
 #[unsafe(no_mangle)]
 pub static WAITS_ON: Global<u32> = Global::new(0);
 
+/// Number of `restart_syscall` in this machine's own table.
+#[unsafe(no_mangle)]
+pub static RESTART_NR: Global<i32> = Global::new(-2);
+
+/// Its number in the 32-bit table.
+#[unsafe(no_mangle)]
+pub static COMPAT_RESTART_NR: Global<i32> = Global::new(-2);
+
 /// Ended waits shorter than this are counted, not resolved. Nanoseconds.
 #[unsafe(no_mangle)]
 pub static FLOOR_NS: Global<u64> = Global::new(100_000);

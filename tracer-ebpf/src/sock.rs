@@ -85,7 +85,22 @@ impl Sock {
         failed |= TCP_RETRANSMITS.read(self.0, &mut to.retransmits);
         failed |= TCP_BACKOFF.read(self.0, &mut to.backoff);
         failed |= TCP_PROBES_OUT.read(self.0, &mut to.probes_out);
+        failed |= TCP_SRTT.read(self.0, &mut to.srtt_us);
+        failed |= TCP_USER_TIMEOUT.read(self.0, &mut to.user_timeout);
+        to.netns = self.netns();
         failed
+    }
+
+    /// The socket's network namespace, 0 if the kernel has only one.
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        let mut inum = 0u32;
+        if SOCK_NET.exists() && NET_INUM.exists() {
+            let mut net = 0u64;
+            SOCK_NET.read(self.0, &mut net);
+            NET_INUM.read(net as *const u8, &mut inum);
+        }
+        inum
     }
 
     /// Fills `to` with both ends of a unix socket. True if something could not be read.
@@ -106,6 +121,7 @@ impl Sock {
             return failed;
         }
         failed |= unix_name(peer, &mut to.peer_path_len, &mut to.peer_path);
+        failed |= SOCK_RECEIVE_QLEN.read(peer, &mut to.unread);
         let mut socket = 0u64;
         failed |= SOCK_SOCKET.read(peer, &mut socket);
         if socket != 0 {

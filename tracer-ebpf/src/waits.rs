@@ -98,6 +98,9 @@ fn ended(task: Task, began_ns: u64, duration_ns: u64, slot_flags: u32) {
     ended.key.nr = call.nr;
     ended.key.flags = call.flags;
     ended.key.fd = call.fd;
+    if call.is_restart() {
+        ended.key.restart_fn = task.restart_fn();
+    }
     let mut flags = slot_flags | call.flags;
     if call.fd >= 0 && file::find(task, call.fd, &mut ended.key.file).failed {
         flags |= READ_FAILED;

@@ -144,6 +144,10 @@ impl Watch {
     }
 
     fn tick(&mut self) -> Result<()> {
+        // Before the snapshot: a wait that ends in between is then missing for one interval, where the other order
+        // would count it twice, as open and as ended.
+        let mut ended: Vec<(WaitKey, Histogram)> = Vec::new();
+        self.bpf.kernel.drain(|key, histogram| ended.push((key, histogram)))?;
         let snapshot = self.bpf.snapshot()?;
         if let Some(log) = &mut self.log {
             log.flush();
@@ -153,7 +157,7 @@ impl Watch {
         self.review(&snapshot);
         self.classify_new(&snapshot)?;
         self.open_new(&snapshot)?;
-        self.account(&snapshot)?;
+        self.account(&snapshot, &ended)?;
         self.health.last_snapshot_ns.store(monotonic_ns(), Ordering::Relaxed);
         self.health.ready.store(true, Ordering::Relaxed);
         Ok(())
@@ -228,7 +232,7 @@ impl Watch {
     }
 
     /// Brings the numbers up to date.
-    fn account(&mut self, snapshot: &Snapshot) -> Result<()> {
+    fn account(&mut self, snapshot: &Snapshot, ended: &[(WaitKey, Histogram)]) -> Result<()> {
         let mut classes = HashMap::with_capacity(self.classes.len());
         let mut waiting: HashMap<Class, u64> = HashMap::new();
         let mut open: HashMap<(ProcessId, &'static str, &'static str), u64> = HashMap::new();
@@ -246,8 +250,6 @@ impl Watch {
         }
         self.classes = classes;
 
-        let mut ended: Vec<(WaitKey, Histogram)> = Vec::new();
-        self.bpf.kernel.drain(|key, histogram| ended.push((key, histogram)))?;
         let losses: Vec<(&'static str, u64)> = Counter::LOSSES
             .iter()
             .map(|(counter, reason)| Ok((*reason, self.bpf.kernel.counter(*counter)?)))
@@ -262,7 +264,7 @@ impl Watch {
         state.lost = losses.into_iter().collect();
         state.lost.insert("reads_abandoned", self.resolver.abandoned());
         state.lost.insert("events_unread", self.events.lost());
-        for (key, histogram) in &ended {
+        for (key, histogram) in ended {
             let table = if key.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
             let (comm, syscall, kind) =
                 (text(&histogram.comm), call_name(table, key.nr), kind_of_file(&key.file));

@@ -1,11 +1,11 @@
 //! `cargo xtask ebpf`: compiles the kernel programs to the committed object, the same bytes on every machine.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    cmd::{command, root, run as run_command},
+    cmd::{command, output, root, run as run_command},
     setup,
 };
 
@@ -73,8 +73,11 @@ fn build() -> Result<Vec<u8>> {
         ],
     );
     // The architecture only chooses types of aya's bindings that tracer does not use.
-    let flags =
-        ["--cfg", "bpf_target_arch=\"x86_64\"", "-Cdebuginfo=2", "-Clinker=bpf-linker", "-Clink-arg=--btf"];
+    let mut flags: Vec<String> =
+        ["--cfg", "bpf_target_arch=\"x86_64\"", "-Cdebuginfo=2", "-Clinker=bpf-linker", "-Clink-arg=--btf"]
+            .map(String::from)
+            .to_vec();
+    flags.extend(package_names()?);
     cargo
         .arg("--target-dir")
         .arg(&dir)
@@ -91,5 +94,42 @@ fn build() -> Result<Vec<u8>> {
     let mut strip = command(&format!("{}/llvm-objcopy", setup::llvm_bin()), &["--strip-debug"]);
     strip.arg(&linked).arg(&stripped);
     run_command(strip)?;
-    fs::read(&stripped).with_context(|| format!("cannot read {}", stripped.display()))
+    let object = fs::read(&stripped).with_context(|| format!("cannot read {}", stripped.display()))?;
+    ensure_no_path(&object, &root())?;
+    if let Some(home) = std::env::var_os("HOME").filter(|home| home.len() > 1) {
+        ensure_no_path(&object, Path::new(&home))?;
+    }
+    Ok(object)
+}
+
+/// Flags that call each dependency's folder by the package's name and version, wherever cargo keeps it.
+///
+/// `trim-paths` alone leaves the name of the registry's folder in the object, or the whole path where sources are
+/// vendored or come from a mirror: other bytes on such a machine. The compiler takes the last rule that fits.
+fn package_names() -> Result<Vec<String>> {
+    let metadata =
+        output(command("cargo", &["metadata", "--locked", "--all-features", "--format-version", "1"]))?;
+    let metadata: serde_json::Value =
+        serde_json::from_str(&metadata).context("cannot read what `cargo metadata` says")?;
+    let packages = metadata["packages"].as_array().context("`cargo metadata` names no packages")?;
+    Ok(packages
+        .iter()
+        .filter(|package| !package["source"].is_null())
+        .filter_map(|package| {
+            let dir = Path::new(package["manifest_path"].as_str()?).parent()?.display();
+            let (name, version) = (package["name"].as_str()?, package["version"].as_str()?);
+            Some(format!("--remap-path-prefix={dir}={name}-{version}"))
+        })
+        .collect())
+}
+
+/// The object must not tell where it was made.
+fn ensure_no_path(object: &[u8], path: &Path) -> Result<()> {
+    let path = path.as_os_str().as_encoded_bytes();
+    ensure!(
+        !object.windows(path.len()).any(|bytes| bytes == path),
+        "the object names this machine's folder {}: a rule of `package_names` or `trim-paths` misses it",
+        String::from_utf8_lossy(path)
+    );
+    Ok(())
 }

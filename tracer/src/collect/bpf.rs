@@ -6,7 +6,7 @@ use anyhow::Result;
 use hashbrown::HashMap;
 use tracer_ebpf::abi::{
     CALL_COMPAT, FD_ABSENT, FD_OPEN, File, TAIL_TCP, TAIL_UNIX, THREAD_FAIR, THREAD_FROZEN, THREAD_STOPPED,
-    THREAD_TRACED, Tcp, ThreadRecord, Unix, WAIT_DERIVED,
+    THREAD_TRACED, Tcp, ThreadRecord, Unix, WAIT_DERIVED, WaitKey,
 };
 
 use super::Source;
@@ -44,6 +44,13 @@ impl Bpf {
     /// Loads the programs. The error says what is missing and what to do.
     pub fn load(options: Options) -> Result<Self> {
         Ok(Self { kernel: Kernel::load(options)?, restarts: None, jiffies: 0 })
+    }
+
+    /// Name of the call that ended waits are counted under.
+    pub fn ended_name(&mut self, key: &WaitKey) -> &'static str {
+        let table = if key.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
+        let name = call_name(table, key.nr);
+        restarted(name, key.restart_fn, &mut self.restarts).unwrap_or(name)
     }
 
     /// Loads what a single snapshot needs.
@@ -176,15 +183,17 @@ fn call(record: &ThreadRecord, restarts: &mut Option<Restarts>) -> Call {
         args: record.args,
         restarted: false,
     };
-    if call.name == "restart_syscall" {
-        let restarts = restarts.get_or_insert_with(Restarts::read);
-        if let Some(name) = restarts.call(record.restart_fn) {
-            call.restarted = true;
-            // A clock's number is small, an address is not: the two sleeps share their continuation.
-            call.name = if name == "nanosleep" && call.args[0] < 32 { "clock_nanosleep" } else { name };
-        }
+    if let Some(name) = restarted(call.name, record.restart_fn, restarts) {
+        call.restarted = true;
+        // A clock's number is small, an address is not: the two sleeps share their continuation.
+        call.name = if name == "nanosleep" && call.args[0] < 32 { "clock_nanosleep" } else { name };
     }
     call
+}
+
+/// The call that a `restart_syscall` goes on with.
+fn restarted(name: &str, restart_fn: u64, restarts: &mut Option<Restarts>) -> Option<&'static str> {
+    (name == "restart_syscall").then(|| restarts.get_or_insert_with(Restarts::read).call(restart_fn))?
 }
 
 /// Name of a call or of what stands for one.

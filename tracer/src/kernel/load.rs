@@ -15,12 +15,12 @@ use aya::{
     programs::{BtfTracePoint, Iter},
 };
 use tracer_ebpf::abi::{
-    Counter, EndedWait, FdRecord, Header, Histogram, KIND_FD, KIND_HEADER, KIND_THREAD, Plain, SYSCALLS,
-    TAIL_NONE, TAIL_TCP, TAIL_UNIX, Tcp, ThreadRecord, Unix, WaitKey,
+    Counter, EndedWait, FdRecord, FileKey, Header, Histogram, HolderRecord, KIND_FD, KIND_HEADER, KIND_HOLDER, KIND_THREAD, Plain, SYSCALLS,
+    TAIL_NONE, TAIL_TCP, TAIL_UNIX, Tcp, ThreadRecord, TupleKey, Unix, WaitKey,
 };
 
 use super::{batch, btf::Btf};
-use crate::syscalls::{Table, rows};
+use crate::syscalls::{self, Table, rows};
 
 /// The compiled programs; `cargo xtask ebpf` makes them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tracer.bpf.o");
@@ -28,6 +28,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tracer.bpf.o");
 /// Indices of the map `LIVE`, see `settings.rs` of the kernel's half.
 const CLOCK_OFFSET: u32 = 0;
 const ACTIVE: u32 = 1;
+
+/// Entries of each of the maps `WANTED_FILES` and `WANTED_TUPLES`.
+const WANTED_AT_ONCE: usize = 1024;
 
 /// Entries of the map `ASKED`.
 const ASKED_AT_ONCE: usize = 1024;
@@ -50,6 +53,10 @@ pub struct Kernel {
     ebpf: Ebpf,
     live: Array<MapData, u64>,
     asked: HashMap<MapData, u32, i32>,
+    wanted_files: HashMap<MapData, Key<FileKey>, u32>,
+    wanted_tuples: HashMap<MapData, Key<TupleKey>, u32>,
+    /// The program `holders` is loaded when it is first needed, which few runs of `ps` do.
+    holders_loaded: bool,
     counters: PerCpuArray<MapData, u64>,
     ended: RingBuf<MapData>,
     histograms: [MapData; 2],
@@ -95,6 +102,7 @@ impl Kernel {
         let (floor, report) = (options.min_wait.as_nanos() as u64, options.report.as_nanos() as u64);
         // aya's levels; 0 turns all logging off, and the verifier drops its code.
         let level = if options.verbose { aya_log::Level::Debug as u8 } else { 0 };
+        let (restart, compat_restart) = (restart_number(Table::Native), restart_number(Table::Compat));
         loader
             .override_global("COMPAT_MASK", &constants.compat_mask, true)
             .override_global("WORKER_FLAGS", &constants.worker_flags, true)
@@ -103,6 +111,8 @@ impl Kernel {
             .override_global("WAITS_ON", &waits, true)
             .override_global("FLOOR_NS", &floor, true)
             .override_global("REPORT_NS", &report, true)
+            .override_global("RESTART_NR", &restart, true)
+            .override_global("COMPAT_RESTART_NR", &compat_restart, true)
             .override_global(aya_log::LEVEL, &level, true);
         if !options.waits {
             loader.map_max_entries("WAITS_A", 1).map_max_entries("WAITS_B", 1).map_max_entries("ENDED", 4096);
@@ -125,6 +135,8 @@ impl Kernel {
         // Only now: a map taken out and dropped is gone for programs loaded later.
         let live = Array::try_from(take(&mut ebpf, "LIVE")?)?;
         let asked = HashMap::try_from(take(&mut ebpf, "ASKED")?)?;
+        let wanted_files = HashMap::try_from(take(&mut ebpf, "WANTED_FILES")?)?;
+        let wanted_tuples = HashMap::try_from(take(&mut ebpf, "WANTED_TUPLES")?)?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?;
         let ended = RingBuf::try_from(take(&mut ebpf, "ENDED")?)?;
         let histograms = [raw(take(&mut ebpf, "WAITS_A")?)?, raw(take(&mut ebpf, "WAITS_B")?)?];
@@ -132,6 +144,9 @@ impl Kernel {
             ebpf,
             live,
             asked,
+            wanted_files,
+            wanted_tuples,
+            holders_loaded: false,
             counters,
             ended,
             histograms,
@@ -196,7 +211,7 @@ impl Kernel {
                     // The kernel starts over, header included, where its buffer was too small.
                     (Record::Header(header), None) => clocks = Some(Clocks { header, offset_ns }),
                     (Record::Header(_), Some(_)) => {}
-                    (Record::Fd(..), _) => bail!("the snapshot has a record of another program"),
+                    (Record::Fd(..) | Record::Holder(..), _) => bail!("the snapshot has a record of another program"),
                     (record, Some(clocks)) => each(clocks, record),
                     (_, None) => bail!("the snapshot does not begin with its header"),
                 }
@@ -260,6 +275,54 @@ impl Kernel {
         Ok(())
     }
 
+    /// Every fd of every process that is one of these files or connections. One walk over all open files of the host
+    /// for each [`WANTED_AT_ONCE`] of them.
+    pub fn holders(
+        &mut self,
+        files: &[FileKey],
+        tuples: &[TupleKey],
+        mut each: impl FnMut(HolderRecord),
+    ) -> Result<()> {
+        if !self.holders_loaded {
+            let aya_btf = aya::Btf::from_sys_fs().context("cannot read the kernel's types")?;
+            let holders: &mut Iter = program(&mut self.ebpf, "holders")?.try_into()?;
+            holders
+                .load("task_file", &aya_btf)
+                .map_err(explain)
+                .context("the kernel refuses the program holders")?;
+            self.holders_loaded = true;
+        }
+        let (mut files, mut tuples) = (files.chunks(WANTED_AT_ONCE), tuples.chunks(WANTED_AT_ONCE));
+        loop {
+            let (some, others) = (files.next().unwrap_or(&[]), tuples.next().unwrap_or(&[]));
+            if some.is_empty() && others.is_empty() {
+                return Ok(());
+            }
+            for file in some {
+                self.wanted_files.insert(Key(*file), 0, 0).context("cannot tell holders what is wanted")?;
+            }
+            for tuple in others {
+                self.wanted_tuples.insert(Key(*tuple), 0, 0).context("cannot tell holders what is wanted")?;
+            }
+            let walked = self.stream("holders", |bytes| {
+                let mut rest = bytes;
+                while let Some(record) = Record::take(&mut rest)? {
+                    if let Record::Holder(record) = record {
+                        each(record);
+                    }
+                }
+                Ok(bytes.len() - rest.len())
+            });
+            for file in some {
+                self.wanted_files.remove(&Key(*file)).context("cannot empty what holders wants")?;
+            }
+            for tuple in others {
+                self.wanted_tuples.remove(&Key(*tuple)).context("cannot empty what holders wants")?;
+            }
+            walked?;
+        }
+    }
+
     /// Scheduler ticks a second.
     pub fn hz(&self) -> u64 {
         self.hz
@@ -306,6 +369,19 @@ impl Kernel {
     }
 }
 
+/// A key of a map as its bytes.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Key<T>(T);
+
+// SAFETY: Plain values are integers without padding.
+unsafe impl<T: Plain + 'static> aya::Pod for Key<T> {}
+
+/// The number of `restart_syscall` in a table; one that no call has where it has none.
+fn restart_number(table: Table) -> i32 {
+    (0..SYSCALLS as i32).find(|number| syscalls::name(table, *number) == Some("restart_syscall")).unwrap_or(-2)
+}
+
 /// A record of the snapshot's stream.
 #[derive(Clone, Copy)]
 pub enum Record<'a> {
@@ -315,6 +391,8 @@ pub enum Record<'a> {
     Thread(ThreadRecord, &'a [u8]),
     /// One fd that was asked for, likewise.
     Fd(FdRecord, &'a [u8]),
+    /// A process that holds a wanted file.
+    Holder(HolderRecord),
 }
 
 impl<'a> Record<'a> {
@@ -333,6 +411,7 @@ impl<'a> Record<'a> {
                 let fd = plain::<FdRecord>(&mut bytes);
                 with_tail(fd, fd.map(|fd| fd.tail), &mut bytes)?.map(|(fd, tail)| Record::Fd(fd, tail))
             }
+            KIND_HOLDER => plain(&mut bytes).map(Record::Holder),
             other => bail!("the snapshot has a record of unknown kind {other:#x}"),
         };
         if record.is_some() {
