@@ -50,6 +50,10 @@ impl Agent {
         let address = free_address();
         let mut command = Command::new(programs::tracer());
         command.args(["agent", "--listen", &address.to_string()]).args(args);
+        if !args.contains(&"--state-dir") {
+            // What an earlier agent remembered is not this test's affair.
+            command.arg("--state-dir").arg(own_dir().join(format!("state-{}", address.port())));
+        }
         if has_socket() {
             command.arg("--socket").arg(own_dir().join(format!("agent-{}.sock", address.port())));
         }

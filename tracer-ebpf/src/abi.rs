@@ -94,6 +94,22 @@ pub struct File {
 }
 
 impl File {
+    /// Nothing read.
+    pub const EMPTY: File = File {
+        inode: 0,
+        local: [0; 16],
+        remote: [0; 16],
+        local_port: 0,
+        remote_port: 0,
+        mode: 0,
+        family: 0,
+        dev: 0,
+        rdev: 0,
+        protocol: 0,
+        sock_type: 0,
+        reserved: 0,
+    };
+
     /// Whether an internet socket's own address is a loopback one: 127.0.0.0/8, mapped, or ::1.
     #[inline(always)]
     pub fn is_loopback(&self) -> bool {

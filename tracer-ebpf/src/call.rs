@@ -52,7 +52,8 @@ impl Call {
     /// Whether it goes on with a call that was interrupted.
     #[inline(always)]
     pub fn is_restart(self) -> bool {
-        let restart = if self.flags & CALL_COMPAT != 0 { &settings::COMPAT_RESTART_NR } else { &settings::RESTART_NR };
+        let restart =
+            if self.flags & CALL_COMPAT != 0 { &settings::COMPAT_RESTART_NR } else { &settings::RESTART_NR };
         self.nr == restart.load()
     }
 

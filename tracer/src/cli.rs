@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -76,6 +76,9 @@ pub struct Agent {
     /// Where to serve /metrics, /-/healthy and /-/ready
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9779")]
     pub listen: SocketAddr,
+    /// Where it remembers, over a restart, what usually takes how long and which stalls it has announced
+    #[arg(long, value_name = "DIR", env = "STATE_DIRECTORY", default_value = "/var/lib/tracer")]
+    pub state_dir: PathBuf,
     /// Log what the kernel programs say, on standard error
     #[arg(short, long)]
     pub verbose: bool,

@@ -16,6 +16,12 @@ pub fn age(age: Duration) -> String {
     }
 }
 
+/// Tells the operator something, on standard error. Nobody need be listening.
+pub fn say(message: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "tracer: {}", clean(message));
+}
+
 /// `1 wait`, `2 waits`.
 pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })

@@ -1,15 +1,21 @@
 //! tracer: finds processes blocked in a system call. This file only starts the command asked for.
 
+mod class;
 mod cli;
 mod clock;
 mod collect;
 mod commands;
 mod export;
+mod habit;
 mod human;
 mod kernel;
+mod progress;
 mod resolve;
+mod sentence;
 mod stall;
+mod state;
 mod syscalls;
+mod track;
 mod verdict;
 mod wait;
 mod watch;
@@ -36,7 +42,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tracer: {}", human::clean(&format!("{error:#}")));
+            human::say(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -1,115 +1,14 @@
-//! From a wait and its target to a class and a sentence. Pure: everything it needs is in its arguments.
-//!
-//! Classes come from the call and the target alone; what a connected socket's bytes say is not weighed yet, so its
-//! reader counts as waiting for a reply.
-
-use std::time::Duration;
-
-use serde::Serialize;
+//! From a wait and its target to a class. Pure: everything it needs is in its arguments.
 
 use crate::{
-    human,
-    resolve::{Resolved, poll::is_set, target::Target},
+    progress::LastWord,
+    resolve::{Resolved, epoll::is_epoll, peers::Peers, poll::is_set, target::Target},
+    sentence::sentence,
     syscalls::{PAGE_FAULT, Way},
-    wait::{Sleep, Wait},
+    wait::{Sleep, SocketFacts, Wait},
 };
 
-/// How much a class worries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Shown, flagged at its threshold.
-    Stuck,
-    /// Shown, flagged late or by a rule only.
-    Doubtful,
-    /// How healthy programs rest: hidden, never flagged.
-    Idle,
-}
-
-macro_rules! classes {
-    ($($(#[doc = $doc:literal])+ $name:ident = $label:literal, $level:ident, $threshold:expr;)+) => {
-        /// The kind of thing a wait waits for.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, clap::ValueEnum)]
-        #[serde(rename_all = "lowercase")]
-        pub enum Class {
-            $($(#[doc = $doc])+ $name,)+
-        }
-
-        impl Class {
-            /// Every class, in the order of the design's table.
-            pub const ALL: &[Class] = &[$(Class::$name),+];
-
-            /// Its name in output, metrics and rules.
-            pub fn label(self) -> &'static str {
-                match self { $(Class::$name => $label),+ }
-            }
-
-            /// How much it worries.
-            pub fn level(self) -> Level {
-                match self { $(Class::$name => Level::$level),+ }
-            }
-
-            /// How long a wait of it lasts before it is flagged; `None`: never by itself.
-            pub fn threshold(self) -> Option<Duration> {
-                match self { $(Class::$name => $threshold),+ }
-            }
-        }
-    };
-}
-
-const STUCK: Option<Duration> = Some(Duration::from_secs(30));
-const LATE: Option<Duration> = Some(Duration::from_secs(600));
-
-classes! {
-    /// A connection that is not answered.
-    Connect = "connect", Stuck, STUCK;
-    /// An answer on a connection.
-    Reply = "reply", Stuck, STUCK;
-    /// Room to write: the peer is not reading or not there.
-    Send = "send", Stuck, STUCK;
-    /// A lock on a file, or a SysV semaphore.
-    Lock = "lock", Stuck, STUCK;
-    /// A lock in memory.
-    Mutex = "mutex", Stuck, STUCK;
-    /// Storage: a disk, a network or user-space file system, a page of a file.
-    Disk = "disk", Stuck, STUCK;
-    /// The other end of a named pipe.
-    Fifo = "fifo", Stuck, STUCK;
-    /// Something that can never come.
-    Orphan = "orphan", Stuck, STUCK;
-    /// The rest of an answer, or a subscription's next message.
-    Quiet = "quiet", Doubtful, LATE;
-    /// A unix peer that waits as well.
-    Dialog = "dialog", Doubtful, LATE;
-    /// A client's request, or the rest of it.
-    Request = "request", Doubtful, LATE;
-    /// Another process's end of a pipe: the cause, if any, is there.
-    Pipe = "pipe", Doubtful, None;
-    /// What no other class names.
-    Other = "other", Doubtful, LATE;
-    /// A client's next request on a connection kept alive.
-    Peer = "peer", Idle, None;
-    /// A new connection.
-    Listen = "listen", Idle, None;
-    /// Any of many events.
-    Events = "events", Idle, None;
-    /// A person.
-    Tty = "tty", Idle, None;
-    /// The time.
-    Timer = "timer", Idle, None;
-    /// A child process.
-    Child = "child", Idle, None;
-    /// A condition in memory.
-    Futex = "futex", Idle, None;
-    /// A signal.
-    Signal = "signal", Idle, None;
-    /// News from the kernel.
-    Notify = "notify", Idle, None;
-    /// A completion in a ring.
-    Ring = "ring", Idle, None;
-    /// A datagram from anyone.
-    Datagram = "datagram", Idle, None;
-}
+pub use crate::class::{Class, Level};
 
 /// The class of a wait and one sentence that says why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +35,7 @@ fn by_call(wait: &Wait, target: &Target) -> Option<Class> {
     Some(match wait.call.name {
         "accept" | "accept4" => Class::Listen,
         "connect" => Class::Connect,
+        "close" if matches!(target, Target::Tcp { .. }) => Class::Send,
         "flock" | "semop" | "semtimedop" | "semtimedop_time64" => Class::Lock,
         "fcntl" | "fcntl64" if is_lock(wait.call.args[1]) => Class::Lock,
         "futex" | "futex_time64" => futex(&wait.call.args),
@@ -145,10 +45,10 @@ fn by_call(wait: &Wait, target: &Target) -> Option<Class> {
         "pause" | "rt_sigsuspend" | "sigsuspend" | "rt_sigtimedwait" | "rt_sigtimedwait_time64" => {
             Class::Signal
         }
-        "epoll_wait" | "epoll_pwait" | "epoll_pwait2" | "epoll_wait_old" => Class::Events,
-        name if is_set(name) => match target {
+        name if is_set(name) || is_epoll(name) => match target {
             Target::Fds { watched } if watched.is_empty() => Class::Timer,
-            Target::Fds { .. } | Target::None => Class::Events,
+            Target::Fds { .. } | Target::Epoll { .. } | Target::None => Class::Events,
+            Target::Gone | Target::Reused | Target::Unreadable { .. } => Class::Events,
             Target::Tcp { state: "SYN_SENT", .. } => Class::Connect,
             _ => return None,
         },
@@ -181,20 +81,24 @@ fn by_target(wait: &Wait, resolved: &Resolved) -> Class {
     let out = resolved.way == Way::Out;
     match &resolved.target {
         Target::Tcp { state: "LISTEN", .. } => Class::Listen,
-        Target::Tcp { .. }
-        | Target::Unix { datagram: false, .. }
-        | Target::Udp { .. }
-        | Target::Unix { .. }
-        | Target::Socket { .. }
-            if out =>
-        {
+        Target::Tcp { .. } | Target::Udp { .. } | Target::Unix { .. } | Target::Socket { .. } if out => {
             Class::Send
         }
-        Target::Tcp { .. } | Target::Unix { datagram: false, .. } => Class::Reply,
+        Target::Tcp { .. } => of_tcp(resolved),
+        Target::Unix { datagram: false, path, peer_inode, .. } => {
+            if peer_inode.is_none() {
+                // Bound and without a peer: it listens, and a thread in poll waits for connections.
+                Class::Listen
+            } else {
+                of_stream(path.is_some(), resolved)
+            }
+        }
         Target::Udp { remote: Some(_), .. } => Class::Quiet,
         Target::Unix { peer_inode: Some(_), .. } => Class::Quiet,
         Target::Udp { .. } | Target::Unix { .. } | Target::Socket { .. } => Class::Datagram,
-        Target::Pipe { .. } | Target::Fifo { .. } => Class::Pipe,
+        Target::Pipe { .. } => pipe(resolved.peers.as_ref()),
+        // Somebody may still open it by its name.
+        Target::Fifo { .. } => Class::Pipe,
         Target::File { .. } | Target::Memfd { .. } => Class::Disk,
         Target::Tty { .. } if out => Class::Send,
         Target::Tty { .. } => Class::Tty,
@@ -217,101 +121,62 @@ fn by_target(wait: &Wait, resolved: &Resolved) -> Class {
     }
 }
 
-fn sentence(class: Class, wait: &Wait, resolved: &Resolved) -> String {
-    let target = &resolved.target;
-    let age = human::age(wait.age);
-    let at_least = if wait.exact { "" } else { "at least " };
-    let what = match class {
-        Class::Connect => match target {
-            Target::Tcp { remote, .. } => format!("for {remote} to answer its connection attempt"),
-            other => format!("for its connection to be accepted: {other}"),
-        },
-        Class::Reply => reply(target),
-        Class::Send => match target {
-            Target::Tcp { remote, unacknowledged, .. } => {
-                format!("to send to {remote}, which is not reading: {unacknowledged} bytes not acknowledged")
-            }
-            other => format!("to write to {other}, which nobody reads"),
-        },
-        Class::Lock => format!("for a lock that somebody else holds{}", on(target)),
-        Class::Mutex => format!("for a lock in memory that another thread holds{}", on(target)),
-        Class::Disk if wait.call.name == PAGE_FAULT => {
-            "for a page of memory to be read in: disk, NFS, FUSE or userfaultfd".into()
-        }
-        Class::Disk => format!("for storage{}", on(target)),
-        Class::Fifo => format!("for somebody to open the other end{}", on(target)),
-        Class::Orphan => format!("for something that can never come{}", on(target)),
-        Class::Quiet | Class::Dialog => format!("for the next message{}", on(target)),
-        Class::Request => format!("for a client's request{}", on(target)),
-        Class::Pipe if resolved.way == Way::Out => {
-            format!("for the reader of the pipe to read{}", on(target))
-        }
-        Class::Pipe => format!("for the writer of the pipe to write{}", on(target)),
-        Class::Other => format!("in {}{}", wait.call.name, on(target)),
-        Class::Peer => format!("for the client's next request{}", on(target)),
-        Class::Listen => format!("for new connections{}", on(target)),
-        Class::Events => format!("for any of its events{}", on(target)),
-        Class::Tty => format!("for input{}", on(target)),
-        Class::Timer => "for the time to pass".into(),
-        Class::Child => "for a child process".into(),
-        Class::Futex => "for a condition in memory".into(),
-        Class::Signal => "for a signal".into(),
-        Class::Notify => format!("for news from the kernel{}", on(target)),
-        Class::Ring => "for a completion".into(),
-        Class::Datagram => format!("for a datagram{}", on(target)),
-    };
-    format!("waiting {at_least}{age} {what}")
-}
-
-fn on(target: &Target) -> String {
-    match target {
-        Target::None => String::new(),
-        other => format!(" on {other}"),
+/// A reader of a connection: whose turn is it?
+fn of_tcp(resolved: &Resolved) -> Class {
+    let last = resolved.last_word.unwrap_or(LastWord::Unknown);
+    if resolved.is_server() {
+        return match last {
+            LastWord::Theirs => Class::Request,
+            LastWord::Ours | LastWord::Nobody | LastWord::Unknown => Class::Peer,
+        };
+    }
+    match last {
+        LastWord::Ours | LastWord::Nobody => Class::Reply,
+        LastWord::Theirs | LastWord::Unknown => Class::Quiet,
     }
 }
 
-fn reply(target: &Target) -> String {
-    let Target::Tcp {
-        remote,
-        bytes_sent,
-        unacknowledged,
-        sent_seconds,
-        received_seconds,
-        keepalive,
-        timeout_seconds,
-        ..
-    } = target
-    else {
-        return format!("for a reply{}", on(target));
+/// A reader of a unix stream. There are no counters; what lies unread and who waits on the other end tell.
+fn of_stream(named: bool, resolved: &Resolved) -> Class {
+    let Target::Unix { client, .. } = resolved.target else { return Class::Other };
+    if !client {
+        // The end that was accepted bears its listener's name; a pair of sockets has no names at all.
+        return if named { Class::Peer } else { pipe(resolved.peers.as_ref()) };
+    }
+    let unread = match &resolved.socket {
+        SocketFacts::Unix(facts) => facts.unread > 0,
+        _ => false,
     };
-    let ago = |seconds: &Option<f64>| seconds.map(|seconds| human::age(Duration::from_secs_f64(seconds)));
-    let sent = match ago(sent_seconds) {
-        None => "nothing sent".to_owned(),
-        Some(ago) if *unacknowledged == 0 => {
-            format!("{bytes_sent} bytes sent, all acknowledged, the last {ago} ago")
+    match resolved.peers.as_ref().and_then(|peers| peers.waits) {
+        _ if unread => Class::Reply,
+        Some(false) => Class::Reply,
+        Some(true) | None => Class::Dialog,
+    }
+}
+
+/// A pipe or a pair of sockets, by who has its other end.
+fn pipe(peers: Option<&Peers>) -> Class {
+    match peers {
+        Some(peers) if peers.others.is_empty() && peers.own => {
+            // Another thread of the process may still write; alone it never will.
+            if peers.one_thread { Class::Orphan } else { Class::Events }
         }
-        Some(ago) => {
-            format!("{bytes_sent} bytes sent, {unacknowledged} not acknowledged, the last {ago} ago")
-        }
-    };
-    let received = match ago(received_seconds) {
-        None => "nothing received".to_owned(),
-        Some(ago) => format!("last data received {ago} ago"),
-    };
-    let outlook = match (timeout_seconds, keepalive) {
-        (Some(seconds), _) => format!("gives up after {}", human::age(Duration::from_secs_f64(*seconds))),
-        (None, true) => "no receive time-out, keepalive on".to_owned(),
-        (None, false) => "no receive time-out, keepalive off".to_owned(),
-    };
-    format!("for a reply from {remote}: {sent}; {received}; {outlook}")
+        _ => Class::Pipe,
+    }
 }
 
 #[cfg(test)]
 pub mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{
+        progress::tests::facts,
+        resolve::peers::Peer,
         syscalls::Table,
-        wait::{Call, FdState, ProcessId, SocketFacts, ThreadId},
+        wait::{Call, FdState, ProcessId, ThreadId, UnixFacts},
     };
 
     /// A wait for tests: this call, asleep, for a minute.
@@ -330,6 +195,7 @@ pub mod tests {
             exact: true,
             since: jiff::Timestamp::UNIX_EPOCH,
             began_ns: 0,
+            sleep_began_ns: 0,
             switches: 1,
         }
     }
@@ -354,11 +220,18 @@ pub mod tests {
 
     /// A target that a call of this name waits on.
     pub fn on(name: &str, target: Target) -> Resolved {
-        Resolved { fd: Some(3), target, way: crate::syscalls::way(name) }
+        let socket = match &target {
+            Target::Tcp { .. } => SocketFacts::Tcp(facts(517, 0)),
+            _ => SocketFacts::None,
+        };
+        let last_word = matches!(target, Target::Tcp { .. }).then_some(LastWord::Ours);
+        let resolved = Resolved::new(Some(3), target, crate::syscalls::way(name));
+        Resolved { socket, last_word, server: Some(false), ..resolved }
     }
 
-    fn unix(datagram: bool, peer: bool) -> Target {
-        Target::Unix { path: None, inode: 1, peer_inode: peer.then_some(2), peer_pid: None, datagram }
+    fn unix(datagram: bool, peer: bool, client: bool) -> Target {
+        let path = (client || !peer).then(|| "/run/s".to_owned());
+        Target::Unix { path, inode: 1, peer_inode: peer.then_some(2), peer_pid: None, datagram, client }
     }
 
     #[test]
@@ -379,10 +252,12 @@ pub mod tests {
             ("sendfile", none, tcp(), Class::Send),
             ("connect", none, tcp(), Class::Connect),
             ("accept4", none, tcp(), Class::Listen),
-            ("recvmsg", none, unix(false, true), Class::Reply),
-            ("recvmsg", none, unix(true, false), Class::Datagram),
-            ("recvmsg", none, unix(true, true), Class::Quiet),
-            ("sendmsg", none, unix(true, true), Class::Send),
+            ("recvmsg", none, unix(false, true, true), Class::Dialog),
+            ("recvmsg", none, unix(false, true, false), Class::Pipe),
+            ("poll", none, unix(false, false, false), Class::Listen),
+            ("recvmsg", none, unix(true, false, false), Class::Datagram),
+            ("recvmsg", none, unix(true, true, true), Class::Quiet),
+            ("sendmsg", none, unix(true, true, true), Class::Send),
             ("recvfrom", none, udp(None), Class::Datagram),
             ("recvfrom", none, udp(Some("127.0.0.1:2")), Class::Quiet),
             ("recvmsg", none, Target::Socket { family: Some("netlink"), inode: 1 }, Class::Datagram),
@@ -437,20 +312,145 @@ pub mod tests {
     }
 
     #[test]
-    fn the_sentence_carries_its_evidence() {
-        assert_eq!(
-            judge(&wait("read", [0; 6]), &on("read", tcp())).sentence,
-            "waiting 1m 0s for a reply from 10.0.0.2:443: 517 bytes sent, all acknowledged, the last 1m 0s ago; \
-             nothing received; no receive time-out, keepalive off"
-        );
+    fn the_last_word_and_the_side_decide_for_a_connection() {
+        for (server, last, class) in [
+            (false, LastWord::Ours, Class::Reply),
+            (false, LastWord::Nobody, Class::Reply),
+            (false, LastWord::Theirs, Class::Quiet),
+            (false, LastWord::Unknown, Class::Quiet),
+            (true, LastWord::Ours, Class::Peer),
+            (true, LastWord::Nobody, Class::Peer),
+            (true, LastWord::Theirs, Class::Request),
+        ] {
+            let resolved = Resolved { server: Some(server), last_word: Some(last), ..on("read", tcp()) };
+            assert_eq!(classify(&wait("read", [0; 6]), &resolved), class, "{server} {last:?}");
+        }
+        // Not known: the end with the higher port came to the other.
+        let resolved = Resolved { server: None, ..on("read", tcp()) };
+        assert_eq!(classify(&wait("read", [0; 6]), &resolved), Class::Reply);
+    }
+
+    fn peers(others: usize, own: bool, one_thread: bool, waits: Option<bool>) -> Option<Peers> {
+        let peer = Peer { pid: 7, comm: "x".into(), fd: 1 };
+        Some(Peers { others: vec![peer; others], own, one_thread, waits })
     }
 
     #[test]
-    fn only_classes_that_worry_have_a_threshold() {
-        for class in Class::ALL {
-            if class.level() == Level::Idle {
-                assert_eq!(class.threshold(), None, "{}", class.label());
-            }
+    fn who_holds_the_other_end_decides_for_pipes_and_unix_streams() {
+        let client = || unix(false, true, true);
+        let pair = || unix(false, true, false);
+        let server = || Target::Unix {
+            path: Some("/run/s".into()),
+            inode: 1,
+            peer_inode: Some(2),
+            peer_pid: None,
+            datagram: false,
+            client: false,
+        };
+        for (target, peers, unread, class) in [
+            (Target::Pipe { inode: 1 }, peers(1, true, true, None), 0, Class::Pipe),
+            (Target::Pipe { inode: 1 }, peers(0, true, true, None), 0, Class::Orphan),
+            (Target::Pipe { inode: 1 }, peers(0, true, false, None), 0, Class::Events),
+            (Target::Pipe { inode: 1 }, None, 0, Class::Pipe),
+            (pair(), peers(0, true, true, Some(false)), 0, Class::Orphan),
+            (pair(), peers(1, false, true, Some(true)), 0, Class::Pipe),
+            (client(), peers(1, false, true, Some(true)), 0, Class::Dialog),
+            (client(), peers(1, false, true, Some(false)), 0, Class::Reply),
+            (client(), peers(1, false, true, Some(true)), 2, Class::Reply),
+            (client(), None, 0, Class::Dialog),
+            (server(), None, 0, Class::Peer),
+        ] {
+            let socket = SocketFacts::Unix(UnixFacts { unread, ..UnixFacts::default() });
+            let resolved = Resolved { peers, socket, ..on("read", target) };
+            assert_eq!(classify(&wait("read", [0; 6]), &resolved), class, "{resolved:?}");
+        }
+    }
+
+    fn any_target() -> impl Strategy<Value = Target> {
+        let states = prop::sample::select(vec!["ESTABLISHED", "SYN_SENT", "LISTEN", "CLOSE_WAIT"]);
+        prop_oneof![
+            (states, any::<u64>(), any::<bool>()).prop_map(|(state, inode, keepalive)| match tcp() {
+                Target::Tcp { local, remote, sent_seconds, received_seconds, bytes_sent, .. } =>
+                    Target::Tcp {
+                        local,
+                        remote,
+                        state,
+                        inode,
+                        sent_seconds,
+                        received_seconds,
+                        bytes_sent,
+                        keepalive,
+                        bytes_received: inode,
+                        retransmits: 3,
+                        timeout_seconds: None,
+                        unacknowledged: 9,
+                    },
+                other => other,
+            }),
+            (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(a, b, c)| unix(a, b, c)),
+            any::<u64>().prop_map(|inode| Target::Pipe { inode }),
+            ".*".prop_map(|path| Target::Fifo { path, inode: None }),
+            (".*", any::<bool>()).prop_map(|(path, deleted)| Target::File { path, inode: None, deleted }),
+            ".*".prop_map(|path| Target::Device { path }),
+            prop::sample::select(vec![
+                Target::Gone,
+                Target::Reused,
+                Target::None,
+                Target::Timerfd,
+                Target::IoUring,
+                Target::Inotify,
+                Target::Fds { watched: Vec::new() },
+                Target::Epoll { watched: 2 },
+                Target::Pidfd { pid: None },
+                Target::Eventfd { id: None },
+                Target::Unreadable { reason: "x" },
+                Target::Socket { family: None, inode: 1 },
+            ]),
+        ]
+    }
+
+    fn any_facts() -> impl Strategy<Value = SocketFacts> {
+        prop_oneof![
+            Just(SocketFacts::None),
+            (any::<u64>(), any::<u64>(), any::<u32>(), any::<bool>(), any::<u8>()).prop_map(
+                |(sent, received, word, keepalive, state)| {
+                    let mut facts = facts(sent, received);
+                    facts.raw.write_seq = word;
+                    facts.raw.snd_wnd = word;
+                    facts.raw.state = state;
+                    facts.keepalive = keepalive;
+                    facts.sent = Some(Duration::from_millis(word.into()));
+                    SocketFacts::Tcp(facts)
+                }
+            ),
+            any::<u32>().prop_map(|unread| SocketFacts::Unix(UnixFacts { unread, ..UnixFacts::default() })),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100_000))]
+        #[test]
+        fn every_wait_has_one_class_and_a_sentence(
+            number in 0i32..480, args in prop::array::uniform6(any::<u64>()), target in any_target(), socket in any_facts(),
+            age in any::<u32>(), asleep in any::<u32>(), exact: bool, deep: bool, server: Option<bool>,
+            last in prop::option::of(prop::sample::select(vec![LastWord::Ours, LastWord::Theirs, LastWord::Nobody, LastWord::Unknown])),
+            timeout in prop::option::of(any::<u32>()), who in (0usize..4, any::<bool>(), any::<bool>(), any::<Option<bool>>()),
+        ) {
+            let name = crate::syscalls::name(Table::Native, number).unwrap_or(PAGE_FAULT);
+            let mut wait = wait(name, args);
+            wait.age = Duration::from_millis(age.into());
+            wait.sleep_began_ns = u64::from(asleep.min(age)) * 1_000_000;
+            wait.exact = exact;
+            if deep { wait.sleep = Sleep::Uninterruptible; }
+            let mut resolved = on(name, target);
+            resolved.socket = socket;
+            resolved.server = server;
+            resolved.last_word = last;
+            resolved.timeout = timeout.map(|ms| Duration::from_millis(ms.into()));
+            resolved.peers = peers(who.0, who.1, who.2, who.3);
+            let verdict = judge(&wait, &resolved);
+            prop_assert!(Class::ALL.contains(&verdict.class));
+            prop_assert!(verdict.sentence.starts_with("waiting "), "{}", verdict.sentence);
         }
     }
 }

@@ -83,12 +83,18 @@ pub struct TcpFacts {
     pub sent: Option<Duration>,
     /// Since data was last received; `None` if never.
     pub received: Option<Duration>,
+    /// Since the last acknowledgement came, with data or without.
+    pub acknowledged: Duration,
+    /// Smoothed round-trip time.
+    pub round_trip: Duration,
     /// `SO_RCVTIMEO`, if set.
     pub receive_timeout: Option<Duration>,
     /// `SO_SNDTIMEO`, if set.
     pub send_timeout: Option<Duration>,
     /// `SO_KEEPALIVE` is on.
     pub keepalive: bool,
+    /// Silence after which keepalive probes the peer.
+    pub keepalive_after: Duration,
 }
 
 /// The two ends of a unix socket.
@@ -102,6 +108,8 @@ pub struct UnixFacts {
     pub peer_inode: Option<u64>,
     /// Process that made the peer's end.
     pub peer_pid: Option<u32>,
+    /// Messages of ours that lie unread in the peer's queue.
+    pub unread: u32,
 }
 
 /// What a source saw of the socket behind the fd.
@@ -155,6 +163,9 @@ pub struct Wait {
     pub since: Timestamp,
     /// When it began, nanoseconds of `CLOCK_MONOTONIC`.
     pub began_ns: u64,
+    /// When the present sleep began, likewise: later than the wait where the thread woke in between and nothing had
+    /// moved. Tells one sleep from the next.
+    pub sleep_began_ns: u64,
     /// Context switches of the thread so far: unchanged between two snapshots means the same sleep.
     pub switches: u64,
 }
@@ -177,6 +188,25 @@ pub struct HeldThread {
     pub thread: ThreadId,
     /// By what.
     pub held: Held,
+}
+
+impl Wait {
+    /// Dates the wait back: it has lasted longer than the present sleep.
+    pub fn date_back(&mut self, began_ns: u64) {
+        let Some(earlier) = self.began_ns.checked_sub(began_ns).filter(|earlier| *earlier > 0) else {
+            return;
+        };
+        self.began_ns = began_ns;
+        self.age += Duration::from_nanos(earlier);
+        self.since =
+            self.since.checked_sub(jiff::SignedDuration::from_nanos(earlier as i64)).unwrap_or(self.since);
+        self.exact = false;
+    }
+
+    /// How long the present sleep has lasted.
+    pub fn asleep(&self) -> Duration {
+        self.age.saturating_sub(Duration::from_nanos(self.sleep_began_ns - self.began_ns))
+    }
 }
 
 /// All waits on the host at one moment.

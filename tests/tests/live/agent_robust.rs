@@ -18,7 +18,11 @@ fn free_address() -> SocketAddr {
 /// An agent of which only the command line is the test's affair: its pipes are what `prepare` makes them.
 fn bare(address: SocketAddr, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Running {
     let mut command = Command::new(tracer());
-    command.args(["agent", "--listen", &address.to_string()]).args(args).stdin(Stdio::null());
+    command
+        .env("STATE_DIRECTORY", tests::own_dir().join("state"))
+        .args(["agent", "--listen", &address.to_string()])
+        .args(args)
+        .stdin(Stdio::null());
     prepare(&mut command);
     start(command)
 }

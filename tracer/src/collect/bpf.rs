@@ -1,12 +1,15 @@
 //! The source `bpf`: decodes what the kernel programs write into waits.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use hashbrown::HashMap;
 use tracer_ebpf::abi::{
-    CALL_COMPAT, FD_ABSENT, FD_OPEN, File, TAIL_TCP, TAIL_UNIX, THREAD_FAIR, THREAD_FROZEN, THREAD_STOPPED,
-    THREAD_TRACED, Tcp, ThreadRecord, Unix, WAIT_DERIVED, WaitKey,
+    CALL_COMPAT, FD_ABSENT, FD_OPEN, File, FileKey, HolderRecord, TAIL_TCP, TAIL_UNIX, THREAD_FAIR,
+    THREAD_FROZEN, THREAD_STOPPED, THREAD_TRACED, Tcp, ThreadRecord, TupleKey, Unix, WAIT_DERIVED, WaitKey,
 };
 
 use super::Source;
@@ -103,6 +106,12 @@ impl Source for Bpf {
         })?;
         Ok(seen)
     }
+
+    fn holders(&mut self, files: &[FileKey], tuples: &[TupleKey]) -> Result<Vec<HolderRecord>> {
+        let mut holders = Vec::new();
+        self.kernel.holders(files, tuples, |holder| holders.push(holder))?;
+        Ok(holders)
+    }
 }
 
 fn fd_state(state: u32, file: File) -> FdState {
@@ -160,6 +169,7 @@ fn decode(
         exact: record.began_ns != 0 && record.flags & WAIT_DERIVED == 0,
         since: now.wall_at(began_ns),
         began_ns,
+        sleep_began_ns: began_ns,
         switches: record.nvcsw + record.nivcsw,
     }
 }
@@ -211,6 +221,7 @@ fn facts(kind: u32, mut tail: &[u8], jiffies: u64, hz: u64) -> SocketFacts {
                 peer_path: unix_path(&unix.peer_path, unix.peer_path_len),
                 peer_inode: (unix.peer_inode != 0).then_some(unix.peer_inode),
                 peer_pid: (unix.peer_pid != 0).then_some(unix.peer_pid),
+                unread: unix.unread,
             })
         }),
         _ => SocketFacts::None,
@@ -227,10 +238,29 @@ fn tcp_facts(raw: Tcp, jiffies: u64, hz: u64) -> TcpFacts {
         raw,
         sent: (raw.bytes_sent != 0).then(|| since(raw.lsndtime)),
         received: (raw.bytes_received != 0).then(|| since(raw.lrcvtime)),
+        acknowledged: since(raw.rcv_tstamp),
+        // Kept in eighths.
+        round_trip: Duration::from_micros(u64::from(raw.srtt_us >> 3)),
         receive_timeout: timeout(raw.rcvtimeo),
         send_timeout: timeout(raw.sndtimeo),
         keepalive: raw.flags & SOCK_KEEPOPEN != 0,
+        keepalive_after: match raw.keepalive_time {
+            0 => system_keepalive(),
+            own => ticks(own.into()),
+        },
     }
+}
+
+/// The system's `net.ipv4.tcp_keepalive_time`, read once.
+fn system_keepalive() -> Duration {
+    static READ: OnceLock<Duration> = OnceLock::new();
+    *READ.get_or_init(|| {
+        let seconds = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_keepalive_time")
+            .ok()
+            .and_then(|text| text.trim().parse().ok());
+        // The kernel's own default is two hours (TCP_KEEPALIVE_TIME, include/net/tcp.h).
+        Duration::from_secs(seconds.unwrap_or(7200))
+    })
 }
 
 /// A unix socket's address: a path, or an abstract name, which begins with a zero byte and prints with `@`.

@@ -5,6 +5,8 @@ pub mod proc;
 
 use anyhow::Result;
 
+use tracer_ebpf::abi::{FileKey, HolderRecord, TupleKey};
+
 use crate::wait::{SeenFd, Snapshot, ThreadId};
 
 /// A way to see all waits on the host.
@@ -14,4 +16,7 @@ pub trait Source {
 
     /// What fds of threads are that no call of theirs names, in no order; those that are not found are left out.
     fn look_up(&mut self, fds: &[(ThreadId, i32)]) -> Result<Vec<SeenFd>>;
+
+    /// Every fd of every process that is one of these files or connections, as far as the source can see.
+    fn holders(&mut self, files: &[FileKey], tuples: &[TupleKey]) -> Result<Vec<HolderRecord>>;
 }

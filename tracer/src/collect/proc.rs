@@ -10,6 +10,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use tracer_ebpf::abi::{File, FileKey, HOLDS_READ, HOLDS_WRITE, HolderRecord, KIND_HOLDER, TupleKey};
+
 use super::{Source, bpf::call_name};
 use crate::{
     clock::Now,
@@ -18,6 +20,8 @@ use crate::{
         Call, FdState, Held, HeldThread, ProcessId, SeenFd, Sleep, Snapshot, SocketFacts, ThreadId, Wait,
     },
 };
+
+const S_IFSOCK: u32 = 0o140_000;
 
 /// `/proc` as a source.
 pub struct Proc {
@@ -111,6 +115,7 @@ impl Proc {
             exact: false,
             since: now.wall_at(began_ns),
             began_ns,
+            sleep_began_ns: began_ns,
             switches,
         });
         Some(())
@@ -141,6 +146,46 @@ impl Source for Proc {
             socket: SocketFacts::None,
         };
         Ok(fds.iter().map(seen).collect())
+    }
+
+    /// By the names in `/proc/PID/fd`, which do not tell connections: those are left out.
+    fn holders(&mut self, files: &[FileKey], _: &[TupleKey]) -> Result<Vec<HolderRecord>> {
+        let wanted: HashMap<String, FileKey> = files
+            .iter()
+            .map(|key| {
+                (format!("{}:[{}]", if key.kind == S_IFSOCK { "socket" } else { "pipe" }, key.inode), *key)
+            })
+            .collect();
+        let mut holders = Vec::new();
+        for pid in numbers(Path::new("/proc")) {
+            for fd in numbers(&Path::new("/proc").join(pid.to_string()).join("fd")) {
+                let Ok(link) = fs::read_link(format!("/proc/{pid}/fd/{fd}")) else { continue };
+                let Some(key) = link.to_str().and_then(|link| wanted.get(link)) else { continue };
+                let file = File { inode: key.inode, dev: key.dev, mode: key.kind as u16, ..File::EMPTY };
+                holders.push(HolderRecord {
+                    kind: KIND_HOLDER,
+                    size: 0,
+                    tgid: pid,
+                    fd: fd as i32,
+                    access: access(pid, fd),
+                    netns: 0,
+                    process_start_ns: 0,
+                    file,
+                });
+            }
+        }
+        Ok(holders)
+    }
+}
+
+/// How a file is open: bits of `HOLDS_*`.
+fn access(pid: u32, fd: u32) -> u32 {
+    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    match flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).map(|flags| flags & 3) {
+        Some(0) => HOLDS_READ,
+        Some(1) => HOLDS_WRITE,
+        _ => HOLDS_READ | HOLDS_WRITE,
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
         http::{self, Health},
         metrics::Metrics,
     },
+    human,
     kernel::load::Options,
     stall::Policy,
     watch::Watch,
@@ -55,7 +56,7 @@ async fn serve(args: &Agent, policy: Policy, bpf: Bpf) -> Result<()> {
             let _ = done.send(watch.run());
         })
         .context("cannot start the thread that watches")?;
-    eprintln!("tracer: watching; metrics on http://{}/metrics", args.listen);
+    human::say(&format!("watching; metrics on http://{}/metrics", args.listen));
     let result = tokio::select! {
         () = http::serve(listener, metrics, health) => Ok(()),
         _ = terminate.recv() => Ok(()),

@@ -10,13 +10,17 @@ use std::{
 use anyhow::Result;
 
 use crate::{
+    class::{Class, Level},
     cli::{Ps, SourceName},
+    clock::{boottime_ns, monotonic_ns},
     collect::{self, Source},
     export::json::WaitObject,
     human,
-    resolve::{Resolved, Resolver, process::Who},
-    verdict::{self, Level, Verdict},
-    wait::{Held, Snapshot, Wait},
+    progress::date_back,
+    resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set, process::Who},
+    syscalls::{Way, way},
+    verdict::{self, Verdict},
+    wait::{Held, Snapshot, SocketFacts, Wait},
 };
 
 /// One line of the table.
@@ -37,7 +41,7 @@ pub fn run(args: &Ps) -> Result<()> {
         snapshot = source.snapshot()?;
     }
     let waits = std::mem::take(&mut snapshot.waits);
-    let (mut rows, idle) = rows(args, waits, &mut *source)?;
+    let (mut rows, idle) = rows(args, &waits, &mut *source)?;
     let out = &mut BufWriter::new(io::stdout().lock());
     if args.json {
         rows.sort_by_key(|row| Reverse(row.wait.age));
@@ -71,25 +75,42 @@ fn open(name: SourceName) -> Result<(Box<dyn Source>, Option<String>)> {
 }
 
 /// The rows to show, in no order, and how many idle waits are left out.
-fn rows(args: &Ps, waits: Vec<Wait>, source: &mut dyn Source) -> Result<(Vec<Row>, usize)> {
+fn rows(args: &Ps, all: &[Wait], source: &mut dyn Source) -> Result<(Vec<Row>, usize)> {
     let mut resolver = Resolver::new();
-    let waits: Vec<Wait> = waits
-        .into_iter()
-        .filter(|wait| wait.age >= args.min_age)
+    let (now, boottime) = (monotonic_ns(), boottime_ns());
+    let mut waits: Vec<Wait> = all
+        .iter()
         .filter(|wait| args.pid.is_empty() || args.pid.contains(&wait.thread.process.pid))
         .filter(|wait| args.comm.as_ref().is_none_or(|comm| *comm == wait.comm))
+        .filter(|wait| wait.age >= args.min_age || may_be_older(wait))
+        .cloned()
         .collect();
-    let resolved = resolver.resolve(&waits.iter().collect::<Vec<_>>(), source)?;
+    let mut resolved = resolver.resolve(&waits.iter().collect::<Vec<_>>(), source)?;
+    let mut classes = Vec::with_capacity(waits.len());
+    for (wait, resolved) in waits.iter_mut().zip(&resolved) {
+        date_back(wait, resolved, now, boottime);
+        classes.push(verdict::classify(wait, resolved));
+    }
+    let wanted = |class: &Class| match args.class[..] {
+        [] => args.all || class.level() != Level::Idle,
+        _ => args.class.contains(class),
+    };
+    // Who is at the other end of what worries, or may worry once that is known.
+    let mut pairs: Vec<(&Wait, &mut Resolved)> = waits
+        .iter()
+        .zip(&mut resolved)
+        .zip(&classes)
+        .filter(|((wait, _), class)| {
+            wait.age >= args.min_age && (class.level() != Level::Idle || wanted(class) && args.all)
+        })
+        .map(|(pair, _)| pair)
+        .collect();
+    resolver.find_peers(&mut pairs, all, source)?;
     let mut idle = 0;
     let mut rows = Vec::new();
-    for (wait, resolved) in waits.into_iter().zip(resolved) {
+    for (wait, resolved) in waits.into_iter().zip(resolved).filter(|(wait, _)| wait.age >= args.min_age) {
         let verdict = verdict::judge(&wait, &resolved);
-        let wanted = if args.class.is_empty() {
-            args.all || verdict.class.level() != Level::Idle
-        } else {
-            args.class.contains(&verdict.class)
-        };
-        if wanted {
+        if wanted(&verdict.class) {
             let who = resolver.who(wait.thread.process);
             rows.push(Row { wait, resolved, verdict, who });
         } else {
@@ -97,6 +118,13 @@ fn rows(args: &Ps, waits: Vec<Wait>, source: &mut dyn Source) -> Result<(Vec<Row
         }
     }
     Ok((rows, idle))
+}
+
+/// Whether the present sleep may be one of many: short polls again and again, or a read that was interrupted.
+fn may_be_older(wait: &Wait) -> bool {
+    is_set(wait.call.name)
+        || is_epoll(wait.call.name)
+        || matches!(wait.socket, SocketFacts::Tcp(_)) && way(wait.call.name) == Way::In
 }
 
 /// Widths of the columns before the last.

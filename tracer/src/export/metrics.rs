@@ -125,6 +125,10 @@ pub struct StallSeries {
     pub age: Duration,
 }
 
+/// Reasons of `tracer_dropped_series_total`: the family that was full.
+const DURATION_SERIES: &str = "wait_duration";
+const BLOCKED_SERIES: &str = "blocked_seconds";
+
 /// Everything a scrape shows.
 #[derive(Default)]
 pub struct State {
@@ -153,7 +157,7 @@ impl State {
     /// Counts ended waits.
     pub fn add_durations(&mut self, key: DurationKey, add: &tracer_ebpf::abi::Histogram) {
         let fold = || DurationKey { comm: OTHER.into(), syscall: OTHER, kind: OTHER };
-        let series = bounded(&mut self.durations, &mut self.dropped, key, fold, "wait_duration");
+        let series = bounded(&mut self.durations, &mut self.dropped, key, fold, DURATION_SERIES);
         series.count += add.count;
         series.sum_ns += add.sum_ns;
         for (sum, more) in series.buckets.iter_mut().zip(add.buckets) {
@@ -178,7 +182,7 @@ impl State {
 
     fn blocked_series(&mut self, key: BlockedKey) -> &mut Blocked {
         let fold = || BlockedKey { process: None, comm: OTHER.into(), syscall: OTHER, kind: OTHER };
-        bounded(&mut self.blocked, &mut self.dropped, key, fold, "blocked_seconds")
+        bounded(&mut self.blocked, &mut self.dropped, key, fold, BLOCKED_SERIES)
     }
 
     /// Ends the account of a snapshot: counters move up, series of processes long gone go.
@@ -233,6 +237,9 @@ impl State {
         let by_reason = |map: &HashMap<&'static str, u64>| -> Vec<(Vec<String>, f64)> {
             map.iter().map(|(reason, value)| (vec![(*reason).to_owned()], *value as f64)).collect()
         };
+        // A counter that appears with its first increment hides it from `increase()`.
+        let mut dropped = HashMap::from([(DURATION_SERIES, 0), (BLOCKED_SERIES, 0)]);
+        dropped.extend(&self.dropped);
         let mut stalls: Vec<&StallSeries> = self.stalls.iter().collect();
         stalls.sort_by_key(|stall| std::cmp::Reverse(stall.age));
         stalls.truncate(STALL_SERIES);
@@ -256,7 +263,7 @@ impl State {
             ),
             numbers(&BLOCKED, self.blocked_values()),
             numbers(&LOST, by_reason(&self.lost)),
-            numbers(&DROPPED, by_reason(&self.dropped)),
+            numbers(&DROPPED, by_reason(&dropped)),
             histograms(
                 &SNAPSHOT,
                 self.snapshots

@@ -15,8 +15,9 @@ use aya::{
     programs::{BtfTracePoint, Iter},
 };
 use tracer_ebpf::abi::{
-    Counter, EndedWait, FdRecord, FileKey, Header, Histogram, HolderRecord, KIND_FD, KIND_HEADER, KIND_HOLDER, KIND_THREAD, Plain, SYSCALLS,
-    TAIL_NONE, TAIL_TCP, TAIL_UNIX, Tcp, ThreadRecord, TupleKey, Unix, WaitKey,
+    Counter, EndedWait, FdRecord, FileKey, Header, Histogram, HolderRecord, KIND_FD, KIND_HEADER,
+    KIND_HOLDER, KIND_THREAD, Plain, SYSCALLS, TAIL_NONE, TAIL_TCP, TAIL_UNIX, Tcp, ThreadRecord, TupleKey,
+    Unix, WaitKey,
 };
 
 use super::{batch, btf::Btf};
@@ -211,7 +212,9 @@ impl Kernel {
                     // The kernel starts over, header included, where its buffer was too small.
                     (Record::Header(header), None) => clocks = Some(Clocks { header, offset_ns }),
                     (Record::Header(_), Some(_)) => {}
-                    (Record::Fd(..) | Record::Holder(..), _) => bail!("the snapshot has a record of another program"),
+                    (Record::Fd(..) | Record::Holder(..), _) => {
+                        bail!("the snapshot has a record of another program")
+                    }
                     (record, Some(clocks)) => each(clocks, record),
                     (_, None) => bail!("the snapshot does not begin with its header"),
                 }
@@ -379,7 +382,9 @@ unsafe impl<T: Plain + 'static> aya::Pod for Key<T> {}
 
 /// The number of `restart_syscall` in a table; one that no call has where it has none.
 fn restart_number(table: Table) -> i32 {
-    (0..SYSCALLS as i32).find(|number| syscalls::name(table, *number) == Some("restart_syscall")).unwrap_or(-2)
+    (0..SYSCALLS as i32)
+        .find(|number| syscalls::name(table, *number) == Some("restart_syscall"))
+        .unwrap_or(-2)
 }
 
 /// A record of the snapshot's stream.

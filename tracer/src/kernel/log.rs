@@ -22,7 +22,7 @@ impl log::Log for Stderr {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        eprintln!("tracer: kernel: {}", crate::human::clean(&record.args().to_string()));
+        crate::human::say(&format!("kernel: {}", record.args()));
     }
 
     fn flush(&self) {}

@@ -1,33 +1,37 @@
 //! What a wait waits on and who waits: everything that is read from `/proc` after a snapshot.
 
+pub mod epoll;
 pub mod fd;
 pub mod guard;
+pub mod listeners;
+pub mod locks;
 pub mod memory;
 pub mod path;
+pub mod peers;
 pub mod poll;
 pub mod process;
 pub mod target;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Result;
 
 use self::{
     guard::Guard,
-    poll::Interest,
+    listeners::Listeners,
+    peers::Peers,
+    poll::Set,
     process::Who,
     target::{Target, WatchedFd},
 };
 use crate::{
     collect::Source,
+    progress::{LastWord, last_word},
     syscalls::{Way, way},
-    wait::{ProcessId, SeenFd, ThreadId, Wait},
+    wait::{FdState, ProcessId, SeenFd, SocketFacts, ThreadId, Wait},
 };
 
-/// What a wait waits on.
+/// What a wait waits on, and the evidence for its verdict.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
     /// The fd that matters, if one does.
@@ -36,18 +40,73 @@ pub struct Resolved {
     pub target: Target,
     /// Which way data is to go.
     pub way: Way,
+    /// The kernel's record of the fd's file.
+    pub file: FdState,
+    /// The socket's own facts.
+    pub socket: SocketFacts,
+    /// The local port has a listener: this is the server's end. `None`: not known, or no TCP.
+    pub server: Option<bool>,
+    /// Whose bytes were the last on a TCP connection.
+    pub last_word: Option<LastWord>,
+    /// The call's own time-out, from its start.
+    pub timeout: Option<Duration>,
+    /// Who is at the other end. `None`: not looked up.
+    pub peers: Option<Peers>,
+}
+
+impl Resolved {
+    /// With no evidence yet.
+    pub fn new(fd: Option<i32>, target: Target, way: Way) -> Self {
+        Self {
+            fd,
+            target,
+            way,
+            file: FdState::None,
+            socket: SocketFacts::None,
+            server: None,
+            last_word: None,
+            timeout: None,
+            peers: None,
+        }
+    }
+
+    /// Takes what the source saw of the fd.
+    fn seen(mut self, file: FdState, socket: SocketFacts) -> Self {
+        if let SocketFacts::Tcp(facts) = &socket {
+            self.last_word = Some(last_word(facts));
+        }
+        (self.file, self.socket) = (file, socket);
+        self
+    }
+
+    /// Whether this is the server's end of a connection. Where it is not known, the end with the lower port counts as
+    /// the server's: clients get theirs from the top.
+    pub fn is_server(&self) -> bool {
+        self.server.unwrap_or(match &self.target {
+            Target::Tcp { local, remote, .. } => local.port() < remote.port(),
+            _ => false,
+        })
+    }
 }
 
 /// Looks waits up, with a cache of who processes are.
 pub struct Resolver {
     guard: Guard,
+    listeners: Listeners,
     processes: HashMap<ProcessId, Arc<Who>>,
+}
+
+/// An fd of a set with what the source saw of it.
+struct Member {
+    watched: WatchedFd,
+    file: FdState,
+    socket: SocketFacts,
 }
 
 impl Resolver {
     /// An empty cache.
     pub fn new() -> Self {
-        Self { guard: Guard::new(), processes: HashMap::new() }
+        Self { guard: Guard::new(), listeners: Listeners::default(), processes: HashMap::new() }
     }
 
     /// What waits wait on, in their order. Costs a few reads of `/proc` each, never more than the guard's deadline.
@@ -56,61 +115,160 @@ impl Resolver {
         Ok(waits
             .iter()
             .map(|wait| match sets.remove(&wait.thread) {
-                Some(watched) => choose(wait, watched),
-                None => Resolved {
-                    fd: wait.fd.or_else(|| target::pidfd(wait)),
-                    target: target::of(wait, &mut self.guard),
-                    way: way(wait.call.name),
-                },
+                Some((set, members)) => self.choose(wait, &set, members),
+                None => self.alone(wait),
             })
             .collect())
     }
 
-    /// What a wait waits on by the kernel's record alone: no names, no `/proc`. Enough for most classes.
-    pub fn sketch(wait: &Wait) -> Resolved {
-        Resolved { fd: wait.fd, target: target::sketch(wait), way: way(wait.call.name) }
+    /// Finds out who is at the other ends; `all` are the host's waits of the same moment. Walks all open files of the
+    /// host, so it is for waits that are old enough to ask.
+    pub fn find_peers(
+        &mut self,
+        pairs: &mut [(&Wait, &mut Resolved)],
+        all: &[Wait],
+        source: &mut dyn Source,
+    ) -> Result<()> {
+        peers::look_up(pairs, all, &mut self.guard, source)
     }
 
-    /// The fds that threads in poll and select watch. The sockets among them are looked up together.
+    /// What a wait waits on by the kernel's record alone: no names, no `/proc`. Enough for most classes.
+    pub fn sketch(wait: &Wait) -> Resolved {
+        let resolved = Resolved::new(wait.fd, target::sketch(wait), way(wait.call.name));
+        resolved.seen(wait.fd_state, wait.socket.clone())
+    }
+
+    /// A wait in a call that names its one fd, or none.
+    fn alone(&mut self, wait: &Wait) -> Resolved {
+        let fd = wait.fd.or_else(|| target::pidfd(wait));
+        let mut resolved = Resolved::new(fd, target::of(wait, &mut self.guard), way(wait.call.name))
+            .seen(wait.fd_state, wait.socket.clone());
+        resolved.server = self.is_server(wait, &resolved.target, &wait.socket);
+        if let SocketFacts::Tcp(facts) = &wait.socket {
+            resolved.timeout =
+                if resolved.way == Way::In { facts.receive_timeout } else { facts.send_timeout };
+        }
+        resolved
+    }
+
+    fn is_server(&mut self, wait: &Wait, target: &Target, socket: &SocketFacts) -> Option<bool> {
+        match (target, socket) {
+            (Target::Tcp { local, state, .. }, SocketFacts::Tcp(facts)) if *state != "LISTEN" => {
+                self.listeners.has(facts.raw.netns, wait.thread.process.pid, *local)
+            }
+            _ => None,
+        }
+    }
+
+    /// The fds that threads in poll, select and epoll watch. Those of small sets are looked up together.
     fn read_sets(
         &mut self,
         waits: &[&Wait],
         source: &mut dyn Source,
-    ) -> Result<HashMap<ThreadId, Vec<WatchedFd>>> {
-        let mut sets: HashMap<ThreadId, (&Wait, BTreeMap<i32, Interest>)> = HashMap::new();
-        for wait in waits.iter().filter(|wait| poll::is_set(wait.call.name)) {
-            if let Some(set) = poll::read(wait, &mut self.guard) {
+    ) -> Result<HashMap<ThreadId, (Set, Vec<Member>)>> {
+        let mut sets: HashMap<ThreadId, (&Wait, Set)> = HashMap::new();
+        for wait in waits {
+            if let Some(set) = self.read_set(wait) {
                 sets.insert(wait.thread, (wait, set));
             }
         }
         let mut asked: Vec<(ThreadId, i32)> = Vec::new();
-        for (thread, (_, set)) in sets.iter().filter(|(_, (_, set))| set.len() <= poll::FEW) {
-            asked.extend(set.keys().map(|fd| (*thread, *fd)));
+        for (thread, (_, set)) in sets.iter().filter(|(_, (_, set))| set.fds.len() <= poll::FEW) {
+            asked.extend(set.fds.keys().map(|fd| (*thread, *fd)));
         }
         let seen = source.look_up(&asked)?;
-        let mut watched: HashMap<ThreadId, Vec<WatchedFd>> =
-            sets.keys().map(|thread| (*thread, Vec::new())).collect();
-        for SeenFd { thread, fd, state, socket } in &seen {
-            let (Some((wait, set)), Some(list)) = (sets.get(thread), watched.get_mut(thread)) else {
-                continue;
-            };
-            let interest = set.get(fd).copied().unwrap_or_default();
+        let mut members: HashMap<ThreadId, Vec<Member>> = HashMap::new();
+        for SeenFd { thread, fd, state, socket } in seen {
+            let Some((wait, set)) = sets.get(&thread) else { continue };
+            let interest = set.fds.get(&fd).copied().unwrap_or_default();
             // As if the thread waited on this fd alone.
             let name = if interest.way() == Way::Out { "write" } else { "read" };
             let call = crate::wait::Call { name, ..wait.call };
             let alone =
-                Wait { call, fd: Some(*fd), fd_state: *state, socket: socket.clone(), ..(*wait).clone() };
-            list.push(WatchedFd { fd: *fd, interest, target: target::of(&alone, &mut self.guard) });
+                Wait { call, fd: Some(fd), fd_state: state, socket: socket.clone(), ..(*wait).clone() };
+            let watched = WatchedFd { fd, interest, target: target::of(&alone, &mut self.guard) };
+            members.entry(thread).or_default().push(Member { watched, file: state, socket });
         }
-        for (thread, (_, set)) in sets {
-            // What was too many to look up, or was not found, is a number only.
-            let list = watched.entry(thread).or_default();
-            let found: Vec<i32> = list.iter().map(|watched| watched.fd).collect();
-            let unknown = set.into_iter().filter(|(fd, _)| !found.contains(fd));
-            let target = Target::Unreadable { reason: "not looked up" };
-            list.extend(unknown.map(|(fd, interest)| WatchedFd { fd, interest, target: target.clone() }));
+        Ok(sets
+            .into_iter()
+            .map(|(thread, (_, set))| {
+                // What was too many to look up, or was not found, is a number only.
+                let mut list = members.remove(&thread).unwrap_or_default();
+                let found: Vec<i32> = list.iter().map(|member| member.watched.fd).collect();
+                let target = Target::Unreadable { reason: "not looked up" };
+                for (fd, interest) in set.fds.iter().filter(|(fd, _)| !found.contains(fd)) {
+                    let watched = WatchedFd { fd: *fd, interest: *interest, target: target.clone() };
+                    list.push(Member { watched, file: FdState::None, socket: SocketFacts::None });
+                }
+                list.sort_by_key(|member| member.watched.fd);
+                (thread, (set, list))
+            })
+            .collect())
+    }
+
+    fn read_set(&mut self, wait: &Wait) -> Option<Set> {
+        if poll::is_set(wait.call.name) {
+            return poll::read(wait, &mut self.guard);
         }
-        Ok(watched)
+        if epoll::is_epoll(wait.call.name) {
+            let fds = epoll::read(wait.thread.process.pid, wait.thread.tid, wait.fd?)?;
+            // epoll_pwait2 has a pointer there.
+            let milliseconds = (wait.call.name != "epoll_pwait2").then_some(wait.call.args[3] as i32);
+            let timeout = milliseconds.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+            return Some(Set { fds, timeout });
+        }
+        None
+    }
+
+    /// The one fd of a set that matters, if the others only wake the thread up; else all of them.
+    fn choose(&mut self, wait: &Wait, set: &Set, mut members: Vec<Member>) -> Resolved {
+        let loops = epoll::is_epoll(wait.call.name);
+        let mut resolved = match self.one_that_matters(wait, &members, loops) {
+            Some(at) => {
+                let Member { watched, file, socket } = members.swap_remove(at);
+                let server = self.is_server(wait, &watched.target, &socket);
+                let way = watched.interest.way();
+                let resolved = Resolved::new(Some(watched.fd), watched.target, way).seen(file, socket);
+                Resolved { server, ..resolved }
+            }
+            None if loops => self.alone(wait),
+            None => {
+                let watched = members.into_iter().map(|member| member.watched).collect();
+                Resolved::new(None, Target::Fds { watched }, Way::Other)
+            }
+        };
+        resolved.timeout = set.timeout;
+        resolved
+    }
+
+    /// Which member of a set the thread really waits for. Of an event loop it must be a client's only connection.
+    fn one_that_matters(&mut self, wait: &Wait, members: &[Member], loops: bool) -> Option<usize> {
+        if members.len() > poll::FEW {
+            return None;
+        }
+        let pid = wait.thread.process.pid;
+        let pipes =
+            members.iter().any(|fd| matches!(fd.watched.target, Target::Pipe { .. })) && members.len() > 1;
+        let own_pipes = if pipes { poll::own_pipes(pid) } else { Vec::new() };
+        let mut real = (0..members.len()).filter(|at| {
+            let target = &members[*at].watched.target;
+            !poll::is_wake_up(target, pid, &own_pipes) && !(loops && poll::is_side_show(target))
+        });
+        match (real.next(), real.next()) {
+            (Some(one), None) => {
+                let member = &members[one];
+                let client = match &member.watched.target {
+                    Target::Tcp { state, .. } if *state != "LISTEN" => {
+                        self.is_server(wait, &member.watched.target, &member.socket) != Some(true)
+                    }
+                    Target::Unix { client, .. } => *client,
+                    _ => false,
+                };
+                (!loops || client).then_some(one)
+            }
+            (None, _) if members.len() == 1 && !loops => Some(0),
+            _ => None,
+        }
     }
 
     /// Who waits; read once for each process.
@@ -132,22 +290,4 @@ impl Resolver {
     pub fn abandoned(&self) -> u64 {
         self.guard.abandoned()
     }
-}
-
-/// The one fd of a set that matters, if the others only wake the thread up; else all of them.
-fn choose(wait: &Wait, mut watched: Vec<WatchedFd>) -> Resolved {
-    watched.sort_by_key(|watched| watched.fd);
-    let pid = wait.thread.process.pid;
-    if watched.len() <= poll::FEW {
-        let pipes = watched.iter().any(|fd| matches!(fd.target, Target::Pipe { .. })) && watched.len() > 1;
-        let own_pipes = if pipes { poll::own_pipes(pid) } else { Vec::new() };
-        let mut real = watched.iter().filter(|fd| !poll::is_wake_up(&fd.target, pid, &own_pipes));
-        if let (Some(one), None) = (real.next(), real.next()) {
-            return Resolved { fd: Some(one.fd), target: one.target.clone(), way: one.interest.way() };
-        }
-        if let [one] = &watched[..] {
-            return Resolved { fd: Some(one.fd), target: one.target.clone(), way: one.interest.way() };
-        }
-    }
-    Resolved { fd: None, target: Target::Fds { watched }, way: Way::Other }
 }

@@ -1,12 +1,15 @@
 //! Which fds a thread in `poll` or `select` watches: read from its memory, and reduced to the one that matters.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{guard::Guard, memory, target::Target};
-use crate::{syscalls::Way, wait::Wait};
+use crate::{
+    syscalls::{Table, Way},
+    wait::Wait,
+};
 
 /// Fds of a set that are looked at; a larger set is an event loop whatever it holds.
-const MOST: usize = 1024;
+const MOST: usize = 4096;
 /// Real fds that are looked up; with more it is an event loop.
 pub const FEW: usize = 8;
 
@@ -37,14 +40,48 @@ pub fn is_set(name: &str) -> bool {
     )
 }
 
+/// A set of fds and how long the call watches it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Set {
+    /// What is wanted of each.
+    pub fds: BTreeMap<i32, Interest>,
+    /// The call's time-out; `None` for none.
+    pub timeout: Option<Duration>,
+}
+
 /// The fds a wait watches; `None` if they could not be read.
-pub fn read(wait: &Wait, guard: &mut Guard) -> Option<BTreeMap<i32, Interest>> {
-    let (stamp, args) = (memory::Stamp::of(wait), wait.call.args);
-    let polls = wait.call.name.contains("poll");
+pub fn read(wait: &Wait, guard: &mut Guard) -> Option<Set> {
+    let (stamp, call) = (memory::Stamp::of(wait), wait.call);
     guard.read(wait.thread.process, move || {
-        let set = if polls { poll_set(stamp.pid, args) } else { select_set(stamp.pid, args) }?;
-        memory::still_in(&stamp).then_some(set)
+        let polls = call.name.contains("poll");
+        let fds = if polls { poll_set(stamp.pid, call.args) } else { select_set(stamp.pid, call.args) }?;
+        let pointer = |address: u64, unit| match address {
+            0 => None,
+            address => {
+                read_time(stamp.pid, address, unit, call.table == Table::Compat && !call.name.ends_with("64"))
+            }
+        };
+        let timeout = match call.name {
+            "poll" => u64::try_from(call.args[2] as i32).ok().map(Duration::from_millis),
+            "ppoll" | "ppoll_time64" => pointer(call.args[2], 1),
+            "pselect6" | "pselect6_time64" => pointer(call.args[4], 1),
+            _ => pointer(call.args[4], 1000),
+        };
+        memory::still_in(&stamp).then_some(Set { fds, timeout })
     })
+}
+
+/// A `timespec` (`unit` 1) or `timeval` (`unit` 1000) of a process: two words, four bytes each in old 32-bit calls.
+fn read_time(pid: u32, address: u64, unit: u64, narrow: bool) -> Option<Duration> {
+    let word = if narrow { 4 } else { 8 };
+    let bytes = memory::read(pid, address, 2 * word)?;
+    let number = |bytes: &[u8]| match narrow {
+        true => bytes.try_into().ok().map(|bytes| u64::from(u32::from_ne_bytes(bytes))),
+        false => bytes.try_into().ok().map(u64::from_ne_bytes),
+    };
+    let (seconds, fraction) = bytes.split_at_checked(word)?;
+    let nanoseconds = number(fraction)?.checked_mul(unit).filter(|ns| *ns < 1_000_000_000)?;
+    Some(Duration::from_secs(number(seconds)?) + Duration::from_nanos(nanoseconds))
 }
 
 /// `struct pollfd { int fd; short events; short revents; }`, the same in every table.
@@ -101,6 +138,21 @@ pub fn is_wake_up(target: &Target, pid: u32, own_pipes: &[u64]) -> bool {
         Target::Unix { path: None, peer_pid: Some(peer), .. } => *peer == pid,
         _ => false,
     }
+}
+
+/// Whether an fd of an event loop is beside the point: no peer can be waited for on it.
+pub fn is_side_show(target: &Target) -> bool {
+    matches!(
+        target,
+        Target::Inotify
+            | Target::Fanotify
+            | Target::Pidfd { .. }
+            | Target::Anonymous { .. }
+            | Target::File { .. }
+            | Target::Epoll { .. }
+            | Target::Device { .. }
+            | Target::IoUring
+    )
 }
 
 /// Inodes of the pipes of which the process holds both ends.
@@ -161,6 +213,7 @@ mod tests {
             peer_inode: Some(2),
             peer_pid: Some(peer_pid),
             datagram: false,
+            client: false,
         };
         assert!(is_wake_up(&Target::Eventfd { id: None }, 7, &[]));
         assert!(is_wake_up(&Target::Pipe { inode: 4 }, 7, &[4]));

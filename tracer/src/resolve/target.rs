@@ -50,8 +50,7 @@ pub enum Target {
         keepalive: bool,
         /// Time-out of the socket for the direction waited on; null for none.
         timeout_seconds: Option<f64>,
-        /// Sent and not acknowledged, bytes.
-        #[serde(skip)]
+        /// Written by the program and not acknowledged, bytes.
         unacknowledged: u32,
     },
     /// A UDP socket.
@@ -78,6 +77,9 @@ pub enum Target {
         /// It has no connection: datagrams.
         #[serde(skip)]
         datagram: bool,
+        /// The peer's end is bound to a path: we came to it.
+        #[serde(skip)]
+        client: bool,
     },
     /// Another socket.
     Socket {
@@ -304,13 +306,14 @@ fn of_socket(wait: &Wait, file: &File) -> Target {
             state: if connected { "CONNECTED" } else { "UNCONNECTED" },
             inode: file.inode,
         },
-        (AF_UNIX, _, SocketFacts::Unix(UnixFacts { path, peer_path, peer_inode, peer_pid })) => {
+        (AF_UNIX, _, SocketFacts::Unix(UnixFacts { path, peer_path, peer_inode, peer_pid, .. })) => {
             Target::Unix {
                 path: path.clone().or_else(|| peer_path.clone()),
                 inode: file.inode,
                 peer_inode: *peer_inode,
                 peer_pid: *peer_pid,
                 datagram: file.sock_type == SOCK_DGRAM,
+                client: peer_path.is_some(),
             }
         }
         _ => Target::Socket { family: Some(family(file.family, file.sock_type)), inode: file.inode },
@@ -333,7 +336,7 @@ fn tcp(wait: &Wait, local: SocketAddr, remote: SocketAddr, inode: u64, facts: &T
         retransmits: facts.raw.retransmits,
         keepalive: facts.keepalive,
         timeout_seconds: seconds(if sends { facts.send_timeout } else { facts.receive_timeout }),
-        unacknowledged: facts.raw.snd_nxt.wrapping_sub(facts.raw.snd_una),
+        unacknowledged: crate::progress::unacknowledged(facts),
     }
 }
 

@@ -1,0 +1,116 @@
+//! The classes of waits: how much each worries, and how long it may last.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// How much a class worries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Shown, flagged at its threshold.
+    Stuck,
+    /// Shown, flagged late or by a rule only.
+    Doubtful,
+    /// How healthy programs rest: hidden, never flagged.
+    Idle,
+}
+
+macro_rules! classes {
+    ($($(#[doc = $doc:literal])+ $name:ident = $label:literal, $level:ident, $threshold:expr;)+) => {
+        /// The kind of thing a wait waits for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+        #[serde(rename_all = "lowercase")]
+        pub enum Class {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Class {
+            /// Every class, in the order of the design's table.
+            pub const ALL: &[Class] = &[$(Class::$name),+];
+
+            /// Its name in output, metrics and rules.
+            pub fn label(self) -> &'static str {
+                match self { $(Class::$name => $label),+ }
+            }
+
+            /// How much it worries.
+            pub fn level(self) -> Level {
+                match self { $(Class::$name => Level::$level),+ }
+            }
+
+            /// How long a wait of it lasts before it is flagged; `None`: never by itself.
+            pub fn threshold(self) -> Option<Duration> {
+                match self { $(Class::$name => $threshold),+ }
+            }
+        }
+    };
+}
+
+const STUCK: Option<Duration> = Some(Duration::from_secs(30));
+const LATE: Option<Duration> = Some(Duration::from_secs(600));
+
+classes! {
+    /// A connection that is not answered.
+    Connect = "connect", Stuck, STUCK;
+    /// An answer on a connection.
+    Reply = "reply", Stuck, STUCK;
+    /// Room to write: the peer is not reading or not there.
+    Send = "send", Stuck, STUCK;
+    /// A lock on a file, or a SysV semaphore.
+    Lock = "lock", Stuck, STUCK;
+    /// A lock in memory.
+    Mutex = "mutex", Stuck, STUCK;
+    /// Storage: a disk, a network or user-space file system, a page of a file.
+    Disk = "disk", Stuck, STUCK;
+    /// The other end of a named pipe.
+    Fifo = "fifo", Stuck, STUCK;
+    /// Something that can never come.
+    Orphan = "orphan", Stuck, STUCK;
+    /// The rest of an answer, or a subscription's next message.
+    Quiet = "quiet", Doubtful, LATE;
+    /// A unix peer that waits as well.
+    Dialog = "dialog", Doubtful, LATE;
+    /// A client's request, or the rest of it.
+    Request = "request", Doubtful, LATE;
+    /// Another process's end of a pipe: the cause, if any, is there.
+    Pipe = "pipe", Doubtful, None;
+    /// What no other class names.
+    Other = "other", Doubtful, LATE;
+    /// A client's next request on a connection kept alive.
+    Peer = "peer", Idle, None;
+    /// A new connection.
+    Listen = "listen", Idle, None;
+    /// Any of many events.
+    Events = "events", Idle, None;
+    /// A person.
+    Tty = "tty", Idle, None;
+    /// The time.
+    Timer = "timer", Idle, None;
+    /// A child process.
+    Child = "child", Idle, None;
+    /// A condition in memory.
+    Futex = "futex", Idle, None;
+    /// A signal.
+    Signal = "signal", Idle, None;
+    /// News from the kernel.
+    Notify = "notify", Idle, None;
+    /// A completion in a ring.
+    Ring = "ring", Idle, None;
+    /// A datagram from anyone.
+    Datagram = "datagram", Idle, None;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_classes_that_worry_have_a_threshold() {
+        for class in Class::ALL {
+            if class.level() == Level::Idle {
+                assert_eq!(class.threshold(), None, "{}", class.label());
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Client or server? The local port has a listener in the socket's network namespace, or it has not.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{BufRead, BufReader},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use std::os::unix::fs::MetadataExt;
+
+/// How long what was read counts as true: servers seldom come and go.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// The listeners of each network namespace asked about, as last read.
+#[derive(Default)]
+pub struct Listeners(HashMap<u32, (Instant, Vec<SocketAddr>)>);
+
+impl Listeners {
+    /// Whether somebody listens where `local` is: then this end was accepted, and is the server's. `None`: not known,
+    /// the process has left the socket's namespace or has gone.
+    pub fn has(&mut self, netns: u32, pid: u32, local: SocketAddr) -> Option<bool> {
+        let known = self.0.get(&netns).filter(|(read, _)| read.elapsed() < FRESH);
+        if known.is_none() {
+            let listeners = read(netns, pid)?;
+            self.0.retain(|_, (read, _)| read.elapsed() < FRESH);
+            self.0.insert(netns, (Instant::now(), listeners));
+        }
+        let (_, listeners) = self.0.get(&netns)?;
+        Some(listeners.iter().any(|listener| {
+            listener.port() == local.port() && (listener.ip().is_unspecified() || listener.ip() == local.ip())
+        }))
+    }
+}
+
+/// All listeners of a namespace, through a process that is in it.
+fn read(netns: u32, pid: u32) -> Option<Vec<SocketAddr>> {
+    let inode = std::fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.ino();
+    if netns != 0 && inode != u64::from(netns) {
+        return None;
+    }
+    let mut listeners = Vec::new();
+    for table in ["tcp", "tcp6"] {
+        // A kernel without IPv6 has no table of it.
+        let Ok(file) = File::open(format!("/proc/{pid}/net/{table}")) else { continue };
+        listeners.extend(parse(BufReader::new(file)));
+    }
+    Some(listeners)
+}
+
+/// The listeners come first in the table; a host with a hundred thousand connections is not read to its end.
+fn parse(table: impl BufRead) -> Vec<SocketAddr> {
+    const LISTEN: &str = "0A";
+    let mut listeners = Vec::new();
+    for line in table.lines().skip(1).map_while(Result::ok) {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let (Some(local), Some(_), Some(state)) = (words.next(), words.next(), words.next()) else { break };
+        if state != LISTEN {
+            break;
+        }
+        listeners.extend(address(local));
+    }
+    listeners
+}
+
+/// `0100007F:0016`, four or sixteen bytes, each group of four in the machine's own order.
+fn address(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let mut bytes = Vec::with_capacity(16);
+    for at in (0..address.len()).step_by(8) {
+        bytes.extend(u32::from_str_radix(address.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    }
+    let ip = match bytes.len() {
+        4 => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        16 => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)).to_canonical(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn the_table_is_read_up_to_its_last_listener() {
+        let table = "  sl  local_address rem_address   st\n   \
+                     0: 0100007F:0CEA 00000000:0000 0A 0\n   \
+                     1: 00000000000000000000000001000000:0016 00000000000000000000000000000000:0000 0A 0\n   \
+                     2: 0100007F:0050 0100007F:9999 01 0\n   \
+                     3: 0100007F:0051 00000000:0000 0A 0\n";
+        let listeners = parse(table.as_bytes());
+        assert_eq!(listeners, ["127.0.0.1:3306".parse().expect("v4"), "[::1]:22".parse().expect("v6")]);
+        assert!(parse("".as_bytes()).is_empty());
+        assert_eq!(address("zz:1"), None);
+    }
+
+    #[test]
+    fn a_listener_of_this_very_process_is_found() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let at = listener.local_addr().expect("bound");
+        let client = std::net::TcpStream::connect(at).expect("connects");
+        let mut listeners = Listeners::default();
+        let pid = std::process::id();
+        assert_eq!(listeners.has(0, pid, at), Some(true));
+        assert_eq!(listeners.has(0, pid, client.local_addr().expect("bound")), Some(false));
+        assert_eq!(listeners.has(1, pid, at), None, "another namespace");
+    }
+}

@@ -1,0 +1,59 @@
+//! Who holds the file lock that a process waits for: `/proc/locks` (Documentation/filesystems/proc.rst).
+
+use std::fs;
+
+/// Processes whose locks keep `pid` from getting its own on the file with this inode number. An open file description's
+/// lock has no process and is left out.
+pub fn holders(pid: u32, inode: Option<u64>) -> Vec<u32> {
+    fs::read_to_string("/proc/locks").map(|locks| parse(&locks, pid, inode)).unwrap_or_default()
+}
+
+fn parse(locks: &str, waiter: u32, inode: Option<u64>) -> Vec<u32> {
+    let mut holders: Vec<u32> = Vec::new();
+    // A lock that is held, then, with the same number and an arrow, those that wait for it.
+    let mut held: Option<(&str, u32)> = None;
+    for line in locks.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let Some(number) = words.next() else { continue };
+        let mut words = words.peekable();
+        let waits = words.next_if_eq(&"->").is_some();
+        // FLOCK ADVISORY WRITE 1234 fe:01:5678 0 EOF
+        let (Some(pid), Some(file)) = (words.nth(3), words.next()) else { continue };
+        let pid = pid.parse::<u32>().ok();
+        if !waits {
+            held = pid.map(|pid| (number, pid));
+            continue;
+        }
+        let this = file.rsplit(':').next().and_then(|ino| ino.parse().ok());
+        if pid == Some(waiter)
+            && (inode.is_none() || this == inode)
+            && let Some((_, holder)) = held.filter(|(of, _)| *of == number)
+            && !holders.contains(&holder)
+        {
+            holders.push(holder);
+        }
+    }
+    holders
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_above_the_arrow_is_in_the_way() {
+        let locks = "1: POSIX  ADVISORY  WRITE 100 fe:01:5 0 EOF\n\
+                     1: -> POSIX  ADVISORY  WRITE 200 fe:01:5 0 EOF\n\
+                     1:  -> POSIX  ADVISORY  WRITE 300 fe:01:5 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 101 fe:01:6 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 200 fe:01:6 0 EOF\n\
+                     3: OFDLCK ADVISORY  READ -1 fe:01:7 0 EOF\n\
+                     3: -> POSIX  ADVISORY  WRITE 200 fe:01:7 0 EOF\n";
+        assert_eq!(parse(locks, 200, Some(5)), [100]);
+        assert_eq!(parse(locks, 300, Some(5)), [100]);
+        assert_eq!(parse(locks, 200, Some(6)), [101]);
+        assert_eq!(parse(locks, 200, Some(7)), [] as [u32; 0]);
+        assert_eq!(parse(locks, 200, None), [100, 101]);
+        assert_eq!(parse("garbage\n\n1: ->\n", 1, None), [] as [u32; 0]);
+    }
+}

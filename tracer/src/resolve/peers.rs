@@ -1,0 +1,193 @@
+//! Who is at the other end: the processes of this host that hold a pipe's or socket's other end, or a lock, and whether
+//! they wait on it themselves.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+};
+
+use anyhow::Result;
+use serde::Serialize;
+use tracer_ebpf::abi::{File, FileKey, HOLDS_READ, HOLDS_WRITE, HolderRecord, TupleKey};
+
+use super::{Resolved, epoll, guard::Guard, locks, poll, target::Target};
+use crate::{
+    collect::Source,
+    syscalls::Way,
+    wait::{FdState, SocketFacts, Wait},
+};
+
+const S_IFMT: u16 = 0o170_000;
+const S_IFSOCK: u16 = 0o140_000;
+
+/// A process at the other end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Peer {
+    /// Its pid.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// Its fd of the other end, -1 for a lock.
+    #[serde(skip)]
+    pub fd: i32,
+}
+
+/// What was found at the other end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peers {
+    /// Other processes that hold it.
+    pub others: Vec<Peer>,
+    /// The waiting process holds it too.
+    pub own: bool,
+    /// The waiting process has one thread only.
+    pub one_thread: bool,
+    /// One of the others waits on it: it has nothing to do on this connection. `None`: not looked at.
+    pub waits: Option<bool>,
+}
+
+/// What a wait's other end is looked for by.
+enum Wanted {
+    File(FileKey, u32),
+    Tuple(TupleKey),
+}
+
+/// Looks the other ends of these waits up; `all` are the host's waits of the same moment.
+pub fn look_up(
+    pairs: &mut [(&Wait, &mut Resolved)],
+    all: &[Wait],
+    guard: &mut Guard,
+    source: &mut dyn Source,
+) -> Result<()> {
+    let wanted: Vec<Option<Wanted>> = pairs.iter().map(|(_, resolved)| wanted(resolved)).collect();
+    let (mut files, mut tuples) = (HashSet::new(), HashSet::new());
+    for one in wanted.iter().flatten() {
+        match one {
+            Wanted::File(key, _) => drop(files.insert(*key)),
+            Wanted::Tuple(key) => drop(tuples.insert(*key)),
+        }
+    }
+    let (files, tuples): (Vec<_>, Vec<_>) = (files.into_iter().collect(), tuples.into_iter().collect());
+    let found =
+        if files.is_empty() && tuples.is_empty() { Vec::new() } else { source.holders(&files, &tuples)? };
+    let (mut by_file, mut by_tuple) = (HashMap::<FileKey, Vec<&HolderRecord>>::new(), HashMap::new());
+    for holder in &found {
+        if holder.file.local_port == 0 {
+            by_file.entry(file_key(&holder.file)).or_default().push(holder);
+        } else {
+            by_tuple.entry(tuple_key(&holder.file, holder.netns)).or_insert_with(Vec::new).push(holder);
+        }
+    }
+    for ((wait, resolved), wanted) in pairs.iter_mut().zip(&wanted) {
+        let none = Vec::new();
+        let pid = wait.thread.process.pid;
+        let mut peers = Peers::default();
+        match wanted {
+            Some(Wanted::File(key, access)) => {
+                for holder in by_file.get(key).unwrap_or(&none).iter().filter(|h| h.access & access != 0) {
+                    peers.add(holder, pid);
+                }
+                peers.one_thread =
+                    fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.count() == 1);
+                if matches!(resolved.target, Target::Unix { .. }) {
+                    peers.waits = Some(waits_on(&peers, key.inode, all, guard));
+                }
+            }
+            Some(Wanted::Tuple(key)) => {
+                for holder in by_tuple.get(key).unwrap_or(&none) {
+                    peers.add(holder, pid);
+                }
+            }
+            None => {
+                let inode = match resolved.target {
+                    Target::File { inode, .. } => inode,
+                    _ => None,
+                };
+                let lock = matches!(wait.call.name, "flock" | "fcntl" | "fcntl64");
+                for holder in if lock { locks::holders(pid, inode) } else { Vec::new() } {
+                    peers.others.push(Peer { pid: holder, comm: comm(holder), fd: -1 });
+                }
+            }
+        }
+        resolved.peers = Some(peers);
+    }
+    Ok(())
+}
+
+impl Peers {
+    fn add(&mut self, holder: &HolderRecord, own: u32) {
+        if holder.tgid == own {
+            self.own = true;
+        } else if self.others.iter().all(|peer| peer.pid != holder.tgid) {
+            self.others.push(Peer { pid: holder.tgid, comm: comm(holder.tgid), fd: holder.fd });
+        }
+    }
+}
+
+fn comm(pid: u32) -> String {
+    fs::read(format!("/proc/{pid}/comm"))
+        .map(|bytes| String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned())
+        .unwrap_or_default()
+}
+
+/// The other end of what a wait waits on, with the access that makes a holder its other end.
+fn wanted(resolved: &Resolved) -> Option<Wanted> {
+    let FdState::Open(file) = resolved.file else { return None };
+    match (&resolved.target, &resolved.socket) {
+        (Target::Pipe { .. } | Target::Fifo { .. }, _) => {
+            let access = if resolved.way == Way::Out { HOLDS_READ } else { HOLDS_WRITE };
+            Some(Wanted::File(file_key(&file), access))
+        }
+        (Target::Unix { peer_inode: Some(peer), .. }, _) => Some(Wanted::File(
+            FileKey { inode: *peer, kind: S_IFSOCK.into(), dev: file.dev },
+            HOLDS_READ | HOLDS_WRITE,
+        )),
+        (Target::Tcp { state, .. }, SocketFacts::Tcp(facts)) if *state != "LISTEN" => {
+            let other = File {
+                local: file.remote,
+                remote: file.local,
+                local_port: file.remote_port,
+                remote_port: file.local_port,
+                ..file
+            };
+            Some(Wanted::Tuple(tuple_key(&other, facts.raw.netns)))
+        }
+        _ => None,
+    }
+}
+
+fn file_key(file: &File) -> FileKey {
+    FileKey { inode: file.inode, kind: (file.mode & S_IFMT).into(), dev: file.dev }
+}
+
+fn tuple_key(file: &File, netns: u32) -> TupleKey {
+    TupleKey {
+        local: file.local,
+        remote: file.remote,
+        local_port: file.local_port,
+        remote_port: file.remote_port,
+        netns: if file.is_loopback() { netns } else { 0 },
+    }
+}
+
+/// Whether a thread of one of the peers waits to read its end: directly, in poll or select, or in an epoll set.
+fn waits_on(peers: &Peers, inode: u64, all: &[Wait], guard: &mut Guard) -> bool {
+    all.iter().any(|wait| {
+        let pid = wait.thread.process.pid;
+        let Some(peer) = peers.others.iter().find(|peer| peer.pid == pid) else { return false };
+        let reads = |set: &std::collections::BTreeMap<i32, poll::Interest>| {
+            set.get(&peer.fd).is_some_and(|interest| interest.read)
+        };
+        match (wait.fd, &wait.fd_state) {
+            // Which requests a ring holds is not to be seen.
+            _ if wait.call.name.starts_with("io_") => true,
+            (Some(fd), _) if epoll::is_epoll(wait.call.name) => {
+                epoll::read(pid, wait.thread.tid, fd).is_some_and(|set| reads(&set))
+            }
+            (_, FdState::Open(file)) => {
+                file.inode == inode && crate::syscalls::way(wait.call.name) == Way::In
+            }
+            _ if poll::is_set(wait.call.name) => poll::read(wait, guard).is_some_and(|set| reads(&set.fds)),
+            _ => false,
+        }
+    })
+}

@@ -1,0 +1,334 @@
+//! One sentence in plain English for a wait: how long, for what and on whom, with the evidence and what will come of it.
+
+use std::time::Duration;
+
+use crate::{
+    class::Class,
+    human::{age, count},
+    progress::{LastWord, unacknowledged},
+    resolve::{Resolved, peers::Peers, target::Target},
+    syscalls::{PAGE_FAULT, Way},
+    wait::{SocketFacts, TcpFacts, Wait},
+};
+
+/// The sentence for a wait of this class.
+pub fn sentence(class: Class, wait: &Wait, resolved: &Resolved) -> String {
+    // A chain of waits is dated by the connection's own stamps, which is as good as seen.
+    let at_least = if wait.exact || wait.began_ns < wait.sleep_began_ns { "" } else { "at least " };
+    format!("waiting {at_least}{} {}", age(wait.age), what(class, wait, resolved))
+}
+
+fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
+    let target = &resolved.target;
+    let out = resolved.way == Way::Out;
+    let outlook = || outlook(wait, resolved);
+    match class {
+        Class::Connect => connect(wait, resolved),
+        Class::Reply => reply(wait, resolved),
+        Class::Send => send(resolved) + &outlook(),
+        Class::Lock => lock(wait, resolved),
+        Class::Mutex => format!(
+            "for a lock in memory that another thread holds{}; it will wait until that one lets go",
+            on(target)
+        ),
+        Class::Disk if wait.call.name == PAGE_FAULT => {
+            "for a page of memory to be read in: disk, NFS, FUSE or userfaultfd".into()
+        }
+        Class::Disk => format!("for storage to finish {}{}", wait.call.name, on(target)),
+        Class::Fifo => {
+            format!("for another process to open the other end of {target}; it will wait until one does")
+        }
+        Class::Orphan if out => format!(
+            "to write{}: it is full, and no other process can read it; it will wait for ever",
+            on(target)
+        ),
+        Class::Orphan => format!(
+            "for something that can never come{}: no other process has its other end, only this one itself; it will \
+             wait for ever",
+            on(target)
+        ),
+        Class::Quiet => quiet(resolved) + &outlook(),
+        Class::Dialog => format!(
+            "for a message from {}{}: it has read all we wrote and waits itself: a subscription, or each waits for the \
+             other",
+            others(resolved.peers.as_ref()).unwrap_or_else(|| "its peer".into()),
+            on(target)
+        ),
+        Class::Request => match facts(resolved) {
+            Some(facts) => format!(
+                "for the rest of a request from {}: its last bytes came {} ago",
+                remote(target),
+                ago(facts.received)
+            ),
+            None => format!("for a client's request{}", on(target)),
+        },
+        Class::Pipe if out => format!("for {} to read{}", pipe_peer("the reader", resolved), on(target)),
+        Class::Pipe => format!("for {} to write{}", pipe_peer("the writer", resolved), on(target)),
+        Class::Other => format!("in {}{}", wait.call.name, on(target)),
+        Class::Peer => match (&resolved.last_word, facts(resolved)) {
+            (Some(LastWord::Ours), Some(facts)) => format!(
+                "for the next request of {}: the last one was answered {} ago",
+                remote(target),
+                ago(facts.sent)
+            ),
+            (Some(LastWord::Nobody), _) => format!("for the first request of {}", remote(target)),
+            _ => format!("for the client's next request{}", on(target)),
+        },
+        Class::Listen => format!("for new connections{}", on(target)),
+        Class::Events => format!("for any of its events{}", on(target)),
+        Class::Tty => format!("for input{}", on(target)),
+        Class::Timer => "for the time to pass".into(),
+        Class::Child => format!("for a child process{}", on(target)),
+        Class::Futex => "for a condition in memory".into(),
+        Class::Signal => "for a signal".into(),
+        Class::Notify => format!("for news from the kernel{}", on(target)),
+        Class::Ring => "for a completion".into(),
+        Class::Datagram => format!("for a datagram{}", on(target)),
+    }
+}
+
+fn on(target: &Target) -> String {
+    match target {
+        Target::None => String::new(),
+        Target::Fds { watched } if watched.is_empty() => String::new(),
+        other => format!(" on {other}"),
+    }
+}
+
+fn remote(target: &Target) -> String {
+    match target {
+        Target::Tcp { remote, .. } => remote.to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn facts(resolved: &Resolved) -> Option<&TcpFacts> {
+    match &resolved.socket {
+        SocketFacts::Tcp(facts) => Some(facts),
+        _ => None,
+    }
+}
+
+fn ago(since: Option<Duration>) -> String {
+    since.map_or_else(|| "some time".into(), age)
+}
+
+/// `nginx (pid 812)`, and how many more.
+fn others(peers: Option<&Peers>) -> Option<String> {
+    let peers = &peers?.others;
+    let first = peers.first()?;
+    let name = format!("{} (pid {})", first.comm, first.pid);
+    Some(match peers.len() {
+        1 => name,
+        more => format!("{name} and {} more", more - 1),
+    })
+}
+
+fn pipe_peer(role: &str, resolved: &Resolved) -> String {
+    others(resolved.peers.as_ref()).unwrap_or_else(|| role.to_owned())
+}
+
+/// The peer's address, with its process if that is on this host.
+fn peer(resolved: &Resolved) -> String {
+    match others(resolved.peers.as_ref()) {
+        Some(others) => format!("{}, which is {others}", remote(&resolved.target)),
+        None => remote(&resolved.target),
+    }
+}
+
+fn connect(wait: &Wait, resolved: &Resolved) -> String {
+    let Some(facts) = facts(resolved) else {
+        return format!(
+            "for its connection to be accepted{}: the listener's queue is full",
+            on(&resolved.target)
+        );
+    };
+    let tries = u64::from(facts.raw.retransmits) + 1;
+    let outlook = match left(wait, resolved) {
+        Some(left) => format!("gives up in {}", age(left)),
+        None => "the kernel gives up after about two minutes".into(),
+    };
+    format!(
+        "for {} to answer its connection attempt, {} so far; {outlook}",
+        remote(&resolved.target),
+        count(tries as usize, "attempt")
+    )
+}
+
+fn reply(wait: &Wait, resolved: &Resolved) -> String {
+    let outlook = outlook(wait, resolved);
+    let Some(facts) = facts(resolved) else {
+        let peer = others(resolved.peers.as_ref()).unwrap_or_else(|| "its peer".into());
+        let unread = match &resolved.socket {
+            SocketFacts::Unix(facts) if facts.unread > 0 => {
+                format!("{} of ours not read yet", count(facts.unread as usize, "message"))
+            }
+            _ => "it has read all we wrote, and none of its threads waits on this connection: it is busy, or stuck itself".into(),
+        };
+        return format!("for a reply from {peer}{}: {unread}{outlook}", on(&resolved.target));
+    };
+    let sent = facts.raw.bytes_sent.saturating_sub(facts.raw.bytes_retrans);
+    let open = unacknowledged(facts);
+    let said = match (sent, open, facts.raw.retransmits) {
+        (0, 0, _) => {
+            return format!(
+                "for the first word of {}: connected, and nothing was sent by either{outlook}",
+                peer(resolved)
+            );
+        }
+        (sent, 0, _) => format!("{sent} bytes sent, all acknowledged, the last {} ago", ago(facts.sent)),
+        (_, open, 0) => format!("{open} bytes sent and not acknowledged yet"),
+        (_, open, again) => format!(
+            "{open} bytes sent and not acknowledged, {} in vain: the peer cannot be reached",
+            count(again.into(), "retransmission")
+        ),
+    };
+    let heard = match (facts.raw.bytes_received, facts.received) {
+        (0, _) => "nothing was ever received".to_owned(),
+        (_, Some(received)) if facts.sent.is_some_and(|sent| sent <= received) => {
+            format!("nothing received since; its last answer came {} ago", age(received))
+        }
+        _ => "nothing received since".to_owned(),
+    };
+    format!("for a reply from {}: {said}; {heard}{outlook}", peer(resolved))
+}
+
+fn send(resolved: &Resolved) -> String {
+    let Some(facts) = facts(resolved) else {
+        return match others(resolved.peers.as_ref()) {
+            Some(others) => format!("to write{}: {others} does not read it", on(&resolved.target)),
+            None => format!("to write{}: it is full and nobody reads it", on(&resolved.target)),
+        };
+    };
+    let open = unacknowledged(facts);
+    let why = if facts.raw.retransmits > 0 && facts.raw.snd_wnd > 0 {
+        format!(
+            "no answer to {}: it cannot be reached",
+            count(facts.raw.retransmits.into(), "retransmission")
+        )
+    } else {
+        "it does not read, and its buffer is full".to_owned()
+    };
+    format!("to send to {}: {open} bytes not acknowledged; {why}", peer(resolved))
+}
+
+fn quiet(resolved: &Resolved) -> String {
+    let Some(facts) = facts(resolved) else {
+        return format!("for the next message{}", on(&resolved.target));
+    };
+    let spoke = match resolved.last_word {
+        Some(LastWord::Unknown) => "who spoke last is not to be seen",
+        _ => "the last bytes were its own",
+    };
+    format!(
+        "for more from {}: {spoke}, {} ago: the rest of an answer is missing, or a subscription has nothing to say",
+        peer(resolved),
+        ago(facts.received)
+    )
+}
+
+fn lock(wait: &Wait, resolved: &Resolved) -> String {
+    let on = on(&resolved.target);
+    match others(resolved.peers.as_ref()) {
+        Some(holder) => format!("for the lock{on} that {holder} holds"),
+        None if wait.call.name.starts_with("sem") => "for a semaphore that another process holds".into(),
+        None => format!("for a lock{on} that another process holds"),
+    }
+}
+
+/// How much of the call's own time-out is left.
+fn left(wait: &Wait, resolved: &Resolved) -> Option<Duration> {
+    resolved.timeout.map(|timeout| timeout.saturating_sub(wait.asleep()))
+}
+
+/// What will come of it if nothing happens: begins with `; `, or is empty.
+fn outlook(wait: &Wait, resolved: &Resolved) -> String {
+    if let (Some(timeout), Some(left)) = (resolved.timeout, left(wait, resolved)) {
+        // It has looked again before without a word from anybody.
+        let again = wait.age > wait.asleep() + timeout / 2;
+        return match again {
+            true => format!("; it looks again every {} and goes on", age(timeout)),
+            false => format!("; it stops waiting in {}", age(left)),
+        };
+    }
+    let Some(facts) = facts(resolved) else { return "; no time-out: it will wait for ever".into() };
+    if unacknowledged(facts) > 0 && facts.raw.snd_wnd > 0 {
+        return match facts.raw.user_timeout {
+            0 => "; no time-out: the kernel gives up after some fifteen minutes of retransmissions".into(),
+            ms => format!("; the kernel gives up after {}", age(Duration::from_millis(ms.into()))),
+        };
+    }
+    match facts.keepalive {
+        true => "; no receive time-out; keepalive would notice a dead host, not a silent one".into(),
+        false => "; no receive time-out, keepalive off: it will wait for ever".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        progress::tests::facts as sample,
+        resolve::peers::Peer,
+        verdict::{judge, tests as samples},
+        wait::UnixFacts,
+    };
+
+    fn of(name: &'static str, resolved: &Resolved) -> String {
+        judge(&samples::wait(name, [0; 6]), resolved).sentence
+    }
+
+    #[test]
+    fn an_unanswered_request_says_what_was_sent_and_that_nothing_comes() {
+        assert_eq!(
+            of("read", &samples::on("read", samples::tcp())),
+            "waiting 1m 0s for a reply from 10.0.0.2:443: 517 bytes sent, all acknowledged, the last 1m 0s ago; \
+             nothing was ever received; no receive time-out, keepalive off: it will wait for ever"
+        );
+        let mut lost = sample(517, 0);
+        (lost.raw.write_seq, lost.raw.retransmits) = (617, 3);
+        let resolved = Resolved { socket: SocketFacts::Tcp(lost), ..samples::on("read", samples::tcp()) };
+        assert_eq!(
+            of("read", &resolved),
+            "waiting 1m 0s for a reply from 10.0.0.2:443: 517 bytes sent and not acknowledged, 3 retransmissions in \
+             vain: the peer cannot be reached; nothing was ever received; no time-out: the kernel gives up after some \
+             fifteen minutes of retransmissions"
+        );
+    }
+
+    #[test]
+    fn a_time_out_says_when_it_ends() {
+        let mut resolved = samples::on("poll", samples::tcp());
+        resolved.way = Way::In;
+        resolved.timeout = Some(Duration::from_secs(74));
+        assert!(of("poll", &resolved).ends_with("; it stops waiting in 14s"));
+        let mut wait = samples::wait("poll", [0; 6]);
+        wait.sleep_began_ns = 59_500_000_000;
+        resolved.timeout = Some(Duration::from_secs(1));
+        assert!(judge(&wait, &resolved).sentence.ends_with("; it looks again every 1.0s and goes on"));
+    }
+
+    #[test]
+    fn who_is_at_the_other_end_is_named() {
+        let peer = Peer { pid: 812, comm: "mariadbd".into(), fd: 9 };
+        let peers = Some(Peers { others: vec![peer], own: false, one_thread: true, waits: Some(false) });
+        let target = Target::Unix {
+            path: Some("/run/db".into()),
+            inode: 1,
+            peer_inode: Some(2),
+            peer_pid: None,
+            datagram: false,
+            client: true,
+        };
+        let socket = SocketFacts::Unix(UnixFacts::default());
+        let resolved = Resolved { socket, peers: peers.clone(), ..samples::on("read", target) };
+        let sentence = of("read", &resolved);
+        assert!(sentence.contains("for a reply from mariadbd (pid 812) on unix /run/db"), "{sentence}");
+        let file = Target::File { path: "/x.lock".into(), inode: None, deleted: false };
+        let resolved = Resolved { peers, ..samples::on("flock", file) };
+        assert_eq!(
+            of("flock", &resolved),
+            "waiting 1m 0s for the lock on /x.lock that mariadbd (pid 812) holds"
+        );
+    }
+}

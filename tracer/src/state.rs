@@ -1,0 +1,195 @@
+//! What the agent remembers over a restart: habits, and which stalls it has announced. One small JSON file, replaced as a
+//! whole.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    habit::{Habits, Key, Sample},
+    human,
+    stall::Stall,
+    wait::{ProcessId, ThreadId, Wait},
+};
+
+/// How often it is written, if anything changed.
+const EVERY: Duration = Duration::from_secs(10);
+/// How much the derived starts of one wait differ between two runs.
+const SAME: u64 = 2_000_000_000;
+/// How long after a start stalls that were open before may be found again.
+const GRACE: Duration = Duration::from_secs(600);
+
+/// The file.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    habits: Vec<(Key, Vec<Sample>)>,
+    stalls: Vec<KeptStall>,
+}
+
+/// A stall that was open.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct KeptStall {
+    pid: u32,
+    process_start_ns: u64,
+    tid: u32,
+    thread_start_ns: u64,
+    began_ns: u64,
+}
+
+/// Habits and announced stalls.
+pub struct State {
+    file: PathBuf,
+    habits: Habits,
+    /// Stalls that were open when the agent last stopped, with their start.
+    before: HashMap<ThreadId, u64>,
+    started: Instant,
+    saved: Instant,
+    kept: Vec<KeptStall>,
+    changed: bool,
+    unsaved: u64,
+}
+
+impl State {
+    /// What is kept in `dir`; nothing where there is nothing, or nothing that can be read.
+    pub fn load(dir: &Path) -> Self {
+        let file = dir.join("state.json");
+        let kept = read(&file).unwrap_or_else(|error| {
+            human::say(&format!("{error:#}; the agent starts without what it knew"));
+            Kept::default()
+        });
+        let before = kept.stalls.iter().map(|stall| (stall.thread(), stall.began_ns)).collect();
+        Self {
+            file,
+            habits: Habits::import(kept.habits),
+            before,
+            started: Instant::now(),
+            saved: Instant::now(),
+            kept: kept.stalls,
+            changed: false,
+            unsaved: 0,
+        }
+    }
+
+    /// A wait ended with an answer.
+    pub fn learn(&mut self, key: &Arc<Key>, lasted: Duration) {
+        self.habits.add(key, lasted, now());
+        self.changed = true;
+    }
+
+    /// How old a wait must be, for its habit's sake.
+    pub fn patience(&self, key: &Key) -> Duration {
+        self.habits.patience(key, now())
+    }
+
+    /// How long such waits usually take.
+    pub fn usual(&self, key: &Key) -> Option<Duration> {
+        self.habits.usual(key, now())
+    }
+
+    /// Whether this very wait was a stall when the agent last stopped.
+    pub fn was_open(&mut self, wait: &Wait) -> bool {
+        if self.started.elapsed() > GRACE {
+            self.before.clear();
+        }
+        self.before.remove(&wait.thread).is_some_and(|began| began.abs_diff(wait.began_ns) <= SAME)
+    }
+
+    /// Writes the file if it is time and anything changed.
+    pub fn save_now_and_then(&mut self, stalls: &BTreeMap<ThreadId, Stall>) {
+        if self.saved.elapsed() >= EVERY {
+            self.save(stalls);
+        }
+    }
+
+    /// Writes the file if anything changed. A failure is counted.
+    pub fn save(&mut self, stalls: &BTreeMap<ThreadId, Stall>) {
+        self.saved = Instant::now();
+        let kept: Vec<KeptStall> = stalls.values().map(|stall| KeptStall::of(&stall.wait)).collect();
+        if !self.changed && kept == self.kept {
+            return;
+        }
+        let all = Kept { habits: self.habits.export(), stalls: kept.clone() };
+        match write(&self.file, &all) {
+            Ok(()) => (self.kept, self.changed) = (kept, false),
+            Err(error) => {
+                if self.unsaved == 0 {
+                    human::say(&format!("{error:#}; habits and announced stalls will not survive a restart"));
+                }
+                self.unsaved += 1;
+            }
+        }
+    }
+
+    /// Times the file could not be written.
+    pub fn unsaved(&self) -> u64 {
+        self.unsaved
+    }
+}
+
+impl KeptStall {
+    fn of(wait: &Wait) -> Self {
+        Self {
+            pid: wait.thread.process.pid,
+            process_start_ns: wait.thread.process.start_ns,
+            tid: wait.thread.tid,
+            thread_start_ns: wait.thread.start_ns,
+            began_ns: wait.began_ns,
+        }
+    }
+
+    fn thread(&self) -> ThreadId {
+        ThreadId {
+            process: ProcessId { pid: self.pid, start_ns: self.process_start_ns },
+            tid: self.tid,
+            start_ns: self.thread_start_ns,
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<Kept> {
+    let bytes = match fs::read(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Kept::default()),
+        bytes => bytes.with_context(|| format!("cannot read {}", file.display()))?,
+    };
+    serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", file.display()))
+}
+
+fn write(file: &Path, kept: &Kept) -> Result<()> {
+    let dir = file.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let new = file.with_extension("new");
+    fs::write(&new, serde_json::to_vec(kept)?).with_context(|| format!("cannot write {}", new.display()))?;
+    fs::rename(&new, file).with_context(|| format!("cannot replace {}", file.display()))
+}
+
+/// Seconds of Unix time.
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_kept_is_found_again_and_damage_is_no_harm() {
+        let dir = std::env::temp_dir().join(format!("tracer-state-{}", std::process::id()));
+        let key = Arc::new(Key { comm: "w".into(), remote_port: 1 });
+        let mut state = State::load(&dir);
+        state.learn(&key, Duration::from_secs(10));
+        state.learn(&key, Duration::from_secs(20));
+        state.save(&BTreeMap::new());
+        assert_eq!(state.unsaved(), 0);
+        assert_eq!(State::load(&dir).usual(&key), Some(Duration::from_secs(10)));
+        fs::write(dir.join("state.json"), "{").expect("writes");
+        assert_eq!(State::load(&dir).usual(&key), None);
+        fs::remove_dir_all(&dir).expect("is removed");
+    }
+}

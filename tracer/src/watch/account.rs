@@ -1,0 +1,97 @@
+//! The numbers: what `/metrics` shows, brought up to date after each snapshot.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use hashbrown::{HashMap, HashSet};
+use tracer_ebpf::abi::{Counter, Histogram, WaitKey};
+
+use super::Watch;
+use crate::{
+    class::Class,
+    collect::bpf::text,
+    export::metrics::{BlockedKey, DurationKey, StallSeries, State},
+    resolve::target::{kind_of, kind_of_file},
+    stall::Stall,
+    wait::{ProcessId, Snapshot, ThreadId},
+};
+
+impl Watch {
+    /// Brings the numbers up to date.
+    pub(super) fn account(&mut self, snapshot: &Snapshot, ended: &[(WaitKey, Histogram)]) -> Result<()> {
+        let mut waiting: HashMap<Class, u64> = HashMap::new();
+        let mut open: HashMap<(ProcessId, &'static str, &'static str), u64> = HashMap::new();
+        for wait in &snapshot.waits {
+            let class = self.tracks.get(&wait.thread).map_or(Class::Other, |track| track.class);
+            *waiting.entry(class).or_default() += 1;
+            *open.entry((wait.thread.process, wait.call.name, kind_of(&wait.fd_state))).or_default() +=
+                // Earlier sleeps of the same wait have been counted when they ended.
+                wait.asleep().as_nanos() as u64;
+        }
+        let losses: Vec<(&'static str, u64)> = Counter::LOSSES
+            .iter()
+            .map(|(counter, reason)| Ok((*reason, self.bpf.kernel.counter(*counter)?)))
+            .collect::<Result<_>>()?;
+
+        let living: HashSet<ProcessId> = open.keys().map(|(process, ..)| *process).collect();
+        self.names.retain(|process, _| living.contains(process));
+        self.resolver.retain(|process| living.contains(process));
+
+        let mut state = self.metrics.lock();
+        state.waiting = waiting;
+        state.lost = losses.into_iter().collect();
+        state.lost.insert("reads_abandoned", self.resolver.abandoned());
+        state.lost.insert("events_unread", self.events.lost());
+        state.lost.insert("state_unsaved", self.state.unsaved());
+        for (key, histogram) in ended {
+            let (comm, syscall, kind) =
+                (text(&histogram.comm), self.bpf.ended_name(key), kind_of_file(&key.file));
+            let process = ProcessId { pid: key.tgid, start_ns: key.process_start_ns };
+            state.add_durations(DurationKey { comm: comm.clone(), syscall, kind }, histogram);
+            state.add_blocked(BlockedKey { process: Some(process), comm, syscall, kind }, histogram.sum_ns);
+        }
+        state.reset_open();
+        for ((process, syscall, kind), ns) in open {
+            let comm = self.names.entry(process).or_insert_with(|| name(process.pid)).clone();
+            state.add_open(BlockedKey { process: Some(process), comm, syscall, kind }, ns);
+        }
+        state.settle(snapshot.monotonic_ns, |process| living.contains(process));
+        state.add_snapshot(snapshot.source, snapshot.duration);
+        show_stalls(&mut state, &self.stalls);
+        Ok(())
+    }
+}
+
+/// Puts the open stalls on the metrics page.
+pub(super) fn show_stalls(state: &mut State, stalls: &BTreeMap<ThreadId, Stall>) {
+    state.open_stalls.clear();
+    state.stalls.clear();
+    for stall in stalls.values() {
+        *state.open_stalls.entry(stall.verdict.class).or_default() += 1;
+        let (local, remote) = stall.resolved.target.addresses();
+        let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
+        state.stalls.push(StallSeries {
+            labels: [
+                stall.wait.thread.process.pid.to_string(),
+                stall.wait.thread.tid.to_string(),
+                stall.wait.comm.clone(),
+                or_empty(&stall.who.unit),
+                String::new(),
+                or_empty(&stall.who.pod),
+                or_empty(&stall.who.container),
+                stall.wait.call.name.to_owned(),
+                stall.resolved.fd.map(|fd| fd.to_string()).unwrap_or_default(),
+                stall.verdict.class.label().to_owned(),
+                local,
+                remote,
+            ],
+            age: stall.wait.age,
+        });
+    }
+}
+
+fn name(pid: u32) -> String {
+    std::fs::read(format!("/proc/{pid}/comm"))
+        .map(|bytes| String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned())
+        .unwrap_or_default()
+}

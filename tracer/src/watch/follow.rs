@@ -1,0 +1,248 @@
+//! Joining a snapshot's waits with what is remembered of their threads, and looking up those that are old enough to
+//! matter.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use hashbrown::HashSet;
+
+use super::Watch;
+use crate::{
+    class::Class,
+    clock::boottime_ns,
+    habit::Key,
+    progress,
+    resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set, target::Target},
+    stall::Ended,
+    syscalls::Way,
+    track::{Step, Track},
+    verdict::classify,
+    wait::{HeldThread, Snapshot, ThreadId, Wait},
+};
+
+/// A wait younger than this is classed by what the kernel's record says alone, which is a matter of nanoseconds.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
+/// A wait is looked at again when it is half as old again as at the last look, at the earliest after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+impl Watch {
+    /// Joins the waits with their tracks: dates back those that go on, and closes what has ended.
+    pub(super) fn follow(&mut self, snapshot: &mut Snapshot) -> Result<()> {
+        let mut look = Vec::new();
+        let mut over: Vec<(ThreadId, u64)> = Vec::new();
+        for (at, wait) in snapshot.waits.iter_mut().enumerate() {
+            let step = self.tracks.get(&wait.thread).map_or(Step::New, |track| track.step(wait));
+            if step == Step::New {
+                over.push((wait.thread, wait.sleep_began_ns));
+            }
+            if self.needs_look(wait, step, snapshot.monotonic_ns) {
+                look.push(at);
+            }
+        }
+        let (resolved, weighed): (Vec<Resolved>, _) = self.look(&look, snapshot)?;
+        let mut resolved: Vec<(usize, Resolved)> = look.into_iter().zip(resolved).collect();
+        for (at, resolved) in &resolved {
+            let wait = &snapshot.waits[*at];
+            let same = |track: &Track| track.step(wait) == Step::Unsure && !track.nothing_moved(resolved);
+            if self.tracks.get(&wait.thread).is_some_and(same) {
+                over.push((wait.thread, wait.sleep_began_ns));
+            }
+        }
+        self.learn_and_close(&over, snapshot, &resolved);
+        let now = snapshot.monotonic_ns;
+        for wait in &mut snapshot.waits {
+            match self.tracks.get_mut(&wait.thread).map(|track| (track.step(wait), track)) {
+                Some((Step::Same, track)) => {
+                    wait.date_back(track.began_ns);
+                    track.seen = self.number;
+                }
+                // What has moved ended it above.
+                Some((Step::GoesOn | Step::Unsure, track)) => {
+                    track.go_on(wait.sleep_began_ns);
+                    wait.date_back(track.began_ns);
+                    track.seen = self.number;
+                }
+                Some((Step::New, _)) | None => {
+                    let track = self.tracks.insert(wait);
+                    track.class = classify(wait, &Resolver::sketch(wait));
+                    track.seen = self.number;
+                }
+            }
+        }
+        let boottime = boottime_ns();
+        for ((at, resolved), weighed) in resolved.iter_mut().zip(weighed) {
+            let wait = &mut snapshot.waits[*at];
+            let Some(track) = self.tracks.get_mut(&wait.thread) else { continue };
+            progress::date_back(wait, resolved, now, boottime);
+            track.remember_last_word(resolved);
+            let class = classify(wait, resolved);
+            track.looked(wait, resolved, class, now);
+            track.weighed |= weighed;
+            track.habit = habit_of(wait, resolved);
+        }
+        Ok(())
+    }
+
+    /// Whether a wait must be looked up now.
+    fn needs_look(&self, wait: &Wait, step: Step, now_ns: u64) -> bool {
+        let set = is_set(wait.call.name) || is_epoll(wait.call.name);
+        let track = self.tracks.get(&wait.thread);
+        let age = match (step, track) {
+            (Step::New, _) | (_, None) => wait.age,
+            (_, Some(track)) => Duration::from_nanos(now_ns.saturating_sub(track.began_ns)),
+        };
+        let Some(track) = track else { return age >= LOOK_AFTER };
+        let since_look = track.looked_ns.map(|looked| Duration::from_nanos(now_ns.saturating_sub(looked)));
+        match (step, since_look) {
+            (Step::Unsure, _) => true,
+            // Again and again the same set, each time for a short while: its sleeps alone never grow old.
+            (Step::New, since_look) if set && track.same_call(wait) => {
+                age >= LOOK_AFTER || since_look.is_none_or(|since| since >= LOOK_AGAIN)
+            }
+            (Step::New, _) | (_, None) => age >= LOOK_AFTER,
+            (_, Some(since_look)) => {
+                let may_be_stuck = matches!(track.class, Class::Pipe | Class::Dialog) && !track.weighed;
+                since_look >= LOOK_AGAIN.max(age / 3) || may_be_stuck && age >= self.policy.least()
+            }
+        }
+    }
+
+    /// Looks waits up, and the other ends of those that are old enough to be flagged. Says of which.
+    fn look(&mut self, look: &[usize], snapshot: &Snapshot) -> Result<(Vec<Resolved>, Vec<bool>)> {
+        let waits: Vec<&Wait> = look.iter().map(|at| &snapshot.waits[*at]).collect();
+        let mut resolved = self.resolver.resolve(&waits, &mut self.bpf)?;
+        let least = self.policy.least();
+        let tracks = &self.tracks;
+        let old = |wait: &Wait| {
+            let began =
+                tracks.get(&wait.thread).map_or(wait.began_ns, |track| track.began_ns.min(wait.began_ns));
+            Duration::from_nanos(snapshot.monotonic_ns.saturating_sub(began)) >= least
+        };
+        let weighed: Vec<bool> = waits
+            .iter()
+            .zip(&resolved)
+            .map(|(wait, resolved)| {
+                old(wait)
+                    && matches!(resolved.target, Target::Pipe { .. } | Target::Unix { datagram: false, .. })
+            })
+            .collect();
+        let mut pairs: Vec<(&Wait, &mut Resolved)> = waits
+            .iter()
+            .zip(&mut resolved)
+            .zip(&weighed)
+            .filter(|(_, weighed)| **weighed)
+            .map(|((wait, resolved), _)| (*wait, resolved))
+            .collect();
+        if !pairs.is_empty() {
+            self.resolver.find_peers(&mut pairs, &snapshot.waits, &mut self.bpf)?;
+        }
+        Ok((resolved, weighed))
+    }
+
+    /// Waits that are over because their thread waits anew: their length may be a habit, and their stalls close.
+    fn learn_and_close(
+        &mut self,
+        over: &[(ThreadId, u64)],
+        snapshot: &Snapshot,
+        resolved: &[(usize, Resolved)],
+    ) {
+        let mut ask = Vec::new();
+        let over_threads: HashSet<ThreadId> = over.iter().map(|(thread, _)| *thread).collect();
+        let seen: hashbrown::HashMap<ThreadId, &Resolved> = resolved
+            .iter()
+            .map(|(at, resolved)| (snapshot.waits[*at].thread, resolved))
+            .filter(|(thread, _)| over_threads.contains(thread))
+            .collect();
+        for (thread, next_began_ns) in over {
+            let Some(track) = self.tracks.get(thread) else { continue };
+            let lasted = lasted(track, *next_began_ns);
+            if let Some(key) = track.habit.clone().filter(|_| lasted >= crate::habit::LEAST) {
+                match seen.get(thread) {
+                    Some(resolved) if track.received(&resolved.file, &resolved.socket) > 0 => {
+                        self.state.learn(&key, lasted);
+                    }
+                    _ => ask.extend(track.fd.map(|fd| (*thread, fd, track.clone(), lasted))),
+                }
+            }
+            self.close(thread, Ended::Resumed, lasted);
+        }
+        self.ask_and_learn(ask);
+    }
+
+    /// Looks up whether bytes came on connections whose waits are over.
+    pub(super) fn ask_and_learn(&mut self, ask: Vec<(ThreadId, i32, Track, Duration)>) {
+        use crate::collect::Source;
+        let fds: Vec<(ThreadId, i32)> = ask.iter().map(|(thread, fd, ..)| (*thread, *fd)).collect();
+        // What cannot be looked up is no habit.
+        for seen in self.bpf.look_up(&fds).unwrap_or_default() {
+            let of = |(thread, fd, ..): &&(ThreadId, i32, Track, Duration)| {
+                *thread == seen.thread && *fd == seen.fd
+            };
+            if let Some((_, _, track, lasted)) = ask.iter().find(of)
+                && let Some(key) = &track.habit
+                && track.received(&seen.state, &seen.socket) > 0
+            {
+                self.state.learn(key, *lasted);
+            }
+        }
+    }
+
+    /// Threads that no longer wait: held, running, or gone.
+    pub(super) fn leave_absent(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let held: HashSet<ThreadId> = snapshot.held.iter().map(|HeldThread { thread, .. }| *thread).collect();
+        let (number, now) = (self.number, snapshot.monotonic_ns);
+        let stalls = &mut self.stalls;
+        let gone = self.tracks.take(|thread, track| {
+            if track.seen == number {
+                return false;
+            }
+            if held.contains(thread) {
+                track.hold();
+                if let Some(stall) = stalls.get_mut(thread) {
+                    stall.wait.age = Duration::from_nanos(now.saturating_sub(track.began_ns));
+                }
+                return false;
+            }
+            !(stalls.contains_key(thread) && lives(thread) && track.may_go_on())
+        });
+        let mut ask = Vec::new();
+        for (thread, track) in gone {
+            let lasted = lasted(&track, now);
+            if self.stalls.contains_key(&thread) {
+                let ended = if lives(&thread) { Ended::Resumed } else { Ended::Exited };
+                self.close(&thread, ended, lasted);
+            }
+            if track.habit.is_some() && lasted >= crate::habit::LEAST {
+                ask.extend(track.fd.map(|fd| (thread, fd, track, lasted)));
+            }
+        }
+        self.ask_and_learn(ask);
+        Ok(())
+    }
+}
+
+/// How long a wait that is over has lasted, by the kernel's word or else until `otherwise`.
+fn lasted(track: &Track, otherwise: u64) -> Duration {
+    Duration::from_nanos(track.end_ns(otherwise).saturating_sub(track.began_ns))
+}
+
+/// Under what the length of such a wait is remembered.
+pub fn habit_of(wait: &Wait, resolved: &Resolved) -> Option<std::sync::Arc<Key>> {
+    match (&resolved.target, resolved.way) {
+        (Target::Tcp { remote, .. }, Way::In) => {
+            Some(std::sync::Arc::new(Key { comm: wait.comm.clone(), remote_port: remote.port() }))
+        }
+        _ => None,
+    }
+}
+
+/// Whether the very thread still exists, by its start time.
+fn lives(thread: &ThreadId) -> bool {
+    let path = format!("/proc/{}/task/{}/stat", thread.process.pid, thread.tid);
+    let Ok(stat) = std::fs::read(path) else { return false };
+    let Some(stat) = crate::collect::proc::parse_stat(&String::from_utf8_lossy(&stat)) else { return false };
+    // A zombie's thread is gone in all but name; ticks are coarser than the kernel's own nanoseconds.
+    let ticks =
+        u128::from(thread.start_ns) * u128::from(rustix::param::clock_ticks_per_second()) / 1_000_000_000;
+    !matches!(stat.state, 'Z' | 'X') && u128::from(stat.start_ticks) == ticks
+}

@@ -1,0 +1,172 @@
+//! The agent's loop: a snapshot an interval and ended waits as they come, turned into stalls and numbers.
+//!
+//! It runs on a thread of its own, so that whatever it waits for never holds up HTTP or signals.
+
+mod account;
+mod flag;
+mod follow;
+
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use hashbrown::HashMap;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tracer_ebpf::abi::{Histogram, WaitKey};
+
+use crate::{
+    cli::Agent,
+    clock::monotonic_ns,
+    collect::{Source, bpf::Bpf},
+    export::{events::Events, http::Health, metrics::Metrics},
+    kernel::log::KernelLog,
+    resolve::Resolver,
+    stall::{Policy, Stall},
+    state::State,
+    track::Tracks,
+    wait::{ProcessId, ThreadId},
+};
+
+/// Everything the loop owns.
+pub struct Watch {
+    bpf: Bpf,
+    log: Option<KernelLog>,
+    policy: Policy,
+    interval: Duration,
+    resolver: Resolver,
+    /// What is remembered of each waiting thread.
+    tracks: Tracks,
+    /// Open stalls.
+    stalls: BTreeMap<ThreadId, Stall>,
+    /// What outlives a restart.
+    state: State,
+    /// Snapshots taken.
+    number: u64,
+    /// Names of processes, for labels.
+    names: HashMap<ProcessId, String>,
+    events: Events,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    stop: OwnedFd,
+}
+
+impl Watch {
+    /// A loop that has seen nothing yet; it ends when `stop` becomes readable.
+    pub fn new(
+        mut bpf: Bpf,
+        policy: Policy,
+        args: &Agent,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+        stop: OwnedFd,
+    ) -> Result<Self> {
+        metrics.lock().probes = vec![("snapshot", "iter"), ("waits", "tp_btf"), ("newtask", "tp_btf")];
+        let log = args.verbose.then(|| bpf.kernel.log()).transpose()?;
+        Ok(Self {
+            bpf,
+            log,
+            policy,
+            interval: args.interval,
+            resolver: Resolver::new(),
+            tracks: Tracks::default(),
+            stalls: BTreeMap::new(),
+            state: State::load(&args.state_dir),
+            number: 0,
+            names: HashMap::new(),
+            events: Events::start()?,
+            metrics,
+            health,
+            stop,
+        })
+    }
+
+    /// Runs until told to stop.
+    pub fn run(mut self) -> Result<()> {
+        let result = self.watch();
+        self.state.save(&self.stalls);
+        result
+    }
+
+    fn watch(&mut self) -> Result<()> {
+        let mut next = Instant::now();
+        loop {
+            self.tick()?;
+            next += self.interval;
+            // After a pause (the machine was suspended, the agent stopped) there is nothing to catch up with.
+            next = next.max(Instant::now());
+            loop {
+                let left = next.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                match self.sleep(left)? {
+                    Woken::Stop => return Ok(()),
+                    Woken::Ended => self.take_ended(),
+                    Woken::Time => {}
+                }
+            }
+        }
+    }
+
+    fn sleep(&self, left: Duration) -> Result<Woken> {
+        // SAFETY: the ring belongs to self.bpf and stays open for the call.
+        let ring = unsafe { BorrowedFd::borrow_raw(self.bpf.kernel.ended_fd()) };
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(ring, PollFlags::IN),
+        ];
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context("cannot wait for ended waits"),
+        }
+        Ok(if !fds[0].revents().is_empty() {
+            Woken::Stop
+        } else if !fds[1].revents().is_empty() {
+            Woken::Ended
+        } else {
+            Woken::Time
+        })
+    }
+
+    /// Long waits that have ended, with their true length.
+    fn take_ended(&mut self) {
+        while let Some(event) = self.bpf.kernel.next_ended() {
+            if self.tracks.ended(&event) {
+                self.exited(&event);
+            }
+        }
+    }
+
+    fn tick(&mut self) -> Result<()> {
+        // Before the snapshot: a wait that ends in between is then missing for one interval, where the other order
+        // would count it twice, as open and as ended.
+        let mut ended: Vec<(WaitKey, Histogram)> = Vec::new();
+        self.bpf.kernel.drain(|key, histogram| ended.push((key, histogram)))?;
+        let mut snapshot = self.bpf.snapshot()?;
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
+        // What ended before the snapshot must be known before it is judged.
+        self.take_ended();
+        self.number += 1;
+        self.follow(&mut snapshot)?;
+        self.leave_absent(&snapshot)?;
+        self.flag(&snapshot)?;
+        self.account(&snapshot, &ended)?;
+        self.state.save_now_and_then(&self.stalls);
+        self.health.last_snapshot_ns.store(monotonic_ns(), Ordering::Relaxed);
+        self.health.ready.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+enum Woken {
+    Stop,
+    Ended,
+    Time,
+}
