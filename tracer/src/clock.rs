@@ -29,6 +29,21 @@ pub fn boottime_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// The wall-clock time of a moment of `CLOCK_BOOTTIME`, to the millisecond, by today's wall clock: had it been set since
+/// then, what it showed at that moment was wrong.
+pub fn wall_at_boottime(moment_ns: u64) -> Timestamp {
+    let read_both = || {
+        let before = boottime_ns();
+        (Timestamp::now(), before, boottime_ns() - before)
+    };
+    // Being held up between the two clocks would show as a difference between them: the best of two readings.
+    let (first, second) = (read_both(), read_both());
+    let (wall, now_ns, _) = if first.2 <= second.2 { first } else { second };
+    let ago = now_ns as i64 - moment_ns as i64;
+    let moment = wall.checked_sub(jiff::SignedDuration::from_nanos(ago)).unwrap_or(wall);
+    moment.round(jiff::Unit::Millisecond).unwrap_or(moment)
+}
+
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 pub fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);

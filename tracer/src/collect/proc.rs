@@ -38,6 +38,8 @@ pub struct Stat {
     pub state: char,
     /// When it started, clock ticks since boot.
     pub start_ticks: u64,
+    /// Process id of its parent.
+    pub parent: u32,
     kernel_thread: bool,
 }
 
@@ -211,6 +213,7 @@ pub fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat {
         comm: text.get(open + 1..close)?.to_owned(),
         state: fields.first()?.chars().next()?,
+        parent: fields.get(1)?.parse().ok()?,
         kernel_thread: fields.get(6)?.parse::<u64>().ok()? & PF_KTHREAD != 0,
         start_ticks: fields.get(19)?.parse().ok()?,
     })
@@ -247,6 +250,7 @@ mod tests {
         let text = "12 (a) b (c) S 1 12 12 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 777 0 0";
         let stat = parse_stat(text).expect("parses");
         assert_eq!((stat.comm.as_str(), stat.state, stat.start_ticks), ("a) b (c", 'S', 777));
+        assert_eq!(stat.parent, 1);
         assert!(!stat.kernel_thread);
         assert!(parse_stat("12 (a").is_none());
         assert!(parse_stat("").is_none());

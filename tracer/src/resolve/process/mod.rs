@@ -1,0 +1,354 @@
+//! Who waits: command line, executable, user, parents, start, and where it lives (unit, container, pod) of a process.
+
+pub mod cgroup;
+mod users;
+
+use std::{
+    ffi::OsStr,
+    io::Read,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
+
+use self::cgroup::{Home, Runtime};
+use super::guard::Guard;
+use crate::{
+    clock,
+    collect::proc::{Stat, parse_stat},
+    wait::ProcessId,
+};
+
+/// As much of a command line as is kept, bytes.
+const LONGEST_CMDLINE: usize = 4096;
+/// As much of a file of `/proc` as is read; those read here have a few hundred bytes.
+const LONGEST_FILE: usize = 64 * 1024;
+/// Parents that are named at most.
+const MOST_PARENTS: usize = 8;
+
+/// What a process is, beside its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Who {
+    /// Arguments joined by blanks; `None` if it could not be read or there are none. Longer ones are cut, with `…`.
+    pub cmdline: Option<String>,
+    /// Its executable; `None` for kernel threads and where `/proc` refuses.
+    pub exe: Option<Place>,
+    /// Its working directory.
+    pub cwd: Option<Place>,
+    /// Its real user.
+    pub uid: Option<u32>,
+    /// Name of that user on the host. A container has users of its own: there only root has a name.
+    pub user: Option<String>,
+    /// Its parents as they are now, nearest first, up to init, at most eight.
+    pub parents: Vec<Parent>,
+    /// When it started, by today's wall clock.
+    pub started: Option<Timestamp>,
+    /// Path of its cgroup.
+    pub cgroup: Option<String>,
+    /// systemd unit; in a container, the container's own.
+    pub unit: Option<String>,
+    /// Container id, or name where the runtime has names only.
+    pub container: Option<String>,
+    /// What runs the container, if the cgroup's path tells.
+    pub runtime: Option<Runtime>,
+    /// Kubernetes pod uid.
+    pub pod: Option<String>,
+}
+
+/// A file or directory that a process holds by its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where it is, or was.
+    pub path: String,
+    /// It has been deleted since: a release that was cleaned away, a package that was upgraded.
+    pub deleted: bool,
+}
+
+/// A process's parent, or its parent's parent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// Process id in the host's PID namespace.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+}
+
+/// Reads who a process is; what has gone meanwhile stays `None`, and all of it if the pid is another process's by now.
+pub fn read(process: ProcessId, guard: &mut Guard) -> Who {
+    let Some(dir) = Dir::open(process.pid) else { return Who::default() };
+    let Some(stat) = dir.stat().filter(|stat| is_of(stat, process)) else { return Who::default() };
+    // The command line lies in the process's memory. What else is read here takes neither its locks nor its pages, and
+    // reading a link asks no file system.
+    let its = dir.clone();
+    let cmdline = guard
+        .read(process, move || its.read("cmdline", LONGEST_CMDLINE + 1))
+        .and_then(|bytes| cmdline(&bytes));
+    let (cgroup, home) = dir
+        .text("cgroup")
+        .and_then(|text| cgroup::of(&text))
+        .map_or((None, Home::default()), |(path, home)| (Some(path), home));
+    let Home { unit, container, runtime, pod } = home;
+    let uid = dir.text("status").and_then(|status| real_user(&status));
+    let user = uid.filter(|uid| container.is_none() || *uid == 0).and_then(users::name);
+    Who {
+        cmdline,
+        exe: dir.link("exe"),
+        cwd: dir.link("cwd"),
+        uid,
+        user,
+        parents: parents(&stat),
+        started: Some(clock::wall_at_boottime(process.start_ns)),
+        cgroup,
+        unit,
+        container,
+        runtime,
+        pod,
+    }
+}
+
+/// A process's directory in `/proc`. Held open it stays that process's, whoever gets the pid next.
+#[derive(Clone)]
+struct Dir(Arc<OwnedFd>);
+
+impl Dir {
+    fn open(pid: u32) -> Option<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(CWD, format!("/proc/{pid}"), flags, Mode::empty()).ok().map(|fd| Self(Arc::new(fd)))
+    }
+
+    /// The first bytes of a file, `longest` at most.
+    fn read(&self, name: &str, longest: usize) -> Option<Vec<u8>> {
+        let file = openat(&*self.0, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let mut bytes = Vec::new();
+        std::fs::File::from(file).take(longest as u64).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        self.read(name, LONGEST_FILE).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn stat(&self) -> Option<Stat> {
+        parse_stat(&self.text("stat")?)
+    }
+
+    fn link(&self, name: &str) -> Option<Place> {
+        readlinkat(&*self.0, name, Vec::new()).ok().map(|link| place(link.as_bytes()))
+    }
+}
+
+/// The kernel adds ` (deleted)` to the path of what has no name any more (`d_path`, fs/d_path.c).
+fn place(link: &[u8]) -> Place {
+    let (path, deleted) = match link.strip_suffix(b" (deleted)") {
+        Some(path) => (path, true),
+        None => (link, false),
+    };
+    Place { path: OsStr::from_bytes(path).to_string_lossy().into_owned(), deleted }
+}
+
+/// Whether this is the very process: `/proc` shows its start in ticks, rounded down.
+fn is_of(stat: &Stat, process: ProcessId) -> bool {
+    let ticks =
+        u128::from(process.start_ns) * u128::from(rustix::param::clock_ticks_per_second()) / 1_000_000_000;
+    u128::from(stat.start_ticks) == ticks
+}
+
+/// The real user of a `status` file.
+fn real_user(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// The parents of a process, as long as each can be read.
+fn parents(stat: &Stat) -> Vec<Parent> {
+    let mut parents = Vec::new();
+    let (mut pid, mut youngest) = (stat.parent, stat.start_ticks);
+    while pid != 0 && parents.len() < MOST_PARENTS {
+        let Some(stat) = Dir::open(pid).and_then(|dir| dir.stat()) else { break };
+        // Nobody is older than its parent: a younger one got the pid of a parent that has just exited.
+        if stat.start_ticks > youngest {
+            break;
+        }
+        parents.push(Parent { pid, comm: stat.comm });
+        (pid, youngest) = (stat.parent, stat.start_ticks);
+    }
+    parents
+}
+
+/// Arguments joined by blanks. What a process writes over them it often pads with blanks or zeros.
+fn cmdline(bytes: &[u8]) -> Option<String> {
+    let cut = bytes.len() > LONGEST_CMDLINE;
+    let kept = &bytes[..bytes.len().min(LONGEST_CMDLINE)];
+    let text = String::from_utf8_lossy(kept).replace('\0', " ");
+    let trimmed = text.trim_end();
+    // Half a character at the cut.
+    let trimmed = if cut { trimmed.trim_end_matches(char::REPLACEMENT_CHARACTER) } else { trimmed };
+    if trimmed.is_empty() {
+        None
+    } else if cut && text.ends_with(|last: char| !last.is_whitespace()) {
+        Some(format!("{trimmed}…"))
+    } else {
+        Some(trimmed.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::process::CommandExt,
+        path::{Path, PathBuf},
+        process::{Child, Command, Stdio},
+        thread,
+        time::{Duration, Instant, SystemTime},
+    };
+
+    use super::*;
+
+    /// A process that waits for its standard input, ended with the test.
+    struct Waits(Child);
+
+    impl Waits {
+        fn begin(command: &mut Command) -> Self {
+            let child = Self(command.stdin(Stdio::piped()).spawn().expect("starts"));
+            // The kernel lets go of `spawn` before the new program's arguments are in place.
+            let asleep =
+                || Dir::open(child.0.id()).and_then(|dir| dir.stat()).is_some_and(|s| s.state == 'S');
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !asleep() {
+                assert!(Instant::now() < deadline, "does not come to rest");
+                thread::sleep(Duration::from_millis(1));
+            }
+            child
+        }
+
+        fn who(&self) -> Who {
+            who(self.0.id())
+        }
+    }
+
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            // It may have ended by itself.
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// A folder that goes with the test.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("tracer-who-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).expect("makes a folder");
+            Self(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            // The test may have removed it.
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn id(pid: u32) -> ProcessId {
+        let ticks = Dir::open(pid).and_then(|dir| dir.stat()).expect("lives").start_ticks;
+        ProcessId { pid, start_ns: ticks * (1_000_000_000 / rustix::param::clock_ticks_per_second()) }
+    }
+
+    fn who(pid: u32) -> Who {
+        read(id(pid), &mut Guard::new())
+    }
+
+    fn at(path: &Path, deleted: bool) -> Option<Place> {
+        Some(Place { path: path.to_string_lossy().into_owned(), deleted })
+    }
+
+    #[test]
+    fn a_process_is_told_in_full() {
+        let child = Waits::begin(Command::new("/bin/cat").arg("-").current_dir("/"));
+        let who = child.who();
+        assert_eq!(who.cmdline.as_deref(), Some("/bin/cat -"));
+        assert_eq!(who.exe, at(&fs::canonicalize("/bin/cat").expect("is there"), false));
+        assert_eq!(who.cwd, at(Path::new("/"), false));
+        assert_eq!(who.uid, Some(rustix::process::getuid().as_raw()));
+        assert_eq!(who.user, users::name(rustix::process::getuid().as_raw()));
+        assert_eq!(who.parents.first().map(|parent| parent.pid), Some(std::process::id()));
+        assert!(who.parents.len() == MOST_PARENTS || who.parents.last().is_some_and(|last| last.pid == 1));
+        let started = SystemTime::from(who.started.expect("has started"));
+        let ago = SystemTime::now().duration_since(started).expect("in the past");
+        // Ticks are rounded down.
+        assert!(ago < Duration::from_secs(10), "started {ago:?} ago");
+    }
+
+    #[test]
+    fn another_process_of_the_same_pid_is_not_told() {
+        let child = Waits::begin(&mut Command::new("/bin/cat"));
+        let mut process = id(child.0.id());
+        process.start_ns += 1_000_000_000;
+        assert_eq!(read(process, &mut Guard::new()), Who::default());
+        assert_eq!(read(ProcessId { pid: u32::MAX, start_ns: 0 }, &mut Guard::new()), Who::default());
+    }
+
+    #[test]
+    fn a_release_that_was_cleaned_away_is_told() {
+        let folder = Folder::new("release");
+        let program = folder.0.join("worker");
+        fs::copy("/bin/cat", &program).expect("copies");
+        let child = Waits::begin(Command::new(&program).current_dir(&folder.0));
+        assert_eq!(child.who().exe, at(&program, false));
+        fs::remove_dir_all(&folder.0).expect("removes");
+        assert_eq!(child.who().exe, at(&program, true));
+        assert_eq!(child.who().cwd, at(&folder.0, true));
+    }
+
+    #[test]
+    fn long_and_padded_command_lines_are_cut() {
+        let child = Waits::begin(Command::new("/bin/cat").arg0(format!("cat: worker 1{}", " ".repeat(5000))));
+        assert_eq!(child.who().cmdline.as_deref(), Some("cat: worker 1"));
+        let argument = "é".repeat(60_000);
+        let child = Waits::begin(Command::new("/bin/sh").args(["-c", "read line", &argument]));
+        let cmdline = child.who().cmdline.expect("has one");
+        assert!(cmdline.starts_with("/bin/sh -c read line éé") && cmdline.ends_with("é…"), "{cmdline}");
+        assert!(cmdline.len() <= LONGEST_CMDLINE + '…'.len_utf8(), "{}", cmdline.len());
+    }
+
+    #[test]
+    fn arguments_are_joined() {
+        let exactly = [b'a'; LONGEST_CMDLINE];
+        for (bytes, expected) in [
+            (&b"a\0b c\0"[..], Some("a b c")),
+            (b"a\0\0b\0", Some("a  b")),
+            (b"nginx: worker process\0\0\0\0\0", Some("nginx: worker process")),
+            (b"postgres: walwriter    \0   \0", Some("postgres: walwriter")),
+            (b"caf\xe9\0", Some("caf\u{fffd}")),
+            (b"   \0\0", None),
+            (b"", None),
+            (&exactly, std::str::from_utf8(&exactly).ok()),
+        ] {
+            assert_eq!(cmdline(bytes).as_deref(), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn deleted_is_told_from_the_link() {
+        for (link, path, deleted) in [
+            (&b"/usr/bin/php8.2"[..], "/usr/bin/php8.2", false),
+            (b"/srv/app/releases/7 (deleted)", "/srv/app/releases/7", true),
+            (b"/memfd:runc_cloned:/proc/self/exe (deleted)", "/memfd:runc_cloned:/proc/self/exe", true),
+            (b"/tmp/\xff", "/tmp/\u{fffd}", false),
+        ] {
+            assert_eq!(place(link), Place { path: path.to_owned(), deleted });
+        }
+    }
+
+    #[test]
+    fn the_real_user_is_read() {
+        assert_eq!(real_user("Name:\ta\nUid:\t33\t0\t0\t0\nGid:\t1\t1\t1\t1\n"), Some(33));
+        assert_eq!(real_user("Name:\tUid:\n"), None);
+    }
+}
