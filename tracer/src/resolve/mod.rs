@@ -252,7 +252,7 @@ impl Resolver {
         let own_pipes = if pipes { poll::own_pipes(pid) } else { Vec::new() };
         let mut real = (0..members.len()).filter(|at| {
             let target = &members[*at].watched.target;
-            !poll::is_wake_up(target, pid, &own_pipes) && !(loops && poll::is_side_show(target))
+            !(poll::is_wake_up(target, pid, &own_pipes) || loops && poll::is_side_show(target))
         });
         match (real.next(), real.next()) {
             (Some(one), None) => {

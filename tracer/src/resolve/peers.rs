@@ -77,6 +77,7 @@ pub fn look_up(
             by_tuple.entry(tuple_key(&holder.file, holder.netns)).or_insert_with(Vec::new).push(holder);
         }
     }
+    let mut names = HashMap::new();
     for ((wait, resolved), wanted) in pairs.iter_mut().zip(&wanted) {
         let none = Vec::new();
         let pid = wait.thread.process.pid;
@@ -84,17 +85,20 @@ pub fn look_up(
         match wanted {
             Some(Wanted::File(key, access)) => {
                 for holder in by_file.get(key).unwrap_or(&none).iter().filter(|h| h.access & access != 0) {
-                    peers.add(holder, pid);
+                    peers.add(holder, pid, &mut names);
                 }
-                peers.one_thread =
-                    fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.count() == 1);
+                // Only asked where nobody else can write.
+                peers.one_thread = peers.own
+                    && peers.others.is_empty()
+                    && fs::read_dir(format!("/proc/{pid}/task"))
+                        .is_ok_and(|tasks| tasks.take(2).count() == 1);
                 if matches!(resolved.target, Target::Unix { .. }) {
                     peers.waits = Some(waits_on(&peers, key.inode, all, guard));
                 }
             }
             Some(Wanted::Tuple(key)) => {
                 for holder in by_tuple.get(key).unwrap_or(&none) {
-                    peers.add(holder, pid);
+                    peers.add(holder, pid, &mut names);
                 }
             }
             None => {
@@ -104,7 +108,7 @@ pub fn look_up(
                 };
                 let lock = matches!(wait.call.name, "flock" | "fcntl" | "fcntl64");
                 for holder in if lock { locks::holders(pid, inode) } else { Vec::new() } {
-                    peers.others.push(Peer { pid: holder, comm: comm(holder), fd: -1 });
+                    peers.others.push(Peer { pid: holder, comm: name(&mut names, holder), fd: -1 });
                 }
             }
         }
@@ -114,19 +118,23 @@ pub fn look_up(
 }
 
 impl Peers {
-    fn add(&mut self, holder: &HolderRecord, own: u32) {
+    fn add(&mut self, holder: &HolderRecord, own: u32, names: &mut HashMap<u32, String>) {
         if holder.tgid == own {
             self.own = true;
         } else if self.others.iter().all(|peer| peer.pid != holder.tgid) {
-            self.others.push(Peer { pid: holder.tgid, comm: comm(holder.tgid), fd: holder.fd });
+            self.others.push(Peer { pid: holder.tgid, comm: name(names, holder.tgid), fd: holder.fd });
         }
     }
 }
 
-fn comm(pid: u32) -> String {
-    fs::read(format!("/proc/{pid}/comm"))
-        .map(|bytes| String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned())
-        .unwrap_or_default()
+/// Name of a process, read once.
+fn name(names: &mut HashMap<u32, String>, pid: u32) -> String {
+    let read = || {
+        fs::read(format!("/proc/{pid}/comm"))
+            .map(|bytes| String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned())
+            .unwrap_or_default()
+    };
+    names.entry(pid).or_insert_with(read).clone()
 }
 
 /// The other end of what a wait waits on, with the access that makes a holder its other end.

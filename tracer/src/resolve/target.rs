@@ -1,6 +1,6 @@
 //! What a wait waits on: the kernel's record where it says, `/proc` where it does not, and honesty where neither can.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, sync::OnceLock, time::Duration};
 
 use serde::Serialize;
 use tracer_ebpf::abi::File;
@@ -231,8 +231,22 @@ fn of_file(wait: &Wait, fd: i32, file: &File) -> Target {
         // Only a socket can block these: the fd was closed and given out again.
         return Target::Reused;
     }
+    if file.mode & S_IFMT == S_IFIFO && Some(file.dev) == pipe_device() {
+        // It has no name that could be looked up.
+        return Target::Pipe { inode: file.inode };
+    }
     let named = fd::look_up(wait.thread.process.pid, wait.thread.tid, fd, Some(file.inode));
     device(named, file.mode & S_IFMT).with_rdev(file.rdev)
+}
+
+/// The device of the file system that anonymous pipes are in, in the kernel's own encoding: as a pipe of ours has it.
+fn pipe_device() -> Option<u32> {
+    static DEVICE: OnceLock<Option<u32>> = OnceLock::new();
+    *DEVICE.get_or_init(|| {
+        let (reader, _) = rustix::pipe::pipe().ok()?;
+        let device = rustix::fs::fstat(reader).ok()?.st_dev;
+        Some(libc::major(device) << 20 | libc::minor(device))
+    })
 }
 
 /// Tells device files and FIFOs from regular ones: their names look alike.

@@ -20,13 +20,13 @@ impl Watch {
     /// Brings the numbers up to date.
     pub(super) fn account(&mut self, snapshot: &Snapshot, ended: &[(WaitKey, Histogram)]) -> Result<()> {
         let mut waiting: HashMap<Class, u64> = HashMap::new();
-        let mut open: HashMap<(ProcessId, &'static str, &'static str), u64> = HashMap::new();
+        let mut open: HashMap<(ProcessId, &'static str, &'static str), (u64, &str)> = HashMap::new();
         for wait in &snapshot.waits {
             let class = self.tracks.get(&wait.thread).map_or(Class::Other, |track| track.class);
             *waiting.entry(class).or_default() += 1;
-            *open.entry((wait.thread.process, wait.call.name, kind_of(&wait.fd_state))).or_default() +=
-                // Earlier sleeps of the same wait have been counted when they ended.
-                wait.asleep().as_nanos() as u64;
+            let key = (wait.thread.process, wait.call.name, kind_of(&wait.fd_state));
+            // Earlier sleeps of the same wait have been counted when they ended.
+            open.entry(key).or_insert((0, wait.comm.as_str())).0 += wait.asleep().as_nanos() as u64;
         }
         let losses: Vec<(&'static str, u64)> = Counter::LOSSES
             .iter()
@@ -51,8 +51,11 @@ impl Watch {
             state.add_blocked(BlockedKey { process: Some(process), comm, syscall, kind }, histogram.sum_ns);
         }
         state.reset_open();
-        for ((process, syscall, kind), ns) in open {
-            let comm = self.names.entry(process).or_insert_with(|| name(process.pid)).clone();
+        for ((process, syscall, kind), (ns, thread)) in open {
+            // Where the process has gone meanwhile, a thread's name has to do.
+            let comm =
+                self.names.entry(process).or_insert_with(|| name(process.pid).unwrap_or(thread.to_owned()));
+            let comm = comm.clone();
             state.add_open(BlockedKey { process: Some(process), comm, syscall, kind }, ns);
         }
         state.settle(snapshot.monotonic_ns, |process| living.contains(process));
@@ -90,8 +93,8 @@ pub(super) fn show_stalls(state: &mut State, stalls: &BTreeMap<ThreadId, Stall>)
     }
 }
 
-fn name(pid: u32) -> String {
+fn name(pid: u32) -> Option<String> {
     std::fs::read(format!("/proc/{pid}/comm"))
+        .ok()
         .map(|bytes| String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned())
-        .unwrap_or_default()
 }

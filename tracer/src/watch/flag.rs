@@ -1,6 +1,6 @@
 //! Opening and closing stalls.
 
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
 use anyhow::Result;
 use tracer_ebpf::abi::EndedWait;
@@ -8,6 +8,7 @@ use tracer_ebpf::abi::EndedWait;
 use super::{Watch, account::show_stalls, follow::habit_of};
 use crate::{
     class::Class,
+    human,
     resolve::Resolved,
     stall::{Closed, Ended, Stall, thread_of},
     verdict,
@@ -39,13 +40,17 @@ impl Watch {
                 track.remember_last_word(&mut resolved);
             }
             // It may have moved on since it was classed: then there is another wait by now.
-            let verdict = verdict::judge(wait, &resolved);
-            let patience = habit_of(wait, &resolved).map(|key| self.state.patience(&key));
+            let mut verdict = verdict::judge(wait, &resolved);
+            let habit = habit_of(wait, &resolved);
+            let patience = habit.as_ref().map(|key| self.state.patience(key));
             if !self.is_due(verdict.class, wait.age, patience) {
                 if let Some(track) = self.tracks.get_mut(&wait.thread) {
                     track.class = verdict.class;
                 }
                 continue;
+            }
+            if let Some(usual) = habit.and_then(|key| self.state.usual(&key)) {
+                let _ = write!(verdict.sentence, "; an answer usually comes within {}", human::age(usual));
             }
             let who = self.resolver.who(wait.thread.process);
             let stall = Stall { wait: wait.clone(), resolved, verdict, who };
