@@ -1,10 +1,14 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::verdict::Class;
+use crate::{class::Class, config::Defaults};
 
 /// Finds processes blocked in a system call: what they wait for, since when, and on whom
 #[derive(Parser)]
@@ -21,7 +25,7 @@ pub enum Command {
     /// Show what is waiting now, the worst first
     Ps(Ps),
     /// Watch the host: flag stalls as JSON lines, export metrics to Prometheus
-    Agent(Agent),
+    Agent(AgentArgs),
 }
 
 /// Where snapshots come from.
@@ -61,21 +65,27 @@ pub struct Ps {
     pub source: SourceName,
 }
 
-/// Arguments of `tracer agent`.
+/// Arguments of `tracer agent`. What is not given the configuration file says, else [`Agent`]'s defaults hold.
 #[derive(Args)]
-pub struct Agent {
+pub struct AgentArgs {
+    /// The configuration file [default: /etc/tracer/tracer.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Say whether the configuration file is right, and do nothing else
+    #[arg(long)]
+    pub check_config: bool,
     /// Flag waits of every class that means stuck after this long, instead of each class's own 30s
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
     pub threshold: Option<Duration>,
-    /// How often to look
-    #[arg(long, value_name = "DUR", default_value = "1s", value_parser = interval)]
-    pub interval: Duration,
-    /// Ended waits shorter than this are not counted one by one
-    #[arg(long, value_name = "DUR", default_value = "100us", value_parser = humantime::parse_duration)]
-    pub min_wait: Duration,
-    /// Where to serve /metrics, /-/healthy and /-/ready
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9779")]
-    pub listen: SocketAddr,
+    /// How often to look [default: 1s]
+    #[arg(long, value_name = "DUR", value_parser = interval)]
+    pub interval: Option<Duration>,
+    /// Ended waits shorter than this are not counted one by one [default: 100us]
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
+    pub min_wait: Option<Duration>,
+    /// Where to serve /metrics, /-/healthy and /-/ready [default: 127.0.0.1:9779]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
     /// Where it remembers, over a restart, what usually takes how long and which stalls it has announced
     #[arg(long, value_name = "DIR", env = "STATE_DIRECTORY", default_value = "/var/lib/tracer")]
     pub state_dir: PathBuf,
@@ -84,7 +94,38 @@ pub struct Agent {
     pub verbose: bool,
 }
 
-fn interval(text: &str) -> Result<Duration, String> {
+/// What the agent runs with.
+pub struct Agent {
+    /// How often to look.
+    pub interval: Duration,
+    /// Ended waits shorter than this are not counted one by one.
+    pub min_wait: Duration,
+    /// Where to serve HTTP.
+    pub listen: SocketAddr,
+    /// Where it remembers things over a restart.
+    pub state_dir: PathBuf,
+    /// Log what the kernel programs say.
+    pub verbose: bool,
+}
+
+impl AgentArgs {
+    /// The command line, else the configuration file, else the defaults.
+    pub fn over(&self, file: &Defaults) -> Agent {
+        Agent {
+            interval: self.interval.or(file.interval).unwrap_or(Duration::from_secs(1)),
+            min_wait: self.min_wait.or(file.min_wait).unwrap_or(Duration::from_micros(100)),
+            listen: self.listen.or(file.listen).unwrap_or(LISTEN),
+            state_dir: self.state_dir.clone(),
+            verbose: self.verbose,
+        }
+    }
+}
+
+/// Where HTTP is served unless somebody says otherwise.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9779);
+
+/// How often to look.
+pub fn interval(text: &str) -> Result<Duration, String> {
     let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if interval < Duration::from_millis(100) {
         return Err("the shortest interval is 100ms".into());
@@ -101,6 +142,27 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file_and_the_file_over_the_defaults() {
+        let agent = |args: &[&str], file: &Defaults| {
+            let cli = Cli::try_parse_from([&["tracer", "agent"], args].concat()).expect("parses");
+            let Command::Agent(args) = cli.command else { panic!("another command") };
+            let agent = args.over(file);
+            (agent.interval.as_millis(), agent.min_wait.as_micros(), agent.listen.to_string())
+        };
+        let file = Defaults {
+            interval: Some(Duration::from_secs(5)),
+            min_wait: Some(Duration::from_millis(2)),
+            listen: "[::1]:80".parse().ok(),
+            threshold: None,
+        };
+        let none = Defaults::default();
+        assert_eq!(agent(&[], &none), (1000, 100, "127.0.0.1:9779".to_owned()));
+        assert_eq!(agent(&[], &file), (5000, 2000, "[::1]:80".to_owned()));
+        let args = ["--interval", "2s", "--min-wait", "1ms", "--listen", "127.0.0.1:1"];
+        assert_eq!(agent(&args, &file), (2000, 1000, "127.0.0.1:1".to_owned()));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod cli;
 mod clock;
 mod collect;
 mod commands;
+mod config;
 mod export;
 mod habit;
 mod human;

@@ -8,31 +8,12 @@ use tracer_ebpf::abi::EndedWait;
 
 use crate::{
     resolve::{Resolved, process::Who},
-    verdict::{Class, Level, Verdict},
+    verdict::Verdict,
     wait::{ThreadId, Wait},
 };
 
-/// How long each class may last.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Policy {
-    /// Replaces the threshold of every class that means stuck.
-    pub stuck: Option<Duration>,
-}
-
-impl Policy {
-    /// The threshold of a class; `None`: never flagged.
-    pub fn threshold(&self, class: Class) -> Option<Duration> {
-        match (class.level(), self.stuck) {
-            (Level::Stuck, Some(threshold)) => Some(threshold),
-            _ => class.threshold(),
-        }
-    }
-
-    /// The least threshold of all: younger waits need not be looked at.
-    pub fn least(&self) -> Duration {
-        Class::ALL.iter().filter_map(|class| self.threshold(*class)).min().unwrap_or(Duration::MAX)
-    }
-}
+/// How long each class may last: what the configuration says.
+pub use crate::config::Config as Policy;
 
 /// How a stall ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,21 +64,5 @@ pub fn thread_of(event: &EndedWait) -> ThreadId {
         process: crate::wait::ProcessId { pid: event.key.tgid, start_ns: event.key.process_start_ns },
         tid: event.tid,
         start_ns: event.thread_start_ns,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_threshold_replaces_that_of_stuck_classes_only() {
-        let policy = Policy { stuck: Some(Duration::from_secs(2)) };
-        assert_eq!(policy.threshold(Class::Reply), Some(Duration::from_secs(2)));
-        assert_eq!(policy.threshold(Class::Quiet), Some(Duration::from_secs(600)));
-        assert_eq!(policy.threshold(Class::Pipe), None);
-        assert_eq!(policy.threshold(Class::Listen), None);
-        assert_eq!(policy.least(), Duration::from_secs(2));
-        assert_eq!(Policy::default().least(), Duration::from_secs(30));
     }
 }

@@ -1,6 +1,7 @@
 //! `tracer agent`: starts the watching thread and serves HTTP until a signal ends it.
 
 use std::{
+    io::{self, Write},
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     thread,
@@ -11,35 +12,43 @@ use anyhow::{Context, Result, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    cli::Agent,
+    cli::{Agent, AgentArgs},
     collect::bpf::Bpf,
+    config::Config,
     export::{
         http::{self, Health},
         metrics::Metrics,
     },
     human,
     kernel::load::Options,
-    stall::Policy,
     watch::Watch,
 };
 
 /// Ended waits shorter than this are not needed one by one, however low the threshold.
 const LEAST_REPORT: Duration = Duration::from_millis(500);
+/// Longer ones are, even if nothing is ever to be flagged.
+const MOST_REPORT: Duration = Duration::from_secs(86_400);
 
 /// Runs until SIGTERM or SIGINT, or until watching fails.
-pub fn run(args: &Agent) -> Result<()> {
-    let policy = Policy { stuck: args.threshold };
+pub fn run(args: &AgentArgs) -> Result<()> {
+    let config = Config::load(args.config.as_deref())?;
+    if args.check_config {
+        writeln!(io::stdout(), "{}", config.summary())?;
+        return Ok(());
+    }
+    let policy = config.with_threshold(args.threshold);
+    let args = args.over(&policy.defaults);
     let bpf = Bpf::load(Options {
         waits: true,
         min_wait: args.min_wait,
-        report: policy.least().max(LEAST_REPORT),
+        report: policy.least().clamp(LEAST_REPORT, MOST_REPORT),
         verbose: args.verbose,
     })?;
     give_back_memory();
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(args, policy, bpf))
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(&args, policy, bpf))
 }
 
-async fn serve(args: &Agent, policy: Policy, bpf: Bpf) -> Result<()> {
+async fn serve(args: &Agent, policy: Config, bpf: Bpf) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listener = http::bind(args.listen).await?;

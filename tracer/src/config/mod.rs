@@ -1,0 +1,188 @@
+//! What the agent was told: how long each kind of wait may last, and which waits are a case of their own.
+//!
+//! A configuration is a value that never changes; a new file makes a new one.
+
+mod address;
+mod file;
+mod rule;
+
+use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use hashbrown::HashMap;
+
+pub use self::rule::Subject;
+use self::{
+    file::{Mistake, Section},
+    rule::Rule,
+};
+use crate::{
+    class::{Class, Level},
+    cli, human,
+};
+
+/// Where the file is unless the command line names another.
+pub const DEFAULT_PATH: &str = "/etc/tracer/tracer.toml";
+/// The longest file that is read, bytes.
+const LONGEST: u64 = 1024 * 1024;
+
+/// How long a wait may last before it is flagged; `None`: for ever.
+pub type Threshold = Option<Duration>;
+
+/// The configuration: built-in values, over them the file's, over them the command line's.
+#[derive(Debug, Default)]
+pub struct Config {
+    /// The file, if it is there.
+    file: Option<PathBuf>,
+    /// What the file says of flags that were not given.
+    pub defaults: Defaults,
+    /// `--threshold`.
+    flag: Option<Duration>,
+    /// `[thresholds]`.
+    classes: HashMap<Class, Threshold>,
+    rules: Vec<Rule>,
+}
+
+/// `[agent]`: what the command line's flags of the same names say where they are not given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Defaults {
+    /// Of every class that means stuck.
+    pub threshold: Option<Threshold>,
+    /// How often to look.
+    pub interval: Option<Duration>,
+    /// Ended waits shorter than this are not counted one by one.
+    pub min_wait: Option<Duration>,
+    /// Where to serve HTTP.
+    pub listen: Option<SocketAddr>,
+}
+
+/// What is to be done about one wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision<'a> {
+    /// How long it may last before it is flagged; `None`: for ever.
+    pub threshold: Threshold,
+    /// What people are told beside the verdict.
+    pub note: Option<&'a str>,
+}
+
+impl Config {
+    /// Reads the file; without a path the default one, which need not be there.
+    pub fn load(path: Option<&Path>) -> Result<Self> {
+        let named = path.unwrap_or(Path::new(DEFAULT_PATH));
+        let bytes = match read(named) {
+            Ok(bytes) => bytes,
+            Err(error) if path.is_none() && error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => {
+                let what = format!("cannot read the configuration {}", named.display());
+                return Err(error).context(what);
+            }
+        };
+        if bytes.len() as u64 > LONGEST {
+            bail!("{} is longer than 1 MiB: that is no configuration of tracer", named.display());
+        }
+        match Self::parse(&bytes) {
+            Ok(config) => Ok(Self { file: Some(named.to_owned()), ..config }),
+            Err(mistake) => bail!("{}:{mistake}", named.display()),
+        }
+    }
+
+    /// Reads the text of a file.
+    fn parse(bytes: &[u8]) -> Result<Self, Mistake> {
+        let text = file::text(bytes)?;
+        let mut config = Self::default();
+        let mut all = Section::of_file(text)?;
+        if let Some(mut agent) = all.section("agent")? {
+            config.defaults = Defaults {
+                threshold: agent.value("threshold", |value| value.threshold())?,
+                interval: agent.value("interval", |value| value.string(cli::interval))?,
+                min_wait: agent.value("min_wait", |value| value.duration())?,
+                listen: agent.value("listen", |value| value.string(listen))?,
+            };
+            agent.end()?;
+        }
+        if let Some(mut thresholds) = all.section("thresholds")? {
+            for class in Class::ALL {
+                if let Some(threshold) = thresholds.value(class.label(), |value| value.threshold())? {
+                    config.classes.insert(*class, threshold);
+                }
+            }
+            thresholds.end()?;
+        }
+        for rule in all.sections("rule")? {
+            config.rules.push(Rule::read(rule)?);
+        }
+        all.end()?;
+        Ok(config)
+    }
+
+    /// The same with the command line's `--threshold` over what the file says of classes that mean stuck. Rules are
+    /// for cases of their own and stay above it.
+    pub fn with_threshold(self, flag: Option<Duration>) -> Self {
+        Self { flag, ..self }
+    }
+
+    /// The threshold of a class where no rule says otherwise.
+    pub fn threshold(&self, class: Class) -> Threshold {
+        let stuck = class.level() == Level::Stuck;
+        self.flag
+            .filter(|_| stuck)
+            .map(Some)
+            .or_else(|| self.classes.get(&class).copied())
+            .or_else(|| self.defaults.threshold.filter(|_| stuck))
+            .unwrap_or_else(|| class.threshold())
+    }
+
+    /// What holds for one wait: of each setting, what the first rule that matches and has it says.
+    #[cfg_attr(not(test), expect(dead_code, reason = "wired into the watch loop next"))]
+    pub fn decide(&self, subject: &Subject) -> Decision<'_> {
+        let (mut flag, mut threshold, mut note) = (None, None, None);
+        for rule in self.rules.iter().filter(|rule| rule.matches(subject)) {
+            flag = flag.or(rule.flag);
+            threshold = threshold.or(rule.threshold);
+            note = note.or(rule.note.as_deref());
+        }
+        let threshold = threshold.unwrap_or_else(|| self.threshold(subject.class));
+        Decision { threshold: threshold.filter(|_| flag != Some(false)), note }
+    }
+
+    /// The least threshold that a wait of this class can have, by itself or by a rule: a younger one is not flagged,
+    /// whosever it is. `None`: none of the class is ever flagged.
+    pub fn least_of(&self, class: Class) -> Threshold {
+        let of_rules =
+            self.rules.iter().filter(|rule| rule.concerns(class)).filter_map(|rule| rule.threshold?);
+        of_rules.chain(self.threshold(class)).min()
+    }
+
+    /// The least threshold of all: younger waits need not be looked at.
+    pub fn least(&self) -> Duration {
+        Class::ALL.iter().filter_map(|class| self.least_of(*class)).min().unwrap_or(Duration::MAX)
+    }
+
+    /// One line for `--check-config`.
+    pub fn summary(&self) -> String {
+        match &self.file {
+            Some(file) => format!("{}: fine, {}", file.display(), human::count(self.rules.len(), "rule")),
+            None => format!("{DEFAULT_PATH} is not there, which is fine: built-in values hold"),
+        }
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("expected an address with a port such as \"127.0.0.1:9779\", not \"{text}\""))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+//! Which waits a rule is about, and what it says of them.
+
+use std::net::SocketAddr;
+
+use glob::Pattern;
+
+use super::{
+    Threshold,
+    address::Address,
+    file::{Mistake, Section, Value, expected},
+};
+use crate::{
+    class::Class,
+    syscalls::{self, PAGE_FAULT, Table},
+};
+
+/// What rules see of a wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Name of the thread.
+    pub comm: &'a str,
+    /// systemd unit.
+    pub unit: Option<&'a str>,
+    /// Container id or name.
+    pub container: Option<&'a str>,
+    /// Real user.
+    pub uid: u32,
+    /// Its name.
+    pub user: Option<&'a str>,
+    /// Name of the call.
+    pub syscall: &'a str,
+    /// What the wait was judged to be.
+    pub class: Class,
+    /// Own address of the socket it waits on.
+    pub local: Option<SocketAddr>,
+    /// The peer's address.
+    pub remote: Option<SocketAddr>,
+    /// Path of the unix socket it waits on: there is one, of whichever end has a name.
+    pub path: Option<&'a str>,
+}
+
+/// One `[[rule]]`: what is given must all match, and of a list one item.
+#[derive(Debug, Default)]
+pub struct Rule {
+    comm: Option<Vec<Pattern>>,
+    unit: Option<Vec<Pattern>>,
+    container: Option<Vec<Container>>,
+    user: Option<Vec<User>>,
+    syscall: Option<Vec<String>>,
+    class: Option<Vec<Class>>,
+    local: Option<Vec<Address>>,
+    remote: Option<Vec<Address>>,
+    /// How long such a wait may last.
+    pub threshold: Option<Threshold>,
+    /// Whether it is flagged at all.
+    pub flag: Option<bool>,
+    /// What people are told beside the verdict.
+    pub note: Option<String>,
+}
+
+/// A container by glob, or by the first digits of its id.
+#[derive(Debug)]
+enum Container {
+    Named(Pattern),
+    Id(String),
+}
+
+#[derive(Debug)]
+enum User {
+    Name(String),
+    Id(u32),
+}
+
+/// The kernel keeps this many bytes of a thread's name (`TASK_COMM_LEN`, include/linux/sched.h, less the zero).
+const LONGEST_COMM: usize = 15;
+/// As many digits of a container's id as tools print, at the least.
+const LEAST_ID: usize = 12;
+/// The longest note, characters.
+const LONGEST_NOTE: usize = 500;
+/// Kinds of units that have processes.
+const UNITS: &[&str] = &[".service", ".scope", ".socket", ".mount", ".swap"];
+
+impl Rule {
+    /// Reads one from its table.
+    pub fn read(mut table: Section<'_>) -> Result<Self, Mistake> {
+        let rule = Self {
+            comm: table.value("comm", |value| value.one_or_more(|one| one.string(comm)))?,
+            unit: table.value("unit", |value| value.one_or_more(|one| one.string(unit)))?,
+            container: table.value("container", |value| value.one_or_more(|one| one.string(container)))?,
+            user: table.value("user", |value| value.one_or_more(|one| one.string_or_integer(user)))?,
+            syscall: table.value("syscall", |value| value.one_or_more(|one| one.string(syscall)))?,
+            class: table.value("class", |value| value.one_or_more(|one| one.string(class)))?,
+            local: table.value("local", |value| value.one_or_more(|one| one.string(Address::parse)))?,
+            remote: table.value("remote", |value| value.one_or_more(|one| one.string(Address::parse)))?,
+            threshold: table.value("threshold", |value: Value<'_, '_>| value.threshold())?,
+            flag: table.value("flag", |value| value.bool())?,
+            note: table.value("note", |value| value.string(note))?,
+        };
+        if rule.threshold.is_none() && rule.flag.is_none() && rule.note.is_none() {
+            // A setting that is misspelled explains it better.
+            let mistake = table.wrong("this rule sets nothing: expected threshold, flag or note in it");
+            return Err(table.end().err().unwrap_or(mistake));
+        }
+        if rule.matches_everything() {
+            let mistake = table.wrong(
+                "this rule would match every wait: expected comm, unit, container, user, syscall, class, local or \
+                 remote in it (comm = \"*\" if every wait is meant)",
+            );
+            return Err(table.end().err().unwrap_or(mistake));
+        }
+        table.end()?;
+        Ok(rule)
+    }
+
+    fn matches_everything(&self) -> bool {
+        let Self { comm, unit, container, user, syscall, class, local, remote, .. } = self;
+        comm.is_none()
+            && unit.is_none()
+            && container.is_none()
+            && user.is_none()
+            && syscall.is_none()
+            && class.is_none()
+            && local.is_none()
+            && remote.is_none()
+    }
+
+    /// Whether it is about this wait.
+    pub fn matches(&self, subject: &Subject) -> bool {
+        let Subject { comm, unit, container, uid, user, syscall, class, local, remote, path } = *subject;
+        // The cheapest and most telling first.
+        any(&self.class, |one| *one == class)
+            && any(&self.syscall, |one| one == syscall)
+            && any(&self.remote, |one| one.has(remote, path))
+            && any(&self.local, |one| one.has(local, path))
+            && any(&self.comm, |one| one.matches(comm))
+            && any(&self.unit, |one| unit.is_some_and(|unit| one.matches(unit)))
+            && any(&self.container, |one| container.is_some_and(|container| one.is(container)))
+            && any(&self.user, |one| match one {
+                User::Name(name) => user == Some(name.as_str()),
+                User::Id(id) => uid == *id,
+            })
+    }
+
+    /// Whether it may be about waits of this class.
+    pub fn concerns(&self, class: Class) -> bool {
+        any(&self.class, |one| *one == class)
+    }
+}
+
+/// Whether one of the list matches; a list that is not given matches everything.
+fn any<T>(list: &Option<Vec<T>>, matches: impl Fn(&T) -> bool) -> bool {
+    list.as_ref().is_none_or(|list| list.iter().any(matches))
+}
+
+impl Container {
+    fn is(&self, container: &str) -> bool {
+        match self {
+            Container::Named(pattern) => pattern.matches(container),
+            Container::Id(first) => container.starts_with(first.as_str()),
+        }
+    }
+}
+
+/// A glob: `*`, `?`, `[a-z]` and `[!a-z]`; `[*]` is a star.
+pub fn pattern(text: &str) -> Result<Pattern, String> {
+    if text.is_empty() {
+        return Err("an empty string matches nothing: leave the key out to match everything".into());
+    }
+    Pattern::new(text).map_err(|error| {
+        let hint = "expected *, ?, [a-z] or [!a-z] for what may vary, and [*] for a star itself";
+        format!("\"{text}\" is not a pattern: {} at its character {}; {hint}", error.msg, error.pos + 1)
+    })
+}
+
+fn has_wildcards(text: &str) -> bool {
+    text.contains(['*', '?', '['])
+}
+
+fn comm(text: &str) -> Result<Pattern, String> {
+    if !has_wildcards(text) && text.len() > LONGEST_COMM {
+        let kept = &text[..text.floor_char_boundary(LONGEST_COMM)];
+        return Err(format!(
+            "the kernel keeps {LONGEST_COMM} bytes of a thread's name: expected \"{kept}\", not \"{text}\""
+        ));
+    }
+    pattern(text)
+}
+
+/// As systemctl takes it: a name without a kind is a service's.
+fn unit(text: &str) -> Result<Pattern, String> {
+    if text.ends_with(".slice") {
+        return Err("a slice has no processes of its own: expected a service or a scope".into());
+    }
+    if text.is_empty() || has_wildcards(text) || UNITS.iter().any(|kind| text.ends_with(kind)) {
+        return pattern(text);
+    }
+    pattern(&format!("{text}.service"))
+}
+
+fn container(text: &str) -> Result<Container, String> {
+    let is_id = text.len() >= LEAST_ID && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    Ok(if is_id { Container::Id(text.to_ascii_lowercase()) } else { Container::Named(pattern(text)?) })
+}
+
+fn user(text: &str) -> Result<User, String> {
+    match text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
+        true => text.parse().map(User::Id).map_err(|_| {
+            format!("expected the name of a user, or a uid from 0 to {}, not \"{text}\"", u32::MAX)
+        }),
+        false => Ok(User::Name(text.to_owned())),
+    }
+}
+
+fn syscall(text: &str) -> Result<String, String> {
+    let names: Vec<&str> = (0..tracer_ebpf::abi::SYSCALLS as i32)
+        .flat_map(|number| [syscalls::name(Table::Native, number), syscalls::name(Table::Compat, number)])
+        .flatten()
+        .chain([PAGE_FAULT])
+        .collect();
+    if names.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    // They are too many to list them.
+    let near = expected(text, &names, '"');
+    let near =
+        if near.starts_with("did") { near } else { "expected one such as \"read\" or \"poll\"".into() };
+    Err(format!("unknown system call \"{text}\": {near}"))
+}
+
+fn class(text: &str) -> Result<Class, String> {
+    let labels: Vec<&str> = Class::ALL.iter().map(|class| class.label()).collect();
+    Class::ALL.iter().copied().find(|class| class.label() == text).ok_or_else(|| {
+        let list = labels.join(", ");
+        match expected(text, &labels, '"') {
+            near if near.starts_with("did") => format!("unknown class \"{text}\": {near} Classes are {list}"),
+            list => format!("unknown class \"{text}\": {list}"),
+        }
+    })
+}
+
+fn note(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    match text.chars().count() {
+        0 => Err("expected a sentence for whoever sees the stall".into()),
+        length if length > LONGEST_NOTE => {
+            Err(format!("this has {length} characters: expected at most {LONGEST_NOTE}"))
+        }
+        _ => Ok(text.to_owned()),
+    }
+}
