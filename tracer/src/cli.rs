@@ -130,6 +130,9 @@ pub fn interval(text: &str) -> Result<Duration, String> {
     if interval < Duration::from_millis(100) {
         return Err("the shortest interval is 100ms".into());
     }
+    if interval > Duration::from_secs(86_400) {
+        return Err("the longest interval is 1d".into());
+    }
     Ok(interval)
 }
 
@@ -173,5 +176,6 @@ mod tests {
             assert_eq!(humantime::parse_duration(text).map(|d| d.as_secs_f64()), Ok(seconds), "{text}");
         }
         assert!(interval("1ms").is_err());
+        assert!(interval("300000000000years").is_err());
     }
 }

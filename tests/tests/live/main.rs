@@ -4,6 +4,7 @@
 //! looked for beside this one.
 
 mod aged;
+mod agent_config;
 mod agent_contract;
 mod agent_counters;
 mod agent_crash;

@@ -68,9 +68,13 @@ impl<'t> Section<'t> {
     /// The whole file.
     pub fn of_file(text: &'t str) -> Result<Self, Mistake> {
         let table = DeTable::parse(text).map_err(|error| {
-            let offset = error.span().map_or(0, |span| span.start);
+            let span = error.span().unwrap_or_default();
             // The parser says in further lines what it expected.
-            Mistake::at(text, offset, error.message().trim().replace('\n', ", "))
+            let message = match (error.message(), text.get(span.clone())) {
+                ("duplicate key", Some(key)) => format!("`{key}` is here a second time: expected it once"),
+                (message, _) => message.trim().replace('\n', ", "),
+            };
+            Mistake::at(text, span.start, message)
         })?;
         Ok(Self::new(text, String::new(), table.span(), table.into_inner()))
     }

@@ -36,7 +36,7 @@ const LONGEST: u64 = 1024 * 1024;
 pub type Threshold = Option<Duration>;
 
 /// The configuration: built-in values, over them the file's, over them the command line's.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Config {
     /// The file, if it is there.
     file: Option<PathBuf>,
@@ -47,6 +47,26 @@ pub struct Config {
     /// `[thresholds]`.
     classes: HashMap<Class, Threshold>,
     rules: Vec<Rule>,
+    /// [`Config::least_of`] each class, which is asked for every wait of every snapshot.
+    least_of: HashMap<Class, Duration>,
+    /// [`Config::least`].
+    least: Duration,
+}
+
+impl Default for Config {
+    /// Built-in values.
+    fn default() -> Self {
+        Self {
+            file: None,
+            defaults: Defaults::default(),
+            flag: None,
+            classes: HashMap::new(),
+            rules: Vec::new(),
+            least_of: HashMap::new(),
+            least: Duration::MAX,
+        }
+        .settled()
+    }
 }
 
 /// `[agent]`: what the command line's flags of the same names say where they are not given.
@@ -118,13 +138,13 @@ impl Config {
             config.rules.push(Rule::read(rule)?);
         }
         all.end()?;
-        Ok(config)
+        Ok(config.settled())
     }
 
     /// The same with the command line's `--threshold` over what the file says of classes that mean stuck. Rules are
     /// for cases of their own and stay above it.
     pub fn with_threshold(self, flag: Option<Duration>) -> Self {
-        Self { flag, ..self }
+        Self { flag, ..self }.settled()
     }
 
     /// The threshold of a class where no rule says otherwise.
@@ -153,21 +173,35 @@ impl Config {
 
     /// The least threshold that a wait of this class can have, by itself or by a rule: a younger one is not flagged,
     /// whosever it is. `None`: none of the class is ever flagged.
+    #[cfg_attr(not(test), expect(dead_code, reason = "wired into the watch loop next"))]
     pub fn least_of(&self, class: Class) -> Threshold {
-        let of_rules =
-            self.rules.iter().filter(|rule| rule.concerns(class)).filter_map(|rule| rule.threshold?);
-        of_rules.chain(self.threshold(class)).min()
+        self.least_of.get(&class).copied()
     }
 
     /// The least threshold of all: younger waits need not be looked at.
     pub fn least(&self) -> Duration {
-        Class::ALL.iter().filter_map(|class| self.least_of(*class)).min().unwrap_or(Duration::MAX)
+        self.least
+    }
+
+    /// Derives what follows from the rest.
+    fn settled(mut self) -> Self {
+        let least_of = |class: &Class| {
+            let of_rules =
+                self.rules.iter().filter(|rule| rule.concerns(*class)).filter_map(|rule| rule.threshold?);
+            of_rules.chain(self.threshold(*class)).min().map(|least| (*class, least))
+        };
+        self.least_of = Class::ALL.iter().filter_map(least_of).collect();
+        self.least = self.least_of.values().copied().min().unwrap_or(Duration::MAX);
+        self
     }
 
     /// One line for `--check-config`.
     pub fn summary(&self) -> String {
         match &self.file {
-            Some(file) => format!("{}: fine, {}", file.display(), human::count(self.rules.len(), "rule")),
+            Some(file) => {
+                let name = human::clean(&file.display().to_string());
+                format!("{name}: fine, {}", human::count(self.rules.len(), "rule"))
+            }
             None => format!("{DEFAULT_PATH} is not there, which is fine: built-in values hold"),
         }
     }

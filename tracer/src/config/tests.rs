@@ -326,8 +326,11 @@ fn a_mistake_is_told_with_its_place_and_what_was_expected() {
     for (text, place) in [
         ("[agent\n", "1:"),
         ("[agent]\ninterval = 1s\n", "2:"),
-        ("[agent]\ninterval = '1s'\ninterval = '2s'\n", "3:1:"),
-        ("[agent]\n[agent]\n", "2:"),
+        (
+            "[agent]\ninterval = '1s'\ninterval = '2s'\n",
+            "3:1: `interval` is here a second time: expected it once",
+        ),
+        ("[agent]\n[agent]\n", "2:2: `agent` is here a second time: expected it once"),
         ("[thresholds]\nreply = '1 parsec'", "2:9: `reply`: expected a duration such as \"30s\""),
         ("[[rule]]\nflag = false\nremote = 'db.example'", "3:10: `remote`: expected an address such as"),
     ] {

@@ -1,0 +1,80 @@
+//! Is a configuration file checked, refused where it is wrong, and obeyed?
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use tests::{Agent, Waiter, own_dir, seconds_between, shared, tracer};
+
+/// Writes a file of the test's own.
+fn file(name: &str, text: &str) -> PathBuf {
+    let path = own_dir().join(format!("{name}.toml"));
+    std::fs::write(&path, text).expect("write");
+    path
+}
+
+/// Exit code, standard output and standard error of `tracer agent` with these arguments.
+fn agent(args: &[&str], path: &PathBuf) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = Command::new(tracer())
+        .args(["agent", "--config"])
+        .arg(path)
+        .args(args)
+        .output()
+        .expect("tracer starts");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[test]
+fn a_right_file_is_fine() {
+    let path = file("right", "[[rule]]\ncomm = 'php*'\nremote = ':6379'\nthreshold = 'never'\n");
+    let line = format!("{}: fine, 1 rule\n", path.display());
+    assert_eq!(agent(&["--check-config"], &path), (Some(0), line, String::new()));
+}
+
+#[test]
+fn a_wrong_file_is_refused_by_the_check_and_by_the_agent() {
+    let path = file("wrong", "[[rule]]\ncomm = 'php*'\nthreshhold = 'never'\n");
+    let line = format!(
+        "tracer: {}:3:1: unknown key `threshhold` in [[rule]]: did you mean `threshold`?\n",
+        path.display()
+    );
+    assert_eq!(agent(&["--check-config"], &path), (Some(1), String::new(), line.clone()));
+    assert_eq!(agent(&["--listen", "127.0.0.1:0"], &path), (Some(1), String::new(), line));
+}
+
+#[test]
+fn a_named_file_must_be_there() {
+    let path = own_dir().join("not-there.toml");
+    let (code, _, stderr) = agent(&["--check-config"], &path);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("not-there.toml") && stderr.lines().count() == 1, "{stderr}");
+}
+
+/// The waiter is flagged once it has waited this long.
+fn flagged(agent: &mut Agent, waiter: &Waiter, threshold: f64) {
+    let (event, arrived) = agent.wait_stall("stall_opened", waiter.pid(), Duration::from_secs(10));
+    let after = seconds_between(waiter.begun_ns(), arrived);
+    // The interval and the design's 100 ms later at most.
+    assert!(
+        (threshold - 0.1..=threshold + 1.1).contains(&after),
+        "{threshold} s, after {after:.3}: {event:#}"
+    );
+}
+
+#[test]
+fn thresholds_of_the_file_hold_and_the_command_line_wins() {
+    let _shared = shared();
+    let path = file("thresholds", "[agent]\nthreshold = '1h'\n[thresholds]\nreply = '2s'\npipe = '3s'\n");
+    let path = path.to_str().expect("UTF-8");
+    let mut by_file = Agent::start(&["--config", path]);
+    let mut by_flag = Agent::start(&["--config", path, "--threshold", "4s"]);
+    let waiters = [Waiter::start("recvfrom-tcp4"), Waiter::start("read-pipe"), Waiter::start("flock")];
+    let [reply, pipe, lock] = &waiters;
+    flagged(&mut by_file, reply, 2.0);
+    flagged(&mut by_file, pipe, 3.0);
+    flagged(&mut by_flag, pipe, 3.0);
+    flagged(&mut by_flag, reply, 4.0);
+    flagged(&mut by_flag, lock, 4.0);
+    assert_eq!(by_file.events_of(lock.pid()), Vec::<String>::new());
+}
