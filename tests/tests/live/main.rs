@@ -25,3 +25,4 @@ mod ps_registers;
 mod ps_restarted;
 mod ps_targets;
 mod ps_terminal;
+mod ps_who;
