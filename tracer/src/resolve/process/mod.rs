@@ -91,7 +91,7 @@ pub fn read(process: ProcessId, guard: &mut Guard) -> Who {
         .map_or((None, Home::default()), |(path, home)| (Some(path), home));
     let Home { unit, container, runtime, pod } = home;
     let uid = dir.text("status").and_then(|status| real_user(&status));
-    let user = uid.filter(|uid| container.is_none() || *uid == 0).and_then(users::name);
+    let user = uid.and_then(|uid| user(uid, container.is_some()));
     Who {
         cmdline,
         exe: dir.link("exe"),
@@ -159,6 +159,11 @@ fn is_of(stat: &Stat, process: ProcessId) -> bool {
 fn real_user(status: &str) -> Option<u32> {
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// What the host calls a user. A container has users of its own under the same numbers; root is root everywhere.
+fn user(uid: u32, in_container: bool) -> Option<String> {
+    if in_container && uid != 0 { None } else { users::name(uid) }
 }
 
 /// The parents of a process, as long as each can be read.
@@ -344,6 +349,15 @@ mod tests {
         ] {
             assert_eq!(place(link), Place { path: path.to_owned(), deleted });
         }
+    }
+
+    #[test]
+    fn users_of_containers_have_numbers_only() {
+        let daemon = 1;
+        assert_eq!(user(daemon, false), users::name(daemon));
+        assert!(user(daemon, false).is_some(), "every Unix has a user 1");
+        assert_eq!(user(daemon, true), None);
+        assert_eq!(user(0, true).as_deref(), Some("root"));
     }
 
     #[test]
