@@ -116,7 +116,17 @@ fn certificate() -> (&'static Path, &'static Path) {
     let (certificate, key) = FILES.get_or_init(|| {
         let (certificate, key) = (own_dir().join("certificate.pem"), own_dir().join("key.pem"));
         let mut openssl = Command::new(debian_program("openssl"));
-        openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]);
+        openssl.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+        ]);
         openssl.arg("-keyout").arg(&key).arg("-out").arg(&certificate);
         let output = openssl.output().expect("openssl starts");
         assert!(

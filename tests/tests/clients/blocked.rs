@@ -30,6 +30,29 @@ pub(crate) fn until_in(process: &mut Running, call: i64) -> (i128, i128) {
     }
 }
 
+/// Waits until the process sleeps in a call, whichever.
+pub(crate) fn until_waiting(pid: u32) {
+    let begin = Instant::now();
+    while in_call(pid).is_none() {
+        assert!(begin.elapsed() < PATIENCE, "process {pid} runs and runs");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+/// The name of the call that a process sleeps in, of those the clients are known to wait in (DESIGN §3).
+pub(crate) fn call_of(pid: u32) -> &'static str {
+    until_waiting(pid);
+    match in_call(pid) {
+        Some(libc::SYS_read) => "read",
+        Some(libc::SYS_recvfrom) => "recvfrom",
+        Some(libc::SYS_ppoll) => "ppoll",
+        Some(libc::SYS_pselect6) => "pselect6",
+        #[cfg(target_arch = "x86_64")]
+        Some(libc::SYS_poll) => "poll",
+        other => panic!("process {pid} is in call {other:?}"),
+    }
+}
+
 /// The number of the call a thread sleeps in.
 fn in_call(pid: u32) -> Option<i64> {
     let line = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;

@@ -14,7 +14,7 @@ use tests::{
     realtime_ns, seconds_between, start,
 };
 
-use crate::blocked::{check_age, fd_of};
+use crate::blocked::{call_of, check_age, fd_of};
 
 /// How old a client's wait is before tracer looks, in seconds.
 pub(crate) const AGE: f64 = 10.0;
@@ -46,7 +46,8 @@ const HALF_HTTP: Peer = Peer::Plain(&[Say {
     after: |heard| heard.ends_with(b"\r\n\r\n"),
     what: b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\nhalf of the body",
 }]);
-const HALF_REDIS: Peer = Peer::Plain(&[Say { after: |heard| heard.ends_with(b"\r\n"), what: b"$100\r\nhalf" }]);
+const HALF_REDIS: Peer =
+    Peer::Plain(&[Say { after: |heard| heard.ends_with(b"\r\n"), what: b"$100\r\nhalf" }]);
 /// The beginning of its first packet: length, number, protocol 10, version.
 const HALF_MYSQL: Peer = Peer::Plain(&[Say { after: |_| true, what: b"\x4a\0\0\0\x0a10.11.0-Ma" }]);
 /// The beginning of `AuthenticationOk`.
@@ -101,11 +102,8 @@ const PHP_TLS_LATER: &[&str] = &[
      $s = stream_socket_client('tls://{address}', $code, $text, 60, STREAM_CLIENT_CONNECT, $c); \
      sleep(1); fwrite($s, \"question\\r\\n\\r\\n\"); fread($s, 100);",
 ];
-const RUBY: &[&str] = &[
-    "-rnet/http",
-    "-e",
-    "Net::HTTP.start('{host}', {port}, read_timeout: 600) { |http| http.get('/') }",
-];
+const RUBY: &[&str] =
+    &["-rnet/http", "-e", "Net::HTTP.start('{host}', {port}, read_timeout: 600) { |http| http.get('/') }"];
 const URLLIB: &[&str] = &["-c", "import urllib.request as u; u.urlopen('http://{address}/').read()"];
 const URLLIB_TIMEOUT: &[&str] =
     &["-c", "import urllib.request as u; u.urlopen('http://{address}/', timeout=600).read()"];
@@ -257,6 +255,7 @@ pub(crate) fn check(name: &str, class: &str) -> Value {
     assert_eq!(Some(&talk), client.talk().as_ref(), "{name} moved meanwhile");
     let [row] = &snapshot.rows[..] else { panic!("not one row for {name}: {:#?}", snapshot.rows) };
     assert_eq!((&row["pid"], &row["tid"]), (&client.pid().into(), &client.pid().into()), "{row:#}");
+    assert_eq!(row["syscall"], call_of(client.pid()), "{row:#}");
     check_wait(row, client.pid(), talk.client, client.address());
     check_age(row, talk.last_ns, talk.last_ns, &snapshot);
     let level = if class == "reply" { "stuck" } else { "doubtful" };
