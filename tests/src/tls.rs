@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock, PoisonError};
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ impl TlsServer {
             Tickets::Late => "late",
         };
         let mut command = Command::new(debian_program("python3"));
-        command.args(["-c", include_str!("tls_server.py")]).args([certificate, key]);
+        command.arg(script()).args([certificate, key]);
         command.args([tickets, &manners.answers.to_string(), if manners.half { "half" } else { "nothing" }]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = start(command);
@@ -108,6 +108,16 @@ fn note(talks: &Talks, event: &Value) {
         Some("closed") => talk.closed = true,
         _ => {}
     }
+}
+
+/// The helper as a file of this process's own.
+fn script() -> &'static Path {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let file = own_dir().join("tls_server.py");
+        fs::write(&file, include_str!("tls_server.py")).expect("a file");
+        file
+    })
 }
 
 /// A self-signed certificate and its key, made once.

@@ -1,6 +1,6 @@
 //! Cron jobs queue on a lock file, as flock(1) makes them. Does `ps` say which file, and which process holds it?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ fn lock(name: &str) -> PathBuf {
 }
 
 /// A second job, blocked in flock(2); and the moments between which that began.
-fn second_job(file: &PathBuf) -> (Running, (i128, i128)) {
+fn second_job(file: &Path) -> (Running, (i128, i128)) {
     let mut job = clean("flock");
     job.arg(file).arg("true").stdin(Stdio::null());
     let mut job = start(job);
@@ -26,7 +26,7 @@ fn second_job(file: &PathBuf) -> (Running, (i128, i128)) {
 }
 
 /// Looks at the second job; its verdict.
-fn check(file: &PathBuf, job: &Running, begun: (i128, i128)) -> String {
+fn check(file: &Path, job: &Running, begun: (i128, i128)) -> String {
     let snapshot = ps(&["-p", &job.pid().to_string()]);
     let row = snapshot.row(job.pid());
     assert_eq!((&row["syscall"], &row["class"]), (&"flock".into(), &"lock".into()), "{row:#}");
@@ -40,7 +40,7 @@ fn check(file: &PathBuf, job: &Running, begun: (i128, i128)) -> String {
 }
 
 /// Waits until somebody has locked the file, by `/proc/locks`; whom that names.
-fn until_held(file: &PathBuf) -> u32 {
+fn until_held(file: &Path) -> u32 {
     use std::os::unix::fs::MetadataExt;
     let begin = Instant::now();
     loop {
@@ -79,7 +79,7 @@ fn a_script_that_holds_it_is_named() {
     let first = start(first);
     let locker = until_held(&file);
     let begin = Instant::now();
-    while std::path::Path::new(&format!("/proc/{locker}")).exists() {
+    while Path::new(&format!("/proc/{locker}")).exists() {
         assert!(begin.elapsed() < Duration::from_secs(10), "process {locker} stays");
         sleep(Duration::from_millis(10));
     }
