@@ -251,9 +251,16 @@ pub(crate) fn check(name: &str, class: &str) -> Value {
     let (client, talk) = stuck(name);
     let meant = if talk.last_word == LastWord::Server { "quiet" } else { "reply" };
     assert_eq!(meant, class, "the test is wrong about {name}: {talk:?}");
+    // One at a time: all clients come of age together, and thirty tracers at once are another test.
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let snapshot = ps(&["-p", &client.pid().to_string()]);
+    drop(turn);
     assert_eq!(Some(&talk), client.talk().as_ref(), "{name} moved meanwhile");
-    let [row] = &snapshot.rows[..] else { panic!("not one row for {name}: {:#?}", snapshot.rows) };
+    let [row] = &snapshot.rows[..] else {
+        let all = ps(&["--all", "--min-age", "0s", "-p", &client.pid().to_string()]);
+        panic!("not one row for {name}: {:#?}; a moment later, with --all: {:#?}", snapshot.rows, all.rows)
+    };
     assert_eq!((&row["pid"], &row["tid"]), (&client.pid().into(), &client.pid().into()), "{row:#}");
     assert_eq!(row["syscall"], call_of(client.pid()), "{row:#}");
     check_wait(row, client.pid(), talk.client, client.address());

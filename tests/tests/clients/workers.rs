@@ -100,7 +100,8 @@ fn one_with_a_habit_is_flagged_later() {
     assert!(opened <= 2 && before.len() == 2 * opened, "{before:#?}");
 
     sleep(Duration::from_secs(8).saturating_sub(asked.elapsed()));
-    assert_eq!(agent.stories_of(worker.pid()).len(), before.len(), "flagged in spite of its habit");
+    let events = agent.stories_of(worker.pid());
+    assert_eq!(events.len(), before.len(), "flagged in spite of its habit: {events:#?}");
     // It is no excuse for ever.
     sleep(Duration::from_secs(11).saturating_sub(asked.elapsed()));
     let events = agent.stories_of(worker.pid());
