@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Agent, Talk, realtime_ns, seconds_between};
+use tests::{Agent, Talk, parse_rfc3339_ns, realtime_ns, seconds_between};
 
 use crate::crowd::{Client, all};
 
@@ -34,7 +34,8 @@ fn every_client_once() {
             wrong.push(format!("{}: {what}: {events:#?}", client.name));
         }
     }
-    assert!(wrong.is_empty(), "{} of {} clients:\n{}", wrong.len(), stuck.len(), wrong.join("\n"));
+    let lost = agent.samples("tracer_lost_events_total", &[]);
+    assert!(wrong.is_empty(), "{} of {} clients:\n{}\n{lost:#?}", wrong.len(), stuck.len(), wrong.join("\n"));
 }
 
 /// What is wrong with the events of a client of which there should be none.
@@ -60,6 +61,13 @@ fn once(talk: &Talk, ready_ns: i128, events: &[(Value, i128)]) -> Option<String>
     if late > SOON {
         return Some(format!("flagged {late:.3} s late"));
     }
-    let off = event["stall_seconds"].as_f64().unwrap_or(f64::NAN) - age;
-    (off.is_nan() || !(-0.6..=0.5).contains(&off)).then(|| format!("stall_seconds is off by {off:+.3} s"))
+    let since = event["wait"]["since"].as_str().map_or(0, parse_rfc3339_ns);
+    let off = seconds_between(talk.last_ns, since);
+    if off.abs() > 0.5 {
+        return Some(format!("since is off by {off:+.3} s"));
+    }
+    // It is of the moment the agent looked, before it said so.
+    let seconds = event["stall_seconds"].as_f64().unwrap_or(f64::NAN);
+    (!(THRESHOLD..=age + 0.5).contains(&seconds))
+        .then(|| format!("stall_seconds is {seconds}, the age {age:.3}"))
 }
