@@ -152,6 +152,13 @@ impl Agent {
         about.map(|event| event.value["event"].as_str().unwrap_or("?").to_owned()).collect()
     }
 
+    /// All events about a process so far, each with the moment it came.
+    pub fn stories_of(&mut self, pid: u32) -> Vec<(Value, i128)> {
+        self.receive(Duration::from_millis(20));
+        let about = self.seen.iter().filter(|event| event.value["wait"]["pid"] == pid);
+        about.map(|event| (event.value.clone(), event.arrived_ns)).collect()
+    }
+
     fn receive(&mut self, at_most: Duration) {
         if let Ok(event) = self.incoming.recv_timeout(at_most) {
             self.seen.push(event);

@@ -25,6 +25,15 @@ pub fn require_root() {
     assert!(user == 0, "these tests need root (they run as user {user}): sudo -E cargo test -p tests");
 }
 
+/// A program of a Debian package. Those of other origin, which may come first in PATH, behave otherwise.
+pub fn debian_program(name: &str) -> PathBuf {
+    let places = ["/usr/bin", "/usr/sbin"].map(|place| Path::new(place).join(name));
+    match places.into_iter().find(|path| path.is_file()) {
+        Some(path) => path,
+        None => panic!("{name} is not installed: `cargo xtask test --all` installs its package"),
+    }
+}
+
 fn find(name: &str, variable: &str, build: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {
         let path = PathBuf::from(path);

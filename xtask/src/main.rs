@@ -4,6 +4,7 @@ mod bench;
 mod cmd;
 mod ebpf;
 mod load;
+mod packages;
 mod run;
 mod setup;
 mod test;
@@ -38,7 +39,7 @@ enum Task {
     },
     /// Format, lint, unit tests, and the tests against this machine's kernel; needs stable Rust and root only
     Test {
-        /// Also what installs things: the BPF toolchain and `ebpf --check`
+        /// Also what installs things: the BPF toolchain and `ebpf --check`, Debian's clients and servers and their tests
         #[arg(long)]
         all: bool,
         /// Only what --all adds

@@ -6,7 +6,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::{
     cmd::{self, command, is_root, root},
-    ebpf, setup,
+    ebpf, packages, setup,
 };
 
 /// A step: its name and what it does.
@@ -17,12 +17,16 @@ const STEPS: &[Step] = &[
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("lint", || cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
     ("unit tests", || cargo(&["test", "--workspace", "--exclude", "tests", "--locked"])),
-    ("live tests", live),
+    ("live tests", || on_the_kernel(&["--lib", "--bins", "--test", "live"], 12)),
 ];
 
 /// What `--all` adds: steps that install what they need.
-const EXTRA: &[Step] =
-    &[("BPF toolchain", setup::run), ("kernel programs are as committed", || ebpf::run(true))];
+const EXTRA: &[Step] = &[
+    ("BPF toolchain", setup::run),
+    ("kernel programs are as committed", || ebpf::run(true)),
+    ("clients and servers", packages::install),
+    ("tests with real clients", || on_the_kernel(&["--test", "clients"], 48)),
+];
 
 /// Runs the steps; a failed one does not keep the others from running.
 pub fn run(all: bool, extra: bool) -> Result<()> {
@@ -58,14 +62,14 @@ fn cargo(args: &[&str]) -> Result<()> {
     cmd::run(command("cargo", args))
 }
 
-/// The tests in `tests/`, against this machine's kernel and the released tracer.
-fn live() -> Result<()> {
+/// Some of the tests in `tests/`, against this machine's kernel and the released tracer, so many at a time: most of
+/// them sleep most of the time.
+fn on_the_kernel(which: &[&str], at_a_time: usize) -> Result<()> {
     cargo(&["build", "--release", "--locked", "--package", "tracer"])?;
     cargo(&["build", "--locked", "--package", "tests", "--bins"])?;
     let target = root().join("target");
-    // Most of them sleep most of the time.
-    let mut tests =
-        command("cargo", &["test", "--locked", "--package", "tests", "--", "--test-threads", "12"]);
+    let mut tests = command("cargo", &["test", "--locked", "--package", "tests"]);
+    tests.args(which).args(["--", "--test-threads", &at_a_time.to_string()]);
     tests.env("TRACER_BIN", target.join("release/tracer")).env("TRACER_WAITER", target.join("debug/waiter"));
     cmd::run(tests)
 }

@@ -8,6 +8,7 @@
 mod descriptors;
 mod files;
 mod memory;
+mod mutexes;
 mod names;
 mod pipes;
 mod process;
@@ -71,6 +72,7 @@ const ROLES: &[Role] = &[
     ("restart-futex", process::restart_futex),
     ("storm", process::storm),
     ("page-fault", memory::page_fault),
+    ("deadlock", mutexes::deadlock),
     ("threads", threads::threads),
     ("pipes", threads::pipes),
     ("evil-name", names::evil_name),

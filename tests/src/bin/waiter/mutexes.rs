@@ -1,0 +1,46 @@
+//! Which role waits in a mutex of the C library? Two threads, each in the other's.
+
+use std::cell::UnsafeCell;
+use std::sync::{Barrier, mpsc};
+use std::thread;
+
+use crate::report::Report;
+use crate::{Call, sys};
+
+/// `pthread_mutex_t`, which std's own mutex is not: it waits in another kind of futex.
+struct Mutex(UnsafeCell<libc::pthread_mutex_t>);
+
+// SAFETY: the C library's mutex is made to be used by several threads at once.
+unsafe impl Sync for Mutex {}
+
+impl Mutex {
+    const fn new() -> Self {
+        Self(UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER))
+    }
+
+    fn lock(&self) {
+        // SAFETY: an initialised mutex, never moved, since it is static.
+        assert_eq!(unsafe { libc::pthread_mutex_lock(self.0.get()) }, 0, "pthread_mutex_lock");
+    }
+}
+
+static MUTEXES: [Mutex; 2] = [Mutex::new(), Mutex::new()];
+
+/// Both threads' lines come as one, `threads`, when both have the one mutex and are about to ask for the other.
+pub(crate) fn deadlock(call: &Call) {
+    static BOTH: Barrier = Barrier::new(2);
+    let (tell, told) = mpsc::channel();
+    for own in 0..2 {
+        let (tell, role) = (tell.clone(), call.role.to_owned());
+        thread::spawn(move || {
+            MUTEXES[own].lock();
+            BOTH.wait();
+            tell.send(Report::new(&role, "futex").stamped()).expect("the main thread listens");
+            MUTEXES[1 - own].lock();
+            unreachable!("the other never lets go");
+        });
+    }
+    let threads: Vec<_> = told.iter().take(2).collect();
+    Report::new(call.role, "futex").with("threads", threads).print();
+    sys::rest();
+}

@@ -1,0 +1,18 @@
+//! Does tracer find the hangs of real programs, Debian's own clients and servers? One module a behaviour.
+//!
+//! Needs root and the packages that `cargo xtask test --all` installs; a missing one is a failure. All traffic stays
+//! on loopback, every server is started here, with its data in this process's own directory.
+
+mod blocked;
+mod crowd;
+mod flagged;
+mod quiet;
+mod reply;
+mod servers;
+mod story_cron_lock;
+mod story_endless_loop;
+mod story_gearman_job;
+mod story_mutexes;
+mod story_php_tls;
+mod story_row_lock;
+mod workers;

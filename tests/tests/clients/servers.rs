@@ -1,0 +1,201 @@
+//! Which servers do tests start for themselves? On a free port of loopback, with their data in a directory of their
+//! own, under an unprivileged user, and gone when dropped.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tests::{Running, debian_program, own_dir, start};
+
+/// The user and group `nobody` of Debian.
+const NOBODY: u32 = 65534;
+/// How long a server may take until it answers: generous, since the machine may be loaded.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A server that answers. It is killed when dropped.
+pub(crate) struct Server {
+    process: Running,
+    pub(crate) address: SocketAddr,
+    pub(crate) dir: PathBuf,
+}
+
+impl Server {
+    /// Starts a server that is told its port; `ready` says when it answers.
+    fn start(dir: PathBuf, make: impl Fn(u16, &Path) -> Command, ready: impl Fn(&Self) -> bool) -> Self {
+        // Between choosing a free port and the server's bind another process can take it.
+        for _ in 0..3 {
+            let address = free_address();
+            let log = dir.join("log");
+            let said = File::create(&log).expect("a file");
+            let mut command = make(address.port(), &dir);
+            command.stdin(Stdio::null()).stdout(said.try_clone().expect("a descriptor")).stderr(said);
+            let mut server = Self { process: start(command), address, dir: dir.clone() };
+            let begin = Instant::now();
+            while server.process.ended().is_none() {
+                if ready(&server) && server.process.ended().is_none() {
+                    return server;
+                }
+                assert!(begin.elapsed() < PATIENCE, "no answer; it said:\n{}", text(&log));
+                sleep(Duration::from_millis(20));
+            }
+            let said = text(&log);
+            assert!(said.to_lowercase().contains("in use"), "the server ended; it said:\n{said}");
+        }
+        panic!("a server found its port taken three times; its directory is {}", dir.display());
+    }
+
+    pub(crate) fn port(&self) -> String {
+        self.address.port().to_string()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    fn listens(&self) -> bool {
+        TcpStream::connect(self.address).is_ok()
+    }
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port on loopback")
+}
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// A program that runs as nobody, with nothing in its environment that it could take for its configuration.
+fn as_nobody(program: &str, dir: &Path) -> Command {
+    let mut command = clean(program);
+    command.uid(NOBODY).gid(NOBODY).current_dir(dir).env("HOME", dir).env("TMPDIR", dir);
+    command
+}
+
+/// A program with an environment of the test's own.
+pub(crate) fn clean(program: &str) -> Command {
+    let mut command = Command::new(debian_program(program));
+    command
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", own_dir())
+        .env("LC_ALL", "C");
+    command
+}
+
+/// A new directory that nobody may write to, so to say: the user nobody.
+fn dir_of_nobody(name: &str) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let dir = own_dir().join(format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+    fs::create_dir(&dir).expect("a directory");
+    chown(&dir, Some(NOBODY), Some(NOBODY)).expect("root may give a directory away");
+    dir
+}
+
+/// Runs a command to its end, which must be a good one; what it wrote.
+pub(crate) fn must(mut command: Command) -> String {
+    let Output { status, stdout, stderr } = command.output().expect("it starts");
+    let stderr = String::from_utf8_lossy(&stderr);
+    assert!(status.success(), "{command:?}: {status}\n{stderr}");
+    String::from_utf8(stdout).expect("text")
+}
+
+pub(crate) fn redis() -> Server {
+    let make = |port: u16, dir: &Path| {
+        let mut redis = as_nobody("redis-server", dir);
+        redis.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        redis.arg("--dir").arg(dir);
+        redis
+    };
+    Server::start(dir_of_nobody("redis"), make, Server::listens)
+}
+
+/// `redis-cli` on that server.
+pub(crate) fn redis_cli(server: &Server, args: &[&str]) -> Command {
+    let mut command = clean("redis-cli");
+    command.args(["-h", "127.0.0.1", "-p", &server.port()]).args(args).stdin(Stdio::null());
+    command
+}
+
+pub(crate) fn gearmand() -> Server {
+    let make = |port: u16, dir: &Path| {
+        let mut gearmand = as_nobody("gearmand", dir);
+        gearmand.args(["--port", &port.to_string(), "--listen", "127.0.0.1", "--log-file", "stderr"]);
+        gearmand
+    };
+    Server::start(dir_of_nobody("gearmand"), make, Server::listens)
+}
+
+pub(crate) fn gearman(server: &Server, args: &[&str]) -> Command {
+    let mut command = clean("gearman");
+    command.args(["-h", "127.0.0.1", "-p", &server.port()]).args(args).stdin(Stdio::null());
+    command
+}
+
+/// What gearmand says of its functions, a line each: name, jobs, running, workers.
+pub(crate) fn gearman_status(server: &Server) -> String {
+    let mut stream = TcpStream::connect(server.address).expect("gearmand listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    stream.write_all(b"status\n").expect("gearmand reads");
+    let lines = BufReader::new(stream).lines().map_while(Result::ok).take_while(|line| line != ".");
+    lines.map(|line| line + "\n").collect()
+}
+
+/// MariaDB with an empty database `test`; its root needs no password.
+pub(crate) fn mariadb() -> Server {
+    let dir = dir_of_nobody("mariadb");
+    let mut install = as_nobody("mariadb-install-db", &dir);
+    install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
+    install.arg(format!("--datadir={}", dir.join("data").display()));
+    must(install);
+    let make = |port: u16, dir: &Path| {
+        let mut mariadbd = as_nobody("mariadbd", dir);
+        mariadbd.args(["--no-defaults", "--bind-address=127.0.0.1", "--innodb-buffer-pool-size=16M"]);
+        // Whoever waits for a row's lock is to wait.
+        mariadbd.args(["--innodb-lock-wait-timeout=3600", "--skip-name-resolve"]);
+        mariadbd.arg(format!("--port={port}")).arg(format!("--datadir={}", dir.join("data").display()));
+        mariadbd.arg(format!("--socket={}", socket(dir).display()));
+        mariadbd.arg(format!("--pid-file={}", dir.join("pid").display()));
+        mariadbd
+    };
+    let ready = |server: &Server| {
+        let select = mysql(server, Way::Unix, &["-e", "SELECT 1"]).output();
+        select.is_ok_and(|output| output.status.success())
+    };
+    let server = Server::start(dir, make, ready);
+    must(mysql(&server, Way::Unix, &["-e", "CREATE DATABASE test"]));
+    server
+}
+
+/// How a client reaches MariaDB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Tcp,
+    Unix,
+}
+
+/// The server's unix socket.
+pub(crate) fn socket(dir: &Path) -> PathBuf {
+    dir.join("socket")
+}
+
+/// The client `mysql` as root.
+pub(crate) fn mysql(server: &Server, way: Way, args: &[&str]) -> Command {
+    let mut command = clean("mysql");
+    command.args(["--no-defaults", "--user=root", "--batch", "--skip-column-names"]);
+    match way {
+        Way::Tcp => {
+            command.args(["--protocol=tcp", "--host=127.0.0.1", &format!("--port={}", server.port())])
+        }
+        Way::Unix => command.arg(format!("--socket={}", socket(&server.dir).display())),
+    };
+    command.args(args).stdin(Stdio::null());
+    command
+}

@@ -1,0 +1,89 @@
+//! Cron jobs queue on a lock file, as flock(1) makes them. Does `ps` say which file, and which process holds it?
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tests::{Running, own_dir, ps, start};
+
+use crate::blocked::{check_age, fds_of, until_in};
+use crate::servers::clean;
+
+/// A lock file of this name.
+fn lock(name: &str) -> PathBuf {
+    own_dir().join(name)
+}
+
+/// A second job, blocked in flock(2); and the moments between which that began.
+fn second_job(file: &Path) -> (Running, (i128, i128)) {
+    let mut job = clean("flock");
+    job.arg(file).arg("true").stdin(Stdio::null());
+    let mut job = start(job);
+    let begun = until_in(&mut job, libc::SYS_flock);
+    sleep(Duration::from_secs(2));
+    (job, begun)
+}
+
+/// Looks at the second job; its verdict.
+fn check(file: &Path, job: &Running, begun: (i128, i128)) -> String {
+    let snapshot = ps(&["-p", &job.pid().to_string()]);
+    let row = snapshot.row(job.pid());
+    assert_eq!((&row["syscall"], &row["class"]), (&"flock".into(), &"lock".into()), "{row:#}");
+    assert_eq!(row["level"], "stuck", "{row:#}");
+    let path = file.to_str().expect("text");
+    assert_eq!((&row["target"]["kind"], &row["target"]["path"]), (&"file".into(), &path.into()), "{row:#}");
+    let fds = fds_of(job.pid(), path);
+    assert_eq!(serde_json::json!(fds), serde_json::json!([row["fd"]]), "{row:#}");
+    check_age(row, begun.0, begun.1, &snapshot);
+    row["verdict"].as_str().unwrap_or_else(|| panic!("no verdict: {row:#}")).to_owned()
+}
+
+/// Waits until somebody has locked the file, by `/proc/locks`; whom that names.
+fn until_held(file: &Path) -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    let begin = Instant::now();
+    loop {
+        let inode = std::fs::metadata(file).map(|file| format!(":{} ", file.ino())).unwrap_or("none".into());
+        let locks = std::fs::read_to_string("/proc/locks").expect("/proc");
+        let held = locks.lines().find(|line| line.contains("FLOCK") && line.contains(&inode));
+        if let Some(pid) = held.and_then(|line| line.split_whitespace().nth(4)?.parse().ok()) {
+            return pid;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "nobody locks {}:\n{locks}", file.display());
+        sleep(Duration::from_millis(10));
+    }
+}
+
+/// `flock FILE JOB`: flock itself holds the lock while it waits for the job.
+#[test]
+fn the_job_that_holds_it_is_named() {
+    let file = lock("cron.lock");
+    let mut first = clean("flock");
+    // It ends when the test drops its standard input, so that no child of flock's is left over.
+    first.arg(&file).arg("cat").stdin(Stdio::piped()).stdout(Stdio::null());
+    let first = start(first);
+    assert_eq!(until_held(&file), first.pid());
+    let (second, begun) = second_job(&file);
+    let verdict = check(&file, &second, begun);
+    assert!(verdict.contains(&format!("flock (pid {})", first.pid())), "the holder is not named: {verdict}");
+}
+
+/// A script that locks its own descriptor: the flock(1) which did it has ended, so that `/proc/locks` names a process
+/// that is gone; the script still has the descriptor, and with it the lock.
+#[test]
+fn a_script_that_holds_it_is_named() {
+    let file = lock("script.lock");
+    let mut first = clean("sh");
+    first.args(["-c", r#"exec 9>"$0"; flock 9; exec sleep 1000"#]).arg(&file).stdin(Stdio::null());
+    let first = start(first);
+    let locker = until_held(&file);
+    let begin = Instant::now();
+    while Path::new(&format!("/proc/{locker}")).exists() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "process {locker} stays");
+        sleep(Duration::from_millis(10));
+    }
+    let (second, begun) = second_job(&file);
+    let verdict = check(&file, &second, begun);
+    assert!(verdict.contains(&format!("(pid {})", first.pid())), "the holder is not named: {verdict}");
+}

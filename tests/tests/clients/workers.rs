@@ -1,0 +1,112 @@
+//! Is a worker that waits for its next job left in peace? On the wire it looks like a request never answered; flagged
+//! at most once while its habit is not known, and not when it is.
+//!
+//! Rules: the default configuration's rules for such workers, with which they are never flagged, are to be tested
+//! here, in a function `with_the_default_rules`, once the agent reads a configuration.
+
+use std::process::Command;
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tests::{Agent, Running, ps, start};
+
+use crate::blocked::until_waiting;
+use crate::servers::{Server, gearman, gearmand, must, redis, redis_cli};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn silent(mut command: Command) -> Running {
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    start(command)
+}
+
+/// A redis client on the server that is in this state of mind, as the server's own list of clients has it.
+fn redis_worker(server: &Server, args: &[&str], listed: &str) -> Running {
+    let worker = silent(redis_cli(server, args));
+    let begin = Instant::now();
+    loop {
+        let list = must(redis_cli(server, &["CLIENT", "LIST"]));
+        if list.lines().any(|line| line.contains(listed)) {
+            return worker;
+        }
+        assert!(begin.elapsed() < PATIENCE, "no client {listed:?}:\n{list}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+fn names(events: &[(Value, i128)]) -> Vec<&str> {
+    events.iter().map(|(event, _)| event["event"].as_str().unwrap_or("?")).collect()
+}
+
+#[test]
+fn idle_ones_are_flagged_at_most_once() {
+    let (redis, gearmand) = (redis(), gearmand());
+    let blpop = redis_worker(&redis, &["BLPOP", "jobs", "0"], "cmd=blpop");
+    let subscriber = redis_worker(&redis, &["SUBSCRIBE", "news"], "cmd=subscribe");
+    let worker = silent(gearman(&gearmand, &["-w", "-f", "job", "--", "/bin/cat"]));
+    until_registered(&gearmand, "job\t0\t0\t1");
+    let mut agent = Agent::start(&["--threshold", "3s"]);
+    sleep(Duration::from_secs(3 + 15));
+
+    // The last bytes are the worker's: it has asked for a job.
+    for (name, process) in [("BLPOP", &blpop), ("gearman", &worker)] {
+        let events = agent.stories_of(process.pid());
+        assert!(matches!(&names(&events)[..], [] | ["stall_opened"]), "{name}: {events:#?}");
+        assert_eq!(class(process), "reply", "{name}");
+    }
+    // The last bytes are the server's, even if they came in the same tick as the question: its confirmation.
+    assert_eq!(class(&subscriber), "quiet");
+    let events = agent.stories_of(subscriber.pid());
+    assert!(events.is_empty(), "a subscription is doubtful, not stuck: {events:#?}");
+}
+
+fn class(process: &Running) -> String {
+    let snapshot = ps(&["-p", &process.pid().to_string()]);
+    let row = snapshot.row(process.pid());
+    row["class"].as_str().unwrap_or_else(|| panic!("no class: {row:#}")).to_owned()
+}
+
+/// Waits until the server's status has this line: function, jobs, running, workers.
+fn until_registered(server: &Server, line: &str) {
+    let begin = Instant::now();
+    loop {
+        let status = crate::servers::gearman_status(server);
+        if status.lines().any(|one| one == line) {
+            return;
+        }
+        assert!(begin.elapsed() < PATIENCE, "no worker:\n{status}");
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// It was answered twice after three seconds: that is its habit, so that it is flagged after nine seconds, not two.
+#[test]
+fn one_with_a_habit_is_flagged_later() {
+    let redis = redis();
+    let mut agent = Agent::start(&["--threshold", "2s"]);
+    let worker = redis_worker(&redis, &["-r", "-1", "BLPOP", "jobs", "0"], "cmd=blpop");
+    for _ in 0..2 {
+        sleep(Duration::from_secs(3));
+        must(redis_cli(&redis, &["RPUSH", "jobs", "one"]));
+    }
+    let asked = Instant::now();
+    until_waiting(worker.pid());
+    sleep(Duration::from_millis(1_500));
+    let before = agent.stories_of(worker.pid());
+    // Each of the two may have been flagged, once, while nothing was known; and those stalls are over.
+    let opened = names(&before).iter().filter(|name| **name == "stall_opened").count();
+    assert!(opened <= 2 && before.len() == 2 * opened, "{before:#?}");
+
+    sleep(Duration::from_secs(8).saturating_sub(asked.elapsed()));
+    let events = agent.stories_of(worker.pid());
+    assert_eq!(events.len(), before.len(), "flagged in spite of its habit: {events:#?}");
+    // It is no excuse for ever.
+    sleep(Duration::from_secs(11).saturating_sub(asked.elapsed()));
+    let events = agent.stories_of(worker.pid());
+    let more = &events[before.len()..];
+    assert_eq!(names(more), ["stall_opened"], "{more:#?}");
+    let seconds = more[0].0["stall_seconds"].as_f64().unwrap_or(f64::NAN);
+    assert!((8.5..=10.6).contains(&seconds), "flagged after {seconds} s: {more:#?}");
+}
