@@ -45,6 +45,8 @@ pub struct Stall {
     pub verdict: Verdict,
     /// Who waits.
     pub who: Arc<Who>,
+    /// What the configuration says of such waits.
+    pub note: Option<String>,
 }
 
 /// A stall that has ended.

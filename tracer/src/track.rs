@@ -44,6 +44,8 @@ pub struct Track {
     pub looked_ns: Option<u64>,
     /// The other end was looked up at the last look.
     pub weighed: bool,
+    /// A rule or its habit lets it be until it is this old: until then it is not asked about again.
+    pub let_be: Duration,
     /// Inode of the one fd it waits on, if it is known.
     inode: u64,
     /// That fd.
@@ -93,6 +95,7 @@ impl Track {
             class: Class::Other,
             looked_ns: None,
             weighed: false,
+            let_be: Duration::ZERO,
             inode,
             fd: wait.fd,
             set: false,
@@ -172,6 +175,9 @@ impl Track {
         (self.inode, self.mark) = (inode, mark);
         (self.fd, self.set) = (resolved.fd, wait.fd != resolved.fd);
         self.timeout = resolved.timeout;
+        if self.class != class {
+            self.let_be = Duration::ZERO;
+        }
         self.class = class;
         self.weighed = resolved.peers.is_some();
         self.looked_ns = Some(now_ns);

@@ -87,6 +87,8 @@ pub struct Defaults {
 pub struct Decision<'a> {
     /// How long it may last before it is flagged; `None`: for ever.
     pub threshold: Threshold,
+    /// A rule says so: the wait's habit does not count.
+    pub by_rule: bool,
     /// What people are told beside the verdict.
     pub note: Option<&'a str>,
 }
@@ -159,7 +161,6 @@ impl Config {
     }
 
     /// What holds for one wait: of each setting, what the first rule that matches and has it says.
-    #[cfg_attr(not(test), expect(dead_code, reason = "wired into the watch loop next"))]
     pub fn decide(&self, subject: &Subject) -> Decision<'_> {
         let (mut flag, mut threshold, mut note) = (None, None, None);
         for rule in self.rules.iter().filter(|rule| rule.matches(subject)) {
@@ -167,13 +168,13 @@ impl Config {
             threshold = threshold.or(rule.threshold);
             note = note.or(rule.note.as_deref());
         }
+        let by_rule = threshold.is_some() || flag == Some(false);
         let threshold = threshold.unwrap_or_else(|| self.threshold(subject.class));
-        Decision { threshold: threshold.filter(|_| flag != Some(false)), note }
+        Decision { threshold: threshold.filter(|_| flag != Some(false)), by_rule, note }
     }
 
     /// The least threshold that a wait of this class can have, by itself or by a rule: a younger one is not flagged,
     /// whosever it is. `None`: none of the class is ever flagged.
-    #[cfg_attr(not(test), expect(dead_code, reason = "wired into the watch loop next"))]
     pub fn least_of(&self, class: Class) -> Threshold {
         self.least_of.get(&class).copied()
     }

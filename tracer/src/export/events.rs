@@ -27,6 +27,7 @@ struct Event<'a> {
     event: &'static str,
     stall_seconds: f64,
     ended: Option<&'static str>,
+    note: Option<&'a str>,
     wait: WaitObject<'a>,
 }
 
@@ -73,7 +74,8 @@ impl Events {
 
     fn send(&self, event: &'static str, stall: &Stall, lasted: Duration, ended: Option<Ended>) {
         let wait = WaitObject::new(&stall.wait, &stall.resolved, &stall.verdict, &stall.who);
-        let event = Event { event, stall_seconds: seconds(lasted), ended: ended.map(Ended::label), wait };
+        let (note, ended) = (stall.note.as_deref(), ended.map(Ended::label));
+        let event = Event { event, stall_seconds: seconds(lasted), ended, note, wait };
         let sent = serde_json::to_string(&event).ok().and_then(|line| self.lines.try_send(line + "\n").ok());
         if sent.is_none() {
             self.lost.fetch_add(1, Ordering::Relaxed);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use prometheus::{
     Encoder, TextEncoder,
     core::{Collector, Desc},
@@ -85,8 +85,6 @@ pub struct DurationKey {
 pub struct BlockedKey {
     /// The process; `None` for the folded series.
     pub process: Option<ProcessId>,
-    /// Its name.
-    pub comm: String,
     /// The call.
     pub syscall: &'static str,
     /// Kind of the target.
@@ -146,6 +144,8 @@ pub struct State {
     pub probes: Vec<(&'static str, &'static str)>,
     durations: HashMap<DurationKey, Durations>,
     blocked: HashMap<BlockedKey, Blocked>,
+    /// Names of the processes of `blocked`. One that executes another program has that one's name everywhere.
+    names: HashMap<ProcessId, String>,
     dropped: HashMap<&'static str, u64>,
     snapshots: HashMap<&'static str, (u64, Duration, [u64; SNAPSHOT_BUCKETS.len()])>,
 }
@@ -165,6 +165,16 @@ impl State {
         }
     }
 
+    /// A process's name, if it is known.
+    pub fn name(&self, process: &ProcessId) -> Option<&str> {
+        self.names.get(process).map(String::as_str)
+    }
+
+    /// Names a process, or names it anew.
+    pub fn set_name(&mut self, process: ProcessId, name: String) {
+        self.names.insert(process, name);
+    }
+
     /// Adds the time of ended waits.
     pub fn add_blocked(&mut self, key: BlockedKey, ns: u64) {
         self.blocked_series(key).ended_ns += ns;
@@ -181,7 +191,7 @@ impl State {
     }
 
     fn blocked_series(&mut self, key: BlockedKey) -> &mut Blocked {
-        let fold = || BlockedKey { process: None, comm: OTHER.into(), syscall: OTHER, kind: OTHER };
+        let fold = || BlockedKey { process: None, syscall: OTHER, kind: OTHER };
         bounded(&mut self.blocked, &mut self.dropped, key, fold, BLOCKED_SERIES)
     }
 
@@ -197,6 +207,8 @@ impl State {
                 _ => true,
             }
         });
+        let shown: HashSet<&ProcessId> = self.blocked.keys().filter_map(|key| key.process.as_ref()).collect();
+        self.names.retain(|process, _| shown.contains(process));
     }
 
     /// Counts a snapshot.
@@ -214,7 +226,9 @@ impl State {
         let mut latest: HashMap<Vec<String>, (u64, f64)> = HashMap::new();
         for (key, series) in &self.blocked {
             let pid = key.process.map_or_else(|| OTHER.to_owned(), |process| process.pid.to_string());
-            let labels = vec![pid, key.comm.clone(), key.syscall.to_owned(), key.kind.to_owned()];
+            let name =
+                key.process.map_or(OTHER, |process| self.name(&process).unwrap_or_default()).to_owned();
+            let labels = vec![pid, name, key.syscall.to_owned(), key.kind.to_owned()];
             let start = key.process.map_or(0, |process| process.start_ns);
             let value = (start, series.shown_ns as f64 / 1e9);
             latest
@@ -418,7 +432,7 @@ mod tests {
 
     fn key(pid: u32) -> BlockedKey {
         let process = Some(ProcessId { pid, start_ns: 1 });
-        BlockedKey { process, comm: "c".into(), syscall: "read", kind: "tcp" }
+        BlockedKey { process, syscall: "read", kind: "tcp" }
     }
 
     fn shown(state: &State, pid: u32) -> Option<u64> {

@@ -287,6 +287,15 @@ impl Target {
         }
     }
 
+    /// The two addresses of an IP socket.
+    pub fn socket_addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        match self {
+            Target::Tcp { local, remote, .. } => (Some(*local), Some(*remote)),
+            Target::Udp { local, remote, .. } => (Some(*local), *remote),
+            _ => (None, None),
+        }
+    }
+
     /// The two addresses of a socket, empty where there are none: labels of the metrics.
     pub fn addresses(&self) -> (String, String) {
         match self {

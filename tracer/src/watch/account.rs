@@ -34,7 +34,6 @@ impl Watch {
             .collect::<Result<_>>()?;
 
         let living: HashSet<ProcessId> = open.keys().map(|(process, ..)| *process).collect();
-        self.names.retain(|process, _| living.contains(process));
         self.resolver.retain(|process| living.contains(process));
 
         let mut state = self.metrics.lock();
@@ -44,19 +43,29 @@ impl Watch {
         state.lost.insert("events_unread", self.events.lost());
         state.lost.insert("state_unsaved", self.state.unsaved());
         for (key, histogram) in ended {
-            let (comm, syscall, kind) =
-                (text(&histogram.comm), self.bpf.ended_name(key), kind_of_file(&key.file));
+            let (syscall, kind) = (self.bpf.ended_name(key), kind_of_file(&key.file));
             let process = ProcessId { pid: key.tgid, start_ns: key.process_start_ns };
-            state.add_durations(DurationKey { comm: comm.clone(), syscall, kind }, histogram);
-            state.add_blocked(BlockedKey { process: Some(process), comm, syscall, kind }, histogram.sum_ns);
+            // As it was called when the first of these waits ended: since the last snapshot it may have executed
+            // another program.
+            let comm = text(&histogram.comm);
+            if state.name(&process).is_none_or(|known| known != comm) {
+                state.set_name(process, name(process.pid).unwrap_or_else(|| comm.clone()));
+            }
+            state.add_durations(DurationKey { comm, syscall, kind }, histogram);
+            state.add_blocked(BlockedKey { process: Some(process), syscall, kind }, histogram.sum_ns);
+        }
+        for wait in snapshot.waits.iter().filter(|wait| wait.thread.tid == wait.thread.process.pid) {
+            if state.name(&wait.thread.process).is_none_or(|known| known != wait.comm) {
+                state.set_name(wait.thread.process, wait.comm.clone());
+            }
         }
         state.reset_open();
         for ((process, syscall, kind), (ns, thread)) in open {
-            // Where the process has gone meanwhile, a thread's name has to do.
-            let comm =
-                self.names.entry(process).or_insert_with(|| name(process.pid).unwrap_or(thread.to_owned()));
-            let comm = comm.clone();
-            state.add_open(BlockedKey { process: Some(process), comm, syscall, kind }, ns);
+            if state.name(&process).is_none() {
+                // Where the process has gone meanwhile, a thread's name has to do.
+                state.set_name(process, name(process.pid).unwrap_or_else(|| thread.to_owned()));
+            }
+            state.add_open(BlockedKey { process: Some(process), syscall, kind }, ns);
         }
         state.settle(snapshot.monotonic_ns, |process| living.contains(process));
         state.add_snapshot(snapshot.source, snapshot.duration);

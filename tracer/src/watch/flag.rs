@@ -8,9 +8,11 @@ use tracer_ebpf::abi::EndedWait;
 use super::{Watch, account::show_stalls, follow::habit_of};
 use crate::{
     class::Class,
+    config::Subject,
     human,
-    resolve::Resolved,
+    resolve::{Resolved, process::Who, target::Target},
     stall::{Closed, Ended, Stall, thread_of},
+    track::Track,
     verdict,
     wait::{Snapshot, ThreadId, Wait},
 };
@@ -24,7 +26,7 @@ impl Watch {
                 stall.wait.age = wait.age;
             } else if let Some(track) = self.tracks.get(&wait.thread)
                 && track.looked_ns.is_some()
-                && self.is_due(track.class, wait.age, None)
+                && self.may_be_due(track, wait.age)
             {
                 due.push(wait);
             }
@@ -41,19 +43,22 @@ impl Watch {
             }
             // It may have moved on since it was classed: then there is another wait by now.
             let mut verdict = verdict::judge(wait, &resolved);
-            let habit = habit_of(wait, &resolved);
-            let patience = habit.as_ref().map(|key| self.state.patience(key));
-            if !self.is_due(verdict.class, wait.age, patience) {
+            let who = self.resolver.who(wait.thread.process);
+            let decision = self.policy.decide(&subject(wait, &resolved, verdict.class, &who));
+            let habit = habit_of(wait, &resolved).filter(|_| !decision.by_rule);
+            let patience = habit.as_ref().map(|key| self.state.patience(key)).unwrap_or_default();
+            let due = decision.threshold.map_or(Duration::MAX, |threshold| threshold.max(patience));
+            if wait.age < due {
                 if let Some(track) = self.tracks.get_mut(&wait.thread) {
-                    track.class = verdict.class;
+                    (track.class, track.let_be) = (verdict.class, due);
                 }
                 continue;
             }
             if let Some(usual) = habit.and_then(|key| self.state.usual(&key)) {
                 let _ = write!(verdict.sentence, "; an answer usually comes within {}", human::age(usual));
             }
-            let who = self.resolver.who(wait.thread.process);
-            let stall = Stall { wait: wait.clone(), resolved, verdict, who };
+            let note = decision.note.map(str::to_owned);
+            let stall = Stall { wait: wait.clone(), resolved, verdict, who, note };
             // One that was open when the agent stopped has been announced.
             if !self.state.was_open(&stall.wait) {
                 *self.metrics.lock().opened.entry(stall.verdict.class).or_default() += 1;
@@ -64,11 +69,9 @@ impl Watch {
         Ok(())
     }
 
-    /// Whether a wait of this class and age is to be flagged, `patience` being what its habit asks for.
-    fn is_due(&self, class: Class, age: Duration, patience: Option<Duration>) -> bool {
-        self.policy
-            .threshold(class)
-            .is_some_and(|threshold| age >= threshold.max(patience.unwrap_or_default()))
+    /// Whether a wait may have to be flagged: the rules and its habit are asked only then.
+    fn may_be_due(&self, track: &Track, age: Duration) -> bool {
+        age >= track.let_be && self.policy.least_of(track.class).is_some_and(|least| age >= least)
     }
 
     /// A thread exits: its stall closes at once.
@@ -86,5 +89,25 @@ impl Watch {
         let Some(stall) = self.stalls.remove(thread) else { return };
         self.events.closed(&Closed { stall, ended, lasted });
         show_stalls(&mut self.metrics.lock(), &self.stalls);
+    }
+}
+
+/// What the rules see of a wait.
+fn subject<'a>(wait: &'a Wait, resolved: &'a Resolved, class: Class, who: &'a Who) -> Subject<'a> {
+    let (local, remote) = resolved.target.socket_addresses();
+    Subject {
+        comm: &wait.comm,
+        unit: who.unit.as_deref(),
+        container: who.container.as_deref(),
+        uid: who.uid.unwrap_or(wait.uid),
+        user: who.user.as_deref(),
+        syscall: wait.call.name,
+        class,
+        local,
+        remote,
+        path: match &resolved.target {
+            Target::Unix { path, .. } => path.as_deref(),
+            _ => None,
+        },
     }
 }

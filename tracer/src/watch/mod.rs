@@ -14,7 +14,6 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use hashbrown::HashMap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracer_ebpf::abi::{Histogram, WaitKey};
 
@@ -28,7 +27,7 @@ use crate::{
     stall::{Policy, Stall},
     state::State,
     track::Tracks,
-    wait::{ProcessId, ThreadId},
+    wait::ThreadId,
 };
 
 /// Everything the loop owns.
@@ -46,8 +45,6 @@ pub struct Watch {
     state: State,
     /// Snapshots taken.
     number: u64,
-    /// Names of processes, for labels.
-    names: HashMap<ProcessId, String>,
     events: Events,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
@@ -76,7 +73,6 @@ impl Watch {
             stalls: BTreeMap::new(),
             state: State::load(&args.state_dir),
             number: 0,
-            names: HashMap::new(),
             events: Events::start()?,
             metrics,
             health,
