@@ -78,3 +78,21 @@ fn thresholds_of_the_file_hold_and_the_command_line_wins() {
     flagged(&mut by_flag, lock, 4.0);
     assert_eq!(by_file.events_of(lock.pid()), Vec::<String>::new());
 }
+
+#[test]
+fn rules_decide_for_the_waits_they_match_and_their_notes_are_told() {
+    let _shared = shared();
+    let text = "[[rule]]\nsyscall = 'flock'\nflag = false\n\
+                [[rule]]\nclass = 'reply'\nremote = '127.0.0.0/8'\nthreshold = '3s'\nnote = 'ask the mute one'\n\
+                [[rule]]\nclass = 'reply'\nthreshold = 'never'\n";
+    let path = file("rules", text);
+    let mut agent = Agent::start(&["--threshold", "1s", "--config", path.to_str().expect("UTF-8")]);
+    let waiters = [Waiter::start("recvfrom-tcp4"), Waiter::start("recvfrom-tcp6"), Waiter::start("flock")];
+    let [local, other, lock] = &waiters;
+    flagged(&mut agent, local, 3.0);
+    let (event, _) = agent.wait_stall("stall_opened", local.pid(), Duration::from_secs(1));
+    assert_eq!(event["note"], "ask the mute one", "{event:#}");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(agent.events_of(other.pid()), Vec::<String>::new());
+    assert_eq!(agent.events_of(lock.pid()), Vec::<String>::new());
+}
