@@ -11,6 +11,7 @@ use crate::{
 pub const S_IFMT: u16 = 0o170000;
 pub const S_IFSOCK: u16 = 0o140000;
 pub const S_IFIFO: u16 = 0o010000;
+pub const S_IFREG: u16 = 0o100000;
 
 /// What looking an fd up gave.
 pub struct Found {

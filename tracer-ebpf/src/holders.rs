@@ -1,4 +1,4 @@
-//! The program `holders`: which processes have these pipes, unix sockets and TCP connections open? Run when a wait on one
+//! The program `holders`: which processes have these pipes, locked files, unix sockets and TCP connections open? Run when a wait on one
 //! of them is old enough to ask who is at the other end.
 
 use core::ffi::c_void;
@@ -11,7 +11,7 @@ use tracer_ebpf::abi::{Counter, File, FileKey, HolderRecord, KIND_HOLDER, TupleK
 
 use crate::{
     count::count,
-    file::{self, Found, S_IFIFO, S_IFMT, S_IFSOCK, zero},
+    file::{self, Found, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK, zero},
     iter::Context,
     offsets::*,
     sock::{AF_UNIX, is_tcp},
@@ -20,7 +20,7 @@ use crate::{
 /// Entries of each map of what is wanted.
 const WANTED: usize = 1024;
 
-/// Pipes and unix sockets.
+/// Pipes, unix sockets and regular files.
 #[btf_map]
 static WANTED_FILES: HashMap<FileKey, u32, WANTED> = HashMap::new();
 /// TCP connections.
@@ -50,10 +50,10 @@ pub extern "C" fn holders(ctx: *mut c_void) -> i32 {
     if task.0.is_null() || file.is_null() {
         return 0;
     }
-    // SAFETY: a typed file, and fields.rs gives its fields; most files end here.
+    // SAFETY: a typed file, and fields.rs gives its fields.
     let mode: u16 = unsafe { INODE_MODE.load(FILE_INODE.load::<*const u8>(file)) };
     let kind = mode & S_IFMT;
-    if kind != S_IFIFO && kind != S_IFSOCK {
+    if kind != S_IFIFO && kind != S_IFSOCK && kind != S_IFREG {
         return 0;
     }
     let Some(scratch) = HOLDERS_SCRATCH.get_ptr_mut(0) else { return 0 };
@@ -71,7 +71,7 @@ pub extern "C" fn holders(ctx: *mut c_void) -> i32 {
     } else {
         let described = &scratch.holder.file;
         let key = FileKey { inode: described.inode, kind: kind.into(), dev: described.dev };
-        (kind == S_IFIFO || described.family == AF_UNIX)
+        (kind != S_IFSOCK || described.family == AF_UNIX)
             // SAFETY: as above.
             && unsafe { WANTED_FILES.get(key) }.is_some()
     };

@@ -27,10 +27,16 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         Class::Reply => reply(wait, resolved),
         Class::Send => send(resolved) + &outlook(),
         Class::Lock => lock(wait, resolved),
-        Class::Mutex => format!(
-            "for a lock in memory that another thread holds{}; it will wait until that one lets go",
-            on(target)
-        ),
+        Class::Mutex => match resolved.peers.as_ref().and_then(|peers| peers.owner.as_ref()) {
+            Some(owner) => format!(
+                "for a lock in memory that thread {} ({}) holds; it will wait until that one lets go",
+                owner.pid, owner.comm
+            ),
+            None => format!(
+                "for a lock in memory that another thread holds{}; it will wait until that one lets go",
+                on(target)
+            ),
+        },
         Class::Disk if wait.call.name == PAGE_FAULT => {
             "for a page of memory to be read in: disk, NFS, FUSE or userfaultfd".into()
         }
@@ -311,7 +317,7 @@ mod tests {
     #[test]
     fn who_is_at_the_other_end_is_named() {
         let peer = Peer { pid: 812, comm: "mariadbd".into(), fd: 9 };
-        let peers = Some(Peers { others: vec![peer], own: false, one_thread: true, waits: Some(false) });
+        let peers = Some(Peers { others: vec![peer], own: false, one_thread: true, waits: Some(false), owner: None });
         let target = Target::Unix {
             path: Some("/run/db".into()),
             inode: 1,

@@ -66,7 +66,7 @@ fn is_lock(command: u64) -> bool {
 }
 
 /// Tells a lock from a condition by how the C library waits for each (DESIGN: `mutex`).
-fn futex(args: &[u64; 6]) -> Class {
+pub fn futex(args: &[u64; 6]) -> Class {
     const FUTEX_WAIT: u64 = 0;
     const FUTEX_LOCK_PI: u64 = 6;
     const FUTEX_LOCK_PI2: u64 = 13;
@@ -332,7 +332,7 @@ pub mod tests {
 
     fn peers(others: usize, own: bool, one_thread: bool, waits: Option<bool>) -> Option<Peers> {
         let peer = Peer { pid: 7, comm: "x".into(), fd: 1 };
-        Some(Peers { others: vec![peer; others], own, one_thread, waits })
+        Some(Peers { others: vec![peer; others], own, one_thread, waits, owner: None })
     }
 
     #[test]

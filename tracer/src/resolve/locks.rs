@@ -8,6 +8,16 @@ pub fn holders(pid: u32, inode: Option<u64>) -> Vec<u32> {
     fs::read_to_string("/proc/locks").map(|locks| parse(&locks, pid, inode)).unwrap_or_default()
 }
 
+/// Whether this open fd has a lock on its file: its fdinfo lists the locks that were taken through it, also those of an
+/// open file description, and those whose taker has exited and left them to a process that shares the description.
+pub fn held_through(pid: u32, fd: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).is_ok_and(|info| has_lock(&info))
+}
+
+fn has_lock(info: &str) -> bool {
+    info.lines().filter_map(|line| line.strip_prefix("lock:")).any(|lock| !lock.contains("->"))
+}
+
 fn parse(locks: &str, waiter: u32, inode: Option<u64>) -> Vec<u32> {
     let mut holders: Vec<u32> = Vec::new();
     // A lock that is held, then, with the same number and an arrow, those that wait for it.
@@ -39,6 +49,13 @@ fn parse(locks: &str, waiter: u32, inode: Option<u64>) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_fd_shows_the_locks_taken_through_it() {
+        assert!(has_lock("pos:\t0\nlock:\t1: FLOCK  ADVISORY  WRITE 3079 00:28:9 0 EOF\n"));
+        assert!(!has_lock("pos:\t0\nflags:\t0100001\n"));
+        assert!(!has_lock("lock:\t1: -> FLOCK  ADVISORY  WRITE 3079 00:28:9 0 EOF\n"));
+    }
 
     #[test]
     fn the_lock_above_the_arrow_is_in_the_way() {

@@ -6,6 +6,7 @@ pub mod guard;
 pub mod listeners;
 pub mod locks;
 pub mod memory;
+pub mod mutex;
 pub mod path;
 pub mod peers;
 pub mod poll;

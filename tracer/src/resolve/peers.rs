@@ -10,7 +10,7 @@ use anyhow::Result;
 use serde::Serialize;
 use tracer_ebpf::abi::{File, FileKey, HOLDS_READ, HOLDS_WRITE, HolderRecord, TupleKey};
 
-use super::{Resolved, epoll, guard::Guard, locks, poll, target::Target};
+use super::{Resolved, epoll, guard::Guard, locks, mutex, poll, target::Target};
 use crate::{
     collect::Source,
     syscalls::Way,
@@ -43,11 +43,15 @@ pub struct Peers {
     pub one_thread: bool,
     /// One of the others waits on it: it has nothing to do on this connection. `None`: not looked at.
     pub waits: Option<bool>,
+    /// The thread of this very process that holds the lock in memory; its id instead of a pid.
+    pub owner: Option<Peer>,
 }
 
 /// What a wait's other end is looked for by.
 enum Wanted {
     File(FileKey, u32),
+    /// A file whose lock another has, unless `/proc/locks` names who.
+    Lock(FileKey),
     Tuple(TupleKey),
 }
 
@@ -58,11 +62,11 @@ pub fn look_up(
     guard: &mut Guard,
     source: &mut dyn Source,
 ) -> Result<()> {
-    let wanted: Vec<Option<Wanted>> = pairs.iter().map(|(_, resolved)| wanted(resolved)).collect();
+    let wanted: Vec<Option<Wanted>> = pairs.iter().map(|(wait, resolved)| wanted(wait, resolved)).collect();
     let (mut files, mut tuples) = (HashSet::new(), HashSet::new());
     for one in wanted.iter().flatten() {
         match one {
-            Wanted::File(key, _) => drop(files.insert(*key)),
+            Wanted::File(key, _) | Wanted::Lock(key) => drop(files.insert(*key)),
             Wanted::Tuple(key) => drop(tuples.insert(*key)),
         }
     }
@@ -101,16 +105,19 @@ pub fn look_up(
                     peers.add(holder, pid, &mut names);
                 }
             }
-            None => {
-                let inode = match resolved.target {
-                    Target::File { inode, .. } => inode,
-                    _ => None,
-                };
-                let lock = matches!(wait.call.name, "flock" | "fcntl" | "fcntl64");
-                for holder in if lock { locks::holders(pid, inode) } else { Vec::new() } {
+            Some(Wanted::Lock(key)) => {
+                for holder in by_file.get(key).unwrap_or(&none) {
+                    if locks::held_through(holder.tgid, holder.fd) {
+                        peers.add(holder, pid, &mut names);
+                    }
+                }
+            }
+            None if is_lock(wait) => {
+                for holder in locks_on_record(wait, resolved) {
                     peers.others.push(Peer { pid: holder, comm: name(&mut names, holder), fd: -1 });
                 }
             }
+            None => peers.owner = mutex::owner(wait, guard),
         }
         resolved.peers = Some(peers);
     }
@@ -138,8 +145,11 @@ fn name(names: &mut HashMap<u32, String>, pid: u32) -> String {
 }
 
 /// The other end of what a wait waits on, with the access that makes a holder its other end.
-fn wanted(resolved: &Resolved) -> Option<Wanted> {
+fn wanted(wait: &Wait, resolved: &Resolved) -> Option<Wanted> {
     let FdState::Open(file) = resolved.file else { return None };
+    if is_lock(wait) {
+        return locks_on_record(wait, resolved).is_empty().then_some(Wanted::Lock(file_key(&file)));
+    }
     match (&resolved.target, &resolved.socket) {
         (Target::Pipe { .. } | Target::Fifo { .. }, _) => {
             let access = if resolved.way == Way::Out { HOLDS_READ } else { HOLDS_WRITE };
@@ -161,6 +171,23 @@ fn wanted(resolved: &Resolved) -> Option<Wanted> {
         }
         _ => None,
     }
+}
+
+/// Whether it is a call that takes locks on files.
+fn is_lock(wait: &Wait) -> bool {
+    matches!(wait.call.name, "flock" | "fcntl" | "fcntl64")
+}
+
+/// Living processes that `/proc/locks` names. It names who took the lock: `flock 9` in a script is gone by now, and the
+/// script has the lock.
+fn locks_on_record(wait: &Wait, resolved: &Resolved) -> Vec<u32> {
+    let inode = match resolved.target {
+        Target::File { inode, .. } => inode,
+        _ => None,
+    };
+    let mut holders = locks::holders(wait.thread.process.pid, inode);
+    holders.retain(|pid| fs::exists(format!("/proc/{pid}")).unwrap_or(false));
+    holders
 }
 
 fn file_key(file: &File) -> FileKey {
