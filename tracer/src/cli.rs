@@ -24,6 +24,8 @@ pub struct Cli {
 pub enum Command {
     /// Show what is waiting now, the worst first
     Ps(Ps),
+    /// Say all there is to say about one process: what it waits for, on whom, and what that one does
+    Why(Why),
     /// Watch the host: flag stalls as JSON lines, export metrics to Prometheus
     Agent(AgentArgs),
 }
@@ -58,6 +60,20 @@ pub struct Ps {
     #[arg(short, long)]
     pub all: bool,
     /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Where to look
+    #[arg(long, value_enum, default_value = "auto", value_name = "SOURCE")]
+    pub source: SourceName,
+}
+
+/// Arguments of `tracer why`.
+#[derive(Args)]
+pub struct Why {
+    /// A process, or one of its threads
+    #[arg(value_name = "PID|TID")]
+    pub id: u32,
+    /// One JSON object
     #[arg(long)]
     pub json: bool,
     /// Where to look

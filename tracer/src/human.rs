@@ -73,6 +73,11 @@ pub fn columns(text: &str) -> usize {
     unicode_width::UnicodeWidthStr::width(text)
 }
 
+/// Columns of the terminal at standard output.
+pub fn terminal_width() -> usize {
+    rustix::termios::tcgetwinsize(std::io::stdout()).map_or(80, |size| usize::from(size.ws_col)).max(40)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

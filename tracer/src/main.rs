@@ -9,7 +9,9 @@ mod config;
 mod export;
 mod habit;
 mod human;
+mod inspect;
 mod kernel;
+mod look;
 mod progress;
 mod resolve;
 mod sentence;
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     }
     let result = match &cli.command {
         Command::Ps(args) => commands::ps::run(args),
+        Command::Why(args) => commands::why::run(args),
         Command::Agent(args) => commands::agent::run(args),
     };
     match result {

@@ -264,9 +264,11 @@ fn outlook(wait: &Wait, resolved: &Resolved) -> String {
             ms => format!("; the kernel gives up after {}", age(Duration::from_millis(ms.into()))),
         };
     }
-    match facts.keepalive {
-        true => "; no receive time-out; keepalive would notice a dead host, not a silent one".into(),
-        false => "; no receive time-out, keepalive off: it will wait for ever".into(),
+    // A peer that is there and does not read answers the kernel's probes, for ever.
+    match (facts.keepalive, resolved.way == Way::Out) {
+        (_, true) => "; no send time-out: it will wait until the peer reads, or is gone".into(),
+        (true, _) => "; no receive time-out; keepalive would notice a dead host, not a silent one".into(),
+        (false, _) => "; no receive time-out, keepalive off: it will wait for ever".into(),
     }
 }
 
@@ -317,7 +319,8 @@ mod tests {
     #[test]
     fn who_is_at_the_other_end_is_named() {
         let peer = Peer { pid: 812, comm: "mariadbd".into(), fd: 9 };
-        let peers = Some(Peers { others: vec![peer], own: false, one_thread: true, waits: Some(false), owner: None });
+        let peers =
+            Some(Peers { others: vec![peer], own: false, one_thread: true, waits: Some(false), owner: None });
         let target = Target::Unix {
             path: Some("/run/db".into()),
             inode: 1,

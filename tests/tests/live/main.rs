@@ -26,3 +26,4 @@ mod ps_restarted;
 mod ps_targets;
 mod ps_terminal;
 mod ps_who;
+mod why;

@@ -42,7 +42,7 @@ fn waits_again(waiter: &Waiter) {
 }
 
 /// Waits until `/proc` shows the thread in one of these states.
-fn until_state(waiter: &Waiter, states: &[char]) {
+pub(super) fn until_state(waiter: &Waiter, states: &[char]) {
     let begin = Instant::now();
     let path = format!("/proc/{}/stat", waiter.pid());
     let is_it = |stat: String| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(states));
@@ -82,7 +82,7 @@ fn traced() {
 }
 
 /// A control group of the test's own, removed when dropped: drop the waiter inside it first.
-struct Group {
+pub(super) struct Group {
     path: PathBuf,
     freeze: (&'static str, &'static str, &'static str),
 }
@@ -105,20 +105,20 @@ impl Group {
         Some(Self { path, freeze })
     }
 
-    fn v2() -> Option<Self> {
+    pub(super) fn v2() -> Option<Self> {
         Self::new("cgroup2", "", ("cgroup.freeze", "1", "0"))
     }
 
-    fn v1() -> Option<Self> {
+    pub(super) fn v1() -> Option<Self> {
         Self::new("cgroup", "freezer", ("freezer.state", "FROZEN", "THAWED"))
     }
 
-    fn add(&self, waiter: &Waiter) {
+    pub(super) fn add(&self, waiter: &Waiter) {
         fs::write(self.path.join("cgroup.procs"), waiter.pid().to_string()).expect("move a process");
     }
 
     /// Frozen until the result is dropped.
-    fn frozen(&self) -> Frozen<'_> {
+    pub(super) fn frozen(&self) -> Frozen<'_> {
         let (file, on, _) = self.freeze;
         fs::write(self.path.join(file), on).expect("freeze");
         let begin = Instant::now();
@@ -148,7 +148,7 @@ impl Drop for Group {
     }
 }
 
-struct Frozen<'a>(&'a Group);
+pub(super) struct Frozen<'a>(&'a Group);
 
 impl Drop for Frozen<'_> {
     fn drop(&mut self) {

@@ -95,10 +95,10 @@ impl Source for Bpf {
         let asked: Vec<(u32, i32)> = fds.iter().map(|(thread, fd)| (thread.tid, *fd)).collect();
         let mut seen = Vec::new();
         self.kernel.look_up(&asked, |record, tail| {
-            // A reused id is another thread.
-            if let Some(thread) =
-                threads.get(&record.tid).filter(|thread| thread.start_ns == record.thread_start_ns)
-            {
+            // A reused id is another thread. What comes from /proc knows the start to a tick only.
+            let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+            let same = |thread: &&ThreadId| record.thread_start_ns.abs_diff(thread.start_ns) < tick;
+            if let Some(thread) = threads.get(&record.tid).filter(same) {
                 let state = fd_state(record.fd_state, record.file);
                 let socket = facts(record.tail, tail, jiffies, hz);
                 seen.push(SeenFd { thread: *thread, fd: record.fd, state, socket });

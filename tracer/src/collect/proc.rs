@@ -27,7 +27,6 @@ const S_IFSOCK: u32 = 0o140_000;
 pub struct Proc {
     /// When each thread's present sleep was first seen: its switch count then, and the moment.
     seen: HashMap<ThreadId, (u64, u64)>,
-    ticks_per_second: u64,
 }
 
 /// What `/proc/PID/stat` says of a thread.
@@ -40,17 +39,28 @@ pub struct Stat {
     pub start_ticks: u64,
     /// Process id of its parent.
     pub parent: u32,
-    kernel_thread: bool,
+    /// It is the kernel's own.
+    pub kernel_thread: bool,
+}
+
+impl Stat {
+    /// When it started, nanoseconds of `CLOCK_BOOTTIME`, rounded down to a tick.
+    pub fn start_ns(&self) -> u64 {
+        let hz = u128::from(rustix::param::clock_ticks_per_second().max(1));
+        (u128::from(self.start_ticks) * 1_000_000_000 / hz) as u64
+    }
+}
+
+/// Whether a start time of the kernel's is this one of `/proc`, which shows ticks, rounded down.
+pub fn same_start(start_ns: u64, stat: &Stat) -> bool {
+    let hz = u128::from(rustix::param::clock_ticks_per_second());
+    u128::from(start_ns) * hz / 1_000_000_000 == u128::from(stat.start_ticks)
 }
 
 impl Proc {
     /// A source that has seen nothing yet.
     pub fn new() -> Self {
-        Self { seen: HashMap::new(), ticks_per_second: rustix::param::clock_ticks_per_second().max(1) }
-    }
-
-    fn start_ns(&self, stat: &Stat) -> u64 {
-        (u128::from(stat.start_ticks) * 1_000_000_000 / u128::from(self.ticks_per_second)) as u64
+        Self { seen: HashMap::new() }
     }
 
     fn process(
@@ -65,7 +75,7 @@ impl Proc {
         if leader.kernel_thread {
             return None;
         }
-        let process = ProcessId { pid, start_ns: self.start_ns(&leader) };
+        let process = ProcessId { pid, start_ns: leader.start_ns() };
         for tid in numbers(&dir.join("task")) {
             // The thread may be gone by now, or another user's.
             let _ = self.thread(process, tid, &dir, now, snapshot, seen);
@@ -84,7 +94,7 @@ impl Proc {
     ) -> Option<()> {
         let dir = dir.join("task").join(tid.to_string());
         let stat = stat(&dir)?;
-        let thread = ThreadId { process, tid, start_ns: self.start_ns(&stat) };
+        let thread = ThreadId { process, tid, start_ns: stat.start_ns() };
         let sleep = match stat.state {
             'S' => Sleep::Interruptible,
             'D' => Sleep::Uninterruptible,

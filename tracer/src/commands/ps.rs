@@ -11,15 +11,14 @@ use anyhow::Result;
 
 use crate::{
     class::{Class, Level},
-    cli::{Ps, SourceName},
-    clock::{boottime_ns, monotonic_ns},
-    collect::{self, Source},
+    cli::Ps,
+    collect::Source,
     export::json::WaitObject,
     human,
-    progress::date_back,
+    look::{self, Judged},
     resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set, process::Who},
     syscalls::{Way, way},
-    verdict::{self, Verdict},
+    verdict::Verdict,
     wait::{Held, Snapshot, SocketFacts, Wait},
 };
 
@@ -33,7 +32,7 @@ struct Row {
 
 /// Looks once and prints.
 pub fn run(args: &Ps) -> Result<()> {
-    let (mut source, why_not_bpf) = open(args.source)?;
+    let (mut source, why_not_bpf) = look::open(args.source)?;
     let mut snapshot = source.snapshot()?;
     if snapshot.source == "proc" && !args.min_age.is_zero() {
         // /proc does not say when a sleep began: what is the same after a second look is at least that old.
@@ -62,62 +61,34 @@ pub fn run(args: &Ps) -> Result<()> {
     Ok(())
 }
 
-/// The source asked for; with `auto`, why it is not the better one.
-fn open(name: SourceName) -> Result<(Box<dyn Source>, Option<String>)> {
-    match name {
-        SourceName::Bpf => Ok((Box::new(collect::bpf::Bpf::once()?), None)),
-        SourceName::Proc => Ok((Box::new(collect::proc::Proc::new()), None)),
-        SourceName::Auto => match collect::bpf::Bpf::once() {
-            Ok(bpf) => Ok((Box::new(bpf), None)),
-            Err(error) => Ok((Box::new(collect::proc::Proc::new()), Some(format!("{error:#}")))),
-        },
-    }
-}
-
 /// The rows to show, in no order, and how many idle waits are left out.
 fn rows(args: &Ps, all: &[Wait], source: &mut dyn Source) -> Result<(Vec<Row>, usize)> {
-    let mut resolver = Resolver::new();
-    let (now, boottime) = (monotonic_ns(), boottime_ns());
-    let mut waits: Vec<Wait> = all
+    let waits: Vec<Wait> = all
         .iter()
         .filter(|wait| args.pid.is_empty() || args.pid.contains(&wait.thread.process.pid))
         .filter(|wait| args.comm.as_ref().is_none_or(|comm| *comm == wait.comm))
         .filter(|wait| wait.age >= args.min_age || may_be_older(wait))
         .cloned()
         .collect();
-    let mut resolved = resolver.resolve(&waits.iter().collect::<Vec<_>>(), source)?;
-    let mut classes = Vec::with_capacity(waits.len());
-    for (wait, resolved) in waits.iter_mut().zip(&resolved) {
-        date_back(wait, resolved, now, boottime);
-        classes.push(verdict::classify(wait, resolved));
-    }
-    let wanted = |class: &Class| match args.class[..] {
+    let wanted = |class: Class| match args.class[..] {
         [] => args.all || class.level() != Level::Idle,
-        _ => args.class.contains(class),
+        _ => args.class.contains(&class),
     };
     // Who is at the other end of what worries, or may worry once that is known.
-    let mut pairs: Vec<(&Wait, &mut Resolved)> = waits
-        .iter()
-        .zip(&mut resolved)
-        .zip(&classes)
-        .filter(|((wait, _), class)| {
-            wait.age >= args.min_age && (class.level() != Level::Idle || wanted(class) && args.all)
-        })
-        .map(|(pair, _)| pair)
-        .collect();
-    resolver.find_peers(&mut pairs, all, source)?;
-    let mut idle = 0;
-    let mut rows = Vec::new();
-    for (wait, resolved) in waits.into_iter().zip(resolved).filter(|(wait, _)| wait.age >= args.min_age) {
-        let verdict = verdict::judge(&wait, &resolved);
-        if wanted(&verdict.class) {
-            let who = resolver.who(wait.thread.process);
-            rows.push(Row { wait, resolved, verdict, who });
-        } else {
-            idle += usize::from(verdict.class.level() == Level::Idle);
-        }
-    }
-    Ok((rows, idle))
+    let weigh = |wait: &Wait, class: Class| {
+        wait.age >= args.min_age && (class.level() != Level::Idle || wanted(class) && args.all)
+    };
+    let mut resolver = Resolver::new();
+    let mut rows = look::judge(waits, all, &mut resolver, source, weigh)?;
+    rows.retain(|row| row.wait.age >= args.min_age);
+    let idle = rows.iter().filter(|row| row.verdict.class.level() == Level::Idle);
+    let idle = idle.filter(|row| !wanted(row.verdict.class)).count();
+    rows.retain(|row| wanted(row.verdict.class));
+    let row = |Judged { wait, resolved, verdict }| {
+        let who = resolver.who(wait.thread.process);
+        Row { wait, resolved, verdict, who }
+    };
+    Ok((rows.into_iter().map(row).collect(), idle))
 }
 
 /// Whether the present sleep may be one of many: short polls again and again, or a read that was interrupted.
@@ -137,7 +108,7 @@ fn table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
         return Ok(());
     }
     // Not a terminal: nothing is cut.
-    let width = io::stdout().is_terminal().then(terminal_width);
+    let width = io::stdout().is_terminal().then(human::terminal_width);
     let roomy = width.is_none_or(|width| width >= 120);
     let comms: Vec<String> = rows.iter().map(|row| command(row, roomy)).collect();
     let calls: Vec<String> = rows.iter().map(call).collect();
@@ -256,8 +227,4 @@ fn footer(
         )?;
     }
     Ok(())
-}
-
-fn terminal_width() -> usize {
-    rustix::termios::tcgetwinsize(io::stdout()).map_or(80, |size| usize::from(size.ws_col)).max(40)
 }

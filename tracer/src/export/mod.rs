@@ -4,3 +4,4 @@ pub mod events;
 pub mod http;
 pub mod json;
 pub mod metrics;
+pub mod report;

@@ -282,6 +282,32 @@ impl Resolver {
         who
     }
 
+    /// What connections of a process are that no call of it names, with who spoke last on them.
+    pub fn connections(
+        &mut self,
+        thread: ThreadId,
+        fds: &[i32],
+        source: &mut dyn Source,
+    ) -> Result<Vec<(i32, Resolved)>> {
+        let asked: Vec<(ThreadId, i32)> = fds.iter().map(|fd| (thread, *fd)).collect();
+        let mut connections = Vec::new();
+        for SeenFd { fd, state, socket, .. } in source.look_up(&asked)? {
+            let mut wait = Wait::reading(thread, fd);
+            (wait.fd_state, wait.socket) = (state, socket);
+            connections.push((fd, self.alone(&wait)));
+        }
+        Ok(connections)
+    }
+
+    /// Reads something of a process that may never come; see [`Guard::read`].
+    pub fn guarded<T: Send + 'static>(
+        &mut self,
+        process: ProcessId,
+        read: impl FnOnce() -> Option<T> + Send + 'static,
+    ) -> Option<T> {
+        self.guard.read(process, read)
+    }
+
     /// Forgets processes that no longer matter.
     pub fn retain(&mut self, keep: impl Fn(&ProcessId) -> bool) {
         self.processes.retain(|process, _| keep(process));

@@ -241,8 +241,6 @@ fn lives(thread: &ThreadId) -> bool {
     let path = format!("/proc/{}/task/{}/stat", thread.process.pid, thread.tid);
     let Ok(stat) = std::fs::read(path) else { return false };
     let Some(stat) = crate::collect::proc::parse_stat(&String::from_utf8_lossy(&stat)) else { return false };
-    // A zombie's thread is gone in all but name; ticks are coarser than the kernel's own nanoseconds.
-    let ticks =
-        u128::from(thread.start_ns) * u128::from(rustix::param::clock_ticks_per_second()) / 1_000_000_000;
-    !matches!(stat.state, 'Z' | 'X') && u128::from(stat.start_ticks) == ticks
+    // A zombie's thread is gone in all but name.
+    !matches!(stat.state, 'Z' | 'X') && crate::collect::proc::same_start(thread.start_ns, &stat)
 }

@@ -46,6 +46,7 @@ const ROLES: &[Role] = &[
     ("accept", sockets::accept),
     ("sendto-full", sockets::sendto_full),
     ("poll-tcp4", sockets::poll_tcp4),
+    ("event-loop", sockets::event_loop),
     ("many-short-waits", sockets::many_short_waits),
     ("read-pipe", pipes::read_pipe),
     ("epoll", pipes::epoll),

@@ -37,18 +37,28 @@ pub(crate) fn ppoll(fd: RawFd) -> i64 {
 /// `epoll_pwait` over three pipes.
 pub(crate) fn epoll(call: &Call) {
     let pipes = [sys::pipe(), sys::pipe(), sys::pipe()];
+    let epoll = epoll_of(&pipes.each_ref().map(|(reader, _)| reader.as_raw_fd()));
+    wait_in(call.role, &epoll);
+}
+
+/// An epoll set that watches these fds for data.
+pub(crate) fn epoll_of(fds: &[RawFd]) -> OwnedFd {
     // SAFETY: epoll_create1 takes a flag.
     let epoll = sys::must_fd(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }.into(), "epoll_create1");
-    for (reader, _) in &pipes {
+    for fd in fds {
         let mut event = libc::epoll_event { events: libc::EPOLLIN.cast_unsigned(), u64: 0 };
-        let (epoll, reader) = (epoll.as_raw_fd(), reader.as_raw_fd());
         // SAFETY: `event` outlives the call.
-        let added = unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, reader, &raw mut event) };
+        let added = unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, *fd, &raw mut event) };
         sys::must(added.into(), "epoll_ctl");
     }
+    epoll
+}
+
+/// Waits in `epoll_pwait` for any event of the set.
+pub(crate) fn wait_in(role: &str, epoll: &OwnedFd) {
     let mut events = [libc::epoll_event { events: 0, u64: 0 }; 4];
     let none = std::ptr::null::<libc::c_void>();
-    Report::new(call.role, "epoll_pwait").fd(&epoll).print();
+    Report::new(role, "epoll_pwait").fd(epoll).print();
     // SAFETY: room for four events, which outlives the call; no time-out, no signal mask.
     woke(unsafe {
         libc::syscall(libc::SYS_epoll_pwait, epoll.as_raw_fd(), events.as_mut_ptr(), 4, -1, none, 0)

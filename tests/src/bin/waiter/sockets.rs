@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::report::{Report, print, woke};
-use crate::{Call, sys};
+use crate::{Call, pipes, sys};
 
 /// The two ends of a loopback connection and the listener it came through.
 pub(crate) struct Connection {
@@ -84,6 +84,13 @@ pub(crate) fn read_tcp4(call: &Call) {
     let client = unanswered("127.0.0.1");
     tcp_report(call.role, "read", &client).print();
     woke(sys::read_byte(client.as_raw_fd()))
+}
+
+/// An event loop with two requests on their way to servers that do not answer.
+pub(crate) fn event_loop(call: &Call) {
+    let clients = [unanswered("127.0.0.1"), unanswered("127.0.0.1")];
+    let epoll = pipes::epoll_of(&clients.each_ref().map(AsRawFd::as_raw_fd));
+    pipes::wait_in(call.role, &epoll);
 }
 
 /// `ppoll` without a time-out on one connection, as psql and mysql wait.

@@ -19,7 +19,6 @@ pub enum Runtime {
 
 impl Runtime {
     /// Its name in output.
-    #[cfg_attr(not(test), expect(dead_code, reason = "shown by `why`, which comes next"))]
     pub fn label(self) -> &'static str {
         match self {
             Runtime::Docker => "docker",

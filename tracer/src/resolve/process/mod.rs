@@ -17,7 +17,7 @@ use self::cgroup::{Home, Runtime};
 use super::guard::Guard;
 use crate::{
     clock,
-    collect::proc::{Stat, parse_stat},
+    collect::proc::{Stat, parse_stat, same_start},
     wait::ProcessId,
 };
 
@@ -78,7 +78,9 @@ pub struct Parent {
 /// Reads who a process is; what has gone meanwhile stays `None`, and all of it if the pid is another process's by now.
 pub fn read(process: ProcessId, guard: &mut Guard) -> Who {
     let Some(dir) = Dir::open(process.pid) else { return Who::default() };
-    let Some(stat) = dir.stat().filter(|stat| is_of(stat, process)) else { return Who::default() };
+    let Some(stat) = dir.stat().filter(|stat| same_start(process.start_ns, stat)) else {
+        return Who::default();
+    };
     // The command line lies in the process's memory. What else is read here takes neither its locks nor its pages, and
     // reading a link asks no file system.
     let its = dir.clone();
@@ -146,13 +148,6 @@ fn place(link: &[u8]) -> Place {
         None => (link, false),
     };
     Place { path: OsStr::from_bytes(path).to_string_lossy().into_owned(), deleted }
-}
-
-/// Whether this is the very process: `/proc` shows its start in ticks, rounded down.
-fn is_of(stat: &Stat, process: ProcessId) -> bool {
-    let ticks =
-        u128::from(process.start_ns) * u128::from(rustix::param::clock_ticks_per_second()) / 1_000_000_000;
-    u128::from(stat.start_ticks) == ticks
 }
 
 /// The real user of a `status` file.

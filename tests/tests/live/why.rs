@@ -1,0 +1,230 @@
+//! Does `why` name the culprit, on one page, whatever a process does or does not do?
+
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tests::{Running, Waiter, shared, start, tracer};
+
+use super::ps_held::{Group, until_state};
+
+/// Exit code, standard output and standard error of `tracer why`.
+fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } =
+        Command::new(tracer()).arg("why").args(args).output().expect("tracer starts");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (status.code(), text(stdout), text(stderr))
+}
+
+fn report(id: u32) -> Value {
+    let (code, stdout, stderr) = run(&["--json", &id.to_string()]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    assert_eq!(stdout.lines().count(), 1, "one object: {stdout}");
+    serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}"))
+}
+
+/// What people see: it fits a screen, and begins with the answer.
+fn page(id: u32) -> String {
+    let (code, stdout, stderr) = run(&[&id.to_string()]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    assert!(stdout.lines().count() <= 40, "{stdout}");
+    assert!(stdout.lines().all(|line| line.chars().count() <= 100), "{stdout}");
+    stdout
+}
+
+/// The report once it says so: a process needs a moment to get where it is going.
+fn until(id: u32, condition: &str) -> Value {
+    let begin = Instant::now();
+    loop {
+        let report = report(id);
+        if report["condition"] == condition {
+            return report;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(10), "not {condition}: {report:#}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn headline(report: &Value) -> &str {
+    report["headline"].as_str().expect("a headline")
+}
+
+fn sh(script: &str) -> Running {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    start(command)
+}
+
+#[test]
+fn a_client_and_the_server_it_waits_for() {
+    let waiter = Waiter::start("recvfrom-tcp4");
+    waiter.until_age(1.2);
+    let report = until(waiter.pid(), "stuck");
+    let server = &report["others"][0];
+    assert_eq!(server["role"], "at the other end", "{report:#}");
+    let server_pid = server["pid"].as_u64().expect("a pid");
+    assert_ne!(server_pid, u64::from(waiter.pid()));
+    assert!(headline(&report).contains(&format!("(pid {server_pid})")), "{report:#}");
+    assert_eq!(report["sockets"]["states"]["tcp ESTABLISHED"], 1, "{report:#}");
+    let request = &report["sockets"]["unanswered"][0];
+    assert_eq!(request["fd"], waiter.line()["fd"], "{report:#}");
+    let wait = &report["threads"][0]["wait"];
+    assert_eq!((&wait["class"], &wait["fd"]), (&"reply".into(), &waiter.line()["fd"]), "{report:#}");
+    let stack = report["threads"][0]["stack"].as_array().expect("a stack");
+    assert!(stack.iter().any(|name| name.as_str().is_some_and(|name| name.contains("tcp"))), "{report:#}");
+    let page = page(waiter.pid());
+    assert!(page.starts_with(&format!("waiter (pid {}) is stuck: waiting", waiter.pid())), "{page}");
+    assert!(page.contains(&format!("Next      tracer why {server_pid}")), "{page}");
+}
+
+#[test]
+fn a_deadlock_is_called_one() {
+    let waiter = Waiter::start("deadlock");
+    std::thread::sleep(Duration::from_secs(1));
+    let report = until(waiter.pid(), "stuck");
+    assert!(headline(&report).contains("It is a deadlock"), "{report:#}");
+    let other = &report["others"][0];
+    assert_eq!(other["then"][0]["circle"], true, "{report:#}");
+    let two = [&other["tid"], &other["then"][0]["tid"]];
+    assert!(two[0] != two[1] && two.iter().all(|tid| tid.is_u64()), "{report:#}");
+    page(waiter.pid());
+}
+
+#[test]
+fn who_holds_a_lock() {
+    let waiter = Waiter::start("flock");
+    waiter.until_age(1.2);
+    let report = until(waiter.pid(), "stuck");
+    assert_eq!(report["others"][0]["role"], "holds the lock", "{report:#}");
+    assert_ne!(report["others"][0]["pid"], waiter.pid(), "{report:#}");
+    page(waiter.pid());
+}
+
+#[test]
+fn who_has_the_other_end_of_a_pipe() {
+    let waiter = Waiter::start("read-pipe");
+    waiter.until_age(1.2);
+    let report = until(waiter.pid(), "doubtful");
+    assert_eq!(report["others"][0]["comm"], "waiter", "{report:#}");
+    page(waiter.pid());
+}
+
+#[test]
+fn an_event_loop_and_its_unanswered_requests() {
+    let waiter = Waiter::start("event-loop");
+    waiter.until_age(1.5);
+    let report = until(waiter.pid(), "idle");
+    assert!(headline(&report).contains("2 requests it has sent have no answer yet"), "{report:#}");
+    assert_eq!(report["sockets"]["unanswered"].as_array().map(Vec::len), Some(2), "{report:#}");
+    let page = page(waiter.pid());
+    assert_eq!(page.matches("no answer for").count(), 2, "{page}");
+}
+
+#[test]
+fn one_thread_of_many() {
+    let waiter = Waiter::start_with("threads", &["8"]);
+    let tid = waiter.line()["threads"][3]["tid"].as_u64().or(waiter.line()["tid"].as_u64());
+    let tid = u32::try_from(tid.expect("a tid")).expect("a tid");
+    std::thread::sleep(Duration::from_millis(1200));
+    let whole = until(waiter.pid(), "stuck");
+    assert!(whole["threads"].as_array().is_some_and(|threads| threads.len() >= 8), "{whole:#}");
+    let one = report(tid);
+    assert_eq!(
+        (&one["pid"], one["threads"].as_array().map(Vec::len)),
+        (&waiter.pid().into(), Some(1)),
+        "{one:#}"
+    );
+    assert_eq!(one["threads"][0]["tid"], tid, "{one:#}");
+    page(waiter.pid());
+}
+
+#[test]
+fn an_endless_loop_is_running() {
+    let _shared = shared();
+    let sh = sh("while :; do :; done");
+    let report = until(sh.pid(), "running");
+    assert!(headline(&report).contains("is running, not waiting"), "{report:#}");
+    assert!(report["threads"][0]["cpu"].as_f64().is_some_and(|cpu| cpu > 0.02), "{report:#}");
+    page(sh.pid());
+}
+
+#[test]
+fn an_idle_process_is_not_stuck() {
+    let sh = sh("exec sleep 60");
+    std::thread::sleep(Duration::from_millis(1200));
+    let report = until(sh.pid(), "idle");
+    assert!(headline(&report).starts_with(&format!("sleep (pid {}) is not stuck", sh.pid())), "{report:#}");
+    page(sh.pid());
+}
+
+#[test]
+fn a_stopped_process() {
+    let waiter = Waiter::start("recvfrom-tcp4");
+    waiter.stop();
+    until_state(&waiter, &['T']);
+    let report = until(waiter.pid(), "stopped");
+    assert_eq!(report["next"][0]["command"], format!("kill -CONT {}", waiter.pid()), "{report:#}");
+    page(waiter.pid());
+}
+
+#[test]
+fn a_traced_process_and_who_traces_it() {
+    let waiter = Waiter::start("recvfrom-tcp4");
+    let pid = libc::pid_t::try_from(waiter.pid()).expect("a pid");
+    for request in [libc::PTRACE_SEIZE, libc::PTRACE_INTERRUPT] {
+        // SAFETY: these requests take no pointers.
+        assert_eq!(unsafe { libc::ptrace(request, pid, 0, 0) }, 0, "{}", std::io::Error::last_os_error());
+    }
+    until_state(&waiter, &['t']);
+    let report = until(waiter.pid(), "traced");
+    assert!(headline(&report).contains(&format!("(pid {})", std::process::id())), "{report:#}");
+    page(waiter.pid());
+    // SAFETY: as above.
+    unsafe { libc::ptrace(libc::PTRACE_DETACH, pid, 0, 0) };
+}
+
+#[test]
+fn a_frozen_process_and_the_switch_that_thaws_it() {
+    let Some(group) = Group::v2().or_else(Group::v1) else {
+        panic!("no hierarchy of control groups is mounted")
+    };
+    let waiter = Waiter::start("recvfrom-tcp4");
+    group.add(&waiter);
+    let frozen = group.frozen();
+    let report = until(waiter.pid(), "frozen");
+    let command = report["next"][0]["command"].as_str().expect("a command");
+    // What it says does thaw it.
+    let status = Command::new("sh").args(["-c", command]).status().expect("sh");
+    assert!(status.success(), "{command}: {status}");
+    until(waiter.pid(), "stuck");
+    drop(frozen);
+}
+
+#[test]
+fn a_zombie_and_its_parent() {
+    let parent = sh("sh -c 'exit 0' & exec sleep 60");
+    let begin = Instant::now();
+    let children = format!("/proc/{0}/task/{0}/children", parent.pid());
+    let zombie = loop {
+        let child = std::fs::read_to_string(&children).unwrap_or_default();
+        if let Ok(child) = child.trim().parse::<u32>() {
+            break child;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(10), "no child");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let report = until(zombie, "zombie");
+    assert!(headline(&report).contains(&format!("(pid {})", parent.pid())), "{report:#}");
+    assert_eq!(report["next"][0]["command"], format!("tracer why {}", parent.pid()), "{report:#}");
+    page(zombie);
+}
+
+#[test]
+fn what_is_no_process_is_one_line() {
+    // Above the largest pid there can be (include/linux/threads.h).
+    let none = run(&["4194305"]);
+    assert_eq!(none, (Some(1), String::new(), "tracer: there is no process or thread 4194305\n".into()));
+    let (code, stdout, stderr) = run(&["2"]);
+    assert_eq!((code, stdout.as_str(), stderr.lines().count()), (Some(1), "", 1), "{stderr}");
+    assert!(stderr.contains("a thread of the kernel"), "{stderr}");
+}

@@ -1,0 +1,100 @@
+//! The next command to try. Pure.
+
+use super::{
+    Condition,
+    chain::Other,
+    threads::{Doing, Thread},
+};
+use crate::{
+    class::Class,
+    look::Judged,
+    resolve::{process::Who, target::Target},
+};
+
+/// A command and what it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advice {
+    /// What to type.
+    pub command: String,
+    /// What it shows, or does.
+    pub reason: String,
+}
+
+fn advice(command: String, reason: &str) -> Advice {
+    Advice { command, reason: reason.into() }
+}
+
+/// What to try after this report.
+pub fn of(pid: u32, condition: Condition, who: &Who, threads: &[Thread], others: &[Other]) -> Vec<Advice> {
+    let worst = threads.first();
+    let parent = who.parents.first();
+    match condition {
+        Condition::Stopped => vec![advice(format!("kill -CONT {pid}"), "lets it go on")],
+        Condition::Running => vec![advice(format!("perf top -p {pid}"), "shows what it computes")],
+        Condition::Traced => match worst.map(|worst| &worst.doing) {
+            Some(Doing::Traced(Some(by))) => {
+                vec![advice(format!("tracer why {}", by.pid), "shows what its debugger does")]
+            }
+            _ => Vec::new(),
+        },
+        Condition::Frozen => match worst.map(|worst| &worst.doing) {
+            Some(Doing::Frozen(Some(group))) => {
+                vec![advice(format!("echo {} > {}", group.thaw, group.switch.display()), "thaws it")]
+            }
+            _ => Vec::new(),
+        },
+        Condition::Zombie => parent
+            .map(|parent| advice(format!("tracer why {}", parent.pid), "shows what its parent does"))
+            .into_iter()
+            .collect(),
+        Condition::Idle | Condition::Busy => Vec::new(),
+        Condition::Stuck | Condition::Doubtful => {
+            worst.and_then(Thread::wait).map(|wait| stuck(pid, wait, others)).unwrap_or_default()
+        }
+    }
+}
+
+fn stuck(pid: u32, wait: &Judged, others: &[Other]) -> Vec<Advice> {
+    let class = wait.verdict.class;
+    let mut list = Vec::new();
+    if class == Class::Mutex {
+        let command = format!("gdb -p {pid} -batch -ex 'thread apply all backtrace'");
+        list.push(advice(
+            command,
+            "shows where each thread took its locks; it stops the process for a moment",
+        ));
+        return list;
+    }
+    if class == Class::Disk {
+        list.push(advice(
+            "dmesg --human | tail".into(),
+            "shows what the kernel says of its disks and file systems",
+        ));
+        return list;
+    }
+    if let Some(other) = last(others) {
+        list.push(advice(
+            format!("tracer why {}", other.tid.unwrap_or(other.pid)),
+            "shows why that one does not go on",
+        ));
+    } else if let Target::Tcp { remote, .. } = &wait.resolved.target {
+        let command = format!("ss -tnpi dst '{remote}'");
+        list.push(advice(
+            command,
+            "shows the kernel's view of the connection; the cause is on that host: look there with tracer",
+        ));
+    }
+    if let Target::Tcp { .. } | Target::Unix { .. } = wait.resolved.target
+        && let Some(fd) = wait.resolved.fd
+    {
+        let command = format!("gdb -p {pid} -batch -ex 'call (int)shutdown({fd}, 2)'");
+        list.push(advice(command, "the last resort: ends the connection under it, as if the peer had; the program sees an error and goes on"));
+    }
+    list
+}
+
+/// Who is at the end of the chain of those that are stuck, if it does not run in a circle.
+fn last(others: &[Other]) -> Option<&Other> {
+    let first = others.iter().find(|other| !other.circle)?;
+    if first.stuck { last(&first.then).or(Some(first)) } else { Some(first) }
+}

@@ -1,0 +1,268 @@
+//! Everything an engineer would gather by hand about one process: its threads, who is at the other ends and what those
+//! wait for, its connections, and what to try next. What `why` shows.
+
+pub mod advice;
+pub mod chain;
+pub mod held;
+pub mod sockets;
+pub mod threads;
+
+use std::{fs, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+
+use self::{advice::Advice, chain::Other, sockets::Sockets, threads::Thread};
+use crate::{
+    class::Level,
+    collect::{Source, proc::parse_stat},
+    human,
+    look::{self, Judged},
+    resolve::{Resolver, process::Who},
+    wait::{ProcessId, Snapshot, Wait},
+};
+
+/// Threads whose other ends are looked up whatever they wait for; of more, only those that worry.
+const FEW: usize = 64;
+/// Waits whose other ends are followed.
+const FOLLOWED: usize = 3;
+/// Younger waits come and go.
+const YOUNG: Duration = Duration::from_secs(1);
+
+/// What a process is doing, worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// A thread is stuck.
+    Stuck,
+    /// A thread may be.
+    Doubtful,
+    /// A thread computes.
+    Running,
+    /// No thread waits for long.
+    Busy,
+    /// All threads rest.
+    Idle,
+    /// A stop signal holds it.
+    Stopped,
+    /// A debugger holds it.
+    Traced,
+    /// The freezer holds it.
+    Frozen,
+    /// It has ended, and its parent has not asked for its exit status.
+    Zombie,
+}
+
+impl Condition {
+    /// Its name in JSON.
+    pub fn label(self) -> &'static str {
+        match self {
+            Condition::Stuck => "stuck",
+            Condition::Doubtful => "doubtful",
+            Condition::Running => "running",
+            Condition::Busy => "busy",
+            Condition::Idle => "idle",
+            Condition::Stopped => "stopped",
+            Condition::Traced => "traced",
+            Condition::Frozen => "frozen",
+            Condition::Zombie => "zombie",
+        }
+    }
+}
+
+/// All that was found out.
+#[derive(Debug)]
+pub struct Report {
+    /// The process.
+    pub process: ProcessId,
+    /// Its name.
+    pub comm: String,
+    /// The thread that was asked about, if it was one.
+    pub only: Option<u32>,
+    /// Who it is.
+    pub who: Arc<Who>,
+    /// What it is doing.
+    pub condition: Condition,
+    /// The same as a sentence.
+    pub headline: String,
+    /// Its threads, worst first.
+    pub threads: Vec<Thread>,
+    /// Who is at the other ends, and what they do.
+    pub others: Vec<Other>,
+    /// Its connections.
+    pub sockets: Sockets,
+    /// What to try next.
+    pub advice: Vec<Advice>,
+}
+
+/// Finds out about a process, or about one thread of it.
+pub fn inspect(id: u32, source: &mut dyn Source) -> Result<Report> {
+    let (pid, only) = process_of(id)?;
+    let snapshot = source.snapshot()?;
+    let mut resolver = Resolver::new();
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok();
+    let stat = stat
+        .and_then(|stat| parse_stat(&String::from_utf8_lossy(&stat)))
+        .with_context(|| format!("process {pid} has just ended"))?;
+    if stat.kernel_thread {
+        bail!(
+            "{pid} ({}) is a thread of the kernel, which makes no system calls: `cat /proc/{pid}/stack` shows where it is",
+            human::clean(&stat.comm)
+        );
+    }
+    let process = ProcessId { pid, start_ns: stat.start_ns() };
+    let waits: Vec<Wait> = snapshot.waits.iter().filter(|wait| is(wait, pid, only)).cloned().collect();
+    let few = waits.len() <= FEW;
+    let weigh = |_: &Wait, class: crate::class::Class| few || class.level() != Level::Idle;
+    let waits = look::judge(waits, &snapshot.waits, &mut resolver, source, weigh)?;
+    let threads = threads::list(process, only, waits, &snapshot, &mut resolver);
+    let who = resolver.who(process);
+    let sockets = sockets::of(process, &mut resolver, source)?;
+    let others = followed(&threads, &snapshot, &mut resolver, source)?;
+    let (condition, mut headline) = headline(pid, only, &stat.comm, &who, &threads, &sockets);
+    if others.iter().any(Other::runs_in_a_circle) {
+        headline += " It is a deadlock: they wait for each other, and will for ever.";
+    }
+    let advice = advice::of(pid, condition, &who, &threads, &others);
+    let comm = stat.comm;
+    Ok(Report { process, comm, only, who, condition, headline, threads, others, sockets, advice })
+}
+
+/// The process, and the thread where the id is not a process's.
+fn process_of(id: u32) -> Result<(u32, Option<u32>)> {
+    let status = fs::read_to_string(format!("/proc/{id}/status"))
+        .ok()
+        .with_context(|| format!("there is no process or thread {id}"))?;
+    let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    let tgid: u32 =
+        tgid.and_then(|tgid| tgid.trim().parse().ok()).context("/proc does not show processes")?;
+    Ok((tgid, (tgid != id).then_some(id)))
+}
+
+fn is(wait: &Wait, pid: u32, only: Option<u32>) -> bool {
+    wait.thread.process.pid == pid && only.is_none_or(|tid| wait.thread.tid == tid)
+}
+
+/// What those do that the worst waits are for.
+fn followed(
+    threads: &[Thread],
+    snapshot: &Snapshot,
+    resolver: &mut Resolver,
+    source: &mut dyn Source,
+) -> Result<Vec<Other>> {
+    let mut chain = chain::Chain::new(snapshot, resolver, source);
+    let waits = threads.iter().filter_map(Thread::wait).take(FOLLOWED);
+    let mut others: Vec<Other> = Vec::new();
+    for wait in waits {
+        if chain.visit(wait) {
+            others.extend(chain.beyond(wait, 0)?);
+        }
+    }
+    Ok(others)
+}
+
+/// The one sentence that answers the question.
+fn headline(
+    pid: u32,
+    only: Option<u32>,
+    comm: &str,
+    who: &Who,
+    threads: &[Thread],
+    sockets: &Sockets,
+) -> (Condition, String) {
+    use threads::Doing;
+    let name = match only {
+        Some(tid) => format!("Thread {tid} of {comm} (pid {pid})"),
+        None => format!("{comm} (pid {pid})"),
+    };
+    let parent = || match who.parents.first() {
+        Some(parent) => format!("its parent is {} (pid {})", parent.comm, parent.pid),
+        None => "its parent is not to be seen".into(),
+    };
+    let Some(worst) = threads.first() else {
+        return (Condition::Zombie, format!("{name} has just ended."));
+    };
+    let inside = |thread: &Thread| match threads.len() {
+        1 => String::new(),
+        all => format!(", in thread {} ({}) of {all}", thread.tid, thread.comm),
+    };
+    match &worst.doing {
+        Doing::Waits(wait) if wait.verdict.class.level() == Level::Stuck && wait.wait.age >= YOUNG => {
+            (Condition::Stuck, format!("{name} is stuck{}: {}.", inside(worst), wait.verdict.sentence))
+        }
+        Doing::Stopped => (
+            Condition::Stopped,
+            format!(
+                "{name} is stopped by a signal: SIGSTOP, or Ctrl-Z at its terminal. It goes on when it gets SIGCONT. Who \
+                 sent the signal the kernel does not keep; {}.",
+                parent()
+            ),
+        ),
+        Doing::Traced(by) => {
+            let by = by.as_ref().map_or("a debugger".into(), |by| format!("{} (pid {})", by.comm, by.pid));
+            (Condition::Traced, format!("{name} is held by {by}, which traces it."))
+        }
+        Doing::Frozen(group) => {
+            let group =
+                group.as_ref().map_or("its cgroup".into(), |group| format!("the cgroup {}", group.path));
+            (Condition::Frozen, format!("{name} is frozen with {group}. It goes on when that is thawed."))
+        }
+        Doing::Zombie => (
+            Condition::Zombie,
+            format!("{name} has ended, and its parent has not asked for its exit status yet; {}.", parent()),
+        ),
+        Doing::Runs { cpu } if *cpu >= threads::RUNS => {
+            let all: f64 = threads.iter().map(Thread::cpu).sum();
+            let percent = (all * 100.0).round();
+            (Condition::Running, format!("{name} is running, not waiting: {percent} % of a CPU."))
+        }
+        Doing::Waits(wait) if wait.verdict.class.level() <= Level::Doubtful && wait.wait.age >= YOUNG => {
+            (Condition::Doubtful, format!("{name} may be stuck{}: {}.", inside(worst), wait.verdict.sentence))
+        }
+        _ => rests(&name, threads, sockets),
+    }
+}
+
+/// Nothing worries.
+fn rests(name: &str, threads: &[Thread], sockets: &Sockets) -> (Condition, String) {
+    let waits: Vec<&Judged> = threads.iter().filter_map(Thread::wait).collect();
+    let oldest = waits.iter().map(|wait| wait.wait.age).max().unwrap_or_default();
+    if oldest < YOUNG {
+        let longest = human::age(oldest);
+        let text = match threads.len() {
+            1 => format!("{name} is at work: it has not waited longer than {longest}."),
+            all => format!("{name} is at work: none of its {all} threads has waited longer than {longest}."),
+        };
+        return (Condition::Busy, text);
+    }
+    let unanswered = match &sockets.unanswered[..] {
+        [] => String::new(),
+        [oldest, ..] => format!(
+            " But {} it has sent {} no answer yet, the oldest for {}: see Sockets.",
+            human::count(sockets.unanswered.len(), "request"),
+            if sockets.unanswered.len() == 1 { "has" } else { "have" },
+            human::age(oldest.since)
+        ),
+    };
+    let text = match waits[..] {
+        [only] if threads.len() == 1 => format!("{name} is not stuck: {}.", only.verdict.sentence),
+        _ => format!(
+            "{name} is not stuck: all {} rest ({}).",
+            human::count(threads.len(), "thread"),
+            classes(waits.iter().copied())
+        ),
+    };
+    (Condition::Idle, text + &unanswered)
+}
+
+/// `10 futex, 2 events`.
+pub fn classes<'a>(waits: impl Iterator<Item = &'a Judged>) -> String {
+    let mut counts: Vec<(&'static str, usize)> = Vec::new();
+    for wait in waits {
+        let label = wait.verdict.class.label();
+        match counts.iter_mut().find(|(known, _)| *known == label) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((label, 1)),
+        }
+    }
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    counts.iter().map(|(label, count)| format!("{count} {label}")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,129 @@
+//! The sockets of a process by state, and the requests it has sent that nobody has answered: what an event loop waits
+//! for, whose thread only waits for "any of its events".
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use anyhow::Result;
+use procfs::{
+    net::TcpState,
+    process::{FDTarget, Process},
+};
+
+use crate::{
+    collect::Source,
+    progress::{LastWord, since},
+    resolve::{Resolved, Resolver},
+    wait::{ProcessId, SocketFacts, ThreadId},
+};
+
+/// Connections that are looked into.
+const MOST: usize = 256;
+/// A younger request is on its way.
+const LATE: Duration = Duration::from_secs(1);
+
+/// A request without an answer.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// The connection's fd.
+    pub fd: i32,
+    /// What is known of it.
+    pub resolved: Resolved,
+    /// Since when nothing has moved.
+    pub since: Duration,
+}
+
+/// The sockets of a process.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// How many there are of each kind and state.
+    pub states: BTreeMap<String, usize>,
+    /// Requests without an answer, oldest first.
+    pub unanswered: Vec<Unanswered>,
+    /// Connections that were too many to look into.
+    pub left_out: usize,
+}
+
+/// Looks at a process's sockets; those that cannot be read are not there.
+pub fn of(process: ProcessId, resolver: &mut Resolver, source: &mut dyn Source) -> Result<Sockets> {
+    let mut sockets = Sockets::default();
+    let Ok(read) = Process::new(process.pid as i32) else { return Ok(sockets) };
+    let fds: HashMap<u64, i32> = read
+        .fd()
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|fd| match fd.target {
+            FDTarget::Socket(inode) => Some((inode, fd.fd)),
+            _ => None,
+        })
+        .collect();
+    if fds.is_empty() {
+        return Ok(sockets);
+    }
+    let states = &mut sockets.states;
+    let mut add = |label: String, count: usize| {
+        if count > 0 {
+            *states.entry(label).or_default() += count;
+        }
+    };
+    let tcp: Vec<_> = [read.tcp(), read.tcp6()].into_iter().flatten().flatten().collect();
+    let own: Vec<_> = tcp.iter().filter(|socket| fds.contains_key(&socket.inode)).collect();
+    for socket in &own {
+        add(format!("tcp {}", state(&socket.state)), 1);
+    }
+    let udp = [read.udp(), read.udp6()].into_iter().flatten().flatten();
+    add("udp".into(), udp.filter(|socket| fds.contains_key(&socket.inode)).count());
+    let unix = read.unix().unwrap_or_default();
+    add("unix".into(), unix.iter().filter(|socket| fds.contains_key(&socket.inode)).count());
+    // Of other families, or of another network namespace.
+    let known: usize = sockets.states.values().sum();
+    if fds.len() > known {
+        sockets.states.insert("other".into(), fds.len() - known);
+    }
+    let ports: Vec<u16> = tcp
+        .iter()
+        .filter(|socket| socket.state == TcpState::Listen)
+        .map(|socket| socket.local_address.port())
+        .collect();
+    let mut clients: Vec<i32> = own
+        .iter()
+        .filter(|socket| matches!(socket.state, TcpState::Established | TcpState::CloseWait))
+        .filter(|socket| !ports.contains(&socket.local_address.port()))
+        .filter_map(|socket| fds.get(&socket.inode).copied())
+        .collect();
+    clients.sort_unstable();
+    sockets.left_out = clients.len().saturating_sub(MOST);
+    clients.truncate(MOST);
+    let thread = ThreadId { process, tid: process.pid, start_ns: process.start_ns };
+    for (fd, resolved) in resolver.connections(thread, &clients, source)? {
+        let SocketFacts::Tcp(facts) = &resolved.socket else { continue };
+        let late = since(facts).filter(|since| *since >= LATE);
+        if let (Some(LastWord::Ours), Some(since), false) = (resolved.last_word, late, resolved.is_server()) {
+            sockets.unanswered.push(Unanswered { fd, resolved, since });
+        }
+    }
+    sockets.unanswered.sort_by_key(|request| Reverse(request.since));
+    Ok(sockets)
+}
+
+/// As `ss` and `netstat` call them.
+fn state(state: &TcpState) -> &'static str {
+    match state {
+        TcpState::Established => "ESTABLISHED",
+        TcpState::SynSent => "SYN_SENT",
+        TcpState::SynRecv => "SYN_RECV",
+        TcpState::FinWait1 => "FIN_WAIT1",
+        TcpState::FinWait2 => "FIN_WAIT2",
+        TcpState::TimeWait => "TIME_WAIT",
+        TcpState::Close => "CLOSE",
+        TcpState::CloseWait => "CLOSE_WAIT",
+        TcpState::LastAck => "LAST_ACK",
+        TcpState::Listen => "LISTEN",
+        TcpState::Closing => "CLOSING",
+        TcpState::NewSynRecv => "NEW_SYN_RECV",
+    }
+}

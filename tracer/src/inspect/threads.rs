@@ -1,0 +1,199 @@
+//! What each thread of a process is doing: waiting, running, or held.
+
+use std::{cmp::Reverse, fs, thread, time::Duration};
+
+use procfs::process::{Process, Task};
+
+use super::held::{self, Group};
+use crate::{
+    class::Level,
+    collect::proc::parse_stat,
+    look::Judged,
+    resolve::{Resolver, peers::Peer},
+    wait::{Held, ProcessId, Snapshot},
+};
+
+/// How long it is watched how much a thread runs.
+const WATCHED: Duration = Duration::from_millis(200);
+/// Who uses less of a CPU than this was only seen between two waits.
+pub const RUNS: f64 = 0.02;
+/// Threads whose kernel stack is read.
+const STACKS: usize = 3;
+/// Functions of a kernel stack that are shown.
+const DEEP: usize = 5;
+
+/// A thread.
+#[derive(Debug)]
+pub struct Thread {
+    /// Its id.
+    pub tid: u32,
+    /// Its name.
+    pub comm: String,
+    /// What it does.
+    pub doing: Doing,
+    /// The functions it is in inside the kernel, innermost first; empty where it is not read.
+    pub stack: Vec<String>,
+}
+
+/// What a thread does.
+#[derive(Debug)]
+pub enum Doing {
+    /// It waits.
+    Waits(Box<Judged>),
+    /// It runs, or is about to.
+    Runs {
+        /// Share of a CPU.
+        cpu: f64,
+    },
+    /// A stop signal holds it.
+    Stopped,
+    /// A debugger holds it, if it is to be seen.
+    Traced(Option<Peer>),
+    /// The freezer holds it, with a group of processes.
+    Frozen(Option<Group>),
+    /// It has ended.
+    Zombie,
+}
+
+impl Thread {
+    /// Its wait, if it waits.
+    pub fn wait(&self) -> Option<&Judged> {
+        match &self.doing {
+            Doing::Waits(wait) => Some(wait),
+            _ => None,
+        }
+    }
+
+    /// Share of a CPU that it uses.
+    pub fn cpu(&self) -> f64 {
+        match self.doing {
+            Doing::Runs { cpu } => cpu,
+            _ => 0.0,
+        }
+    }
+
+    /// How much it worries, the least number most; among equals, the oldest first.
+    fn rank(&self) -> (u8, Reverse<Duration>) {
+        let rank = match &self.doing {
+            Doing::Waits(wait) => match wait.verdict.class.level() {
+                Level::Stuck => 0,
+                Level::Doubtful => 3,
+                Level::Idle => 5,
+            },
+            Doing::Stopped | Doing::Traced(_) | Doing::Frozen(_) => 1,
+            Doing::Runs { cpu } if *cpu >= RUNS => 2,
+            Doing::Runs { .. } => 6,
+            Doing::Zombie => 7,
+        };
+        (rank, Reverse(self.wait().map(|wait| wait.wait.age).unwrap_or_default()))
+    }
+}
+
+/// The threads of a process, or the one asked for, worst first.
+pub fn list(
+    process: ProcessId,
+    only: Option<u32>,
+    waits: Vec<Judged>,
+    snapshot: &Snapshot,
+    resolver: &mut Resolver,
+) -> Vec<Thread> {
+    let pid = process.pid;
+    let mut threads: Vec<Thread> = waits
+        .into_iter()
+        .map(|wait| Thread {
+            tid: wait.wait.thread.tid,
+            comm: wait.wait.comm.clone(),
+            doing: Doing::Waits(Box::new(wait)),
+            stack: Vec::new(),
+        })
+        .collect();
+    let mut running = Vec::new();
+    for tid in tids(pid).into_iter().filter(|tid| only.is_none_or(|only| *tid == only)) {
+        if threads.iter().any(|thread| thread.tid == tid) {
+            continue;
+        }
+        let Some((comm, state)) = seen(pid, tid) else { continue };
+        let held = snapshot.held.iter().find(|held| held.thread.process.pid == pid && held.thread.tid == tid);
+        let doing = match held.map(|held| held.held) {
+            Some(Held::Stopped) => Doing::Stopped,
+            Some(Held::Traced) => Doing::Traced(held::tracer(tid)),
+            Some(Held::Frozen) => Doing::Frozen(held::frozen_group(pid)),
+            None if matches!(state, 'Z' | 'X') => Doing::Zombie,
+            None => {
+                running.push((threads.len(), tid, cpu_seconds(pid, tid)));
+                Doing::Runs { cpu: 0.0 }
+            }
+        };
+        threads.push(Thread { tid, comm, doing, stack: Vec::new() });
+    }
+    if !running.is_empty() {
+        thread::sleep(WATCHED);
+        for (at, tid, before) in running {
+            let used = cpu_seconds(pid, tid).zip(before).map_or(0.0, |(now, before)| now - before);
+            threads[at].doing = Doing::Runs { cpu: (used / WATCHED.as_secs_f64()).clamp(0.0, 1.0) };
+        }
+    }
+    threads.sort_by_key(Thread::rank);
+    for thread in threads.iter_mut().take(STACKS).filter(|thread| thread.wait().is_some()) {
+        let tid = thread.tid;
+        thread.stack = resolver
+            .guarded(process, move || fs::read_to_string(format!("/proc/{pid}/task/{tid}/stack")).ok())
+            .map(|stack| functions(&stack))
+            .unwrap_or_default();
+    }
+    threads
+}
+
+/// Ids of a process's threads.
+pub fn tids(pid: u32) -> Vec<u32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// A thread's name and the letter of its state.
+pub fn seen(pid: u32, tid: u32) -> Option<(String, char)> {
+    let stat = fs::read(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
+    let stat = parse_stat(&String::from_utf8_lossy(&stat))?;
+    Some((stat.comm, stat.state))
+}
+
+/// How long a thread has run so far, seconds.
+fn cpu_seconds(pid: u32, tid: u32) -> Option<f64> {
+    let task: Task = Process::new(pid as i32).ok()?.task_from_tid(tid as i32).ok()?;
+    if let Ok(schedstat) = task.schedstat() {
+        return Some(schedstat.sum_exec_runtime as f64 / 1e9);
+    }
+    // A kernel without scheduler statistics has clock ticks.
+    let stat = task.stat().ok()?;
+    Some((stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64)
+}
+
+/// The functions of `/proc/PID/stack` that say something: not how it came into the kernel nor how it went to sleep.
+fn functions(stack: &str) -> Vec<String> {
+    let dull = |name: &str| {
+        name.contains("schedule")
+            || name.starts_with("do_syscall")
+            || name.starts_with("entry_")
+            || name == "0x0"
+    };
+    stack
+        .lines()
+        .filter_map(|line| line.split_ascii_whitespace().nth(1)?.split('+').next())
+        .filter(|name| !dull(name))
+        .take(DEEP)
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_is_what_lies_between_the_call_and_the_sleep() {
+        let stack = "[<0>] wait_woken+0x5b/0x70\n[<0>] sk_wait_data+0x17c/0x190\n[<0>] tcp_recvmsg_locked+0x3a1/0x9b0\n\
+                     [<0>] schedule_timeout+0x8/0x9\n[<0>] do_syscall_64+0x5a/0x80\n[<0>] entry_SYSCALL_64_after_hwframe+0x6e/0xd8\n";
+        assert_eq!(functions(stack), ["wait_woken", "sk_wait_data", "tcp_recvmsg_locked"]);
+        assert_eq!(functions(""), [] as [String; 0]);
+    }
+}
