@@ -20,7 +20,7 @@ use crate::{
         metrics::Metrics,
     },
     human,
-    kernel::load::Options,
+    kernel::load::{Options, give_back_memory},
     watch::Watch,
 };
 
@@ -79,15 +79,6 @@ async fn serve(args: &Agent, policy: Config, bpf: Bpf) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     result
-}
-
-/// Reading the kernel's types took megabytes that are not needed again; an agent stays for months.
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim only returns free memory to the system.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 /// An event counter: written on one side, readable on the other.

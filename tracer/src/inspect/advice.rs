@@ -20,6 +20,8 @@ pub struct Advice {
     pub reason: String,
 }
 
+const GOES_ON: &str = "shows why that one does not go on";
+
 fn advice(command: String, reason: &str) -> Advice {
     Advice { command, reason: reason.into() }
 }
@@ -47,7 +49,10 @@ pub fn of(pid: u32, condition: Condition, who: &Who, threads: &[Thread], others:
             .map(|parent| advice(format!("tracer why {}", parent.pid), "shows what its parent does"))
             .into_iter()
             .collect(),
-        Condition::Idle | Condition::Busy => Vec::new(),
+        Condition::Idle | Condition::Busy => {
+            let stuck = others.iter().find_map(Other::stuck_one).into_iter();
+            stuck.map(|other| advice(format!("tracer why {}", other.pid), GOES_ON)).collect()
+        }
         Condition::Stuck | Condition::Doubtful => {
             worst.and_then(Thread::wait).map(|wait| stuck(pid, wait, others)).unwrap_or_default()
         }
@@ -73,10 +78,7 @@ fn stuck(pid: u32, wait: &Judged, others: &[Other]) -> Vec<Advice> {
         return list;
     }
     if let Some(other) = last(others) {
-        list.push(advice(
-            format!("tracer why {}", other.tid.unwrap_or(other.pid)),
-            "shows why that one does not go on",
-        ));
+        list.push(advice(format!("tracer why {}", other.tid.unwrap_or(other.pid)), GOES_ON));
     } else if let Target::Tcp { remote, .. } = &wait.resolved.target {
         let command = format!("ss -tnpi dst '{remote}'");
         list.push(advice(
@@ -95,6 +97,6 @@ fn stuck(pid: u32, wait: &Judged, others: &[Other]) -> Vec<Advice> {
 
 /// Who is at the end of the chain of those that are stuck, if it does not run in a circle.
 fn last(others: &[Other]) -> Option<&Other> {
-    let first = others.iter().find(|other| !other.circle)?;
+    let first = others.iter().find(|other| !other.again)?;
     if first.stuck { last(&first.then).or(Some(first)) } else { Some(first) }
 }

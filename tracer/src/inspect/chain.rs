@@ -1,10 +1,12 @@
 //! From a wait to whom it is for, to what that one waits for, and on: the culprit is at the end of the chain.
 
+use std::fs;
+
 use anyhow::Result;
 
 use super::{classes, threads};
 use crate::{
-    class::Level,
+    class::{Class, Level},
     collect::Source,
     human,
     look::{self, Judged},
@@ -30,12 +32,14 @@ pub struct Other {
     pub comm: String,
     /// Its command line.
     pub cmdline: Option<String>,
-    /// What it has to do with the wait: `at the other end`, `holds the lock`.
+    /// What it has to do with the wait: `at the other end`, `holds the lock`, `its child`.
     pub role: &'static str,
     /// What it does.
     pub doing: String,
     /// It is stuck as well.
     pub stuck: bool,
+    /// It has been described already.
+    pub again: bool,
     /// It waits for one that waits for it.
     pub circle: bool,
     /// Whom it waits for.
@@ -43,6 +47,11 @@ pub struct Other {
 }
 
 impl Other {
+    /// The first in the chain from here that is stuck.
+    pub fn stuck_one(&self) -> Option<&Other> {
+        if self.stuck { Some(self) } else { self.then.iter().find_map(Other::stuck_one) }
+    }
+
     /// Whether the chain from here comes back to where it has been: a deadlock.
     pub fn runs_in_a_circle(&self) -> bool {
         self.circle || self.then.iter().any(Other::runs_in_a_circle)
@@ -54,26 +63,47 @@ pub struct Chain<'a> {
     snapshot: &'a Snapshot,
     resolver: &'a mut Resolver,
     source: &'a mut dyn Source,
-    /// Where the chain has been: processes, and threads where one thread is meant.
+    /// Who has been described: processes, and threads where one thread is meant.
     seen: Vec<(u32, Option<u32>)>,
+    /// Those on the way from the first wait to here.
+    path: Vec<(u32, Option<u32>)>,
 }
 
 impl<'a> Chain<'a> {
     /// One that has been nowhere.
     pub fn new(snapshot: &'a Snapshot, resolver: &'a mut Resolver, source: &'a mut dyn Source) -> Self {
-        Self { snapshot, resolver, source, seen: Vec::new() }
+        Self { snapshot, resolver, source, seen: Vec::new(), path: Vec::new() }
     }
 
-    /// Remembers that it has been at a wait; false if it had been there before.
-    pub fn visit(&mut self, wait: &Judged) -> bool {
+    /// Follows a wait to its end, unless it has been described already.
+    pub fn follow(&mut self, wait: &Judged) -> Result<Vec<Other>> {
         let thread = wait.wait.thread;
-        let new = !self.seen.contains(&(thread.process.pid, Some(thread.tid)));
-        self.seen.extend([(thread.process.pid, Some(thread.tid)), (thread.process.pid, None)]);
-        new
+        if self.seen.contains(&(thread.process.pid, Some(thread.tid))) {
+            return Ok(Vec::new());
+        }
+        self.on(wait, 0)
+    }
+
+    /// The next links of the chain, with this wait on the way.
+    fn on(&mut self, wait: &Judged, depth: usize) -> Result<Vec<Other>> {
+        let (thread, before) = (wait.wait.thread, self.path.len());
+        let here = [(thread.process.pid, Some(thread.tid)), (thread.process.pid, None)];
+        self.seen.extend(here);
+        self.path.extend(here);
+        let others = self.beyond(wait, depth);
+        self.path.truncate(before);
+        others
     }
 
     /// Whom a wait is for.
-    pub fn beyond(&mut self, wait: &Judged, depth: usize) -> Result<Vec<Other>> {
+    fn beyond(&mut self, wait: &Judged, depth: usize) -> Result<Vec<Other>> {
+        if wait.verdict.class == Class::Child {
+            return children(&wait.wait)
+                .iter()
+                .take(WIDEST)
+                .map(|child| self.other(child.pid, None, child, "its child", depth))
+                .collect();
+        }
         let Some(peers) = &wait.resolved.peers else { return Ok(Vec::new()) };
         let lock = matches!(wait.wait.call.name, "flock" | "fcntl" | "fcntl64");
         let role = if lock { "holds the lock" } else { "at the other end" };
@@ -104,12 +134,15 @@ impl<'a> Chain<'a> {
             role,
             doing: String::new(),
             stuck: false,
+            again: false,
             circle: false,
             then: Vec::new(),
         };
         if self.seen.contains(&(pid, tid)) {
+            other.again = true;
             // Of a process with many threads another one may do the work.
-            other.circle = tid.is_some() || threads::tids(pid).len() == 1;
+            let one_thread = tid.is_some() || threads::tids(pid).len() == 1;
+            other.circle = one_thread && self.path.contains(&(pid, tid));
             other.doing = match other.circle {
                 true => "waits itself, as above: each waits for the other, and neither can ever go on".into(),
                 false => "has been described above".into(),
@@ -123,7 +156,7 @@ impl<'a> Chain<'a> {
         if let Some(wait) = waits.first() {
             other.cmdline = self.resolver.who(wait.thread.process).cmdline.clone();
         }
-        let weigh = |_: &Wait, class: crate::class::Class| class.level() != Level::Idle;
+        let weigh = |_: &Wait, class: Class| class.level() != Level::Idle;
         let waits = look::judge(waits, &self.snapshot.waits, self.resolver, self.source, weigh)?;
         let worst =
             waits.iter().min_by_key(|wait| (wait.verdict.class.level(), std::cmp::Reverse(wait.wait.age)));
@@ -132,10 +165,10 @@ impl<'a> Chain<'a> {
         let level = worst.verdict.class.level();
         other.stuck = level == Level::Stuck;
         // What a thread among many may wait for need not be what keeps the process from answering.
-        let follow = other.stuck || level == Level::Doubtful && waits.len() == 1;
+        let its_own = level == Level::Doubtful || worst.verdict.class == Class::Child;
+        let follow = other.stuck || its_own && waits.len() == 1;
         if follow && depth + 1 < LONGEST {
-            self.visit(worst);
-            other.then = self.beyond(worst, depth + 1)?;
+            other.then = self.on(worst, depth + 1)?;
         }
         Ok(other)
     }
@@ -184,4 +217,26 @@ impl<'a> Chain<'a> {
             (None, _) => "is between two waits".into(),
         }
     }
+}
+
+/// The children that a thread waits for: the one it names, or all of them.
+fn children(wait: &Wait) -> Vec<Peer> {
+    let pid = wait.thread.process.pid;
+    let mut all: Vec<u32> = threads::tids(pid)
+        .into_iter()
+        .filter_map(|tid| fs::read_to_string(format!("/proc/{pid}/task/{tid}/children")).ok())
+        .flat_map(|text| {
+            text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
+        })
+        .collect();
+    let named = match wait.call.name {
+        "wait4" | "waitpid" => Some(wait.call.args[0] as u32),
+        _ => None,
+    };
+    if let Some(named) = named.filter(|named| all.contains(named)) {
+        all = vec![named];
+    }
+    all.into_iter()
+        .filter_map(|pid| threads::seen(pid, pid).map(|(comm, _)| Peer { pid, comm, fd: -1 }))
+        .collect()
 }

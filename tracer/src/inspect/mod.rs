@@ -118,6 +118,11 @@ pub fn inspect(id: u32, source: &mut dyn Source) -> Result<Report> {
     let sockets = sockets::of(process, &mut resolver, source)?;
     let others = followed(&threads, &snapshot, &mut resolver, source)?;
     let (condition, mut headline) = headline(pid, only, &stat.comm, &who, &threads, &sockets);
+    if let (Condition::Idle | Condition::Busy, Some(stuck)) =
+        (condition, others.iter().find_map(Other::stuck_one))
+    {
+        headline += &format!(" But {} (pid {}), for which it waits, is stuck.", stuck.comm, stuck.pid);
+    }
     if others.iter().any(Other::runs_in_a_circle) {
         headline += " It is a deadlock: they wait for each other, and will for ever.";
     }
@@ -152,9 +157,7 @@ fn followed(
     let waits = threads.iter().filter_map(Thread::wait).take(FOLLOWED);
     let mut others: Vec<Other> = Vec::new();
     for wait in waits {
-        if chain.visit(wait) {
-            others.extend(chain.beyond(wait, 0)?);
-        }
+        others.extend(chain.follow(wait)?);
     }
     Ok(others)
 }
@@ -243,7 +246,7 @@ fn rests(name: &str, threads: &[Thread], sockets: &Sockets) -> (Condition, Strin
         ),
     };
     let text = match waits[..] {
-        [only] if threads.len() == 1 => format!("{name} is not stuck: {}.", only.verdict.sentence),
+        [only] if threads.len() == 1 => format!("{name} is not stuck itself: {}.", only.verdict.sentence),
         _ => format!(
             "{name} is not stuck: all {} rest ({}).",
             human::count(threads.len(), "thread"),

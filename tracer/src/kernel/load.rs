@@ -57,7 +57,7 @@ pub struct Kernel {
     wanted_files: HashMap<MapData, Key<FileKey>, u32>,
     wanted_tuples: HashMap<MapData, Key<TupleKey>, u32>,
     /// The program `holders` is loaded when it is first needed, which few runs of `ps` do.
-    holders_loaded: bool,
+    holders: Optional,
     counters: PerCpuArray<MapData, u64>,
     ended: RingBuf<MapData>,
     histograms: [MapData; 2],
@@ -133,6 +133,11 @@ impl Kernel {
             load_probe(&mut ebpf, "newtask", "task_newtask", &aya_btf)?;
             load_probe(&mut ebpf, "waits", "sched_switch", &aya_btf)?;
         }
+        // Reading the kernel's types once more would cost an agent that stays for months ten megabytes.
+        let holders = match options.waits {
+            true => load_holders(&mut ebpf, &aya_btf),
+            false => Optional::NotLoaded,
+        };
         // Only now: a map taken out and dropped is gone for programs loaded later.
         let live = Array::try_from(take(&mut ebpf, "LIVE")?)?;
         let asked = HashMap::try_from(take(&mut ebpf, "ASKED")?)?;
@@ -147,7 +152,7 @@ impl Kernel {
             asked,
             wanted_files,
             wanted_tuples,
-            holders_loaded: false,
+            holders,
             counters,
             ended,
             histograms,
@@ -278,7 +283,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Every fd of every process that is one of these files or connections. One walk over all open files of the host
+    /// Every fd of every process that is one of these files or connections; none where the kernel refuses to tell. One walk over all open files of the host
     /// for each [`WANTED_AT_ONCE`] of them.
     pub fn holders(
         &mut self,
@@ -286,14 +291,12 @@ impl Kernel {
         tuples: &[TupleKey],
         mut each: impl FnMut(HolderRecord),
     ) -> Result<()> {
-        if !self.holders_loaded {
+        if self.holders == Optional::NotLoaded {
             let aya_btf = aya::Btf::from_sys_fs().context("cannot read the kernel's types")?;
-            let holders: &mut Iter = program(&mut self.ebpf, "holders")?.try_into()?;
-            holders
-                .load("task_file", &aya_btf)
-                .map_err(explain)
-                .context("the kernel refuses the program holders")?;
-            self.holders_loaded = true;
+            self.holders = load_holders(&mut self.ebpf, &aya_btf);
+        }
+        if self.holders == Optional::Refused {
+            return Ok(());
         }
         let (mut files, mut tuples) = (files.chunks(WANTED_AT_ONCE), tuples.chunks(WANTED_AT_ONCE));
         loop {
@@ -554,6 +557,23 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::
         .with_context(|| format!("the compiled programs have no {name}: run `cargo xtask ebpf`"))
 }
 
+/// Without it tracer does not say who is at the other end, and goes on.
+fn load_holders(ebpf: &mut Ebpf, btf: &aya::Btf) -> Optional {
+    let mut load = || -> Result<()> {
+        let holders: &mut Iter = program(ebpf, "holders")?.try_into()?;
+        Ok(holders.load("task_file", btf).map_err(explain)?)
+    };
+    match load() {
+        Ok(()) => Optional::Loaded,
+        Err(error) => {
+            crate::human::say(&format!(
+                "who is at the other end cannot be told: the kernel refuses the program holders: {error:#}"
+            ));
+            Optional::Refused
+        }
+    }
+}
+
 fn load_probe(ebpf: &mut Ebpf, name: &str, tracepoint: &str, btf: &aya::Btf) -> Result<()> {
     let probe: &mut BtfTracePoint = program(ebpf, name)?.try_into()?;
     probe
@@ -572,4 +592,21 @@ fn fill_table(ebpf: &mut Ebpf, name: &str, table: Table) -> Result<()> {
         map.set(number as u32, row, 0).with_context(|| format!("cannot fill the map {name}"))?;
     }
     Ok(())
+}
+
+/// A program that tracer can do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Optional {
+    NotLoaded,
+    Loaded,
+    Refused,
+}
+
+/// Reading the kernel's types took megabytes that are not needed again; an agent stays for months.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim only returns free memory to the system.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
