@@ -14,6 +14,7 @@ mod ps;
 mod quiet;
 mod tls;
 mod waiter;
+mod why;
 
 pub use agent::Agent;
 pub use bpf::{map_holds, program_exists};
@@ -26,3 +27,4 @@ pub use ps::{Snapshot, ps, ps_first};
 pub use quiet::{alone, shared};
 pub use tls::{Manners, Tickets, TlsServer};
 pub use waiter::Waiter;
+pub use why::{names, why, why_page, why_run};

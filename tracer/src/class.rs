@@ -97,7 +97,7 @@ classes! {
     Notify = "notify", Idle, None;
     /// A completion in a ring.
     Ring = "ring", Idle, None;
-    /// A datagram from anyone.
+    /// A datagram or message from anyone.
     Datagram = "datagram", Idle, None;
 }
 

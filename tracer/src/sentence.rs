@@ -89,6 +89,7 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         Class::Signal => "for a signal".into(),
         Class::Notify => format!("for news from the kernel{}", on(target)),
         Class::Ring => "for a completion".into(),
+        Class::Datagram if wait.call.name.starts_with('m') => format!("for a message{}", on(target)),
         Class::Datagram => format!("for a datagram{}", on(target)),
     }
 }

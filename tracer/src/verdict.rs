@@ -52,6 +52,9 @@ fn by_call(wait: &Wait, target: &Target) -> Option<Class> {
             Target::Tcp { state: "SYN_SENT", .. } => Class::Connect,
             _ => return None,
         },
+        // Nobody need ever send a message, and who could is not to be seen.
+        "mq_timedreceive" | "mq_timedreceive_time64" | "msgrcv" => Class::Datagram,
+        "mq_timedsend" | "mq_timedsend_time64" | "msgsnd" => Class::Send,
         "io_uring_enter" | "io_getevents" | "io_pgetevents" | "io_pgetevents_time64" => Class::Ring,
         "open" | "openat" | "openat2" | "creat" if matches!(target, Target::Fifo { .. }) => Class::Fifo,
         "fsync" | "fdatasync" | "sync" | "syncfs" | "sync_file_range" | "msync" => Class::Disk,
@@ -292,7 +295,10 @@ pub mod tests {
             ("ioctl", none, Target::Anonymous { name: "kvm-vcpu:0".into() }, Class::Notify),
             ("io_uring_enter", none, Target::IoUring, Class::Ring),
             ("read", none, Target::Gone, Class::Other),
-            ("msgrcv", none, Target::None, Class::Other),
+            ("msgrcv", none, Target::None, Class::Datagram),
+            ("mq_timedreceive", none, file(), Class::Datagram),
+            ("mq_timedsend", none, file(), Class::Send),
+            ("getrandom", none, Target::None, Class::Other),
         ] {
             let resolved = on(name, target);
             let verdict = judge(&wait(name, args), &resolved);

@@ -158,3 +158,23 @@ fn readers_that_are_gone_do_not_end_it() {
     assert!(page.contains(&format!("tracer_stall_seconds{{pid=\"{}\"", waiter.pid())), "{page}");
     stops_within_a_second(&mut agent);
 }
+
+/// Its poll array lies on a page that never comes: that holds nothing up, and costs one read, counted.
+#[test]
+fn memory_that_never_comes_costs_one_read() {
+    let _shared = shared();
+    let mut agent = tests::Agent::start(&["--threshold", "1s"]);
+    let poller = tests::Waiter::start("poll-missing");
+    let others: Vec<tests::Waiter> = (0..3).map(|_| tests::Waiter::start("recvfrom-tcp4")).collect();
+    for other in &others {
+        agent.wait_stall("stall_opened", other.pid(), Duration::from_secs(10));
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    let lost = agent.samples("tracer_lost_events_total", &[("reason", "reads_abandoned")]);
+    assert_eq!(lost.iter().map(|sample| sample.value).collect::<Vec<_>>(), [1.0], "{lost:?}");
+    let snapshot = tests::ps(&["--all", "-p", &poller.pid().to_string()]);
+    assert_eq!(snapshot.row(poller.tid())["syscall"], "ppoll");
+    assert!(snapshot.took < Duration::from_secs(2), "{:?}", snapshot.took);
+    let (status, took) = agent.stop(libc::SIGTERM);
+    assert!(status.success() && took < Duration::from_secs(2), "{status}, {took:?}");
+}

@@ -48,6 +48,29 @@ fn many_short_stops_are_one_stall() {
     assert_eq!(agent.events_of(waiter.pid()), ["stall_opened"]);
 }
 
+/// As strace does it: the thread is stopped for a moment, and then its call begins anew.
+#[test]
+fn a_debugger_that_came_and_went_leaves_one_stall() {
+    let _shared = shared();
+    let mut agent = Agent::start(&["--threshold", "1s"]);
+    let waiter = Waiter::start("recvfrom-tcp4");
+    agent.wait_stall("stall_opened", waiter.pid(), Duration::from_secs(10));
+    let pid = libc::pid_t::try_from(waiter.pid()).expect("a pid");
+    let trace = |request: libc::c_uint| {
+        // SAFETY: these requests take no pointers.
+        let result = unsafe { libc::ptrace(request, pid, 0, 0) };
+        assert!(result == 0, "ptrace: {}", std::io::Error::last_os_error());
+    };
+    for _ in 0..3 {
+        trace(libc::PTRACE_SEIZE);
+        trace(libc::PTRACE_INTERRUPT);
+        std::thread::sleep(Duration::from_millis(1200));
+        trace(libc::PTRACE_DETACH);
+        std::thread::sleep(Duration::from_millis(1200));
+    }
+    assert_eq!(agent.events_of(waiter.pid()), ["stall_opened"]);
+}
+
 /// A process that never sleeps.
 fn busy() -> Running {
     let mut command = Command::new("sh");

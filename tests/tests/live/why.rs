@@ -1,36 +1,12 @@
 //! Does `why` name the culprit, on one page, whatever a process does or does not do?
 
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Running, Waiter, shared, start, tracer};
+use tests::{Running, Waiter, own_dir, shared, start, why as report, why_page as page, why_run as run};
 
 use super::ps_held::{Group, until_state};
-
-/// Exit code, standard output and standard error of `tracer why`.
-fn run(args: &[&str]) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } =
-        Command::new(tracer()).arg("why").args(args).output().expect("tracer starts");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    (status.code(), text(stdout), text(stderr))
-}
-
-fn report(id: u32) -> Value {
-    let (code, stdout, stderr) = run(&["--json", &id.to_string()]);
-    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
-    assert_eq!(stdout.lines().count(), 1, "one object: {stdout}");
-    serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}"))
-}
-
-/// What people see: it fits a screen, and begins with the answer.
-fn page(id: u32) -> String {
-    let (code, stdout, stderr) = run(&[&id.to_string()]);
-    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
-    assert!(stdout.lines().count() <= 40, "{stdout}");
-    assert!(stdout.lines().all(|line| line.chars().count() <= 100), "{stdout}");
-    stdout
-}
 
 /// The report once it says so: a process needs a moment to get where it is going.
 fn until(id: u32, condition: &str) -> Value {
@@ -155,6 +131,41 @@ fn an_idle_process_is_not_stuck() {
     let report = until(sh.pid(), "idle");
     assert!(headline(&report).starts_with(&format!("sleep (pid {}) is not stuck", sh.pid())), "{report:#}");
     page(sh.pid());
+}
+
+/// The release was cleaned away while its worker ran on.
+#[test]
+fn a_working_directory_that_is_gone() {
+    let release = own_dir().join("release-7");
+    std::fs::create_dir_all(&release).expect("a folder");
+    let mut command = Command::new("sleep");
+    command.arg("60").current_dir(&release);
+    let worker = start(command);
+    std::fs::remove_dir(&release).expect("remove");
+    let report = until(worker.pid(), "idle");
+    assert_eq!(report["who"]["cwd"]["deleted"], true, "{report:#}");
+    let line = format!("its working directory has been deleted: {}", release.display());
+    let page = page(worker.pid());
+    // It may be wrapped.
+    assert!(page.split_whitespace().collect::<Vec<_>>().join(" ").contains(&line), "{page}");
+}
+
+/// A supervisor is as stuck as its child.
+#[test]
+fn a_parent_and_the_child_it_waits_for() {
+    let lock = own_dir().join("why-parent.lock");
+    let held = std::fs::File::create(&lock).expect("a file");
+    held.lock().expect("lock");
+    let mut command = Command::new("sh");
+    command.args(["-c", "flock \"$0\" true; :"]).arg(&lock);
+    let parent = start(command);
+    std::thread::sleep(Duration::from_millis(1500));
+    let report = until(parent.pid(), "idle");
+    let child = &report["others"][0];
+    assert_eq!((&child["role"], &child["comm"]), (&"its child".into(), &"flock".into()), "{report:#}");
+    assert_eq!(child["then"][0]["pid"], std::process::id(), "{report:#}");
+    assert!(headline(&report).ends_with("for which it waits, is stuck."), "{report:#}");
+    page(parent.pid());
 }
 
 #[test]

@@ -561,7 +561,7 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::
 fn load_holders(ebpf: &mut Ebpf, btf: &aya::Btf) -> Optional {
     let mut load = || -> Result<()> {
         let holders: &mut Iter = program(ebpf, "holders")?.try_into()?;
-        Ok(holders.load("task_file", btf).map_err(explain)?)
+        holders.load("task_file", btf).map_err(explain)
     };
     match load() {
         Ok(()) => Optional::Loaded,

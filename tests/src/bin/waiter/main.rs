@@ -18,6 +18,7 @@ mod ring;
 mod sockets;
 mod sys;
 mod threads;
+mod turns;
 
 use std::process::exit;
 
@@ -48,6 +49,13 @@ const ROLES: &[Role] = &[
     ("poll-tcp4", sockets::poll_tcp4),
     ("event-loop", sockets::event_loop),
     ("many-short-waits", sockets::many_short_waits),
+    ("quiet", turns::quiet),
+    ("peer", turns::peer),
+    ("request", turns::request),
+    ("dialog", turns::dialog),
+    ("orphan", turns::orphan),
+    ("message", turns::message),
+    ("poll-missing", memory::poll_missing),
     ("read-pipe", pipes::read_pipe),
     ("epoll", pipes::epoll),
     ("poll", pipes::poll),

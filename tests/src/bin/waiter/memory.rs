@@ -1,4 +1,5 @@
-//! Which role waits in no system call at all? A page fault that nobody serves, as on a dead FUSE mapping.
+//! Which roles have memory that never comes, as on a dead FUSE mapping? A page fault that nobody serves, and a `poll` whose
+//! array of fds nobody can read.
 
 use std::io::Error;
 
@@ -30,6 +31,41 @@ const PAGE: usize = 4096;
 
 /// Touches a page that a userfaultfd is to serve, and does not.
 pub(crate) fn page_fault(call: &Call) {
+    let page = unserved(call, &[]);
+    Report::new(call.role, "page_fault").print();
+    // SAFETY: the page is mapped readable; the read stops in the fault until the process is killed.
+    woke(unsafe { page.read_volatile() }.into())
+}
+
+/// `ppoll` of a pipe whose array of fds is taken away during the call: whoever reads it waits for a page that never
+/// comes.
+pub(crate) fn poll_missing(call: &Call) {
+    let (reader, _writer) = sys::pipe();
+    let set = libc::pollfd { fd: std::os::fd::AsRawFd::as_raw_fd(&reader), events: libc::POLLIN, revents: 0 };
+    // SAFETY: zeroes are a valid pollfd, and the page is large enough and aligned for one.
+    let first =
+        unsafe { std::slice::from_raw_parts((&raw const set).cast::<u8>(), size_of::<libc::pollfd>()) };
+    let page = unserved(call, first);
+    let (address, tid) = (page.expose_provenance(), sys::gettid());
+    std::thread::spawn(move || {
+        // Once it sleeps in the call, which has copied the array by then.
+        let asleep = format!("/proc/self/task/{tid}/syscall");
+        let number = format!("{} ", libc::SYS_ppoll);
+        while !std::fs::read_to_string(&asleep).is_ok_and(|call| call.starts_with(&number)) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let page = std::ptr::with_exposed_provenance_mut::<libc::c_void>(address);
+        // SAFETY: only this page is given back, and nothing of Rust's lies in it.
+        sys::must(unsafe { libc::madvise(page, PAGE, libc::MADV_DONTNEED) }.into(), "madvise");
+    });
+    let none = std::ptr::null::<libc::c_void>();
+    Report::new(call.role, "ppoll").fd(&reader).print();
+    // SAFETY: one pollfd, which is there when the call copies it; no time-out, no signal mask.
+    woke(unsafe { libc::syscall(libc::SYS_ppoll, page, 1, none, none, 0) })
+}
+
+/// A page that a userfaultfd is to serve whenever it is missing, which nobody does; at first it has these bytes.
+fn unserved(call: &Call, first: &[u8]) -> *mut u8 {
     // SAFETY: userfaultfd takes flags.
     let made = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
     if made < 0 {
@@ -41,6 +77,8 @@ pub(crate) fn page_fault(call: &Call) {
     let page =
         unsafe { libc::mmap(std::ptr::null_mut(), PAGE, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
     assert!(page != libc::MAP_FAILED, "mmap: {}", Error::last_os_error());
+    // SAFETY: the page is that large, and new.
+    unsafe { std::ptr::copy_nonoverlapping(first.as_ptr(), page.cast::<u8>(), first.len()) };
     let mut api = UffdioApi { api: UFFD_API, features: 0, ioctls: 0 };
     let mut range = UffdioRegister {
         start: page.expose_provenance() as u64,
@@ -54,7 +92,7 @@ pub(crate) fn page_fault(call: &Call) {
         sys::must(libc::ioctl(raw, UFFDIO_API as libc::Ioctl, &raw mut api).into(), "UFFDIO_API");
         sys::must(libc::ioctl(raw, UFFDIO_REGISTER as libc::Ioctl, &raw mut range).into(), "UFFDIO_REGISTER");
     }
-    Report::new(call.role, "page_fault").print();
-    // SAFETY: the page is mapped readable; the read stops in the fault until the process is killed.
-    woke(unsafe { page.cast::<u8>().read_volatile() }.into())
+    // It serves as long as the process lives.
+    std::mem::forget(fd);
+    page.cast()
 }
