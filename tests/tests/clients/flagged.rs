@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Agent, Talk, parse_rfc3339_ns, realtime_ns, seconds_between};
+use tests::{Agent, Talk, own_dir, parse_rfc3339_ns, realtime_ns, seconds_between};
 
 use crate::crowd::{Client, all};
 
@@ -14,12 +14,14 @@ const WATCHED: f64 = 15.0;
 /// The interval and the design's 100 ms, and what the truth itself may be off by.
 const SOON: f64 = 1.0 + 0.1 + 0.5;
 
-/// One agent for all clients. Half an answer is doubtful, not stuck: `--threshold` does not speak of it, and its own
-/// threshold is ten minutes.
+/// One agent for all clients. Half an answer is doubtful, not stuck: `--threshold` does not speak of it, the
+/// configuration does.
 #[test]
 fn every_client_once() {
     let stuck: Vec<(&Client, Talk)> = all().iter().map(|client| (client, client.until_stuck())).collect();
-    let mut agent = Agent::start(&["--threshold", "12s"]);
+    let config = own_dir().join("flagged.toml");
+    std::fs::write(&config, "[thresholds]\nquiet = '12s'\n").expect("write");
+    let mut agent = Agent::start(&["--threshold", "12s", "--config", config.to_str().expect("UTF-8")]);
     let ready_ns = realtime_ns();
     let youngest = stuck.iter().map(|(_, talk)| talk.last_ns).max().expect("there are clients");
     let due = (THRESHOLD - seconds_between(youngest, ready_ns)).max(0.0);
@@ -29,8 +31,8 @@ fn every_client_once() {
     for (client, talk) in &stuck {
         assert_eq!(Some(talk), client.talk().as_ref(), "{} moved meanwhile", client.name);
         let events = agent.stories_of(client.pid());
-        let quiet = talk.last_word == tests::LastWord::Server;
-        if let Some(what) = if quiet { none(&events) } else { once(talk, ready_ns, &events) } {
+        let class = if talk.last_word == tests::LastWord::Server { "quiet" } else { "reply" };
+        if let Some(what) = once(talk, class, ready_ns, &events) {
             wrong.push(format!("{}: {what}: {events:#?}", client.name));
         }
     }
@@ -38,16 +40,11 @@ fn every_client_once() {
     assert!(wrong.is_empty(), "{} of {} clients:\n{}\n{lost:#?}", wrong.len(), stuck.len(), wrong.join("\n"));
 }
 
-/// What is wrong with the events of a client of which there should be none.
-fn none(events: &[(Value, i128)]) -> Option<String> {
-    (!events.is_empty()).then(|| format!("{} events", events.len()))
-}
-
 /// What is wrong with the events of a client that should have been flagged once.
-fn once(talk: &Talk, ready_ns: i128, events: &[(Value, i128)]) -> Option<String> {
+fn once(talk: &Talk, class: &str, ready_ns: i128, events: &[(Value, i128)]) -> Option<String> {
     let [(event, arrived)] = events else { return Some(format!("{} events", events.len())) };
-    if event["event"] != "stall_opened" || event["wait"]["class"] != "reply" {
-        return Some("not the opening of a stall of class reply".into());
+    if event["event"] != "stall_opened" || event["wait"]["class"] != class {
+        return Some(format!("not the opening of a stall of class {class}"));
     }
     if event["wait"]["target"]["local"] != talk.client.to_string() {
         return Some(format!("not the connection of {}", talk.client));

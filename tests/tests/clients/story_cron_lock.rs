@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use tests::{Running, own_dir, ps, start};
+use tests::{Running, own_dir, ps, start, why, why_page};
 
 use crate::blocked::{check_age, fds_of, until_in};
 use crate::servers::clean;
@@ -39,6 +39,14 @@ fn check(file: &Path, job: &Running, begun: (i128, i128)) -> String {
     row["verdict"].as_str().unwrap_or_else(|| panic!("no verdict: {row:#}")).to_owned()
 }
 
+/// `why` names the holder, too, and what it does.
+fn check_why(job: &Running, holder: u32) {
+    let report = why(job.pid());
+    let first = &report["others"][0];
+    assert_eq!((&first["pid"], &first["role"]), (&holder.into(), &"holds the lock".into()), "{report:#}");
+    why_page(job.pid());
+}
+
 /// Waits until somebody has locked the file, by `/proc/locks`; whom that names.
 fn until_held(file: &Path) -> u32 {
     use std::os::unix::fs::MetadataExt;
@@ -67,6 +75,7 @@ fn the_job_that_holds_it_is_named() {
     let (second, begun) = second_job(&file);
     let verdict = check(&file, &second, begun);
     assert!(verdict.contains(&format!("flock (pid {})", first.pid())), "the holder is not named: {verdict}");
+    check_why(&second, first.pid());
 }
 
 /// A script that locks its own descriptor: the flock(1) which did it has ended, so that `/proc/locks` names a process
@@ -86,4 +95,5 @@ fn a_script_that_holds_it_is_named() {
     let (second, begun) = second_job(&file);
     let verdict = check(&file, &second, begun);
     assert!(verdict.contains(&format!("(pid {})", first.pid())), "the holder is not named: {verdict}");
+    check_why(&second, first.pid());
 }

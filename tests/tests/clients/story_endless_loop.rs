@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
-use tests::{ps, start};
+use tests::{ps, start, why, why_page};
 
 use crate::servers::clean;
 
@@ -26,6 +26,9 @@ fn it_is_no_wait() {
         assert!(snapshot.rows.is_empty(), "it runs, it does not wait: {:#?}", snapshot.rows);
         sleep(Duration::from_millis(200));
     }
+    let report = why(python.pid());
+    assert_eq!(report["condition"], "running", "{report:#}");
+    why_page(python.pid());
     assert!(python.ended().is_none(), "the loop has ended");
     assert!(ticks(python.pid()) > before, "the loop does not run");
 }

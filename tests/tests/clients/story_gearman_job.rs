@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use tests::{MuteServer, ps, realtime_ns, seconds_between, start};
+use tests::{MuteServer, ps, realtime_ns, seconds_between, start, why_page};
 
 use crate::blocked::check_age;
 use crate::crowd::check_wait;
@@ -48,5 +48,7 @@ fn the_job_s_service_is_named() {
     check_wait(row, worker.pid(), talk.client, service.address());
     check_age(row, talk.last_ns, talk.last_ns, &snapshot);
     assert_eq!((&row["class"], &row["level"]), (&"reply".into(), &"stuck".into()), "{row:#}");
+    let page = why_page(worker.pid());
+    assert!(page.contains(" is stuck: ") && page.contains(&service.address().to_string()), "{page}");
     assert_eq!(gearman_status(&queue), "pay\t1\t1\t1\n", "the queue calls it a job that runs");
 }

@@ -1,6 +1,6 @@
 //! Two threads wait in each other's mutex, as two requests of a payment service did. Does `ps` say `mutex` of both?
 
-use tests::{Waiter, ps};
+use tests::{Waiter, ps, why, why_page};
 
 use crate::blocked::check_age;
 
@@ -19,4 +19,7 @@ fn both_wait_for_a_lock_in_memory() {
         let begun = thread["realtime_ns"].as_i64().expect("a moment").into();
         check_age(row, begun, begun, &snapshot);
     }
+    let report = why(waiter.pid());
+    assert!(report["headline"].as_str().is_some_and(|text| text.contains("It is a deadlock")), "{report:#}");
+    why_page(waiter.pid());
 }

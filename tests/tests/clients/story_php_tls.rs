@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use tests::{LastWord, Manners, Talk, Tickets, TlsServer, ps, realtime_ns, seconds_between, start};
+use tests::{LastWord, Manners, Talk, Tickets, TlsServer, ps, realtime_ns, seconds_between, start, why_page};
 
 use crate::blocked::{call_of, check_age};
 use crate::crowd::check_wait;
@@ -44,6 +44,8 @@ fn the_job_waits_for_a_reply_for_ever() {
     check_age(row, talk.last_ns, talk.last_ns, &snapshot);
     assert_eq!(row["syscall"], call_of(php.pid()), "{row:#}");
     assert_eq!((&row["class"], &row["level"]), (&"reply".into(), &"stuck".into()), "{row:#}");
+    let page = why_page(php.pid());
+    assert!(page.contains(" is stuck: "), "{page}");
     let verdict = row["verdict"].as_str().unwrap_or_default();
     assert!(verdict.contains("it will wait for ever"), "the consequence is missing: {row:#}");
 }

@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Running, ps, realtime_ns, start};
+use tests::{Running, names, ps, realtime_ns, start, why, why_page};
 
 use crate::blocked::check_age;
 use crate::servers::{Server, Way, mariadb, must, mysql, socket};
@@ -61,6 +61,9 @@ fn stuck_client(way: Way) -> (Value, Server, Running, Running) {
     let snapshot = ps(&["-p", &second.pid().to_string()]);
     let row = snapshot.row(second.pid());
     check_age(row, started, seen, &snapshot);
+    let report = why(second.pid());
+    assert!(names(&report, server.pid()), "the server {} is not named: {report:#}", server.pid());
+    why_page(second.pid());
     (row.clone(), server, first, second)
 }
 

@@ -1,8 +1,6 @@
 //! Is a worker that waits for its next job left in peace? On the wire it looks like a request never answered; flagged
-//! at most once while its habit is not known, and not when it is.
-//!
-//! Rules: the default configuration's rules for such workers, with which they are never flagged, are to be tested
-//! here, in a function `with_the_default_rules`, once the agent reads a configuration.
+//! at most once while its habit is not known, not when it is, and never with the rules that the default configuration
+//! shows.
 
 use std::process::Command;
 use std::process::Stdio;
@@ -62,6 +60,46 @@ fn idle_ones_are_flagged_at_most_once() {
     assert!(events.is_empty(), "a subscription is doubtful, not stuck: {events:#?}");
 }
 
+/// The rules of the default configuration for these services, which are comments there, with the ports of these servers.
+fn default_rules(redis: &Server, gearmand: &Server) -> std::path::PathBuf {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/tracer.toml");
+    let text = std::fs::read_to_string(file).expect("the default configuration");
+    let (mut rules, mut found) = (String::new(), 0);
+    for block in text.split("\n\n").filter(|block| block.contains("#[[rule]]")) {
+        for (port, server) in [(":6379", redis), (":4730", gearmand)] {
+            if block.contains(port) {
+                let settings = block.lines().filter_map(|line| line.strip_prefix('#'));
+                let settings: Vec<&str> = settings.filter(|line| !line.starts_with(' ')).collect();
+                rules += &(settings.join("\n").replace(port, &format!(":{}", server.port())) + "\n");
+                found += 1;
+            }
+        }
+    }
+    assert_eq!(found, 2, "the default configuration shows a rule for each: {text}");
+    let path = tests::own_dir().join("default-rules.toml");
+    std::fs::write(&path, rules).expect("write");
+    path
+}
+
+#[test]
+fn with_the_default_rules_they_are_never_flagged() {
+    let (redis, gearmand) = (redis(), gearmand());
+    let blpop = redis_worker(&redis, &["BLPOP", "jobs", "0"], "cmd=blpop");
+    let subscriber = redis_worker(&redis, &["SUBSCRIBE", "news"], "cmd=subscribe");
+    let worker = silent(gearman(&gearmand, &["-w", "-f", "job", "--", "/bin/cat"]));
+    until_registered(&gearmand, "job\t0\t0\t1");
+    let rules = default_rules(&redis, &gearmand);
+    let mut agent = Agent::start(&["--threshold", "1s", "--config", rules.to_str().expect("UTF-8")]);
+    // Somebody is flagged: the agent is awake.
+    let waiter = tests::Waiter::start("recvfrom-tcp4");
+    agent.wait_stall("stall_opened", waiter.pid(), PATIENCE);
+    sleep(Duration::from_secs(12));
+    for process in [&blpop, &subscriber, &worker] {
+        let events = agent.stories_of(process.pid());
+        assert!(events.is_empty(), "{events:#?}");
+    }
+}
+
 fn class(process: &Running) -> String {
     let snapshot = ps(&["-p", &process.pid().to_string()]);
     let row = snapshot.row(process.pid());
@@ -84,8 +122,19 @@ fn until_registered(server: &Server, line: &str) {
 /// It was answered twice after three seconds: that is its habit, so that it is flagged after nine seconds, not two.
 #[test]
 fn one_with_a_habit_is_flagged_later() {
+    flagged_later("habit", false);
+}
+
+#[test]
+fn a_habit_outlives_a_restart_of_the_agent() {
+    flagged_later("habit-restart", true);
+}
+
+fn flagged_later(name: &str, restart: bool) {
     let redis = redis();
-    let mut agent = Agent::start(&["--threshold", "2s"]);
+    let state = tests::own_dir().join(name);
+    let args = ["--threshold", "2s", "--state-dir", state.to_str().expect("UTF-8")];
+    let mut agent = Agent::start(&args);
     let worker = redis_worker(&redis, &["-r", "-1", "BLPOP", "jobs", "0"], "cmd=blpop");
     for _ in 0..2 {
         sleep(Duration::from_secs(3));
@@ -98,6 +147,14 @@ fn one_with_a_habit_is_flagged_later() {
     // Each of the two may have been flagged, once, while nothing was known; and those stalls are over.
     let opened = names(&before).iter().filter(|name| **name == "stall_opened").count();
     assert!(opened <= 2 && before.len() == 2 * opened, "{before:#?}");
+    let before = if restart {
+        let (status, _) = agent.stop(libc::SIGTERM);
+        assert!(status.success(), "{status}");
+        agent = Agent::start(&args);
+        Vec::new()
+    } else {
+        before
+    };
 
     sleep(Duration::from_secs(8).saturating_sub(asked.elapsed()));
     let events = agent.stories_of(worker.pid());
