@@ -145,6 +145,12 @@ impl Agent {
         self.wait_event(at_most, |event| event["event"] == name && event["wait"]["pid"] == pid)
     }
 
+    /// All events so far.
+    pub fn all_events(&mut self) -> Vec<Value> {
+        self.receive(Duration::from_millis(20));
+        self.seen.iter().map(|event| event.value.clone()).collect()
+    }
+
     /// All events about a process so far: their names in order.
     pub fn events_of(&mut self, pid: u32) -> Vec<String> {
         self.receive(Duration::from_millis(20));

@@ -12,6 +12,7 @@ mod mute;
 mod programs;
 mod ps;
 mod quiet;
+pub mod servers;
 mod tls;
 mod waiter;
 mod why;

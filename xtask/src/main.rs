@@ -45,6 +45,9 @@ enum Task {
         /// Only what --all adds
         #[arg(long, conflicts_with = "all")]
         extra: bool,
+        /// Only what takes long: a healthy host for five minutes
+        #[arg(long, conflicts_with_all = ["all", "extra"])]
+        soak: bool,
     },
     /// Measure what tracer costs and hold it against the budgets
     Bench {
@@ -65,7 +68,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::run(),
         Task::Ebpf { check } => ebpf::run(check),
         Task::Run { args } => run::run(&args),
-        Task::Test { all, extra } => test::run(all, extra),
+        Task::Test { all, extra, soak } => test::run(all, extra, soak),
         Task::Bench { quick } => bench::run(quick),
         Task::Load { args } => load::run(&args),
     };

@@ -1,6 +1,9 @@
 //! `cargo xtask test`: everything that must hold before a change lands, step by step.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail, ensure};
 
@@ -26,14 +29,20 @@ const EXTRA: &[Step] = &[
     ("kernel programs are as committed", || ebpf::run(true)),
     ("clients and servers", packages::install),
     ("tests with real clients", || on_the_kernel(&["--test", "clients"], 48)),
+    ("a healthy host for a minute", || healthy(60)),
 ];
 
+/// What `--soak` adds: steps that take long.
+const SOAK: &[Step] =
+    &[("clients and servers", packages::install), ("a healthy host for five minutes", || healthy(300))];
+
 /// Runs the steps; a failed one does not keep the others from running.
-pub fn run(all: bool, extra: bool) -> Result<()> {
+pub fn run(all: bool, extra: bool, soak: bool) -> Result<()> {
     ensure!(is_root(), "the tests read the kernel: run `cargo xtask test` as root");
-    let steps: Vec<&Step> = match (all, extra) {
-        (true, _) => STEPS.iter().chain(EXTRA).collect(),
-        (_, true) => EXTRA.iter().collect(),
+    let steps: Vec<&Step> = match (all, extra, soak) {
+        (true, ..) => STEPS.iter().chain(EXTRA).collect(),
+        (_, true, _) => EXTRA.iter().collect(),
+        (_, _, true) => SOAK.iter().collect(),
         _ => STEPS.iter().collect(),
     };
     let mut results: Vec<(&str, bool, Duration)> = Vec::new();
@@ -62,14 +71,28 @@ fn cargo(args: &[&str]) -> Result<()> {
     cmd::run(command("cargo", args))
 }
 
+/// The healthy host's test, so many seconds long.
+fn healthy(seconds: u32) -> Result<()> {
+    let mut tests = prepared(&["--test", "healthy"])?;
+    tests.args(["--", "--nocapture"]).env("TRACER_HEALTHY_SECONDS", seconds.to_string());
+    cmd::run(tests)
+}
+
 /// Some of the tests in `tests/`, against this machine's kernel and the released tracer, so many at a time: most of
 /// them sleep most of the time.
 fn on_the_kernel(which: &[&str], at_a_time: usize) -> Result<()> {
+    let mut tests = prepared(which)?;
+    tests.args(["--", "--test-threads", &at_a_time.to_string()]);
+    cmd::run(tests)
+}
+
+/// `cargo test` of these targets in `tests/`, with the released tracer.
+fn prepared(which: &[&str]) -> Result<Command> {
     cargo(&["build", "--release", "--locked", "--package", "tracer"])?;
     cargo(&["build", "--locked", "--package", "tests", "--bins"])?;
     let target = root().join("target");
     let mut tests = command("cargo", &["test", "--locked", "--package", "tests"]);
-    tests.args(which).args(["--", "--test-threads", &at_a_time.to_string()]);
+    tests.args(which);
     tests.env("TRACER_BIN", target.join("release/tracer")).env("TRACER_WAITER", target.join("debug/waiter"));
-    cmd::run(tests)
+    Ok(tests)
 }

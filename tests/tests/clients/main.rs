@@ -8,7 +8,6 @@ mod crowd;
 mod flagged;
 mod quiet;
 mod reply;
-mod servers;
 mod story_cron_lock;
 mod story_endless_loop;
 mod story_gearman_job;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tests::{Running, own_dir, ps, start, why, why_page};
 
 use crate::blocked::{check_age, fds_of, until_in};
-use crate::servers::clean;
+use tests::servers::clean;
 
 /// A lock file of this name.
 fn lock(name: &str) -> PathBuf {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tests::{ps, start, why, why_page};
 
-use crate::servers::clean;
+use tests::servers::clean;
 
 #[test]
 fn it_is_no_wait() {

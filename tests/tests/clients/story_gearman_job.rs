@@ -9,7 +9,7 @@ use tests::{MuteServer, ps, realtime_ns, seconds_between, start, why_page};
 
 use crate::blocked::check_age;
 use crate::crowd::check_wait;
-use crate::servers::{clean, gearman, gearman_status, gearmand, must};
+use tests::servers::{clean, gearman, gearman_status, gearmand, must};
 
 /// The job's load is the address of the service it calls.
 const WORKER: &str = r#"

@@ -9,7 +9,7 @@ use tests::{LastWord, Manners, Talk, Tickets, TlsServer, ps, realtime_ns, second
 
 use crate::blocked::{call_of, check_age};
 use crate::crowd::check_wait;
-use crate::servers::clean;
+use tests::servers::clean;
 
 /// Two requests on one connection; the first is answered with two bytes.
 const JOB: &str = r#"

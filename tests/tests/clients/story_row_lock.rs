@@ -10,7 +10,7 @@ use serde_json::Value;
 use tests::{Running, names, ps, realtime_ns, start, why, why_page};
 
 use crate::blocked::check_age;
-use crate::servers::{Server, Way, mariadb, must, mysql, socket};
+use tests::servers::{Server, Way, mariadb, must, mysql, socket};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

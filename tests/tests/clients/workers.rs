@@ -11,7 +11,7 @@ use serde_json::Value;
 use tests::{Agent, Running, ps, start};
 
 use crate::blocked::until_waiting;
-use crate::servers::{Server, gearman, gearmand, must, redis, redis_cli};
+use tests::servers::{Server, gearman, gearmand, must, redis, redis_cli};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -110,7 +110,7 @@ fn class(process: &Running) -> String {
 fn until_registered(server: &Server, line: &str) {
     let begin = Instant::now();
     loop {
-        let status = crate::servers::gearman_status(server);
+        let status = tests::servers::gearman_status(server);
         if status.lines().any(|one| one == line) {
             return;
         }

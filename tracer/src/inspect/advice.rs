@@ -95,8 +95,8 @@ fn stuck(pid: u32, wait: &Judged, others: &[Other]) -> Vec<Advice> {
     list
 }
 
-/// Who is at the end of the chain of those that are stuck, if it does not run in a circle.
+/// Who is at the end of the chain: the last that is stuck, else whom the wait is for, if it does not run in a circle.
 fn last(others: &[Other]) -> Option<&Other> {
     let first = others.iter().find(|other| !other.again)?;
-    if first.stuck { last(&first.then).or(Some(first)) } else { Some(first) }
+    first.last_stuck().or(Some(first))
 }

@@ -10,7 +10,7 @@ use crate::{
     collect::Source,
     human,
     look::{self, Judged},
-    resolve::{Resolver, peers::Peer},
+    resolve::{Resolver, peers::Peer, target::Target},
     wait::{Held, Snapshot, Wait},
 };
 
@@ -50,6 +50,11 @@ impl Other {
     /// The first in the chain from here that is stuck.
     pub fn stuck_one(&self) -> Option<&Other> {
         if self.stuck { Some(self) } else { self.then.iter().find_map(Other::stuck_one) }
+    }
+
+    /// The last in the chain from here that is stuck.
+    pub fn last_stuck(&self) -> Option<&Other> {
+        self.then.iter().find_map(Other::last_stuck).or(self.stuck.then_some(self))
     }
 
     /// Whether the chain from here comes back to where it has been: a deadlock.
@@ -101,7 +106,7 @@ impl<'a> Chain<'a> {
             return children(&wait.wait)
                 .iter()
                 .take(WIDEST)
-                .map(|child| self.other(child.pid, None, child, "its child", depth))
+                .map(|child| self.other(child.pid, None, child, "its child", None, depth))
                 .collect();
         }
         let Some(peers) = &wait.resolved.peers else { return Ok(Vec::new()) };
@@ -110,10 +115,10 @@ impl<'a> Chain<'a> {
         let mut others = Vec::new();
         if let Some(owner) = &peers.owner {
             let pid = wait.wait.thread.process.pid;
-            others.push(self.other(pid, Some(owner.pid), owner, "holds the lock", depth)?);
+            others.push(self.other(pid, Some(owner.pid), owner, "holds the lock", None, depth)?);
         }
         for peer in peers.others.iter().take(WIDEST) {
-            others.push(self.other(peer.pid, None, peer, role, depth)?);
+            others.push(self.other(peer.pid, None, peer, role, Some(&wait.resolved.target), depth)?);
         }
         Ok(others)
     }
@@ -124,6 +129,7 @@ impl<'a> Chain<'a> {
         tid: Option<u32>,
         peer: &Peer,
         role: &'static str,
+        from: Option<&Target>,
         depth: usize,
     ) -> Result<Other> {
         let mut other = Other {
@@ -158,6 +164,13 @@ impl<'a> Chain<'a> {
         }
         let weigh = |_: &Wait, class: Class| class.level() != Level::Idle;
         let waits = look::judge(waits, &self.snapshot.waits, self.resolver, self.source, weigh)?;
+        if let Some(back) =
+            from.and_then(|from| waits.iter().find(|wait| is_other_end(&wait.resolved.target, from)))
+        {
+            let place = inside(back, &threads::tids(pid));
+            other.doing = format!("waits on this very connection as well{place}: {}", back.verdict.sentence);
+            return Ok(other);
+        }
         let worst =
             waits.iter().min_by_key(|wait| (wait.verdict.class.level(), std::cmp::Reverse(wait.wait.age)));
         other.doing = self.doing(pid, tid, &waits, worst);
@@ -188,13 +201,9 @@ impl<'a> Chain<'a> {
             .into();
         }
         let tids = tid.map_or_else(|| threads::tids(pid), |tid| vec![tid]);
-        let inside = |wait: &Judged| match tids.len() {
-            0 | 1 => String::new(),
-            all => format!(" in thread {} of {all}", wait.wait.thread.tid),
-        };
         let level = worst.map(|worst| worst.verdict.class.level());
         if let (Some(worst), Some(Level::Stuck)) = (worst, level) {
-            return format!("is stuck itself{}: {}", inside(worst), worst.verdict.sentence);
+            return format!("is stuck itself{}: {}", inside(worst, &tids), worst.verdict.sentence);
         }
         let running = tids
             .iter()
@@ -208,7 +217,7 @@ impl<'a> Chain<'a> {
         }
         match (worst, level) {
             (Some(worst), Some(Level::Doubtful)) => {
-                format!("may be stuck{}: {}", inside(worst), worst.verdict.sentence)
+                format!("may be stuck{}: {}", inside(worst, &tids), worst.verdict.sentence)
             }
             (Some(worst), _) if waits.len() == 1 => format!("is idle: {}", worst.verdict.sentence),
             (Some(_), _) => {
@@ -216,6 +225,25 @@ impl<'a> Chain<'a> {
             }
             (None, _) => "is between two waits".into(),
         }
+    }
+}
+
+/// Which thread of the process it is, where there are several.
+fn inside(wait: &Judged, tids: &[u32]) -> String {
+    match tids.len() {
+        0 | 1 => String::new(),
+        all => format!(" in thread {} of {all}", wait.wait.thread.tid),
+    }
+}
+
+/// Whether one socket is the other end of the other's connection.
+fn is_other_end(one: &Target, other: &Target) -> bool {
+    match (one, other) {
+        (Target::Tcp { local, remote, .. }, Target::Tcp { local: a, remote: b, .. }) => {
+            local == b && remote == a
+        }
+        (Target::Unix { peer_inode, .. }, Target::Unix { inode, .. }) => *peer_inode == Some(*inode),
+        _ => false,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which servers do tests start for themselves? On a free port of loopback, with their data in a directory of their
+//! Which real servers do tests start for themselves? On a free port of loopback, with their data in a directory of their
 //! own, under an unprivileged user, and gone when dropped.
 
 use std::fs::{self, File};
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use tests::{Running, debian_program, own_dir, start};
+use crate::{Running, debian_program, own_dir, start};
 
 /// The user and group `nobody` of Debian.
 const NOBODY: u32 = 65534;
@@ -20,15 +20,18 @@ const NOBODY: u32 = 65534;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A server that answers. It is killed when dropped.
-pub(crate) struct Server {
+#[derive(Debug)]
+pub struct Server {
     process: Running,
-    pub(crate) address: SocketAddr,
-    pub(crate) dir: PathBuf,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its directory.
+    pub dir: PathBuf,
 }
 
 impl Server {
     /// Starts a server that is told its port; `ready` says when it answers.
-    fn start(dir: PathBuf, make: impl Fn(u16, &Path) -> Command, ready: impl Fn(&Self) -> bool) -> Self {
+    pub fn start(dir: PathBuf, make: impl Fn(u16, &Path) -> Command, ready: impl Fn(&Self) -> bool) -> Self {
         // Between choosing a free port and the server's bind another process can take it.
         for _ in 0..3 {
             let address = free_address();
@@ -51,36 +54,41 @@ impl Server {
         panic!("a server found its port taken three times; its directory is {}", dir.display());
     }
 
-    pub(crate) fn port(&self) -> String {
+    /// The port it listens on, as text.
+    pub fn port(&self) -> String {
         self.address.port().to_string()
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    fn listens(&self) -> bool {
+    /// Whether it accepts connections.
+    pub fn listens(&self) -> bool {
         TcpStream::connect(self.address).is_ok()
     }
 }
 
-fn free_address() -> SocketAddr {
+/// An address on loopback that was free a moment ago.
+pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port on loopback")
 }
 
-fn text(path: &Path) -> String {
+/// What a file says; nothing where it cannot be read.
+pub fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
 /// A program that runs as nobody, with nothing in its environment that it could take for its configuration.
-fn as_nobody(program: &str, dir: &Path) -> Command {
+pub fn as_nobody(program: &str, dir: &Path) -> Command {
     let mut command = clean(program);
     command.uid(NOBODY).gid(NOBODY).current_dir(dir).env("HOME", dir).env("TMPDIR", dir);
     command
 }
 
 /// A program with an environment of the test's own.
-pub(crate) fn clean(program: &str) -> Command {
+pub fn clean(program: &str) -> Command {
     let mut command = Command::new(debian_program(program));
     command
         .env_clear()
@@ -91,7 +99,7 @@ pub(crate) fn clean(program: &str) -> Command {
 }
 
 /// A new directory that nobody may write to, so to say: the user nobody.
-fn dir_of_nobody(name: &str) -> PathBuf {
+pub fn dir_of_nobody(name: &str) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let dir = own_dir().join(format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
     fs::create_dir(&dir).expect("a directory");
@@ -100,14 +108,15 @@ fn dir_of_nobody(name: &str) -> PathBuf {
 }
 
 /// Runs a command to its end, which must be a good one; what it wrote.
-pub(crate) fn must(mut command: Command) -> String {
+pub fn must(mut command: Command) -> String {
     let Output { status, stdout, stderr } = command.output().expect("it starts");
     let stderr = String::from_utf8_lossy(&stderr);
     assert!(status.success(), "{command:?}: {status}\n{stderr}");
     String::from_utf8(stdout).expect("text")
 }
 
-pub(crate) fn redis() -> Server {
+/// Redis, which keeps nothing.
+pub fn redis() -> Server {
     let make = |port: u16, dir: &Path| {
         let mut redis = as_nobody("redis-server", dir);
         redis.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
@@ -118,13 +127,14 @@ pub(crate) fn redis() -> Server {
 }
 
 /// `redis-cli` on that server.
-pub(crate) fn redis_cli(server: &Server, args: &[&str]) -> Command {
+pub fn redis_cli(server: &Server, args: &[&str]) -> Command {
     let mut command = clean("redis-cli");
     command.args(["-h", "127.0.0.1", "-p", &server.port()]).args(args).stdin(Stdio::null());
     command
 }
 
-pub(crate) fn gearmand() -> Server {
+/// The job server of Gearman.
+pub fn gearmand() -> Server {
     let make = |port: u16, dir: &Path| {
         let mut gearmand = as_nobody("gearmand", dir);
         gearmand.args(["--port", &port.to_string(), "--listen", "127.0.0.1", "--log-file", "stderr"]);
@@ -133,14 +143,15 @@ pub(crate) fn gearmand() -> Server {
     Server::start(dir_of_nobody("gearmand"), make, Server::listens)
 }
 
-pub(crate) fn gearman(server: &Server, args: &[&str]) -> Command {
+/// Gearman's command on that server.
+pub fn gearman(server: &Server, args: &[&str]) -> Command {
     let mut command = clean("gearman");
     command.args(["-h", "127.0.0.1", "-p", &server.port()]).args(args).stdin(Stdio::null());
     command
 }
 
 /// What gearmand says of its functions, a line each: name, jobs, running, workers.
-pub(crate) fn gearman_status(server: &Server) -> String {
+pub fn gearman_status(server: &Server) -> String {
     let mut stream = TcpStream::connect(server.address).expect("gearmand listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
     stream.write_all(b"status\n").expect("gearmand reads");
@@ -149,7 +160,7 @@ pub(crate) fn gearman_status(server: &Server) -> String {
 }
 
 /// MariaDB with an empty database `test`; its root needs no password.
-pub(crate) fn mariadb() -> Server {
+pub fn mariadb() -> Server {
     let dir = dir_of_nobody("mariadb");
     let mut install = as_nobody("mariadb-install-db", &dir);
     install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
@@ -176,18 +187,20 @@ pub(crate) fn mariadb() -> Server {
 
 /// How a client reaches MariaDB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub enum Way {
+    /// By its address.
     Tcp,
+    /// By its unix socket.
     Unix,
 }
 
 /// The server's unix socket.
-pub(crate) fn socket(dir: &Path) -> PathBuf {
+pub fn socket(dir: &Path) -> PathBuf {
     dir.join("socket")
 }
 
 /// The client `mysql` as root.
-pub(crate) fn mysql(server: &Server, way: Way, args: &[&str]) -> Command {
+pub fn mysql(server: &Server, way: Way, args: &[&str]) -> Command {
     let mut command = clean("mysql");
     command.args(["--no-defaults", "--user=root", "--batch", "--skip-column-names"]);
     match way {

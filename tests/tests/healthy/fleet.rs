@@ -1,0 +1,280 @@
+//! Which servers does a healthy host run? Each as its package's documentation starts it in the foreground.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tests::servers::{self, Server, as_nobody, clean, dir_of_nobody, must, text};
+use tests::{Running, own_dir, start};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A program without a port of its own.
+struct Daemon {
+    name: &'static str,
+    process: Mutex<Running>,
+    log: PathBuf,
+}
+
+impl Daemon {
+    fn start(name: &'static str, mut command: Command, dir: &Path, ready: impl Fn() -> bool) -> Self {
+        let log = dir.join(format!("{name}.log"));
+        let said = fs::File::create(&log).expect("a file");
+        command.stdin(Stdio::null()).stdout(said.try_clone().expect("a descriptor")).stderr(said);
+        let daemon = Self { name, process: Mutex::new(start(command)), log };
+        let begin = Instant::now();
+        while !ready() {
+            daemon.check();
+            assert!(begin.elapsed() < PATIENCE, "{name} is not ready; it said:\n{}", text(&daemon.log));
+            sleep(Duration::from_millis(20));
+        }
+        daemon
+    }
+
+    fn check(&self) {
+        let ended = self.process.lock().expect("no panic").ended();
+        assert!(ended.is_none(), "{} has ended: {ended:?}; it said:\n{}", self.name, text(&self.log));
+    }
+}
+
+/// All of them, stopped when dropped.
+pub(crate) struct Fleet {
+    pub(crate) nginx: Server,
+    pub(crate) redis: Server,
+    pub(crate) mariadb: Server,
+    pub(crate) postgresql: Server,
+    pub(crate) memcached: Server,
+    pub(crate) gearmand: Server,
+    pub(crate) sshd: Server,
+    pub(crate) ssh_key: PathBuf,
+    pub(crate) prometheus: Server,
+    pub(crate) log_socket: PathBuf,
+    daemons: Vec<Daemon>,
+}
+
+impl Fleet {
+    pub(crate) fn start() -> Self {
+        let dir = dir_of_nobody("fleet");
+        let php = php_fpm(&dir);
+        let nginx = nginx(&dir);
+        let (sshd, ssh_key) = sshd();
+        let log_socket = dir.join("log");
+        let daemons = vec![php, rsyslog(&dir, &log_socket), supervisord(&dir), cron(&dir)];
+        Self {
+            nginx,
+            redis: servers::redis(),
+            mariadb: servers::mariadb(),
+            postgresql: postgresql(),
+            memcached: memcached(),
+            gearmand: servers::gearmand(),
+            sshd,
+            ssh_key,
+            prometheus: prometheus(),
+            log_socket,
+            daemons,
+        }
+    }
+
+    /// All daemons still run.
+    pub(crate) fn check(&self) {
+        self.daemons.iter().for_each(Daemon::check);
+    }
+}
+
+/// The one file in a directory whose name begins so: packages carry their version in it.
+fn versioned(dir: &str, prefix: &str) -> PathBuf {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let found = entries.map(|entry| entry.path()).find(|path| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix))
+    });
+    found.unwrap_or_else(|| panic!("no {dir}/{prefix}*: `cargo xtask test --all` installs its package"))
+}
+
+fn write(path: &Path, text: &str) {
+    fs::write(path, text).expect("write");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("readable");
+}
+
+fn nginx(dir: &Path) -> Server {
+    let make = |port: u16, _: &Path| {
+        let d = dir.display();
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("{name}_temp_path {d}/{name};\n"))
+            .concat();
+        let text = format!(
+            "daemon off; worker_processes 2; pid {d}/nginx.pid; error_log stderr;\n\
+             events {{ worker_connections 256; }}\n\
+             http {{ access_log off; keepalive_timeout 1h; {temporary}\n\
+             server {{ listen 127.0.0.1:{port};\n\
+             location /static {{ return 200 'fine'; }}\n\
+             location / {{ fastcgi_pass unix:{d}/php.sock; fastcgi_param SCRIPT_FILENAME {d}/index.php;\n\
+             fastcgi_param REQUEST_METHOD GET; fastcgi_param QUERY_STRING ''; }} }} }}\n"
+        );
+        let config = dir.join("nginx.conf");
+        write(&config, &text);
+        let mut nginx = as_nobody("nginx", dir);
+        nginx.arg("-e").arg("stderr").arg("-p").arg(dir).arg("-c").arg(config);
+        nginx
+    };
+    Server::start(dir.to_owned(), make, Server::listens)
+}
+
+fn php_fpm(dir: &Path) -> Daemon {
+    let d = dir.display();
+    write(&dir.join("index.php"), "<?php usleep(random_int(1000, 50000)); echo 'fine';");
+    let config = dir.join("php-fpm.conf");
+    write(
+        &config,
+        &format!(
+            "[global]\nerror_log = {d}/php-errors.log\ndaemonize = no\n\
+             [www]\nlisten = {d}/php.sock\npm = static\npm.max_children = 3\n"
+        ),
+    );
+    let program = versioned("/usr/sbin", "php-fpm");
+    let mut command = as_nobody(program.file_name().and_then(|name| name.to_str()).expect("a name"), dir);
+    command.arg("--nodaemonize").arg("--fpm-config").arg(config);
+    let socket = dir.join("php.sock");
+    Daemon::start("php-fpm", command, dir, || socket.exists())
+}
+
+fn rsyslog(dir: &Path, socket: &Path) -> Daemon {
+    let d = dir.display();
+    let config = dir.join("rsyslog.conf");
+    write(
+        &config,
+        &format!(
+            "module(load=\"imuxsock\" SysSock.Use=\"off\")\n\
+             input(type=\"imuxsock\" Socket=\"{}\")\n\
+             global(workDirectory=\"{d}\")\n*.* {d}/all.log\n",
+            socket.display()
+        ),
+    );
+    let mut command = as_nobody("rsyslogd", dir);
+    command.arg("-n").arg("-f").arg(config).arg("-i").arg(dir.join("rsyslog.pid"));
+    Daemon::start("rsyslogd", command, dir, || socket.exists())
+}
+
+/// With a program that runs for ever and one that is started again and again.
+fn supervisord(dir: &Path) -> Daemon {
+    let d = dir.display();
+    let config = dir.join("supervisord.conf");
+    write(
+        &config,
+        &format!(
+            "[unix_http_server]\nfile={d}/supervisor.sock\n\
+             [supervisord]\nnodaemon=true\nlogfile=/dev/null\nlogfile_maxbytes=0\npidfile={d}/supervisor.pid\n\
+             [program:resident]\ncommand=/bin/sh -c 'while read line; do :; done'\n\
+             [program:periodic]\ncommand=/bin/sleep 2\nstartsecs=0\n"
+        ),
+    );
+    let mut command = as_nobody("supervisord", dir);
+    command.arg("-n").arg("-c").arg(config);
+    let socket = dir.join("supervisor.sock");
+    Daemon::start("supervisord", command, dir, || socket.exists())
+}
+
+/// With a table of its own, in mounts of its own: the host's jobs are not run twice.
+fn cron(dir: &Path) -> Daemon {
+    let d = dir.display();
+    let table = dir.join("crontab");
+    write(&table, &format!("* * * * * root sh -c 'date > {d}/cron.ran; sleep 2'\n"));
+    let mut command = clean("unshare");
+    let script = "set -e; mount -t tmpfs none /etc/cron.d; mount -t tmpfs none /var/spool/cron; \
+                  mkdir /var/spool/cron/crontabs; mount -t tmpfs none /run; mount --bind \"$0\" /etc/crontab; \
+                  exec cron -f";
+    command.args(["--mount", "sh", "-c", script]).arg(table);
+    // cron refuses a table that is not root's.
+    std::os::unix::fs::chown(dir.join("crontab"), Some(0), Some(0)).expect("chown");
+    Daemon::start("cron", command, dir, || true)
+}
+
+fn postgresql() -> Server {
+    let dir = dir_of_nobody("postgresql");
+    let programs = versioned("/usr/lib/postgresql", "").join("bin");
+    let as_nobody = |program: &str| {
+        let mut command = as_nobody("env", &dir);
+        command.arg(programs.join(program));
+        command
+    };
+    let mut init = as_nobody("initdb");
+    init.arg("-D").arg(dir.join("data")).args(["-A", "trust", "-U", "postgres", "--no-sync"]);
+    must(init);
+    let make = |port: u16, dir: &Path| {
+        let mut postgres = as_nobody("postgres");
+        postgres.arg("-D").arg(dir.join("data")).args(["-p", &port.to_string()]);
+        postgres.arg("-c").arg(format!("unix_socket_directories={}", dir.display()));
+        postgres.args(["-c", "listen_addresses=127.0.0.1"]);
+        postgres
+    };
+    let ready =
+        |server: &Server| psql(server, &["-c", "SELECT 1"]).output().is_ok_and(|out| out.status.success());
+    Server::start(dir.clone(), make, ready)
+}
+
+/// The client `psql`, over TCP.
+pub(crate) fn psql(server: &Server, args: &[&str]) -> Command {
+    let mut command = clean("psql");
+    command.args(["-X", "-q", "-t", "-h", "127.0.0.1", "-p", &server.port(), "-U", "postgres"]).args(args);
+    command.stdin(Stdio::null());
+    command
+}
+
+fn memcached() -> Server {
+    let make = |port: u16, dir: &Path| {
+        let mut memcached = as_nobody("memcached", dir);
+        memcached.args(["-l", "127.0.0.1", "-U", "0", "-p", &port.to_string()]);
+        memcached
+    };
+    Server::start(dir_of_nobody("memcached"), make, Server::listens)
+}
+
+fn prometheus() -> Server {
+    let make = |port: u16, dir: &Path| {
+        let config = dir.join("prometheus.yml");
+        let text = format!(
+            "global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\n\
+             scrape_configs: [ {{ job_name: itself, static_configs: [ {{ targets: ['127.0.0.1:{port}'] }} ] }} ]\n"
+        );
+        write(&config, &text);
+        let mut prometheus = as_nobody("prometheus", dir);
+        prometheus.arg(format!("--config.file={}", config.display()));
+        prometheus.arg(format!("--storage.tsdb.path={}", dir.join("data").display()));
+        prometheus.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        prometheus
+    };
+    Server::start(dir_of_nobody("prometheus"), make, Server::listens)
+}
+
+/// As root, who may log in with the key whose file is the second.
+fn sshd() -> (Server, PathBuf) {
+    let dir = own_dir().join("sshd");
+    fs::create_dir(&dir).expect("a directory");
+    let (host, key) = (dir.join("host"), dir.join("key"));
+    for file in [&host, &key] {
+        let mut keygen = clean("ssh-keygen");
+        keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(file);
+        must(keygen);
+    }
+    // Where its children are locked up before anybody has logged in; its unit makes it elsewhere.
+    fs::create_dir_all("/run/sshd").expect("a directory");
+    let config = dir.join("sshd_config");
+    write(
+        &config,
+        &format!(
+            "HostKey {}\nAuthorizedKeysFile {}.pub\nPermitRootLogin yes\nStrictModes no\nUsePAM no\nPidFile none\n",
+            host.display(),
+            key.display()
+        ),
+    );
+    let make = |port: u16, _: &Path| {
+        // It starts itself again, by its whole path.
+        let mut sshd = clean("sshd");
+        sshd.args(["-D", "-e", "-o", &format!("ListenAddress=127.0.0.1:{port}"), "-f"]).arg(&config);
+        sshd
+    };
+    (Server::start(dir.clone(), make, Server::listens), key)
+}

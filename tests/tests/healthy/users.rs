@@ -1,0 +1,187 @@
+//! Who uses the servers of a healthy host? Requests a few times a second, and connections that rest.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle, sleep};
+use std::time::Duration;
+
+use tests::servers::{Server, Way, clean, gearman, must, mysql, redis_cli};
+use tests::{Running, start};
+
+use crate::fleet::{Fleet, psql};
+
+/// How often each service is used.
+const EVERY: Duration = Duration::from_millis(400);
+
+/// The users; they leave when dropped.
+pub(crate) struct Users {
+    stop: Arc<AtomicBool>,
+    used: Vec<(&'static str, Arc<AtomicU64>)>,
+    threads: Vec<JoinHandle<()>>,
+    /// Sessions that rest, and workers that wait for their next job.
+    resting: Vec<(&'static str, Mutex<Running>)>,
+    _connections: Vec<TcpStream>,
+}
+
+impl Users {
+    pub(crate) fn start(fleet: &Fleet) -> Self {
+        let resting = resting(fleet).into_iter().map(|(name, process)| (name, Mutex::new(process))).collect();
+        let mut users = Self {
+            stop: Arc::default(),
+            used: Vec::new(),
+            threads: Vec::new(),
+            resting,
+            _connections: keep_alive(fleet),
+        };
+        let (nginx, memcached, prometheus) =
+            (fleet.nginx.address, fleet.memcached.address, fleet.prometheus.address);
+        users.begin("nginx", move || assert_eq!(http(nginx, "/static"), "fine"));
+        users.begin("php-fpm", move || assert_eq!(http(nginx, "/"), "fine"));
+        users.begin("memcached", move || {
+            let answer = talk(memcached, "set k 0 0 1\r\nx\r\nget k\r\nquit\r\n");
+            assert_eq!(answer, "STORED\r\nVALUE k 0 1\r\nx\r\nEND\r\n");
+        });
+        users.begin("prometheus", move || assert!(http(prometheus, "/-/healthy").contains("Healthy")));
+        users.repeat("redis", redis_cli(&fleet.redis, &["LPUSH", "jobs", "one"]));
+        users.repeat("gearmand", gearman(&fleet.gearmand, &["-f", "job", "work"]));
+        users.repeat("mariadb", mysql(&fleet.mariadb, Way::Tcp, &["-e", "SELECT 1"]));
+        users.repeat("mariadb over its socket", mysql(&fleet.mariadb, Way::Unix, &["-e", "SELECT 1"]));
+        users.repeat("postgresql", psql(&fleet.postgresql, &["-c", "SELECT 1"]));
+        users.repeat("sshd", ssh(fleet, &["true"]));
+        let mut logger = clean("logger");
+        logger.arg("--socket").arg(&fleet.log_socket).arg("all is well");
+        users.repeat("rsyslogd", logger);
+        users
+    }
+
+    /// Does something again and again.
+    fn begin(&mut self, name: &'static str, mut act: impl FnMut() + Send + 'static) {
+        let (stop, count) = (Arc::clone(&self.stop), Arc::new(AtomicU64::new(0)));
+        self.used.push((name, Arc::clone(&count)));
+        let user = move || {
+            while !stop.load(Ordering::Relaxed) {
+                act();
+                count.fetch_add(1, Ordering::Relaxed);
+                sleep(EVERY);
+            }
+        };
+        self.threads.push(thread::Builder::new().name(name.into()).spawn(user).expect("a thread"));
+    }
+
+    /// Runs a command again and again, which must succeed.
+    fn repeat(&mut self, name: &'static str, command: Command) {
+        let program = command.get_program().to_owned();
+        let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        self.begin(name, move || {
+            let mut command =
+                clean(program.to_str().and_then(|path| path.rsplit('/').next()).expect("a name"));
+            command.args(&args).stdin(Stdio::null());
+            must(command);
+        });
+    }
+
+    /// Nobody has failed or left.
+    pub(crate) fn check(&self) {
+        for thread in &self.threads {
+            let name = thread.thread().name().unwrap_or_default();
+            assert!(!thread.is_finished(), "the user of {name} has failed; why is above");
+        }
+        for (name, process) in &self.resting {
+            let ended = process.lock().expect("no panic").ended();
+            assert!(ended.is_none(), "{name} has ended: {ended:?}");
+        }
+    }
+
+    /// How often each service was used.
+    pub(crate) fn used(&self) -> Vec<(&'static str, u64)> {
+        self.used.iter().map(|(name, count)| (*name, count.load(Ordering::Relaxed))).collect()
+    }
+}
+
+impl Drop for Users {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // Its panic has been reported.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Processes with a connection that rests.
+fn resting(fleet: &Fleet) -> Vec<(&'static str, Running)> {
+    let silent = |mut command: Command| {
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        start(command)
+    };
+    // A client at its prompt: it waits for its user, who has gone for lunch.
+    let at_prompt = |mut command: Command, first: &str| {
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut process = start(command);
+        let input = process.pipes().stdin.as_mut().expect("piped");
+        input.write_all(first.as_bytes()).expect("it reads");
+        process
+    };
+    let worker = ["-r", "-1", "BLPOP", "jobs", "0"];
+    vec![
+        ("a mysql session", at_prompt(mysql(&fleet.mariadb, Way::Tcp, &["--unbuffered"]), "SELECT 1;\n")),
+        (
+            "a mysql session over unix",
+            at_prompt(mysql(&fleet.mariadb, Way::Unix, &["--unbuffered"]), "SELECT 1;\n"),
+        ),
+        ("a psql session", at_prompt(psql(&fleet.postgresql, &[]), "SELECT 1;\n")),
+        ("a redis session", at_prompt(redis_cli(&fleet.redis, &[]), "PING\n")),
+        ("an ssh session", at_prompt(ssh(fleet, &["cat"]), "hello\n")),
+        ("a redis worker", silent(redis_cli(&fleet.redis, &worker))),
+        ("a gearman worker", silent(gearman(&fleet.gearmand, &["-w", "-f", "job", "--", "/bin/cat"]))),
+    ]
+}
+
+/// Connections of this process that were used once and are kept.
+fn keep_alive(fleet: &Fleet) -> Vec<TcpStream> {
+    let to = |server: &Server, question: &str| {
+        let mut stream = TcpStream::connect(server.address).expect("it listens");
+        stream.write_all(question.as_bytes()).expect("it reads");
+        assert!(stream.read(&mut [0; 4096]).expect("it answers") > 0);
+        stream
+    };
+    let request = "GET /static HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    vec![
+        to(&fleet.nginx, request),
+        to(&fleet.nginx, &request.replace("/static", "/")),
+        to(&fleet.redis, "PING\r\n"),
+        to(&fleet.memcached, "version\r\n"),
+        to(&fleet.prometheus, "GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    ]
+}
+
+fn ssh(fleet: &Fleet, args: &[&str]) -> Command {
+    let mut command = clean("ssh");
+    command.args(["-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
+    command.args(["-o", "LogLevel=ERROR", "-p", &fleet.sshd.port(), "-i"]).arg(&fleet.ssh_key);
+    command.arg("root@127.0.0.1").args(args);
+    command
+}
+
+/// Asks and reads until the server hangs up.
+fn talk(address: SocketAddr, question: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
+    stream.write_all(question.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer
+}
+
+/// The body of an answer with status 200.
+fn http(address: SocketAddr, path: &str) -> String {
+    let answer = talk(address, &format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"));
+    let mut lines = BufReader::new(answer.as_bytes());
+    let mut status = String::new();
+    lines.read_line(&mut status).expect("text");
+    assert!(status.contains(" 200 "), "{path}: {answer}");
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
+}
