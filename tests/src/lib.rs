@@ -11,6 +11,7 @@ mod launch;
 mod programs;
 mod ps;
 mod quiet;
+mod vm;
 mod waiter;
 
 pub use agent::Agent;
@@ -21,4 +22,5 @@ pub use launch::{Running, own_dir, start};
 pub use programs::{require_root, tracer, waiter_program};
 pub use ps::{Snapshot, ps, ps_first};
 pub use quiet::{alone, shared};
+pub use vm::{UNSUPPORTED, slow, slowness, unsupported};
 pub use waiter::Waiter;

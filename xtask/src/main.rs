@@ -7,6 +7,7 @@ mod load;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,20 @@ enum Task {
         #[arg(long)]
         quick: bool,
     },
+    /// Run the live tests on other kernels, in emulated machines
+    Vm {
+        /// Machines of the matrix (5.10, 6.1, 6.12, 7, slewed), all if none is named
+        names: Vec<String>,
+        /// Only tests with this in their name; may be repeated
+        #[arg(long, value_name = "WORD")]
+        test: Vec<String>,
+        /// Fetch the kernels again although they are cached
+        #[arg(long)]
+        refresh: bool,
+        /// How many machines run at a time
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+    },
     /// A load the bench starts
     #[command(hide = true)]
     Load {
@@ -66,6 +81,9 @@ fn main() -> ExitCode {
         Task::Run { args } => run::run(&args),
         Task::Test { all, extra } => test::run(all, extra),
         Task::Bench { quick } => bench::run(quick),
+        Task::Vm { names, test, refresh, jobs } => {
+            vm::run(&vm::Options { names, tests: test, refresh, jobs })
+        }
         Task::Load { args } => load::run(&args),
     };
     match result {

@@ -68,16 +68,17 @@ fn traced() {
     let waiter = Waiter::start("recvfrom-tcp4");
     waiter.until_age(0.5);
     let pid = libc::pid_t::try_from(waiter.pid()).expect("a pid");
-    let ptrace = |request: libc::c_uint| {
+    // The C libraries disagree on the type of a request.
+    let ptrace = |request: i64| {
         // SAFETY: these requests take no pointers.
-        let result = unsafe { libc::ptrace(request, pid, 0, 0) };
+        let result = unsafe { libc::syscall(libc::SYS_ptrace, request, pid, 0, 0) };
         assert!(result == 0, "ptrace: {}", std::io::Error::last_os_error());
     };
-    ptrace(libc::PTRACE_SEIZE);
-    ptrace(libc::PTRACE_INTERRUPT);
+    ptrace(libc::PTRACE_SEIZE.into());
+    ptrace(libc::PTRACE_INTERRUPT.into());
     until_state(&waiter, &['t']);
     shown_as(&waiter, "traced");
-    ptrace(libc::PTRACE_DETACH);
+    ptrace(libc::PTRACE_DETACH.into());
     waits_again(&waiter);
 }
 

@@ -1,0 +1,172 @@
+//! Where do the kernels come from? Debian's archive, through apt, by the mirror this machine already uses; kept in a
+//! cache outside the tree.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cmd::{self, command, is_root};
+
+/// A kernel of the matrix.
+pub struct Kernel {
+    /// Also the cache's name for it.
+    pub name: &'static str,
+    /// The suite that has it.
+    suite: &'static str,
+    /// The label of that suite's archive, as `Release` files have it.
+    archive: &'static str,
+    /// The package that depends on the newest image.
+    package: &'static str,
+}
+
+pub const V5_10: Kernel = Kernel {
+    name: "5.10",
+    suite: "bullseye-security",
+    archive: "Debian-Security",
+    package: "linux-image-cloud-amd64",
+};
+pub const V6_1: Kernel = Kernel {
+    name: "6.1",
+    suite: "bookworm-security",
+    archive: "Debian-Security",
+    package: "linux-image-cloud-amd64",
+};
+pub const V6_12: Kernel = Kernel {
+    name: "6.12",
+    suite: "bookworm-security",
+    archive: "Debian-Security",
+    package: "linux-image-6.12-cloud-amd64",
+};
+pub const V7: Kernel =
+    Kernel { name: "7", suite: "trixie-backports", archive: "Debian", package: "linux-image-cloud-amd64" };
+
+/// What runs the guest, and what runs in it, beside tracer's own.
+pub struct Tools {
+    /// The emulator.
+    pub qemu: PathBuf,
+    /// A static busybox.
+    pub busybox: PathBuf,
+}
+
+/// Finds the emulator and a busybox, and gets them if they are not there.
+pub fn tools() -> Result<Tools> {
+    let qemu = PathBuf::from("/usr/bin/qemu-system-x86_64");
+    if !qemu.exists() {
+        ensure!(is_root(), "installing qemu needs root: run `cargo xtask vm` as root");
+        let mut install = command("apt-get", &["-o", "DPkg::Lock::Timeout=300", "install", "-q", "-y"]);
+        install.args(["--no-install-recommends", "qemu-system-x86"]).env("DEBIAN_FRONTEND", "noninteractive");
+        cmd::run(install).context("cannot install qemu-system-x86: is `apt-get update` due?")?;
+    }
+    let busybox = cache()?.join("busybox");
+    if !busybox.exists() {
+        // Not installed: the package excludes the machine's own busybox.
+        download(&[], "busybox-static", "./bin/busybox", &busybox)?;
+    }
+    Ok(Tools { qemu, busybox })
+}
+
+/// The kernel's image; fetched if it is not cached, or `again`.
+pub fn image(kernel: &Kernel, again: bool) -> Result<PathBuf> {
+    let path = cache()?.join(format!("vmlinuz-{}", kernel.name));
+    if path.exists() && !again {
+        return Ok(path);
+    }
+    fetch(kernel, &path).with_context(|| format!("cannot fetch the kernel {}", kernel.name))?;
+    Ok(path)
+}
+
+fn cache() -> Result<PathBuf> {
+    let dir = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
+        (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache),
+        (_, Some(home)) => Path::new(&home).join(".cache"),
+        _ => bail!("neither XDG_CACHE_HOME nor HOME says where kernels can be kept"),
+    };
+    let dir = dir.join("tracer-vm");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    Ok(dir)
+}
+
+fn fetch(kernel: &Kernel, to: &Path) -> Result<()> {
+    let options = second_list(kernel)?;
+    cmd::run(apt("apt-get", &options, &["update", "-q"]))?;
+    let depends = cmd::output(apt("apt-cache", &options, &["depends", kernel.package]))?;
+    // "Depends: linux-image-6.1.0-56-cloud-amd64": the one whose name goes on with a version.
+    let image = depends
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends: linux-image-"))
+        .find(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        .with_context(|| format!("{} depends on no image", kernel.package))?;
+    // Newer packages keep the image itself in a package of its own.
+    let binary = format!("linux-binary-{image}");
+    let known = cmd::output(apt("apt-cache", &options, &["pkgnames", &binary]))?;
+    let package =
+        if known.lines().any(|line| line == binary) { binary } else { format!("linux-image-{image}") };
+    download(&options, &package, &format!("./boot/vmlinuz-{image}"), to)
+}
+
+/// Options that make apt look at one suite only, with lists and caches of its own: the machine's stay as they are.
+fn second_list(kernel: &Kernel) -> Result<Vec<String>> {
+    let archives = cmd::output(command(
+        "apt-get",
+        &["indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages", "Origin: Debian"],
+    ))?;
+    let mirror = archives
+        .lines()
+        .find_map(|line| line.strip_prefix(kernel.archive)?.strip_prefix(' '))
+        .with_context(|| format!("this machine's apt has no source labelled {}: add one", kernel.archive))?;
+    let dir = cache()?.join(kernel.suite);
+    for made in ["lists/partial", "archives/partial"] {
+        fs::create_dir_all(dir.join(made)).with_context(|| format!("cannot create {}", dir.display()))?;
+    }
+    let (sources, status) = (dir.join("sources.list"), dir.join("status"));
+    fs::write(&sources, format!("deb {mirror} {} main\n", kernel.suite))?;
+    fs::write(&status, "")?;
+    let option = |name: &str, value: &Path| format!("{name}={}", value.display());
+    Ok(vec![
+        option("Dir::Etc::sourcelist", &sources),
+        "Dir::Etc::sourceparts=-".to_owned(),
+        option("Dir::State::lists", &dir.join("lists")),
+        option("Dir::State::status", &status),
+        option("Dir::Cache", &dir),
+        // Suites that are no longer updated expire.
+        "Acquire::Check-Valid-Until=false".to_owned(),
+    ])
+}
+
+fn apt(program: &str, options: &[String], args: &[&str]) -> Command {
+    // As root apt drops its rights to fetch, and then may not write into the cache.
+    let mut apt = command(program, &["-o", "APT::Sandbox::User=root"]);
+    for option in options {
+        apt.arg("-o").arg(option);
+    }
+    apt.args(args);
+    apt
+}
+
+/// Takes one file out of a package.
+fn download(options: &[String], package: &str, file: &str, to: &Path) -> Result<()> {
+    let dir = to.with_file_name(format!("{package}.unpacked"));
+    // What an earlier run left that was interrupted.
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let mut apt = apt("apt-get", options, &["download", "-q", package]);
+    cmd::run({
+        apt.current_dir(&dir);
+        apt
+    })?;
+    let archive = fs::read_dir(&dir)?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .with_context(|| format!("apt downloaded no package {package}"))?;
+    let mut unpack = command("dpkg-deb", &["--extract"]);
+    unpack.arg(&archive).arg(&dir);
+    cmd::run(unpack)?;
+    let from = dir.join(file);
+    fs::rename(&from, to).with_context(|| format!("{package} has no {file}"))?;
+    fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))
+}
