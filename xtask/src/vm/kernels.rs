@@ -64,7 +64,8 @@ pub fn tools() -> Result<Tools> {
     let busybox = cache()?.join("busybox");
     if !busybox.exists() {
         // Not installed: the package excludes the machine's own busybox.
-        download(&[], "busybox-static", "./bin/busybox", &busybox)?;
+        let files = ["bin/busybox".to_owned(), "usr/bin/busybox".to_owned()];
+        download(&[], "busybox-static", &files, &busybox)?;
     }
     Ok(Tools { qemu, busybox })
 }
@@ -105,7 +106,8 @@ fn fetch(kernel: &Kernel, to: &Path) -> Result<()> {
     let known = cmd::output(apt("apt-cache", &options, &["pkgnames", &binary]))?;
     let package =
         if known.lines().any(|line| line == binary) { binary } else { format!("linux-image-{image}") };
-    download(&options, &package, &format!("./boot/vmlinuz-{image}"), to)
+    let files = [format!("boot/vmlinuz-{image}"), format!("usr/lib/modules/{image}/vmlinuz")];
+    download(&options, &package, &files, to)
 }
 
 /// Options that make apt look at one suite only, with lists and caches of its own: the machine's stay as they are.
@@ -147,8 +149,8 @@ fn apt(program: &str, options: &[String], args: &[&str]) -> Command {
     apt
 }
 
-/// Takes one file out of a package.
-fn download(options: &[String], package: &str, file: &str, to: &Path) -> Result<()> {
+/// Takes out of a package the one of these files that it has.
+fn download(options: &[String], package: &str, files: &[String], to: &Path) -> Result<()> {
     let dir = to.with_file_name(format!("{package}.unpacked"));
     // What an earlier run left that was interrupted.
     let _ = fs::remove_dir_all(&dir);
@@ -166,7 +168,11 @@ fn download(options: &[String], package: &str, file: &str, to: &Path) -> Result<
     let mut unpack = command("dpkg-deb", &["--extract"]);
     unpack.arg(&archive).arg(&dir);
     cmd::run(unpack)?;
-    let from = dir.join(file);
-    fs::rename(&from, to).with_context(|| format!("{package} has no {file}"))?;
+    let from = files
+        .iter()
+        .map(|file| dir.join(file))
+        .find(|path| path.exists())
+        .with_context(|| format!("{package} has no {}", files.join(" and no ")))?;
+    fs::rename(&from, to).with_context(|| format!("cannot keep {}", to.display()))?;
     fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))
 }
