@@ -22,5 +22,5 @@ pub use launch::{Running, own_dir, start};
 pub use programs::{require_root, tracer, waiter_program};
 pub use ps::{Snapshot, ps, ps_first};
 pub use quiet::{alone, shared};
-pub use vm::{UNSUPPORTED, slow, slowness, unsupported};
+pub use vm::{UNSUPPORTED, age_tolerance, pause, slow, slowness, unsupported};
 pub use waiter::Waiter;
