@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tests::{Agent, Running, Waiter, age_tolerance, alone, seconds_between, shared, start};
+use tests::{Agent, Running, Waiter, age_tolerance, alone, seconds_between, shared, slow, start};
 
 #[test]
 fn a_stop_suspends_a_stall() {
@@ -40,9 +40,9 @@ fn many_short_stops_are_one_stall() {
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(10) {
         waiter.stop();
-        std::thread::sleep(Duration::from_millis(7));
+        std::thread::sleep(slow(Duration::from_millis(7)));
         waiter.go_on();
-        std::thread::sleep(Duration::from_millis(7));
+        std::thread::sleep(slow(Duration::from_millis(7)));
     }
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(agent.events_of(waiter.pid()), ["stall_opened"]);
