@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::exposition::{self, Sample};
 use crate::launch::{Running, own_dir, start};
-use crate::{bpf, clock, programs};
+use crate::{bpf, clock, programs, slow};
 
 /// How long an agent may take until it is ready: generous, since the machine may be loaded.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -92,7 +92,7 @@ impl Agent {
                 panic!("tracer agent {args:?} ended: {status}\n{stderr}");
             }
             assert!(
-                begin.elapsed() < PATIENCE,
+                begin.elapsed() < slow(PATIENCE),
                 "tracer agent is not ready after {PATIENCE:?}\n{}",
                 agent.stderr()
             );
@@ -122,7 +122,7 @@ impl Agent {
     }
 
     /// Waits for the first event that satisfies `is_it`, those that have come already included; the event and
-    /// the moment it came. Panics after `at_most`.
+    /// the moment it came. Panics after `at_most`, on a slow machine after as many times that.
     pub fn wait_event(&mut self, at_most: Duration, is_it: impl Fn(&Value) -> bool) -> (Value, i128) {
         let begin = Instant::now();
         loop {
@@ -131,7 +131,7 @@ impl Agent {
                 return (event.value.clone(), event.arrived_ns);
             }
             assert!(
-                begin.elapsed() < at_most,
+                begin.elapsed() < slow(at_most),
                 "no such event in {at_most:?}; there were {} events:\n{}\nstderr:\n{}",
                 self.seen.len(),
                 self.seen.iter().map(|event| format!("{}\n", event.value)).collect::<String>(),
@@ -192,7 +192,8 @@ impl Agent {
         self.scrape().into_iter().filter(|sample| sample.is(name, labels)).collect()
     }
 
-    /// Scrapes until `is_it` likes what comes; the page. Panics after `at_most`.
+    /// Scrapes until `is_it` likes what comes; the page. Panics after `at_most`, on a slow machine after as many times
+    /// that.
     pub fn wait_scrape(&self, at_most: Duration, is_it: impl Fn(&[Sample]) -> bool) -> Vec<Sample> {
         let begin = Instant::now();
         loop {
@@ -200,7 +201,7 @@ impl Agent {
             if is_it(&samples) {
                 return samples;
             }
-            assert!(begin.elapsed() < at_most, "not on /metrics after {at_most:?}:\n{}", self.page());
+            assert!(begin.elapsed() < slow(at_most), "not on /metrics after {at_most:?}:\n{}", self.page());
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -208,7 +209,7 @@ impl Agent {
     /// `GET path`: status and body, or `None` where nobody answers.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(self.address).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+        stream.set_read_timeout(Some(slow(Duration::from_secs(10)))).ok()?;
         // HTTP/1.0: the answer is not chunked and ends with the connection.
         write!(stream, "GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address).ok()?;
         let mut answer = String::new();
@@ -221,7 +222,7 @@ impl Agent {
     pub fn stop(mut self, signal: i32) -> (ExitStatus, Duration) {
         let begin = Instant::now();
         self.process.signal(signal);
-        match self.process.wait(Duration::from_secs(10)) {
+        match self.process.wait(slow(Duration::from_secs(10))) {
             Some(status) => (status, begin.elapsed()),
             None => panic!("tracer agent runs ten seconds after signal {signal}\n{}", self.stderr()),
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::launch::{Running, own_dir, start};
-use crate::{clock, programs};
+use crate::{clock, programs, slow};
 
 /// How long a waiter may take to say something: generous, since the machine may be loaded.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -123,7 +123,7 @@ impl Waiter {
     /// The next line the waiter prints.
     pub fn next_line(&self) -> Value {
         let lines = self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match lines.recv_timeout(PATIENCE) {
+        match lines.recv_timeout(slow(PATIENCE)) {
             Ok(line) => line,
             Err(e) => panic!("waiter (pid {}) said nothing more: {e}; its stderr is above", self.pid()),
         }

@@ -22,15 +22,10 @@ pub struct Call {
 
 impl Call {
     /// The call `task` is in.
-    ///
-    /// # Minimum kernel version
-    /// 5.15, which has `bpf_task_pt_regs`.
     #[inline(always)]
     pub fn of(task: Task) -> Self {
-        // SAFETY: a typed task pointer, as the helper wants; it returns a typed pointer.
-        let regs = unsafe { bpf_task_pt_regs(task.0.cast_mut().cast()) } as *const u8;
-        // SAFETY: `regs` is a typed pt_regs, fields.rs gives its fields.
-        let nr: i32 = unsafe { REGS_NR.load(regs) };
+        let regs = registers(task);
+        let nr: i32 = register(regs, &REGS_NR);
         let compat = TASK_COMPAT.exists() && task.compat_word() & settings::COMPAT_MASK.load() != 0;
         let nr = if compat || nr < 0 { nr } else { nr & !X32 };
         let mut call = Call { nr, flags: if compat { CALL_COMPAT } else { 0 }, fd: -1, regs };
@@ -90,13 +85,36 @@ impl Call {
 
     #[inline(always)]
     fn arg(self, native: &Offset, compat: &Offset) -> u64 {
-        // SAFETY: typed pt_regs, registers are eight bytes wide.
-        unsafe {
-            if self.flags & CALL_COMPAT != 0 {
-                compat.load::<u64>(self.regs) & 0xffff_ffff
-            } else {
-                native.load::<u64>(self.regs)
-            }
+        if self.flags & CALL_COMPAT != 0 {
+            register::<u64>(self.regs, compat) & 0xffff_ffff
+        } else {
+            register(self.regs, native)
         }
+    }
+}
+
+/// The thread's `struct pt_regs`. The verifier never sees the way that is not taken, nor whether the kernel has its
+/// helper.
+#[inline(always)]
+fn registers(task: Task) -> *const u8 {
+    if settings::STACK_REGS.load() == 0 {
+        // SAFETY: a typed task pointer, as the helper wants; it returns a typed pointer.
+        unsafe { bpf_task_pt_regs(task.0.cast_mut().cast()) as *const u8 }
+    } else {
+        task.stack().wrapping_add(settings::STACK_REGS.load() as usize)
+    }
+}
+
+/// A field of them.
+#[inline(always)]
+fn register<T: Copy + Default>(regs: *const u8, field: &Offset) -> T {
+    if settings::STACK_REGS.load() == 0 {
+        // SAFETY: `regs` is a typed pt_regs, and fields.rs gives its fields: registers, eight bytes wide.
+        unsafe { field.load(regs) }
+    } else {
+        let mut value = T::default();
+        // A stack that has gone reads as zeros, like a typed pointer.
+        field.read(regs, &mut value);
+        value
     }
 }

@@ -20,6 +20,7 @@ macro_rules! kernel_fields {
             TASK_COMM: required "task_struct" "comm";
             TASK_LEADER: required "task_struct" "group_leader";
             TASK_START: required "task_struct" "start_boottime" | "real_start_time";
+            TASK_STACK: required "task_struct" "stack";
             TASK_FILES: required "task_struct" "files";
             TASK_CRED: required "task_struct" "cred";
             TASK_NVCSW: required "task_struct" "nvcsw";

@@ -18,6 +18,14 @@ pub static FROZEN_FLAG: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static HAS_PREV_STATE: Global<u32> = Global::new(1);
 
+/// Where a thread's saved user registers lie in its kernel stack, before Linux 5.15; 0 where the kernel tells.
+#[unsafe(no_mangle)]
+pub static STACK_REGS: Global<u32> = Global::new(0);
+
+/// 1 before Linux 5.11, which has no task storage for these programs: slots then are in a hash keyed by thread id.
+#[unsafe(no_mangle)]
+pub static HASH_SLOTS: Global<u32> = Global::new(0);
+
 /// 1 while `waits` is attached: the snapshot then makes and reads slots.
 #[unsafe(no_mangle)]
 pub static WAITS_ON: Global<u32> = Global::new(0);

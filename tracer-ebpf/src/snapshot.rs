@@ -39,7 +39,7 @@ static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 /// Writes a record for a thread that waits, or is stopped, traced or frozen.
 ///
 /// # Minimum kernel version
-/// 5.15 (`bpf_task_pt_regs`); iterators as such are 5.8.
+/// 5.10 (tested); iterators as such are 5.8.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
 pub extern "C" fn snapshot(ctx: *mut c_void) -> i32 {

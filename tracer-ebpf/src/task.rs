@@ -59,6 +59,19 @@ impl Task {
         compat_word: u32 = TASK_COMPAT;
     }
 
+    /// The lowest address of its kernel stack.
+    #[inline(always)]
+    pub fn stack(self) -> *const u8 {
+        // SAFETY: as in the getters. The kernel's pointer is one to void: the verifier takes it for a number.
+        unsafe { TASK_STACK.load(self.0) }
+    }
+
+    /// Whether it is on its way out.
+    #[inline(always)]
+    pub fn is_exiting(self) -> bool {
+        self.task_flags() & PF_EXITING != 0
+    }
+
     /// The first thread of the process.
     #[inline(always)]
     pub fn leader(self) -> Task {

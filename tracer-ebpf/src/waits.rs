@@ -51,7 +51,7 @@ static WAITS_SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 /// before 5.18 without `prev_state`.
 ///
 /// # Minimum kernel version
-/// 5.15 (`bpf_task_pt_regs`).
+/// 5.10 (tested).
 #[btf_tracepoint(function = "sched_switch")]
 pub fn waits(ctx: BtfTracePointContext) -> i32 {
     let prev = Task(ctx.arg::<*const u8>(1));
@@ -64,7 +64,7 @@ pub fn waits(ctx: BtfTracePointContext) -> i32 {
         if is_asleep(state) && !prev.is_worker() {
             match slot::find(prev) {
                 Some(slot) => *slot = Slot { began_ns: now, flags: 0 },
-                None => count(Counter::SlotMissing),
+                None => slot::missing(prev),
             }
         }
     }

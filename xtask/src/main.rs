@@ -8,6 +8,7 @@ mod packages;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -55,6 +56,20 @@ enum Task {
         #[arg(long)]
         quick: bool,
     },
+    /// Run the live tests on other kernels, in emulated machines
+    Vm {
+        /// Machines of the matrix (5.10, 6.1, 6.12, 7, slewed, aarch64), all if none is named
+        names: Vec<String>,
+        /// Only tests with this in their name; may be repeated
+        #[arg(long, value_name = "WORD")]
+        test: Vec<String>,
+        /// Fetch the kernels again although they are cached
+        #[arg(long)]
+        refresh: bool,
+        /// How many machines run at a time
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+    },
     /// A load the bench starts
     #[command(hide = true)]
     Load {
@@ -70,6 +85,9 @@ fn main() -> ExitCode {
         Task::Run { args } => run::run(&args),
         Task::Test { all, extra, soak } => test::run(all, extra, soak),
         Task::Bench { quick } => bench::run(quick),
+        Task::Vm { names, test, refresh, jobs } => {
+            vm::run(&vm::Options { names, tests: test, refresh, jobs })
+        }
         Task::Load { args } => load::run(&args),
     };
     match result {

@@ -3,11 +3,10 @@
 use std::sync::{LazyLock, OnceLock};
 
 use serde_json::Value;
-use tests::{Snapshot, Waiter, parse_rfc3339_ns, ps, seconds_between};
+use tests::{Snapshot, Waiter, age_tolerance, parse_rfc3339_ns, ps, seconds_between, unsupported};
 
-/// How old a wait is before tracer looks, and how far off it may be. Both in seconds.
+/// How old a wait is before tracer looks, in seconds.
 pub(crate) const AGE: f64 = 10.0;
-pub(crate) const TOLERANCE: f64 = 0.2;
 
 /// The roles that tests share. All start when the first is asked for: ten seconds pass once, not once a test.
 const ROLES: &[&str] = &[
@@ -57,11 +56,11 @@ pub(crate) fn waiter(role: &str) -> &'static Waiter {
     ALL[place].get().expect("started")
 }
 
-/// A shared waiter of the age, or `None`, said on stderr, where this kernel cannot do the role.
+/// A shared waiter of the age, or `None`, said aloud, where this kernel cannot do the role.
 pub(crate) fn old_waiter(role: &str) -> Option<&'static Waiter> {
     let waiter = waiter(role);
     if let Some(why) = waiter.unsupported() {
-        eprintln!("{role}: {why}");
+        unsupported(why);
         return None;
     }
     waiter.until_age(AGE);
@@ -91,10 +90,10 @@ pub(crate) fn row_of(waiter: &Waiter) -> Value {
 pub(crate) fn check_age(row: &Value, begun_ns: i128, snapshot: &Snapshot) {
     let since = parse_rfc3339_ns(row["since"].as_str().unwrap_or_else(|| panic!("no since: {row:#}")));
     let off = seconds_between(begun_ns, since);
-    assert!(off.abs() <= TOLERANCE, "since is off by {off:+.3} s: {row:#}");
+    assert!(off.abs() <= age_tolerance(), "since is off by {off:+.3} s: {row:#}");
     let age = row["age_seconds"].as_f64().unwrap_or_else(|| panic!("no age: {row:#}"));
-    let least = seconds_between(begun_ns, snapshot.before_ns) - TOLERANCE;
-    let most = seconds_between(begun_ns, snapshot.after_ns) + TOLERANCE;
+    let least = seconds_between(begun_ns, snapshot.before_ns) - age_tolerance();
+    let most = seconds_between(begun_ns, snapshot.after_ns) + age_tolerance();
     assert!((least..=most).contains(&age), "the age is not within {least:.3} to {most:.3}: {row:#}");
     assert!(row["age_exact"].is_boolean(), "{row:#}");
 }

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tests::{Agent, Running, Waiter, alone, seconds_between, shared, start};
+use tests::{Agent, Running, Waiter, age_tolerance, alone, seconds_between, shared, slow, start};
 
 #[test]
 fn a_stop_suspends_a_stall() {
@@ -23,7 +23,7 @@ fn a_stop_suspends_a_stall() {
     assert_eq!(event["ended"], "resumed", "{event:#}");
     let lasted = event["stall_seconds"].as_f64().expect("stall_seconds");
     // The three stopped seconds may count or not; those before the stop do.
-    assert!((truth - 3.5..=truth + 0.2).contains(&lasted), "{truth:.3} s: {event:#}");
+    assert!((truth - 3.5..=truth + age_tolerance()).contains(&lasted), "{truth:.3} s: {event:#}");
     assert_eq!(agent.events_of(waiter.pid()), ["stall_opened", "stall_closed"]);
 }
 
@@ -40,9 +40,9 @@ fn many_short_stops_are_one_stall() {
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(10) {
         waiter.stop();
-        std::thread::sleep(Duration::from_millis(7));
+        std::thread::sleep(slow(Duration::from_millis(7)));
         waiter.go_on();
-        std::thread::sleep(Duration::from_millis(7));
+        std::thread::sleep(slow(Duration::from_millis(7)));
     }
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(agent.events_of(waiter.pid()), ["stall_opened"]);

@@ -26,7 +26,15 @@ fn public_tracer() -> &'static PathBuf {
 fn refused(args: &[&str]) -> String {
     let mut command = Command::new(public_tracer());
     command.args(args).uid(NOBODY).gid(NOBODY).current_dir("/");
-    let Output { status, stdout, stderr } = command.output().expect("tracer starts");
+    let Output { status, stdout, stderr } = loop {
+        match command.output() {
+            // A child that another test forked while the copy was written has it open until it execs.
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            output => break output.expect("tracer starts"),
+        }
+    };
     let stderr = String::from_utf8(stderr).expect("UTF-8");
     assert_eq!(status.code(), Some(1), "{args:?}: {stderr}");
     assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");

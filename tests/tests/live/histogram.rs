@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tests::{Agent, Waiter, map_holds, shared};
+use tests::{Agent, Waiter, map_holds, pause, shared, slow};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -19,7 +19,7 @@ fn fifty_waits_of_20_ms() {
     let count = "tracer_wait_duration_seconds_count";
     agent.wait_scrape(PATIENCE, |all| all.iter().any(|s| s.is(count, &labels) && s.value >= 50.0));
     // And no more than fifty, whatever comes late.
-    std::thread::sleep(Duration::from_millis(1_500));
+    pause(Duration::from_millis(1_500));
     let value = |name: &str, more: &[(&str, &str)]| -> f64 {
         let labels: Vec<(&str, &str)> = labels.iter().chain(more).copied().collect();
         agent.samples(name, &labels).iter().map(|s| s.value).sum()
@@ -47,7 +47,10 @@ fn the_key_holds_the_tuple() {
     // The agent may empty the map as it reads it: look while the waits go on, a second in all.
     let begin = std::time::Instant::now();
     while !map_holds(agent.pid(), is_it) {
-        assert!(begin.elapsed() < PATIENCE, "no map of the agent has a key with ports {local} and {remote}");
+        assert!(
+            begin.elapsed() < slow(PATIENCE),
+            "no map of the agent has a key with ports {local} and {remote}"
+        );
         if begin.elapsed() > Duration::from_millis(900) {
             waiter.command("go");
         }

@@ -4,9 +4,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{parse_rfc3339_ns, ps, realtime_ns, seconds_between, start};
+use tests::{age_tolerance, parse_rfc3339_ns, ps, realtime_ns, seconds_between, start};
 
-use crate::aged::{AGE, TOLERANCE, check_target, old_row};
+use crate::aged::{AGE, check_target, old_row};
 
 fn check(role: &str, kind: &str, fields: &[&str], class: &str) -> Value {
     let row = old_row(role);
@@ -134,6 +134,6 @@ fn sleep_into_cat() {
     assert_eq!(row["target"]["kind"], "pipe", "{row:#}");
     assert_eq!(format!("pipe:[{}]", row["target"]["inode"]), link.to_string_lossy(), "{row:#}");
     let since = parse_rfc3339_ns(row["since"].as_str().expect("since"));
-    assert!(seconds_between(before, since) >= -TOLERANCE, "began before it was started: {row:#}");
-    assert!(seconds_between(since, begun) >= -TOLERANCE, "began later than it was seen: {row:#}");
+    assert!(seconds_between(before, since) >= -age_tolerance(), "began before it was started: {row:#}");
+    assert!(seconds_between(since, begun) >= -age_tolerance(), "began later than it was seen: {row:#}");
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tests::{Waiter, alone, ps, ps_first};
+use tests::{Waiter, alone, ps, ps_first, slow};
 
 use crate::aged::check_age;
 
@@ -60,7 +60,7 @@ fn ten_thousand_readers_have_their_rows_in_under_a_second() {
         fastest = fastest.min(snapshot.took);
     }
     eprintln!("ps of {READERS} threads: {fastest:?}");
-    assert!(fastest < Duration::from_secs(1), "ps took {fastest:?} at best of five");
+    assert!(fastest < slow(Duration::from_secs(1)), "ps took {fastest:?} at best of five");
 }
 
 /// Descriptors of 1,024 and more are ordinary ones.

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use tests::{Waiter, ps};
+use tests::{Waiter, ps, slow, unsupported};
 
 /// Stops and continues the waiter, makes sure the kernel restarted its call, and looks at it.
 fn name_after_restart(role: &str) {
     let waiter = Waiter::start_any(role, &[]);
     if let Some(why) = waiter.unsupported() {
-        return eprintln!("{role}: {why}");
+        return unsupported(why);
     }
     let begin = Instant::now();
     let syscall = format!("/proc/{}/syscall", waiter.pid());
@@ -18,7 +18,7 @@ fn name_after_restart(role: &str) {
     };
     // The first stop may come before the thread sleeps: then its call is begun, not restarted.
     while !restarted() {
-        assert!(begin.elapsed() < Duration::from_secs(30), "{role} does not show as restart_syscall");
+        assert!(begin.elapsed() < slow(Duration::from_secs(30)), "{role} does not show as restart_syscall");
         waiter.stop();
         std::thread::sleep(Duration::from_millis(100));
         waiter.go_on();

@@ -17,6 +17,7 @@ const KIND_VOLATILE: u32 = 9;
 const KIND_CONST: u32 = 10;
 const KIND_RESTRICT: u32 = 11;
 const KIND_FUNC_PROTO: u32 = 13;
+const KIND_VAR: u32 = 14;
 const KIND_TYPE_TAG: u32 = 18;
 
 /// Where the kernel shows its own.
@@ -96,6 +97,31 @@ impl Btf {
             }
         }
         Ok(None)
+    }
+
+    /// Bytes of a struct; `None` if this kernel has none of the name.
+    pub fn size_of(&self, structure: &str) -> Result<Option<u32>> {
+        self.by_name
+            .get(structure.as_bytes())
+            .and_then(|ids| ids.first())
+            .map(|id| self.size(*id))
+            .transpose()
+    }
+
+    /// Where, in the bytes of a compiled program's BTF, the type of a map it declares stands: the variable's struct has
+    /// a member `type`, a pointer to an array of so many elements.
+    pub fn map_type_at(&self, map: &str) -> Result<usize> {
+        let mut found = None;
+        for at in self.types.iter().skip(1) {
+            let ty = self.type_at(*at as usize)?;
+            if ty.kind == KIND_VAR && self.string(ty.name)? == map.as_bytes() {
+                found = self.member(self.stripped_id(ty.word)?, b"type", 0)?;
+            }
+        }
+        let (_, pointer) = found.with_context(|| format!("no map {map} is declared"))?;
+        let array = self.stripped(self.stripped(pointer)?.word)?;
+        ensure!(array.kind == KIND_ARRAY, "the map {map} is declared in another way");
+        Ok(array.tail + 8)
     }
 
     /// How many arguments a tracepoint has (`sched_switch`: 3, since Linux 5.18: 4).

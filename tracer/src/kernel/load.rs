@@ -20,11 +20,11 @@ use tracer_ebpf::abi::{
     Unix, WaitKey,
 };
 
-use super::{batch, btf::Btf};
+use super::{batch, btf::Btf, legacy};
 use crate::syscalls::{self, Table, rows};
 
 /// The compiled programs; `cargo xtask ebpf` makes them.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tracer.bpf.o");
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tracer.bpf.o");
 
 /// Indices of the map `LIVE`, see `settings.rs` of the kernel's half.
 const CLOCK_OFFSET: u32 = 0;
@@ -109,6 +109,8 @@ impl Kernel {
             .override_global("WORKER_FLAGS", &constants.worker_flags, true)
             .override_global("FROZEN_FLAG", &constants.frozen_flag, true)
             .override_global("HAS_PREV_STATE", &has_prev, true)
+            .override_global("STACK_REGS", &constants.stack_regs, true)
+            .override_global("HASH_SLOTS", &constants.hash_slots, true)
             .override_global("WAITS_ON", &waits, true)
             .override_global("FLOOR_NS", &floor, true)
             .override_global("REPORT_NS", &report, true)
@@ -118,7 +120,13 @@ impl Kernel {
         if !options.waits {
             loader.map_max_entries("WAITS_A", 1).map_max_entries("WAITS_B", 1).map_max_entries("ENDED", 4096);
         }
-        let mut ebpf = loader.load(OBJECT).map_err(explain).context("cannot load the kernel programs")?;
+        let hash_slots = constants.hash_slots != 0;
+        let changed = if hash_slots { Some(legacy::with_hash(OBJECT, "SLOTS")?) } else { None };
+        if hash_slots {
+            loader.map_max_entries("SLOTS", if options.waits { legacy::SLOTS } else { 1 });
+        }
+        let object = changed.as_deref().unwrap_or(OBJECT);
+        let mut ebpf = loader.load(object).map_err(explain).context("cannot load the kernel programs")?;
 
         fill_table(&mut ebpf, "CALLS", Table::Native)?;
         fill_table(&mut ebpf, "COMPAT_CALLS", Table::Compat)?;
@@ -132,6 +140,9 @@ impl Kernel {
         if options.waits {
             load_probe(&mut ebpf, "newtask", "task_newtask", &aya_btf)?;
             load_probe(&mut ebpf, "waits", "sched_switch", &aya_btf)?;
+            if hash_slots {
+                load_probe(&mut ebpf, "exited", "sched_process_exit", &aya_btf)?;
+            }
         }
         // Reading the kernel's types once more would cost an agent that stays for months ten megabytes.
         let holders = match options.waits {
@@ -161,13 +172,17 @@ impl Kernel {
             buffer: Vec::new(),
         };
         if options.waits {
-            kernel.attach_waits()?;
+            kernel.attach_waits(hash_slots)?;
         }
         Ok(kernel)
     }
 
-    /// Order matters: every thread has a slot before `waits` looks for one.
-    fn attach_waits(&mut self) -> Result<()> {
+    /// Order matters: every thread has a slot before `waits` looks for one, and what makes slots comes after what
+    /// removes them.
+    fn attach_waits(&mut self, hash_slots: bool) -> Result<()> {
+        if hash_slots {
+            self.attach("exited")?;
+        }
         self.attach("newtask")?;
         self.pass(|_, _| {})?;
         self.attach("waits")
@@ -461,6 +476,8 @@ struct Constants {
     worker_flags: u32,
     frozen_flag: u32,
     has_prev_state: bool,
+    stack_regs: u32,
+    hash_slots: u32,
 }
 
 impl Constants {
@@ -471,12 +488,15 @@ impl Constants {
         const PF_USER_WORKER: u32 = 0x4000;
         // A flag until Linux 6.1, a state since; the bit was used for something else then.
         const PF_FROZEN: u32 = 0x0001_0000;
+        let version = kernel_version();
         let user_workers = btf.offset("kernel_clone_args", "user_worker")?.is_some();
         Ok(Self {
             compat_mask: if cfg!(target_arch = "x86_64") { 0x2 } else { 1 << 22 },
             worker_flags: PF_KTHREAD | PF_IO_WORKER | if user_workers { PF_USER_WORKER } else { 0 },
-            frozen_flag: if kernel_version() < (6, 1) { PF_FROZEN } else { 0 },
+            frozen_flag: if version < (6, 1) { PF_FROZEN } else { 0 },
             has_prev_state: btf.tracepoint_args("sched_switch")? == Some(4),
+            stack_regs: legacy::stack_regs(btf, version)?,
+            hash_slots: u32::from(legacy::needs_hash(version)),
         })
     }
 }

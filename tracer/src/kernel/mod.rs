@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod btf;
+pub mod legacy;
 pub mod load;
 pub mod log;
 pub mod symbols;

@@ -1,0 +1,243 @@
+//! `cargo xtask vm [NAME]...`: do the live tests pass on other kernels? Boots Debian's in qemu, each with nothing but
+//! tracer and its tests.
+
+mod arch;
+mod cpio;
+mod kernels;
+mod qemu;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Mutex,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use self::{
+    arch::Arch,
+    cpio::Cpio,
+    kernels::Kernel,
+    qemu::{Guest, Outcome},
+};
+use crate::cmd::{self, command, root};
+
+/// One machine of the matrix.
+struct Vm {
+    name: &'static str,
+    kernel: &'static Kernel,
+    /// More words for the kernel's command line.
+    boot: &'static str,
+    /// More lines for the guest's plan, see `tests/src/bin/guest`.
+    plan: &'static str,
+    /// A word of the tests to run, all without.
+    only: &'static [&'static str],
+}
+
+/// The matrix. Emulation is slow, so latencies may be ten times as long (`TRACER_TESTS_SLOW`); ages may not.
+const VMS: &[Vm] = &[
+    Vm { name: "5.10", kernel: &kernels::V5_10, boot: "", plan: "", only: &[] },
+    Vm { name: "6.1", kernel: &kernels::V6_1, boot: "", plan: "", only: &[] },
+    Vm { name: "6.12", kernel: &kernels::V6_12, boot: "", plan: "", only: &[] },
+    Vm { name: "7", kernel: &kernels::V7, boot: "", plan: "", only: &[] },
+    Vm {
+        name: "slewed",
+        kernel: &kernels::V6_12,
+        boot: "",
+        plan: "slew 30\n",
+        only: &["ps_ages", "ps_registers", "agent_stalls", "ps_many::each"],
+    },
+    Vm { name: "aarch64", kernel: &kernels::V6_12_AARCH64, boot: "", plan: "", only: &[] },
+];
+
+/// What the command line asks for.
+pub struct Options {
+    /// Machines by name, all if empty.
+    pub names: Vec<String>,
+    /// Words of the tests to run, those of the matrix if empty.
+    pub tests: Vec<String>,
+    /// Fetch kernels again although they are cached.
+    pub refresh: bool,
+    /// How many machines run at a time.
+    pub jobs: usize,
+}
+
+/// Boots the machines and prints a table of what passed.
+pub fn run(options: &Options) -> Result<()> {
+    let vms = chosen(&options.names)?;
+    let mut images: BTreeMap<&str, PathBuf> = BTreeMap::new();
+    let mut programs: BTreeMap<&str, Vec<Program>> = BTreeMap::new();
+    for vm in &vms {
+        let Kernel { name, arch, .. } = vm.kernel;
+        if !images.contains_key(name) {
+            images.insert(name, kernels::image(vm.kernel, options.refresh)?);
+        }
+        if !programs.contains_key(arch.target) {
+            kernels::emulator(arch)?;
+            programs.insert(arch.target, build(arch)?);
+        }
+    }
+
+    let work = root().join("target/vm");
+    fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
+    let left = Mutex::new(vms.iter().rev().collect::<Vec<_>>());
+    let done = Mutex::new(BTreeMap::new());
+    thread::scope(|scope| {
+        for _ in 0..options.jobs.max(1) {
+            scope.spawn(|| {
+                // Not in the loop's condition, where the lock would be held all through its body.
+                while let Some(vm) = { left.lock().map_or(None, |mut left| left.pop()) } {
+                    let (image, programs) = (&images[vm.kernel.name], &programs[vm.kernel.arch.target]);
+                    let result = one(vm, image, programs, &work, &options.tests);
+                    if let Ok(mut done) = done.lock() {
+                        done.insert(vm.name, result);
+                    }
+                }
+            });
+        }
+    });
+    let done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    report(&vms, &done)
+}
+
+fn chosen(names: &[String]) -> Result<Vec<&'static Vm>> {
+    if names.is_empty() {
+        return Ok(VMS.iter().collect());
+    }
+    let known: Vec<&str> = VMS.iter().map(|vm| vm.name).collect();
+    names
+        .iter()
+        .map(|name| {
+            VMS.iter()
+                .find(|vm| vm.name == name)
+                .with_context(|| format!("there is no machine {name}: the matrix has {}", known.join(", ")))
+        })
+        .collect()
+}
+
+/// What goes into the guest, as name and file.
+struct Program {
+    name: &'static str,
+    path: PathBuf,
+}
+
+/// Static binaries of tracer, the tests and what they start.
+fn build(arch: &Arch) -> Result<Vec<Program>> {
+    let target = arch.target;
+    let installed = cmd::output(command("rustup", &["target", "list", "--installed"]))?;
+    if !installed.lines().any(|line| line == target) {
+        cmd::run(command("rustup", &["target", "add", target]))?;
+    }
+    let build = |more: &[&str]| {
+        let mut cargo = command("cargo", &["--quiet"]);
+        cargo.args(more).args(["--release", "--locked", "--target", target]);
+        // A tenth of the size to load and to fill in.
+        cargo.env("CARGO_PROFILE_RELEASE_STRIP", "symbols").envs(arch.linker);
+        cargo
+    };
+    cmd::run(build(&["build", "--package", "tracer"]))?;
+    cmd::run(build(&["build", "--package", "tests", "--bins"]))?;
+    let mut tests = build(&["test", "--package", "tests", "--test", "live", "--no-run"]);
+    tests.arg("--message-format=json").stderr(Stdio::inherit());
+    let messages = cmd::output(tests)?;
+    let live = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "live")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .context("cargo does not say where it put the live tests")?;
+    let made = root().join("target").join(target).join("release");
+    let own = |name| Program { name, path: made.join(name) };
+    let live = Program { name: "live", path: live };
+    let busybox = Program { name: "busybox", path: kernels::busybox(arch)? };
+    Ok(vec![own("tracer"), own("waiter"), own("guest"), live, busybox])
+}
+
+/// Boots one machine and waits for its end.
+fn one(
+    vm: &Vm,
+    image: &Path,
+    programs: &[Program],
+    work: &Path,
+    tests: &[String],
+) -> Result<(Outcome, Duration)> {
+    let begun = Instant::now();
+    let disk = work.join(format!("{}.cpio", vm.name));
+    fs::write(&disk, disk_of(vm, programs, tests)?)
+        .with_context(|| format!("cannot write {}", disk.display()))?;
+    let console = work.join(format!("{}.log", vm.name));
+    let guest =
+        Guest { name: vm.name, arch: vm.kernel.arch, image, disk: &disk, console: &console, boot: vm.boot };
+    let outcome = guest.run()?;
+    Ok((outcome, begun.elapsed()))
+}
+
+/// The guest's root file system.
+fn disk_of(vm: &Vm, programs: &[Program], tests: &[String]) -> Result<Vec<u8>> {
+    let mut cpio = Cpio::new();
+    for dir in ["bin", "proc", "sys", "dev", "tmp", "etc", "root", "run"] {
+        cpio.dir(dir);
+    }
+    // The kernel opens it for init before anything is mounted.
+    cpio.console("dev/console");
+    for Program { name, path } in programs {
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mode = fs::metadata(path)?.permissions().mode();
+        ensure!(mode & 0o111 != 0, "{} is no program", path.display());
+        cpio.program(&format!("bin/{name}"), &bytes);
+    }
+    for applet in ["sh", "cat", "head", "sleep"] {
+        cpio.link(&format!("bin/{applet}"), "busybox");
+    }
+    cpio.link("init", "bin/guest");
+    cpio.file("etc/passwd", b"root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n");
+    let mut plan = vm.plan.to_owned();
+    if tests.is_empty() {
+        vm.only.iter().for_each(|word| plan.push_str(&format!("argument {word}\n")));
+    } else {
+        tests.iter().for_each(|word| plan.push_str(&format!("argument {word}\n")));
+    }
+    cpio.file("plan", plan.as_bytes());
+    Ok(cpio.finish())
+}
+
+fn report(vms: &[&Vm], done: &BTreeMap<&str, Result<(Outcome, Duration)>>) -> Result<()> {
+    for vm in vms {
+        if let Some(Ok((outcome, _))) = done.get(vm.name) {
+            for line in &outcome.unsupported {
+                println!("{}: {line}", vm.name);
+            }
+        }
+    }
+    println!(
+        "| machine | kernel | passed | failed | kernel lacks | took |\n| --- | --- | --- | --- | --- | --- |"
+    );
+    let mut bad = Vec::new();
+    for vm in vms {
+        match done.get(vm.name) {
+            Some(Ok((outcome, took))) => {
+                let Outcome { release, passed, failed, unsupported, .. } = outcome;
+                let lacks = unsupported.len();
+                let took = took.as_secs();
+                println!("| {} | {release} | {passed} | {failed} | {lacks} | {took} s |", vm.name);
+                if !outcome.succeeded {
+                    bad.push(vm.name);
+                }
+            }
+            Some(Err(error)) => {
+                println!("| {} | {error:#} | | | | |", vm.name);
+                bad.push(vm.name);
+            }
+            None => bad.push(vm.name),
+        }
+    }
+    if !bad.is_empty() {
+        bail!("not everything holds on {}: their consoles are in target/vm", bad.join(", "));
+    }
+    Ok(())
+}

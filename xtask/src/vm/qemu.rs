@@ -1,0 +1,136 @@
+//! What did a guest say? Runs it under plain emulation, within a time limit, and reads its console.
+//!
+//! Only the guest's own last line, which it prints after the tests have passed, makes a success: a kernel that panics,
+//! hangs or reboots never prints it.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use super::arch::Arch;
+
+/// Longer than any run that will still succeed.
+const LIMIT: Duration = Duration::from_secs(9 * 60);
+
+/// A machine to boot.
+pub struct Guest<'a> {
+    pub name: &'a str,
+    pub arch: &'a Arch,
+    pub image: &'a Path,
+    pub disk: &'a Path,
+    /// Where its console goes.
+    pub console: &'a Path,
+    pub boot: &'a str,
+}
+
+/// What came of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The kernel's own name of its version.
+    pub release: String,
+    pub passed: u32,
+    pub failed: u32,
+    /// Tests whose kernel feature this kernel lacks, with the reason.
+    pub unsupported: Vec<String>,
+    /// The guest said so itself.
+    pub succeeded: bool,
+}
+
+impl Guest<'_> {
+    /// Boots it and waits for its end; prints its console if it did not succeed.
+    pub fn run(&self) -> Result<Outcome> {
+        eprintln!("{}: boots {}", self.name, self.image.display());
+        let log =
+            File::create(self.console).with_context(|| format!("cannot write {}", self.console.display()))?;
+        let mut child = Command::new(self.arch.qemu)
+            .args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048"])
+            .args(self.arch.machine)
+            .args(["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot", "-serial", "stdio"])
+            .arg("-kernel")
+            .arg(self.image)
+            .arg("-initrd")
+            .arg(self.disk)
+            .arg("-append")
+            .arg(format!("console={} panic=-1 quiet {}", self.arch.console, self.boot))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot run {}", self.arch.qemu))?;
+        let begun = Instant::now();
+        let mut why = String::new();
+        loop {
+            if child.try_wait().context("cannot wait for the emulator")?.is_some() {
+                break;
+            }
+            if begun.elapsed() > LIMIT {
+                why = format!(" within {} minutes", LIMIT.as_secs() / 60);
+                let _ = child.kill();
+                let _ = child.wait();
+                break;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        let text =
+            fs::read(self.console).with_context(|| format!("cannot read {}", self.console.display()))?;
+        let text = String::from_utf8_lossy(&text);
+        let outcome = Outcome::of(&text);
+        if outcome.succeeded {
+            eprintln!("{}: passed ({} s)", self.name, begun.elapsed().as_secs());
+        } else {
+            eprintln!("{}: did not succeed{why}; its console:\n{text}\n{0}: end of its console", self.name);
+        }
+        Ok(outcome)
+    }
+}
+
+impl Outcome {
+    /// Reads a console.
+    fn of(text: &str) -> Self {
+        let mut outcome = Self::default();
+        for line in text.lines().map(str::trim) {
+            let Some(said) = line.strip_prefix("guest: ") else { continue };
+            if let Some(release) = said.strip_prefix("kernel ") {
+                outcome.release = release.to_owned();
+            } else if let Some(what) = said.strip_prefix("unsupported ") {
+                outcome.unsupported.push(what.to_owned());
+            } else if let Some(counts) = said.strip_prefix("counts ") {
+                let mut counts = counts.split(' ').map(|count| count.parse().unwrap_or(0));
+                (outcome.passed, outcome.failed) = (counts.next().unwrap_or(0), counts.next().unwrap_or(0));
+            } else if said == "success" {
+                outcome.succeeded = outcome.passed > 0 && outcome.failed == 0;
+            }
+        }
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "boot noise\r\nguest: kernel 6.1.0\r\nguest: unsupported a::b: no gate\r\n\
+                        guest: counts 12 0\r\nguest: success\r\n";
+
+    #[test]
+    fn only_the_line_of_success_is_one() {
+        let outcome = Outcome::of(GOOD);
+        let expected = Outcome {
+            release: "6.1.0".into(),
+            passed: 12,
+            failed: 0,
+            unsupported: vec!["a::b: no gate".into()],
+            succeeded: true,
+        };
+        assert_eq!(outcome, expected);
+        assert!(!Outcome::of(&GOOD.replace("guest: success", "Kernel panic")).succeeded);
+        assert!(!Outcome::of(&GOOD.replace("counts 12", "counts 0")).succeeded);
+        assert!(!Outcome::of(&GOOD.replace("12 0", "11 1")).succeeded);
+    }
+}
