@@ -14,6 +14,7 @@ mod ps;
 mod quiet;
 pub mod servers;
 mod tls;
+mod traced;
 mod waiter;
 mod why;
 
@@ -27,5 +28,6 @@ pub use programs::{debian_program, require_root, tracer, waiter_program};
 pub use ps::{Snapshot, ps, ps_first};
 pub use quiet::{alone, shared};
 pub use tls::{Manners, Tickets, TlsServer};
+pub use traced::Traced;
 pub use waiter::Waiter;
 pub use why::{names, why, why_page, why_run};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tests::{Agent, Waiter, ps, seconds_between, shared, tracer};
+use tests::{Agent, Traced, Waiter, ps, seconds_between, shared, tracer};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -67,17 +67,10 @@ fn stopped() {
 fn traced() {
     let waiter = Waiter::start("recvfrom-tcp4");
     waiter.until_age(0.5);
-    let pid = libc::pid_t::try_from(waiter.pid()).expect("a pid");
-    let ptrace = |request: libc::c_uint| {
-        // SAFETY: these requests take no pointers.
-        let result = unsafe { libc::ptrace(request, pid, 0, 0) };
-        assert!(result == 0, "ptrace: {}", std::io::Error::last_os_error());
-    };
-    ptrace(libc::PTRACE_SEIZE);
-    ptrace(libc::PTRACE_INTERRUPT);
+    let traced = Traced::begin(waiter.pid());
     until_state(&waiter, &['t']);
     shown_as(&waiter, "traced");
-    ptrace(libc::PTRACE_DETACH);
+    drop(traced);
     waits_again(&waiter);
 }
 
