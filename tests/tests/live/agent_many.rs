@@ -1,7 +1,7 @@
 //! Are many stalls all announced, and their series bounded?
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tests::{Agent, Waiter, alone};
 
@@ -22,7 +22,12 @@ fn three_hundred_stalls_have_two_hundred_series() {
     let samples = agent.wait_scrape(PATIENCE, |all| open(all) >= THREADS as f64);
     let series = samples.iter().filter(|s| s.name == "tracer_stall_seconds").count();
     assert_eq!(series, SERIES);
-    let events = agent.events_of(number);
+    // They come through a pipe, one by one.
+    let begin = Instant::now();
+    let mut events = agent.events_of(number);
+    while events.len() < THREADS && begin.elapsed() < PATIENCE {
+        events = agent.events_of(number);
+    }
     assert_eq!((events.len(), events.iter().all(|event| event == "stall_opened")), (THREADS, true));
     let total = samples.iter().find(|s| s.is("tracer_stalls_total", &[("class", "reply")]));
     assert!(total.is_some_and(|s| s.value >= THREADS as f64), "{total:?}");

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tests::{Agent, Running, Waiter, age_tolerance, alone, seconds_between, shared, slow, start};
+use tests::{Agent, Running, Traced, Waiter, age_tolerance, alone, seconds_between, shared, slow, start};
 
 #[test]
 fn a_stop_suspends_a_stall() {
@@ -55,17 +55,10 @@ fn a_debugger_that_came_and_went_leaves_one_stall() {
     let mut agent = Agent::start(&["--threshold", "1s"]);
     let waiter = Waiter::start("recvfrom-tcp4");
     agent.wait_stall("stall_opened", waiter.pid(), Duration::from_secs(10));
-    let pid = libc::pid_t::try_from(waiter.pid()).expect("a pid");
-    let trace = |request: libc::c_uint| {
-        // SAFETY: these requests take no pointers.
-        let result = unsafe { libc::ptrace(request, pid, 0, 0) };
-        assert!(result == 0, "ptrace: {}", std::io::Error::last_os_error());
-    };
     for _ in 0..3 {
-        trace(libc::PTRACE_SEIZE);
-        trace(libc::PTRACE_INTERRUPT);
+        let traced = Traced::begin(waiter.pid());
         std::thread::sleep(Duration::from_millis(1200));
-        trace(libc::PTRACE_DETACH);
+        drop(traced);
         std::thread::sleep(Duration::from_millis(1200));
     }
     assert_eq!(agent.events_of(waiter.pid()), ["stall_opened"]);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tests::{Agent, Waiter, age_tolerance, ps, seconds_between, shared, slow, tracer, unsupported};
+use tests::{Agent, Traced, Waiter, age_tolerance, ps, seconds_between, shared, slow, tracer, unsupported};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -67,18 +67,10 @@ fn stopped() {
 fn traced() {
     let waiter = Waiter::start("recvfrom-tcp4");
     waiter.until_age(0.5);
-    let pid = libc::pid_t::try_from(waiter.pid()).expect("a pid");
-    // The C libraries disagree on the type of a request.
-    let ptrace = |request: i64| {
-        // SAFETY: these requests take no pointers.
-        let result = unsafe { libc::syscall(libc::SYS_ptrace, request, pid, 0, 0) };
-        assert!(result == 0, "ptrace: {}", std::io::Error::last_os_error());
-    };
-    ptrace(libc::PTRACE_SEIZE.into());
-    ptrace(libc::PTRACE_INTERRUPT.into());
+    let traced = Traced::begin(waiter.pid());
     until_state(&waiter, &['t']);
     shown_as(&waiter, "traced");
-    ptrace(libc::PTRACE_DETACH.into());
+    drop(traced);
     waits_again(&waiter);
 }
 

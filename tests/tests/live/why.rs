@@ -4,7 +4,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Running, Waiter, own_dir, shared, start, why as report, why_page as page, why_run as run};
+use tests::{
+    Running, Traced, Waiter, own_dir, shared, start, why as report, why_page as page, why_run as run,
+};
 
 use super::ps_held::{Group, until_state};
 
@@ -181,17 +183,11 @@ fn a_stopped_process() {
 #[test]
 fn a_traced_process_and_who_traces_it() {
     let waiter = Waiter::start("recvfrom-tcp4");
-    let pid = libc::pid_t::try_from(waiter.pid()).expect("a pid");
-    for request in [libc::PTRACE_SEIZE, libc::PTRACE_INTERRUPT] {
-        // SAFETY: these requests take no pointers.
-        assert_eq!(unsafe { libc::ptrace(request, pid, 0, 0) }, 0, "{}", std::io::Error::last_os_error());
-    }
+    let _traced = Traced::begin(waiter.pid());
     until_state(&waiter, &['t']);
     let report = until(waiter.pid(), "traced");
     assert!(headline(&report).contains(&format!("(pid {})", std::process::id())), "{report:#}");
     page(waiter.pid());
-    // SAFETY: as above.
-    unsafe { libc::ptrace(libc::PTRACE_DETACH, pid, 0, 0) };
 }
 
 #[test]
