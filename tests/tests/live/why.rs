@@ -152,20 +152,32 @@ fn a_working_directory_that_is_gone() {
     assert!(page.split_whitespace().collect::<Vec<_>>().join(" ").contains(&line), "{page}");
 }
 
+/// A FIFO whose readers are let go, with nothing read, when this is dropped.
+struct Released<'a>(&'a std::path::Path);
+
+impl Drop for Released<'_> {
+    fn drop(&mut self) {
+        use std::os::unix::fs::OpenOptionsExt;
+        // Without a reader this fails, and nobody need be let go.
+        let _ = std::fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(self.0);
+    }
+}
+
 /// A supervisor is as stuck as its child.
 #[test]
 fn a_parent_and_the_child_it_waits_for() {
-    let lock = own_dir().join("why-parent.lock");
-    let held = std::fs::File::create(&lock).expect("a file");
-    held.lock().expect("lock");
+    let fifo = own_dir().join("why-parent.fifo");
+    let path = std::ffi::CString::new(fifo.to_str().expect("UTF-8")).expect("no NUL");
+    // SAFETY: the path is NUL-terminated.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0, "{}", std::io::Error::last_os_error());
     let mut command = Command::new("sh");
-    command.args(["-c", "flock \"$0\" true; :"]).arg(&lock);
+    command.args(["-c", "cat \"$0\"; :"]).arg(&fifo);
+    let _released = Released(&fifo);
     let parent = start(command);
     std::thread::sleep(Duration::from_millis(1500));
     let report = until(parent.pid(), "idle");
     let child = &report["others"][0];
-    assert_eq!((&child["role"], &child["comm"]), (&"its child".into(), &"flock".into()), "{report:#}");
-    assert_eq!(child["then"][0]["pid"], std::process::id(), "{report:#}");
+    assert_eq!((&child["role"], &child["comm"]), (&"its child".into(), &"cat".into()), "{report:#}");
     assert!(headline(&report).ends_with("for which it waits, is stuck."), "{report:#}");
     page(parent.pid());
 }

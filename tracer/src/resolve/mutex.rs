@@ -30,14 +30,18 @@ pub fn owner(wait: &Wait, guard: &mut Guard) -> Option<Peer> {
 }
 
 /// The owner's id in its own PID namespace, from the lock's first three words: glibc's `pthread_mutex_t` has the lock,
-/// how often its owner has taken it, and the owner (nptl/bits/struct_mutex.h).
+/// how often its owner has taken it, and the owner (nptl/bits/struct_mutex.h). musl's lock is the owner's id itself, but
+/// of an ordinary mutex, which has none.
 fn owner_in(words: &[u8], inherits: bool) -> Option<u32> {
     const CONTENDED: u32 = 2;
+    const MUSL_CONTENDED: u32 = 0x8000_0000;
+    const NO_OWNER: u32 = libc::EBUSY as u32;
     let word = |at: usize| Some(u32::from_ne_bytes(words.get(at * 4..at * 4 + 4)?.try_into().ok()?));
     let owner = match inherits {
         true => word(0)? & TID_MASK,
         // Another library's lock has something else there; that it is the id of a thread of this process is checked.
         false if word(0)? == CONTENDED => word(2)?,
+        false if word(0)? & MUSL_CONTENDED != 0 && word(0)? & TID_MASK != NO_OWNER => word(0)? & TID_MASK,
         false => 0,
     };
     (owner != 0).then_some(owner)
@@ -77,6 +81,8 @@ mod tests {
         assert_eq!(owner_in(&words([2, 0, 0]), false), None, "a lock without an owner's id");
         assert_eq!(owner_in(&words([1, 1, 77]), false), None, "nobody waits for this one");
         assert_eq!(owner_in(&words([0x8000_004d, 0, 0]), true), Some(77));
+        assert_eq!(owner_in(&words([0x8000_004d, 0, 0]), false), Some(77), "musl");
+        assert_eq!(owner_in(&words([0x8000_0010, 0, 0]), false), None, "musl, an ordinary mutex");
         assert_eq!(owner_in(&[2, 0], false), None);
     }
 

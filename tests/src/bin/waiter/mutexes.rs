@@ -7,7 +7,8 @@ use std::thread;
 use crate::report::Report;
 use crate::{Call, sys};
 
-/// `pthread_mutex_t`, which std's own mutex is not: it waits in another kind of futex.
+/// `pthread_mutex_t`, which std's own mutex is not: it waits in another kind of futex. Recursive, since musl keeps no
+/// owner of others.
 struct Mutex(UnsafeCell<libc::pthread_mutex_t>);
 
 // SAFETY: the C library's mutex is made to be used by several threads at once.
@@ -16,6 +17,18 @@ unsafe impl Sync for Mutex {}
 impl Mutex {
     const fn new() -> Self {
         Self(UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER))
+    }
+
+    /// Before its first use.
+    fn init(&self) {
+        let mut attributes = std::mem::MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
+        let attributes = attributes.as_mut_ptr();
+        // SAFETY: attributes are initialised first, and the mutex, which nobody uses yet, never moves.
+        unsafe {
+            assert_eq!(libc::pthread_mutexattr_init(attributes), 0, "pthread_mutexattr_init");
+            libc::pthread_mutexattr_settype(attributes, libc::PTHREAD_MUTEX_RECURSIVE);
+            assert_eq!(libc::pthread_mutex_init(self.0.get(), attributes), 0, "pthread_mutex_init");
+        }
     }
 
     fn lock(&self) {
@@ -30,6 +43,7 @@ static MUTEXES: [Mutex; 2] = [Mutex::new(), Mutex::new()];
 pub(crate) fn deadlock(call: &Call) {
     static BOTH: Barrier = Barrier::new(2);
     let (tell, told) = mpsc::channel();
+    MUTEXES.iter().for_each(Mutex::init);
     for own in 0..2 {
         let (tell, role) = (tell.clone(), call.role.to_owned());
         thread::spawn(move || {
