@@ -406,6 +406,16 @@ pub struct EndedWait {
     pub comm: [u8; COMM_LEN],
 }
 
+/// A call of a traced process that took a while, sent through the ring `CALL_ENDS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedCall {
+    /// The call; began and lasted from its entry to its return.
+    pub call: EndedWait,
+    /// What it returned, as in the register: an error is its number, negative.
+    pub result: i64,
+}
+
 /// The slot each thread has while `waits` runs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -436,20 +446,23 @@ pub enum Counter {
     ReadFailed,
     /// A record did not fit into the snapshot's stream.
     SnapshotFailed,
+    /// A traced call was not followed: too many at once, or too many processes.
+    CallsFull,
 }
 
 impl Counter {
     /// Every counter with the `reason` it is exported under, losses only.
-    pub const LOSSES: [(Counter, &'static str); 6] = [
+    pub const LOSSES: [(Counter, &'static str); 7] = [
         (Counter::SlotMissing, "slot_missing"),
         (Counter::SlotFailed, "slot_failed"),
         (Counter::HistogramFull, "histogram_full"),
         (Counter::RingFull, "ring_full"),
         (Counter::ReadFailed, "read_failed"),
         (Counter::SnapshotFailed, "snapshot_failed"),
+        (Counter::CallsFull, "calls_full"),
     ];
     /// Entries of the array.
-    pub const COUNT: u32 = 8;
+    pub const COUNT: u32 = 9;
 }
 
 /// Records made of integers only: every bit pattern is a value, and there is no padding.
@@ -479,5 +492,6 @@ plain! {
     WaitKey = 8 + 4 * 4 + 8 + 64,
     Histogram = 2 * 8 + COMM_LEN + 4 * BUCKETS,
     EndedWait = 96 + 4 + 4 + 3 * 8 + 6 * 8 + COMM_LEN,
+    EndedCall = 192 + 8,
     Slot = 16,
 }

@@ -5,6 +5,7 @@
 
 mod atomic;
 mod call;
+mod calls;
 mod count;
 mod file;
 mod holders;

@@ -26,6 +26,8 @@ pub enum Command {
     Ps(Ps),
     /// Say all there is to say about one process: what it waits for, on whom, and what that one does
     Why(Why),
+    /// Follow processes: a line for each call that blocks, with its result. strace for waiting
+    Trace(Trace),
     /// Watch the host: flag stalls as JSON lines, export metrics to Prometheus
     Agent(AgentArgs),
 }
@@ -79,6 +81,39 @@ pub struct Why {
     /// Where to look
     #[arg(long, value_enum, default_value = "auto", value_name = "SOURCE")]
     pub source: SourceName,
+}
+
+/// Arguments of `tracer trace`.
+#[derive(Args)]
+pub struct Trace {
+    /// These processes, and those they start [default: all]
+    #[arg(short, long = "pid", value_name = "PID")]
+    pub pid: Vec<u32>,
+    /// The processes of this name, and those they start
+    #[arg(short, long, value_name = "COMM")]
+    pub comm: Option<String>,
+    /// Only calls that take at least this long
+    #[arg(long, value_name = "DUR", default_value = "100ms", value_parser = humantime::parse_duration)]
+    pub min: Duration,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// How calls are seen
+    #[arg(long, value_enum, default_value = "auto", value_name = "PROBES")]
+    pub probes: Probes,
+}
+
+/// How `trace` sees calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Probes {
+    /// The best that works
+    Auto,
+    /// Probes on the kernel's functions that serve calls which can block: costs those calls only
+    Kprobe,
+    /// The tracepoints at every call's entry and exit: costs every call of the host a little
+    Tracepoint,
+    /// Context switches: costs calls that block only, but results are not seen
+    Waits,
 }
 
 /// Arguments of `tracer agent`. What is not given the configuration file says, else [`Agent`]'s defaults hold.

@@ -18,6 +18,7 @@ mod sentence;
 mod stall;
 mod state;
 mod syscalls;
+mod trace;
 mod track;
 mod verdict;
 mod wait;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Ps(args) => commands::ps::run(args),
         Command::Why(args) => commands::why::run(args),
+        Command::Trace(args) => commands::trace::run(args),
         Command::Agent(args) => commands::agent::run(args),
     };
     match result {

@@ -91,6 +91,22 @@ pub fn name(table: Table, number: i32) -> Option<&'static str> {
     }
 }
 
+/// Calls without an fd that can block.
+#[rustfmt::skip]
+const OTHER_CALLS: &[&str] = &[
+    "futex", "futex_wait", "futex_waitv", "nanosleep", "clock_nanosleep", "wait4", "waitid", "pause", "rt_sigsuspend",
+    "rt_sigtimedwait", "open", "openat", "openat2", "creat", "poll", "ppoll", "select", "pselect6", "io_getevents",
+    "io_pgetevents", "semop", "semtimedop", "msgrcv", "msgsnd", "mq_timedsend", "mq_timedreceive", "sync", "msync",
+    "unlink", "unlinkat", "rename", "renameat2", "stat", "newfstatat", "statx", "mkdir", "mkdirat", "execve", "vfork",
+];
+
+/// Calls of this machine's own table that can block.
+pub fn blocking() -> impl Iterator<Item = &'static str> {
+    (0..SYSCALLS as i32)
+        .filter_map(|number| name(Table::Native, number))
+        .filter(|name| row(name).is_some() || OTHER_CALLS.contains(name))
+}
+
 /// The rows the kernel programs need: for each number, which argument is the fd, plus one.
 pub fn rows(table: Table) -> [SyscallRow; SYSCALLS] {
     std::array::from_fn(|number| {

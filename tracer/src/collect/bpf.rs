@@ -58,7 +58,13 @@ impl Bpf {
 
     /// Loads what a single snapshot needs.
     pub fn once() -> Result<Self> {
-        Self::load(Options { waits: false, min_wait: Duration::ZERO, report: Duration::ZERO, verbose: false })
+        Self::load(Options {
+            waits: false,
+            min_wait: Duration::ZERO,
+            report: Duration::ZERO,
+            calls: None,
+            verbose: false,
+        })
     }
 }
 

@@ -41,6 +41,7 @@ pub fn run(args: &AgentArgs) -> Result<()> {
     let bpf = Bpf::load(Options {
         waits: true,
         min_wait: args.min_wait,
+        calls: None,
         report: policy.least().clamp(LEAST_REPORT, MOST_REPORT),
         verbose: args.verbose,
     })?;

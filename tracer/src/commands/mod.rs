@@ -2,4 +2,5 @@
 
 pub mod agent;
 pub mod ps;
+pub mod trace;
 pub mod why;

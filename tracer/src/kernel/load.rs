@@ -45,13 +45,24 @@ pub struct Options {
     pub min_wait: Duration,
     /// Ended waits of this length and more come one by one through the ring.
     pub report: Duration,
+    /// Calls will be followed, by [`Kernel::follow_calls`].
+    pub calls: Option<Followed>,
     /// Let the programs log.
     pub verbose: bool,
 }
 
+/// Whose calls are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Followed {
+    /// Those of chosen processes and their descendants.
+    Chosen,
+    /// Those of every process.
+    All,
+}
+
 /// The loaded programs. Dropping it detaches them.
 pub struct Kernel {
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
     live: Array<MapData, u64>,
     asked: HashMap<MapData, u32, i32>,
     wanted_files: HashMap<MapData, Key<FileKey>, u32>,
@@ -101,6 +112,7 @@ impl Kernel {
         }
         let (waits, has_prev) = (u32::from(options.waits), u32::from(constants.has_prev_state));
         let (floor, report) = (options.min_wait.as_nanos() as u64, options.report.as_nanos() as u64);
+        let trace_all = u32::from(options.calls == Some(Followed::All));
         // aya's levels; 0 turns all logging off, and the verifier drops its code.
         let level = if options.verbose { aya_log::Level::Debug as u8 } else { 0 };
         let (restart, compat_restart) = (restart_number(Table::Native), restart_number(Table::Compat));
@@ -111,6 +123,7 @@ impl Kernel {
             .override_global("HAS_PREV_STATE", &has_prev, true)
             .override_global("STACK_REGS", &constants.stack_regs, true)
             .override_global("HASH_SLOTS", &constants.hash_slots, true)
+            .override_global("TRACE_ALL", &trace_all, true)
             .override_global("WAITS_ON", &waits, true)
             .override_global("FLOOR_NS", &floor, true)
             .override_global("REPORT_NS", &report, true)
@@ -119,6 +132,12 @@ impl Kernel {
             .override_global(aya_log::LEVEL, &level, true);
         if !options.waits {
             loader.map_max_entries("WAITS_A", 1).map_max_entries("WAITS_B", 1).map_max_entries("ENDED", 4096);
+        }
+        if options.calls.is_none() {
+            loader
+                .map_max_entries("BEGUN", 1)
+                .map_max_entries("TRACED", 1)
+                .map_max_entries("CALL_ENDS", 4096);
         }
         let hash_slots = constants.hash_slots != 0;
         let changed = if hash_slots { Some(legacy::with_hash(OBJECT, "SLOTS")?) } else { None };
@@ -545,7 +564,7 @@ fn check_namespace() -> Result<()> {
 }
 
 /// The kernel's reason in one line: aya's errors carry the verifier's whole log.
-fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
+pub(super) fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
     if std::env::var_os("TRACER_VERIFIER_LOG").is_some() {
         return anyhow!(error);
     }
@@ -560,7 +579,7 @@ fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Err
     anyhow!("{}", chain.join(": "))
 }
 
-fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
+pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
     ebpf.take_map(name)
         .with_context(|| format!("the compiled programs have no map {name}: run `cargo xtask ebpf`"))
 }
@@ -572,7 +591,7 @@ fn raw(map: aya::maps::Map) -> Result<MapData> {
     }
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::Program> {
+pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::Program> {
     ebpf.program_mut(name)
         .with_context(|| format!("the compiled programs have no {name}: run `cargo xtask ebpf`"))
 }

@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod btf;
+pub mod calls;
 pub mod legacy;
 pub mod load;
 pub mod log;

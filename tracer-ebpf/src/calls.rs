@@ -1,0 +1,188 @@
+//! The programs `call_…`: when does a call of a chosen process begin and end, and what does it return? Attached for
+//! `tracer trace` only: at every system call's entry and exit, or at those of the functions that serve calls that block.
+
+use aya_ebpf::{
+    bindings::BPF_ANY,
+    btf_maps::{HashMap, PerCpuArray, RingBuf},
+    helpers::generated::{bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_ktime_get_ns},
+    macros::{btf_map, btf_tracepoint, kprobe, kretprobe},
+    programs::{BtfTracePointContext, ProbeContext, RetProbeContext},
+};
+use tracer_ebpf::abi::{Counter, EndedCall, READ_FAILED};
+
+use crate::{
+    call::Call,
+    count::count,
+    file::{self, zero},
+    settings::{REPORT_NS, TRACE_ALL},
+    task::Task,
+};
+
+/// Processes whose calls are followed, by pid.
+#[btf_map]
+static TRACED: HashMap<u32, u32, 4096> = HashMap::new();
+
+/// When calls began that have not ended, by thread id.
+#[btf_map]
+static BEGUN: HashMap<u32, u64, 65536> = HashMap::new();
+
+/// Calls that have ended and took a while.
+#[btf_map]
+static CALL_ENDS: RingBuf<EndedCall, { 256 * 1024 }> = RingBuf::new();
+
+#[btf_map]
+static CALLS_SCRATCH: PerCpuArray<EndedCall, 1> = PerCpuArray::new();
+
+/// Process and thread that run.
+#[inline(always)]
+fn current() -> (u32, u32) {
+    // SAFETY: a helper without arguments.
+    let both = unsafe { bpf_get_current_pid_tgid() };
+    ((both >> 32) as u32, both as u32)
+}
+
+/// Whether a process is followed.
+#[inline(always)]
+fn is_traced(tgid: u32) -> bool {
+    // SAFETY: the value is not read.
+    TRACE_ALL.load() != 0 || unsafe { TRACED.get(tgid) }.is_some()
+}
+
+#[inline(always)]
+fn enter() {
+    let (tgid, tid) = current();
+    if is_traced(tgid) {
+        // SAFETY: a helper without arguments.
+        let now = unsafe { bpf_ktime_get_ns() };
+        if BEGUN.insert(tid, now, BPF_ANY.into()).is_err() {
+            count(Counter::CallsFull);
+        }
+    }
+}
+
+#[inline(always)]
+fn exit(result: i64) {
+    let (tgid, tid) = current();
+    if !is_traced(tgid) {
+        return;
+    }
+    // SAFETY: only this thread writes its own entry.
+    let Some(began_ns) = (unsafe { BEGUN.get(tid) }).copied() else { return };
+    // It is there.
+    let _ = BEGUN.remove(tid);
+    // SAFETY: a helper without arguments.
+    let duration_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(began_ns);
+    if duration_ns < REPORT_NS.load() {
+        return;
+    }
+    let Some(scratch) = CALLS_SCRATCH.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's element; the kernel runs these programs with preemption off.
+    let record = unsafe { &mut *scratch };
+    // SAFETY: the helper returns a typed pointer to the running thread.
+    let task = Task(unsafe { bpf_get_current_task_btf() }.cast::<u8>().cast_const());
+    let wait = &mut record.call;
+    zero(&mut wait.key);
+    let call = Call::of(task);
+    wait.key.process_start_ns = task.leader().start_ns();
+    wait.key.tgid = tgid;
+    wait.key.nr = call.nr;
+    wait.key.flags = call.flags;
+    wait.key.fd = call.fd;
+    if call.is_restart() {
+        wait.key.restart_fn = task.restart_fn();
+    }
+    wait.flags = call.flags;
+    if call.fd >= 0 && file::find(task, call.fd, &mut wait.key.file).failed {
+        wait.flags |= READ_FAILED;
+        count(Counter::ReadFailed);
+    }
+    wait.tid = tid;
+    wait.thread_start_ns = task.start_ns();
+    wait.began_ns = began_ns;
+    wait.duration_ns = duration_ns;
+    call.args(&mut wait.args);
+    task.comm(&mut wait.comm);
+    record.result = result;
+    if CALL_ENDS.output(&*record, 0).is_err() {
+        count(Counter::RingFull);
+    }
+}
+
+/// `void sys_enter(struct pt_regs *regs, long id)`
+///
+/// # Minimum kernel version
+/// 5.11, which tells tracing programs the running thread as a typed pointer.
+#[btf_tracepoint(function = "sys_enter")]
+pub fn call_enter(_: BtfTracePointContext) -> i32 {
+    enter();
+    0
+}
+
+/// `void sys_exit(struct pt_regs *regs, long ret)`
+///
+/// # Minimum kernel version
+/// 5.11, as above.
+#[btf_tracepoint(function = "sys_exit")]
+pub fn call_exit(ctx: BtfTracePointContext) -> i32 {
+    let result = ctx.arg::<i64>(1);
+    exit(result);
+    0
+}
+
+/// At the entry of a function that serves one system call.
+///
+/// # Minimum kernel version
+/// 5.11, as above; the kernel must have kprobes.
+#[kprobe]
+pub fn call_enter_kprobe(_: ProbeContext) -> u32 {
+    enter();
+    0
+}
+
+/// At its return.
+///
+/// # Minimum kernel version
+/// 5.11, as above; the kernel must have kprobes.
+#[kretprobe]
+pub fn call_exit_kprobe(ctx: RetProbeContext) -> u32 {
+    let result = ctx.ret::<i64>();
+    exit(result);
+    0
+}
+
+/// A child of a followed process is followed.
+///
+/// `void task_newtask(struct task_struct *task, unsigned long clone_flags)`
+///
+/// # Minimum kernel version
+/// 5.5, as all programs on typed tracepoints.
+#[btf_tracepoint(function = "task_newtask")]
+pub fn call_fork(ctx: BtfTracePointContext) -> i32 {
+    let (parent, child) = (current().0, Task(ctx.arg::<*const u8>(0)).tgid());
+    // SAFETY: the value is not read.
+    if child != parent
+        && unsafe { TRACED.get(parent) }.is_some()
+        && TRACED.insert(child, 1, BPF_ANY.into()).is_err()
+    {
+        count(Counter::CallsFull);
+    }
+    0
+}
+
+/// A thread that ends leaves nothing behind.
+///
+/// `void sched_process_exit(struct task_struct *p)`
+///
+/// # Minimum kernel version
+/// 5.5, as above.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn call_gone(ctx: BtfTracePointContext) -> i32 {
+    let task = Task(ctx.arg::<*const u8>(0));
+    let (tgid, tid) = (task.tgid(), task.tid());
+    // What is not there need not be removed.
+    let _ = BEGUN.remove(tid);
+    if tgid == tid {
+        let _ = TRACED.remove(tgid);
+    }
+    0
+}

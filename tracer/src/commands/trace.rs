@@ -1,0 +1,10 @@
+//! `tracer trace`: strace for waiting. This file only starts it.
+
+use anyhow::Result;
+
+use crate::{cli::Trace, trace::Tracer};
+
+/// Follows until it is told to stop.
+pub fn run(args: &Trace) -> Result<()> {
+    Tracer::begin(args)?.run()
+}

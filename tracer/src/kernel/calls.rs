@@ -1,0 +1,143 @@
+//! Following the calls of chosen processes, for `trace`: attaching by the best mechanism this kernel has.
+
+use anyhow::{Context, Result, bail};
+use aya::{
+    maps::{HashMap, MapData, RingBuf},
+    programs::{BtfTracePoint, KProbe},
+};
+use tracer_ebpf::abi::EndedCall;
+
+use super::load::{Kernel, explain, plain, program, take};
+use crate::syscalls::blocking;
+
+/// How the entry and exit of calls are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism {
+    /// Probes on the kernel's functions that serve calls which can block.
+    Kprobe,
+    /// The tracepoints at every call's entry and exit.
+    Tracepoint,
+}
+
+impl Mechanism {
+    /// Its name.
+    pub fn label(self) -> &'static str {
+        match self {
+            Mechanism::Kprobe => "kprobe",
+            Mechanism::Tracepoint => "tracepoint",
+        }
+    }
+}
+
+/// What passes between the attached programs and tracer.
+pub struct Calls {
+    traced: HashMap<MapData, u32, u32>,
+    begun: HashMap<MapData, u32, u64>,
+    ends: RingBuf<MapData>,
+    /// How they are seen.
+    pub mechanism: Mechanism,
+}
+
+/// Less than this of the functions found means that they have other names here.
+const LEAST_FUNCTIONS: usize = 10;
+
+impl Kernel {
+    /// Attaches by this mechanism, or by the best that works.
+    pub fn follow_calls(&mut self, wanted: Option<Mechanism>) -> Result<Calls> {
+        let aya_btf = aya::Btf::from_sys_fs().context("cannot read the kernel's types")?;
+        for (name, tracepoint) in [("call_fork", "task_newtask"), ("call_gone", "sched_process_exit")] {
+            self.attach_tracepoint(name, tracepoint, &aya_btf)?;
+        }
+        let mechanism = match wanted {
+            Some(Mechanism::Kprobe) => self.attach_kprobes().map(|()| Mechanism::Kprobe)?,
+            Some(Mechanism::Tracepoint) => self.attach_tracepoints(&aya_btf)?,
+            None => match self.attach_kprobes() {
+                Ok(()) => Mechanism::Kprobe,
+                Err(_) => self.attach_tracepoints(&aya_btf)?,
+            },
+        };
+        Ok(Calls {
+            traced: HashMap::try_from(take(&mut self.ebpf, "TRACED")?)?,
+            begun: HashMap::try_from(take(&mut self.ebpf, "BEGUN")?)?,
+            ends: RingBuf::try_from(take(&mut self.ebpf, "CALL_ENDS")?)?,
+            mechanism,
+        })
+    }
+
+    fn attach_tracepoints(&mut self, btf: &aya::Btf) -> Result<Mechanism> {
+        // The exit first: an entry without one would stay.
+        self.attach_tracepoint("call_exit", "sys_exit", btf)?;
+        self.attach_tracepoint("call_enter", "sys_enter", btf)?;
+        Ok(Mechanism::Tracepoint)
+    }
+
+    fn attach_tracepoint(&mut self, name: &str, tracepoint: &str, btf: &aya::Btf) -> Result<()> {
+        let probe: &mut BtfTracePoint = program(&mut self.ebpf, name)?.try_into()?;
+        probe
+            .load(tracepoint, btf)
+            .map_err(explain)
+            .with_context(|| format!("the kernel refuses the program {name}"))?;
+        probe.attach().map_err(explain).with_context(|| format!("cannot attach the program {name}"))?;
+        Ok(())
+    }
+
+    fn attach_kprobes(&mut self) -> Result<()> {
+        let prefix = if cfg!(target_arch = "x86_64") { "__x64_sys_" } else { "__arm64_sys_" };
+        for name in ["call_exit_kprobe", "call_enter_kprobe"] {
+            let probe: &mut KProbe = program(&mut self.ebpf, name)?.try_into()?;
+            probe
+                .load()
+                .map_err(explain)
+                .with_context(|| format!("the kernel refuses the program {name}"))?;
+            let mut attached = 0;
+            let mut refused = None;
+            for call in blocking() {
+                match probe.attach(format!("{prefix}{call}"), 0) {
+                    Ok(_) => attached += 1,
+                    // This kernel has no such call, or no kprobes at all.
+                    Err(error) => refused = Some(error),
+                }
+                if attached == 0 && refused.is_some() {
+                    break;
+                }
+            }
+            if attached < LEAST_FUNCTIONS {
+                let why = refused.map_or("no such functions".into(), |error| explain(error).to_string());
+                bail!("this kernel takes no kprobes on system calls: {why}");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Calls {
+    /// Follows a process and those it will start.
+    pub fn follow(&mut self, pid: u32) -> Result<()> {
+        self.traced.insert(pid, 1, 0).with_context(|| format!("cannot follow process {pid}"))
+    }
+
+    /// Whether a process is followed.
+    pub fn follows(&self, pid: u32) -> bool {
+        self.traced.get(&pid, 0).is_ok()
+    }
+
+    /// A thread is in a call that began before it was followed, nanoseconds of `CLOCK_MONOTONIC`.
+    pub fn began(&mut self, tid: u32, began_ns: u64) {
+        const BPF_NOEXIST: u64 = 1;
+        // It may have begun another call meanwhile, which then counts.
+        let _ = self.begun.insert(tid, began_ns, BPF_NOEXIST);
+    }
+
+    /// Becomes readable when a call has ended.
+    pub fn fd(&self) -> std::os::fd::RawFd {
+        use std::os::fd::AsRawFd;
+        self.ends.as_raw_fd()
+    }
+
+    /// The next call that has ended.
+    pub fn next(&mut self) -> Option<EndedCall> {
+        let item = self.ends.next()?;
+        let mut bytes = &item[..];
+        plain(&mut bytes)
+    }
+}

@@ -1,0 +1,177 @@
+//! One line, or one JSON object, of `tracer trace`. Pure.
+
+use std::time::Duration;
+
+use jiff::{Timestamp, tz::TimeZone};
+use serde::Serialize;
+
+use crate::{export::json::seconds, human};
+
+/// Errors a call may return: the kernel keeps this range of numbers for them (include/linux/err.h).
+const LARGEST_ERROR: i64 = 4095;
+
+/// A call that has ended, or still waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Now.
+    pub at: Timestamp,
+    /// Name of the thread.
+    pub comm: String,
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// The call.
+    pub syscall: &'static str,
+    /// Its fd, if it has one.
+    pub fd: Option<i32>,
+    /// What the fd is, or what it waits on without one.
+    pub target: String,
+    /// How long it has lasted.
+    pub lasted: Duration,
+    /// What came of it.
+    pub end: End,
+}
+
+/// What came of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It waits.
+    Waits,
+    /// It returned this.
+    Returned(i64),
+    /// It has ended; what it returned was not seen.
+    Unseen,
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    at: String,
+    pid: u32,
+    tid: u32,
+    comm: &'a str,
+    syscall: &'a str,
+    fd: Option<i32>,
+    target: &'a str,
+    /// `waits` or `ended`.
+    state: &'static str,
+    result: Option<i64>,
+    error: Option<String>,
+    seconds: f64,
+}
+
+impl Line {
+    /// For people.
+    pub fn text(&self) -> String {
+        let time = self.at.to_zoned(TimeZone::UTC).strftime("%H:%M:%S%.3f");
+        let id =
+            if self.pid == self.tid { self.pid.to_string() } else { format!("{}/{}", self.pid, self.tid) };
+        let call = self.call();
+        let line = match self.end {
+            End::Waits => format!("{time} {} {id} {call} <waiting {}…>", self.comm, took(self.lasted)),
+            End::Unseen => format!("{time} {} {id} {call} after {}", self.comm, took(self.lasted)),
+            End::Returned(result) => {
+                let result = error(result).map_or_else(|| result.to_string(), |name| format!("-1 {name}"));
+                format!("{time} {} {id} {call} = {result} after {}", self.comm, took(self.lasted))
+            }
+        };
+        human::clean(&line)
+    }
+
+    /// `recvfrom(13 tcp 10.0.0.1:59720 → 10.0.0.2:443)`.
+    fn call(&self) -> String {
+        let fd = self.fd.map(|fd| fd.to_string());
+        let inside: Vec<&str> = [fd.as_deref().unwrap_or_default(), &self.target]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect();
+        format!("{}({})", self.syscall, inside.join(" "))
+    }
+
+    /// For programs.
+    pub fn json(&self) -> String {
+        let (state, result) = match self.end {
+            End::Waits => ("waits", None),
+            End::Returned(result) => ("ended", Some(result)),
+            End::Unseen => ("ended", None),
+        };
+        let object = Object {
+            at: format!("{:.3}", self.at),
+            pid: self.pid,
+            tid: self.tid,
+            comm: &self.comm,
+            syscall: self.syscall,
+            fd: self.fd,
+            target: &self.target,
+            state,
+            result,
+            error: result.and_then(error),
+            seconds: seconds(self.lasted),
+        };
+        // Strings and numbers always have a JSON form.
+        serde_json::to_string(&object).unwrap_or_default()
+    }
+}
+
+/// Name of the error a result stands for.
+fn error(result: i64) -> Option<String> {
+    let number = i32::try_from(-result).ok().filter(|_| (-LARGEST_ERROR..0).contains(&result))?;
+    Some(syscalls::Errno::new(number).name().map_or_else(|| format!("error {number}"), str::to_owned))
+}
+
+/// To the millisecond below a second: calls are compared here, not ages.
+fn took(lasted: Duration) -> String {
+    match lasted.as_millis() {
+        ms @ 0..1000 => format!("{ms}ms"),
+        ms @ 1000..60_000 => format!("{}.{}s", ms / 1000, ms % 1000 / 100),
+        _ => human::age(lasted),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(end: End) -> Line {
+        Line {
+            at: Timestamp::UNIX_EPOCH,
+            comm: "php\u{1b}".into(),
+            pid: 7,
+            tid: 8,
+            syscall: "recvfrom",
+            fd: Some(13),
+            target: "tcp 10.0.0.1:59720 → 10.0.0.2:443".into(),
+            lasted: Duration::from_millis(12_345),
+            end,
+        }
+    }
+
+    #[test]
+    fn a_line_says_who_what_on_whom_and_what_came_of_it() {
+        let call = "00:00:00.000 php? 7/8 recvfrom(13 tcp 10.0.0.1:59720 → 10.0.0.2:443)";
+        assert_eq!(line(End::Returned(512)).text(), format!("{call} = 512 after 12.3s"));
+        assert_eq!(line(End::Returned(-104)).text(), format!("{call} = -1 ECONNRESET after 12.3s"));
+        assert_eq!(line(End::Returned(-512)).text(), format!("{call} = -1 ERESTARTSYS after 12.3s"));
+        assert_eq!(line(End::Waits).text(), format!("{call} <waiting 12.3s…>"));
+        assert_eq!(line(End::Unseen).text(), format!("{call} after 12.3s"));
+        let bare =
+            Line { fd: None, target: String::new(), tid: 7, syscall: "wait4", ..line(End::Returned(9)) };
+        assert_eq!(bare.text(), "00:00:00.000 php? 7 wait4() = 9 after 12.3s");
+    }
+
+    #[test]
+    fn addresses_and_large_results_are_no_errors() {
+        assert_eq!(error(-4096), None);
+        assert_eq!(error(i64::MIN), None);
+        assert_eq!(error(0), None);
+        assert_eq!(error(-111).as_deref(), Some("ECONNREFUSED"));
+    }
+
+    #[test]
+    fn json_has_the_error_by_name() {
+        let object: serde_json::Value =
+            serde_json::from_str(&line(End::Returned(-111)).json()).expect("JSON");
+        assert_eq!((&object["error"], &object["result"]), (&"ECONNREFUSED".into(), &(-111).into()));
+        assert_eq!((&object["state"], &object["seconds"]), (&"ended".into(), &12.345.into()));
+    }
+}

@@ -1,0 +1,329 @@
+//! Following processes: a line for each call that blocks, when it has become long and when it ends.
+//!
+//! Ends, with results, come from the kernel's programs at the entry and exit of calls; what has not ended yet is in a
+//! snapshot a few times a second. Where the kernel takes no such programs, context switches tell ends without results.
+
+pub mod line;
+pub mod summary;
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    io::{self, BufWriter, Write},
+    os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tracer_ebpf::abi::{EndedCall, EndedWait};
+
+use self::{
+    line::{End, Line},
+    summary::Summary,
+};
+use crate::{
+    cli::{Probes, Trace},
+    clock::Now,
+    collect::{
+        Source,
+        bpf::{Bpf, text},
+    },
+    human,
+    kernel::{
+        calls::{Calls, Mechanism},
+        load::{Followed, Options},
+    },
+    resolve::{Resolver, target},
+    wait::{ThreadId, Wait},
+};
+
+/// How often it is looked for calls that have not ended.
+const LOOK: Duration = Duration::from_millis(250);
+/// A call that has not ended is told when it is this old, or `--min` where that is longer.
+const LONG: Duration = Duration::from_secs(1);
+
+/// Where ends come from.
+enum Ends {
+    /// Entry and exit of calls.
+    Calls(Calls),
+    /// Context switches.
+    Waits,
+}
+
+/// A run.
+pub struct Tracer {
+    bpf: Bpf,
+    ends: Ends,
+    min: Duration,
+    json: bool,
+    /// Processes that were asked for; empty: all.
+    wanted: HashSet<u32>,
+    resolver: Resolver,
+    /// Calls that were told to wait, by thread: when their sleep began.
+    told: HashMap<ThreadId, u64>,
+    summary: Summary,
+    out: BufWriter<io::Stdout>,
+    stop: OwnedFd,
+}
+
+impl Tracer {
+    /// Attaches. Nothing is left behind, however it ends: the kernel detaches when the process goes.
+    pub fn begin(args: &Trace) -> Result<Self> {
+        // Before anything runs: a signal that comes now is read later.
+        let stop = signals()?;
+        let wanted = wanted(args)?;
+        let mechanism = match args.probes {
+            Probes::Kprobe => Some(Mechanism::Kprobe),
+            Probes::Tracepoint => Some(Mechanism::Tracepoint),
+            Probes::Auto | Probes::Waits => None,
+        };
+        let (bpf, ends) = if args.probes == Probes::Waits {
+            (load(args, true, None)?, Ends::Waits)
+        } else {
+            let followed = if wanted.is_empty() { Followed::All } else { Followed::Chosen };
+            let mut bpf = load(args, false, Some(followed))?;
+            match bpf.kernel.follow_calls(mechanism) {
+                Ok(calls) => (bpf, Ends::Calls(calls)),
+                Err(error) if args.probes == Probes::Auto => {
+                    human::say(&format!("results will be missing: {error:#}"));
+                    drop(bpf);
+                    (load(args, true, None)?, Ends::Waits)
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let mut tracer = Self {
+            bpf,
+            ends,
+            min: args.min,
+            json: args.json,
+            wanted,
+            resolver: Resolver::new(),
+            told: HashMap::new(),
+            summary: Summary::default(),
+            out: BufWriter::new(io::stdout()),
+            stop,
+        };
+        if let Ends::Calls(calls) = &mut tracer.ends {
+            for pid in &tracer.wanted {
+                calls.follow(*pid)?;
+            }
+        }
+        tracer.adopt()?;
+        let how = match &tracer.ends {
+            Ends::Calls(calls) => calls.mechanism.label(),
+            Ends::Waits => "waits",
+        };
+        let whom = match tracer.wanted.len() {
+            0 => "every process".to_owned(),
+            number => human::count(number, "process").replace("processs", "processes"),
+        };
+        human::say(&format!("following {whom} by {how}; Ctrl-C ends it"));
+        Ok(tracer)
+    }
+
+    /// Calls that were under way when it attached end with their true length.
+    fn adopt(&mut self) -> Result<()> {
+        let snapshot = self.bpf.snapshot()?;
+        if let Ends::Calls(calls) = &mut self.ends {
+            for wait in &snapshot.waits {
+                let pid = wait.thread.process.pid;
+                if self.wanted.is_empty() || self.wanted.contains(&pid) {
+                    calls.began(wait.thread.tid, wait.began_ns);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs until a signal comes, or until all processes that were asked for have ended.
+    pub fn run(mut self) -> Result<()> {
+        let mut next = Instant::now();
+        loop {
+            if next <= Instant::now() {
+                self.take_ends()?;
+                self.look(false)?;
+                next = Instant::now() + LOOK;
+                if !self.wanted.is_empty() && !self.somebody_lives() {
+                    break;
+                }
+            }
+            if self.sleep(next.saturating_duration_since(Instant::now()))? {
+                break;
+            }
+            self.take_ends()?;
+        }
+        self.take_ends()?;
+        self.look(true)?;
+        let table = self.summary.table();
+        if !self.json && !table.is_empty() {
+            write!(self.out, "\n{table}")?;
+        }
+        self.out.flush()?;
+        Ok(())
+    }
+
+    /// Waits for a call to end, at most so long. True: it is to stop.
+    fn sleep(&self, left: Duration) -> Result<bool> {
+        let ring = match &self.ends {
+            Ends::Calls(calls) => calls.fd(),
+            Ends::Waits => self.bpf.kernel.ended_fd(),
+        };
+        // SAFETY: the ring belongs to self and stays open for the call.
+        let ring = unsafe { BorrowedFd::borrow_raw(ring) };
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(ring, PollFlags::IN),
+        ];
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!fds[0].revents().is_empty()),
+            Err(error) => Err(error).context("cannot wait for calls to end"),
+        }
+    }
+
+    /// Prints the calls that have ended.
+    fn take_ends(&mut self) -> Result<()> {
+        loop {
+            let (call, end) = match &mut self.ends {
+                Ends::Calls(calls) => match calls.next() {
+                    Some(EndedCall { call, result }) => (call, End::Returned(result)),
+                    None => break,
+                },
+                Ends::Waits => match self.bpf.kernel.next_ended() {
+                    Some(call) => (call, End::Unseen),
+                    None => break,
+                },
+            };
+            if self.is_followed(call.key.tgid) && call.duration_ns >= self.min.as_nanos() as u64 {
+                let line = self.ended(&call, end);
+                self.told.retain(|thread, _| thread.tid != call.tid);
+                self.print(&line)?;
+                self.summary.add(&line);
+            }
+        }
+        self.out.flush()?;
+        Ok(())
+    }
+
+    fn is_followed(&self, pid: u32) -> bool {
+        pid != std::process::id()
+            && match &self.ends {
+                // The kernel's programs have chosen.
+                Ends::Calls(_) => true,
+                Ends::Waits => self.wanted.is_empty() || self.wanted.contains(&pid),
+            }
+    }
+
+    fn ended(&mut self, call: &EndedWait, end: End) -> Line {
+        let fd = (call.key.fd >= 0).then_some(call.key.fd);
+        let target =
+            fd.map(|fd| target::brief(call.key.tgid, call.tid, fd, &call.key.file)).unwrap_or_default();
+        let now = Now::read();
+        Line {
+            at: now.wall_at(call.began_ns + call.duration_ns),
+            comm: text(&call.comm),
+            pid: call.key.tgid,
+            tid: call.tid,
+            syscall: self.bpf.ended_name(&call.key),
+            fd,
+            target,
+            lasted: Duration::from_nanos(call.duration_ns),
+            end,
+        }
+    }
+
+    /// Prints the calls that have been waiting for long and were not told yet; at the end of the run, all.
+    fn look(&mut self, last: bool) -> Result<()> {
+        let snapshot = self.bpf.snapshot()?;
+        let long = if last { self.min } else { self.min.max(LONG) };
+        let waits: Vec<&Wait> = snapshot
+            .waits
+            .iter()
+            .filter(|wait| wait.asleep() >= long && self.follows(wait.thread.process.pid))
+            .filter(|wait| last || self.told.get(&wait.thread) != Some(&wait.sleep_began_ns))
+            .collect();
+        let alive: HashSet<ThreadId> = snapshot.waits.iter().map(|wait| wait.thread).collect();
+        self.told.retain(|thread, _| alive.contains(thread));
+        let at = Now::read().wall;
+        let resolved = self.resolver.resolve(&waits, &mut self.bpf)?;
+        for (wait, resolved) in waits.into_iter().zip(resolved) {
+            self.told.insert(wait.thread, wait.sleep_began_ns);
+            let line = Line {
+                at,
+                comm: wait.comm.clone(),
+                pid: wait.thread.process.pid,
+                tid: wait.thread.tid,
+                syscall: wait.call.name,
+                fd: resolved.fd,
+                target: resolved.target.to_string(),
+                lasted: wait.asleep(),
+                end: End::Waits,
+            };
+            self.print(&line)?;
+            if last {
+                self.summary.add(&line);
+            }
+        }
+        self.out.flush()?;
+        Ok(())
+    }
+
+    /// Whether a process is one of those asked for, or descends from one.
+    fn follows(&self, pid: u32) -> bool {
+        self.wanted.is_empty()
+            || self.wanted.contains(&pid)
+            || matches!(&self.ends, Ends::Calls(calls) if calls.follows(pid))
+    }
+
+    fn somebody_lives(&self) -> bool {
+        let lives = |pid: &u32| fs::exists(format!("/proc/{pid}")).unwrap_or(false);
+        self.wanted.iter().any(lives)
+    }
+
+    fn print(&mut self, line: &Line) -> Result<()> {
+        let text = if self.json { line.json() } else { line.text() };
+        writeln!(self.out, "{text}")?;
+        Ok(())
+    }
+}
+
+fn load(args: &Trace, waits: bool, calls: Option<Followed>) -> Result<Bpf> {
+    Bpf::load(Options { waits, min_wait: args.min, report: args.min, calls, verbose: false })
+}
+
+/// The processes asked for.
+fn wanted(args: &Trace) -> Result<HashSet<u32>> {
+    let mut wanted = HashSet::new();
+    for pid in &args.pid {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok();
+        let status = status.with_context(|| format!("there is no process {pid}"))?;
+        let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
+        wanted.insert(tgid.unwrap_or(*pid));
+    }
+    if let Some(comm) = &args.comm {
+        let named = |pid: &u32| {
+            fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_ascii_end() == comm.as_bytes())
+        };
+        let pids = fs::read_dir("/proc").context("cannot read /proc")?.flatten();
+        wanted.extend(pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(named));
+        ensure!(!wanted.is_empty(), "there is no process named {}", human::clean(comm));
+    }
+    Ok(wanted)
+}
+
+/// An fd that becomes readable when SIGINT or SIGTERM comes, which then end nothing by themselves.
+fn signals() -> Result<OwnedFd> {
+    // SAFETY: the set is initialised before it is used, and outlives the calls.
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGINT);
+        libc::sigaddset(&raw mut set, libc::SIGTERM);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC);
+        ensure!(fd >= 0, "cannot make a signalfd: {}", io::Error::last_os_error());
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
