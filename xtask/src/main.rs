@@ -66,8 +66,8 @@ enum Task {
         /// Fetch the kernels again although they are cached
         #[arg(long)]
         refresh: bool,
-        /// How many machines run at a time
-        #[arg(long, default_value_t = 1)]
+        /// How many machines run at a time; each takes one of this one's processors
+        #[arg(long, default_value_t = 2)]
         jobs: usize,
     },
     /// A load the bench starts

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tests::{Agent, Waiter, map_holds, pause, shared, slow};
+use tests::{Agent, Waiter, map_holds, pause, shared, slow, slowness};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -27,7 +27,12 @@ fn fifty_waits_of_20_ms() {
     assert_eq!(value(count, &[]), 50.0);
     assert_eq!(value("tracer_wait_duration_seconds_bucket", &[("le", "+Inf")]), 50.0);
     let sum = value("tracer_wait_duration_seconds_sum", &[]);
-    assert!((sum / truth - 1.0).abs() <= 0.05, "the waits took {truth:.4} s, the histogram says {sum:.4}");
+    // The truth has the time from the wait's end until the thread runs, which in an emulated machine is long.
+    let tolerance = 0.05 * f64::from(slowness().min(4));
+    assert!(
+        (sum / truth - 1.0).abs() <= tolerance,
+        "the waits took {truth:.4} s, the histogram says {sum:.4}"
+    );
 }
 
 /// The tuple is in the key of a kernel map: whose wait it was is never guessed afterwards.
