@@ -59,6 +59,11 @@ pub fn program_exists(id: u32) -> bool {
     }
 }
 
+/// The ids of the BPF programs a process holds.
+pub fn program_ids(pid: u32) -> Vec<u32> {
+    ids_of(pid, "prog_id")
+}
+
 /// The ids under `field` (`prog_id`, `map_id`) in the descriptors of a process.
 pub(crate) fn ids_of(pid: u32, field: &str) -> Vec<u32> {
     let start = format!("{field}:");

@@ -20,7 +20,7 @@ mod waiter;
 mod why;
 
 pub use agent::Agent;
-pub use bpf::{map_holds, program_exists};
+pub use bpf::{map_holds, program_exists, program_ids};
 pub use clock::{DAY_NS, SECOND_NS, parse_rfc3339_ns, realtime_ns, seconds_between};
 pub use exposition::{Sample, parse as parse_metrics};
 pub use launch::{Running, own_dir, start};

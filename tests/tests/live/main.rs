@@ -28,4 +28,5 @@ mod ps_restarted;
 mod ps_targets;
 mod ps_terminal;
 mod ps_who;
+mod trace;
 mod why;

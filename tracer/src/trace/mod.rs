@@ -46,7 +46,7 @@ const LONG: Duration = Duration::from_secs(1);
 /// Where ends come from.
 enum Ends {
     /// Entry and exit of calls.
-    Calls(Calls),
+    Calls(Box<Calls>),
     /// Context switches.
     Waits,
 }
@@ -60,7 +60,7 @@ pub struct Tracer {
     /// Processes that were asked for; empty: all.
     wanted: HashSet<u32>,
     resolver: Resolver,
-    /// Calls that were told to wait, by thread: when their sleep began.
+    /// Calls that were told to wait, by thread: its context switches then, which tell one sleep from the next.
     told: HashMap<ThreadId, u64>,
     summary: Summary,
     out: BufWriter<io::Stdout>,
@@ -84,7 +84,7 @@ impl Tracer {
             let followed = if wanted.is_empty() { Followed::All } else { Followed::Chosen };
             let mut bpf = load(args, false, Some(followed))?;
             match bpf.kernel.follow_calls(mechanism) {
-                Ok(calls) => (bpf, Ends::Calls(calls)),
+                Ok(calls) => (bpf, Ends::Calls(Box::new(calls))),
                 Err(error) if args.probes == Probes::Auto => {
                     human::say(&format!("results will be missing: {error:#}"));
                     drop(bpf);
@@ -242,14 +242,14 @@ impl Tracer {
             .waits
             .iter()
             .filter(|wait| wait.asleep() >= long && self.follows(wait.thread.process.pid))
-            .filter(|wait| last || self.told.get(&wait.thread) != Some(&wait.sleep_began_ns))
+            .filter(|wait| last || self.told.get(&wait.thread) != Some(&wait.switches))
             .collect();
         let alive: HashSet<ThreadId> = snapshot.waits.iter().map(|wait| wait.thread).collect();
         self.told.retain(|thread, _| alive.contains(thread));
         let at = Now::read().wall;
         let resolved = self.resolver.resolve(&waits, &mut self.bpf)?;
         for (wait, resolved) in waits.into_iter().zip(resolved) {
-            self.told.insert(wait.thread, wait.sleep_began_ns);
+            self.told.insert(wait.thread, wait.switches);
             let line = Line {
                 at,
                 comm: wait.comm.clone(),

@@ -7,6 +7,7 @@
 
 mod descriptors;
 mod files;
+mod hundred;
 mod memory;
 mod mutexes;
 mod names;
@@ -49,6 +50,7 @@ const ROLES: &[Role] = &[
     ("poll-tcp4", sockets::poll_tcp4),
     ("event-loop", sockets::event_loop),
     ("many-short-waits", sockets::many_short_waits),
+    ("hundred-calls", hundred::hundred_calls),
     ("quiet", turns::quiet),
     ("peer", turns::peer),
     ("request", turns::request),

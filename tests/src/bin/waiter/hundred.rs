@@ -1,0 +1,86 @@
+//! Which role makes a hundred calls whose results and lengths it knows? What `trace` is held against.
+
+use std::io::Write;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::report::{Report, print};
+use crate::{Call, sys};
+
+/// Longer than what `trace` is asked for in the test, which is half of it.
+const BLOCKS: Duration = Duration::from_millis(100);
+
+/// Rounds of five calls, of which three block.
+const ROUNDS: usize = 20;
+
+/// Says that it is ready, makes the calls when told `go`, and prints those that blocked: name, result, nanoseconds.
+pub(crate) fn hundred_calls(call: &Call) {
+    let (reader, mut writer) = UnixStream::pair().expect("a socket pair");
+    let (quiet, _kept) = UnixStream::pair().expect("a socket pair");
+    quiet.set_read_timeout(Some(BLOCKS)).expect("a time-out");
+    Report::new(call.role, "none").print();
+    sys::on_commands(|command| {
+        if command != "go" {
+            return;
+        }
+        let mut blocked: Vec<Value> = Vec::new();
+        let mut timed = |name: &str, fd: Option<RawFd>, act: &mut dyn FnMut() -> i64| {
+            let begun = sys::monotonic_ns();
+            let result = act();
+            let result = if result < 0 { -i64::from(errno()) } else { result };
+            let took = sys::monotonic_ns() - begun;
+            blocked.push(json!({"syscall": name, "fd": fd, "result": result, "ns": took}));
+        };
+        for round in 0..ROUNDS {
+            // Blocks, and times out.
+            timed("recvfrom", Some(quiet.as_raw_fd()), &mut || crate::sockets::recvfrom(quiet.as_raw_fd()));
+            // Blocks for its time, or until an answer comes.
+            if round % 2 == 0 {
+                timed("ppoll", None, &mut || poll(BLOCKS));
+            } else {
+                timed("recvfrom", Some(reader.as_raw_fd()), &mut || {
+                    answer_later(&writer);
+                    crate::sockets::recvfrom(reader.as_raw_fd())
+                });
+            }
+            timed("clock_nanosleep", None, &mut || nanosleep(BLOCKS));
+            // Does not block: data is there. And fails at once.
+            writer.write_all(b"x").expect("a socket pair has room");
+            crate::sockets::recvfrom(reader.as_raw_fd());
+            crate::sockets::recvfrom(-1);
+        }
+        print(&json!({"event": "done", "blocked": blocked}));
+    });
+}
+
+fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+fn poll(time: Duration) -> i64 {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: time.as_nanos() as i64 };
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: no fds, a time-out that outlives the call, no signal mask.
+    unsafe { libc::syscall(libc::SYS_ppoll, none, 0, &raw const time, none, 0) }
+}
+
+fn nanosleep(time: Duration) -> i64 {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: time.as_nanos() as i64 };
+    let none = std::ptr::null_mut::<libc::timespec>();
+    // SAFETY: the time outlives the call; what is left is not asked for.
+    unsafe { libc::syscall(libc::SYS_clock_nanosleep, libc::CLOCK_MONOTONIC, 0, &raw const time, none) }
+}
+
+/// A thread that answers after a while: its own sleep is a call, too, and shorter than what counts.
+fn answer_later(writer: &UnixStream) {
+    let mut writer = writer.try_clone().expect("a descriptor");
+    std::thread::spawn(move || {
+        for _ in 0..4 {
+            std::thread::sleep(BLOCKS / 4);
+        }
+        writer.write_all(b"pong").expect("a socket pair has room");
+    });
+}

@@ -1,0 +1,170 @@
+//! Does `trace` report each call that blocked, once, with its result and length, and leave nothing behind?
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tests::{Running, Waiter, alone, program_exists, start, tracer};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A `tracer trace --json` that is under way.
+struct Trace {
+    process: Running,
+    lines: Receiver<Value>,
+    said: String,
+}
+
+impl Trace {
+    /// Starts it and waits until it follows; what it says instead, if it ends.
+    fn start(args: &[&str]) -> Result<Self, String> {
+        let mut command = Command::new(tracer());
+        command.args(["trace", "--json"]).args(args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = start(command);
+        let stdout = process.pipes().stdout.take().expect("piped");
+        let stderr = process.pipes().stderr.take().expect("piped");
+        let (send, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("no JSON: {line}: {e}"));
+                if send.send(value).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut errors = BufReader::new(stderr);
+        let mut said = String::new();
+        while errors.read_line(&mut said).expect("text") > 0 {
+            if said.contains("Ctrl-C") {
+                std::thread::spawn(move || errors.read_to_string(&mut String::new()));
+                return Ok(Self { process, lines, said });
+            }
+        }
+        Err(said)
+    }
+
+    /// Ends it as Ctrl-C does; all it has printed.
+    fn end(mut self) -> Vec<Value> {
+        let ids = self.program_ids();
+        self.process.signal(libc::SIGINT);
+        let status = self.process.wait(PATIENCE).expect("it ends");
+        assert!(status.success(), "{status}");
+        // The kernel gives them back when no processor can be in them any more.
+        let begin = Instant::now();
+        while ids.iter().any(|id| program_exists(*id)) {
+            assert!(begin.elapsed() < PATIENCE, "programs stay: {ids:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.lines.iter().collect()
+    }
+
+    fn program_ids(&self) -> Vec<u32> {
+        tests::program_ids(self.process.pid())
+    }
+}
+
+/// By each mechanism this kernel has: what is reported is what the process did.
+fn hundred_calls(mechanism: &str) {
+    let _alone = alone();
+    let mut waiter = Waiter::start("hundred-calls");
+    let pid = waiter.pid().to_string();
+    let trace = match Trace::start(&["-p", &pid, "--min", "50ms", "--probes", mechanism]) {
+        Ok(trace) => trace,
+        Err(said) => {
+            // A kernel without kprobes, and one older than what tells a program the running thread.
+            assert!(
+                said.contains("takes no kprobes") || said.contains("refuses the program call_"),
+                "{said}"
+            );
+            return tests::unsupported(said.trim());
+        }
+    };
+    assert!(trace.said.contains(&format!("by {mechanism}")), "{}", trace.said);
+    waiter.command("go");
+    let done = waiter.next_line();
+    // The last line is on its way.
+    std::thread::sleep(Duration::from_millis(500));
+    let lines = trace.end();
+    let own = |line: &&Value| line["tid"] == waiter.tid() && line["state"] == "ended";
+    // Before it was told to go, it read its standard input.
+    let seen: Vec<&Value> = lines.iter().filter(own).filter(|line| line["fd"] != 0).collect();
+    let truth = done["blocked"].as_array().expect("a list");
+    assert_eq!(seen.len(), truth.len(), "{seen:#?}");
+    for (seen, truth) in seen.iter().zip(truth) {
+        assert_eq!(
+            (&seen["syscall"], &seen["result"]),
+            (&truth["syscall"], &truth["result"]),
+            "{seen:#}\n{truth:#}"
+        );
+        if !truth["fd"].is_null() {
+            assert_eq!(seen["fd"], truth["fd"], "{seen:#}\n{truth:#}");
+        }
+        let (took, true_ns) = (seen["seconds"].as_f64(), truth["ns"].as_f64());
+        let off = took.expect("seconds") - true_ns.expect("ns") / 1e9;
+        let most = 0.005 * f64::from(tests::slowness());
+        assert!((-most..=0.001).contains(&off), "{off:+.4} s: {seen:#}\n{truth:#}");
+    }
+}
+
+#[test]
+fn a_hundred_calls_by_tracepoint() {
+    hundred_calls("tracepoint");
+}
+
+#[test]
+fn a_hundred_calls_by_kprobe() {
+    hundred_calls("kprobe");
+}
+
+/// What began before it attached is told to wait, and ends with its whole length; so do those it starts.
+#[test]
+fn a_call_that_began_before() {
+    let mut waiter = Waiter::start("recvfrom-tcp4");
+    waiter.until_age(1.0);
+    let trace = Trace::start(&["-p", &waiter.pid().to_string()]).unwrap_or_else(|said| panic!("{said}"));
+    std::thread::sleep(Duration::from_millis(1500));
+    let woke = waiter.answer();
+    std::thread::sleep(Duration::from_millis(500));
+    let lines = trace.end();
+    let states: Vec<&Value> = lines.iter().filter(|line| line["syscall"] == "recvfrom").collect();
+    let [waits, ended] = states[..] else { panic!("{lines:#?}") };
+    assert_eq!((&waits["state"], &ended["state"]), (&"waits".into(), &"ended".into()), "{lines:#?}");
+    let truth = tests::seconds_between(waiter.begun_ns(), woke);
+    let took = ended["seconds"].as_f64().expect("seconds");
+    assert!((took - truth).abs() < 0.2, "{truth:.3} s: {ended:#}");
+    let target = ended["target"].as_str().expect("a target");
+    assert!(target.ends_with(waiter.text("remote")), "{ended:#}");
+}
+
+#[test]
+fn a_child_is_followed_and_its_end_is_the_end() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "sleep 1; sleep 0.5; :"]);
+    let sh = start(command);
+    let mut trace = Trace::start(&["-p", &sh.pid().to_string()]).unwrap_or_else(|said| panic!("{said}"));
+    drop(sh_ends(sh));
+    let begin = Instant::now();
+    let status = trace.process.wait(PATIENCE);
+    assert!(status.is_some_and(|status| status.success()), "it goes on after {:?}", begin.elapsed());
+    let lines: Vec<Value> = trace.lines.iter().collect();
+    let child = |line: &Value| line["comm"] == "sleep" && line["syscall"] == "clock_nanosleep";
+    let sleeps = lines.iter().filter(|line| child(line) && line["state"] == "ended").count();
+    // The first may have begun before it attached; the second is of a child that was forked meanwhile.
+    assert!((1..=2).contains(&sleeps), "{lines:#?}");
+}
+
+fn sh_ends(mut sh: Running) -> Running {
+    sh.wait(PATIENCE).expect("it ends");
+    sh
+}
+
+#[test]
+fn who_is_not_there_is_one_line() {
+    for args in [["-p", "4194305"], ["-c", "no-such-name"]] {
+        let said = Trace::start(&args).err().expect("it ends");
+        assert!(said.starts_with("tracer: there is no process ") && said.lines().count() == 1, "{said}");
+    }
+}
