@@ -19,9 +19,13 @@ use crate::{
     wait::{ProcessId, ThreadId, Wait},
 };
 
-/// How often it is written, if anything changed.
+/// How often it is written, if habits changed. Stalls are written when they do: an agent that is killed must not announce
+/// them again.
 const EVERY: Duration = Duration::from_secs(10);
-/// How much the derived starts of one wait differ between two runs.
+/// But not more often than this.
+const AT_MOST: Duration = Duration::from_secs(1);
+/// How far apart two agents may date the same wait: a derived start is off by how long a thread takes to get the CPU. A
+/// stall has lasted longer, so another wait of the thread cannot have begun so close to it.
 const SAME: u64 = 2_000_000_000;
 /// How long after a start stalls that were open before may be found again.
 const GRACE: Duration = Duration::from_secs(600);
@@ -103,7 +107,9 @@ impl State {
 
     /// Writes the file if it is time and anything changed.
     pub fn save_now_and_then(&mut self, stalls: &BTreeMap<ThreadId, Stall>) {
-        if self.saved.elapsed() >= EVERY {
+        let since = self.saved.elapsed();
+        let others = || !self.kept.iter().map(|kept| kept.tid).eq(stalls.keys().map(|thread| thread.tid));
+        if since >= EVERY || since >= AT_MOST && others() {
             self.save(stalls);
         }
     }

@@ -12,14 +12,42 @@ use crate::wait::ProcessId;
 
 /// How long a read may take. Reads of `/proc` take microseconds.
 const DEADLINE: Duration = Duration::from_millis(100);
+/// How often it is given as much again while its thread is not held up but wants for a CPU, on a machine that is overloaded.
+const EXTENSIONS: u32 = 20;
 /// Threads left behind at most; beyond that nothing risky is read any more.
 const LEFT_BEHIND: u64 = 16;
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// A thread that reads.
+struct Worker {
+    tid: i32,
+    jobs: Sender<Job>,
+}
+
+impl Worker {
+    fn start() -> Option<Self> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let (tell, told) = mpsc::channel();
+        let work = move || {
+            // Whoever started it listens.
+            let _ = tell.send(rustix::thread::gettid().as_raw_nonzero().get());
+            queue.into_iter().for_each(|job| job());
+        };
+        thread::Builder::new().name("guarded-read".into()).spawn(work).ok()?;
+        Some(Self { tid: told.recv().ok()?, jobs })
+    }
+
+    /// Whether it runs, or would if it were given a CPU: nothing holds it up.
+    fn runs(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{}/stat", self.tid));
+        stat.is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('R')))
+    }
+}
+
 /// Runs reads with a deadline. One that misses it is counted, and that process is never read again.
 pub struct Guard {
-    worker: Option<Sender<Job>>,
+    worker: Option<Worker>,
     refused: HashSet<ProcessId>,
     abandoned: u64,
 }
@@ -49,29 +77,21 @@ impl Guard {
             // Nobody listens any more if the deadline has passed.
             let _ = answer.send(read());
         });
-        let worker = self.worker.take().or_else(start)?;
-        worker.send(job).ok()?;
-        match wait.recv_timeout(DEADLINE) {
-            Ok(value) => {
+        let worker = self.worker.take().or_else(Worker::start)?;
+        worker.jobs.send(job).ok()?;
+        for _ in 0..=EXTENSIONS {
+            if let Ok(value) = wait.recv_timeout(DEADLINE) {
                 self.worker = Some(worker);
-                value
+                return value;
             }
-            Err(_) => {
-                self.abandoned += 1;
-                self.refused.insert(process);
-                None
+            if !worker.runs() {
+                break;
             }
         }
+        self.abandoned += 1;
+        self.refused.insert(process);
+        None
     }
-}
-
-fn start() -> Option<Sender<Job>> {
-    let (jobs, queue) = mpsc::channel::<Job>();
-    thread::Builder::new()
-        .name("guarded-read".into())
-        .spawn(move || queue.into_iter().for_each(|job| job()))
-        .ok()
-        .map(|_| jobs)
 }
 
 #[cfg(test)]

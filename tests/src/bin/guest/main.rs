@@ -20,6 +20,7 @@ fn main() {
     }
     // A panic here is a panic of the kernel, which ends without the line of success: as it should be.
     let program = std::env::current_exe().unwrap_or_else(|_| "/bin/guest".into());
+    #[expect(clippy::zombie_processes, reason = "it is reaped with all others")]
     let child = Command::new(program).spawn().expect("the guest starts itself");
     machine::reap_until(child.id());
     machine::power_off();
