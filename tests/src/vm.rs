@@ -29,7 +29,7 @@ pub fn slowness() -> u32 {
 /// How far off an age may be, in seconds. An emulated machine gives a thread the processor late, between its word that it
 /// is about to wait and the wait.
 pub fn age_tolerance() -> f64 {
-    if slowness() == 1 { 0.2 } else { 0.5 }
+    if slowness() == 1 { 0.2 } else { 1.0 }
 }
 
 /// Sleeps until an agent's looks of so much time have certainly passed.

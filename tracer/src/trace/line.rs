@@ -115,7 +115,10 @@ impl Line {
 
 /// Name of the error a result stands for.
 fn error(result: i64) -> Option<String> {
-    let number = i32::try_from(-result).ok().filter(|_| (-LARGEST_ERROR..0).contains(&result))?;
+    if !(-LARGEST_ERROR..0).contains(&result) {
+        return None;
+    }
+    let number = -result as i32;
     Some(syscalls::Errno::new(number).name().map_or_else(|| format!("error {number}"), str::to_owned))
 }
 

@@ -49,7 +49,7 @@ fn run_tests(words: &[&str]) -> bool {
     // Both streams into one pipe: their order tells what a line on standard error belongs to.
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let mut command = Command::new("/bin/live");
-    command.args(words).args(["--test-threads", "8"]).env("TRACER_TESTS_SLOW", SLOW);
+    command.args(words).args(["--test-threads", "4"]).env("TRACER_TESTS_SLOW", SLOW);
     command.env("PATH", "/bin").stdin(Stdio::null());
     command.stdout(writer.try_clone().expect("a descriptor")).stderr(writer);
     let mut child = command.spawn().expect("/bin/live starts");
