@@ -30,6 +30,8 @@ pub enum Command {
     Trace(Trace),
     /// Watch the host: flag stalls as JSON lines, export metrics to Prometheus
     Agent(AgentArgs),
+    /// Say what this host can do: each kernel program is tried for real
+    Doctor(Doctor),
 }
 
 /// Where snapshots come from.
@@ -114,6 +116,14 @@ pub enum Probes {
     Tracepoint,
     /// Context switches: costs calls that block only, but results are not seen
     Waits,
+}
+
+/// Arguments of `tracer doctor`.
+#[derive(Args)]
+pub struct Doctor {
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `tracer agent`. What is not given the configuration file says, else [`Agent`]'s defaults hold.

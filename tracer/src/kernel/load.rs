@@ -20,7 +20,7 @@ use tracer_ebpf::abi::{
     Unix, WaitKey,
 };
 
-use super::{batch, btf::Btf, legacy};
+use super::{batch, btf::Btf, legacy, probes::PROBES};
 use crate::syscalls::{self, Table, rows};
 
 /// The compiled programs; `cargo xtask ebpf` makes them.
@@ -87,9 +87,17 @@ pub struct Clocks {
     pub offset_ns: i64,
 }
 
-impl Kernel {
-    /// Loads `snapshot` and, if asked for, attaches `waits`. The error says what is missing and what to do.
-    pub fn load(options: Options) -> Result<Self> {
+/// The compiled programs with this kernel's offsets in them, their maps made, none of them loaded.
+pub(super) struct Object {
+    pub(super) ebpf: Ebpf,
+    pub(super) types: aya::Btf,
+    /// Slots are in a hash.
+    pub(super) hash_slots: bool,
+}
+
+impl Object {
+    /// The error says what is missing and what to do.
+    pub(super) fn open(options: &Options) -> Result<Self> {
         check_rights()?;
         check_namespace()?;
         // Before Linux 5.11 maps count as locked memory; where raising the limit is refused, it was not needed or
@@ -145,8 +153,15 @@ impl Kernel {
             loader.map_max_entries("SLOTS", if options.waits { legacy::SLOTS } else { 1 });
         }
         let object = changed.as_deref().unwrap_or(OBJECT);
-        let mut ebpf = loader.load(object).map_err(explain).context("cannot load the kernel programs")?;
+        let ebpf = loader.load(object).map_err(explain).context("cannot load the kernel programs")?;
+        Ok(Self { ebpf, types: aya_btf, hash_slots })
+    }
+}
 
+impl Kernel {
+    /// Loads `snapshot` and, if asked for, attaches `waits`. The error says what is missing and what to do.
+    pub fn load(options: Options) -> Result<Self> {
+        let Object { mut ebpf, types: aya_btf, hash_slots } = Object::open(&options)?;
         fill_table(&mut ebpf, "CALLS", Table::Native)?;
         fill_table(&mut ebpf, "COMPAT_CALLS", Table::Compat)?;
         let snapshot: &mut Iter = program(&mut ebpf, "snapshot")?.try_into()?;
@@ -376,6 +391,16 @@ impl Kernel {
             .context("cannot read the programs' counters")?
             .iter()
             .sum())
+    }
+
+    /// The programs that the agent uses: name, mechanism, and whether it works.
+    pub fn probes(&self) -> Vec<(&'static str, &'static str, bool)> {
+        let used = PROBES.iter().filter(|probe| !probe.name.starts_with("call_"));
+        used.map(|probe| {
+            let up = probe.needed || self.holders == Optional::Loaded;
+            (probe.name, probe.hook.mechanism(), up)
+        })
+        .collect()
     }
 
     /// Becomes readable when a long wait has ended.

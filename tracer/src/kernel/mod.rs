@@ -6,4 +6,5 @@ pub mod calls;
 pub mod legacy;
 pub mod load;
 pub mod log;
+pub mod probes;
 pub mod symbols;
