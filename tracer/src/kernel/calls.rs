@@ -7,7 +7,10 @@ use aya::{
 };
 use tracer_ebpf::abi::EndedCall;
 
-use super::load::{Kernel, explain, plain, program, take};
+use super::{
+    load::{Kernel, explain, program, take},
+    record::plain,
+};
 use crate::syscalls::blocking;
 
 /// How the entry and exit of calls are seen.

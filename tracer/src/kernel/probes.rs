@@ -7,7 +7,10 @@ use aya::{
     programs::{BtfTracePoint, Iter, KProbe},
 };
 
-use super::load::{Followed, Object, Options, explain, program};
+use super::{
+    load::{explain, program},
+    object::{Followed, Object, Options},
+};
 
 /// Where a program hooks in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -32,7 +32,7 @@ use crate::{
     human,
     kernel::{
         calls::{Calls, Mechanism},
-        load::{Followed, Options},
+        object::{Followed, Options},
     },
     resolve::{Resolver, target},
     wait::{ThreadId, Wait},
