@@ -108,9 +108,10 @@ pub struct Trace {
 /// How `trace` sees calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Probes {
-    /// The best that works
+    /// Tracepoints, or context switches where the kernel has none for tracer
     Auto,
-    /// Probes on the kernel's functions that serve calls which can block: costs those calls only
+    /// Probes on the kernel's functions that serve calls which can block: costs those calls only, but takes seconds to
+    /// end
     Kprobe,
     /// The tracepoints at every call's entry and exit: costs every call of the host a little
     Tracepoint,

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Running, Waiter, alone, program_exists, start, tracer};
+use tests::{Running, Waiter, alone, program_exists, slow, start, tracer};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -50,12 +50,12 @@ impl Trace {
     fn end(mut self) -> Vec<Value> {
         let ids = self.program_ids();
         self.process.signal(libc::SIGINT);
-        let status = self.process.wait(PATIENCE).expect("it ends");
+        let status = self.process.wait(slow(PATIENCE)).expect("it ends");
         assert!(status.success(), "{status}");
         // The kernel gives them back when no processor can be in them any more.
         let begin = Instant::now();
         while ids.iter().any(|id| program_exists(*id)) {
-            assert!(begin.elapsed() < PATIENCE, "programs stay: {ids:?}");
+            assert!(begin.elapsed() < slow(PATIENCE), "programs stay: {ids:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
         self.lines.iter().collect()
@@ -158,7 +158,7 @@ fn a_child(probes: &str) {
     let mut trace = Trace::start(&args).unwrap_or_else(|said| panic!("{said}"));
     drop(sh_ends(sh));
     let begin = Instant::now();
-    let status = trace.process.wait(PATIENCE);
+    let status = trace.process.wait(slow(PATIENCE));
     assert!(status.is_some_and(|status| status.success()), "it goes on after {:?}", begin.elapsed());
     let lines: Vec<Value> = trace.lines.iter().collect();
     let child = |line: &Value| line["comm"] == "sleep" && line["syscall"] == "clock_nanosleep";

@@ -102,7 +102,6 @@ fn examine() -> Report {
         }),
     }
     let trace = match () {
-        () if ["call_enter_kprobe", "call_exit_kprobe"].iter().all(|name| up.contains(name)) => "kprobe",
         () if ["call_enter", "call_exit"].iter().all(|name| up.contains(name)) => "tracepoint",
         () if works[1] => "waits",
         () => "none",
