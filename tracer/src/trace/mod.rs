@@ -28,6 +28,7 @@ use crate::{
     collect::{
         Source,
         bpf::{Bpf, text},
+        proc::parse_stat,
     },
     human,
     kernel::{
@@ -293,7 +294,12 @@ impl Tracer {
     }
 
     fn somebody_lives(&self) -> bool {
-        let lives = |pid: &u32| fs::exists(format!("/proc/{pid}")).unwrap_or(false);
+        // A zombie makes no calls any more.
+        let lives = |pid: &u32| {
+            let stat = fs::read(format!("/proc/{pid}/stat")).ok();
+            stat.and_then(|stat| parse_stat(&String::from_utf8_lossy(&stat)))
+                .is_some_and(|stat| !matches!(stat.state, 'Z' | 'X'))
+        };
         self.wanted.iter().any(lives)
     }
 
