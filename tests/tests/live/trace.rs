@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Running, Waiter, alone, program_exists, slow, start, tracer};
+use tests::{Running, Waiter, alone, own_dir, program_exists, slow, start, tracer};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -152,12 +152,15 @@ fn a_child_is_followed_by_context_switches() {
 }
 
 fn a_child(probes: &str) {
+    let enough = own_dir().join(format!("enough-{probes}"));
     let mut command = Command::new("sh");
     // By its path, so that no shell does it itself.
-    command.args(["-c", "/bin/sleep 1; /bin/sleep 1; /bin/sleep 1; :"]);
+    command.args(["-c", "while [ ! -e \"$0\" ]; do /bin/sleep 0.5; done"]).arg(&enough);
     let sh = start(command);
     let args = ["-p", &sh.pid().to_string(), "--probes", probes];
     let mut trace = Trace::start(&args).unwrap_or_else(|said| panic!("{said}"));
+    std::thread::sleep(slow(Duration::from_secs(3)).min(Duration::from_secs(10)));
+    std::fs::write(&enough, "").expect("write");
     drop(sh_ends(sh));
     let begin = Instant::now();
     let status = trace.process.wait(slow(PATIENCE));
@@ -167,9 +170,8 @@ fn a_child(probes: &str) {
     let slept = |line: &Value| line["syscall"].as_str().is_some_and(|name| name.ends_with("nanosleep"));
     let child = |line: &Value| line["comm"] == "sleep" && slept(line);
     let sleeps = lines.iter().filter(|line| child(line) && line["state"] == "ended").count();
-    // The first may have begun before it attached; the others are of children that were forked meanwhile. On a machine that
-    // is overloaded, a child that was not looked at in time is a stranger.
-    assert!((1..=3).contains(&sleeps), "{lines:#?}");
+    // On a machine that is overloaded, a child that was not looked at in time is a stranger to context switches.
+    assert!(sleeps >= 2, "{lines:#?}");
 }
 
 fn sh_ends(mut sh: Running) -> Running {
