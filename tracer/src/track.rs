@@ -211,7 +211,7 @@ impl Track {
     /// woke goes back into its call, though on a machine that is overloaded it may want for a CPU for seconds.
     pub fn may_go_on(&mut self) -> bool {
         self.ran = self.ran.saturating_add(1);
-        let most = match self.interrupted {
+        let most = match self.interrupted || self.interrupted_before {
             true => 3,
             false => u8::from(self.timeout.is_some() || self.set),
         };
