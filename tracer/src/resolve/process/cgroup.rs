@@ -229,7 +229,7 @@ mod tests {
             ("/", None),
             ("", None),
             ("/.service/.scope/..", None),
-            ("/process_api/38a80b8ade573ac3943a3f0647b5a330", None),
+            ("/batch_api/38a80b8ade573ac3943a3f0647b5a330", None),
         ] {
             let expected = Home { unit: unit.map(filled), ..Home::default() };
             assert_eq!(home(&filled(path)), expected, "{path}");
@@ -370,7 +370,7 @@ mod tests {
                 "/system.slice/a.service",
             ),
             ("4:memory:/x\n1:name=systemd:/\n0::/\n", "/x"),
-            ("4:memory:/process_api/1\n9:name=systemd:/\n0::/\n", "/process_api/1"),
+            ("4:memory:/batch_api/1\n9:name=systemd:/\n0::/\n", "/batch_api/1"),
             // A runtime that moves its processes in its own hierarchies only.
             ("4:memory:/docker/$ID\n0::/system.slice/containerd.service\n", "/docker/$ID"),
             (
