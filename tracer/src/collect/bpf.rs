@@ -239,8 +239,7 @@ fn facts(kind: u32, mut tail: &[u8], jiffies: u64, hz: u64) -> SocketFacts {
 fn tcp_facts(raw: Tcp, jiffies: u64, hz: u64) -> TcpFacts {
     let ticks =
         |ticks: u64| Duration::from_nanos((u128::from(ticks) * 1_000_000_000 / u128::from(hz)) as u64);
-    // Stamps have 32 bits; the difference is right as long as less than a wrap has passed.
-    let since = |stamp: u32| ticks(u64::from((jiffies as u32).wrapping_sub(stamp)));
+    let since = |stamp: u32| ticks(u64::from(ticks_since(jiffies as u32, stamp, hz)));
     let timeout = |value: i64| (value != NO_TIMEOUT && value > 0).then(|| ticks(value as u64));
     TcpFacts {
         raw,
@@ -257,6 +256,15 @@ fn tcp_facts(raw: Tcp, jiffies: u64, hz: u64) -> TcpFacts {
             own => ticks(own.into()),
         },
     }
+}
+
+/// Ticks from a stamp until now. Both have 32 bits: the difference is right as long as less than a wrap has passed. The
+/// socket is read after the clock, so a stamp may be a little newer than now: that is no time, not a whole wrap.
+fn ticks_since(now: u32, stamp: u32, hz: u64) -> u32 {
+    /// Longer than reading a snapshot can be held up.
+    const SECONDS: u64 = 60;
+    let newer = stamp.wrapping_sub(now);
+    if u64::from(newer) <= SECONDS * hz { 0 } else { now.wrapping_sub(stamp) }
 }
 
 /// The system's `net.ipv4.tcp_keepalive_time`, read once.
@@ -285,4 +293,20 @@ fn unix_path(path: &[u8], len: u16) -> Option<String> {
 pub fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_newer_than_the_clock_is_no_wrap() {
+        assert_eq!(ticks_since(1000, 1021, 250), 0);
+        assert_eq!(ticks_since(u32::MAX, 20, 250), 0, "over the wrap");
+        assert_eq!(ticks_since(1000, 1000, 250), 0);
+        assert_eq!(ticks_since(1000, 990, 250), 10);
+        assert_eq!(ticks_since(5, u32::MAX - 4, 250), 10, "over the wrap");
+        // More than half a wrap: an age of 120 days.
+        assert_eq!(ticks_since(2_592_000_000, 0, 250), 2_592_000_000);
+    }
 }
