@@ -180,6 +180,8 @@ fn supervisord(dir: &Path) -> Daemon {
         &config,
         &format!(
             "[unix_http_server]\nfile={d}/supervisor.sock\n\
+             [rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = \
+             supervisor.rpcinterface:make_main_rpcinterface\n\
              [supervisord]\nnodaemon=true\nlogfile=/dev/null\nlogfile_maxbytes=0\npidfile={d}/supervisor.pid\n\
              [program:resident]\ncommand=/bin/sh -c 'while read line; do :; done'\n\
              [program:periodic]\ncommand=/bin/sleep 2\nstartsecs=0\n"

@@ -49,7 +49,8 @@ impl Users {
             assert_eq!(answer, "STORED\r\nVALUE k 0 1\r\nx\r\nEND\r\n");
         });
         users.begin("prometheus", move || {
-            assert!(http(prometheus, "/api/v1/query?query=up").contains("success"));
+            let answer = http(prometheus, "/api/v1/query?query=up");
+            assert!(answer.contains("success"), "{answer}");
         });
         let supervisor = fleet.supervisor_socket.clone();
         users.begin("supervisord", move || {
@@ -57,7 +58,8 @@ impl Users {
             stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
             let call = "<methodCall><methodName>supervisor.getState</methodName></methodCall>";
             let head = format!("POST /RPC2 HTTP/1.0\r\nContent-Length: {}\r\n\r\n", call.len());
-            assert!(exchange(stream, &(head + call)).contains("RUNNING"));
+            let answer = exchange(stream, &(head + call));
+            assert!(answer.contains("RUNNING"), "{answer}");
         });
         users.repeat("redis", redis_cli(&fleet.redis, &["LPUSH", "jobs", "one"]));
         users.repeat("gearmand", gearman(&fleet.gearmand, &["-f", "job", "work"]));
