@@ -48,6 +48,7 @@ impl Server {
             let log = dir.join("log");
             let said = File::create(&log).expect("a file");
             let mut command = make(address.port(), &dir);
+            let program = command.get_program().to_owned();
             command.stdin(Stdio::null()).stdout(said.try_clone().expect("a descriptor")).stderr(said);
             let mut server = Self { process: start_ended_by(farewell, command), address, dir: dir.clone() };
             let begin = Instant::now();
@@ -55,11 +56,11 @@ impl Server {
                 if ready(&server) && server.process.ended().is_none() {
                     return server;
                 }
-                assert!(begin.elapsed() < PATIENCE, "no answer; it said:\n{}", text(&log));
+                assert!(begin.elapsed() < PATIENCE, "{program:?} does not answer; it said:\n{}", text(&log));
                 sleep(Duration::from_millis(20));
             }
             let said = text(&log);
-            assert!(said.to_lowercase().contains("in use"), "the server ended; it said:\n{said}");
+            assert!(said.to_lowercase().contains("in use"), "{program:?} ended; it said:\n{said}");
         }
         panic!("a server found its port taken three times; its directory is {}", dir.display());
     }

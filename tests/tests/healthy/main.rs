@@ -39,8 +39,15 @@ fn nothing_is_flagged_where_nothing_is_stuck() {
         fleet.check();
         if second % 5 == 0 {
             let (stuck, page) = stuck(&family);
-            assert!(stuck.is_empty(), "ps after {:?}: {}", begin.elapsed(), listed(&stuck));
-            assert!(page.contains("Nothing is stuck"), "ps after {:?}: {page}", begin.elapsed());
+            let silent = stuck.is_empty() && page.contains("Nothing is stuck");
+            assert!(
+                silent,
+                "ps after {:?}: {page}{}\nthe agent: {}\nused until then: {:?}",
+                begin.elapsed(),
+                listed(&stuck),
+                listed(&flagged(&mut agent, &family)),
+                users.used()
+            );
         }
         if begin.elapsed() >= length {
             break;
@@ -108,6 +115,9 @@ fn were_used(fleet: &Fleet, users: &Users, length: Duration) {
             *times as f64 >= length.as_secs_f64() / 2.0,
             "{service} was used {times} times in {length:?}"
         );
+    }
+    for (database, resting) in users::at_rest(fleet) {
+        assert_eq!(resting, users::POOL, "connections that rest at {database}");
     }
     let logged = fleet.lines_logged();
     assert!(logged as f64 >= length.as_secs_f64() / 2.0, "{logged} lines were logged in {length:?}");

@@ -10,13 +10,15 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::Duration;
 
-use tests::servers::{Server, Way, clean, gearman, mysql, redis_cli, text};
+use tests::servers::{Server, Way, clean, gearman, must, mysql, redis_cli, text};
 use tests::{Running, own_dir, start};
 
 use crate::fleet::{Fleet, psql};
 
 /// How often each service is used.
 const EVERY: Duration = Duration::from_millis(300);
+/// How many connections to each database are open and rest.
+pub(crate) const POOL: usize = 6;
 /// A healthy server answers long before that.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -148,18 +150,30 @@ fn resting(fleet: &Fleet) -> Vec<(&'static str, Running)> {
         process
     };
     let worker = ["-r", "-1", "BLPOP", "jobs", "0"];
-    vec![
-        ("a mysql session", at_prompt(mysql(&fleet.mariadb, Way::Tcp, &["--unbuffered"]), "SELECT 1;\n")),
-        (
-            "a mysql session over unix",
-            at_prompt(mysql(&fleet.mariadb, Way::Unix, &["--unbuffered"]), "SELECT 1;\n"),
-        ),
-        ("a psql session", at_prompt(psql(&fleet.postgresql, Way::Tcp, &[]), "SELECT 1;\n")),
-        ("a psql session over unix", at_prompt(psql(&fleet.postgresql, Way::Unix, &[]), "SELECT 1;\n")),
+    let mut resting = Vec::new();
+    for way in [Way::Tcp, Way::Unix].into_iter().cycle().take(POOL) {
+        let mysql = mysql(&fleet.mariadb, way, &["--unbuffered"]);
+        resting.push(("a mysql session", at_prompt(mysql, "SELECT 1;\n")));
+        resting.push(("a psql session", at_prompt(psql(&fleet.postgresql, way, &[]), "SELECT 1;\n")));
+    }
+    resting.extend([
         ("a redis session", at_prompt(redis_cli(&fleet.redis, &[]), "PING\n")),
         ("an ssh session", at_prompt(ssh(fleet, &["cat"]), "hello\n")),
         ("a redis worker", silent(redis_cli(&fleet.redis, &worker))),
         ("a gearman worker", silent(gearman(&fleet.gearmand, &["-w", "-f", "job", "--", "/bin/cat"]))),
+    ]);
+    resting
+}
+
+/// How many connections have rested for five seconds, as the databases have it.
+pub(crate) fn at_rest(fleet: &Fleet) -> [(&'static str, usize); 2] {
+    let number = |answer: String| answer.trim().parse().expect("a number");
+    let sleeping =
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE command = 'Sleep' AND time >= 5";
+    let idle = "SELECT COUNT(*) FROM pg_stat_activity WHERE state = 'idle' AND state_change < now() - interval '5 s'";
+    [
+        ("mariadb", number(must(mysql(&fleet.mariadb, Way::Unix, &["-e", sleeping])))),
+        ("postgresql", number(must(psql(&fleet.postgresql, Way::Unix, &["-c", idle])))),
     ]
 }
 
