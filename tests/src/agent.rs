@@ -83,7 +83,9 @@ impl Agent {
         });
         let mut agent = Self { process, address, incoming, seen: Vec::new(), stderr };
         let begin = Instant::now();
-        while agent.get("/-/ready").is_none_or(|(status, _)| status != 200) {
+        // Another agent may answer on this port: this one must have said that it serves.
+        let serves = |agent: &Self| agent.stderr().contains("watching;");
+        while !serves(&agent) || agent.get("/-/ready").is_none_or(|(status, _)| status != 200) {
             if let Some(status) = agent.process.ended() {
                 let stderr = agent.stderr();
                 if stderr.contains("in use") {

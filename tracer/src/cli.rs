@@ -30,6 +30,8 @@ pub enum Command {
     Trace(Trace),
     /// Watch the host: flag stalls as JSON lines, export metrics to Prometheus
     Agent(AgentArgs),
+    /// Say what this host can do: each kernel program is tried for real
+    Doctor(Doctor),
 }
 
 /// Where snapshots come from.
@@ -106,14 +108,23 @@ pub struct Trace {
 /// How `trace` sees calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Probes {
-    /// The best that works
+    /// Tracepoints, or context switches where the kernel has none for tracer
     Auto,
-    /// Probes on the kernel's functions that serve calls which can block: costs those calls only
+    /// Probes on the kernel's functions that serve calls which can block: costs those calls only, but takes seconds to
+    /// end
     Kprobe,
     /// The tracepoints at every call's entry and exit: costs every call of the host a little
     Tracepoint,
     /// Context switches: costs calls that block only, but results are not seen
     Waits,
+}
+
+/// Arguments of `tracer doctor`.
+#[derive(Args)]
+pub struct Doctor {
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `tracer agent`. What is not given the configuration file says, else [`Agent`]'s defaults hold.

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Command::Ps(args) => commands::ps::run(args),
         Command::Why(args) => commands::why::run(args),
         Command::Trace(args) => commands::trace::run(args),
+        Command::Doctor(args) => commands::doctor::run(args),
         Command::Agent(args) => commands::agent::run(args),
     };
     match result {

@@ -16,6 +16,7 @@ mod agent_robust;
 mod agent_stalls;
 mod agent_stopped;
 mod classes;
+mod doctor;
 mod errors;
 mod histogram;
 mod ps_ages;

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Running, Waiter, alone, program_exists, start, tracer};
+use tests::{Running, Waiter, alone, own_dir, program_exists, slow, start, tracer};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -50,12 +50,12 @@ impl Trace {
     fn end(mut self) -> Vec<Value> {
         let ids = self.program_ids();
         self.process.signal(libc::SIGINT);
-        let status = self.process.wait(PATIENCE).expect("it ends");
+        let status = self.process.wait(slow(PATIENCE)).expect("it ends");
         assert!(status.success(), "{status}");
         // The kernel gives them back when no processor can be in them any more.
         let begin = Instant::now();
         while ids.iter().any(|id| program_exists(*id)) {
-            assert!(begin.elapsed() < PATIENCE, "programs stay: {ids:?}");
+            assert!(begin.elapsed() < slow(PATIENCE), "programs stay: {ids:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
         self.lines.iter().collect()
@@ -141,19 +141,37 @@ fn a_call_that_began_before() {
 
 #[test]
 fn a_child_is_followed_and_its_end_is_the_end() {
+    a_child("auto");
+}
+
+/// Without the kernel's help to follow children: they are found while they wait, four times a second.
+#[test]
+fn a_child_is_followed_by_context_switches() {
+    let _alone = alone();
+    a_child("waits");
+}
+
+fn a_child(probes: &str) {
+    let enough = own_dir().join(format!("enough-{probes}"));
     let mut command = Command::new("sh");
-    command.args(["-c", "sleep 1; sleep 0.5; :"]);
+    // By its path, so that no shell does it itself.
+    command.args(["-c", "while [ ! -e \"$0\" ]; do /bin/sleep 0.5; done"]).arg(&enough);
     let sh = start(command);
-    let mut trace = Trace::start(&["-p", &sh.pid().to_string()]).unwrap_or_else(|said| panic!("{said}"));
+    let args = ["-p", &sh.pid().to_string(), "--probes", probes];
+    let mut trace = Trace::start(&args).unwrap_or_else(|said| panic!("{said}"));
+    std::thread::sleep(slow(Duration::from_secs(3)).min(Duration::from_secs(10)));
+    std::fs::write(&enough, "").expect("write");
     drop(sh_ends(sh));
     let begin = Instant::now();
-    let status = trace.process.wait(PATIENCE);
+    let status = trace.process.wait(slow(PATIENCE));
     assert!(status.is_some_and(|status| status.success()), "it goes on after {:?}", begin.elapsed());
     let lines: Vec<Value> = trace.lines.iter().collect();
-    let child = |line: &Value| line["comm"] == "sleep" && line["syscall"] == "clock_nanosleep";
+    // C libraries differ in which call sleeps.
+    let slept = |line: &Value| line["syscall"].as_str().is_some_and(|name| name.ends_with("nanosleep"));
+    let child = |line: &Value| line["comm"] == "sleep" && slept(line);
     let sleeps = lines.iter().filter(|line| child(line) && line["state"] == "ended").count();
-    // The first may have begun before it attached; the second is of a child that was forked meanwhile.
-    assert!((1..=2).contains(&sleeps), "{lines:#?}");
+    // On a machine that is overloaded, a child that was not looked at in time is a stranger to context switches.
+    assert!(sleeps >= 2, "{lines:#?}");
 }
 
 fn sh_ends(mut sh: Running) -> Running {

@@ -16,7 +16,9 @@ use super::Source;
 use crate::{
     clock::Now,
     kernel::{
-        load::{Clocks, Kernel, Options, Record, plain},
+        load::{Clocks, Kernel},
+        object::Options,
+        record::{Record, plain},
         symbols::Restarts,
     },
     syscalls::{self, PAGE_FAULT, Table},

@@ -20,7 +20,7 @@ use crate::{
         metrics::Metrics,
     },
     human,
-    kernel::load::{Options, give_back_memory},
+    kernel::{load::give_back_memory, object::Options},
     watch::Watch,
 };
 

@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 pub mod agent;
+pub mod doctor;
 pub mod ps;
 pub mod trace;
 pub mod why;

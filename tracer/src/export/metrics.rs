@@ -140,8 +140,8 @@ pub struct State {
     pub waiting: HashMap<Class, u64>,
     /// Losses by reason.
     pub lost: HashMap<&'static str, u64>,
-    /// Attached programs: name and mechanism.
-    pub probes: Vec<(&'static str, &'static str)>,
+    /// Kernel programs: name, mechanism, and whether it works.
+    pub probes: Vec<(&'static str, &'static str, bool)>,
     durations: HashMap<DurationKey, Durations>,
     blocked: HashMap<BlockedKey, Blocked>,
     /// Names of the processes of `blocked`. One that executes another program has that one's name everywhere.
@@ -292,7 +292,9 @@ impl State {
                 &PROBE,
                 self.probes
                     .iter()
-                    .map(|(probe, mechanism)| (vec![(*probe).to_owned(), (*mechanism).to_owned()], 1.0))
+                    .map(|(probe, mechanism, up)| {
+                        (vec![(*probe).to_owned(), (*mechanism).to_owned()], f64::from(u8::from(*up)))
+                    })
                     .collect(),
             ),
             numbers(&BUILD, vec![(vec![env!("CARGO_PKG_VERSION").to_owned()], 1.0)]),

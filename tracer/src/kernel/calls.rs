@@ -1,4 +1,4 @@
-//! Following the calls of chosen processes, for `trace`: attaching by the best mechanism this kernel has.
+//! Following the calls of chosen processes, for `trace`: attaching by one of two mechanisms.
 
 use anyhow::{Context, Result, bail};
 use aya::{
@@ -7,7 +7,10 @@ use aya::{
 };
 use tracer_ebpf::abi::EndedCall;
 
-use super::load::{Kernel, explain, plain, program, take};
+use super::{
+    load::{Kernel, explain, program, take},
+    record::plain,
+};
 use crate::syscalls::blocking;
 
 /// How the entry and exit of calls are seen.
@@ -42,7 +45,7 @@ pub struct Calls {
 const LEAST_FUNCTIONS: usize = 10;
 
 impl Kernel {
-    /// Attaches by this mechanism, or by the best that works.
+    /// Attaches by this mechanism; by tracepoints where none is asked for, since a hundred kprobes take seconds to detach.
     pub fn follow_calls(&mut self, wanted: Option<Mechanism>) -> Result<Calls> {
         let aya_btf = aya::Btf::from_sys_fs().context("cannot read the kernel's types")?;
         for (name, tracepoint) in [("call_fork", "task_newtask"), ("call_gone", "sched_process_exit")] {
@@ -51,10 +54,7 @@ impl Kernel {
         let mechanism = match wanted {
             Some(Mechanism::Kprobe) => self.attach_kprobes().map(|()| Mechanism::Kprobe)?,
             Some(Mechanism::Tracepoint) => self.attach_tracepoints(&aya_btf)?,
-            None => match self.attach_kprobes() {
-                Ok(()) => Mechanism::Kprobe,
-                Err(_) => self.attach_tracepoints(&aya_btf)?,
-            },
+            None => self.attach_tracepoints(&aya_btf)?,
         };
         Ok(Calls {
             traced: HashMap::try_from(take(&mut self.ebpf, "TRACED")?)?,

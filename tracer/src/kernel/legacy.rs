@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn one_word_of_the_object_changes() {
-        let object = crate::kernel::load::OBJECT;
+        let object = crate::kernel::object::OBJECT;
         let changed = with_hash(object, "SLOTS").expect("SLOTS is declared");
         let differing: Vec<usize> = (0..object.len()).filter(|i| object[*i] != changed[*i]).collect();
         // BPF_MAP_TYPE_TASK_STORAGE.

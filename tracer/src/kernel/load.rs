@@ -4,27 +4,27 @@ use std::{
     fs::File,
     io::Read,
     os::fd::{AsFd, AsRawFd, RawFd},
-    path::Path,
     time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, Iter},
 };
 use tracer_ebpf::abi::{
-    Counter, EndedWait, FdRecord, FileKey, Header, Histogram, HolderRecord, KIND_FD, KIND_HEADER,
-    KIND_HOLDER, KIND_THREAD, Plain, SYSCALLS, TAIL_NONE, TAIL_TCP, TAIL_UNIX, Tcp, ThreadRecord, TupleKey,
-    Unix, WaitKey,
+    Counter, EndedWait, FdRecord, FileKey, Header, Histogram, HolderRecord, Plain, SYSCALLS, TupleKey,
+    WaitKey,
 };
 
-use super::{batch, btf::Btf, legacy};
-use crate::syscalls::{self, Table, rows};
-
-/// The compiled programs; `cargo xtask ebpf` makes them.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tracer.bpf.o");
+use super::{
+    batch,
+    object::{Object, Options},
+    probes::PROBES,
+    record::{Record, plain},
+};
+use crate::syscalls::{Table, rows};
 
 /// Indices of the map `LIVE`, see `settings.rs` of the kernel's half.
 const CLOCK_OFFSET: u32 = 0;
@@ -35,30 +35,6 @@ const WANTED_AT_ONCE: usize = 1024;
 
 /// Entries of the map `ASKED`.
 const ASKED_AT_ONCE: usize = 1024;
-
-/// What to load and with which constants.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Attach `waits` too, not only `snapshot`.
-    pub waits: bool,
-    /// Ended waits shorter than this are not resolved.
-    pub min_wait: Duration,
-    /// Ended waits of this length and more come one by one through the ring.
-    pub report: Duration,
-    /// Calls will be followed, by [`Kernel::follow_calls`].
-    pub calls: Option<Followed>,
-    /// Let the programs log.
-    pub verbose: bool,
-}
-
-/// Whose calls are followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Followed {
-    /// Those of chosen processes and their descendants.
-    Chosen,
-    /// Those of every process.
-    All,
-}
 
 /// The loaded programs. Dropping it detaches them.
 pub struct Kernel {
@@ -90,63 +66,7 @@ pub struct Clocks {
 impl Kernel {
     /// Loads `snapshot` and, if asked for, attaches `waits`. The error says what is missing and what to do.
     pub fn load(options: Options) -> Result<Self> {
-        check_rights()?;
-        check_namespace()?;
-        // Before Linux 5.11 maps count as locked memory; where raising the limit is refused, it was not needed or
-        // creating the maps says so.
-        let unlimited = rustix::process::Rlimit { current: None, maximum: None };
-        let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
-
-        let btf = Btf::open(Path::new(super::btf::VMLINUX)).context(
-            "this kernel does not describe its types (CONFIG_DEBUG_INFO_BTF), which the bpf source needs; \
-             `--source proc` works without",
-        )?;
-        let fields = btf.resolve_fields()?;
-        let constants = Constants::of(&btf)?;
-        let aya_btf = aya::Btf::from_sys_fs().context("cannot read the kernel's types")?;
-
-        let mut loader = EbpfLoader::new();
-        loader.btf(Some(&aya_btf)).allow_unsupported_maps();
-        for (symbol, offset) in &fields {
-            loader.override_global(symbol, offset, false);
-        }
-        let (waits, has_prev) = (u32::from(options.waits), u32::from(constants.has_prev_state));
-        let (floor, report) = (options.min_wait.as_nanos() as u64, options.report.as_nanos() as u64);
-        let trace_all = u32::from(options.calls == Some(Followed::All));
-        // aya's levels; 0 turns all logging off, and the verifier drops its code.
-        let level = if options.verbose { aya_log::Level::Debug as u8 } else { 0 };
-        let (restart, compat_restart) = (restart_number(Table::Native), restart_number(Table::Compat));
-        loader
-            .override_global("COMPAT_MASK", &constants.compat_mask, true)
-            .override_global("WORKER_FLAGS", &constants.worker_flags, true)
-            .override_global("FROZEN_FLAG", &constants.frozen_flag, true)
-            .override_global("HAS_PREV_STATE", &has_prev, true)
-            .override_global("STACK_REGS", &constants.stack_regs, true)
-            .override_global("HASH_SLOTS", &constants.hash_slots, true)
-            .override_global("TRACE_ALL", &trace_all, true)
-            .override_global("WAITS_ON", &waits, true)
-            .override_global("FLOOR_NS", &floor, true)
-            .override_global("REPORT_NS", &report, true)
-            .override_global("RESTART_NR", &restart, true)
-            .override_global("COMPAT_RESTART_NR", &compat_restart, true)
-            .override_global(aya_log::LEVEL, &level, true);
-        if !options.waits {
-            loader.map_max_entries("WAITS_A", 1).map_max_entries("WAITS_B", 1).map_max_entries("ENDED", 4096);
-        }
-        if options.calls.is_none() {
-            loader
-                .map_max_entries("BEGUN", 1)
-                .map_max_entries("TRACED", 1)
-                .map_max_entries("CALL_ENDS", 4096);
-        }
-        let hash_slots = constants.hash_slots != 0;
-        let changed = if hash_slots { Some(legacy::with_hash(OBJECT, "SLOTS")?) } else { None };
-        if hash_slots {
-            loader.map_max_entries("SLOTS", if options.waits { legacy::SLOTS } else { 1 });
-        }
-        let object = changed.as_deref().unwrap_or(OBJECT);
-        let mut ebpf = loader.load(object).map_err(explain).context("cannot load the kernel programs")?;
-
+        let Object { mut ebpf, types: aya_btf, hash_slots } = Object::open(&options)?;
         fill_table(&mut ebpf, "CALLS", Table::Native)?;
         fill_table(&mut ebpf, "COMPAT_CALLS", Table::Compat)?;
         let snapshot: &mut Iter = program(&mut ebpf, "snapshot")?.try_into()?;
@@ -378,6 +298,16 @@ impl Kernel {
             .sum())
     }
 
+    /// The programs that the agent uses: name, mechanism, and whether it works.
+    pub fn probes(&self) -> Vec<(&'static str, &'static str, bool)> {
+        let used = PROBES.iter().filter(|probe| !probe.name.starts_with("call_"));
+        used.map(|probe| {
+            let up = probe.needed || self.holders == Optional::Loaded;
+            (probe.name, probe.hook.mechanism(), up)
+        })
+        .collect()
+    }
+
     /// Becomes readable when a long wait has ended.
     pub fn ended_fd(&self) -> RawFd {
         self.ended.as_raw_fd()
@@ -417,150 +347,10 @@ struct Key<T>(T);
 // SAFETY: Plain values are integers without padding.
 unsafe impl<T: Plain + 'static> aya::Pod for Key<T> {}
 
-/// The number of `restart_syscall` in a table; one that no call has where it has none.
-fn restart_number(table: Table) -> i32 {
-    (0..SYSCALLS as i32)
-        .find(|number| syscalls::name(table, *number) == Some("restart_syscall"))
-        .unwrap_or(-2)
-}
-
-/// A record of the snapshot's stream.
-#[derive(Clone, Copy)]
-pub enum Record<'a> {
-    /// The pass's first.
-    Header(Header),
-    /// One thread with the bytes of its tail.
-    Thread(ThreadRecord, &'a [u8]),
-    /// One fd that was asked for, likewise.
-    Fd(FdRecord, &'a [u8]),
-    /// A process that holds a wanted file.
-    Holder(HolderRecord),
-}
-
-impl<'a> Record<'a> {
-    /// The next whole record, `None` if there is only a part of one.
-    fn take(rest: &mut &'a [u8]) -> Result<Option<Self>> {
-        let mut bytes = *rest;
-        let Some(kind) = bytes.first_chunk().map(|word| u32::from_ne_bytes(*word)) else { return Ok(None) };
-        let record = match kind {
-            KIND_HEADER => plain(&mut bytes).map(Record::Header),
-            KIND_THREAD => {
-                let thread = plain::<ThreadRecord>(&mut bytes);
-                with_tail(thread, thread.map(|thread| thread.tail), &mut bytes)?
-                    .map(|(thread, tail)| Record::Thread(thread, tail))
-            }
-            KIND_FD => {
-                let fd = plain::<FdRecord>(&mut bytes);
-                with_tail(fd, fd.map(|fd| fd.tail), &mut bytes)?.map(|(fd, tail)| Record::Fd(fd, tail))
-            }
-            KIND_HOLDER => plain(&mut bytes).map(Record::Holder),
-            other => bail!("the snapshot has a record of unknown kind {other:#x}"),
-        };
-        if record.is_some() {
-            *rest = bytes;
-        }
-        Ok(record)
-    }
-}
-
-/// A record with the tail it names, `None` if one of them is not whole yet.
-fn with_tail<'a, T>(
-    record: Option<T>,
-    tail: Option<u32>,
-    bytes: &mut &'a [u8],
-) -> Result<Option<(T, &'a [u8])>> {
-    let (Some(record), Some(tail)) = (record, tail) else { return Ok(None) };
-    let size = match tail {
-        TAIL_NONE => 0,
-        TAIL_TCP => size_of::<Tcp>(),
-        TAIL_UNIX => size_of::<Unix>(),
-        other => bail!("the kernel programs wrote a record with a tail of unknown kind {other}"),
-    };
-    let Some((tail, rest)) = bytes.split_at_checked(size) else { return Ok(None) };
-    *bytes = rest;
-    Ok(Some((record, tail)))
-}
-
-/// Copies a record off the front of `bytes`; `None` if they are too few.
-pub fn plain<T: Plain>(bytes: &mut &[u8]) -> Option<T> {
-    let (head, rest) = bytes.split_at_checked(size_of::<T>())?;
-    *bytes = rest;
-    // SAFETY: `head` has the size of T, and any bit pattern is a Plain value.
-    Some(unsafe { head.as_ptr().cast::<T>().read_unaligned() })
-}
-
-/// What differs between kernels beside offsets.
-struct Constants {
-    compat_mask: u32,
-    worker_flags: u32,
-    frozen_flag: u32,
-    has_prev_state: bool,
-    stack_regs: u32,
-    hash_slots: u32,
-}
-
-impl Constants {
-    fn of(btf: &Btf) -> Result<Self> {
-        const PF_KTHREAD: u32 = 0x0020_0000;
-        const PF_IO_WORKER: u32 = 0x10;
-        // The bit had another meaning before Linux 6.4, whose clone arguments name it.
-        const PF_USER_WORKER: u32 = 0x4000;
-        // A flag until Linux 6.1, a state since; the bit was used for something else then.
-        const PF_FROZEN: u32 = 0x0001_0000;
-        let version = kernel_version();
-        let user_workers = btf.offset("kernel_clone_args", "user_worker")?.is_some();
-        Ok(Self {
-            compat_mask: if cfg!(target_arch = "x86_64") { 0x2 } else { 1 << 22 },
-            worker_flags: PF_KTHREAD | PF_IO_WORKER | if user_workers { PF_USER_WORKER } else { 0 },
-            frozen_flag: if version < (6, 1) { PF_FROZEN } else { 0 },
-            has_prev_state: btf.tracepoint_args("sched_switch")? == Some(4),
-            stack_regs: legacy::stack_regs(btf, version)?,
-            hash_slots: u32::from(legacy::needs_hash(version)),
-        })
-    }
-}
-
-/// Major and minor version of the running kernel; (0, 0) if it does not say.
-fn kernel_version() -> (u32, u32) {
-    let name = rustix::system::uname();
-    let release = name.release().to_string_lossy();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
-}
-
 /// Scheduler ticks a second: `CLOCK_MONOTONIC_COARSE` advances by one tick at a time.
 fn ticks_per_second() -> u64 {
     let tick = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
     1_000_000_000 / u64::try_from(tick.tv_nsec).unwrap_or(0).clamp(1, 1_000_000_000)
-}
-
-fn check_rights() -> Result<()> {
-    use rustix::thread::CapabilitySet as Cap;
-    let held =
-        rustix::thread::capabilities(None).context("cannot read the process's capabilities")?.effective;
-    if held.contains(Cap::SYS_ADMIN) || held.contains(Cap::BPF | Cap::PERFMON) {
-        return Ok(());
-    }
-    let missing: Vec<&str> = [(Cap::BPF, "CAP_BPF"), (Cap::PERFMON, "CAP_PERFMON")]
-        .iter()
-        .filter(|(cap, _)| !held.contains(*cap))
-        .map(|(_, name)| *name)
-        .collect();
-    bail!(
-        "reading the kernel needs {}, which this process lacks: run it as root (sudo tracer …)",
-        missing.join(" and ")
-    )
-}
-
-fn check_namespace() -> Result<()> {
-    // The initial PID namespace has a fixed inode number (PROC_PID_INIT_INO, include/linux/proc_ns.h).
-    let link = std::fs::read_link("/proc/self/ns/pid")
-        .context("cannot read /proc/self/ns/pid: is /proc mounted?")?;
-    ensure!(
-        link.as_os_str() == "pid:[4026531836]",
-        "this is a container's PID namespace, and the kernel programs see the host's: run tracer with the host's (hostPID, --pid=host)"
-    );
-    Ok(())
 }
 
 /// The kernel's reason in one line: aya's errors carry the verifier's whole log.

@@ -6,4 +6,7 @@ pub mod calls;
 pub mod legacy;
 pub mod load;
 pub mod log;
+pub mod object;
+pub mod probes;
+pub mod record;
 pub mod symbols;

@@ -28,14 +28,15 @@ use crate::{
     collect::{
         Source,
         bpf::{Bpf, text},
+        proc::parse_stat,
     },
     human,
     kernel::{
         calls::{Calls, Mechanism},
-        load::{Followed, Options},
+        object::{Followed, Options},
     },
     resolve::{Resolver, target},
-    wait::{ThreadId, Wait},
+    wait::{ProcessId, ThreadId, Wait},
 };
 
 /// How often it is looked for calls that have not ended.
@@ -59,6 +60,8 @@ pub struct Tracer {
     json: bool,
     /// Processes that were asked for; empty: all.
     wanted: HashSet<u32>,
+    /// Where the kernel's programs do not choose: whether processes descend from those, as far as looked at.
+    family: HashMap<ProcessId, bool>,
     resolver: Resolver,
     /// Calls that were told to wait, by thread: its context switches then, which tell one sleep from the next.
     told: HashMap<ThreadId, u64>,
@@ -99,6 +102,7 @@ impl Tracer {
             min: args.min,
             json: args.json,
             wanted,
+            family: HashMap::new(),
             resolver: Resolver::new(),
             told: HashMap::new(),
             summary: Summary::default(),
@@ -196,7 +200,11 @@ impl Tracer {
                     None => break,
                 },
             };
-            if self.is_followed(call.key.tgid) && call.duration_ns >= self.min.as_nanos() as u64 {
+            let process = ProcessId { pid: call.key.tgid, start_ns: call.key.process_start_ns };
+            if process.pid != std::process::id()
+                && self.has_chosen(process)
+                && call.duration_ns >= self.min.as_nanos() as u64
+            {
                 let line = self.ended(&call, end);
                 self.told.retain(|thread, _| thread.tid != call.tid);
                 self.print(&line)?;
@@ -207,13 +215,10 @@ impl Tracer {
         Ok(())
     }
 
-    fn is_followed(&self, pid: u32) -> bool {
-        pid != std::process::id()
-            && match &self.ends {
-                // The kernel's programs have chosen.
-                Ends::Calls(_) => true,
-                Ends::Waits => self.wanted.is_empty() || self.wanted.contains(&pid),
-            }
+    /// Whether the end of a call of this process is wanted.
+    fn has_chosen(&mut self, process: ProcessId) -> bool {
+        // The kernel's programs have chosen.
+        matches!(self.ends, Ends::Calls(_)) || self.follows(process)
     }
 
     fn ended(&mut self, call: &EndedWait, end: End) -> Line {
@@ -238,14 +243,16 @@ impl Tracer {
     fn look(&mut self, last: bool) -> Result<()> {
         let snapshot = self.bpf.snapshot()?;
         let long = if last { self.min } else { self.min.max(LONG) };
-        let waits: Vec<&Wait> = snapshot
-            .waits
-            .iter()
-            .filter(|wait| wait.asleep() >= long && self.follows(wait.thread.process.pid))
-            .filter(|wait| last || self.told.get(&wait.thread) != Some(&wait.switches))
-            .collect();
+        // Also the young: who they are must be known before they end.
+        let mut waits: Vec<&Wait> =
+            snapshot.waits.iter().filter(|wait| self.follows(wait.thread.process)).collect();
+        waits.retain(|wait| wait.asleep() >= long);
+        waits.retain(|wait| last || self.told.get(&wait.thread) != Some(&wait.switches));
         let alive: HashSet<ThreadId> = snapshot.waits.iter().map(|wait| wait.thread).collect();
         self.told.retain(|thread, _| alive.contains(thread));
+        let processes: HashSet<ProcessId> = alive.iter().map(|thread| thread.process).collect();
+        self.family.retain(|process, _| processes.contains(process));
+        self.resolver.retain(|process| processes.contains(process));
         let at = Now::read().wall;
         let resolved = self.resolver.resolve(&waits, &mut self.bpf)?;
         for (wait, resolved) in waits.into_iter().zip(resolved) {
@@ -271,14 +278,28 @@ impl Tracer {
     }
 
     /// Whether a process is one of those asked for, or descends from one.
-    fn follows(&self, pid: u32) -> bool {
-        self.wanted.is_empty()
-            || self.wanted.contains(&pid)
-            || matches!(&self.ends, Ends::Calls(calls) if calls.follows(pid))
+    fn follows(&mut self, process: ProcessId) -> bool {
+        if self.wanted.is_empty() || self.wanted.contains(&process.pid) {
+            return true;
+        }
+        match &self.ends {
+            Ends::Calls(calls) => calls.follows(process.pid),
+            Ends::Waits => {
+                let (wanted, resolver) = (&self.wanted, &mut self.resolver);
+                *self.family.entry(process).or_insert_with(|| {
+                    resolver.who(process).parents.iter().any(|parent| wanted.contains(&parent.pid))
+                })
+            }
+        }
     }
 
     fn somebody_lives(&self) -> bool {
-        let lives = |pid: &u32| fs::exists(format!("/proc/{pid}")).unwrap_or(false);
+        // A zombie makes no calls any more.
+        let lives = |pid: &u32| {
+            let stat = fs::read(format!("/proc/{pid}/stat")).ok();
+            stat.and_then(|stat| parse_stat(&String::from_utf8_lossy(&stat)))
+                .is_some_and(|stat| !matches!(stat.state, 'Z' | 'X'))
+        };
         self.wanted.iter().any(lives)
     }
 

@@ -61,7 +61,7 @@ impl Watch {
         health: Arc<Health>,
         stop: OwnedFd,
     ) -> Result<Self> {
-        metrics.lock().probes = vec![("snapshot", "iter"), ("waits", "tp_btf"), ("newtask", "tp_btf")];
+        metrics.lock().probes = bpf.kernel.probes();
         let log = args.verbose.then(|| bpf.kernel.log()).transpose()?;
         Ok(Self {
             bpf,

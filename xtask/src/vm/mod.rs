@@ -45,6 +45,7 @@ const KERNEL: &[&str] = &[
     "agent_stalls",
     "aged",
     "classes",
+    "doctor",
     "histogram",
     "ps_ages",
     "ps_contract",
@@ -53,6 +54,7 @@ const KERNEL: &[&str] = &[
     "ps_registers",
     "ps_restarted",
     "ps_targets",
+    "trace",
     "why",
 ];
 /// Tests of what depends on the clock.
@@ -219,6 +221,35 @@ fn disk_of(vm: &Vm, programs: &[Program], tests: &[String]) -> Result<Vec<u8>> {
     Ok(cpio.finish())
 }
 
+/// Kernel by capability, as `tracer doctor` found it in each machine: the table of docs/KERNELS.md.
+fn capabilities(vms: &[&Vm], done: &BTreeMap<&str, Result<(Outcome, Duration)>>) -> String {
+    let mut table =
+        "| kernel | processor | `ps`, `why` | peers | `agent` | `trace` by | tests passed |\n".to_owned();
+    table += "| --- | --- | --- | --- | --- | --- | --- |\n";
+    // The same kernel with another clock can do the same.
+    for vm in vms.iter().filter(|vm| vm.plan.is_empty()) {
+        let Some(Ok((outcome, _))) = done.get(vm.name) else { continue };
+        let doctor = &outcome.doctor;
+        let text = |name: &str| doctor[name].as_str().unwrap_or("?").to_owned();
+        let yes = |is: bool| if is { "yes" } else { "no" };
+        let checks = doctor["checks"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let peers = checks.iter().any(|check| {
+            check["name"].as_str().is_some_and(|name| name.starts_with("holders")) && check["state"] == "ok"
+        });
+        table += &format!(
+            "| {} | {} | by {} | {} | {} | {} | {} |\n",
+            outcome.release,
+            text("machine"),
+            text("source"),
+            yes(peers),
+            yes(doctor["agent"] == true),
+            text("trace"),
+            outcome.passed
+        );
+    }
+    table
+}
+
 fn report(vms: &[&Vm], done: &BTreeMap<&str, Result<(Outcome, Duration)>>) -> Result<()> {
     for vm in vms {
         if let Some(Ok((outcome, _))) = done.get(vm.name) {
@@ -249,6 +280,7 @@ fn report(vms: &[&Vm], done: &BTreeMap<&str, Result<(Outcome, Duration)>>) -> Re
             None => bad.push(vm.name),
         }
     }
+    println!("\n{}", capabilities(vms, done));
     if !bad.is_empty() {
         bail!("not everything holds on {}: their consoles are in target/vm", bad.join(", "));
     }

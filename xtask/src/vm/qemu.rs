@@ -38,6 +38,8 @@ pub struct Outcome {
     pub failed: u32,
     /// Tests whose kernel feature this kernel lacks, with the reason.
     pub unsupported: Vec<String>,
+    /// What `tracer doctor --json` said there.
+    pub doctor: serde_json::Value,
     /// The guest said so itself.
     pub succeeded: bool,
 }
@@ -102,6 +104,8 @@ impl Outcome {
                 outcome.release = release.to_owned();
             } else if let Some(what) = said.strip_prefix("unsupported ") {
                 outcome.unsupported.push(what.to_owned());
+            } else if let Some(object) = said.strip_prefix("doctor ") {
+                outcome.doctor = serde_json::from_str(object).unwrap_or_default();
             } else if let Some(counts) = said.strip_prefix("counts ") {
                 let mut counts = counts.split(' ').map(|count| count.parse().unwrap_or(0));
                 (outcome.passed, outcome.failed) = (counts.next().unwrap_or(0), counts.next().unwrap_or(0));
@@ -117,7 +121,7 @@ impl Outcome {
 mod tests {
     use super::*;
 
-    const GOOD: &str = "boot noise\r\nguest: kernel 6.1.0\r\nguest: unsupported a::b: no gate\r\n\
+    const GOOD: &str = "boot noise\r\nguest: kernel 6.1.0\r\nguest: doctor {\"agent\":true}\r\nguest: unsupported a::b: no gate\r\n\
                         guest: counts 12 0\r\nguest: success\r\n";
 
     #[test]
@@ -128,6 +132,7 @@ mod tests {
             passed: 12,
             failed: 0,
             unsupported: vec!["a::b: no gate".into()],
+            doctor: serde_json::json!({"agent": true}),
             succeeded: true,
         };
         assert_eq!(outcome, expected);

@@ -38,10 +38,18 @@ fn run() {
         let ahead = clock::slew(seconds.parse().expect("seconds"));
         say(&format!("the clock is {ahead:.3} s ahead of the scheduler's"));
     }
+    say(&format!("doctor {}", doctor()));
     let words: Vec<&str> = wishes("argument").collect();
     if run_tests(&words) {
         say("success");
     }
+}
+
+/// What tracer itself says of this kernel, one JSON object.
+fn doctor() -> String {
+    let output = Command::new("/bin/tracer").args(["doctor", "--json"]).stdin(Stdio::null()).output();
+    let output = output.expect("/bin/tracer starts");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// Runs the tests, repeating on the console what they say; whether they passed.

@@ -1,0 +1,210 @@
+//! `tracer doctor`: what this host can do, tried for real.
+
+use std::{
+    fs,
+    io::{self, BufWriter, Write},
+};
+
+use anyhow::{Result, bail};
+use rustix::thread::{CapabilitySet as Cap, capabilities};
+use serde::Serialize;
+
+use crate::{
+    cli::Doctor,
+    human,
+    kernel::{
+        btf::VMLINUX,
+        probes::{self, Hook},
+    },
+};
+
+/// What is said of one thing.
+#[derive(Serialize)]
+struct Check {
+    name: String,
+    /// `ok`, `missing` or `unsupported`.
+    state: &'static str,
+    /// What was found, or why not.
+    found: String,
+    /// What is lost, and what to do.
+    without: Option<String>,
+}
+
+/// The whole report.
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    kernel: String,
+    machine: String,
+    checks: Vec<Check>,
+    /// The source that `ps` and `why` use.
+    source: &'static str,
+    /// The agent runs.
+    agent: bool,
+    /// How `trace` sees calls.
+    trace: &'static str,
+}
+
+/// Looks, tries and prints; fails if the main job does not work.
+pub fn run(args: &Doctor) -> Result<()> {
+    let report = examine();
+    let mut out = BufWriter::new(io::stdout().lock());
+    if args.json {
+        serde_json::to_writer(&mut out, &report)?;
+        out.write_all(b"\n")?;
+    } else {
+        out.write_all(page(&report).as_bytes())?;
+    }
+    out.flush()?;
+    if report.source != "bpf" || !report.agent {
+        bail!(
+            "ages and the agent need the kernel programs, which do not work here: what is missing is above"
+        );
+    }
+    Ok(())
+}
+
+fn examine() -> Report {
+    let name = rustix::system::uname();
+    let mut checks = vec![types(), rights(), namespace(), lockdown()];
+    let mut works = [false; 2];
+    let mut up: Vec<&str> = Vec::new();
+    match probes::try_all() {
+        Ok(tried) => {
+            let needed = |only: fn(&str) -> bool| {
+                tried
+                    .iter()
+                    .filter(|(probe, _)| probe.needed && only(probe.name))
+                    .all(|(_, result)| result.is_ok())
+            };
+            works = [needed(|name| matches!(name, "snapshot" | "lookup")), needed(|_| true)];
+            for (probe, result) in tried {
+                let name = format!("{} ({})", probe.name, probe.hook.label());
+                checks.push(match result {
+                    Ok(()) => {
+                        up.push(probe.name);
+                        Check { name, state: "ok", found: probe.tells.into(), without: None }
+                    }
+                    Err(why) => Check {
+                        name,
+                        state: if probe.hook == Hook::Kprobe { "unsupported" } else { "missing" },
+                        found: why,
+                        without: Some(format!("{} (Linux {} has it)", probe.without, probe.since)),
+                    },
+                });
+            }
+        }
+        Err(why) => checks.push(Check {
+            name: "kernel programs".into(),
+            state: "missing",
+            found: format!("{why:#}"),
+            without: Some("`ps` and `why` read /proc".into()),
+        }),
+    }
+    let trace = match () {
+        () if ["call_enter", "call_exit"].iter().all(|name| up.contains(name)) => "tracepoint",
+        () if works[1] => "waits",
+        () => "none",
+    };
+    Report {
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: name.release().to_string_lossy().into_owned(),
+        machine: name.machine().to_string_lossy().into_owned(),
+        checks,
+        source: if works[0] { "bpf" } else { "proc" },
+        agent: works[1],
+        trace,
+    }
+}
+
+fn types() -> Check {
+    let name = "kernel types (BTF)".into();
+    match fs::metadata(VMLINUX) {
+        Ok(file) => {
+            let found = format!("{VMLINUX}, {:.1} MiB", file.len() as f64 / f64::from(1 << 20));
+            Check { name, state: "ok", found, without: None }
+        }
+        Err(error) => Check {
+            name,
+            state: "missing",
+            found: format!("{VMLINUX}: {error}"),
+            without: Some("a kernel with CONFIG_DEBUG_INFO_BTF".into()),
+        },
+    }
+}
+
+fn rights() -> Check {
+    let held = capabilities(None).map(|sets| sets.effective).unwrap_or(Cap::empty());
+    let all = [
+        (Cap::BPF, "CAP_BPF", "the kernel programs"),
+        (Cap::PERFMON, "CAP_PERFMON", "the kernel programs"),
+        (Cap::SYS_PTRACE, "CAP_SYS_PTRACE", "other users' files and memory"),
+        (Cap::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH", "other users' /proc"),
+    ];
+    let admin = held.contains(Cap::SYS_ADMIN);
+    let has = |cap: &Cap| held.contains(*cap) || admin && (*cap == Cap::BPF || *cap == Cap::PERFMON);
+    let missing: Vec<String> =
+        all.iter().filter(|(cap, ..)| !has(cap)).map(|(_, name, what)| format!("{name} ({what})")).collect();
+    let name = "rights".into();
+    if missing.is_empty() {
+        return Check { name, state: "ok", found: "all that are needed".into(), without: None };
+    }
+    let found = format!("lacks {}", missing.join(", "));
+    Check { name, state: "missing", found, without: Some("run it as root".into()) }
+}
+
+fn namespace() -> Check {
+    let name = "PID namespace".into();
+    match fs::read_link("/proc/self/ns/pid") {
+        // The initial one's inode number is fixed (PROC_PID_INIT_INO, include/linux/proc_ns.h).
+        Ok(link) if link.as_os_str() == "pid:[4026531836]" => {
+            Check { name, state: "ok", found: "the host's".into(), without: None }
+        }
+        Ok(_) => Check {
+            name,
+            state: "missing",
+            found: "a container's own".into(),
+            without: Some("run it with the host's (hostPID, --pid=host)".into()),
+        },
+        Err(error) => {
+            Check { name, state: "missing", found: error.to_string(), without: Some("mount /proc".into()) }
+        }
+    }
+}
+
+fn lockdown() -> Check {
+    let modes = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    let mode = modes.split(['[', ']']).nth(1).unwrap_or("none").to_owned();
+    let name = "lockdown".into();
+    match mode.as_str() {
+        "confidentiality" => Check {
+            name,
+            state: "missing",
+            found: mode,
+            without: Some(
+                "the kernel does not let programs read its memory: boot with lockdown=integrity or none"
+                    .into(),
+            ),
+        },
+        _ => Check { name, state: "ok", found: mode, without: None },
+    }
+}
+
+fn page(report: &Report) -> String {
+    let mut page = format!("tracer {} on Linux {}, {}\n\n", report.version, report.kernel, report.machine);
+    let width = report.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
+    for check in &report.checks {
+        let line = format!("{:11}  {:width$}  {}", check.state, check.name, check.found);
+        page += human::clean(&line).trim_end();
+        page.push('\n');
+        if let Some(without) = &check.without {
+            page += &format!("{:11}  {:width$}    instead: {}\n", "", "", human::clean(without));
+        }
+    }
+    let agent = if report.agent { "works" } else { "does not work" };
+    page += &format!(
+        "\nps and why use the source {}; the agent {agent}; trace sees calls by {}.\n",
+        report.source, report.trace
+    );
+    page
+}

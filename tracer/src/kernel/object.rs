@@ -1,0 +1,183 @@
+//! The compiled programs made ready for this kernel: offsets and constants set, maps made, nothing loaded yet.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use aya::{Ebpf, EbpfLoader};
+use tracer_ebpf::abi::SYSCALLS;
+
+use super::{btf::Btf, legacy, load::explain};
+use crate::syscalls::{self, Table};
+
+/// The compiled programs; `cargo xtask ebpf` makes them.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tracer.bpf.o");
+
+/// What to load and with which constants.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Attach `waits` too, not only `snapshot`.
+    pub waits: bool,
+    /// Ended waits shorter than this are not resolved.
+    pub min_wait: Duration,
+    /// Ended waits of this length and more come one by one through the ring.
+    pub report: Duration,
+    /// Calls will be followed, by [`Kernel::follow_calls`].
+    pub calls: Option<Followed>,
+    /// Let the programs log.
+    pub verbose: bool,
+}
+
+/// Whose calls are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Followed {
+    /// Those of chosen processes and their descendants.
+    Chosen,
+    /// Those of every process.
+    All,
+}
+
+/// The compiled programs with this kernel's offsets in them, their maps made, none of them loaded.
+pub(super) struct Object {
+    pub(super) ebpf: Ebpf,
+    pub(super) types: aya::Btf,
+    /// Slots are in a hash.
+    pub(super) hash_slots: bool,
+}
+
+impl Object {
+    /// The error says what is missing and what to do.
+    pub(super) fn open(options: &Options) -> Result<Self> {
+        check_rights()?;
+        check_namespace()?;
+        // Before Linux 5.11 maps count as locked memory; where raising the limit is refused, it was not needed or
+        // creating the maps says so.
+        let unlimited = rustix::process::Rlimit { current: None, maximum: None };
+        let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
+
+        let btf = Btf::open(Path::new(super::btf::VMLINUX)).context(
+            "this kernel does not describe its types (CONFIG_DEBUG_INFO_BTF), which the bpf source needs; \
+             `--source proc` works without",
+        )?;
+        let fields = btf.resolve_fields()?;
+        let constants = Constants::of(&btf)?;
+        let aya_btf = aya::Btf::from_sys_fs().context("cannot read the kernel's types")?;
+
+        let mut loader = EbpfLoader::new();
+        loader.btf(Some(&aya_btf)).allow_unsupported_maps();
+        for (symbol, offset) in &fields {
+            loader.override_global(symbol, offset, false);
+        }
+        let (waits, has_prev) = (u32::from(options.waits), u32::from(constants.has_prev_state));
+        let (floor, report) = (options.min_wait.as_nanos() as u64, options.report.as_nanos() as u64);
+        let trace_all = u32::from(options.calls == Some(Followed::All));
+        // aya's levels; 0 turns all logging off, and the verifier drops its code.
+        let level = if options.verbose { aya_log::Level::Debug as u8 } else { 0 };
+        let (restart, compat_restart) = (restart_number(Table::Native), restart_number(Table::Compat));
+        loader
+            .override_global("COMPAT_MASK", &constants.compat_mask, true)
+            .override_global("WORKER_FLAGS", &constants.worker_flags, true)
+            .override_global("FROZEN_FLAG", &constants.frozen_flag, true)
+            .override_global("HAS_PREV_STATE", &has_prev, true)
+            .override_global("STACK_REGS", &constants.stack_regs, true)
+            .override_global("HASH_SLOTS", &constants.hash_slots, true)
+            .override_global("TRACE_ALL", &trace_all, true)
+            .override_global("WAITS_ON", &waits, true)
+            .override_global("FLOOR_NS", &floor, true)
+            .override_global("REPORT_NS", &report, true)
+            .override_global("RESTART_NR", &restart, true)
+            .override_global("COMPAT_RESTART_NR", &compat_restart, true)
+            .override_global(aya_log::LEVEL, &level, true);
+        if !options.waits {
+            loader.map_max_entries("WAITS_A", 1).map_max_entries("WAITS_B", 1).map_max_entries("ENDED", 4096);
+        }
+        if options.calls.is_none() {
+            loader
+                .map_max_entries("BEGUN", 1)
+                .map_max_entries("TRACED", 1)
+                .map_max_entries("CALL_ENDS", 4096);
+        }
+        let hash_slots = constants.hash_slots != 0;
+        let changed = if hash_slots { Some(legacy::with_hash(OBJECT, "SLOTS")?) } else { None };
+        if hash_slots {
+            loader.map_max_entries("SLOTS", if options.waits { legacy::SLOTS } else { 1 });
+        }
+        let object = changed.as_deref().unwrap_or(OBJECT);
+        let ebpf = loader.load(object).map_err(explain).context("cannot load the kernel programs")?;
+        Ok(Self { ebpf, types: aya_btf, hash_slots })
+    }
+}
+
+/// What differs between kernels beside offsets.
+struct Constants {
+    compat_mask: u32,
+    worker_flags: u32,
+    frozen_flag: u32,
+    has_prev_state: bool,
+    stack_regs: u32,
+    hash_slots: u32,
+}
+
+impl Constants {
+    fn of(btf: &Btf) -> Result<Self> {
+        const PF_KTHREAD: u32 = 0x0020_0000;
+        const PF_IO_WORKER: u32 = 0x10;
+        // The bit had another meaning before Linux 6.4, whose clone arguments name it.
+        const PF_USER_WORKER: u32 = 0x4000;
+        // A flag until Linux 6.1, a state since; the bit was used for something else then.
+        const PF_FROZEN: u32 = 0x0001_0000;
+        let version = kernel_version();
+        let user_workers = btf.offset("kernel_clone_args", "user_worker")?.is_some();
+        Ok(Self {
+            compat_mask: if cfg!(target_arch = "x86_64") { 0x2 } else { 1 << 22 },
+            worker_flags: PF_KTHREAD | PF_IO_WORKER | if user_workers { PF_USER_WORKER } else { 0 },
+            frozen_flag: if version < (6, 1) { PF_FROZEN } else { 0 },
+            has_prev_state: btf.tracepoint_args("sched_switch")? == Some(4),
+            stack_regs: legacy::stack_regs(btf, version)?,
+            hash_slots: u32::from(legacy::needs_hash(version)),
+        })
+    }
+}
+
+/// Major and minor version of the running kernel; (0, 0) if it does not say.
+fn kernel_version() -> (u32, u32) {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// The number of `restart_syscall` in a table; one that no call has where it has none.
+fn restart_number(table: Table) -> i32 {
+    (0..SYSCALLS as i32)
+        .find(|number| syscalls::name(table, *number) == Some("restart_syscall"))
+        .unwrap_or(-2)
+}
+
+fn check_rights() -> Result<()> {
+    use rustix::thread::CapabilitySet as Cap;
+    let held =
+        rustix::thread::capabilities(None).context("cannot read the process's capabilities")?.effective;
+    if held.contains(Cap::SYS_ADMIN) || held.contains(Cap::BPF | Cap::PERFMON) {
+        return Ok(());
+    }
+    let missing: Vec<&str> = [(Cap::BPF, "CAP_BPF"), (Cap::PERFMON, "CAP_PERFMON")]
+        .iter()
+        .filter(|(cap, _)| !held.contains(*cap))
+        .map(|(_, name)| *name)
+        .collect();
+    bail!(
+        "reading the kernel needs {}, which this process lacks: run it as root (sudo tracer …)",
+        missing.join(" and ")
+    )
+}
+
+fn check_namespace() -> Result<()> {
+    // The initial PID namespace has a fixed inode number (PROC_PID_INIT_INO, include/linux/proc_ns.h).
+    let link = std::fs::read_link("/proc/self/ns/pid")
+        .context("cannot read /proc/self/ns/pid: is /proc mounted?")?;
+    ensure!(
+        link.as_os_str() == "pid:[4026531836]",
+        "this is a container's PID namespace, and the kernel programs see the host's: run tracer with the host's (hostPID, --pid=host)"
+    );
+    Ok(())
+}
