@@ -26,21 +26,31 @@ static FORKER: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {
     Mutex::new(send)
 });
 
+/// How long a process that is told to end may take: generous, since it has workers to end and the machine may be loaded.
+const LEAVE: Duration = Duration::from_secs(10);
+
 /// A process that is killed, by its id, when this value is dropped: also when the test panics.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
     status: Option<ExitStatus>,
+    farewell: i32,
 }
 
 /// Starts a process that dies with the test process at the latest.
-pub fn start(mut command: Command) -> Running {
+pub fn start(command: Command) -> Running {
+    start_ended_by(libc::SIGKILL, command)
+}
+
+/// The same for a process with workers of its own, which would outlive it if it were killed: it is told to end by this
+/// signal, when it is dropped and by the kernel when the test process dies, and only killed if it does not.
+pub fn start_ended_by(farewell: i32, mut command: Command) -> Running {
     let what = format!("{command:?}");
     let parent = std::process::id();
     // SAFETY: between fork and exec only prctl, getppid and _exit are called, which are async-signal-safe.
     unsafe {
         command.pre_exec(move || {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            libc::prctl(libc::PR_SET_PDEATHSIG, farewell);
             // The test process may have ended between fork and prctl.
             if std::os::unix::process::parent_id() != parent {
                 libc::_exit(1);
@@ -51,7 +61,7 @@ pub fn start(mut command: Command) -> Running {
     let (reply, answer) = channel();
     FORKER.lock().unwrap_or_else(PoisonError::into_inner).send((command, reply)).expect("the forker lives");
     match answer.recv().expect("the forker answers") {
-        Ok(child) => Running { child, status: None },
+        Ok(child) => Running { child, status: None, farewell },
         Err(e) => panic!("cannot start {what}: {e}"),
     }
 }
@@ -104,6 +114,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if self.farewell != libc::SIGKILL && self.ended().is_none() {
+            self.signal(self.farewell);
+            self.wait(LEAVE);
+        }
         self.kill();
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::{Running, debian_program, own_dir, start};
+use crate::{Running, debian_program, own_dir, start_ended_by};
 
 /// The user and group `nobody` of Debian.
 const NOBODY: u32 = 65534;
@@ -32,24 +32,35 @@ pub struct Server {
 impl Server {
     /// Starts a server that is told its port; `ready` says when it answers.
     pub fn start(dir: PathBuf, make: impl Fn(u16, &Path) -> Command, ready: impl Fn(&Self) -> bool) -> Self {
+        Self::start_ended_by(libc::SIGKILL, dir, make, ready)
+    }
+
+    /// The same for a server with processes of its own, which it ends when it gets this signal.
+    pub fn start_ended_by(
+        farewell: i32,
+        dir: PathBuf,
+        make: impl Fn(u16, &Path) -> Command,
+        ready: impl Fn(&Self) -> bool,
+    ) -> Self {
         // Between choosing a free port and the server's bind another process can take it.
         for _ in 0..3 {
             let address = free_address();
             let log = dir.join("log");
             let said = File::create(&log).expect("a file");
             let mut command = make(address.port(), &dir);
+            let program = command.get_program().to_owned();
             command.stdin(Stdio::null()).stdout(said.try_clone().expect("a descriptor")).stderr(said);
-            let mut server = Self { process: start(command), address, dir: dir.clone() };
+            let mut server = Self { process: start_ended_by(farewell, command), address, dir: dir.clone() };
             let begin = Instant::now();
             while server.process.ended().is_none() {
                 if ready(&server) && server.process.ended().is_none() {
                     return server;
                 }
-                assert!(begin.elapsed() < PATIENCE, "no answer; it said:\n{}", text(&log));
+                assert!(begin.elapsed() < PATIENCE, "{program:?} does not answer; it said:\n{}", text(&log));
                 sleep(Duration::from_millis(20));
             }
             let said = text(&log);
-            assert!(said.to_lowercase().contains("in use"), "the server ended; it said:\n{said}");
+            assert!(said.to_lowercase().contains("in use"), "{program:?} ended; it said:\n{said}");
         }
         panic!("a server found its port taken three times; its directory is {}", dir.display());
     }

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use tests::servers::{self, Server, as_nobody, clean, dir_of_nobody, must, text};
-use tests::{Running, own_dir, start};
+use tests::servers::{self, Server, Way, as_nobody, clean, dir_of_nobody, must, text};
+use tests::{Running, own_dir, start_ended_by};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -25,7 +25,7 @@ impl Daemon {
         let log = dir.join(format!("{name}.log"));
         let said = fs::File::create(&log).expect("a file");
         command.stdin(Stdio::null()).stdout(said.try_clone().expect("a descriptor")).stderr(said);
-        let daemon = Self { name, process: Mutex::new(start(command)), log };
+        let daemon = Self { name, process: Mutex::new(start_ended_by(libc::SIGTERM, command)), log };
         let begin = Instant::now();
         while !ready() {
             daemon.check();
@@ -53,6 +53,8 @@ pub(crate) struct Fleet {
     pub(crate) ssh_key: PathBuf,
     pub(crate) prometheus: Server,
     pub(crate) log_socket: PathBuf,
+    pub(crate) supervisor_socket: PathBuf,
+    dir: PathBuf,
     daemons: Vec<Daemon>,
 }
 
@@ -75,6 +77,8 @@ impl Fleet {
             ssh_key,
             prometheus: prometheus(),
             log_socket,
+            supervisor_socket: dir.join("supervisor.sock"),
+            dir,
             daemons,
         }
     }
@@ -82,6 +86,16 @@ impl Fleet {
     /// All daemons still run.
     pub(crate) fn check(&self) {
         self.daemons.iter().for_each(Daemon::check);
+    }
+
+    /// How many jobs cron has run.
+    pub(crate) fn jobs_run(&self) -> usize {
+        text(&self.dir.join("cron.ran")).lines().count()
+    }
+
+    /// How many lines the log has.
+    pub(crate) fn lines_logged(&self) -> usize {
+        text(&self.dir.join("all.log")).lines().count()
     }
 }
 
@@ -120,7 +134,7 @@ fn nginx(dir: &Path) -> Server {
         nginx.arg("-e").arg("stderr").arg("-p").arg(dir).arg("-c").arg(config);
         nginx
     };
-    Server::start(dir.to_owned(), make, Server::listens)
+    Server::start_ended_by(libc::SIGTERM, dir.to_owned(), make, Server::listens)
 }
 
 fn php_fpm(dir: &Path) -> Daemon {
@@ -166,6 +180,8 @@ fn supervisord(dir: &Path) -> Daemon {
         &config,
         &format!(
             "[unix_http_server]\nfile={d}/supervisor.sock\n\
+             [rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = \
+             supervisor.rpcinterface:make_main_rpcinterface\n\
              [supervisord]\nnodaemon=true\nlogfile=/dev/null\nlogfile_maxbytes=0\npidfile={d}/supervisor.pid\n\
              [program:resident]\ncommand=/bin/sh -c 'while read line; do :; done'\n\
              [program:periodic]\ncommand=/bin/sleep 2\nstartsecs=0\n"
@@ -181,7 +197,7 @@ fn supervisord(dir: &Path) -> Daemon {
 fn cron(dir: &Path) -> Daemon {
     let d = dir.display();
     let table = dir.join("crontab");
-    write(&table, &format!("* * * * * root sh -c 'date > {d}/cron.ran; sleep 2'\n"));
+    write(&table, &format!("* * * * * root sh -c 'date >> {d}/cron.ran; sleep 2'\n"));
     let mut command = clean("unshare");
     let script = "set -e; mount -t tmpfs none /etc/cron.d; mount -t tmpfs none /var/spool/cron; \
                   mkdir /var/spool/cron/crontabs; mount -t tmpfs none /run; mount --bind \"$0\" /etc/crontab; \
@@ -210,15 +226,22 @@ fn postgresql() -> Server {
         postgres.args(["-c", "listen_addresses=127.0.0.1"]);
         postgres
     };
-    let ready =
-        |server: &Server| psql(server, &["-c", "SELECT 1"]).output().is_ok_and(|out| out.status.success());
-    Server::start(dir.clone(), make, ready)
+    let ready = |server: &Server| {
+        let select = psql(server, Way::Tcp, &["-c", "SELECT 1"]).output();
+        select.is_ok_and(|out| out.status.success())
+    };
+    // Told by SIGTERM it would wait until its last client has gone.
+    Server::start_ended_by(libc::SIGINT, dir.clone(), make, ready)
 }
 
-/// The client `psql`, over TCP.
-pub(crate) fn psql(server: &Server, args: &[&str]) -> Command {
+/// The client `psql`.
+pub(crate) fn psql(server: &Server, way: Way, args: &[&str]) -> Command {
     let mut command = clean("psql");
-    command.args(["-X", "-q", "-t", "-h", "127.0.0.1", "-p", &server.port(), "-U", "postgres"]).args(args);
+    match way {
+        Way::Tcp => command.args(["-h", "127.0.0.1"]),
+        Way::Unix => command.arg("-h").arg(&server.dir),
+    };
+    command.args(["-X", "-q", "-t", "-p", &server.port(), "-U", "postgres"]).args(args);
     command.stdin(Stdio::null());
     command
 }

@@ -1,20 +1,26 @@
 //! Who uses the servers of a healthy host? Requests a few times a second, and connections that rest.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::Duration;
 
-use tests::servers::{Server, Way, clean, gearman, must, mysql, redis_cli};
-use tests::{Running, start};
+use tests::servers::{Server, Way, clean, gearman, must, mysql, redis_cli, text};
+use tests::{Running, own_dir, start};
 
 use crate::fleet::{Fleet, psql};
 
 /// How often each service is used.
-const EVERY: Duration = Duration::from_millis(400);
+const EVERY: Duration = Duration::from_millis(300);
+/// How many connections to each database are open and rest.
+pub(crate) const POOL: usize = 6;
+/// A healthy server answers long before that.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The users; they leave when dropped.
 pub(crate) struct Users {
@@ -44,12 +50,25 @@ impl Users {
             let answer = talk(memcached, "set k 0 0 1\r\nx\r\nget k\r\nquit\r\n");
             assert_eq!(answer, "STORED\r\nVALUE k 0 1\r\nx\r\nEND\r\n");
         });
-        users.begin("prometheus", move || assert!(http(prometheus, "/-/healthy").contains("Healthy")));
+        users.begin("prometheus", move || {
+            let answer = http(prometheus, "/api/v1/query?query=up");
+            assert!(answer.contains("success"), "{answer}");
+        });
+        let supervisor = fleet.supervisor_socket.clone();
+        users.begin("supervisord", move || {
+            let stream = UnixStream::connect(&supervisor).expect("it listens");
+            stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+            let call = "<methodCall><methodName>supervisor.getState</methodName></methodCall>";
+            let head = format!("POST /RPC2 HTTP/1.0\r\nContent-Length: {}\r\n\r\n", call.len());
+            let answer = exchange(stream, &(head + call));
+            assert!(answer.contains("RUNNING"), "{answer}");
+        });
         users.repeat("redis", redis_cli(&fleet.redis, &["LPUSH", "jobs", "one"]));
         users.repeat("gearmand", gearman(&fleet.gearmand, &["-f", "job", "work"]));
         users.repeat("mariadb", mysql(&fleet.mariadb, Way::Tcp, &["-e", "SELECT 1"]));
         users.repeat("mariadb over its socket", mysql(&fleet.mariadb, Way::Unix, &["-e", "SELECT 1"]));
-        users.repeat("postgresql", psql(&fleet.postgresql, &["-c", "SELECT 1"]));
+        users.repeat("postgresql", psql(&fleet.postgresql, Way::Tcp, &["-c", "SELECT 1"]));
+        users.repeat("postgresql over its socket", psql(&fleet.postgresql, Way::Unix, &["-c", "SELECT 1"]));
         users.repeat("sshd", ssh(fleet, &["true"]));
         let mut logger = clean("logger");
         logger.arg("--socket").arg(&fleet.log_socket).arg("all is well");
@@ -71,15 +90,20 @@ impl Users {
         self.threads.push(thread::Builder::new().name(name.into()).spawn(user).expect("a thread"));
     }
 
-    /// Runs a command again and again, which must succeed.
+    /// Runs a command again and again, which must succeed, and soon.
     fn repeat(&mut self, name: &'static str, command: Command) {
         let program = command.get_program().to_owned();
         let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        let log = own_dir().join(format!("user-{name}.log"));
         self.begin(name, move || {
             let mut command =
                 clean(program.to_str().and_then(|path| path.rsplit('/').next()).expect("a name"));
+            let said = File::create(&log).expect("a file");
             command.args(&args).stdin(Stdio::null());
-            must(command);
+            command.stdout(said.try_clone().expect("a descriptor")).stderr(said);
+            let status = start(command).wait(PATIENCE);
+            let well = status.is_some_and(|status| status.success());
+            assert!(well, "{program:?} {args:?}: {status:?}; it said:\n{}", text(&log));
         });
     }
 
@@ -126,17 +150,30 @@ fn resting(fleet: &Fleet) -> Vec<(&'static str, Running)> {
         process
     };
     let worker = ["-r", "-1", "BLPOP", "jobs", "0"];
-    vec![
-        ("a mysql session", at_prompt(mysql(&fleet.mariadb, Way::Tcp, &["--unbuffered"]), "SELECT 1;\n")),
-        (
-            "a mysql session over unix",
-            at_prompt(mysql(&fleet.mariadb, Way::Unix, &["--unbuffered"]), "SELECT 1;\n"),
-        ),
-        ("a psql session", at_prompt(psql(&fleet.postgresql, &[]), "SELECT 1;\n")),
+    let mut resting = Vec::new();
+    for way in [Way::Tcp, Way::Unix].into_iter().cycle().take(POOL) {
+        let mysql = mysql(&fleet.mariadb, way, &["--unbuffered"]);
+        resting.push(("a mysql session", at_prompt(mysql, "SELECT 1;\n")));
+        resting.push(("a psql session", at_prompt(psql(&fleet.postgresql, way, &[]), "SELECT 1;\n")));
+    }
+    resting.extend([
         ("a redis session", at_prompt(redis_cli(&fleet.redis, &[]), "PING\n")),
         ("an ssh session", at_prompt(ssh(fleet, &["cat"]), "hello\n")),
         ("a redis worker", silent(redis_cli(&fleet.redis, &worker))),
         ("a gearman worker", silent(gearman(&fleet.gearmand, &["-w", "-f", "job", "--", "/bin/cat"]))),
+    ]);
+    resting
+}
+
+/// How many connections have rested for five seconds, as the databases have it.
+pub(crate) fn at_rest(fleet: &Fleet) -> [(&'static str, usize); 2] {
+    let number = |answer: String| answer.trim().parse().expect("a number");
+    let sleeping =
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE command = 'Sleep' AND time >= 5";
+    let idle = "SELECT COUNT(*) FROM pg_stat_activity WHERE state = 'idle' AND state_change < now() - interval '5 s'";
+    [
+        ("mariadb", number(must(mysql(&fleet.mariadb, Way::Unix, &["-e", sleeping])))),
+        ("postgresql", number(must(psql(&fleet.postgresql, Way::Unix, &["-c", idle])))),
     ]
 }
 
@@ -168,8 +205,12 @@ fn ssh(fleet: &Fleet, args: &[&str]) -> Command {
 
 /// Asks and reads until the server hangs up.
 fn talk(address: SocketAddr, question: &str) -> String {
-    let mut stream = TcpStream::connect(address).expect("it listens");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
+    let stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    exchange(stream, question)
+}
+
+fn exchange(mut stream: impl Read + Write, question: &str) -> String {
     stream.write_all(question.as_bytes()).expect("it reads");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("it answers");
