@@ -27,7 +27,7 @@ pub use exposition::{Sample, parse as parse_metrics};
 pub use family::Family;
 pub use launch::{Running, own_dir, start, start_ended_by};
 pub use mute::{LastWord, MuteServer, Say, Talk};
-pub use programs::{debian_program, require_root, tracer, waiter_program};
+pub use programs::{debian_program, doctor, require_root, tracer, waiter_program};
 pub use ps::{Snapshot, ps, ps_first};
 pub use quiet::{alone, shared};
 pub use tls::{Manners, Tickets, TlsServer};

@@ -1,6 +1,7 @@
 //! Where are the programs under test? The environment says, or they lie beside the test binary.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
 /// tracer: `TRACER_BIN`, else beside the test binary, else the release build of the same target directory.
@@ -52,4 +53,10 @@ fn find(name: &str, variable: &str, build: &str) -> PathBuf {
         Some(path) => path,
         None => panic!("no {name} in {places:?}: build it with `{build}`, or name it with {variable}"),
     }
+}
+
+/// What `tracer doctor` says of this kernel.
+pub fn doctor() -> serde_json::Value {
+    let output = Command::new(tracer()).args(["doctor", "--json"]).output().expect("tracer starts");
+    serde_json::from_slice(&output.stdout).expect("one object")
 }

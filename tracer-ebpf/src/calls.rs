@@ -1,21 +1,22 @@
-//! The programs `call_…`: when does a call of a chosen process begin and end, and what does it return? Attached for
-//! `tracer trace` only: at every system call's entry and exit, or at those of the functions that serve calls that block.
+//! The programs `call_…`: when does a call of a chosen process begin and end, and what does it return? Attached only while
+//! `tracer trace` runs, or where the agent cannot use `waits`: at the entry and exit of all calls, by fentry or tracepoint,
+//! or at those of the functions that serve calls that block.
 
 use aya_ebpf::{
     bindings::BPF_ANY,
     btf_maps::{HashMap, PerCpuArray, RingBuf},
     helpers::generated::{bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_ktime_get_ns},
-    macros::{btf_map, btf_tracepoint, kprobe, kretprobe},
-    programs::{BtfTracePointContext, ProbeContext, RetProbeContext},
+    macros::{btf_map, btf_tracepoint, fentry, fexit, kprobe, kretprobe},
+    programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
-use tracer_ebpf::abi::{Counter, EndedCall, READ_FAILED};
+use tracer_ebpf::abi::{Counter, EndedCall};
 
 use crate::{
-    call::Call,
     count::count,
-    file::{self, zero},
-    settings::{REPORT_NS, TRACE_ALL},
+    ended,
+    settings::{COUNT_CALLS, FLOOR_NS, REPORT_NS, TRACE_ALL},
     task::Task,
+    waits,
 };
 
 /// Processes whose calls are followed, by pid.
@@ -72,36 +73,24 @@ fn exit(result: i64) {
     let _ = BEGUN.remove(tid);
     // SAFETY: a helper without arguments.
     let duration_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(began_ns);
+    // SAFETY: the helper returns a typed pointer to the running thread.
+    let task = Task(unsafe { bpf_get_current_task_btf() }.cast::<u8>().cast_const());
+    if COUNT_CALLS.load() != 0 {
+        if duration_ns < FLOOR_NS.load() {
+            count(Counter::ShortWaits);
+        } else {
+            waits::ended(task, began_ns, duration_ns, 0);
+        }
+        return;
+    }
     if duration_ns < REPORT_NS.load() {
         return;
     }
     let Some(scratch) = CALLS_SCRATCH.get_ptr_mut(0) else { return };
-    // SAFETY: this CPU's element; the kernel runs these programs with preemption off.
+    // SAFETY: this CPU's element; the kernel does not run one of these programs twice at a time on a CPU.
     let record = unsafe { &mut *scratch };
-    // SAFETY: the helper returns a typed pointer to the running thread.
-    let task = Task(unsafe { bpf_get_current_task_btf() }.cast::<u8>().cast_const());
-    let wait = &mut record.call;
-    zero(&mut wait.key);
-    let call = Call::of(task);
-    wait.key.process_start_ns = task.leader().start_ns();
-    wait.key.tgid = tgid;
-    wait.key.nr = call.nr;
-    wait.key.flags = call.flags;
-    wait.key.fd = call.fd;
-    if call.is_restart() {
-        wait.key.restart_fn = task.restart_fn();
-    }
-    wait.flags = call.flags;
-    if call.fd >= 0 && file::find(task, call.fd, &mut wait.key.file).failed {
-        wait.flags |= READ_FAILED;
-        count(Counter::ReadFailed);
-    }
-    wait.tid = tid;
-    wait.thread_start_ns = task.start_ns();
-    wait.began_ns = began_ns;
-    wait.duration_ns = duration_ns;
-    call.args(&mut wait.args);
-    task.comm(&mut wait.comm);
+    let seen = ended::key(task, &mut record.call.key);
+    ended::rest(task, seen, &mut record.call, began_ns, duration_ns);
     record.result = result;
     if CALL_ENDS.output(&*record, 0).is_err() {
         count(Counter::RingFull);
@@ -125,6 +114,31 @@ pub fn call_enter(_: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sys_exit")]
 pub fn call_exit(ctx: BtfTracePointContext) -> i32 {
     let result = ctx.arg::<i64>(1);
+    exit(result);
+    0
+}
+
+/// At the entry of the function that hands each call of a 64-bit process out. Linux on x86-64 has it since 6.9, and since
+/// its versions of 2024 in the older series.
+///
+/// `long x64_sys_call(const struct pt_regs *regs, unsigned int nr)`
+///
+/// # Minimum kernel version
+/// 5.11, as above.
+#[fentry(function = "x64_sys_call")]
+pub fn call_enter_fentry(_: FEntryContext) -> i32 {
+    enter();
+    0
+}
+
+/// At its return.
+///
+/// # Minimum kernel version
+/// 5.11, as above.
+#[fexit(function = "x64_sys_call")]
+pub fn call_exit_fexit(ctx: FExitContext) -> i32 {
+    // After the function's own two arguments.
+    let result = ctx.arg::<i64>(2);
     exit(result);
     0
 }

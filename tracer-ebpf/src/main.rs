@@ -7,6 +7,7 @@ mod atomic;
 mod call;
 mod calls;
 mod count;
+mod ended;
 mod file;
 mod holders;
 mod iter;

@@ -50,6 +50,10 @@ pub static REPORT_NS: Global<u64> = Global::new(1_000_000_000);
 #[unsafe(no_mangle)]
 pub static TRACE_ALL: Global<u32> = Global::new(0);
 
+/// 1: calls that end are counted as ended waits are, for an agent that cannot use `waits`.
+#[unsafe(no_mangle)]
+pub static COUNT_CALLS: Global<u32> = Global::new(0);
+
 /// Index into [`LIVE`]: `CLOCK_MONOTONIC` minus the scheduler's clock, nanoseconds, two's complement; 0: unknown.
 pub const CLOCK_OFFSET: u32 = 0;
 /// Index into [`LIVE`]: which of the two histogram maps is written, 0 or 1.

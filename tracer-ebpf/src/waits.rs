@@ -8,15 +8,13 @@ use aya_ebpf::{
     macros::{btf_map, btf_tracepoint},
     programs::BtfTracePointContext,
 };
-use tracer_ebpf::abi::{
-    BUCKETS, Counter, EndedWait, FIRST_BUCKET_LOG2, Histogram, READ_FAILED, Slot, WaitKey,
-};
+use tracer_ebpf::abi::{BUCKETS, Counter, EndedWait, FIRST_BUCKET_LOG2, Histogram, Slot, WaitKey};
 
 use crate::{
     atomic::{add_u32, add_u64},
-    call::Call,
     count::count,
-    file::{self, zero},
+    ended,
+    file::zero,
     settings::{self, ACTIVE, FLOOR_NS, HAS_PREV_STATE, REPORT_NS},
     slot,
     task::{Task, is_asleep},
@@ -86,36 +84,16 @@ pub fn waits(ctx: BtfTracePointContext) -> i32 {
 
 /// Counts a wait that has ended, and sends it if it was long.
 #[inline(always)]
-fn ended(task: Task, began_ns: u64, duration_ns: u64, slot_flags: u32) {
+pub fn ended(task: Task, began_ns: u64, duration_ns: u64, slot_flags: u32) {
     let Some(scratch) = WAITS_SCRATCH.get_ptr_mut(0) else { return };
-    // SAFETY: this CPU's element; sched_switch does not interrupt itself.
+    // SAFETY: this CPU's element; neither sched_switch nor the end of a call interrupts itself.
     let scratch = unsafe { &mut *scratch };
-    let ended = &mut scratch.ended;
-    zero(&mut ended.key);
-    let call = Call::of(task);
-    ended.key.process_start_ns = task.leader().start_ns();
-    ended.key.tgid = task.tgid();
-    ended.key.nr = call.nr;
-    ended.key.flags = call.flags;
-    ended.key.fd = call.fd;
-    if call.is_restart() {
-        ended.key.restart_fn = task.restart_fn();
-    }
-    let mut flags = slot_flags | call.flags;
-    if call.fd >= 0 && file::find(task, call.fd, &mut ended.key.file).failed {
-        flags |= READ_FAILED;
-        count(Counter::ReadFailed);
-    }
+    let seen = ended::key(task, &mut scratch.ended.key);
     tally(task, scratch, duration_ns);
     if duration_ns >= REPORT_NS.load() {
         let ended = &mut scratch.ended;
-        ended.tid = task.tid();
-        ended.flags = flags | task.condition(task.state());
-        ended.thread_start_ns = task.start_ns();
-        ended.began_ns = began_ns;
-        ended.duration_ns = duration_ns;
-        call.args(&mut ended.args);
-        task.comm(&mut ended.comm);
+        ended::rest(task, seen, ended, began_ns, duration_ns);
+        ended.flags |= slot_flags | task.condition(task.state());
         if ENDED.output(&*ended, 0).is_err() {
             count(Counter::RingFull);
         }

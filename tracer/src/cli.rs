@@ -14,6 +14,9 @@ use crate::{class::Class, config::Defaults};
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true, max_term_width = 100)]
 pub struct Cli {
+    /// The kernel's types, where they are not in /sys/kernel/btf/vmlinux
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Kernel")]
+    pub btf: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -108,8 +111,10 @@ pub struct Trace {
 /// How `trace` sees calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Probes {
-    /// Tracepoints, or context switches where the kernel has none for tracer
+    /// The first of fentry, tracepoint and waits that works
     Auto,
+    /// Programs at the kernel's function that hands calls out: costs every call of the host least; 64-bit processes only
+    Fentry,
     /// Probes on the kernel's functions that serve calls which can block: costs those calls only, but takes seconds to
     /// end
     Kprobe,
@@ -117,6 +122,17 @@ pub enum Probes {
     Tracepoint,
     /// Context switches: costs calls that block only, but results are not seen
     Waits,
+}
+
+/// How the agent sees waits end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AgentProbes {
+    /// Context switches, or calls where the kernel has no such program for tracer
+    Auto,
+    /// Context switches: calls that do not block cost nothing
+    Waits,
+    /// The entry and exit of every call of the host, which costs each a little
+    Calls,
 }
 
 /// Arguments of `tracer doctor`.
@@ -145,6 +161,9 @@ pub struct AgentArgs {
     /// Ended waits shorter than this are not counted one by one [default: 100us]
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
     pub min_wait: Option<Duration>,
+    /// How to see waits end
+    #[arg(long, value_enum, default_value = "auto", value_name = "PROBES")]
+    pub probes: AgentProbes,
     /// Where to serve /metrics, /-/healthy and /-/ready [default: 127.0.0.1:9779]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
@@ -162,6 +181,8 @@ pub struct Agent {
     pub interval: Duration,
     /// Ended waits shorter than this are not counted one by one.
     pub min_wait: Duration,
+    /// How to see waits end.
+    pub probes: AgentProbes,
     /// Where to serve HTTP.
     pub listen: SocketAddr,
     /// Where it remembers things over a restart.
@@ -176,6 +197,7 @@ impl AgentArgs {
         Agent {
             interval: self.interval.or(file.interval).unwrap_or(Duration::from_secs(1)),
             min_wait: self.min_wait.or(file.min_wait).unwrap_or(Duration::from_micros(100)),
+            probes: self.probes,
             listen: self.listen.or(file.listen).unwrap_or(LISTEN),
             state_dir: self.state_dir.clone(),
             verbose: self.verbose,

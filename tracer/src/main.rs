@@ -38,6 +38,9 @@ fn main() -> ExitCode {
         // SAFETY: no other thread runs yet, and SIG_DFL is a valid disposition.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     }
+    if let Some(file) = cli.btf {
+        kernel::btf::use_file(file);
+    }
     let result = match &cli.command {
         Command::Ps(args) => commands::ps::run(args),
         Command::Why(args) => commands::why::run(args),

@@ -32,8 +32,21 @@ fn opened(agent: &mut Agent, waiter: &Waiter, class: &str) {
 
 #[test]
 fn a_stall_that_resumes() {
+    resumes(&[]);
+}
+
+/// Where context switches cannot tell that a wait has ended.
+#[test]
+fn a_stall_that_resumes_by_calls() {
+    if tests::doctor()["trace"] == "waits" {
+        return tests::unsupported("it does not tell programs the running thread");
+    }
+    resumes(&["--probes", "calls"]);
+}
+
+fn resumes(args: &[&str]) {
     let _shared = shared();
-    let mut agent = Agent::start(&["--threshold", "2s"]);
+    let mut agent = Agent::start(&[&["--threshold", "2s"], args].concat());
     let mut waiter = Waiter::start("recvfrom-tcp4");
     opened(&mut agent, &waiter, "reply");
 

@@ -74,9 +74,11 @@ fn hundred_calls(mechanism: &str) {
     let trace = match Trace::start(&["-p", &pid, "--min", "50ms", "--probes", mechanism]) {
         Ok(trace) => trace,
         Err(said) => {
-            // A kernel without kprobes, and one older than what tells a program the running thread.
+            // A kernel without kprobes or fentry, and one older than what tells a program the running thread.
             assert!(
-                said.contains("takes no kprobes") || said.contains("refuses the program call_"),
+                ["takes no kprobes", "takes no fentry", "refuses the program call_"]
+                    .iter()
+                    .any(|why| said.contains(why)),
                 "{said}"
             );
             return tests::unsupported(said.trim());
@@ -112,6 +114,11 @@ fn hundred_calls(mechanism: &str) {
 #[test]
 fn a_hundred_calls_by_tracepoint() {
     hundred_calls("tracepoint");
+}
+
+#[test]
+fn a_hundred_calls_by_fentry() {
+    hundred_calls("fentry");
 }
 
 #[test]

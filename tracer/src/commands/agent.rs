@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    cli::{Agent, AgentArgs},
+    cli::{Agent, AgentArgs, AgentProbes},
     collect::bpf::Bpf,
     config::Config,
     export::{
@@ -20,7 +20,10 @@ use crate::{
         metrics::Metrics,
     },
     human,
-    kernel::{load::give_back_memory, object::Options},
+    kernel::{
+        load::give_back_memory,
+        object::{Followed, Options},
+    },
     watch::Watch,
 };
 
@@ -38,15 +41,30 @@ pub fn run(args: &AgentArgs) -> Result<()> {
     }
     let policy = config.with_threshold(args.threshold);
     let args = args.over(&policy.defaults);
-    let bpf = Bpf::load(Options {
-        waits: true,
-        min_wait: args.min_wait,
-        calls: None,
-        report: policy.least().clamp(LEAST_REPORT, MOST_REPORT),
-        verbose: args.verbose,
-    })?;
+    let report = policy.least().clamp(LEAST_REPORT, MOST_REPORT);
+    let bpf = load(&args, report)?;
     give_back_memory();
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(&args, policy, bpf))
+}
+
+/// Loads what sees waits end, the better way or as asked.
+fn load(args: &Agent, report: Duration) -> Result<Bpf> {
+    let options =
+        Options { waits: true, min_wait: args.min_wait, calls: None, report, verbose: args.verbose };
+    let by_calls = |why: &str| -> Result<Bpf> {
+        let mut bpf = Bpf::load(Options { waits: false, calls: Some(Followed::Counted), ..options })?;
+        let mechanism = bpf.kernel.count_calls()?.label();
+        human::say(&format!("waits are seen to end by calls ({mechanism}), not by context switches{why}"));
+        Ok(bpf)
+    };
+    match args.probes {
+        AgentProbes::Waits => Bpf::load(options),
+        AgentProbes::Calls => by_calls(""),
+        // What keeps everything from working is said once.
+        AgentProbes::Auto => {
+            Bpf::load(options).or_else(|error| by_calls(&format!(": {error:#}")).map_err(|_| error))
+        }
+    }
 }
 
 async fn serve(args: &Agent, policy: Config, bpf: Bpf) -> Result<()> {

@@ -13,7 +13,7 @@ use crate::{
     cli::Doctor,
     human,
     kernel::{
-        btf::VMLINUX,
+        btf,
         probes::{self, Hook},
     },
 };
@@ -87,7 +87,11 @@ fn examine() -> Report {
                     }
                     Err(why) => Check {
                         name,
-                        state: if probe.hook == Hook::Kprobe { "unsupported" } else { "missing" },
+                        state: if matches!(probe.hook, Hook::Fentry | Hook::Fexit | Hook::Kprobe) {
+                            "unsupported"
+                        } else {
+                            "missing"
+                        },
                         found: why,
                         without: Some(format!("{} (Linux {} has it)", probe.without, probe.since)),
                     },
@@ -101,8 +105,10 @@ fn examine() -> Report {
             without: Some("`ps` and `why` read /proc".into()),
         }),
     }
+    let all_up = |names: [&str; 2]| works[0] && names.iter().all(|name| up.contains(name));
     let trace = match () {
-        () if ["call_enter", "call_exit"].iter().all(|name| up.contains(name)) => "tracepoint",
+        () if all_up(["call_enter_fentry", "call_exit_fexit"]) => "fentry",
+        () if all_up(["call_enter", "call_exit"]) => "tracepoint",
         () if works[1] => "waits",
         () => "none",
     };
@@ -112,23 +118,25 @@ fn examine() -> Report {
         machine: name.machine().to_string_lossy().into_owned(),
         checks,
         source: if works[0] { "bpf" } else { "proc" },
-        agent: works[1],
+        // Without context switches it sees calls end.
+        agent: trace != "none",
         trace,
     }
 }
 
 fn types() -> Check {
     let name = "kernel types (BTF)".into();
-    match fs::metadata(VMLINUX) {
+    let path = btf::file().display();
+    match fs::metadata(btf::file()) {
         Ok(file) => {
-            let found = format!("{VMLINUX}, {:.1} MiB", file.len() as f64 / f64::from(1 << 20));
+            let found = format!("{path}, {:.1} MiB", file.len() as f64 / f64::from(1 << 20));
             Check { name, state: "ok", found, without: None }
         }
         Err(error) => Check {
             name,
             state: "missing",
-            found: format!("{VMLINUX}: {error}"),
-            without: Some("a kernel with CONFIG_DEBUG_INFO_BTF".into()),
+            found: format!("{path}: {error}"),
+            without: Some("a kernel with CONFIG_DEBUG_INFO_BTF, or its types in a file: --btf FILE".into()),
         },
     }
 }

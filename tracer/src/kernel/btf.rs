@@ -3,7 +3,11 @@
 //! Only struct layouts and the shape of tracepoints are read; the format is Documentation/bpf/btf.rst. The input is the
 //! kernel's own, but every access is checked: a damaged file is an error.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use tracer_ebpf::{abi::MISSING, fields::FIELDS};
@@ -21,7 +25,27 @@ const KIND_VAR: u32 = 14;
 const KIND_TYPE_TAG: u32 = 18;
 
 /// Where the kernel shows its own.
-pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// What `--btf` says.
+static FILE: OnceLock<PathBuf> = OnceLock::new();
+
+/// The kernel's types are in this file, which must be of the running kernel. Called once, at the start.
+pub fn use_file(path: PathBuf) {
+    // A second call changes nothing.
+    let _ = FILE.set(path);
+}
+
+/// Where the kernel's types are.
+pub fn file() -> &'static Path {
+    FILE.get().map_or(Path::new(VMLINUX), PathBuf::as_path)
+}
+
+/// The kernel's types as the loader of programs wants them.
+pub fn for_loading() -> Result<aya::Btf> {
+    aya::Btf::parse_file(file(), aya::Endianness::default())
+        .with_context(|| format!("cannot read the kernel's types from {}", file().display()))
+}
 
 /// A parsed BTF file: the bytes and where each type begins.
 pub struct Btf {

@@ -1,13 +1,15 @@
-//! Following the calls of chosen processes, for `trace`: attaching by one of two mechanisms.
+//! Seeing calls begin and end, by one of three mechanisms: those of chosen processes for `trace`, those of all for an agent
+//! that cannot use `waits`.
 
 use anyhow::{Context, Result, bail};
 use aya::{
     maps::{HashMap, MapData, RingBuf},
-    programs::{BtfTracePoint, KProbe},
+    programs::{BtfTracePoint, FEntry, FExit, KProbe},
 };
 use tracer_ebpf::abi::EndedCall;
 
 use super::{
+    btf,
     load::{Kernel, explain, program, take},
     record::plain,
 };
@@ -16,6 +18,8 @@ use crate::syscalls::blocking;
 /// How the entry and exit of calls are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mechanism {
+    /// Programs at the entry and return of the kernel's function that hands calls out.
+    Fentry,
     /// Probes on the kernel's functions that serve calls which can block.
     Kprobe,
     /// The tracepoints at every call's entry and exit.
@@ -26,6 +30,7 @@ impl Mechanism {
     /// Its name.
     pub fn label(self) -> &'static str {
         match self {
+            Mechanism::Fentry => "fentry",
             Mechanism::Kprobe => "kprobe",
             Mechanism::Tracepoint => "tracepoint",
         }
@@ -41,21 +46,20 @@ pub struct Calls {
     pub mechanism: Mechanism,
 }
 
+/// The function that hands each call of a 64-bit process out.
+pub const DISPATCH: &str = "x64_sys_call";
+
 /// Less than this of the functions found means that they have other names here.
 const LEAST_FUNCTIONS: usize = 10;
 
 impl Kernel {
-    /// Attaches by this mechanism; by tracepoints where none is asked for, since a hundred kprobes take seconds to detach.
+    /// Attaches for `trace`, by this mechanism or by the best that works.
     pub fn follow_calls(&mut self, wanted: Option<Mechanism>) -> Result<Calls> {
-        let aya_btf = aya::Btf::from_sys_fs().context("cannot read the kernel's types")?;
+        let btf = btf::for_loading()?;
         for (name, tracepoint) in [("call_fork", "task_newtask"), ("call_gone", "sched_process_exit")] {
-            self.attach_tracepoint(name, tracepoint, &aya_btf)?;
+            self.attach_tracepoint(name, tracepoint, &btf)?;
         }
-        let mechanism = match wanted {
-            Some(Mechanism::Kprobe) => self.attach_kprobes().map(|()| Mechanism::Kprobe)?,
-            Some(Mechanism::Tracepoint) => self.attach_tracepoints(&aya_btf)?,
-            None => self.attach_tracepoints(&aya_btf)?,
-        };
+        let mechanism = self.attach_calls(wanted, &btf)?;
         Ok(Calls {
             traced: HashMap::try_from(take(&mut self.ebpf, "TRACED")?)?,
             begun: HashMap::try_from(take(&mut self.ebpf, "BEGUN")?)?,
@@ -64,10 +68,47 @@ impl Kernel {
         })
     }
 
-    fn attach_tracepoints(&mut self, btf: &aya::Btf) -> Result<Mechanism> {
+    /// Attaches for the agent: calls are counted as ended waits are.
+    pub fn count_calls(&mut self) -> Result<Mechanism> {
+        let btf = btf::for_loading()?;
+        self.attach_tracepoint("call_gone", "sched_process_exit", &btf)?;
+        self.attach_calls(None, &btf)
+    }
+
+    /// Fentry costs least, tracepoints are there on most kernels. Kprobes only if they are asked for: a hundred of them
+    /// take seconds to detach.
+    fn attach_calls(&mut self, wanted: Option<Mechanism>, btf: &aya::Btf) -> Result<Mechanism> {
+        match wanted {
+            Some(Mechanism::Fentry) => self.attach_fentry(btf).map(|()| Mechanism::Fentry),
+            Some(Mechanism::Kprobe) => self.attach_kprobes().map(|()| Mechanism::Kprobe),
+            Some(Mechanism::Tracepoint) => self.attach_tracepoints(btf),
+            None if self.attach_fentry(btf).is_ok() => Ok(Mechanism::Fentry),
+            None => self.attach_tracepoints(btf),
+        }
+    }
+
+    fn attach_fentry(&mut self, btf: &aya::Btf) -> Result<()> {
+        let refused = || format!("this kernel takes no fentry on system calls ({DISPATCH})");
         // The exit first: an entry without one would stay.
+        let exit: &mut FExit = program(&mut self.ebpf, "call_exit_fexit")?.try_into()?;
+        exit.load(DISPATCH, btf).map_err(explain).with_context(refused)?;
+        let exit_link = exit.attach().map_err(explain).with_context(refused)?;
+        let enter: &mut FEntry = program(&mut self.ebpf, "call_enter_fentry")?.try_into()?;
+        let attached = enter.load(DISPATCH, btf).and_then(|()| enter.attach());
+        if let Err(error) = attached {
+            let exit: &mut FExit = program(&mut self.ebpf, "call_exit_fexit")?.try_into()?;
+            exit.detach(exit_link).map_err(explain)?;
+            return Err(explain(error)).with_context(refused);
+        }
+        self.attached.extend(["call_enter_fentry", "call_exit_fexit"]);
+        Ok(())
+    }
+
+    fn attach_tracepoints(&mut self, btf: &aya::Btf) -> Result<Mechanism> {
+        // The exit first, as above.
         self.attach_tracepoint("call_exit", "sys_exit", btf)?;
         self.attach_tracepoint("call_enter", "sys_enter", btf)?;
+        self.attached.extend(["call_enter", "call_exit"]);
         Ok(Mechanism::Tracepoint)
     }
 

@@ -20,8 +20,8 @@ use tracer_ebpf::abi::{
 
 use super::{
     batch,
-    object::{Object, Options},
-    probes::PROBES,
+    object::{Followed, Object, Options},
+    probes::{Hook, PROBES, Probe},
     record::{Record, plain},
 };
 use crate::syscalls::{Table, rows};
@@ -49,6 +49,8 @@ pub struct Kernel {
     ended: RingBuf<MapData>,
     histograms: [MapData; 2],
     active: usize,
+    /// Programs beside the iterators that are attached.
+    pub(super) attached: Vec<&'static str>,
     /// Of the machine: scheduler ticks a second.
     hz: u64,
     buffer: Vec<u8>,
@@ -84,7 +86,8 @@ impl Kernel {
             }
         }
         // Reading the kernel's types once more would cost an agent that stays for months ten megabytes.
-        let holders = match options.waits {
+        let stays = options.waits || options.calls == Some(Followed::Counted);
+        let holders = match stays {
             true => load_holders(&mut ebpf, &aya_btf),
             false => Optional::NotLoaded,
         };
@@ -107,6 +110,7 @@ impl Kernel {
             ended,
             histograms,
             active: 0,
+            attached: Vec::new(),
             hz: ticks_per_second(),
             buffer: Vec::new(),
         };
@@ -127,9 +131,10 @@ impl Kernel {
         self.attach("waits")
     }
 
-    fn attach(&mut self, name: &str) -> Result<()> {
+    fn attach(&mut self, name: &'static str) -> Result<()> {
         let probe: &mut BtfTracePoint = program(&mut self.ebpf, name)?.try_into()?;
         probe.attach().map_err(explain).with_context(|| format!("cannot attach the program {name}"))?;
+        self.attached.push(name);
         Ok(())
     }
 
@@ -246,7 +251,7 @@ impl Kernel {
         mut each: impl FnMut(HolderRecord),
     ) -> Result<()> {
         if self.holders == Optional::NotLoaded {
-            let aya_btf = aya::Btf::from_sys_fs().context("cannot read the kernel's types")?;
+            let aya_btf = super::btf::for_loading()?;
             self.holders = load_holders(&mut self.ebpf, &aya_btf);
         }
         if self.holders == Optional::Refused {
@@ -298,14 +303,14 @@ impl Kernel {
             .sum())
     }
 
-    /// The programs that the agent uses: name, mechanism, and whether it works.
+    /// The programs that the agent uses, or would: name, mechanism, and whether it works.
     pub fn probes(&self) -> Vec<(&'static str, &'static str, bool)> {
-        let used = PROBES.iter().filter(|probe| !probe.name.starts_with("call_"));
-        used.map(|probe| {
-            let up = probe.needed || self.holders == Optional::Loaded;
-            (probe.name, probe.hook.mechanism(), up)
-        })
-        .collect()
+        let up = |probe: &Probe| match probe.hook {
+            Hook::Iter(_) => probe.needed || self.holders == Optional::Loaded,
+            _ => self.attached.contains(&probe.name),
+        };
+        let used = PROBES.iter().filter(|probe| !probe.name.starts_with("call_") || up(probe));
+        used.map(|probe| (probe.name, probe.hook.mechanism(), up(probe))).collect()
     }
 
     /// Becomes readable when a long wait has ended.

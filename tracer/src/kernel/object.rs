@@ -1,12 +1,16 @@
 //! The compiled programs made ready for this kernel: offsets and constants set, maps made, nothing loaded yet.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::{Ebpf, EbpfLoader};
 use tracer_ebpf::abi::SYSCALLS;
 
-use super::{btf::Btf, legacy, load::explain};
+use super::{
+    btf::{self, Btf},
+    legacy,
+    load::explain,
+};
 use crate::syscalls::{self, Table};
 
 /// The compiled programs; `cargo xtask ebpf` makes them.
@@ -21,7 +25,7 @@ pub struct Options {
     pub min_wait: Duration,
     /// Ended waits of this length and more come one by one through the ring.
     pub report: Duration,
-    /// Calls will be followed, by [`Kernel::follow_calls`].
+    /// Calls will be followed, by [`Kernel::follow_calls`] or [`Kernel::count_calls`].
     pub calls: Option<Followed>,
     /// Let the programs log.
     pub verbose: bool,
@@ -34,6 +38,8 @@ pub enum Followed {
     Chosen,
     /// Those of every process.
     All,
+    /// Those of every process, counted as ended waits are: instead of `waits`.
+    Counted,
 }
 
 /// The compiled programs with this kernel's offsets in them, their maps made, none of them loaded.
@@ -54,13 +60,12 @@ impl Object {
         let unlimited = rustix::process::Rlimit { current: None, maximum: None };
         let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
 
-        let btf = Btf::open(Path::new(super::btf::VMLINUX)).context(
-            "this kernel does not describe its types (CONFIG_DEBUG_INFO_BTF), which the bpf source needs; \
-             `--source proc` works without",
+        let types = Btf::open(btf::file()).context(
+            "the bpf source needs the kernel's types (CONFIG_DEBUG_INFO_BTF, or --btf FILE), `--source proc` works \
+             without",
         )?;
-        let fields = btf.resolve_fields()?;
-        let constants = Constants::of(&btf)?;
-        let aya_btf = aya::Btf::from_sys_fs().context("cannot read the kernel's types")?;
+        let (fields, constants) = (types.resolve_fields()?, Constants::of(&types)?);
+        let aya_btf = btf::for_loading()?;
 
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&aya_btf)).allow_unsupported_maps();
@@ -69,7 +74,9 @@ impl Object {
         }
         let (waits, has_prev) = (u32::from(options.waits), u32::from(constants.has_prev_state));
         let (floor, report) = (options.min_wait.as_nanos() as u64, options.report.as_nanos() as u64);
-        let trace_all = u32::from(options.calls == Some(Followed::All));
+        let trace_all = u32::from(matches!(options.calls, Some(Followed::All | Followed::Counted)));
+        let counted = options.calls == Some(Followed::Counted);
+        let count_calls = u32::from(counted);
         // aya's levels; 0 turns all logging off, and the verifier drops its code.
         let level = if options.verbose { aya_log::Level::Debug as u8 } else { 0 };
         let (restart, compat_restart) = (restart_number(Table::Native), restart_number(Table::Compat));
@@ -81,20 +88,21 @@ impl Object {
             .override_global("STACK_REGS", &constants.stack_regs, true)
             .override_global("HASH_SLOTS", &constants.hash_slots, true)
             .override_global("TRACE_ALL", &trace_all, true)
+            .override_global("COUNT_CALLS", &count_calls, true)
             .override_global("WAITS_ON", &waits, true)
             .override_global("FLOOR_NS", &floor, true)
             .override_global("REPORT_NS", &report, true)
             .override_global("RESTART_NR", &restart, true)
             .override_global("COMPAT_RESTART_NR", &compat_restart, true)
             .override_global(aya_log::LEVEL, &level, true);
-        if !options.waits {
+        if !options.waits && !counted {
             loader.map_max_entries("WAITS_A", 1).map_max_entries("WAITS_B", 1).map_max_entries("ENDED", 4096);
         }
         if options.calls.is_none() {
-            loader
-                .map_max_entries("BEGUN", 1)
-                .map_max_entries("TRACED", 1)
-                .map_max_entries("CALL_ENDS", 4096);
+            loader.map_max_entries("BEGUN", 1).map_max_entries("TRACED", 1);
+        }
+        if options.calls.is_none() || counted {
+            loader.map_max_entries("CALL_ENDS", 4096);
         }
         let hash_slots = constants.hash_slots != 0;
         let changed = if hash_slots { Some(legacy::with_hash(OBJECT, "SLOTS")?) } else { None };

@@ -4,10 +4,11 @@
 use anyhow::{Context, Result};
 use aya::{
     Btf,
-    programs::{BtfTracePoint, Iter, KProbe},
+    programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe},
 };
 
 use super::{
+    calls::DISPATCH,
     load::{explain, program},
     object::{Followed, Object, Options},
 };
@@ -19,6 +20,10 @@ pub enum Hook {
     Iter(&'static str),
     /// A tracepoint with typed arguments.
     Tracepoint(&'static str),
+    /// The entry of the function that hands system calls out.
+    Fentry,
+    /// Its return.
+    Fexit,
     /// Functions that serve system calls, at their entry or return.
     Kprobe,
 }
@@ -83,6 +88,22 @@ pub const PROBES: &[Probe] = &[
         needed: true,
     },
     Probe {
+        name: "call_enter_fentry",
+        hook: Hook::Fentry,
+        since: "6.9, and 6.1.85 and 6.6.26 of the older series, on x86-64",
+        tells: "for trace: calls that begin, at the least cost",
+        without: "call_enter",
+        needed: false,
+    },
+    Probe {
+        name: "call_exit_fexit",
+        hook: Hook::Fexit,
+        since: "6.9, and 6.1.85 and 6.6.26 of the older series, on x86-64",
+        tells: "for trace: calls that end, with results, at the least cost",
+        without: "call_exit",
+        needed: false,
+    },
+    Probe {
         name: "call_enter_kprobe",
         hook: Hook::Kprobe,
         since: "5.11",
@@ -122,6 +143,8 @@ impl Hook {
         match self {
             Hook::Iter(_) => "iter",
             Hook::Tracepoint(_) => "tp_btf",
+            Hook::Fentry => "fentry",
+            Hook::Fexit => "fexit",
             Hook::Kprobe => "kprobe",
         }
     }
@@ -130,6 +153,7 @@ impl Hook {
     pub fn label(self) -> String {
         match self {
             Hook::Iter(place) | Hook::Tracepoint(place) => format!("{}/{place}", self.mechanism()),
+            Hook::Fentry | Hook::Fexit => format!("{}/{DISPATCH}", self.mechanism()),
             Hook::Kprobe => self.mechanism().into(),
         }
     }
@@ -168,6 +192,20 @@ fn try_one(object: &mut Object, probe: &Probe) -> Result<()> {
             let link = tracepoint.attach().map_err(explain)?;
             tracepoint.detach(link).map_err(explain)?;
             tracepoint.unload().map_err(explain)
+        }
+        Hook::Fentry => {
+            let fentry: &mut FEntry = program.try_into()?;
+            fentry.load(DISPATCH, types).map_err(explain)?;
+            let link = fentry.attach().map_err(explain)?;
+            fentry.detach(link).map_err(explain)?;
+            fentry.unload().map_err(explain)
+        }
+        Hook::Fexit => {
+            let fexit: &mut FExit = program.try_into()?;
+            fexit.load(DISPATCH, types).map_err(explain)?;
+            let link = fexit.attach().map_err(explain)?;
+            fexit.detach(link).map_err(explain)?;
+            fexit.unload().map_err(explain)
         }
         Hook::Kprobe => {
             let kprobe: &mut KProbe = program.try_into()?;

@@ -77,6 +77,7 @@ impl Tracer {
         let stop = signals()?;
         let wanted = wanted(args)?;
         let mechanism = match args.probes {
+            Probes::Fentry => Some(Mechanism::Fentry),
             Probes::Kprobe => Some(Mechanism::Kprobe),
             Probes::Tracepoint => Some(Mechanism::Tracepoint),
             Probes::Auto | Probes::Waits => None,

@@ -1,6 +1,7 @@
 //! Which role makes a hundred calls whose results and lengths it knows? What `trace` is held against.
 
 use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -13,14 +14,18 @@ use crate::{Call, sys};
 /// Longer than what `trace` is asked for in the test, which is half of it.
 const BLOCKS: Duration = Duration::from_millis(100);
 
-/// Rounds of five calls, of which three block.
-const ROUNDS: usize = 20;
+/// Rounds of seven calls, of which four block.
+const ROUNDS: usize = 15;
 
 /// Says that it is ready, makes the calls when told `go`, and prints those that blocked: name, result, nanoseconds.
 pub(crate) fn hundred_calls(call: &Call) {
     let (reader, mut writer) = UnixStream::pair().expect("a socket pair");
     let (quiet, _kept) = UnixStream::pair().expect("a socket pair");
     quiet.set_read_timeout(Some(BLOCKS)).expect("a time-out");
+    let (patient, _kept_too) = UnixStream::pair().expect("a socket pair");
+    patient.set_read_timeout(Some(BLOCKS * 100)).expect("a time-out");
+    // A port that was free a moment ago.
+    let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     Report::new(call.role, "none").print();
     sys::on_commands(|command| {
         if command != "go" {
@@ -47,10 +52,16 @@ pub(crate) fn hundred_calls(call: &Call) {
                 });
             }
             timed("clock_nanosleep", None, &mut || nanosleep(BLOCKS));
+            // Blocks until a signal interrupts it.
+            timed("recvfrom", Some(patient.as_raw_fd()), &mut || {
+                sys::alarm(BLOCKS);
+                crate::sockets::recvfrom(patient.as_raw_fd())
+            });
             // Does not block: data is there. And fails at once.
             writer.write_all(b"x").expect("a socket pair has room");
             crate::sockets::recvfrom(reader.as_raw_fd());
             crate::sockets::recvfrom(-1);
+            TcpStream::connect(closed).expect_err("nobody listens there");
         }
         print(&json!({"event": "done", "blocked": blocked}));
     });

@@ -144,6 +144,23 @@ pub(crate) fn on_answer(mut act: impl FnMut()) -> ! {
     })
 }
 
+/// After so long a signal comes that interrupts a call, and does nothing else.
+pub(crate) fn alarm(after: std::time::Duration) {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let zero = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    let once = libc::itimerval {
+        it_interval: zero,
+        it_value: libc::timeval { tv_sec: 0, tv_usec: after.as_micros() as libc::suseconds_t },
+    };
+    // SAFETY: an all-zero sigaction is a valid value of the C struct; both outlive the calls; the handler does nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as *const () as usize;
+        must(libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()).into(), "sigaction");
+        must(libc::setitimer(libc::ITIMER_REAL, &raw const once, std::ptr::null_mut()).into(), "setitimer");
+    }
+}
+
 /// The name other tools show for the calling thread; at most 15 bytes count.
 pub(crate) fn set_comm(name: &[u8]) {
     let name = CString::new(name).expect("no NUL in a name");
