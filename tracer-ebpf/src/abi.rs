@@ -123,7 +123,7 @@ impl File {
 
 /// The state of a TCP connection; counters in bytes, stamps in scheduler ticks (32 bits, they wrap).
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tcp {
     /// Payload bytes sent, retransmissions included.
     pub bytes_sent: u64,
@@ -307,6 +307,14 @@ pub struct FileKey {
     pub dev: u32,
 }
 
+impl FileKey {
+    /// The key of this file.
+    pub fn of(file: &File) -> Self {
+        const S_IFMT: u16 = 0o170_000;
+        Self { inode: file.inode, kind: (file.mode & S_IFMT).into(), dev: file.dev }
+    }
+}
+
 /// A TCP connection of which the holders are wanted: the tuple as that end has it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -321,6 +329,19 @@ pub struct TupleKey {
     pub remote_port: u16,
     /// Network namespace where the address is a loopback one, else zero: other addresses mean the same everywhere.
     pub netns: u32,
+}
+
+impl TupleKey {
+    /// The key of this end, in this network namespace.
+    pub fn of(file: &File, netns: u32) -> Self {
+        Self {
+            local: file.local,
+            remote: file.remote,
+            local_port: file.local_port,
+            remote_port: file.remote_port,
+            netns: if file.is_loopback() { netns } else { 0 },
+        }
+    }
 }
 
 /// A process that has a wanted file open.

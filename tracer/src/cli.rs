@@ -111,15 +111,16 @@ pub struct Trace {
 /// How `trace` sees calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Probes {
-    /// The first of fentry, tracepoint and waits that works
+    /// The first of tracepoint, fentry and waits that works
     Auto,
-    /// Programs at the kernel's function that hands calls out: costs every call of the host least; 64-bit processes only
-    Fentry,
-    /// Probes on the kernel's functions that serve calls which can block: costs those calls only, but takes seconds to
-    /// end
-    Kprobe,
     /// The tracepoints at every call's entry and exit: costs every call of the host a little
     Tracepoint,
+    /// Programs at the kernel's function that hands calls out: costs every call of the host less, but calls that began
+    /// before it are not seen to end, nor those of 32-bit processes
+    Fentry,
+    /// Probes on the kernel's functions that serve calls which can block: costs those calls only, but takes seconds to
+    /// end, and sees what fentry sees
+    Kprobe,
     /// Context switches: costs calls that block only, but results are not seen
     Waits,
 }

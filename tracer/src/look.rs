@@ -1,6 +1,8 @@
 //! One look at the host without a memory of earlier ones: waits with their targets, true ages and verdicts. What
 //! `ps` and `why` show.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use crate::{
@@ -11,7 +13,7 @@ use crate::{
     progress::date_back,
     resolve::{Resolved, Resolver},
     verdict::{self, Verdict},
-    wait::Wait,
+    wait::{Snapshot, Wait},
 };
 
 /// A wait with everything that was found out about it.
@@ -35,6 +37,17 @@ pub fn open(name: SourceName) -> Result<(Box<dyn Source>, Option<String>)> {
             Err(error) => Ok((Box::new(collect::proc::Proc::new()), Some(format!("{error:#}")))),
         },
     }
+}
+
+/// A snapshot in which a wait of that age is told from a shorter one, also where the source cannot say when
+/// a sleep began: what is the same after a second look is at least that old.
+pub fn snapshot(source: &mut dyn Source, age: Duration) -> Result<Snapshot> {
+    let snapshot = source.snapshot()?;
+    if snapshot.dated || age.is_zero() {
+        return Ok(snapshot);
+    }
+    std::thread::sleep(age.min(Duration::from_secs(1)));
+    source.snapshot()
 }
 
 /// Judges waits, in their order; `all` are the host's waits of the same moment. Who is at the other end, which costs a

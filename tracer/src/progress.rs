@@ -2,12 +2,12 @@
 //!
 //! Sources: `tcp_ack_update_window`, `tcp_event_data_recv` and `tcp_event_data_sent` in net/ipv4/tcp_{in,out}put.c.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use crate::{
     resolve::Resolved,
     syscalls::Way,
-    wait::{SocketFacts, TcpFacts, Wait},
+    wait::{Record, SocketFacts, TcpFacts, Wait},
 };
 
 /// Whose bytes were the last on the wire.
@@ -32,18 +32,29 @@ pub fn last_word(facts: &TcpFacts) -> LastWord {
     if unacknowledged(facts) > 0 {
         return LastWord::Ours;
     }
+    if facts.record == Record::Table {
+        return LastWord::Unknown;
+    }
     match (raw.bytes_sent, raw.bytes_received) {
         (0, 0) => return LastWord::Nobody,
         (_, 0) => return LastWord::Ours,
         (0, _) => return LastWord::Theirs,
         _ => {}
     }
+    let (Some(sent), Some(received)) = (facts.sent, facts.received) else { return LastWord::Unknown };
+    let by_stamps = match sent.cmp(&received) {
+        Ordering::Less => LastWord::Ours,
+        Ordering::Greater => LastWord::Theirs,
+        Ordering::Equal => LastWord::Unknown,
+    };
+    if facts.record == Record::Info {
+        return by_stamps;
+    }
     // Every segment in order moves it, data or not: behind rcv_nxt means that data was the last to come, and since all
     // of ours is acknowledged, nothing of ours is later than that.
     if raw.snd_wl1 != raw.rcv_nxt {
         return LastWord::Theirs;
     }
-    let (Some(sent), Some(received)) = (facts.sent, facts.received) else { return LastWord::Unknown };
     // The last segment was bare: the acknowledgement of our last bytes, unless it answered a keepalive probe.
     let no_probe_yet = !facts.keepalive || sent.min(received) < facts.keepalive_after;
     let followed_at_once =
@@ -51,11 +62,7 @@ pub fn last_word(facts: &TcpFacts) -> LastWord {
     if no_probe_yet || followed_at_once {
         return LastWord::Ours;
     }
-    match sent.cmp(&received) {
-        std::cmp::Ordering::Less => LastWord::Ours,
-        std::cmp::Ordering::Greater => LastWord::Theirs,
-        std::cmp::Ordering::Equal => LastWord::Unknown,
-    }
+    by_stamps
 }
 
 /// Bytes written by the program that the peer has not acknowledged, those not sent yet included.
@@ -151,6 +158,7 @@ pub mod tests {
             received: ago(received),
             acknowledged: Duration::from_secs(60),
             round_trip: Duration::from_micros(100),
+            record: Record::Whole,
             receive_timeout: None,
             send_timeout: None,
             keepalive: false,

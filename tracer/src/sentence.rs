@@ -8,7 +8,7 @@ use crate::{
     progress::{LastWord, unacknowledged},
     resolve::{Resolved, peers::Peers, target::Target},
     syscalls::{PAGE_FAULT, Way},
-    wait::{SocketFacts, TcpFacts, Wait},
+    wait::{Record, SocketFacts, TcpFacts, UNREAD_BYTES, UnixFacts, Wait},
 };
 
 /// The sentence for a wait of this class.
@@ -167,6 +167,7 @@ fn reply(wait: &Wait, resolved: &Resolved) -> String {
     let Some(facts) = facts(resolved) else {
         let peer = others(resolved.peers.as_ref()).unwrap_or_else(|| "its peer".into());
         let unread = match &resolved.socket {
+            SocketFacts::Unix(UnixFacts { unread: UNREAD_BYTES, .. }) => "what we wrote is not read yet".into(),
             SocketFacts::Unix(facts) if facts.unread > 0 => {
                 format!("{} of ours not read yet", count(facts.unread as usize, "message"))
             }
@@ -191,6 +192,7 @@ fn reply(wait: &Wait, resolved: &Resolved) -> String {
         ),
     };
     let heard = match (facts.raw.bytes_received, facts.received) {
+        _ if facts.record == Record::Table => "what was received is not to be seen".into(),
         (0, _) => "nothing was ever received".to_owned(),
         (_, Some(received)) if facts.sent.is_some_and(|sent| sent <= received) => {
             format!("nothing received since; its last answer came {} ago", age(received))
@@ -223,6 +225,9 @@ fn quiet(resolved: &Resolved) -> String {
     let Some(facts) = facts(resolved) else {
         return format!("for the next message{}", on(&resolved.target));
     };
+    if facts.record == Record::Table {
+        return format!("for more from {}: who spoke last, and when, is not to be seen here", peer(resolved));
+    }
     let spoke = match resolved.last_word {
         Some(LastWord::Unknown) => "who spoke last is not to be seen",
         _ => "the last bytes were its own",
@@ -259,6 +264,9 @@ fn outlook(wait: &Wait, resolved: &Resolved) -> String {
         };
     }
     let Some(facts) = facts(resolved) else { return "; no time-out: it will wait for ever".into() };
+    if facts.record != Record::Whole {
+        return "; whether the connection has a time-out is not to be seen here".into();
+    }
     if unacknowledged(facts) > 0 && facts.raw.snd_wnd > 0 {
         return match facts.raw.user_timeout {
             0 => "; no time-out: the kernel gives up after some fifteen minutes of retransmissions".into(),

@@ -74,11 +74,24 @@ pub enum FdState {
     Unknown,
 }
 
+/// How much of a connection's state a source sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// All of it.
+    Whole,
+    /// Stamps and counters, as `struct tcp_info` has them: no sequence numbers, no options.
+    Info,
+    /// What `/proc/net/tcp` has: its state and the bytes in its queues.
+    Table,
+}
+
 /// State of a TCP connection, in ordinary units.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TcpFacts {
     /// The kernel's record.
     pub raw: Tcp,
+    /// How much of that was seen; the rest is zero.
+    pub record: Record,
     /// Since data was last sent; `None` if never.
     pub sent: Option<Duration>,
     /// Since data was last received; `None` if never.
@@ -96,6 +109,9 @@ pub struct TcpFacts {
     /// Silence after which keepalive probes the peer.
     pub keepalive_after: Duration,
 }
+
+/// [`UnixFacts::unread`] where bytes lie unread, in nobody knows how many messages.
+pub const UNREAD_BYTES: u32 = u32::MAX;
 
 /// The two ends of a unix socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -243,6 +259,10 @@ pub struct Snapshot {
     pub waits: Vec<Wait>,
     /// Threads that are held, in no order.
     pub held: Vec<HeldThread>,
+    /// Ages do not only count from the source's first look.
+    pub dated: bool,
+    /// Waits whose call is known by the kernel function they sleep in only.
+    pub guessed: usize,
 }
 
 impl Snapshot {
@@ -254,6 +274,8 @@ impl Snapshot {
             duration: Duration::ZERO,
             waits: Vec::new(),
             held: Vec::new(),
+            dated: true,
+            guessed: 0,
         }
     }
 }

@@ -38,7 +38,7 @@ fn a_stall_that_resumes() {
 /// Where context switches cannot tell that a wait has ended.
 #[test]
 fn a_stall_that_resumes_by_calls() {
-    if tests::doctor()["trace"] == "waits" {
+    if tests::doctor()["trace"] == serde_json::json!(["waits"]) {
         return tests::unsupported("it does not tell programs the running thread");
     }
     resumes(&["--probes", "calls"]);

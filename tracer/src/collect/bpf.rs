@@ -23,8 +23,8 @@ use crate::{
     },
     syscalls::{self, PAGE_FAULT, Table},
     wait::{
-        Call, FdState, Held, HeldThread, ProcessId, SeenFd, Sleep, Snapshot, SocketFacts, TcpFacts, ThreadId,
-        UnixFacts, Wait,
+        Call, FdState, Held, HeldThread, ProcessId, Record as Seen, SeenFd, Sleep, Snapshot, SocketFacts,
+        TcpFacts, ThreadId, UnixFacts, Wait,
     },
 };
 
@@ -243,6 +243,7 @@ fn tcp_facts(raw: Tcp, jiffies: u64, hz: u64) -> TcpFacts {
     let timeout = |value: i64| (value != NO_TIMEOUT && value > 0).then(|| ticks(value as u64));
     TcpFacts {
         raw,
+        record: Seen::Whole,
         sent: (raw.bytes_sent != 0).then(|| since(raw.lsndtime)),
         received: (raw.bytes_received != 0).then(|| since(raw.lrcvtime)),
         acknowledged: since(raw.rcv_tstamp),
@@ -268,7 +269,7 @@ fn ticks_since(now: u32, stamp: u32, hz: u64) -> u32 {
 }
 
 /// The system's `net.ipv4.tcp_keepalive_time`, read once.
-fn system_keepalive() -> Duration {
+pub(super) fn system_keepalive() -> Duration {
     static READ: OnceLock<Duration> = OnceLock::new();
     *READ.get_or_init(|| {
         let seconds = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_keepalive_time")

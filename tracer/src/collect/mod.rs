@@ -2,6 +2,10 @@
 
 pub mod bpf;
 pub mod proc;
+mod sched;
+mod sockets;
+pub mod stat;
+mod wchan;
 
 use anyhow::Result;
 

@@ -1,189 +1,277 @@
-//! The source `proc`: the same waits from `/proc/*/task/*/{syscall,stat,status}`. Slower, and when a sleep began the
-//! kernel does not say there: an age is the time since this source first saw the sleep.
+//! The source `proc`: the same waits from `/proc/*/task/*/{syscall,stat,status,fd}`. Slower, and when a sleep began the
+//! kernel says there, if it does, only as the moment a thread last ran; else an age counts from the first look.
 
 use std::{
-    collections::HashMap,
-    fs,
+    cell::OnceCell,
+    collections::{HashMap, HashSet},
+    fs, io,
     path::Path,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-
+use rustix::{
+    fs::{AtFlags, CWD, StatxFlags, statx},
+    io::Errno,
+};
 use tracer_ebpf::abi::{File, FileKey, HOLDS_READ, HOLDS_WRITE, HolderRecord, KIND_HOLDER, TupleKey};
 
-use super::{Source, bpf::call_name};
+use super::{
+    Source,
+    bpf::call_name,
+    sched::CpuClocks,
+    sockets::{Socket, Sockets},
+    stat, wchan,
+};
 use crate::{
     clock::Now,
     syscalls::{self, Table},
     wait::{
-        Call, FdState, Held, HeldThread, ProcessId, SeenFd, Sleep, Snapshot, SocketFacts, ThreadId, Wait,
+        Call, FdState, Held, HeldThread, ProcessId, SeenFd, Sleep, Snapshot, SocketFacts, ThreadId,
+        UnixFacts, Wait,
     },
 };
 
+const S_IFMT: u32 = 0o170_000;
 const S_IFSOCK: u32 = 0o140_000;
+/// The number of a call that `wchan` only hints at: it has no arguments.
+const GUESSED: i32 = i32::MAX;
 
 /// `/proc` as a source.
 pub struct Proc {
-    /// When each thread's present sleep was first seen: its switch count then, and the moment.
-    seen: HashMap<ThreadId, (u64, u64)>,
+    seen: HashMap<ThreadId, Began>,
+    /// As of the last snapshot.
+    sockets: Sockets,
 }
 
-/// What `/proc/PID/stat` says of a thread.
-pub struct Stat {
-    /// Its name.
-    pub comm: String,
-    /// Its state's letter.
-    pub state: char,
-    /// When it started, clock ticks since boot.
-    pub start_ticks: u64,
-    /// Process id of its parent.
-    pub parent: u32,
-    /// It is the kernel's own.
-    pub kernel_thread: bool,
+/// A thread's present sleep, as first seen.
+#[derive(Clone, Copy)]
+struct Began {
+    /// Its context switches then: more mean another sleep.
+    switches: u64,
+    /// The moment, nanoseconds of `CLOCK_MONOTONIC`.
+    at_ns: u64,
 }
 
-impl Stat {
-    /// When it started, nanoseconds of `CLOCK_BOOTTIME`, rounded down to a tick.
-    pub fn start_ns(&self) -> u64 {
-        let hz = u128::from(rustix::param::clock_ticks_per_second().max(1));
-        (u128::from(self.start_ticks) * 1_000_000_000 / hz) as u64
-    }
-}
-
-/// Whether a start time of the kernel's is this one of `/proc`, which shows ticks, rounded down.
-pub fn same_start(start_ns: u64, stat: &Stat) -> bool {
-    let hz = u128::from(rustix::param::clock_ticks_per_second());
-    u128::from(start_ns) * hz / 1_000_000_000 == u128::from(stat.start_ticks)
+/// A look that is under way.
+struct Look<'a> {
+    now: Now,
+    before: &'a HashMap<ThreadId, Began>,
+    seen: HashMap<ThreadId, Began>,
+    /// `None`: the kernel does not show when a thread last ran.
+    clocks: Option<CpuClocks>,
+    snapshot: Snapshot,
 }
 
 impl Proc {
     /// A source that has seen nothing yet.
     pub fn new() -> Self {
-        Self { seen: HashMap::new() }
+        Self { seen: HashMap::new(), sockets: Sockets::default() }
     }
+}
 
-    fn process(
-        &self,
-        pid: u32,
-        now: &Now,
-        snapshot: &mut Snapshot,
-        seen: &mut HashMap<ThreadId, (u64, u64)>,
-    ) -> Option<()> {
+impl Look<'_> {
+    fn process(&mut self, pid: u32, sockets: &mut Sockets) -> Option<()> {
         let dir = Path::new("/proc").join(pid.to_string());
-        let leader = stat(&dir)?;
+        let leader = stat::stat(&dir)?;
         if leader.kernel_thread {
             return None;
         }
         let process = ProcessId { pid, start_ns: leader.start_ns() };
+        let table = OnceCell::new();
+        let table = || *table.get_or_init(|| stat::table(&fs::read(dir.join("auxv")).unwrap_or_default()));
         for tid in numbers(&dir.join("task")) {
             // The thread may be gone by now, or another user's.
-            let _ = self.thread(process, tid, &dir, now, snapshot, seen);
+            let _ = self.thread(process, tid, &dir, &table, sockets);
         }
         Some(())
     }
 
     fn thread(
-        &self,
+        &mut self,
         process: ProcessId,
         tid: u32,
         dir: &Path,
-        now: &Now,
-        snapshot: &mut Snapshot,
-        seen: &mut HashMap<ThreadId, (u64, u64)>,
+        table: &dyn Fn() -> Table,
+        sockets: &mut Sockets,
     ) -> Option<()> {
         let dir = dir.join("task").join(tid.to_string());
-        let stat = stat(&dir)?;
+        let stat = stat::stat(&dir)?;
         let thread = ThreadId { process, tid, start_ns: stat.start_ns() };
         let sleep = match stat.state {
             'S' => Sleep::Interruptible,
             'D' => Sleep::Uninterruptible,
             'T' | 't' => {
                 let held = if stat.state == 'T' { Held::Stopped } else { Held::Traced };
-                snapshot.held.push(HeldThread { thread, held });
+                self.snapshot.held.push(HeldThread { thread, held });
                 return Some(());
             }
             _ => return None,
         };
-        let (number, args) = call(&fs::read_to_string(dir.join("syscall")).ok()?)?;
-        let name = call_name(Table::Native, number);
-        let (uid, switches) = status(&fs::read_to_string(dir.join("status")).ok()?)?;
-        let began_ns = match self.seen.get(&thread) {
-            Some((before, began)) if *before == switches => *began,
-            _ => now.monotonic_ns,
+        let call = self.call(&dir, table)?;
+        let (uid, switches) = stat::status(&fs::read_to_string(dir.join("status")).ok()?)?;
+        let now_ns = self.now.monotonic_ns;
+        let began = match self.before.get(&thread) {
+            Some(before) if before.switches == switches => *before,
+            _ => {
+                let age = self.clocks.as_mut().and_then(|clocks| clocks.since_last_ran(&dir, stat.cpu));
+                Began { switches, at_ns: now_ns - age.map_or(0, |age| age.as_nanos() as u64).min(now_ns) }
+            }
         };
-        seen.insert(thread, (switches, began_ns));
-        let fd = syscalls::fd_argument(name).map(|argument| args[argument] as i32);
-        snapshot.waits.push(Wait {
+        self.seen.insert(thread, began);
+        let fd = syscalls::fd_argument(call.name)
+            .filter(|_| call.number != GUESSED)
+            .map(|argument| call.args[argument] as i32);
+        let (fd_state, socket) = match fd {
+            Some(fd) => describe_with_peer(process.pid, tid, fd, sockets),
+            None => (FdState::None, SocketFacts::None),
+        };
+        self.snapshot.waits.push(Wait {
             thread,
             comm: stat.comm,
             uid,
             sleep,
-            call: Call { table: Table::Native, number, name, args, restarted: false },
+            call,
             fd,
-            fd_state: if fd.is_some() { FdState::Unknown } else { FdState::None },
-            socket: SocketFacts::None,
-            age: Duration::from_nanos(now.monotonic_ns - began_ns),
+            fd_state,
+            socket,
+            age: Duration::from_nanos(now_ns - began.at_ns),
             exact: false,
-            since: now.wall_at(began_ns),
-            began_ns,
-            sleep_began_ns: began_ns,
+            since: self.now.wall_at(began.at_ns),
+            began_ns: began.at_ns,
+            sleep_began_ns: began.at_ns,
             switches,
         });
         Some(())
     }
+
+    /// The call a sleeping thread is in, by `syscall`, or as near as `wchan` gets.
+    fn call(&mut self, dir: &Path, table: &dyn Fn() -> Table) -> Option<Call> {
+        let wchan = || fs::read_to_string(dir.join("wchan")).unwrap_or_default();
+        let text = match fs::read_to_string(dir.join("syscall")) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let function = wchan();
+                let name = wchan::call(&function).unwrap_or("unknown");
+                // Another user's, of whose processes not even that is shown.
+                if matches!(function.as_str(), "" | "0") {
+                    return None;
+                }
+                self.snapshot.guessed += 1;
+                let table = Table::Native;
+                return Some(Call { table, number: GUESSED, name, args: [0; 6], restarted: false });
+            }
+            Err(_) => return None,
+        };
+        let (number, args) = stat::call(&text)?;
+        let table = table();
+        let name = call_name(table, number);
+        if name == "restart_syscall"
+            && let Some(name) = wchan::call(&wchan())
+        {
+            return Some(Call { table, number, name, args, restarted: true });
+        }
+        Some(Call { table, number, name, args, restarted: false })
+    }
+}
+
+/// What an fd is, as the kernel's record would have it. Nothing is opened, and no file system that is far away is asked.
+fn describe(pid: u32, tid: u32, fd: i32, sockets: &mut Sockets) -> (FdState, SocketFacts) {
+    let path = format!("/proc/{pid}/task/{tid}/fd/{fd}");
+    let wanted = StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::INO;
+    let stat = match statx(CWD, path, AtFlags::STATX_DONT_SYNC, wanted) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) => return (FdState::Absent, SocketFacts::None),
+        Err(_) => return (FdState::Unknown, SocketFacts::None),
+    };
+    let device = |major: u32, minor: u32| major << 20 | minor;
+    let file = File {
+        inode: stat.stx_ino,
+        mode: stat.stx_mode,
+        dev: device(stat.stx_dev_major, stat.stx_dev_minor),
+        rdev: device(stat.stx_rdev_major, stat.stx_rdev_minor),
+        ..File::EMPTY
+    };
+    if u32::from(file.mode) & S_IFMT != S_IFSOCK {
+        return (FdState::Open(file), SocketFacts::None);
+    }
+    match sockets.get(pid, file.inode) {
+        Some(Socket { file: socket, facts }) => {
+            let File { mode, dev, rdev, .. } = file;
+            (FdState::Open(File { mode, dev, rdev, ..*socket }), facts.clone())
+        }
+        // Its number is all there is.
+        None => (FdState::Unknown, SocketFacts::None),
+    }
+}
+
+/// The same, with who made a unix socket's peer where that is the process itself, as of a pair it wakes itself up with:
+/// who holds it now, since who made it is not shown.
+fn describe_with_peer(pid: u32, tid: u32, fd: i32, sockets: &mut Sockets) -> (FdState, SocketFacts) {
+    let (state, mut socket) = describe(pid, tid, fd, sockets);
+    if let SocketFacts::Unix(UnixFacts { peer_inode: Some(peer), peer_pid, .. }) = &mut socket {
+        let name = format!("socket:[{peer}]");
+        let dir = format!("/proc/{pid}/fd");
+        let is_peer =
+            |fd: u32| fs::read_link(format!("{dir}/{fd}")).is_ok_and(|link| link.as_os_str() == &*name);
+        *peer_pid = numbers(Path::new(&dir)).any(is_peer).then_some(pid);
+    }
+    (state, socket)
 }
 
 impl Source for Proc {
     fn snapshot(&mut self) -> Result<Snapshot> {
         let begun = Instant::now();
         let now = Now::read();
+        let clocks = CpuClocks::work().then(CpuClocks::default);
         let mut snapshot = Snapshot::empty(&now, "proc");
-        let mut seen = HashMap::new();
+        snapshot.dated = clocks.is_some();
+        self.sockets = Sockets::default();
+        let mut look = Look { now, before: &self.seen, seen: HashMap::new(), clocks, snapshot };
         let own = std::process::id();
         fs::read_dir("/proc").context("cannot read /proc")?;
         for pid in numbers(Path::new("/proc")).filter(|pid| *pid != own) {
-            let _ = self.process(pid, &now, &mut snapshot, &mut seen);
+            let _ = look.process(pid, &mut self.sockets);
         }
+        let Look { seen, mut snapshot, .. } = look;
         self.seen = seen;
         snapshot.duration = begun.elapsed();
         Ok(snapshot)
     }
 
     fn look_up(&mut self, fds: &[(ThreadId, i32)]) -> Result<Vec<SeenFd>> {
-        let seen = |(thread, fd): &(ThreadId, i32)| SeenFd {
-            thread: *thread,
-            fd: *fd,
-            state: FdState::Unknown,
-            socket: SocketFacts::None,
-        };
-        Ok(fds.iter().map(seen).collect())
+        let mut seen = Vec::with_capacity(fds.len());
+        for (thread, fd) in fds {
+            let (state, socket) = describe_with_peer(thread.process.pid, thread.tid, *fd, &mut self.sockets);
+            seen.push(SeenFd { thread: *thread, fd: *fd, state, socket });
+        }
+        Ok(seen)
     }
 
-    /// By the names in `/proc/PID/fd`, which do not tell connections: those are left out.
-    fn holders(&mut self, files: &[FileKey], _: &[TupleKey]) -> Result<Vec<HolderRecord>> {
-        let wanted: HashMap<String, FileKey> = files
-            .iter()
-            .map(|key| {
-                (format!("{}:[{}]", if key.kind == S_IFSOCK { "socket" } else { "pipe" }, key.inode), *key)
-            })
-            .collect();
+    fn holders(&mut self, files: &[FileKey], tuples: &[TupleKey]) -> Result<Vec<HolderRecord>> {
+        let files: HashSet<FileKey> = files.iter().copied().collect();
+        let tuples: HashSet<TupleKey> = tuples.iter().copied().collect();
         let mut holders = Vec::new();
         for pid in numbers(Path::new("/proc")) {
             for fd in numbers(&Path::new("/proc").join(pid.to_string()).join("fd")) {
-                let Ok(link) = fs::read_link(format!("/proc/{pid}/fd/{fd}")) else { continue };
-                let Some(key) = link.to_str().and_then(|link| wanted.get(link)) else { continue };
-                let file = File { inode: key.inode, dev: key.dev, mode: key.kind as u16, ..File::EMPTY };
-                holders.push(HolderRecord {
-                    kind: KIND_HOLDER,
-                    size: 0,
-                    tgid: pid,
-                    fd: fd as i32,
-                    access: access(pid, fd),
-                    netns: 0,
-                    process_start_ns: 0,
-                    file,
-                });
+                let (FdState::Open(file), socket) = describe(pid, pid, fd as i32, &mut self.sockets) else {
+                    continue;
+                };
+                let netns = if let SocketFacts::Tcp(facts) = &socket { facts.raw.netns } else { 0 };
+                if files.contains(&FileKey::of(&file))
+                    || file.local_port != 0 && tuples.contains(&TupleKey::of(&file, netns))
+                {
+                    holders.push(HolderRecord {
+                        kind: KIND_HOLDER,
+                        size: 0,
+                        tgid: pid,
+                        fd: fd as i32,
+                        access: access(pid, fd),
+                        netns,
+                        process_start_ns: 0,
+                        file,
+                    });
+                }
             }
         }
         Ok(holders)
@@ -210,69 +298,9 @@ fn numbers(dir: &Path) -> impl Iterator<Item = u32> + use<> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-fn stat(dir: &Path) -> Option<Stat> {
-    let bytes = fs::read(dir.join("stat")).ok()?;
-    parse_stat(&String::from_utf8_lossy(&bytes))
-}
-
-/// Fields of Documentation/filesystems/proc.rst; the name may itself have blanks and parentheses.
-pub fn parse_stat(text: &str) -> Option<Stat> {
-    const PF_KTHREAD: u64 = 0x0020_0000;
-    let (open, close) = (text.find('(')?, text.rfind(')')?);
-    let fields: Vec<&str> = text.get(close + 1..)?.split_ascii_whitespace().collect();
-    Some(Stat {
-        comm: text.get(open + 1..close)?.to_owned(),
-        state: fields.first()?.chars().next()?,
-        parent: fields.get(1)?.parse().ok()?,
-        kernel_thread: fields.get(6)?.parse::<u64>().ok()? & PF_KTHREAD != 0,
-        start_ticks: fields.get(19)?.parse().ok()?,
-    })
-}
-
-/// `NR ARG0 … ARG5 SP PC`, or `-1 SP PC` outside a call, or `running`.
-fn call(text: &str) -> Option<(i32, [u64; 6])> {
-    let mut words = text.split_ascii_whitespace();
-    let number = words.next()?.parse().ok()?;
-    let mut args = [0; 6];
-    if number >= 0 {
-        for arg in &mut args {
-            *arg = u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok()?;
-        }
-    }
-    Some((number, args))
-}
-
-/// Real user and context switches of a `status` file.
-fn status(text: &str) -> Option<(u32, u64)> {
-    let value =
-        |name: &str| text.lines().find_map(|line| line.strip_prefix(name))?.split_ascii_whitespace().next();
-    let switches = value("voluntary_ctxt_switches:")?.parse::<u64>().ok()?
-        + value("nonvoluntary_ctxt_switches:")?.parse::<u64>().ok()?;
-    Some((value("Uid:")?.parse().ok()?, switches))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_with_parentheses_do_not_confuse_stat() {
-        let text = "12 (a) b (c) S 1 12 12 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 777 0 0";
-        let stat = parse_stat(text).expect("parses");
-        assert_eq!((stat.comm.as_str(), stat.state, stat.start_ticks), ("a) b (c", 'S', 777));
-        assert_eq!(stat.parent, 1);
-        assert!(!stat.kernel_thread);
-        assert!(parse_stat("12 (a").is_none());
-        assert!(parse_stat("").is_none());
-    }
-
-    #[test]
-    fn calls_page_faults_and_running_threads_differ() {
-        assert_eq!(call("0 0x3 0x7f 0x1 0x0 0x0 0x0 0x7ffd 0x7f12"), Some((0, [3, 0x7f, 1, 0, 0, 0])));
-        assert_eq!(call("-1 0x7ffd 0x7f12"), Some((-1, [0; 6])));
-        assert_eq!(call("running"), None);
-        assert_eq!(call("0 0x3"), None);
-    }
 
     #[test]
     fn it_sees_a_thread_of_its_own_test() {

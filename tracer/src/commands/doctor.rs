@@ -41,8 +41,8 @@ struct Report {
     source: &'static str,
     /// The agent runs.
     agent: bool,
-    /// How `trace` sees calls.
-    trace: &'static str,
+    /// How `trace` can see calls, the best first.
+    trace: Vec<&'static str>,
 }
 
 /// Looks, tries and prints; fails if the main job does not work.
@@ -105,13 +105,15 @@ fn examine() -> Report {
             without: Some("`ps` and `why` read /proc".into()),
         }),
     }
-    let all_up = |names: [&str; 2]| works[0] && names.iter().all(|name| up.contains(name));
-    let trace = match () {
-        () if all_up(["call_enter_fentry", "call_exit_fexit"]) => "fentry",
-        () if all_up(["call_enter", "call_exit"]) => "tracepoint",
-        () if works[1] => "waits",
-        () => "none",
-    };
+    let by = [
+        ("tracepoint", ["call_enter", "call_exit"]),
+        ("fentry", ["call_enter_fentry", "call_exit_fexit"]),
+        ("kprobe", ["call_enter_kprobe", "call_exit_kprobe"]),
+        ("waits", ["waits", "newtask"]),
+    ];
+    let works_by = |(_, names): &&(&str, [&'static str; 2])| names.iter().all(|name| up.contains(name));
+    let trace: Vec<&'static str> =
+        by.iter().filter(|_| works[0]).filter(works_by).map(|(name, _)| *name).collect();
     Report {
         version: env!("CARGO_PKG_VERSION"),
         kernel: name.release().to_string_lossy().into_owned(),
@@ -119,7 +121,7 @@ fn examine() -> Report {
         checks,
         source: if works[0] { "bpf" } else { "proc" },
         // Without context switches it sees calls end.
-        agent: trace != "none",
+        agent: trace.iter().any(|by| *by != "kprobe"),
         trace,
     }
 }
@@ -212,7 +214,8 @@ fn page(report: &Report) -> String {
     let agent = if report.agent { "works" } else { "does not work" };
     page += &format!(
         "\nps and why use the source {}; the agent {agent}; trace sees calls by {}.\n",
-        report.source, report.trace
+        report.source,
+        if report.trace.is_empty() { "nothing".to_owned() } else { report.trace.join(" or ") }
     );
     page
 }

@@ -4,7 +4,6 @@ use std::{
     cmp::Reverse,
     io::{self, BufWriter, IsTerminal, Write},
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::Result;
@@ -33,12 +32,7 @@ struct Row {
 /// Looks once and prints.
 pub fn run(args: &Ps) -> Result<()> {
     let (mut source, why_not_bpf) = look::open(args.source)?;
-    let mut snapshot = source.snapshot()?;
-    if snapshot.source == "proc" && !args.min_age.is_zero() {
-        // /proc does not say when a sleep began: what is the same after a second look is at least that old.
-        std::thread::sleep(args.min_age.min(Duration::from_secs(1)));
-        snapshot = source.snapshot()?;
-    }
+    let mut snapshot = look::snapshot(&mut *source, args.min_age)?;
     let waits = std::mem::take(&mut snapshot.waits);
     let (mut rows, idle) = rows(args, &waits, &mut *source)?;
     let out = &mut BufWriter::new(io::stdout().lock());
@@ -220,9 +214,16 @@ fn footer(
     parts.push(format!("source {}", snapshot.source));
     writeln!(out, "{}.", parts.join("; "))?;
     if let Some(reason) = why_not_bpf {
+        let guessed = match snapshot.guessed {
+            0 => String::new(),
+            number => format!(
+                ", and of {} only the kernel function it sleeps in is shown (Yama's ptrace_scope)",
+                human::count(number, "wait")
+            ),
+        };
         writeln!(
             out,
-            "Ages are least values and other users' processes may be missing: {}.",
+            "Ages are least values, other users' processes may be missing{guessed}: {}.",
             human::clean(reason)
         )?;
     }

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use self::{advice::Advice, chain::Other, sockets::Sockets, threads::Thread};
 use crate::{
     class::Level,
-    collect::{Source, proc::parse_stat},
+    collect::{Source, stat::parse_stat},
     human,
     look::{self, Judged},
     resolve::{Resolver, process::Who},
@@ -96,7 +96,7 @@ pub struct Report {
 /// Finds out about a process, or about one thread of it.
 pub fn inspect(id: u32, source: &mut dyn Source) -> Result<Report> {
     let (pid, only) = process_of(id)?;
-    let snapshot = source.snapshot()?;
+    let snapshot = look::snapshot(source, YOUNG)?;
     let mut resolver = Resolver::new();
     let stat = fs::read(format!("/proc/{pid}/stat")).ok();
     let stat = stat

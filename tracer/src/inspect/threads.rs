@@ -7,7 +7,7 @@ use procfs::process::{Process, Task};
 use super::held::{self, Group};
 use crate::{
     class::Level,
-    collect::proc::parse_stat,
+    collect::stat::parse_stat,
     look::Judged,
     resolve::{Resolver, peers::Peer},
     wait::{Held, ProcessId, Snapshot},

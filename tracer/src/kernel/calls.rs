@@ -1,7 +1,7 @@
 //! Seeing calls begin and end, by one of three mechanisms: those of chosen processes for `trace`, those of all for an agent
 //! that cannot use `waits`.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     maps::{HashMap, MapData, RingBuf},
     programs::{BtfTracePoint, FEntry, FExit, KProbe},
@@ -59,7 +59,11 @@ impl Kernel {
         for (name, tracepoint) in [("call_fork", "task_newtask"), ("call_gone", "sched_process_exit")] {
             self.attach_tracepoint(name, tracepoint, &btf)?;
         }
-        let mechanism = self.attach_calls(wanted, &btf)?;
+        // Only tracepoints see calls end that began before: the others take a call's return from its entry.
+        let mechanism = match wanted {
+            Some(wanted) => self.attach_calls(&[wanted], &btf)?,
+            None => self.attach_calls(&[Mechanism::Tracepoint, Mechanism::Fentry], &btf)?,
+        };
         Ok(Calls {
             traced: HashMap::try_from(take(&mut self.ebpf, "TRACED")?)?,
             begun: HashMap::try_from(take(&mut self.ebpf, "BEGUN")?)?,
@@ -68,23 +72,28 @@ impl Kernel {
         })
     }
 
-    /// Attaches for the agent: calls are counted as ended waits are.
+    /// Attaches for the agent, which stays: calls are counted as ended waits are.
     pub fn count_calls(&mut self) -> Result<Mechanism> {
         let btf = btf::for_loading()?;
         self.attach_tracepoint("call_gone", "sched_process_exit", &btf)?;
-        self.attach_calls(None, &btf)
+        self.attach_calls(&[Mechanism::Fentry, Mechanism::Tracepoint], &btf)
     }
 
-    /// Fentry costs least, tracepoints are there on most kernels. Kprobes only if they are asked for: a hundred of them
-    /// take seconds to detach.
-    fn attach_calls(&mut self, wanted: Option<Mechanism>, btf: &aya::Btf) -> Result<Mechanism> {
-        match wanted {
-            Some(Mechanism::Fentry) => self.attach_fentry(btf).map(|()| Mechanism::Fentry),
-            Some(Mechanism::Kprobe) => self.attach_kprobes().map(|()| Mechanism::Kprobe),
-            Some(Mechanism::Tracepoint) => self.attach_tracepoints(btf),
-            None if self.attach_fentry(btf).is_ok() => Ok(Mechanism::Fentry),
-            None => self.attach_tracepoints(btf),
+    /// By the first of these that works; else the last one's error.
+    fn attach_calls(&mut self, order: &[Mechanism], btf: &aya::Btf) -> Result<Mechanism> {
+        let mut refused = anyhow!("no mechanism was asked for");
+        for mechanism in order {
+            let attached = match mechanism {
+                Mechanism::Fentry => self.attach_fentry(btf),
+                Mechanism::Kprobe => self.attach_kprobes(),
+                Mechanism::Tracepoint => self.attach_tracepoints(btf),
+            };
+            match attached {
+                Ok(()) => return Ok(*mechanism),
+                Err(error) => refused = error,
+            }
         }
+        Err(refused)
     }
 
     fn attach_fentry(&mut self, btf: &aya::Btf) -> Result<()> {
@@ -104,12 +113,12 @@ impl Kernel {
         Ok(())
     }
 
-    fn attach_tracepoints(&mut self, btf: &aya::Btf) -> Result<Mechanism> {
+    fn attach_tracepoints(&mut self, btf: &aya::Btf) -> Result<()> {
         // The exit first, as above.
         self.attach_tracepoint("call_exit", "sys_exit", btf)?;
         self.attach_tracepoint("call_enter", "sys_enter", btf)?;
         self.attached.extend(["call_enter", "call_exit"]);
-        Ok(Mechanism::Tracepoint)
+        Ok(())
     }
 
     fn attach_tracepoint(&mut self, name: &str, tracepoint: &str, btf: &aya::Btf) -> Result<()> {

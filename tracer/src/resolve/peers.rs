@@ -17,7 +17,6 @@ use crate::{
     wait::{FdState, SocketFacts, Wait},
 };
 
-const S_IFMT: u16 = 0o170_000;
 const S_IFSOCK: u16 = 0o140_000;
 
 /// A process at the other end.
@@ -76,9 +75,9 @@ pub fn look_up(
     let (mut by_file, mut by_tuple) = (HashMap::<FileKey, Vec<&HolderRecord>>::new(), HashMap::new());
     for holder in &found {
         if holder.file.local_port == 0 {
-            by_file.entry(file_key(&holder.file)).or_default().push(holder);
+            by_file.entry(FileKey::of(&holder.file)).or_default().push(holder);
         } else {
-            by_tuple.entry(tuple_key(&holder.file, holder.netns)).or_insert_with(Vec::new).push(holder);
+            by_tuple.entry(TupleKey::of(&holder.file, holder.netns)).or_insert_with(Vec::new).push(holder);
         }
     }
     let mut names = HashMap::new();
@@ -148,12 +147,12 @@ fn name(names: &mut HashMap<u32, String>, pid: u32) -> String {
 fn wanted(wait: &Wait, resolved: &Resolved) -> Option<Wanted> {
     let FdState::Open(file) = resolved.file else { return None };
     if is_lock(wait) {
-        return locks_on_record(wait, resolved).is_empty().then_some(Wanted::Lock(file_key(&file)));
+        return locks_on_record(wait, resolved).is_empty().then_some(Wanted::Lock(FileKey::of(&file)));
     }
     match (&resolved.target, &resolved.socket) {
         (Target::Pipe { .. } | Target::Fifo { .. }, _) => {
             let access = if resolved.way == Way::Out { HOLDS_READ } else { HOLDS_WRITE };
-            Some(Wanted::File(file_key(&file), access))
+            Some(Wanted::File(FileKey::of(&file), access))
         }
         (Target::Unix { peer_inode: Some(peer), .. }, _) => Some(Wanted::File(
             FileKey { inode: *peer, kind: S_IFSOCK.into(), dev: file.dev },
@@ -167,7 +166,7 @@ fn wanted(wait: &Wait, resolved: &Resolved) -> Option<Wanted> {
                 remote_port: file.local_port,
                 ..file
             };
-            Some(Wanted::Tuple(tuple_key(&other, facts.raw.netns)))
+            Some(Wanted::Tuple(TupleKey::of(&other, facts.raw.netns)))
         }
         _ => None,
     }
@@ -188,20 +187,6 @@ fn locks_on_record(wait: &Wait, resolved: &Resolved) -> Vec<u32> {
     let mut holders = locks::holders(wait.thread.process.pid, inode);
     holders.retain(|pid| fs::exists(format!("/proc/{pid}")).unwrap_or(false));
     holders
-}
-
-fn file_key(file: &File) -> FileKey {
-    FileKey { inode: file.inode, kind: (file.mode & S_IFMT).into(), dev: file.dev }
-}
-
-fn tuple_key(file: &File, netns: u32) -> TupleKey {
-    TupleKey {
-        local: file.local,
-        remote: file.remote,
-        local_port: file.local_port,
-        remote_port: file.remote_port,
-        netns: if file.is_loopback() { netns } else { 0 },
-    }
 }
 
 /// Whether a thread of one of the peers waits to read its end: directly, in poll or select, or in an epoll set.

@@ -28,7 +28,7 @@ use crate::{
     collect::{
         Source,
         bpf::{Bpf, text},
-        proc::parse_stat,
+        stat::parse_stat,
     },
     human,
     kernel::{

@@ -240,7 +240,7 @@ pub fn habit_of(wait: &Wait, resolved: &Resolved) -> Option<std::sync::Arc<Key>>
 fn lives(thread: &ThreadId) -> bool {
     let path = format!("/proc/{}/task/{}/stat", thread.process.pid, thread.tid);
     let Ok(stat) = std::fs::read(path) else { return false };
-    let Some(stat) = crate::collect::proc::parse_stat(&String::from_utf8_lossy(&stat)) else { return false };
+    let Some(stat) = crate::collect::stat::parse_stat(&String::from_utf8_lossy(&stat)) else { return false };
     // A zombie's thread is gone in all but name.
-    !matches!(stat.state, 'Z' | 'X') && crate::collect::proc::same_start(thread.start_ns, &stat)
+    !matches!(stat.state, 'Z' | 'X') && crate::collect::stat::same_start(thread.start_ns, &stat)
 }

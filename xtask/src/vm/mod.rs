@@ -236,6 +236,8 @@ fn capabilities(vms: &[&Vm], done: &BTreeMap<&str, Result<(Outcome, Duration)>>)
         let peers = checks.iter().any(|check| {
             check["name"].as_str().is_some_and(|name| name.starts_with("holders")) && check["state"] == "ok"
         });
+        let trace: Vec<&str> =
+            doctor["trace"].as_array().into_iter().flatten().filter_map(|by| by.as_str()).collect();
         table += &format!(
             "| {} | {} | by {} | {} | {} | {} | {} |\n",
             outcome.release,
@@ -243,7 +245,7 @@ fn capabilities(vms: &[&Vm], done: &BTreeMap<&str, Result<(Outcome, Duration)>>)
             text("source"),
             yes(peers),
             yes(doctor["agent"] == true),
-            text("trace"),
+            trace.join(", "),
             outcome.passed
         );
     }

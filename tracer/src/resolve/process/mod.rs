@@ -17,7 +17,7 @@ use self::cgroup::{Home, Runtime};
 use super::guard::Guard;
 use crate::{
     clock,
-    collect::proc::{Stat, parse_stat, same_start},
+    collect::stat::{Stat, parse_stat, same_start},
     wait::ProcessId,
 };
 

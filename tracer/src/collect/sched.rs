@@ -1,0 +1,69 @@
+//! Since when does a thread sleep? `/proc/TID/sched` has the moment it last ran, on the clock of the CPU it ran on, where
+//! the kernel shows it (CONFIG_SCHED_DEBUG, always since Linux 6.15). Those clocks leave out interrupts and what a
+//! hypervisor took, so an age by them is a least value, and CPUs differ: each is read on the CPU itself.
+
+use std::{collections::HashMap, fs, mem, path::Path, time::Duration};
+
+/// The present moment on the CPUs' clocks, each read when it is first needed.
+#[derive(Default)]
+pub struct CpuClocks(HashMap<usize, Option<Duration>>);
+
+impl CpuClocks {
+    /// Whether this kernel shows when a thread last ran.
+    pub fn work() -> bool {
+        last_ran(Path::new("/proc/thread-self")).is_some()
+    }
+
+    /// How long ago a sleeping thread last ran; its directory in `/proc`, and the CPU it ran on.
+    pub fn since_last_ran(&mut self, dir: &Path, cpu: usize) -> Option<Duration> {
+        let now = (*self.0.entry(cpu).or_insert_with(|| now_on(cpu)))?;
+        Some(now.saturating_sub(last_ran(dir)?))
+    }
+}
+
+/// A CPU's clock; `None` where this process may not run on it.
+fn now_on(cpu: usize) -> Option<Duration> {
+    // SAFETY: an all-zero set is an empty one; both sets outlive the calls; a CPU beyond the set's size is refused first.
+    unsafe {
+        let (mut before, mut only): (libc::cpu_set_t, libc::cpu_set_t) = (mem::zeroed(), mem::zeroed());
+        let size = size_of::<libc::cpu_set_t>();
+        if cpu >= size * 8 || libc::sched_getaffinity(0, size, &raw mut before) != 0 {
+            return None;
+        }
+        libc::CPU_SET(cpu, &mut only);
+        if libc::sched_setaffinity(0, size, &raw const only) != 0 {
+            return None;
+        }
+        // Getting the CPU back is the last time it ran: now.
+        std::thread::sleep(Duration::from_micros(20));
+        let now = last_ran(Path::new("/proc/thread-self"));
+        libc::sched_setaffinity(0, size, &raw const before);
+        now
+    }
+}
+
+fn last_ran(dir: &Path) -> Option<Duration> {
+    parse(&fs::read_to_string(dir.join("sched")).ok()?)
+}
+
+/// `se.exec_start : 40019856.037272`, milliseconds.
+fn parse(text: &str) -> Option<Duration> {
+    let line = text.lines().find_map(|line| line.strip_prefix("se.exec_start"))?;
+    let (whole, fraction) = line.split_once(':')?.1.trim().split_once('.')?;
+    let nanoseconds: u64 = fraction.parse().ok().filter(|_| fraction.len() == 6)?;
+    Some(Duration::from_millis(whole.parse().ok()?) + Duration::from_nanos(nanoseconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn milliseconds_have_six_decimals() {
+        let text =
+            "cat (1, #threads: 1)\n---\nse.exec_start       :      40016840.022074\nse.vruntime : 1.0\n";
+        assert_eq!(parse(text), Some(Duration::from_nanos(40_016_840_022_074)));
+        assert_eq!(parse("se.exec_start : x.1"), None);
+        assert_eq!(parse(""), None);
+    }
+}

@@ -1,0 +1,325 @@
+//! Which socket is behind an inode number? For the source `proc`: the tables in `/proc/PID/net` name the addresses; the
+//! kernel's socket diagnostics (`man 7 sock_diag`), where it has them, add a connection's stamps and counters, and a unix
+//! socket's peer.
+
+use std::{
+    collections::HashMap,
+    fs,
+    net::SocketAddr,
+    os::fd::AsFd,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    time::Duration,
+};
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::{
+    SockDiagMessage,
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP},
+    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer, nlas::Nla as InetNla},
+    unix::{
+        ShowFlags, StateFlags as UnixStateFlags, UnixRequest, UnixResponse,
+        nlas::{Nla as UnixNla, UnixDiagName},
+    },
+};
+use netlink_sys::{Socket as Netlink, protocols::NETLINK_SOCK_DIAG};
+use procfs::{
+    net::{TcpNetEntry, UdpNetEntry, UnixNetEntry},
+    process::Process,
+};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tracer_ebpf::abi::{File, Tcp};
+
+use super::bpf::system_keepalive;
+use crate::wait::{Record, SocketFacts, TcpFacts, UNREAD_BYTES, UnixFacts};
+
+const AF_UNIX: u16 = 1;
+const SOCK_STREAM: u16 = 1;
+const SOCK_DGRAM: u16 = 2;
+const IPPROTO_UDP: u16 = 17;
+const ESTABLISHED: u8 = 1;
+const LISTEN: u8 = 10;
+
+/// A socket as far as it is seen from outside the kernel.
+#[derive(Clone, Debug)]
+pub struct Socket {
+    /// Its part of the file's record.
+    pub file: File,
+    /// What is known of its connection.
+    pub facts: SocketFacts,
+}
+
+/// The sockets of each network namespace asked about, read once for each snapshot.
+#[derive(Default)]
+pub struct Sockets(HashMap<u64, HashMap<u64, Socket>>);
+
+impl Sockets {
+    /// The socket with this inode number, in the network namespace of a process. `None`: it is of another kind, it is
+    /// in a namespace the process has left, or the namespace is not ours to look into.
+    pub fn get(&mut self, pid: u32, inode: u64) -> Option<&Socket> {
+        let netns = fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.ino();
+        self.0.entry(netns).or_insert_with(|| read(pid, netns)).get(&inode)
+    }
+}
+
+/// All sockets of a process's network namespace, by inode number.
+fn read(pid: u32, netns: u64) -> HashMap<u64, Socket> {
+    let mut sockets = HashMap::new();
+    let Ok(process) = Process::new(pid as i32) else { return sockets };
+    // A kernel without IPv6 has no tables of it.
+    for entry in [process.tcp(), process.tcp6()].into_iter().flatten().flatten() {
+        sockets.insert(entry.inode, tcp(&entry, netns));
+    }
+    for entry in [process.udp(), process.udp6()].into_iter().flatten().flatten() {
+        sockets.insert(entry.inode, udp(&entry));
+    }
+    for entry in process.unix().into_iter().flatten() {
+        sockets.insert(entry.inode, unix(&entry));
+    }
+    for response in diagnostics(pid, netns) {
+        match response {
+            SockDiagMessage::InetResponse(response) => add_tcp(&mut sockets, &response),
+            SockDiagMessage::UnixResponse(response) => add_unix(&mut sockets, &response),
+            _ => {}
+        }
+    }
+    name_peers(&mut sockets);
+    sockets
+}
+
+/// The two addresses of an internet socket, as the kernel's record has them.
+fn addressed(local: SocketAddr, remote: SocketAddr, inode: u64) -> File {
+    let octets = |address: SocketAddr| match address.ip() {
+        std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        std::net::IpAddr::V6(ip) => ip.octets(),
+    };
+    File {
+        inode,
+        local: octets(local),
+        remote: octets(remote),
+        local_port: local.port(),
+        remote_port: remote.port(),
+        family: if local.is_ipv4() { AF_INET.into() } else { AF_INET6.into() },
+        ..File::EMPTY
+    }
+}
+
+fn tcp(entry: &TcpNetEntry, netns: u64) -> Socket {
+    let state = entry.state.to_u8();
+    let queues = (entry.rx_queue, entry.tx_queue);
+    let file = File {
+        protocol: IPPROTO_TCP.into(),
+        sock_type: SOCK_STREAM,
+        ..addressed(entry.local_address, entry.remote_address, entry.inode)
+    };
+    Socket { file, facts: SocketFacts::Tcp(facts(state, queues, netns)) }
+}
+
+fn udp(entry: &UdpNetEntry) -> Socket {
+    let file = File {
+        protocol: IPPROTO_UDP,
+        sock_type: SOCK_DGRAM,
+        ..addressed(entry.local_address, entry.remote_address, entry.inode)
+    };
+    Socket { file, facts: SocketFacts::None }
+}
+
+fn unix(entry: &UnixNetEntry) -> Socket {
+    let path =
+        entry.path.as_ref().map(|path| String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned());
+    let file = File { inode: entry.inode, family: AF_UNIX, sock_type: entry.socket_type, ..File::EMPTY };
+    Socket { file, facts: SocketFacts::Unix(UnixFacts { path, ..UnixFacts::default() }) }
+}
+
+/// What the tables tell of a connection: its state, and the bytes in its two queues.
+fn facts(state: u8, (received, unsent): (u32, u32), netns: u64) -> TcpFacts {
+    // A listener's queues hold connections.
+    let (received, unsent) = if state == LISTEN { (0, 0) } else { (received, unsent) };
+    let raw = Tcp {
+        state,
+        // The kernel shows how far one number is from the other.
+        write_seq: unsent,
+        rcv_nxt: received,
+        netns: u32::try_from(netns).unwrap_or(0),
+        rcvtimeo: i64::MAX,
+        sndtimeo: i64::MAX,
+        ..Tcp::default()
+    };
+    TcpFacts {
+        raw,
+        record: Record::Table,
+        sent: None,
+        received: None,
+        acknowledged: Duration::ZERO,
+        round_trip: Duration::ZERO,
+        receive_timeout: None,
+        send_timeout: None,
+        keepalive: false,
+        keepalive_after: system_keepalive(),
+    }
+}
+
+/// Adds a connection's stamps and counters.
+fn add_tcp(sockets: &mut HashMap<u64, Socket>, response: &InetResponse) {
+    let header = &response.header;
+    let Some(Socket { facts: SocketFacts::Tcp(facts), .. }) = sockets.get_mut(&header.inode.into()) else {
+        return;
+    };
+    facts.keepalive = matches!(header.timer, Some(Timer::KeepAlive(_)));
+    let info = response.nlas.iter().find_map(|nla| match nla {
+        InetNla::TcpInfo(bytes) => Info::of(bytes),
+        _ => None,
+    });
+    let Some(info) = info.filter(|_| facts.raw.state != LISTEN) else { return };
+    facts.record = Record::Info;
+    // One moment's numbers, not the table's.
+    if facts.raw.state == ESTABLISHED {
+        (facts.raw.rcv_nxt, facts.raw.write_seq) = (header.recv_queue, header.send_queue);
+    }
+    info.add_to(facts);
+}
+
+/// The kernel's `struct tcp_info` (include/uapi/linux/tcp.h), which grows at its end.
+struct Info<'a>(&'a [u8]);
+
+impl<'a> Info<'a> {
+    /// Up to `tcpi_bytes_received`, which all kernels have that tracer runs on.
+    fn of(bytes: &'a [u8]) -> Option<Self> {
+        (bytes.len() >= 136).then_some(Self(bytes))
+    }
+
+    fn word(&self, at: usize) -> u32 {
+        self.0.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
+    }
+
+    fn long(&self, at: usize) -> u64 {
+        self.0.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes)
+    }
+
+    fn milliseconds(&self, at: usize) -> Duration {
+        Duration::from_millis(self.word(at).into())
+    }
+
+    fn add_to(&self, facts: &mut TcpFacts) {
+        let raw = &mut facts.raw;
+        (raw.retransmits, raw.probes_out, raw.backoff) = (self.0[2], self.0[3], self.0[4]);
+        raw.total_retrans = self.word(100);
+        raw.bytes_acked = self.long(120);
+        raw.bytes_received = self.long(128);
+        // Linux 4.19 counts what was sent. The acknowledgement of the SYN counts as a byte to who connected.
+        (raw.bytes_sent, raw.bytes_retrans) = (self.long(200), self.long(208));
+        raw.srtt_us = self.word(68) << 3;
+        // Without the number, a window that is open.
+        raw.snd_wnd = if self.0.len() >= 232 { self.word(228) } else { 1 };
+        facts.sent = (raw.bytes_sent != 0).then(|| self.milliseconds(44));
+        facts.received = (raw.bytes_received != 0).then(|| self.milliseconds(52));
+        facts.acknowledged = self.milliseconds(56);
+        facts.round_trip = Duration::from_micros(self.word(68).into());
+    }
+}
+
+/// Adds a unix socket's peer and, until all are known, what lies unread in the socket itself.
+fn add_unix(sockets: &mut HashMap<u64, Socket>, response: &UnixResponse) {
+    let Some(Socket { facts: SocketFacts::Unix(facts), .. }) = sockets.get_mut(&response.header.inode.into())
+    else {
+        return;
+    };
+    facts.peer_inode = response.peer().map(u64::from);
+    if let Some(name) = response.name() {
+        facts.path = Some(match name {
+            UnixDiagName::Pathname(path) => String::from_utf8_lossy(path.as_bytes()).into_owned(),
+            UnixDiagName::Abstract(name) => format!("@{}", String::from_utf8_lossy(name)),
+        });
+    }
+    let bytes = response.nlas.iter().find_map(|nla| match nla {
+        UnixNla::ReceiveQueueLength(bytes, _) => Some(*bytes),
+        _ => None,
+    });
+    if response.header.state != LISTEN && bytes.is_some_and(|bytes| bytes > 0) {
+        facts.unread = UNREAD_BYTES;
+    }
+}
+
+/// A unix socket shows its peer's address, and what lies unread in the peer's queue.
+fn name_peers(sockets: &mut HashMap<u64, Socket>) {
+    let known: HashMap<u64, UnixFacts> = sockets
+        .iter()
+        .filter_map(|(inode, socket)| match &socket.facts {
+            SocketFacts::Unix(facts) => Some((*inode, facts.clone())),
+            _ => None,
+        })
+        .collect();
+    for socket in sockets.values_mut() {
+        if let SocketFacts::Unix(facts) = &mut socket.facts {
+            let peer = facts.peer_inode.and_then(|inode| known.get(&inode));
+            facts.peer_path = peer.and_then(|peer| peer.path.clone());
+            facts.unread = peer.map_or(0, |peer| peer.unread);
+        }
+    }
+}
+
+/// What the kernel's diagnostics say of all TCP and unix sockets of a network namespace; nothing where it has none.
+fn diagnostics(pid: u32, netns: u64) -> Vec<SockDiagMessage> {
+    let Some(socket) = netlink_in(pid, netns) else { return Vec::new() };
+    let mut responses = Vec::new();
+    for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+        let request = InetRequest {
+            family,
+            protocol: IPPROTO_TCP,
+            extensions: ExtensionFlags::INFO,
+            states: StateFlags::all(),
+            socket_id,
+        };
+        dump(&socket, SockDiagMessage::InetRequest(request), &mut responses);
+    }
+    let request = UnixRequest {
+        state_flags: UnixStateFlags::all(),
+        inode: 0,
+        show_flags: ShowFlags::NAME | ShowFlags::PEER | ShowFlags::RQLEN,
+        cookie: [0; 8],
+    };
+    dump(&socket, SockDiagMessage::UnixRequest(request), &mut responses);
+    responses
+}
+
+/// A netlink socket belongs to the namespace it was made in: for another one a thread goes there, which needs
+/// CAP_SYS_ADMIN, and ends.
+fn netlink_in(pid: u32, netns: u64) -> Option<Netlink> {
+    let make = || Netlink::new(NETLINK_SOCK_DIAG).ok();
+    if fs::metadata("/proc/self/ns/net").is_ok_and(|own| own.ino() == netns) {
+        return make();
+    }
+    let there = fs::File::open(format!("/proc/{pid}/ns/net")).ok()?;
+    let go = move || {
+        move_into_link_name_space(there.as_fd(), Some(LinkNameSpaceType::Network)).ok()?;
+        make()
+    };
+    std::thread::Builder::new().spawn(go).ok()?.join().ok()?
+}
+
+/// One question, and all that comes before the end of the answer. A kernel without it answers with an error.
+fn dump(socket: &Netlink, question: SockDiagMessage, responses: &mut Vec<SockDiagMessage>) -> Option<()> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut message = NetlinkMessage::new(header, question.into());
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0).ok()?;
+    loop {
+        let (datagram, _) = socket.recv_from_full().ok()?;
+        let mut rest = &datagram[..];
+        while !rest.is_empty() {
+            let length = u32::from_ne_bytes(rest.get(..4)?.try_into().ok()?) as usize;
+            // A message this library cannot read is one socket less.
+            if let Ok(message) = NetlinkMessage::<SockDiagMessage>::deserialize(rest) {
+                match message.payload {
+                    NetlinkPayload::InnerMessage(response) => responses.push(response),
+                    NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => return Some(()),
+                    _ => {}
+                }
+            }
+            // Messages begin at multiples of four.
+            rest = rest.get(length.max(16).next_multiple_of(4)..).unwrap_or(&[]);
+        }
+    }
+}

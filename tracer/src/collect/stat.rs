@@ -1,0 +1,122 @@
+//! The text of `/proc/PID/stat`, `status`, `syscall` and `auxv`.
+
+use std::{fs, path::Path};
+
+use crate::syscalls::Table;
+
+/// What `/proc/PID/stat` says of a thread.
+pub struct Stat {
+    /// Its name.
+    pub comm: String,
+    /// Its state's letter.
+    pub state: char,
+    /// When it started, clock ticks since boot.
+    pub start_ticks: u64,
+    /// Process id of its parent.
+    pub parent: u32,
+    /// The CPU it last ran on.
+    pub cpu: usize,
+    /// It is the kernel's own.
+    pub kernel_thread: bool,
+}
+
+impl Stat {
+    /// When it started, nanoseconds of `CLOCK_BOOTTIME`, rounded down to a tick.
+    pub fn start_ns(&self) -> u64 {
+        let hz = u128::from(rustix::param::clock_ticks_per_second().max(1));
+        (u128::from(self.start_ticks) * 1_000_000_000 / hz) as u64
+    }
+}
+
+/// Whether a start time of the kernel's is this one of `/proc`, which shows ticks, rounded down.
+pub fn same_start(start_ns: u64, stat: &Stat) -> bool {
+    let hz = u128::from(rustix::param::clock_ticks_per_second());
+    u128::from(start_ns) * hz / 1_000_000_000 == u128::from(stat.start_ticks)
+}
+
+/// Reads and parses `stat` of a process's or thread's directory.
+pub fn stat(dir: &Path) -> Option<Stat> {
+    let bytes = fs::read(dir.join("stat")).ok()?;
+    parse_stat(&String::from_utf8_lossy(&bytes))
+}
+
+/// Fields of Documentation/filesystems/proc.rst; the name may itself have blanks and parentheses.
+pub fn parse_stat(text: &str) -> Option<Stat> {
+    const PF_KTHREAD: u64 = 0x0020_0000;
+    let (open, close) = (text.find('(')?, text.rfind(')')?);
+    let fields: Vec<&str> = text.get(close + 1..)?.split_ascii_whitespace().collect();
+    Some(Stat {
+        comm: text.get(open + 1..close)?.to_owned(),
+        state: fields.first()?.chars().next()?,
+        parent: fields.get(1)?.parse().ok()?,
+        kernel_thread: fields.get(6)?.parse::<u64>().ok()? & PF_KTHREAD != 0,
+        start_ticks: fields.get(19)?.parse().ok()?,
+        cpu: fields.get(36)?.parse().ok()?,
+    })
+}
+
+/// Number and arguments of `NR ARG0 … ARG5 SP PC`, or `-1 SP PC` outside a call, or `running`.
+pub fn call(text: &str) -> Option<(i32, [u64; 6])> {
+    let mut words = text.split_ascii_whitespace();
+    let number = words.next()?.parse().ok()?;
+    let mut args = [0; 6];
+    if number >= 0 {
+        for arg in &mut args {
+            *arg = u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok()?;
+        }
+    }
+    Some((number, args))
+}
+
+/// Real user and context switches of a `status` file.
+pub fn status(text: &str) -> Option<(u32, u64)> {
+    let value =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name))?.split_ascii_whitespace().next();
+    let switches = value("voluntary_ctxt_switches:")?.parse::<u64>().ok()?
+        + value("nonvoluntary_ctxt_switches:")?.parse::<u64>().ok()?;
+    Some((value("Uid:")?.parse().ok()?, switches))
+}
+
+/// Which table the numbers of a process's calls are of, by the auxiliary vector its program was started with: pairs of
+/// words, as wide as the program's own.
+pub fn table(auxv: &[u8]) -> Table {
+    let word =
+        |at: usize| auxv.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
+    match word(0) {
+        // A key, which is small; in narrow pairs its upper half is the value.
+        Some(first) if first > u64::from(u32::MAX) => Table::Compat,
+        _ => Table::Native,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_parentheses_do_not_confuse_stat() {
+        let text = "12 (a) b (c) S 1 12 12 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 777 0 0 0 0 0 0 0 0 0 0 0 0 0 0 17 3 0 0";
+        let stat = parse_stat(text).expect("parses");
+        assert_eq!((stat.comm.as_str(), stat.state, stat.start_ticks), ("a) b (c", 'S', 777));
+        assert_eq!((stat.parent, stat.cpu), (1, 3));
+        assert!(!stat.kernel_thread);
+        assert!(parse_stat("12 (a").is_none());
+        assert!(parse_stat("").is_none());
+    }
+
+    #[test]
+    fn calls_page_faults_and_running_threads_differ() {
+        assert_eq!(call("0 0x3 0x7f 0x1 0x0 0x0 0x0 0x7ffd 0x7f12"), Some((0, [3, 0x7f, 1, 0, 0, 0])));
+        assert_eq!(call("-1 0x7ffd 0x7f12"), Some((-1, [0; 6])));
+        assert_eq!(call("running"), None);
+        assert_eq!(call("0 0x3"), None);
+    }
+
+    #[test]
+    fn the_width_of_the_first_pair_tells_the_table() {
+        let wide: Vec<u8> = [33u64, 0x7fff_0000_0000].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let narrow: Vec<u8> =
+            [32u32, 0xf7f0_0000, 33, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        assert_eq!((table(&wide), table(&narrow), table(&[])), (Table::Native, Table::Compat, Table::Native));
+    }
+}
