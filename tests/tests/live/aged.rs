@@ -9,7 +9,7 @@ use tests::{Snapshot, Waiter, age_tolerance, parse_rfc3339_ns, ps, seconds_betwe
 pub(crate) const AGE: f64 = 10.0;
 
 /// The roles that tests share. All start when the first is asked for: ten seconds pass once, not once a test.
-const ROLES: &[&str] = &[
+pub(crate) const ROLES: &[&str] = &[
     "recvfrom-tcp4",
     "recvfrom-tcp6",
     "read-tcp4",

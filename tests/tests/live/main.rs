@@ -19,6 +19,7 @@ mod classes;
 mod doctor;
 mod errors;
 mod histogram;
+mod proc_source;
 mod ps_ages;
 mod ps_contract;
 mod ps_held;

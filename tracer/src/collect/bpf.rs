@@ -198,7 +198,8 @@ fn call(record: &ThreadRecord, restarts: &mut Option<Restarts>) -> Call {
         table,
         number: record.nr,
         name: call_name(table, record.nr),
-        args: record.args,
+        // Outside of calls the registers are the program's own.
+        args: if record.nr < 0 { [0; 6] } else { record.args },
         restarted: false,
     };
     if let Some(name) = restarted(call.name, record.restart_fn, restarts) {

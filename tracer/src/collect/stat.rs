@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn names_with_parentheses_do_not_confuse_stat() {
-        let text = "12 (a) b (c) S 1 12 12 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 777 0 0 0 0 0 0 0 0 0 0 0 0 0 0 17 3 0 0";
+        let text = "12 (a) b (c) S 1 12 12 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 777 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 17 3 0 0";
         let stat = parse_stat(text).expect("parses");
         assert_eq!((stat.comm.as_str(), stat.state, stat.start_ticks), ("a) b (c", 'S', 777));
         assert_eq!((stat.parent, stat.cpu), (1, 3));

@@ -13,7 +13,7 @@ use crate::{
     cli::Doctor,
     human,
     kernel::{
-        btf,
+        btf, object,
         probes::{self, Hook},
     },
 };
@@ -183,18 +183,14 @@ fn namespace() -> Check {
 }
 
 fn lockdown() -> Check {
-    let modes = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-    let mode = modes.split(['[', ']']).nth(1).unwrap_or("none").to_owned();
+    let mode = object::lockdown();
     let name = "lockdown".into();
     match mode.as_str() {
         "confidentiality" => Check {
             name,
             state: "missing",
             found: mode,
-            without: Some(
-                "the kernel does not let programs read its memory: boot with lockdown=integrity or none"
-                    .into(),
-            ),
+            without: Some("the kernel lets no program read its memory: boot with lockdown=integrity".into()),
         },
         _ => Check { name, state: "ok", found: mode, without: None },
     }

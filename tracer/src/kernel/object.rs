@@ -55,15 +55,14 @@ impl Object {
     pub(super) fn open(options: &Options) -> Result<Self> {
         check_rights()?;
         check_namespace()?;
+        check_lockdown()?;
         // Before Linux 5.11 maps count as locked memory; where raising the limit is refused, it was not needed or
         // creating the maps says so.
         let unlimited = rustix::process::Rlimit { current: None, maximum: None };
         let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
 
-        let types = Btf::open(btf::file()).context(
-            "the bpf source needs the kernel's types (CONFIG_DEBUG_INFO_BTF, or --btf FILE), `--source proc` works \
-             without",
-        )?;
+        let types = Btf::open(btf::file())
+            .context("the bpf source needs the kernel's types (CONFIG_DEBUG_INFO_BTF, or --btf FILE)")?;
         let (fields, constants) = (types.resolve_fields()?, Constants::of(&types)?);
         let aya_btf = btf::for_loading()?;
 
@@ -186,6 +185,20 @@ fn check_namespace() -> Result<()> {
     ensure!(
         link.as_os_str() == "pid:[4026531836]",
         "this is a container's PID namespace, and the kernel programs see the host's: run tracer with the host's (hostPID, --pid=host)"
+    );
+    Ok(())
+}
+
+/// The kernel's lockdown mode: `none`, `integrity` or `confidentiality`.
+pub fn lockdown() -> String {
+    let modes = std::fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    modes.split(['[', ']']).nth(1).unwrap_or("none").to_owned()
+}
+
+fn check_lockdown() -> Result<()> {
+    ensure!(
+        lockdown() != "confidentiality",
+        "under lockdown=confidentiality the kernel lets no program read its memory: boot with lockdown=integrity"
     );
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::io::Error;
 const MOUNTS: &[(&str, &str, &str)] = &[
     ("proc", "/proc", ""),
     ("sysfs", "/sys", ""),
+    ("securityfs", "/sys/kernel/security", ""),
     ("devtmpfs", "/dev", ""),
     ("devpts", "/dev/pts", "ptmxmode=0666"),
     ("tmpfs", "/tmp", "mode=1777"),
@@ -21,13 +22,22 @@ pub(crate) fn mount() {
     for (kind, place, options) in MOUNTS {
         // devtmpfs comes with directories of its own.
         let _ = std::fs::create_dir_all(place);
-        let [kind, place, options] = [kind, place, options].map(|text| CString::new(*text).expect("no NUL"));
-        // SAFETY: all strings are NUL-terminated and outlive the call.
-        let result =
-            unsafe { libc::mount(kind.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast()) };
-        if result != 0 {
-            println!("guest: cannot mount {kind:?} on {place:?}: {}", Error::last_os_error());
-        }
+        mount_one(kind, place, options);
+    }
+}
+
+/// Makes a directory look empty.
+pub(crate) fn hide(place: &str) {
+    mount_one("tmpfs", place, "");
+}
+
+fn mount_one(kind: &str, place: &str, options: &str) {
+    let [kind, place, options] = [kind, place, options].map(|text| CString::new(text).expect("no NUL"));
+    // SAFETY: all strings are NUL-terminated and outlive the call.
+    let result =
+        unsafe { libc::mount(kind.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast()) };
+    if result != 0 {
+        println!("guest: cannot mount {kind:?} on {place:?}: {}", Error::last_os_error());
     }
 }
 

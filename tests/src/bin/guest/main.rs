@@ -2,8 +2,8 @@
 //! self makes the machine fit for the live tests, runs them and says what came of it on the console, which
 //! `cargo xtask vm` reads.
 //!
-//! `/plan` has a line for each wish: `slew SECONDS` lets the clock run fast for so long before, `argument WORD` goes to
-//! the tests.
+//! `/plan` has a line for each wish: `slew SECONDS` lets the clock run fast for so long before, `hide DIRECTORY` makes one
+//! look empty, `lacks WORD` tells the tests what the machine is made without, `argument WORD` goes to them.
 
 mod clock;
 mod machine;
@@ -37,6 +37,11 @@ fn run() {
     for seconds in wishes("slew") {
         let ahead = clock::slew(seconds.parse().expect("seconds"));
         say(&format!("the clock is {ahead:.3} s ahead of the scheduler's"));
+    }
+    wishes("hide").for_each(machine::hide);
+    if let Some(word) = wishes("lacks").next() {
+        // SAFETY: this process has one thread.
+        unsafe { std::env::set_var("TRACER_TESTS_LACK", word) };
     }
     say(&format!("doctor {}", doctor()));
     let words: Vec<&str> = wishes("argument").collect();

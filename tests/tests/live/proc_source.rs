@@ -1,0 +1,160 @@
+//! Does `/proc` alone tell the same, and does `ps` say why it had to do? Where the kernel programs cannot be had: without
+//! rights, without the kernel's types, under lockdown.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tests::{Running, age_tolerance, alone, own_dir, ps, start, tracer, unsupported};
+
+use crate::aged::{ROLES, old_waiter};
+
+const NOBODY: u32 = 65534;
+
+/// What both sources show of one waiter; the waiters stay as they are meanwhile.
+#[test]
+fn both_sources_agree() {
+    for role in ROLES {
+        // A 32-bit call of a 64-bit program is not to be told from one of its own.
+        if *role == "i386-read" {
+            continue;
+        }
+        let Some(waiter) = old_waiter(role) else { continue };
+        let row = |source: &str| {
+            let pid = waiter.pid().to_string();
+            let seen = ps(&["--all", "-p", &pid, "--source", source]);
+            seen.row(waiter.tid()).clone()
+        };
+        let (bpf, proc) = (row("bpf"), row("proc"));
+        let context = format!("{role}:\nbpf {bpf:#}\nproc {proc:#}");
+        for name in ["pid", "tid", "comm", "cmdline", "uid", "state", "syscall", "args", "fd", "cgroup"] {
+            assert_eq!(bpf[name], proc[name], "{name} of {context}");
+        }
+        let age = |row: &Value| row["age_seconds"].as_f64().expect("an age");
+        assert!((age(&bpf) - age(&proc)).abs() < 2.0 * age_tolerance() + 0.5, "the age of {context}");
+        let both = [
+            "kind",
+            "local",
+            "remote",
+            "inode",
+            "path",
+            "state",
+            "deleted",
+            "name",
+            "address",
+            "unacknowledged",
+        ];
+        for name in both {
+            assert_eq!(bpf["target"][name], proc["target"][name], "the target's {name} of {context}");
+        }
+        if is_blind(&bpf["target"], &proc["target"]) {
+            unsupported("its socket diagnostics are a module that is not there: stamps are not to be seen");
+            continue;
+        }
+        for name in ["bytes_sent", "bytes_received", "retransmits", "peer_inode"] {
+            // An attempt to connect is repeated meanwhile.
+            if name == "retransmits" && bpf["class"] == "connect" {
+                continue;
+            }
+            assert_eq!(bpf["target"][name], proc["target"][name], "the target's {name} of {context}");
+        }
+        for name in ["class", "level"] {
+            assert_eq!(bpf[name], proc[name], "{name} of {context}");
+        }
+    }
+}
+
+/// Whether `/proc` has only the tables: no stamps of a connection on which something was sent, no peer of a unix socket.
+fn is_blind(bpf: &Value, proc: &Value) -> bool {
+    ["sent_seconds", "received_seconds", "peer_inode"]
+        .iter()
+        .any(|name| !bpf[*name].is_null() && proc[*name].is_null())
+}
+
+/// What `ps` prints for people, and the lines after the table.
+fn page(command: &mut Command) -> (String, Vec<String>) {
+    let output = command.output().expect("tracer starts");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let footer = text.lines().skip_while(|line| !line.contains("source ")).map(ToOwned::to_owned).collect();
+    (text, footer)
+}
+
+/// A process of an ordinary user that waits for a line from us.
+fn reader() -> Running {
+    let mut command = Command::new("cat");
+    command.uid(NOBODY).gid(NOBODY).stdin(Stdio::piped()).stdout(Stdio::null());
+    let reader = start(command);
+    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    reader
+}
+
+fn as_nobody(args: &[&str]) -> Command {
+    let mut command = Command::new(tracer());
+    command.args(args).uid(NOBODY).gid(NOBODY);
+    command
+}
+
+#[test]
+fn an_ordinary_user_sees_its_own_and_is_told_why_not_more() {
+    let _alone = alone();
+    let (own, other) = (reader(), old_waiter("read-pipe").expect("every kernel has pipes"));
+    let (own, other) = (own.pid().to_string(), other.pid().to_string());
+    let (text, footer) = page(&mut as_nobody(&["ps", "--all", "-p", &own, "-p", &other]));
+    assert!(text.contains(&format!("{own}  cat")) && text.contains("read(0)"), "{text}");
+    assert!(!text.contains(&other), "{text}");
+    assert_eq!(footer.len(), 2, "{text}");
+    assert!(footer[0].ends_with("source proc.") && footer[1].contains("CAP_BPF"), "{text}");
+}
+
+/// With Yama's mode 1 nobody may attach a debugger to what is not a child, and `/proc/PID/syscall` is closed.
+#[test]
+fn where_calls_are_kept_from_their_owner() {
+    const SCOPE: &str = "/proc/sys/kernel/yama/ptrace_scope";
+    let _alone = alone();
+    let Ok(before) = fs::read_to_string(SCOPE) else { return unsupported("it has no Yama") };
+    let own = reader();
+    fs::write(SCOPE, "1").expect("root may");
+    let result =
+        std::panic::catch_unwind(|| page(&mut as_nobody(&["ps", "--all", "-p", &own.pid().to_string()])));
+    fs::write(SCOPE, before).expect("root may");
+    let (text, footer) = result.expect("ps runs");
+    assert!(text.contains("cat") && text.contains("read"), "{text}");
+    assert!(footer.len() == 2 && footer[1].contains("Yama"), "{text}");
+}
+
+/// The kernel's types from a file, and from one that is not there.
+#[test]
+fn types_come_from_a_file() {
+    let file = own_dir().join("types");
+    let ps = |file: &std::path::Path| page(Command::new(tracer()).args(["ps", "--btf"]).arg(file));
+    let (text, footer) = ps(&file);
+    assert!(footer.len() == 2 && footer[0].ends_with("source proc."), "{text}");
+    assert!(footer[1].contains("cannot read the kernel's types from"), "{text}");
+    if lacks().is_none() {
+        fs::copy("/sys/kernel/btf/vmlinux", &file).expect("the kernel shows its types");
+        let (text, footer) = ps(&file);
+        assert!(footer.len() == 1 && footer[0].ends_with("source bpf."), "{text}");
+    }
+}
+
+/// What the machine was made without, in a word that the reason must have.
+fn lacks() -> Option<String> {
+    std::env::var("TRACER_TESTS_LACK").ok()
+}
+
+/// On a machine that lacks nothing `ps` uses the kernel programs; on one that does, one line says what.
+#[test]
+fn a_footer_says_what_this_machine_lacks() {
+    let waiter = old_waiter("read-pipe").expect("every kernel has pipes");
+    let (text, footer) = page(Command::new(tracer()).args(["ps", "--all", "-p", &waiter.pid().to_string()]));
+    assert!(text.contains(&format!("{}  waiter", waiter.pid())) && text.contains("read("), "{text}");
+    match lacks() {
+        None => assert!(footer.len() == 1 && footer[0].ends_with("source bpf."), "{text}"),
+        Some(what) => {
+            assert!(footer.len() == 2 && footer[0].ends_with("source proc."), "{text}");
+            assert!(footer[1].contains(&what), "{text}");
+        }
+    }
+}
