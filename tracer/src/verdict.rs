@@ -104,6 +104,8 @@ fn by_target(wait: &Wait, resolved: &Resolved) -> Class {
         }
         Target::Udp { remote: Some(_), .. } => Class::Quiet,
         Target::Unix { peer_inode: Some(_), .. } => Class::Quiet,
+        // A connection whose other end is not to be seen.
+        Target::Socket { family: Some("unix"), .. } => Class::Other,
         Target::Udp { .. } | Target::Unix { .. } | Target::Socket { .. } => Class::Datagram,
         Target::Pipe { .. } => pipe(resolved.peers.as_ref()),
         // Somebody may still open it by its name.

@@ -106,7 +106,8 @@ fn hundred_calls(mechanism: &str) {
         }
         let (took, true_ns) = (seen["seconds"].as_f64(), truth["ns"].as_f64());
         let off = took.expect("seconds") - true_ns.expect("ns") / 1e9;
-        let most = 0.005 * f64::from(tests::slowness());
+        // The truth has the time until the thread runs again, which in an emulated machine is long after a signal.
+        let most = if tests::slowness() == 1 { 0.005 } else { 0.2 };
         assert!((-most..=0.001).contains(&off), "{off:+.4} s: {seen:#}\n{truth:#}");
     }
 }

@@ -5,6 +5,7 @@ use std::{
     cell::OnceCell,
     collections::{HashMap, HashSet},
     fs, io,
+    os::unix::fs::MetadataExt,
     path::Path,
     time::{Duration, Instant},
 };
@@ -109,7 +110,7 @@ impl Look<'_> {
             _ => return None,
         };
         let call = self.call(&dir, table)?;
-        let (uid, switches) = stat::status(&fs::read_to_string(dir.join("status")).ok()?)?;
+        let (uid, switches) = stat::status(&stat::read(dir.join("status"))?)?;
         let now_ns = self.now.monotonic_ns;
         let began = match self.before.get(&thread) {
             Some(before) if before.switches == switches => *before,
@@ -153,8 +154,8 @@ impl Look<'_> {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 let function = wchan();
                 let name = wchan::call(&function).unwrap_or("unknown");
-                // Another user's, of whose processes not even that is shown.
-                if matches!(function.as_str(), "" | "0") {
+                // Of others' processes not even that is shown; some kernels show nobody's.
+                if matches!(function.as_str(), "" | "0") && !is_own(dir) {
                     return None;
                 }
                 self.snapshot.guessed += 1;
@@ -173,6 +174,11 @@ impl Look<'_> {
         }
         Some(Call { table, number, name, args, restarted: false })
     }
+}
+
+/// Whether a process is this one's user's.
+fn is_own(dir: &Path) -> bool {
+    fs::metadata(dir).is_ok_and(|metadata| metadata.uid() == rustix::process::geteuid().as_raw())
 }
 
 /// What an fd is, as the kernel's record would have it. Nothing is opened, and no file system that is far away is asked.

@@ -2,7 +2,9 @@
 //! the kernel shows it (CONFIG_SCHED_DEBUG, always since Linux 6.15). Those clocks leave out interrupts and what a
 //! hypervisor took, so an age by them is a least value, and CPUs differ: each is read on the CPU itself.
 
-use std::{collections::HashMap, fs, mem, path::Path, time::Duration};
+use std::{collections::HashMap, mem, path::Path, time::Duration};
+
+use super::stat;
 
 /// The present moment on the CPUs' clocks, each read when it is first needed.
 #[derive(Default)]
@@ -43,12 +45,13 @@ fn now_on(cpu: usize) -> Option<Duration> {
 }
 
 fn last_ran(dir: &Path) -> Option<Duration> {
-    parse(&fs::read_to_string(dir.join("sched")).ok()?)
+    parse(&stat::read(dir.join("sched"))?)
 }
 
 /// `se.exec_start : 40019856.037272`, milliseconds.
 fn parse(text: &str) -> Option<Duration> {
-    let line = text.lines().find_map(|line| line.strip_prefix("se.exec_start"))?;
+    // The last such line: the first is the thread's name, whatever it is.
+    let line = text.lines().rev().find_map(|line| line.strip_prefix("se.exec_start"))?;
     let (whole, fraction) = line.split_once(':')?.1.trim().split_once('.')?;
     let nanoseconds: u64 = fraction.parse().ok().filter(|_| fraction.len() == 6)?;
     Some(Duration::from_millis(whole.parse().ok()?) + Duration::from_nanos(nanoseconds))
@@ -63,6 +66,9 @@ mod tests {
         let text =
             "cat (1, #threads: 1)\n---\nse.exec_start       :      40016840.022074\nse.vruntime : 1.0\n";
         assert_eq!(parse(text), Some(Duration::from_nanos(40_016_840_022_074)));
+        let evil =
+            format!("\nse.exec_start (1, #threads: 1)\n---\n{}", &text[text.find("se.").expect("there")..]);
+        assert_eq!(parse(&evil), parse(text));
         assert_eq!(parse("se.exec_start : x.1"), None);
         assert_eq!(parse(""), None);
     }

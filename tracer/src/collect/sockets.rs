@@ -23,7 +23,7 @@ use netlink_packet_sock_diag::{
 };
 use netlink_sys::{Socket as Netlink, protocols::NETLINK_SOCK_DIAG};
 use procfs::{
-    net::{TcpNetEntry, UdpNetEntry, UnixNetEntry},
+    net::{TcpNetEntry, UdpNetEntry, UnixNetEntry, UnixState},
     process::Process,
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -72,7 +72,11 @@ fn read(pid: u32, netns: u64) -> HashMap<u64, Socket> {
     for entry in [process.udp(), process.udp6()].into_iter().flatten().flatten() {
         sockets.insert(entry.inode, udp(&entry));
     }
+    let mut connected = Vec::new();
     for entry in process.unix().into_iter().flatten() {
+        if entry.state == UnixState::CONNECTED {
+            connected.push(entry.inode);
+        }
         sockets.insert(entry.inode, unix(&entry));
     }
     for response in diagnostics(pid, netns) {
@@ -83,6 +87,14 @@ fn read(pid: u32, netns: u64) -> HashMap<u64, Socket> {
         }
     }
     name_peers(&mut sockets);
+    for inode in connected {
+        // Without its peer a connection would look like a listener.
+        if let Some(socket) = sockets.get_mut(&inode)
+            && matches!(socket.facts, SocketFacts::Unix(UnixFacts { peer_inode: None, .. }))
+        {
+            socket.facts = SocketFacts::None;
+        }
+    }
     sockets
 }
 

@@ -4,6 +4,11 @@ use std::{fs, path::Path};
 
 use crate::syscalls::Table;
 
+/// A file of `/proc` that has a process's name in it, which may be any bytes.
+pub fn read(path: impl AsRef<Path>) -> Option<String> {
+    fs::read(path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// What `/proc/PID/stat` says of a thread.
 pub struct Stat {
     /// Its name.
@@ -35,9 +40,8 @@ pub fn same_start(start_ns: u64, stat: &Stat) -> bool {
 }
 
 /// Reads and parses `stat` of a process's or thread's directory.
-pub fn stat(dir: &Path) -> Option<Stat> {
-    let bytes = fs::read(dir.join("stat")).ok()?;
-    parse_stat(&String::from_utf8_lossy(&bytes))
+pub fn stat(dir: impl AsRef<Path>) -> Option<Stat> {
+    parse_stat(&read(dir.as_ref().join("stat"))?)
 }
 
 /// Fields of Documentation/filesystems/proc.rst; the name may itself have blanks and parentheses.

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::resolve::peers::Peer;
+use crate::{collect::stat, resolve::peers::Peer};
 
 /// A frozen cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub fn tracer(tid: u32) -> Option<Peer> {
 
 /// A number in the status of a process or thread.
 fn field(id: u32, name: &str) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let status = stat::read(format!("/proc/{id}/status"))?;
     status.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }
 

@@ -7,14 +7,14 @@ pub mod held;
 pub mod sockets;
 pub mod threads;
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
 use self::{advice::Advice, chain::Other, sockets::Sockets, threads::Thread};
 use crate::{
     class::Level,
-    collect::{Source, stat::parse_stat},
+    collect::{Source, stat},
     human,
     look::{self, Judged},
     resolve::{Resolver, process::Who},
@@ -98,10 +98,7 @@ pub fn inspect(id: u32, source: &mut dyn Source) -> Result<Report> {
     let (pid, only) = process_of(id)?;
     let snapshot = look::snapshot(source, YOUNG)?;
     let mut resolver = Resolver::new();
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok();
-    let stat = stat
-        .and_then(|stat| parse_stat(&String::from_utf8_lossy(&stat)))
-        .with_context(|| format!("process {pid} has just ended"))?;
+    let stat = stat::stat(format!("/proc/{pid}")).with_context(|| format!("process {pid} has just ended"))?;
     if stat.kernel_thread {
         bail!(
             "{pid} ({}) is a thread of the kernel, which makes no system calls: `cat /proc/{pid}/stack` shows where it is",
@@ -133,8 +130,7 @@ pub fn inspect(id: u32, source: &mut dyn Source) -> Result<Report> {
 
 /// The process, and the thread where the id is not a process's.
 fn process_of(id: u32) -> Result<(u32, Option<u32>)> {
-    let status = fs::read_to_string(format!("/proc/{id}/status"))
-        .ok()
+    let status = stat::read(format!("/proc/{id}/status"))
         .with_context(|| format!("there is no process or thread {id}"))?;
     let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
     let tgid: u32 =

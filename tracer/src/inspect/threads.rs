@@ -7,7 +7,7 @@ use procfs::process::{Process, Task};
 use super::held::{self, Group};
 use crate::{
     class::Level,
-    collect::stat::parse_stat,
+    collect::stat,
     look::Judged,
     resolve::{Resolver, peers::Peer},
     wait::{Held, ProcessId, Snapshot},
@@ -152,8 +152,7 @@ pub fn tids(pid: u32) -> Vec<u32> {
 
 /// A thread's name and the letter of its state.
 pub fn seen(pid: u32, tid: u32) -> Option<(String, char)> {
-    let stat = fs::read(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
-    let stat = parse_stat(&String::from_utf8_lossy(&stat))?;
+    let stat = stat::stat(format!("/proc/{pid}/task/{tid}"))?;
     Some((stat.comm, stat.state))
 }
 

@@ -1,6 +1,6 @@
 //! Reading another process's memory. Only ever called inside the [`guard`](super::guard): a page may never come.
 
-use crate::wait::Wait;
+use crate::{collect::stat, wait::Wait};
 
 /// Bytes of a process's memory, as many as are there up to `length`.
 pub fn read(pid: u32, address: u64, length: usize) -> Option<Vec<u8>> {
@@ -53,7 +53,7 @@ impl Stamp {
 
 /// Voluntary and involuntary context switches of a thread so far.
 fn switch_count(pid: u32, tid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).ok()?;
+    let status = stat::read(format!("/proc/{pid}/task/{tid}/status"))?;
     let mut sum = 0;
     for name in ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"] {
         let line = status.lines().find(|line| line.starts_with(name))?;

@@ -5,6 +5,7 @@ use std::fs;
 use super::{guard::Guard, memory, peers::Peer};
 use crate::{
     class::Class,
+    collect::stat,
     verdict::futex,
     wait::{ProcessId, Wait},
 };
@@ -65,7 +66,7 @@ fn thread(process: ProcessId, id: u32) -> Option<Peer> {
 
 /// A thread's id in its innermost PID namespace.
 fn own_id(dir: &str) -> Option<u32> {
-    let status = fs::read_to_string(format!("{dir}/status")).ok()?;
+    let status = stat::read(format!("{dir}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
     line.split_ascii_whitespace().next_back()?.parse().ok()
 }

@@ -28,7 +28,7 @@ use crate::{
     collect::{
         Source,
         bpf::{Bpf, text},
-        stat::parse_stat,
+        stat,
     },
     human,
     kernel::{
@@ -297,9 +297,7 @@ impl Tracer {
     fn somebody_lives(&self) -> bool {
         // A zombie makes no calls any more.
         let lives = |pid: &u32| {
-            let stat = fs::read(format!("/proc/{pid}/stat")).ok();
-            stat.and_then(|stat| parse_stat(&String::from_utf8_lossy(&stat)))
-                .is_some_and(|stat| !matches!(stat.state, 'Z' | 'X'))
+            stat::stat(format!("/proc/{pid}")).is_some_and(|stat| !matches!(stat.state, 'Z' | 'X'))
         };
         self.wanted.iter().any(lives)
     }
@@ -319,7 +317,7 @@ fn load(args: &Trace, waits: bool, calls: Option<Followed>) -> Result<Bpf> {
 fn wanted(args: &Trace) -> Result<HashSet<u32>> {
     let mut wanted = HashSet::new();
     for pid in &args.pid {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok();
+        let status = stat::read(format!("/proc/{pid}/status"));
         let status = status.with_context(|| format!("there is no process {pid}"))?;
         let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
         wanted.insert(tgid.unwrap_or(*pid));

@@ -10,6 +10,7 @@ use super::Watch;
 use crate::{
     class::Class,
     clock::boottime_ns,
+    collect::stat,
     habit::Key,
     progress,
     resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set, target::Target},
@@ -238,9 +239,8 @@ pub fn habit_of(wait: &Wait, resolved: &Resolved) -> Option<std::sync::Arc<Key>>
 
 /// Whether the very thread still exists, by its start time.
 fn lives(thread: &ThreadId) -> bool {
-    let path = format!("/proc/{}/task/{}/stat", thread.process.pid, thread.tid);
-    let Ok(stat) = std::fs::read(path) else { return false };
-    let Some(stat) = crate::collect::stat::parse_stat(&String::from_utf8_lossy(&stat)) else { return false };
+    let path = format!("/proc/{}/task/{}", thread.process.pid, thread.tid);
+    let Some(stat) = stat::stat(path) else { return false };
     // A zombie's thread is gone in all but name.
-    !matches!(stat.state, 'Z' | 'X') && crate::collect::stat::same_start(thread.start_ns, &stat)
+    !matches!(stat.state, 'Z' | 'X') && stat::same_start(thread.start_ns, &stat)
 }
