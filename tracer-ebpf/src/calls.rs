@@ -3,6 +3,7 @@
 //! or at those of the functions that serve calls that block.
 
 use aya_ebpf::{
+    EbpfContext,
     bindings::BPF_ANY,
     btf_maps::{HashMap, PerCpuArray, RingBuf},
     helpers::generated::{bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_ktime_get_ns},
@@ -14,6 +15,7 @@ use tracer_ebpf::abi::{Counter, EndedCall};
 use crate::{
     count::count,
     ended,
+    offsets::REGS_RESULT,
     settings::{COUNT_CALLS, FLOOR_NS, REPORT_NS, TRACE_ALL},
     task::Task,
     waits,
@@ -159,7 +161,9 @@ pub fn call_enter_kprobe(_: ProbeContext) -> u32 {
 /// 5.11, as above; the kernel must have kprobes.
 #[kretprobe]
 pub fn call_exit_kprobe(ctx: RetProbeContext) -> u32 {
-    let result = ctx.ret::<i64>();
+    let mut result = 0i64;
+    // Not by the context's own accessor, which knows the machine it was compiled for.
+    REGS_RESULT.read(ctx.as_ptr().cast::<u8>().cast_const(), &mut result);
     exit(result);
     0
 }

@@ -40,6 +40,7 @@ macro_rules! kernel_fields {
             CRED_UID: required "cred" "uid.val";
             // The saved user registers.
             REGS_NR: required "pt_regs" "orig_ax" | "orig_rax" | "syscallno";
+            REGS_RESULT: required "pt_regs" "ax" | "rax" | "regs[0]";
             REGS_ARG0: required "pt_regs" "di" | "orig_x0";
             REGS_ARG1: required "pt_regs" "si" | "regs[1]";
             REGS_ARG2: required "pt_regs" "dx" | "regs[2]";

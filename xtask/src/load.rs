@@ -21,6 +21,10 @@ pub fn run(args: &[String]) -> Result<()> {
     };
     match args.first().map(String::as_str) {
         Some("read-zero") => println!("{}", read_zero(number(1)?)?),
+        Some("read-zero-when-told") => {
+            std::io::stdin().read_line(&mut String::new())?;
+            println!("{}", read_zero(number(1)?)?);
+        }
         Some("getppid") => println!("{}", getppid(number(1)?)?),
         Some("ping-pong") => println!("{}", ping_pong(number(1)?)?),
         Some("ping-pong-tcp") => println!("{}", ping_pong_tcp(number(1)?)?),

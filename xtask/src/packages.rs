@@ -1,4 +1,4 @@
-//! Which Debian packages do the tests with real clients and servers need? Installed through apt-get, none twice.
+//! Which Debian packages do the tests with real clients and servers need, and the bench? Installed through apt-get, none twice.
 
 use std::{
     fs,
@@ -41,11 +41,16 @@ const PACKAGES: &[&str] = &[
     "wget",
 ];
 
-/// Installs what is missing.
+/// Installs what is missing of them.
 pub fn install() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES.iter().copied().filter(|package| !is_installed(package)).collect();
+    install_these(PACKAGES)
+}
+
+/// Installs what is missing of these.
+pub fn install_these(packages: &[&str]) -> Result<()> {
+    let missing: Vec<&str> = packages.iter().copied().filter(|package| !is_installed(package)).collect();
     if missing.is_empty() {
-        eprintln!("packages: all {} are present", PACKAGES.len());
+        eprintln!("packages: all {} are present", packages.len());
         return Ok(());
     }
     ensure!(is_root(), "installing {} needs root", missing.join(", "));

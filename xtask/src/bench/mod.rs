@@ -3,6 +3,8 @@
 //! Ratios come from rounds with and without the agent, interleaved, of which the least counts; the cost of a kernel
 //! program from the kernel's own statistics (`kernel.bpf_stats_enabled`), whose own cost an empty program would show too.
 
+mod trace;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -39,6 +41,7 @@ pub fn run(quick: bool) -> Result<()> {
     lines.extend(crowd(10_000, seconds, 3.0, 40.0, true)?);
     lines.extend(crowd(100, seconds, 0.3, 20.0, false)?);
     lines.push(flagged()?);
+    lines.push(trace::compare(if quick { 2 } else { 5 })?);
 
     println!("| what | budget | measured | |\n| --- | --- | --- | --- |");
     for line in &lines {
