@@ -74,6 +74,16 @@ pub enum FdState {
     Unknown,
 }
 
+impl FdState {
+    /// Inode number of the file, if it is known.
+    pub fn inode(&self) -> Option<u64> {
+        match self {
+            FdState::Open(file) => Some(file.inode),
+            _ => None,
+        }
+    }
+}
+
 /// How much of a connection's state a source sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -108,6 +118,24 @@ pub struct TcpFacts {
     pub keepalive: bool,
     /// Silence after which keepalive probes the peer.
     pub keepalive_after: Duration,
+}
+
+impl TcpFacts {
+    /// Of a connection of which no more was seen than this.
+    pub fn table(raw: Tcp) -> Self {
+        Self {
+            raw,
+            record: Record::Table,
+            sent: None,
+            received: None,
+            acknowledged: Duration::ZERO,
+            round_trip: Duration::ZERO,
+            receive_timeout: None,
+            send_timeout: None,
+            keepalive: false,
+            keepalive_after: Duration::ZERO,
+        }
+    }
 }
 
 /// [`UnixFacts::unread`] where bytes lie unread, in nobody knows how many messages.

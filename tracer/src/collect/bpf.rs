@@ -8,8 +8,9 @@ use std::{
 use anyhow::Result;
 use hashbrown::HashMap;
 use tracer_ebpf::abi::{
-    CALL_COMPAT, FD_ABSENT, FD_OPEN, File, FileKey, HolderRecord, TAIL_TCP, TAIL_UNIX, THREAD_FAIR,
-    THREAD_FROZEN, THREAD_STOPPED, THREAD_TRACED, Tcp, ThreadRecord, TupleKey, Unix, WAIT_DERIVED, WaitKey,
+    CALL_COMPAT, EndedWait, FD_ABSENT, FD_OPEN, File, FileKey, HolderRecord, TAIL_TCP, TAIL_UNIX,
+    THREAD_FAIR, THREAD_FROZEN, THREAD_STOPPED, THREAD_TRACED, Tcp, ThreadRecord, TupleKey, Unix,
+    WAIT_DERIVED, WaitKey,
 };
 
 use super::Source;
@@ -56,6 +57,34 @@ impl Bpf {
         let table = if key.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
         let name = call_name(table, key.nr);
         restarted(name, key.restart_fn, &mut self.restarts).unwrap_or(name)
+    }
+
+    /// A wait that has ended, as it was.
+    pub fn ended_wait(&mut self, ended: &EndedWait) -> Wait {
+        let key = &ended.key;
+        let now = Now::read();
+        let table = if key.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
+        let name = self.ended_name(key);
+        Wait {
+            thread: ThreadId {
+                process: ProcessId { pid: key.tgid, start_ns: key.process_start_ns },
+                tid: ended.tid,
+                start_ns: ended.thread_start_ns,
+            },
+            comm: text(&ended.comm),
+            uid: 0,
+            sleep: Sleep::Interruptible,
+            call: Call { table, number: key.nr, name, args: ended.args, restarted: key.restart_fn != 0 },
+            fd: (key.fd >= 0).then_some(key.fd),
+            fd_state: if key.file == File::EMPTY { FdState::None } else { FdState::Open(key.file) },
+            socket: SocketFacts::None,
+            age: Duration::from_nanos(ended.duration_ns),
+            exact: true,
+            since: now.wall_at(ended.began_ns),
+            began_ns: ended.began_ns,
+            sleep_began_ns: ended.began_ns,
+            switches: 0,
+        }
     }
 
     /// Loads what a single snapshot needs.

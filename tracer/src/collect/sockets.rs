@@ -156,18 +156,7 @@ fn facts(state: u8, (received, unsent): (u32, u32), netns: u64) -> TcpFacts {
         sndtimeo: i64::MAX,
         ..Tcp::default()
     };
-    TcpFacts {
-        raw,
-        record: Record::Table,
-        sent: None,
-        received: None,
-        acknowledged: Duration::ZERO,
-        round_trip: Duration::ZERO,
-        receive_timeout: None,
-        send_timeout: None,
-        keepalive: false,
-        keepalive_after: system_keepalive(),
-    }
+    TcpFacts { keepalive_after: system_keepalive(), ..TcpFacts::table(raw) }
 }
 
 /// Adds a connection's stamps and counters.

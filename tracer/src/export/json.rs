@@ -17,7 +17,7 @@ pub struct WaitObject<'a> {
     tid: u32,
     comm: &'a str,
     cmdline: Option<&'a str>,
-    uid: u32,
+    uid: Option<u32>,
     state: &'static str,
     syscall: &'static str,
     /// As `0x…`: JSON numbers lose the low bits of addresses.
@@ -26,9 +26,10 @@ pub struct WaitObject<'a> {
     since: String,
     age_seconds: f64,
     age_exact: bool,
-    class: &'static str,
-    level: Level,
-    verdict: &'a str,
+    /// These three are null for a wait that is over: what is seen of its connection now does not say what it waited for.
+    class: Option<&'static str>,
+    level: Option<Level>,
+    verdict: Option<&'a str>,
     target: &'a Target,
     cgroup: Option<&'a str>,
     unit: Option<&'a str>,
@@ -43,7 +44,7 @@ impl<'a> WaitObject<'a> {
             tid: wait.thread.tid,
             comm: &wait.comm,
             cmdline: who.cmdline.as_deref(),
-            uid: wait.uid,
+            uid: Some(wait.uid),
             state: wait.sleep.letter(),
             syscall: wait.call.name,
             args: wait.call.args.map(|arg| format!("{arg:#x}")),
@@ -52,14 +53,48 @@ impl<'a> WaitObject<'a> {
             since: format!("{:.3}", wait.since),
             age_seconds: seconds(wait.age),
             age_exact: wait.exact,
-            class: verdict.class.label(),
-            level: verdict.class.level(),
-            verdict: &verdict.sentence,
+            class: Some(verdict.class.label()),
+            level: Some(verdict.class.level()),
+            verdict: Some(&verdict.sentence),
             target: &resolved.target,
             cgroup: who.cgroup.as_deref(),
             unit: who.unit.as_deref(),
             container: who.container.as_deref(),
         }
+    }
+}
+
+/// A call that `trace --json` prints: a wait, and what came of it.
+#[derive(Serialize)]
+pub struct CallObject<'a> {
+    /// `waiting` or `ended`.
+    event: &'static str,
+    /// What it returned, as the kernel has it: an error is its number, negative.
+    result: Option<i64>,
+    /// The error's name.
+    errno: Option<String>,
+    /// How long it has lasted, from its entry.
+    seconds: f64,
+    #[serde(flatten)]
+    wait: WaitObject<'a>,
+}
+
+impl<'a> CallObject<'a> {
+    /// Of a call that waits.
+    pub fn waiting(wait: WaitObject<'a>) -> Self {
+        Self { event: "waiting", result: None, errno: None, seconds: wait.age_seconds, wait }
+    }
+
+    /// Of a call that has ended.
+    pub fn ended(
+        mut wait: WaitObject<'a>,
+        uid: Option<u32>,
+        result: Option<i64>,
+        errno: Option<String>,
+    ) -> Self {
+        (wait.class, wait.level, wait.verdict) = (None, None, None);
+        wait.uid = uid;
+        Self { event: "ended", result, errno, seconds: wait.age_seconds, wait }
     }
 }
 

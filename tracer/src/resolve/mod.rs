@@ -139,6 +139,11 @@ impl Resolver {
         resolved.seen(wait.fd_state, wait.socket.clone())
     }
 
+    /// The same for a wait that has ended: what its arguments point to is not read, it may be something else by now.
+    pub fn resolve_ended(&mut self, wait: &Wait) -> Resolved {
+        self.alone(wait)
+    }
+
     /// A wait in a call that names its one fd, or none.
     fn alone(&mut self, wait: &Wait) -> Resolved {
         let fd = wait.fd.or_else(|| target::pidfd(wait));

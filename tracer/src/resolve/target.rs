@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, sync::OnceLock, time::Duration};
 
 use serde::Serialize;
-use tracer_ebpf::abi::File;
+use tracer_ebpf::abi::{File, Tcp};
 
 use super::{fd, guard::Guard, path, poll::Interest};
 use crate::human;
@@ -322,6 +322,10 @@ fn of_socket(wait: &Wait, file: &File) -> Target {
     match (file.family, file.protocol, &wait.socket) {
         (AF_INET | AF_INET6, IPPROTO_TCP, SocketFacts::Tcp(facts)) => {
             tcp(wait, local, remote, file.inode, facts)
+        }
+        // The connection has gone; its addresses are known.
+        (AF_INET | AF_INET6, IPPROTO_TCP, _) => {
+            tcp(wait, local, remote, file.inode, &TcpFacts::table(Tcp::default()))
         }
         (AF_INET | AF_INET6, IPPROTO_UDP, _) => Target::Udp {
             local,

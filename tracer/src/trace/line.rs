@@ -1,11 +1,10 @@
-//! One line, or one JSON object, of `tracer trace`. Pure.
+//! One line of `tracer trace`. Pure.
 
 use std::time::Duration;
 
 use jiff::{Timestamp, tz::TimeZone};
-use serde::Serialize;
 
-use crate::{export::json::seconds, human};
+use crate::human;
 
 /// Errors a call may return: the kernel keeps this range of numbers for them (include/linux/err.h).
 const LARGEST_ERROR: i64 = 4095;
@@ -44,22 +43,6 @@ pub enum End {
     Unseen,
 }
 
-#[derive(Serialize)]
-struct Object<'a> {
-    at: String,
-    pid: u32,
-    tid: u32,
-    comm: &'a str,
-    syscall: &'a str,
-    fd: Option<i32>,
-    target: &'a str,
-    /// `waits` or `ended`.
-    state: &'static str,
-    result: Option<i64>,
-    error: Option<String>,
-    seconds: f64,
-}
-
 impl Line {
     /// For people.
     pub fn text(&self) -> String {
@@ -87,34 +70,10 @@ impl Line {
             .collect();
         format!("{}({})", self.syscall, inside.join(" "))
     }
-
-    /// For programs.
-    pub fn json(&self) -> String {
-        let (state, result) = match self.end {
-            End::Waits => ("waits", None),
-            End::Returned(result) => ("ended", Some(result)),
-            End::Unseen => ("ended", None),
-        };
-        let object = Object {
-            at: format!("{:.3}", self.at),
-            pid: self.pid,
-            tid: self.tid,
-            comm: &self.comm,
-            syscall: self.syscall,
-            fd: self.fd,
-            target: &self.target,
-            state,
-            result,
-            error: result.and_then(error),
-            seconds: seconds(self.lasted),
-        };
-        // Strings and numbers always have a JSON form.
-        serde_json::to_string(&object).unwrap_or_default()
-    }
 }
 
 /// Name of the error a result stands for.
-fn error(result: i64) -> Option<String> {
+pub fn error(result: i64) -> Option<String> {
     if !(-LARGEST_ERROR..0).contains(&result) {
         return None;
     }
@@ -168,13 +127,5 @@ mod tests {
         assert_eq!(error(i64::MIN), None);
         assert_eq!(error(0), None);
         assert_eq!(error(-111).as_deref(), Some("ECONNREFUSED"));
-    }
-
-    #[test]
-    fn json_has_the_error_by_name() {
-        let object: serde_json::Value =
-            serde_json::from_str(&line(End::Returned(-111)).json()).expect("JSON");
-        assert_eq!((&object["error"], &object["result"]), (&"ECONNREFUSED".into(), &(-111).into()));
-        assert_eq!((&object["state"], &object["seconds"]), (&"ended".into(), &12.345.into()));
     }
 }

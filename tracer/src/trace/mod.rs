@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tracer_ebpf::abi::{EndedCall, EndedWait};
+use tracer_ebpf::abi::{Counter, EndedCall, EndedWait};
 
 use self::{
     line::{End, Line},
@@ -30,13 +30,15 @@ use crate::{
         bpf::{Bpf, text},
         stat,
     },
+    export::json::{CallObject, WaitObject},
     human,
     kernel::{
         calls::{Calls, Mechanism},
         object::{Followed, Options},
     },
     resolve::{Resolver, target},
-    wait::{ProcessId, ThreadId, Wait},
+    verdict,
+    wait::{ProcessId, SeenFd, ThreadId, Wait},
 };
 
 /// How often it is looked for calls that have not ended.
@@ -166,7 +168,7 @@ impl Tracer {
             write!(self.out, "\n{table}")?;
         }
         self.out.flush()?;
-        Ok(())
+        self.say_losses()
     }
 
     /// Waits for a call to end, at most so long. True: it is to stop.
@@ -190,6 +192,7 @@ impl Tracer {
 
     /// Prints the calls that have ended.
     fn take_ends(&mut self) -> Result<()> {
+        let mut ended: Vec<(EndedWait, End)> = Vec::new();
         loop {
             let (call, end) = match &mut self.ends {
                 Ends::Calls(calls) => match calls.next() {
@@ -206,13 +209,47 @@ impl Tracer {
                 && self.has_chosen(process)
                 && call.duration_ns >= self.min.as_nanos() as u64
             {
-                let line = self.ended(&call, end);
                 self.told.retain(|thread, _| thread.tid != call.tid);
-                self.print(&line)?;
-                self.summary.add(&line);
+                ended.push((call, end));
             }
         }
+        for (call, end) in &ended {
+            let line = self.ended(call, *end);
+            self.summary.add(&line);
+            if !self.json {
+                self.print(&line)?;
+            }
+        }
+        if self.json && !ended.is_empty() {
+            self.print_objects(&ended)?;
+        }
         self.out.flush()?;
+        Ok(())
+    }
+
+    /// Prints calls that have ended for programs: with what their connections look like now.
+    fn print_objects(&mut self, ended: &[(EndedWait, End)]) -> Result<()> {
+        let mut waits: Vec<Wait> = ended.iter().map(|(call, _)| self.bpf.ended_wait(call)).collect();
+        let asked: Vec<(ThreadId, i32)> =
+            waits.iter().filter_map(|wait| Some((wait.thread, wait.fd?))).collect();
+        let seen = self.bpf.look_up(&asked)?;
+        for (wait, (_, end)) in waits.iter_mut().zip(ended) {
+            // The fd may be another file by now.
+            let own = |seen: &&SeenFd| {
+                (seen.thread, Some(seen.fd)) == (wait.thread, wait.fd)
+                    && seen.state.inode() == wait.fd_state.inode()
+            };
+            if let Some(seen) = seen.iter().find(own) {
+                wait.socket = seen.socket.clone();
+            }
+            let resolved = self.resolver.resolve_ended(wait);
+            let verdict = verdict::judge(wait, &resolved);
+            let who = self.resolver.who(wait.thread.process);
+            let result = if let End::Returned(result) = end { Some(*result) } else { None };
+            let wait = WaitObject::new(wait, &resolved, &verdict, &who);
+            let object = CallObject::ended(wait, who.uid, result, result.and_then(line::error));
+            writeln!(self.out, "{}", serde_json::to_string(&object)?)?;
+        }
         Ok(())
     }
 
@@ -258,6 +295,13 @@ impl Tracer {
         let resolved = self.resolver.resolve(&waits, &mut self.bpf)?;
         for (wait, resolved) in waits.into_iter().zip(resolved) {
             self.told.insert(wait.thread, wait.switches);
+            if self.json {
+                let (verdict, who) =
+                    (verdict::judge(wait, &resolved), self.resolver.who(wait.thread.process));
+                let object = CallObject::waiting(WaitObject::new(wait, &resolved, &verdict, &who));
+                writeln!(self.out, "{}", serde_json::to_string(&object)?)?;
+                continue;
+            }
             let line = Line {
                 at,
                 comm: wait.comm.clone(),
@@ -303,8 +347,18 @@ impl Tracer {
     }
 
     fn print(&mut self, line: &Line) -> Result<()> {
-        let text = if self.json { line.json() } else { line.text() };
-        writeln!(self.out, "{text}")?;
+        writeln!(self.out, "{}", line.text())?;
+        Ok(())
+    }
+
+    /// Says what was not seen, if anything was.
+    fn say_losses(&self) -> Result<()> {
+        for (counter, reason) in Counter::LOSSES {
+            let number = self.bpf.kernel.counter(counter)?;
+            if number > 0 {
+                human::say(&format!("{} lost: {reason}", human::count(number as usize, "record")));
+            }
+        }
         Ok(())
     }
 }

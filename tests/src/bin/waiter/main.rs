@@ -7,6 +7,7 @@
 
 mod descriptors;
 mod files;
+mod hostile;
 mod hundred;
 mod memory;
 mod mutexes;
@@ -93,6 +94,7 @@ const ROLES: &[Role] = &[
     ("ring", ring::ring),
     ("ring-worker", ring::ring_worker),
     ("reborn", reborn::reborn),
+    ("hostile", hostile::hostile),
 ];
 
 fn main() {
