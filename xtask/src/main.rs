@@ -58,7 +58,7 @@ enum Task {
     },
     /// Run the live tests on other kernels, in emulated machines
     Vm {
-        /// Machines of the matrix (5.10, 6.1, 6.12, 7, slewed, aarch64), all if none is named
+        /// Machines of the matrix (5.10, 6.1, 6.12, 7, slewed, no-types, lockdown, aarch64), all if none is named
         names: Vec<String>,
         /// Only tests with this in their name; may be repeated
         #[arg(long, value_name = "WORD")]
@@ -69,6 +69,9 @@ enum Task {
         /// How many machines run at a time; each takes one of this one's processors
         #[arg(long, default_value_t = 2)]
         jobs: usize,
+        /// How often a machine that fails is booted again: the tests are about time, and emulation is slow
+        #[arg(long, default_value_t = 0)]
+        retries: u32,
     },
     /// A load the bench starts
     #[command(hide = true)]
@@ -85,8 +88,8 @@ fn main() -> ExitCode {
         Task::Run { args } => run::run(&args),
         Task::Test { all, extra, soak } => test::run(all, extra, soak),
         Task::Bench { quick } => bench::run(quick),
-        Task::Vm { names, test, refresh, jobs } => {
-            vm::run(&vm::Options { names, tests: test, refresh, jobs })
+        Task::Vm { names, test, refresh, jobs, retries } => {
+            vm::run(&vm::Options { names, tests: test, refresh, jobs, retries })
         }
         Task::Load { args } => load::run(&args),
     };

@@ -228,7 +228,8 @@ fn a_hostile_process() {
         let is_it = |line: &&str| line.contains(who) && line.contains(what) && line.contains(" after ");
         text.lines().filter(is_it).count()
     };
-    let lost = if rest.contains("ring_full") { 2000 } else { 0 };
+    // The kernel skips a program that a preempted thread is in the middle of, and a full ring takes no more: both say so.
+    let lost = if rest.contains("ring_full") || rest.contains("runs_skipped") { 1000 } else { 0 };
     let sleeps = ended("", "nanosleep(");
     // The child's, and the thread's that wrote.
     assert!((2000 - lost..=2002).contains(&sleeps), "{sleeps} sleeps; {rest}");

@@ -303,6 +303,16 @@ impl Kernel {
             .sum())
     }
 
+    /// How many runs of its programs the kernel has skipped, since another was under way on the same CPU: Linux 5.12 and
+    /// later count them.
+    pub fn skipped(&self) -> u64 {
+        let misses = |entry: std::fs::DirEntry| -> Option<u64> {
+            let info = std::fs::read_to_string(entry.path()).ok()?;
+            info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
+        };
+        std::fs::read_dir("/proc/self/fdinfo").into_iter().flatten().flatten().filter_map(misses).sum()
+    }
+
     /// The programs that the agent uses, or would: name, mechanism, and whether it works.
     pub fn probes(&self) -> Vec<(&'static str, &'static str, bool)> {
         let up = |probe: &Probe| match probe.hook {

@@ -353,8 +353,11 @@ impl Tracer {
 
     /// Says what was not seen, if anything was.
     fn say_losses(&self) -> Result<()> {
+        let mut losses = vec![(self.bpf.kernel.skipped(), "runs_skipped")];
         for (counter, reason) in Counter::LOSSES {
-            let number = self.bpf.kernel.counter(counter)?;
+            losses.push((self.bpf.kernel.counter(counter)?, reason));
+        }
+        for (number, reason) in losses {
             if number > 0 {
                 human::say(&format!("{} lost: {reason}", human::count(number as usize, "record")));
             }

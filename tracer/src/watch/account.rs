@@ -16,6 +16,9 @@ use crate::{
     wait::{ProcessId, Snapshot, ThreadId},
 };
 
+/// Snapshots between two looks at how many runs of the programs the kernel has skipped.
+const SKIPPED_EVERY: u64 = 10;
+
 impl Watch {
     /// Brings the numbers up to date.
     pub(super) fn account(&mut self, snapshot: &Snapshot, ended: &[(WaitKey, Histogram)]) -> Result<()> {
@@ -33,12 +36,16 @@ impl Watch {
             .map(|(counter, reason)| Ok((*reason, self.bpf.kernel.counter(*counter)?)))
             .collect::<Result<_>>()?;
 
+        // Costs a file for each descriptor.
+        let skipped = (self.number % SKIPPED_EVERY == 1).then(|| self.bpf.kernel.skipped());
+
         let living: HashSet<ProcessId> = open.keys().map(|(process, ..)| *process).collect();
         self.resolver.retain(|process| living.contains(process));
 
         let mut state = self.metrics.lock();
         state.waiting = waiting;
-        state.lost = losses.into_iter().collect();
+        state.lost.extend(losses);
+        state.lost.extend(skipped.map(|number| ("runs_skipped", number)));
         state.lost.insert("reads_abandoned", self.resolver.abandoned());
         state.lost.insert("events_unread", self.events.lost());
         state.lost.insert("state_unsaved", self.state.unsaved());

@@ -31,6 +31,8 @@ use crate::cmd::{self, command, root};
 struct Vm {
     name: &'static str,
     kernel: &'static Kernel,
+    /// What the machine is made without.
+    lacks: &'static str,
     /// More words for the kernel's command line.
     boot: &'static str,
     /// More lines for the guest's plan, see `tests/src/bin/guest`.
@@ -66,14 +68,15 @@ const PROC: &[&str] = &["proc_source::a_footer", "proc_source::an_ordinary", "pr
 
 /// The matrix. Emulation is slow, so latencies may be ten times as long (`TRACER_TESTS_SLOW`); ages may not.
 const VMS: &[Vm] = &[
-    Vm { name: "5.10", kernel: &kernels::V5_10, boot: "", plan: "", tests: KERNEL },
-    Vm { name: "6.1", kernel: &kernels::V6_1, boot: "", plan: "", tests: KERNEL },
-    Vm { name: "6.12", kernel: &kernels::V6_12, boot: "", plan: "", tests: KERNEL },
-    Vm { name: "7", kernel: &kernels::V7, boot: "", plan: "", tests: KERNEL },
-    Vm { name: "slewed", kernel: &kernels::V6_12, boot: "", plan: "slew 30\n", tests: CLOCK },
+    Vm { name: "5.10", kernel: &kernels::V5_10, lacks: "", boot: "", plan: "", tests: KERNEL },
+    Vm { name: "6.1", kernel: &kernels::V6_1, lacks: "", boot: "", plan: "", tests: KERNEL },
+    Vm { name: "6.12", kernel: &kernels::V6_12, lacks: "", boot: "", plan: "", tests: KERNEL },
+    Vm { name: "7", kernel: &kernels::V7, lacks: "", boot: "", plan: "", tests: KERNEL },
+    Vm { name: "slewed", kernel: &kernels::V6_12, lacks: "", boot: "", plan: "slew 30\n", tests: CLOCK },
     Vm {
         name: "no-types",
         kernel: &kernels::V6_12,
+        lacks: "BTF hidden",
         boot: "",
         plan: "hide /sys/kernel/btf\nlacks types\n",
         tests: PROC,
@@ -81,11 +84,12 @@ const VMS: &[Vm] = &[
     Vm {
         name: "lockdown",
         kernel: &kernels::V6_12,
+        lacks: "lockdown=confidentiality",
         boot: "lockdown=confidentiality",
         plan: "lacks lockdown\n",
         tests: PROC,
     },
-    Vm { name: "aarch64", kernel: &kernels::V6_12_AARCH64, boot: "", plan: "", tests: KERNEL },
+    Vm { name: "aarch64", kernel: &kernels::V6_12_AARCH64, lacks: "", boot: "", plan: "", tests: KERNEL },
 ];
 
 /// What the command line asks for.
@@ -98,6 +102,16 @@ pub struct Options {
     pub refresh: bool,
     /// How many machines run at a time.
     pub jobs: usize,
+    /// How often a machine that fails is booted again. The table says so.
+    pub retries: u32,
+}
+
+/// What came of a machine.
+struct Done {
+    outcome: Outcome,
+    took: Duration,
+    /// How often it was booted.
+    tries: u32,
 }
 
 /// Boots the machines and prints a table of what passed.
@@ -126,7 +140,7 @@ pub fn run(options: &Options) -> Result<()> {
                 // Not in the loop's condition, where the lock would be held all through its body.
                 while let Some(vm) = { left.lock().map_or(None, |mut left| left.pop()) } {
                     let (image, programs) = (&images[vm.kernel.name], &programs[vm.kernel.arch.target]);
-                    let result = one(vm, image, programs, &work, &options.tests);
+                    let result = one(vm, image, programs, &work, options);
                     if let Ok(mut done) = done.lock() {
                         done.insert(vm.name, result);
                     }
@@ -191,23 +205,22 @@ fn build(arch: &Arch) -> Result<Vec<Program>> {
     Ok(vec![own("tracer"), own("waiter"), own("guest"), live, busybox])
 }
 
-/// Boots one machine and waits for its end.
-fn one(
-    vm: &Vm,
-    image: &Path,
-    programs: &[Program],
-    work: &Path,
-    tests: &[String],
-) -> Result<(Outcome, Duration)> {
-    let begun = Instant::now();
+/// Boots one machine and waits for its end, again if it fails and may.
+fn one(vm: &Vm, image: &Path, programs: &[Program], work: &Path, options: &Options) -> Result<Done> {
     let disk = work.join(format!("{}.cpio", vm.name));
-    fs::write(&disk, disk_of(vm, programs, tests)?)
+    fs::write(&disk, disk_of(vm, programs, &options.tests)?)
         .with_context(|| format!("cannot write {}", disk.display()))?;
     let console = work.join(format!("{}.log", vm.name));
     let guest =
         Guest { name: vm.name, arch: vm.kernel.arch, image, disk: &disk, console: &console, boot: vm.boot };
-    let outcome = guest.run()?;
-    Ok((outcome, begun.elapsed()))
+    for tries in 1.. {
+        let begun = Instant::now();
+        let outcome = guest.run()?;
+        if outcome.succeeded || tries > options.retries {
+            return Ok(Done { outcome, took: begun.elapsed(), tries });
+        }
+    }
+    bail!("it was never booted")
 }
 
 /// The guest's root file system.
@@ -240,13 +253,13 @@ fn disk_of(vm: &Vm, programs: &[Program], tests: &[String]) -> Result<Vec<u8>> {
 }
 
 /// Kernel by capability, as `tracer doctor` found it in each machine: the table of docs/KERNELS.md.
-fn capabilities(vms: &[&Vm], done: &BTreeMap<&str, Result<(Outcome, Duration)>>) -> String {
+fn capabilities(vms: &[&Vm], done: &BTreeMap<&str, Result<Done>>) -> String {
     let mut table =
         "| kernel | processor | `ps`, `why` | peers | `agent` | `trace` by | tests passed |\n".to_owned();
     table += "| --- | --- | --- | --- | --- | --- | --- |\n";
     // The same kernel with another clock can do the same; one that lacks something is another row.
     for vm in vms.iter().filter(|vm| !vm.plan.starts_with("slew")) {
-        let Some(Ok((outcome, _))) = done.get(vm.name) else { continue };
+        let Some(Ok(Done { outcome, .. })) = done.get(vm.name) else { continue };
         let doctor = &outcome.doctor;
         let text = |name: &str| doctor[name].as_str().unwrap_or("?").to_owned();
         let yes = |is: bool| if is { "yes" } else { "no" };
@@ -257,8 +270,9 @@ fn capabilities(vms: &[&Vm], done: &BTreeMap<&str, Result<(Outcome, Duration)>>)
         let trace: Vec<&str> =
             doctor["trace"].as_array().into_iter().flatten().filter_map(|by| by.as_str()).collect();
         table += &format!(
-            "| {} | {} | by {} | {} | {} | {} | {} |\n",
+            "| {}{} | {} | by {} | {} | {} | {} | {} |\n",
             outcome.release,
+            if vm.lacks.is_empty() { String::new() } else { format!(", {}", vm.lacks) },
             text("machine"),
             text("source"),
             yes(peers),
@@ -270,31 +284,31 @@ fn capabilities(vms: &[&Vm], done: &BTreeMap<&str, Result<(Outcome, Duration)>>)
     table
 }
 
-fn report(vms: &[&Vm], done: &BTreeMap<&str, Result<(Outcome, Duration)>>) -> Result<()> {
+fn report(vms: &[&Vm], done: &BTreeMap<&str, Result<Done>>) -> Result<()> {
     for vm in vms {
-        if let Some(Ok((outcome, _))) = done.get(vm.name) {
+        if let Some(Ok(Done { outcome, .. })) = done.get(vm.name) {
             for line in &outcome.unsupported {
                 println!("{}: {line}", vm.name);
             }
         }
     }
     println!(
-        "| machine | kernel | passed | failed | kernel lacks | took |\n| --- | --- | --- | --- | --- | --- |"
+        "| machine | kernel | passed | failed | kernel lacks | took | boots |\n| --- | --- | --- | --- | --- | --- | --- |"
     );
     let mut bad = Vec::new();
     for vm in vms {
         match done.get(vm.name) {
-            Some(Ok((outcome, took))) => {
+            Some(Ok(Done { outcome, took, tries })) => {
                 let Outcome { release, passed, failed, unsupported, .. } = outcome;
                 let lacks = unsupported.len();
                 let took = took.as_secs();
-                println!("| {} | {release} | {passed} | {failed} | {lacks} | {took} s |", vm.name);
+                println!("| {} | {release} | {passed} | {failed} | {lacks} | {took} s | {tries} |", vm.name);
                 if !outcome.succeeded {
                     bad.push(vm.name);
                 }
             }
             Some(Err(error)) => {
-                println!("| {} | {error:#} | | | | |", vm.name);
+                println!("| {} | {error:#} | | | | | |", vm.name);
                 bad.push(vm.name);
             }
             None => bad.push(vm.name),

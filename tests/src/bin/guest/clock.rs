@@ -44,7 +44,8 @@ fn ahead() -> f64 {
     // SAFETY: lseek takes numbers.
     unsafe { libc::lseek(log.as_raw_fd(), 0, libc::SEEK_END) };
     let monotonic = now_ns();
-    log.write_all(word.as_bytes()).expect("/dev/kmsg takes a line");
+    // Without its newline a record waits for the rest of its line.
+    log.write_all(format!("{word}\n").as_bytes()).expect("/dev/kmsg takes a line");
     loop {
         let mut record = [0_u8; 1024];
         let length = log.read(&mut record).expect("/dev/kmsg");
