@@ -72,6 +72,9 @@ enum Task {
         /// How often a machine that fails is booted again: the tests are about time, and emulation is slow
         #[arg(long, default_value_t = 0)]
         retries: u32,
+        /// Put the table of kernels and what works on them into README.md, if everything holds
+        #[arg(long, conflicts_with_all = ["names", "test"])]
+        write: bool,
     },
     /// A load the bench starts
     #[command(hide = true)]
@@ -88,8 +91,8 @@ fn main() -> ExitCode {
         Task::Run { args } => run::run(&args),
         Task::Test { all, extra, soak } => test::run(all, extra, soak),
         Task::Bench { quick } => bench::run(quick),
-        Task::Vm { names, test, refresh, jobs, retries } => {
-            vm::run(&vm::Options { names, tests: test, refresh, jobs, retries })
+        Task::Vm { names, test, refresh, jobs, retries, write } => {
+            vm::run(&vm::Options { names, tests: test, refresh, jobs, retries, write })
         }
         Task::Load { args } => load::run(&args),
     };

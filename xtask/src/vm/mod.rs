@@ -104,6 +104,8 @@ pub struct Options {
     pub jobs: usize,
     /// How often a machine that fails is booted again. The table says so.
     pub retries: u32,
+    /// Put the table of capabilities into README.md.
+    pub write: bool,
 }
 
 /// What came of a machine.
@@ -149,7 +151,21 @@ pub fn run(options: &Options) -> Result<()> {
         }
     });
     let done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    report(&vms, &done)
+    report(&vms, &done)?;
+    if options.write { write(&capabilities(&vms, &done)) } else { Ok(()) }
+}
+
+/// What stands around the table in README.md.
+const BEGIN: &str = "<!-- written by cargo xtask vm --write -->\n";
+const END: &str = "<!-- end of it -->\n";
+
+fn write(table: &str) -> Result<()> {
+    let path = root().join("README.md");
+    let text = fs::read_to_string(&path)?;
+    let (before, rest) = text.split_once(BEGIN).context("README.md has no place for the table")?;
+    let (_, after) = rest.split_once(END).context("README.md has no end of the table")?;
+    fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}"))?;
+    Ok(())
 }
 
 fn chosen(names: &[String]) -> Result<Vec<&'static Vm>> {
