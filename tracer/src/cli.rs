@@ -29,6 +29,8 @@ pub enum Command {
     Ps(Ps),
     /// Say all there is to say about one process: what it waits for, on whom, and what that one does
     Why(Why),
+    /// The live view of what waits, the worst first
+    Top(Top),
     /// Follow processes: a line for each call that blocks, with its result. strace for waiting
     Trace(Trace),
     /// Watch the host: flag stalls as JSON lines, export metrics to Prometheus
@@ -83,6 +85,23 @@ pub struct Why {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
+    /// Where to look
+    #[arg(long, value_enum, default_value = "auto", value_name = "SOURCE")]
+    pub source: SourceName,
+}
+
+/// Arguments of `tracer top`.
+#[derive(Args, Clone)]
+pub struct Top {
+    /// Only these processes
+    #[arg(short, long = "pid", value_name = "PID")]
+    pub pid: Vec<u32>,
+    /// Idle waits too: how healthy programs rest
+    #[arg(short, long)]
+    pub all: bool,
+    /// How often to look
+    #[arg(long, value_name = "DUR", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
     /// Where to look
     #[arg(long, value_enum, default_value = "auto", value_name = "SOURCE")]
     pub source: SourceName,

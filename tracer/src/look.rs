@@ -11,9 +11,10 @@ use crate::{
     clock::{boottime_ns, monotonic_ns},
     collect::{self, Source},
     progress::date_back,
-    resolve::{Resolved, Resolver},
+    resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set},
+    syscalls::{Way, way},
     verdict::{self, Verdict},
-    wait::{Snapshot, Wait},
+    wait::{Snapshot, SocketFacts, Wait},
 };
 
 /// A wait with everything that was found out about it.
@@ -48,6 +49,13 @@ pub fn snapshot(source: &mut dyn Source, age: Duration) -> Result<Snapshot> {
     }
     std::thread::sleep(age.min(Duration::from_secs(1)));
     source.snapshot()
+}
+
+/// Whether the present sleep may be one of many: short polls again and again, or a read that was interrupted.
+pub fn may_be_older(wait: &Wait) -> bool {
+    is_set(wait.call.name)
+        || is_epoll(wait.call.name)
+        || matches!(wait.socket, SocketFacts::Tcp(_)) && way(wait.call.name) == Way::In
 }
 
 /// Judges waits, in their order; `all` are the host's waits of the same moment. Who is at the other end, which costs a

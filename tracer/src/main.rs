@@ -18,6 +18,7 @@ mod sentence;
 mod stall;
 mod state;
 mod syscalls;
+mod top;
 mod trace;
 mod track;
 mod verdict;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Ps(args) => commands::ps::run(args),
         Command::Why(args) => commands::why::run(args),
+        Command::Top(args) => commands::top::run(args),
         Command::Trace(args) => commands::trace::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Agent(args) => commands::agent::run(args),

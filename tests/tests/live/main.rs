@@ -30,5 +30,6 @@ mod ps_restarted;
 mod ps_targets;
 mod ps_terminal;
 mod ps_who;
+mod top;
 mod trace;
 mod why;

@@ -93,9 +93,10 @@ fn hundred_calls(mechanism: &str) {
     let own = |line: &&Value| line["tid"] == waiter.tid() && line["event"] == "ended";
     // Before it was told to go, it read its standard input.
     let seen = lines.iter().filter(own).filter(|line| line["fd"] != 0);
-    // An emulated machine may take long to refuse a connection.
-    let seen: Vec<&Value> =
-        seen.filter(|line| tests::slowness() == 1 || line["errno"] != "ECONNREFUSED").collect();
+    // In an emulated machine any call may take that long.
+    let known = ["recvfrom", "ppoll", "clock_nanosleep"];
+    let is_known = |line: &&Value| known.iter().any(|name| line["syscall"] == *name);
+    let seen: Vec<&Value> = seen.filter(|line| tests::slowness() == 1 || is_known(line)).collect();
     let truth = done["blocked"].as_array().expect("a list");
     assert_eq!(seen.len(), truth.len(), "{seen:#?}");
     for (seen, truth) in seen.iter().zip(truth) {
@@ -210,8 +211,9 @@ fn a_hostile_process() {
         stdout.read_to_end(&mut bytes).map(|_| bytes)
     });
     let mut first = String::new();
-    said.read_line(&mut first).expect("text");
-    assert!(first.contains("Ctrl-C"), "{first}");
+    while !first.contains("Ctrl-C") {
+        assert!(said.read_line(&mut first).expect("text") > 0, "{first}");
+    }
     waiter.command("go");
     let done = waiter.next_line();
     assert_eq!(done["result"], 1, "{done}");
@@ -224,6 +226,9 @@ fn a_hostile_process() {
     let raw = text.chars().find(|c| c.is_control() && *c != '\n');
     assert_eq!(raw, None, "{text}");
 
+    if first.contains("results will be missing") {
+        return tests::unsupported("by context switches a child that was not seen to wait is a stranger");
+    }
     let ended = |who: &str, what: &str| {
         let is_it = |line: &&str| line.contains(who) && line.contains(what) && line.contains(" after ");
         text.lines().filter(is_it).count()

@@ -116,6 +116,7 @@ impl Look<'_> {
             Some(before) if before.switches == switches => *before,
             _ => {
                 let age = self.clocks.as_mut().and_then(|clocks| clocks.since_last_ran(&dir, stat.cpu));
+                self.snapshot.dated &= age.is_some();
                 Began { switches, at_ns: now_ns - age.map_or(0, |age| age.as_nanos() as u64).min(now_ns) }
             }
         };

@@ -16,7 +16,8 @@ impl CpuClocks {
         last_ran(Path::new("/proc/thread-self")).is_some()
     }
 
-    /// How long ago a sleeping thread last ran; its directory in `/proc`, and the CPU it ran on.
+    /// How long ago a sleeping thread last ran; its directory in `/proc`, and the CPU it ran on. `None`: the kernel has
+    /// moved it to another CPU in its sleep, and forgotten.
     pub fn since_last_ran(&mut self, dir: &Path, cpu: usize) -> Option<Duration> {
         let now = (*self.0.entry(cpu).or_insert_with(|| now_on(cpu)))?;
         Some(now.saturating_sub(last_ran(dir)?))
@@ -54,7 +55,8 @@ fn parse(text: &str) -> Option<Duration> {
     let line = text.lines().rev().find_map(|line| line.strip_prefix("se.exec_start"))?;
     let (whole, fraction) = line.split_once(':')?.1.trim().split_once('.')?;
     let nanoseconds: u64 = fraction.parse().ok().filter(|_| fraction.len() == 6)?;
-    Some(Duration::from_millis(whole.parse().ok()?) + Duration::from_nanos(nanoseconds))
+    let time = Duration::from_millis(whole.parse().ok()?) + Duration::from_nanos(nanoseconds);
+    (!time.is_zero()).then_some(time)
 }
 
 #[cfg(test)]
@@ -70,6 +72,7 @@ mod tests {
             format!("\nse.exec_start (1, #threads: 1)\n---\n{}", &text[text.find("se.").expect("there")..]);
         assert_eq!(parse(&evil), parse(text));
         assert_eq!(parse("se.exec_start : x.1"), None);
+        assert_eq!(parse("se.exec_start : 0.000000"), None, "it was moved");
         assert_eq!(parse(""), None);
     }
 }

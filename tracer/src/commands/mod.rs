@@ -3,5 +3,6 @@
 pub mod agent;
 pub mod doctor;
 pub mod ps;
+pub mod top;
 pub mod trace;
 pub mod why;

@@ -15,10 +15,9 @@ use crate::{
     export::json::WaitObject,
     human,
     look::{self, Judged},
-    resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set, process::Who},
-    syscalls::{Way, way},
+    resolve::{Resolved, Resolver, process::Who},
     verdict::Verdict,
-    wait::{Held, Snapshot, SocketFacts, Wait},
+    wait::{Held, Snapshot, Wait},
 };
 
 /// One line of the table.
@@ -61,7 +60,7 @@ fn rows(args: &Ps, all: &[Wait], source: &mut dyn Source) -> Result<(Vec<Row>, u
         .iter()
         .filter(|wait| args.pid.is_empty() || args.pid.contains(&wait.thread.process.pid))
         .filter(|wait| args.comm.as_ref().is_none_or(|comm| *comm == wait.comm))
-        .filter(|wait| wait.age >= args.min_age || may_be_older(wait))
+        .filter(|wait| wait.age >= args.min_age || look::may_be_older(wait))
         .cloned()
         .collect();
     let wanted = |class: Class| match args.class[..] {
@@ -83,13 +82,6 @@ fn rows(args: &Ps, all: &[Wait], source: &mut dyn Source) -> Result<(Vec<Row>, u
         Row { wait, resolved, verdict, who }
     };
     Ok((rows.into_iter().map(row).collect(), idle))
-}
-
-/// Whether the present sleep may be one of many: short polls again and again, or a read that was interrupted.
-fn may_be_older(wait: &Wait) -> bool {
-    is_set(wait.call.name)
-        || is_epoll(wait.call.name)
-        || matches!(wait.socket, SocketFacts::Tcp(_)) && way(wait.call.name) == Way::In
 }
 
 /// Widths of the columns before the last.

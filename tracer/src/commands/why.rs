@@ -72,7 +72,8 @@ impl Page {
     }
 }
 
-fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String {
+/// The page, of lines at most so wide.
+pub fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String {
     let mut page = Page { text: String::new(), width };
     page.wrapped("", "", &report.headline);
     page.text.push('\n');

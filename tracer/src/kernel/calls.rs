@@ -79,9 +79,9 @@ impl Kernel {
         self.attach_calls(&[Mechanism::Fentry, Mechanism::Tracepoint], &btf)
     }
 
-    /// By the first of these that works; else the last one's error.
+    /// By the first of these that works; else the first one's error.
     fn attach_calls(&mut self, order: &[Mechanism], btf: &aya::Btf) -> Result<Mechanism> {
-        let mut refused = anyhow!("no mechanism was asked for");
+        let mut refused = None;
         for mechanism in order {
             let attached = match mechanism {
                 Mechanism::Fentry => self.attach_fentry(btf),
@@ -90,10 +90,10 @@ impl Kernel {
             };
             match attached {
                 Ok(()) => return Ok(*mechanism),
-                Err(error) => refused = error,
+                Err(error) => refused = refused.or(Some(error)),
             }
         }
-        Err(refused)
+        Err(refused.unwrap_or_else(|| anyhow!("no mechanism was asked for")))
     }
 
     fn attach_fentry(&mut self, btf: &aya::Btf) -> Result<()> {

@@ -1,0 +1,127 @@
+//! Which waits does a filter keep? Words that must all be found; `key:pattern` looks at one thing, with `*` for anything.
+
+use glob::Pattern;
+
+use super::source::Row;
+
+/// A filter as typed.
+#[derive(Clone, Debug, Default)]
+pub struct Filter(Vec<Term>);
+
+#[derive(Clone, Debug)]
+enum Term {
+    /// Somewhere in what is shown, whatever the case.
+    Anywhere(String),
+    /// This very thing.
+    Field(Field, Pattern),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    Class,
+    Comm,
+    Unit,
+    Container,
+    Syscall,
+    Pid,
+    User,
+}
+
+const FIELDS: &[(&str, Field)] = &[
+    ("class", Field::Class),
+    ("comm", Field::Comm),
+    ("unit", Field::Unit),
+    ("container", Field::Container),
+    ("syscall", Field::Syscall),
+    ("pid", Field::Pid),
+    ("user", Field::User),
+];
+
+impl Filter {
+    /// Any text is a filter: what is no `key:pattern` is a word.
+    pub fn parse(text: &str) -> Self {
+        Self(text.split_whitespace().map(Term::parse).collect())
+    }
+
+    /// Whether it keeps this wait.
+    pub fn keeps(&self, row: &Row) -> bool {
+        self.0.iter().all(|term| term.keeps(row))
+    }
+}
+
+impl Term {
+    fn parse(word: &str) -> Self {
+        let field = word.split_once(':').and_then(|(key, pattern)| {
+            let (_, field) = FIELDS.iter().find(|(name, _)| *name == key)?;
+            Some(Term::Field(*field, Pattern::new(pattern).ok()?))
+        });
+        field.unwrap_or_else(|| Term::Anywhere(word.to_lowercase()))
+    }
+
+    fn keeps(&self, row: &Row) -> bool {
+        let who = row.who.as_deref();
+        match self {
+            Term::Field(field, pattern) => {
+                let is = |text: Option<&str>| text.is_some_and(|text| pattern.matches(text));
+                match field {
+                    Field::Class => is(Some(row.class.label())),
+                    Field::Comm => is(Some(&row.wait.comm)),
+                    Field::Unit => is(who.and_then(|who| who.unit.as_deref())),
+                    // Nobody types a whole id.
+                    Field::Container => {
+                        let id = who.and_then(|who| who.container.as_deref());
+                        is(id) || id.is_some_and(|id| id.starts_with(pattern.as_str()))
+                    }
+                    Field::Syscall => is(Some(row.wait.call.name)),
+                    Field::Pid => is(Some(&row.wait.thread.process.pid.to_string())),
+                    Field::User => {
+                        is(who.and_then(|who| who.user.as_deref())) || is(Some(&row.wait.uid.to_string()))
+                    }
+                }
+            }
+            Term::Anywhere(word) => {
+                let has = |text: &str| text.to_lowercase().contains(word);
+                has(&row.wait.comm)
+                    || has(row.class.label())
+                    || has(row.wait.call.name)
+                    || has(&row.resolved.target.to_string())
+                    || who.is_some_and(|who| {
+                        [&who.cmdline, &who.unit, &who.container].into_iter().flatten().any(|text| has(text))
+                    })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::samples::row, *};
+    use crate::class::Class;
+
+    #[test]
+    fn all_words_must_be_found() {
+        let mut php = row(7, "php-fpm", Class::Reply, 60);
+        for (text, keeps) in [
+            ("", true),
+            ("php", true),
+            ("PHP fpm", true),
+            ("php nginx", false),
+            ("class:reply", true),
+            ("class:re*", true),
+            ("class:rep", false),
+            ("comm:php*", true),
+            ("comm:php* class:lock", false),
+            ("pid:7", true),
+            ("unit:shop.service", false),
+            ("10.0.0.2", true),
+            // No key of ours: a word.
+            ("0.2:443", true),
+            ("[", false),
+            ("class:[", false),
+        ] {
+            assert_eq!(Filter::parse(text).keeps(&php), keeps, "{text:?}");
+        }
+        php.wait.uid = 33;
+        assert!(Filter::parse("user:33").keeps(&php));
+    }
+}

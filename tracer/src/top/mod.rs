@@ -1,0 +1,243 @@
+//! The live view: `source` looks, `model` knows what is shown, `input` says what keys do, `view` draws. This file joins
+//! them and owns the terminal.
+
+mod filter;
+mod input;
+mod model;
+#[cfg(test)]
+mod samples;
+mod source;
+mod view;
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, IsTerminal, Write, stdout},
+    sync::mpsc::{Sender, channel},
+    thread,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
+use ratatui::{
+    DefaultTerminal,
+    crossterm::{
+        event::{
+            DisableMouseCapture, EnableMouseCapture, Event as Input, KeyCode, KeyEvent, KeyEventKind,
+            MouseButton, MouseEvent, MouseEventKind, read,
+        },
+        execute,
+    },
+};
+
+use self::{
+    model::{Effect, Model},
+    source::{News, Wish},
+    view::Host,
+};
+use crate::{cli::Top, export::json::WaitObject, resolve::process::Who, verdict};
+
+/// What the loop waits for.
+#[derive(Debug)]
+pub enum Event {
+    /// A key, the mouse, another size.
+    Input(Input),
+    /// The feed has something.
+    News(News),
+    /// It is to end, or its terminal has.
+    End,
+}
+
+/// Runs until its user, a signal or an error ends it.
+pub fn run(args: &Top) -> Result<()> {
+    ensure!(
+        io::stdin().is_terminal() && stdout().is_terminal(),
+        "the live view needs a terminal; `tracer ps` prints once"
+    );
+    // Before any thread runs: all of them leave these signals to the one that waits for them.
+    let signals = blocked_signals()?;
+    let (send, events) = channel();
+    let (tell, wishes) = channel();
+    let name = rustix::system::uname();
+    let host = Host {
+        name: name.nodename().to_string_lossy().into_owned(),
+        kernel: name.release().to_string_lossy().into_owned(),
+    };
+    let mut screen = Screen::open()?;
+    let mut model = Model::new(args.interval, args.all);
+    screen.draw(&mut model, &host)?;
+
+    let to = send.clone();
+    spawn("signals", move || wait_for(&signals, &to))?;
+    let to = send.clone();
+    spawn("input", move || read_input(&to))?;
+    let args = args.clone();
+    spawn("feed", move || source::run(&args, &wishes, &source::sender(send)))?;
+
+    for event in events.iter() {
+        let effect = match event {
+            Event::End => return Ok(()),
+            Event::News(News::Failed(why)) => {
+                drop(screen);
+                bail!("{why}");
+            }
+            Event::News(News::Frame(frame)) => {
+                model.take(*frame);
+                None
+            }
+            Event::News(News::Page(tid, text)) => {
+                model.take_page(tid, text);
+                None
+            }
+            Event::Input(input) => handle(&mut model, &input, screen.header()?),
+        };
+        match effect {
+            Some(Effect::Quit) => return Ok(()),
+            // Without a feed there is an event that says so.
+            Some(Effect::Tell(wish)) => drop(tell.send(wish)),
+            Some(Effect::Inspect(tid)) => drop(tell.send(Wish::Inspect(tid, screen.page_width()?))),
+            Some(Effect::Write) => model.said = Some(write(&model)),
+            None => {}
+        }
+        screen.draw(&mut model, &host)?;
+    }
+    Ok(())
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+    thread::Builder::new().name(name.into()).spawn(body).map(drop).context("cannot start a thread")
+}
+
+/// What a key or the mouse leads to; `header` is how many lines are above the table's first.
+fn handle(model: &mut Model, input: &Input, header: u16) -> Option<Effect> {
+    match input {
+        Input::Key(key) if key.kind != KeyEventKind::Release => {
+            if model.typing {
+                return handle_typing(model, key);
+            }
+            input::action(key).and_then(|action| model.act(action))
+        }
+        Input::Mouse(MouseEvent { kind, row, .. }) => {
+            match kind {
+                MouseEventKind::ScrollUp => return model.act(input::Action::Up),
+                MouseEventKind::ScrollDown => return model.act(input::Action::Down),
+                MouseEventKind::Down(MouseButton::Left) => {
+                    if let Some(line) = row.checked_sub(header) {
+                        model.select(model.top + usize::from(line));
+                    }
+                }
+                _ => {}
+            }
+            None
+        }
+        _ => None,
+    }
+}
+
+fn handle_typing(model: &mut Model, key: &KeyEvent) -> Option<Effect> {
+    match key.code {
+        KeyCode::Enter => model.typing = false,
+        KeyCode::Esc => {
+            model.typing = false;
+            return model.act(input::Action::Back);
+        }
+        KeyCode::Backspace => model.type_letter(None),
+        KeyCode::Char('c') if input::action(key) == Some(input::Action::Quit) => return Some(Effect::Quit),
+        KeyCode::Char(letter) => model.type_letter(Some(letter)),
+        _ => {}
+    }
+    None
+}
+
+/// Writes what is shown, an object a line as `ps --json` does; what came of it.
+fn write(model: &Model) -> String {
+    let name = format!("tracer-top-{}.json", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
+    let write = || -> Result<()> {
+        // Not over a file of that name, nor through a link that somebody has put there.
+        let mut out = BufWriter::new(File::create_new(&name)?);
+        for line in &model.lines {
+            let row = &line.row;
+            let verdict = verdict::judge(&row.wait, &row.resolved);
+            let nobody = Who::default();
+            let who = row.who.as_deref().unwrap_or(&nobody);
+            serde_json::to_writer(&mut out, &WaitObject::new(&row.wait, &row.resolved, &verdict, who))?;
+            out.write_all(b"\n")?;
+        }
+        out.flush()?;
+        Ok(())
+    };
+    match write() {
+        Ok(()) => format!("written to {name}"),
+        Err(error) => format!("cannot write {name}: {error:#}"),
+    }
+}
+
+/// The terminal, which gets back what it was when this is dropped.
+struct Screen(DefaultTerminal);
+
+impl Screen {
+    fn open() -> Result<Self> {
+        // A panic puts the terminal back as well, before it says anything.
+        let terminal = ratatui::try_init().context("cannot draw on this terminal")?;
+        let screen = Self(terminal);
+        execute!(stdout(), EnableMouseCapture)?;
+        Ok(screen)
+    }
+
+    fn draw(&mut self, model: &mut Model, host: &Host) -> Result<()> {
+        model.fit(view::page(self.0.size()?.height));
+        self.0.draw(|frame| view::draw(frame, model, host))?;
+        Ok(())
+    }
+
+    /// Columns inside a page's border.
+    fn page_width(&self) -> Result<usize> {
+        Ok(usize::from(self.0.size()?.width).saturating_sub(2).max(20))
+    }
+
+    /// Lines above the table's first.
+    fn header(&self) -> Result<u16> {
+        let height = self.0.size()?.height;
+        Ok(height.saturating_sub(view::page(height) as u16 + 1))
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // The terminal may be gone.
+        let _ = execute!(stdout(), DisableMouseCapture);
+        ratatui::restore();
+    }
+}
+
+fn read_input(to: &Sender<Event>) {
+    loop {
+        let event = read().map_or(Event::End, Event::Input);
+        let ended = matches!(event, Event::End);
+        if to.send(event).is_err() || ended {
+            return;
+        }
+    }
+}
+
+/// Signals that are to end the view, held back from all threads.
+fn blocked_signals() -> Result<libc::sigset_t> {
+    // SAFETY: the set is initialised before it is used, and outlives the calls.
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        let result = libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        ensure!(result == 0, "cannot hold back signals: {}", io::Error::from_raw_os_error(result));
+        Ok(set)
+    }
+}
+
+fn wait_for(signals: &libc::sigset_t, to: &Sender<Event>) {
+    let mut signal = 0;
+    // SAFETY: both outlive the call.
+    unsafe { libc::sigwait(signals, &raw mut signal) };
+    // Nobody may be left to hear it.
+    let _ = to.send(Event::End);
+}

@@ -1,0 +1,46 @@
+//! Waits and frames for the tests of the view.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use super::source::{Frame, Row};
+use crate::{
+    class::Class,
+    resolve::{Resolved, target::Target},
+    syscalls::Way,
+    verdict::tests as samples,
+};
+
+/// A wait of a process with one thread, so many seconds old.
+pub fn row(pid: u32, comm: &str, class: Class, seconds: u64) -> Row {
+    let mut wait = samples::wait("recvfrom", [13, 0, 0, 0, 0, 0]);
+    (wait.thread.process.pid, wait.thread.tid) = (pid, pid);
+    (wait.comm, wait.age) = (comm.to_owned(), Duration::from_secs(seconds));
+    let target = match class {
+        Class::Timer => Target::None,
+        Class::Pipe => Target::Pipe { inode: 7 },
+        Class::Events => Target::Epoll { watched: 3 },
+        _ => samples::tcp(),
+    };
+    let mut resolved = Resolved::new(Some(13), target, Way::In);
+    if class == Class::Timer {
+        (resolved.fd, wait.call.name) = (None, "clock_nanosleep");
+    }
+    Row { wait, resolved, class, who: None }
+}
+
+/// A host with these waits.
+pub fn frame(rows: Vec<Row>) -> Frame {
+    Frame {
+        at: Timestamp::UNIX_EPOCH,
+        source: "bpf",
+        why_not_bpf: None,
+        rows: rows.into_iter().map(Arc::new).collect(),
+        waits_a_second: Some(1234.4),
+        switches_a_second: 4321.0,
+        lost: 0,
+        own_cpu: 0.42,
+        durations: Arc::default(),
+    }
+}
