@@ -2,9 +2,10 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -54,7 +55,7 @@ impl Agent {
             // What an earlier agent remembered is not this test's affair.
             command.arg("--state-dir").arg(own_dir().join(format!("state-{}", address.port())));
         }
-        if has_socket() {
+        if !args.contains(&"--socket") {
             command.arg("--socket").arg(own_dir().join(format!("agent-{}.sock", address.port())));
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -106,6 +107,11 @@ impl Agent {
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// Its Unix socket.
+    pub fn socket(&self) -> PathBuf {
+        own_dir().join(format!("agent-{}.sock", self.address.port()))
     }
 
     /// Where it listens.
@@ -235,13 +241,4 @@ impl Agent {
 fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
     listener.local_addr().expect("bound")
-}
-
-/// Whether this tracer's agent serves a unix socket: then each agent needs its own.
-fn has_socket() -> bool {
-    static HAS: OnceLock<bool> = OnceLock::new();
-    *HAS.get_or_init(|| {
-        let help = Command::new(programs::tracer()).args(["agent", "--help"]).output();
-        help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--socket"))
-    })
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How much a class worries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Shown, flagged at its threshold.
@@ -19,7 +19,7 @@ pub enum Level {
 macro_rules! classes {
     ($($(#[doc = $doc:literal])+ $name:ident = $label:literal, $level:ident, $threshold:expr;)+) => {
         /// The kind of thing a wait waits for.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
         #[serde(rename_all = "lowercase")]
         pub enum Class {
             $($(#[doc = $doc])+ $name,)+

@@ -8,7 +8,19 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{class::Class, config::Defaults};
+use jiff::Timestamp;
+
+use crate::{
+    class::Class,
+    config::Defaults,
+    export::socket::GROUP,
+    history::{self, Limits},
+};
+
+/// The agent's socket unless somebody says otherwise.
+pub const SOCKET: &str = "/run/tracer/agent.sock";
+/// What the agent keeps is there.
+const STATE_DIR: &str = "/var/lib/tracer";
 
 /// Finds processes blocked in a system call: what they wait for, since when, and on whom
 #[derive(Parser)]
@@ -27,6 +39,8 @@ pub struct Cli {
 pub enum Command {
     /// Show what is waiting now, the worst first
     Ps(Ps),
+    /// List stalls that the agent has flagged in the last hours, those that have ended too
+    Stalls(Stalls),
     /// Say all there is to say about one process: what it waits for, on whom, and what that one does
     Why(Why),
     /// The live view of what waits, the worst first
@@ -46,6 +60,8 @@ pub enum SourceName {
     Auto,
     /// The kernel programs: fast, true ages, needs root
     Bpf,
+    /// A running agent, by its socket: for root and members of the group tracer
+    Agent,
     /// The files of /proc: slower, ages only where the kernel shows them, no rights needed for your own processes
     Proc,
 }
@@ -71,9 +87,42 @@ pub struct Ps {
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
+    /// What waited at a moment that is over, as the agent has kept it: 03:12, -2h, "2026-11-23 03:12", RFC 3339
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = history::moment)]
+    pub at: Option<Timestamp>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Where a command looks.
+#[derive(Args, Clone, Debug)]
+pub struct Place {
     /// Where to look
     #[arg(long, value_enum, default_value = "auto", value_name = "SOURCE")]
     pub source: SourceName,
+    /// The agent's socket
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    pub socket: PathBuf,
+    /// Where an agent that does not run has left its history
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR, hide = true)]
+    pub state_dir: PathBuf,
+}
+
+/// Arguments of `tracer stalls`.
+#[derive(Args)]
+pub struct Stalls {
+    /// Stalls that were open at this moment or later: 03:12, -6h, 6h, "2026-11-23 03:12", RFC 3339
+    #[arg(long, value_name = "WHEN", default_value = "24h", allow_hyphen_values = true, value_parser = history::moment)]
+    pub since: Timestamp,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// The agent's socket
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    pub socket: PathBuf,
+    /// Where an agent that does not run has left its history
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
+    pub state_dir: PathBuf,
 }
 
 /// Arguments of `tracer why`.
@@ -85,9 +134,8 @@ pub struct Why {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
-    /// Where to look
-    #[arg(long, value_enum, default_value = "auto", value_name = "SOURCE")]
-    pub source: SourceName,
+    #[command(flatten)]
+    pub place: Place,
 }
 
 /// Arguments of `tracer top`.
@@ -102,9 +150,8 @@ pub struct Top {
     /// How often to look
     #[arg(long, value_name = "DUR", default_value = "1s", value_parser = interval)]
     pub interval: Duration,
-    /// Where to look
-    #[arg(long, value_enum, default_value = "auto", value_name = "SOURCE")]
-    pub source: SourceName,
+    #[command(flatten)]
+    pub place: Place,
 }
 
 /// Arguments of `tracer trace`.
@@ -188,8 +235,14 @@ pub struct AgentArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
     /// Where it remembers, over a restart, what usually takes how long and which stalls it has announced
-    #[arg(long, value_name = "DIR", env = "STATE_DIRECTORY", default_value = "/var/lib/tracer")]
+    #[arg(long, value_name = "DIR", env = "STATE_DIRECTORY", default_value = STATE_DIR)]
     pub state_dir: PathBuf,
+    /// Where to serve `ps`, `why`, `top` and `stalls` of root and of members of the group tracer
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    pub socket: PathBuf,
+    /// Whose members may ask on the socket, beside root
+    #[arg(long, value_name = "GROUP", default_value = GROUP)]
+    pub socket_group: String,
     /// Log what the kernel programs say, on standard error
     #[arg(short, long)]
     pub verbose: bool,
@@ -207,6 +260,12 @@ pub struct Agent {
     pub listen: SocketAddr,
     /// Where it remembers things over a restart.
     pub state_dir: PathBuf,
+    /// Where it serves those who may ask.
+    pub socket: PathBuf,
+    /// Who that is, beside root.
+    pub socket_group: String,
+    /// How much history it keeps.
+    pub history: Limits,
     /// Log what the kernel programs say.
     pub verbose: bool,
 }
@@ -220,6 +279,12 @@ impl AgentArgs {
             probes: self.probes,
             listen: self.listen.or(file.listen).unwrap_or(LISTEN),
             state_dir: self.state_dir.clone(),
+            socket: self.socket.clone(),
+            socket_group: self.socket_group.clone(),
+            history: Limits {
+                age: file.history.unwrap_or(Duration::from_secs(8 * 86_400)),
+                bytes: file.history_mib.unwrap_or(64) * 1024 * 1024,
+            },
             verbose: self.verbose,
         }
     }
@@ -263,7 +328,7 @@ mod tests {
             interval: Some(Duration::from_secs(5)),
             min_wait: Some(Duration::from_millis(2)),
             listen: "[::1]:80".parse().ok(),
-            threshold: None,
+            ..Defaults::default()
         };
         let none = Defaults::default();
         assert_eq!(agent(&[], &none), (1000, 100, "127.0.0.1:9779".to_owned()));

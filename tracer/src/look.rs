@@ -1,20 +1,26 @@
 //! One look at the host without a memory of earlier ones: waits with their targets, true ages and verdicts. What
 //! `ps` and `why` show.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::Path,
+    time::Duration,
+};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use crate::{
-    class::Class,
-    cli::SourceName,
+    class::{Class, Level},
+    cli::{Place, SourceName},
+    client::{Client, Refusal},
     clock::{boottime_ns, monotonic_ns},
     collect::{self, Source},
+    export::json::WaitObject,
     progress::date_back,
     resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set},
     syscalls::{Way, way},
     verdict::{self, Verdict},
-    wait::{Snapshot, SocketFacts, Wait},
+    wait::{ProcessId, Snapshot, SocketFacts, ThreadId, Wait},
 };
 
 /// A wait with everything that was found out about it.
@@ -28,16 +34,60 @@ pub struct Judged {
     pub verdict: Verdict,
 }
 
-/// Opens the source asked for; with `auto`, says why it is not the better one.
-pub fn open(name: SourceName) -> Result<(Box<dyn Source>, Option<String>)> {
-    match name {
-        SourceName::Bpf => Ok((Box::new(collect::bpf::Bpf::once()?), None)),
-        SourceName::Proc => Ok((Box::new(collect::proc::Proc::new()), None)),
-        SourceName::Auto => match collect::bpf::Bpf::once() {
-            Ok(bpf) => Ok((Box::new(bpf), None)),
-            Err(error) => Ok((Box::new(collect::proc::Proc::new()), Some(format!("{error:#}")))),
+/// Where what is shown comes from.
+pub enum Feed {
+    /// This very program looks.
+    Own(Box<dyn Source>),
+    /// A running agent is asked.
+    Agent(Client),
+}
+
+/// Opens the source asked for; with `auto` the best that this user may have, and why it is not a better one.
+pub fn open(place: &Place) -> Result<(Feed, Option<String>)> {
+    choose(
+        place,
+        || Ok(Feed::Own(Box::new(collect::bpf::Bpf::once()?))),
+        || Feed::Own(Box::new(collect::proc::Proc::new())),
+        Feed::Agent,
+    )
+}
+
+/// The same for whoever has sources of another kind.
+pub fn choose<T>(
+    place: &Place,
+    bpf: impl FnOnce() -> Result<T>,
+    proc: impl FnOnce() -> T,
+    agent: impl FnOnce(Client) -> T,
+) -> Result<(T, Option<String>)> {
+    match place.source {
+        SourceName::Bpf => Ok((bpf()?, None)),
+        SourceName::Proc => Ok((proc(), None)),
+        SourceName::Agent => Ok((agent(self::agent(&place.socket)?), None)),
+        SourceName::Auto if rustix::process::geteuid().is_root() => match bpf() {
+            Ok(bpf) => Ok((bpf, None)),
+            Err(error) => match Client::connect(&place.socket) {
+                Ok(client) => Ok((agent(client), None)),
+                Err(_) => Ok((proc(), Some(format!("{error:#}")))),
+            },
+        },
+        // Whoever is not root may ask the agent, which sees more than they do.
+        SourceName::Auto => match Client::connect(&place.socket) {
+            Ok(client) => Ok((agent(client), None)),
+            Err(refusal) => match (bpf(), refusal) {
+                (Ok(bpf), _) => Ok((bpf, None)),
+                (Err(_), Refusal::Denied(why)) => Ok((proc(), Some(why))),
+                (Err(error), Refusal::Absent) => Ok((proc(), Some(format!("{error:#}")))),
+            },
         },
     }
+}
+
+/// The agent that must be there.
+pub fn agent(socket: &Path) -> Result<Client> {
+    Client::connect(socket).map_err(|refusal| match refusal {
+        Refusal::Denied(why) => anyhow!(why),
+        Refusal::Absent => anyhow!("no agent listens on {}: `tracer agent` starts one", socket.display()),
+    })
 }
 
 /// A snapshot in which a wait of that age is told from a shorter one, also where the source cannot say when
@@ -90,4 +140,103 @@ pub fn judge(
             Judged { wait, resolved, verdict }
         })
         .collect())
+}
+
+/// Looks again and again, at the cost of what has changed: a wait that goes on is looked up anew only now and then.
+pub struct Lookout {
+    resolver: Resolver,
+    known: HashMap<ThreadId, Known>,
+}
+
+/// A wait that was looked up.
+struct Known {
+    switches: u64,
+    /// How old it was then: what it waits on is looked up again when it is half as old again.
+    age: Duration,
+    /// When that was, nanoseconds of `CLOCK_MONOTONIC`.
+    at_ns: u64,
+    resolved: Resolved,
+    class: Class,
+}
+
+/// All waits of a moment.
+#[derive(Clone, Debug, Default)]
+pub struct Sight {
+    /// Those that are shown, in no order.
+    pub waits: Vec<WaitObject>,
+    /// How many there are of each class, shown or not.
+    pub classes: BTreeMap<Class, usize>,
+}
+
+impl Lookout {
+    /// A younger wait is not looked into.
+    const YOUNG: Duration = Duration::from_secs(1);
+
+    /// One that has seen nothing yet.
+    pub fn new() -> Self {
+        Self { resolver: Resolver::new(), known: HashMap::new() }
+    }
+
+    /// The waits of a snapshot that are `wanted`; idle ones are only counted unless `idle`.
+    pub fn see(
+        &mut self,
+        snapshot: &Snapshot,
+        source: &mut dyn Source,
+        idle: bool,
+        wanted: impl Fn(&Wait) -> bool,
+    ) -> Result<Sight> {
+        let now = (monotonic_ns(), boottime_ns());
+        let mut sight = Sight::default();
+        let mut fresh: Vec<Wait> = Vec::new();
+        for wait in snapshot.waits.iter().filter(|wait| wanted(wait)) {
+            match self.known.get(&wait.thread) {
+                Some(known) if known.switches == wait.switches && wait.asleep() < known.age * 3 / 2 => {
+                    if shown(&mut sight, known.class, idle) {
+                        let (mut wait, mut resolved) = (wait.clone(), known.resolved.clone());
+                        resolved.grow_older(Duration::from_nanos(now.0.saturating_sub(known.at_ns)));
+                        date_back(&mut wait, &resolved, now.0, now.1);
+                        sight.waits.push(object(&mut self.resolver, &wait, &resolved, known.class));
+                    }
+                }
+                _ if wait.asleep() < Self::YOUNG && !may_be_older(wait) => {
+                    let resolved = Resolver::sketch(wait);
+                    let class = verdict::classify(wait, &resolved);
+                    if shown(&mut sight, class, idle) {
+                        sight.waits.push(object(&mut self.resolver, wait, &resolved, class));
+                    }
+                }
+                _ => fresh.push(wait.clone()),
+            }
+        }
+        let weigh = |_: &Wait, class: Class| class.level() != Level::Idle;
+        for Judged { wait, resolved, verdict } in
+            judge(fresh, &snapshot.waits, &mut self.resolver, source, weigh)?
+        {
+            let class = verdict.class;
+            if shown(&mut sight, class, idle) {
+                let who = self.resolver.who(wait.thread.process);
+                sight.waits.push(WaitObject::new(&wait, &resolved, &verdict, &who));
+            }
+            let age = wait.asleep().max(Self::YOUNG);
+            self.known
+                .insert(wait.thread, Known { switches: wait.switches, age, at_ns: now.0, resolved, class });
+        }
+        let alive: HashSet<ThreadId> = snapshot.waits.iter().map(|wait| wait.thread).collect();
+        self.known.retain(|thread, _| alive.contains(thread));
+        let processes: HashSet<ProcessId> = alive.iter().map(|thread| thread.process).collect();
+        self.resolver.retain(|process| processes.contains(process));
+        Ok(sight)
+    }
+}
+
+/// Counts a wait; whether it is shown as well.
+fn shown(sight: &mut Sight, class: Class, idle: bool) -> bool {
+    *sight.classes.entry(class).or_default() += 1;
+    idle || class.level() != Level::Idle
+}
+
+fn object(resolver: &mut Resolver, wait: &Wait, resolved: &Resolved, class: Class) -> WaitObject {
+    let who = resolver.who(wait.thread.process);
+    let sentence = crate::sentence::sentence(class, wait, resolved);
+    WaitObject::new(wait, resolved, &Verdict { class, sentence }, &who)
 }

@@ -2,12 +2,15 @@
 
 mod class;
 mod cli;
+mod client;
 mod clock;
 mod collect;
 mod commands;
 mod config;
+mod durations;
 mod export;
 mod habit;
+mod history;
 mod human;
 mod inspect;
 mod kernel;
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     }
     let result = match &cli.command {
         Command::Ps(args) => commands::ps::run(args),
+        Command::Stalls(args) => commands::stalls::run(args),
         Command::Why(args) => commands::why::run(args),
         Command::Top(args) => commands::top::run(args),
         Command::Trace(args) => commands::trace::run(args),

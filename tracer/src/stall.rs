@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tracer_ebpf::abi::EndedWait;
 
 use crate::{
@@ -43,6 +44,8 @@ pub struct Stall {
     pub resolved: Resolved,
     /// Why it is one.
     pub verdict: Verdict,
+    /// When it was flagged.
+    pub opened: Timestamp,
     /// Who waits.
     pub who: Arc<Who>,
     /// What the configuration says of such waits.

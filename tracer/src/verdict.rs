@@ -2,7 +2,13 @@
 
 use crate::{
     progress::LastWord,
-    resolve::{Resolved, epoll::is_epoll, peers::Peers, poll::is_set, target::Target},
+    resolve::{
+        Resolved,
+        epoll::is_epoll,
+        peers::Peers,
+        poll::is_set,
+        target::{Target, TcpState},
+    },
     sentence::sentence,
     syscalls::{PAGE_FAULT, Way},
     wait::{Sleep, SocketFacts, Wait},
@@ -49,7 +55,7 @@ fn by_call(wait: &Wait, target: &Target) -> Option<Class> {
             Target::Fds { watched } if watched.is_empty() => Class::Timer,
             Target::Fds { .. } | Target::Epoll { .. } | Target::None => Class::Events,
             Target::Gone | Target::Reused | Target::Unreadable { .. } => Class::Events,
-            Target::Tcp { state: "SYN_SENT", .. } => Class::Connect,
+            Target::Tcp { state: TcpState::SynSent, .. } => Class::Connect,
             _ => return None,
         },
         // Nobody need ever send a message, and who could is not to be seen.
@@ -89,7 +95,7 @@ pub fn futex(args: &[u64; 6]) -> Class {
 fn by_target(wait: &Wait, resolved: &Resolved) -> Class {
     let out = resolved.way == Way::Out;
     match &resolved.target {
-        Target::Tcp { state: "LISTEN", .. } => Class::Listen,
+        Target::Tcp { state: TcpState::Listen, .. } => Class::Listen,
         Target::Tcp { .. } | Target::Udp { .. } | Target::Unix { .. } | Target::Socket { .. } if out => {
             Class::Send
         }
@@ -105,7 +111,7 @@ fn by_target(wait: &Wait, resolved: &Resolved) -> Class {
         Target::Udp { remote: Some(_), .. } => Class::Quiet,
         Target::Unix { peer_inode: Some(_), .. } => Class::Quiet,
         // A connection whose other end is not to be seen.
-        Target::Socket { family: Some("unix"), .. } => Class::Other,
+        Target::Socket { family: Some(family), .. } if family == "unix" => Class::Other,
         Target::Udp { .. } | Target::Unix { .. } | Target::Socket { .. } => Class::Datagram,
         Target::Pipe { .. } => pipe(resolved.peers.as_ref()),
         // Somebody may still open it by its name.
@@ -216,7 +222,7 @@ pub mod tests {
         Target::Tcp {
             local: "10.0.0.1:59720".parse().expect("address"),
             remote: "10.0.0.2:443".parse().expect("address"),
-            state: "ESTABLISHED",
+            state: TcpState::Established,
             inode: 7,
             sent_seconds: Some(60.0),
             received_seconds: None,
@@ -252,7 +258,7 @@ pub mod tests {
         let udp = |remote: Option<&str>| Target::Udp {
             local: "127.0.0.1:1".parse().expect("address"),
             remote: remote.map(|remote| remote.parse().expect("address")),
-            state: "",
+            state: crate::resolve::target::UdpState::Unconnected,
             inode: 1,
         };
         let none = [0; 6];
@@ -271,7 +277,7 @@ pub mod tests {
             ("sendmsg", none, unix(true, true, true), Class::Send),
             ("recvfrom", none, udp(None), Class::Datagram),
             ("recvfrom", none, udp(Some("127.0.0.1:2")), Class::Quiet),
-            ("recvmsg", none, Target::Socket { family: Some("netlink"), inode: 1 }, Class::Datagram),
+            ("recvmsg", none, Target::Socket { family: Some("netlink".into()), inode: 1 }, Class::Datagram),
             ("read", none, Target::Pipe { inode: 1 }, Class::Pipe),
             ("write", none, fifo(), Class::Pipe),
             ("openat", none, fifo(), Class::Fifo),
@@ -381,7 +387,12 @@ pub mod tests {
     }
 
     fn any_target() -> impl Strategy<Value = Target> {
-        let states = prop::sample::select(vec!["ESTABLISHED", "SYN_SENT", "LISTEN", "CLOSE_WAIT"]);
+        let states = prop::sample::select(vec![
+            TcpState::Established,
+            TcpState::SynSent,
+            TcpState::Listen,
+            TcpState::CloseWait,
+        ]);
         prop_oneof![
             (states, any::<u64>(), any::<bool>()).prop_map(|(state, inode, keepalive)| match tcp() {
                 Target::Tcp { local, remote, sent_seconds, received_seconds, bytes_sent, .. } =>
@@ -417,7 +428,7 @@ pub mod tests {
                 Target::Epoll { watched: 2 },
                 Target::Pidfd { pid: None },
                 Target::Eventfd { id: None },
-                Target::Unreadable { reason: "x" },
+                Target::Unreadable { reason: "x".into() },
                 Target::Socket { family: None, inode: 1 },
             ]),
         ]

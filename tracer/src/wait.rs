@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tracer_ebpf::abi::{File, Tcp};
 
 use crate::{clock::Now, syscalls::Table};
@@ -215,7 +216,8 @@ pub struct Wait {
 }
 
 /// Why a thread that looks asleep in its call is not waiting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Held {
     /// By a stop signal.
     Stopped,

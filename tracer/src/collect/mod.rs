@@ -3,6 +3,7 @@
 pub mod bpf;
 pub mod proc;
 mod sched;
+pub mod shared;
 mod sockets;
 pub mod stat;
 mod wchan;

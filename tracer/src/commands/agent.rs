@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write},
     os::fd::{AsFd, OwnedFd},
+    path::Path,
     sync::Arc,
     thread,
     time::Duration,
@@ -12,13 +13,20 @@ use anyhow::{Context, Result, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    cli::{Agent, AgentArgs, AgentProbes},
-    collect::bpf::Bpf,
+    cli::{Agent, AgentArgs, AgentProbes, SOCKET},
+    collect::{
+        bpf::Bpf,
+        shared::{self, Shared},
+    },
     config::Config,
     export::{
+        api::Api,
+        events::Events,
         http::{self, Health},
         metrics::Metrics,
+        socket::Socket,
     },
+    history::History,
     human,
     kernel::{
         load::give_back_memory,
@@ -67,7 +75,35 @@ fn load(args: &Agent, report: Duration) -> Result<Bpf> {
     }
 }
 
-async fn serve(args: &Agent, policy: Config, bpf: Bpf) -> Result<()> {
+/// The socket; `None` where the default one cannot be made, which is said.
+fn bind(path: &Path, group: &str) -> Result<Option<Socket>> {
+    match Socket::bind(path, group) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if path == Path::new(SOCKET) && is_read_only(&error) => {
+            human::say(&format!("{error:#}; nobody can ask this agent"));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn is_read_only(error: &anyhow::Error) -> bool {
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
+    io.is_some_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// The history; `None` where it cannot be kept, which is said: the agent does without, except beside another agent.
+fn open_history(args: &Agent, shared: Shared) -> Result<Option<Arc<History>>> {
+    match History::start(&args.state_dir, args.history, shared) {
+        Ok(history) => Ok(Some(history)),
+        Err(error) => {
+            human::say(&format!("{error:#}; no history is kept"));
+            Ok(None)
+        }
+    }
+}
+
+async fn serve(args: &Agent, policy: Config, mut bpf: Bpf) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listener = http::bind(args.listen).await?;
@@ -75,7 +111,14 @@ async fn serve(args: &Agent, policy: Config, bpf: Bpf) -> Result<()> {
     let patience = (args.interval * 10).max(Duration::from_secs(10));
     let health = Arc::new(Health { patience_ns: patience.as_nanos() as u64, ..Health::default() });
     let (stop, stopped) = stop_pair()?;
-    let watch = Watch::new(bpf, policy, args, Arc::clone(&metrics), Arc::clone(&health), stopped)?;
+    let log = args.verbose.then(|| bpf.kernel.log()).transpose()?;
+    let socket = bind(&args.socket, &args.socket_group)?;
+    let (shared, asked) = shared::pair()?;
+    let history = open_history(args, shared.clone())?;
+    let events = Events::start(history.clone())?;
+    let api = Api::start(shared, args.interval, events.listeners(), history)?;
+    let watch =
+        Watch::new(bpf, log, policy, args, Arc::clone(&metrics), Arc::clone(&health), events, asked, stopped);
     let (done, failed) = tokio::sync::oneshot::channel();
     let watcher = thread::Builder::new()
         .name("watch".into())
@@ -87,10 +130,12 @@ async fn serve(args: &Agent, policy: Config, bpf: Bpf) -> Result<()> {
     human::say(&format!("watching; metrics on http://{}/metrics", args.listen));
     let result = tokio::select! {
         () = http::serve(listener, metrics, health) => Ok(()),
+        result = serve_api(socket.as_ref(), api) => result,
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         result = failed => result.unwrap_or_else(|_| Err(anyhow!("the watching thread ended unexpectedly"))),
     };
+    drop(socket);
     rustix::io::write(&stop, &1u64.to_ne_bytes()).context("cannot stop the watching thread")?;
     // Its programs detach when it ends; should it be held up, they detach when the process ends.
     let deadline = tokio::time::Instant::now() + Duration::from_millis(700);
@@ -98,6 +143,15 @@ async fn serve(args: &Agent, policy: Config, bpf: Bpf) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     result
+}
+
+/// Serves the socket, if there is one; else waits for ever.
+async fn serve_api(socket: Option<&Socket>, api: Api) -> Result<()> {
+    match socket {
+        Some(socket) => http::serve_api(socket.listener()?, api).await,
+        None => std::future::pending().await,
+    }
+    Ok(())
 }
 
 /// An event counter: written on one side, readable on the other.

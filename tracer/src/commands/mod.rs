@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod doctor;
 pub mod ps;
+pub mod stalls;
 pub mod top;
 pub mod trace;
 pub mod why;

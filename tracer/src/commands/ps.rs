@@ -3,85 +3,161 @@
 use std::{
     cmp::Reverse,
     io::{self, BufWriter, IsTerminal, Write},
-    sync::Arc,
 };
 
 use anyhow::Result;
+use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
     class::{Class, Level},
     cli::Ps,
+    client::Client,
     collect::Source,
-    export::json::WaitObject,
+    export::{
+        api::{HeldObject, HostObject},
+        json::WaitObject,
+    },
+    history::{self, Past},
     human,
-    look::{self, Judged},
-    resolve::{Resolved, Resolver, process::Who},
-    verdict::Verdict,
+    look::{self, Feed, Judged},
+    resolve::Resolver,
     wait::{Held, Snapshot, Wait},
 };
 
-/// One line of the table.
-struct Row {
-    wait: Wait,
-    resolved: Resolved,
-    verdict: Verdict,
-    who: Arc<Who>,
+/// What is shown, and what is said below it.
+struct Page {
+    waits: Vec<WaitObject>,
+    /// Idle waits left out.
+    idle: usize,
+    held: Vec<HeldObject>,
+    source: String,
+    /// Waits whose call is known by the kernel function they sleep in only.
+    guessed: usize,
+    why_not_better: Option<String>,
 }
 
 /// Looks once and prints.
 pub fn run(args: &Ps) -> Result<()> {
-    let (mut source, why_not_bpf) = look::open(args.source)?;
-    let mut snapshot = look::snapshot(&mut *source, args.min_age)?;
-    let waits = std::mem::take(&mut snapshot.waits);
-    let (mut rows, idle) = rows(args, &waits, &mut *source)?;
+    if let Some(at) = args.at {
+        return past(args, at);
+    }
+    let (feed, why_not_better) = look::open(&args.place)?;
+    let mut page = match feed {
+        Feed::Own(mut source) => own(args, &mut *source)?,
+        Feed::Agent(client) => asked(args, &client)?,
+    };
+    page.why_not_better = why_not_better;
     let out = &mut BufWriter::new(io::stdout().lock());
     if args.json {
-        rows.sort_by_key(|row| Reverse(row.wait.age));
-        for row in &rows {
-            serde_json::to_writer(
-                &mut *out,
-                &WaitObject::new(&row.wait, &row.resolved, &row.verdict, &row.who),
-            )?;
-            out.write_all(b"\n")?;
-        }
+        objects(out, page.waits)?;
     } else {
-        // The culprit is the first line: a pipe that has been silent for weeks comes after it.
-        rows.sort_by_key(|row| (row.verdict.class.level(), Reverse(row.wait.age)));
-        table(out, &rows)?;
-        footer(out, args, &snapshot, &rows, idle, why_not_bpf.as_deref())?;
+        table(out, &mut page.waits)?;
+        footer(out, &page)?;
     }
     out.flush()?;
     Ok(())
 }
 
-/// The rows to show, in no order, and how many idle waits are left out.
-fn rows(args: &Ps, all: &[Wait], source: &mut dyn Source) -> Result<(Vec<Row>, usize)> {
+/// One object a line, the oldest first.
+fn objects(out: &mut impl Write, mut waits: Vec<WaitObject>) -> Result<()> {
+    waits.sort_by_key(|wait| Reverse(wait.age));
+    for wait in &waits {
+        serde_json::to_writer(&mut *out, wait)?;
+        out.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+/// Whether a wait of this class is shown.
+fn wanted(args: &Ps, class: Class) -> bool {
+    match args.class[..] {
+        [] => args.all || class.level() != Level::Idle,
+        _ => args.class.contains(&class),
+    }
+}
+
+/// Whether a wait is of a thread that is asked about.
+fn chosen(args: &Ps, pid: u32, comm: &str) -> bool {
+    (args.pid.is_empty() || args.pid.contains(&pid)) && args.comm.as_ref().is_none_or(|name| name == comm)
+}
+
+/// What this very program sees.
+fn own(args: &Ps, source: &mut dyn Source) -> Result<Page> {
+    let Snapshot { waits: all, held, source: name, guessed, .. } = look::snapshot(source, args.min_age)?;
     let waits: Vec<Wait> = all
         .iter()
-        .filter(|wait| args.pid.is_empty() || args.pid.contains(&wait.thread.process.pid))
-        .filter(|wait| args.comm.as_ref().is_none_or(|comm| *comm == wait.comm))
+        .filter(|wait| chosen(args, wait.thread.process.pid, &wait.comm))
         .filter(|wait| wait.age >= args.min_age || look::may_be_older(wait))
         .cloned()
         .collect();
-    let wanted = |class: Class| match args.class[..] {
-        [] => args.all || class.level() != Level::Idle,
-        _ => args.class.contains(&class),
-    };
     // Who is at the other end of what worries, or may worry once that is known.
     let weigh = |wait: &Wait, class: Class| {
-        wait.age >= args.min_age && (class.level() != Level::Idle || wanted(class) && args.all)
+        wait.age >= args.min_age && (class.level() != Level::Idle || wanted(args, class) && args.all)
     };
     let mut resolver = Resolver::new();
-    let mut rows = look::judge(waits, all, &mut resolver, source, weigh)?;
-    rows.retain(|row| row.wait.age >= args.min_age);
-    let idle = rows.iter().filter(|row| row.verdict.class.level() == Level::Idle);
-    let idle = idle.filter(|row| !wanted(row.verdict.class)).count();
-    rows.retain(|row| wanted(row.verdict.class));
-    let row = |Judged { wait, resolved, verdict }| {
-        let who = resolver.who(wait.thread.process);
-        Row { wait, resolved, verdict, who }
+    let mut judged = look::judge(waits, &all, &mut resolver, source, weigh)?;
+    judged.retain(|judged| judged.wait.age >= args.min_age);
+    let (judged, hidden): (Vec<Judged>, Vec<Judged>) =
+        judged.into_iter().partition(|judged| wanted(args, judged.verdict.class));
+    let idle = hidden.iter().filter(|judged| judged.verdict.class.level() == Level::Idle).count();
+    let object = |Judged { wait, resolved, verdict }| {
+        WaitObject::new(&wait, &resolved, &verdict, &resolver.who(wait.thread.process))
     };
-    Ok((rows.into_iter().map(row).collect(), idle))
+    let waits = judged.into_iter().map(object).collect();
+    let held = held.iter().map(HeldObject::of).filter(|held| of_chosen(args, held)).collect();
+    Ok(Page { waits, idle, held, source: name.into(), guessed, why_not_better: None })
+}
+
+/// What a running agent sees.
+fn asked(args: &Ps, client: &Client) -> Result<Page> {
+    let waits: Vec<WaitObject> = client.objects("/v1/waits?all")?;
+    let host: HostObject = client.object("/v1/host")?;
+    let (waits, idle) = pick(args, waits);
+    let held = host.held.into_iter().filter(|held| of_chosen(args, held)).collect();
+    let source = format!("{}, by the agent", host.source);
+    Ok(Page { waits, idle, held, source, guessed: 0, why_not_better: None })
+}
+
+/// Those that are asked for, and how many idle ones are left out.
+fn pick(args: &Ps, waits: Vec<WaitObject>) -> (Vec<WaitObject>, usize) {
+    let waits = waits.into_iter().filter(|wait| chosen(args, wait.pid, &wait.comm));
+    let waits = waits.filter(|wait| wait.age >= args.min_age);
+    let (waits, hidden): (Vec<_>, Vec<_>) =
+        waits.partition(|wait| wait.class.is_some_and(|class| wanted(args, class)));
+    let idle = hidden.iter().filter(|wait| wait.worry() == Level::Idle).count();
+    (waits, idle)
+}
+
+fn of_chosen(args: &Ps, held: &HeldObject) -> bool {
+    args.pid.is_empty() || args.pid.contains(&held.pid)
+}
+
+/// What waited at a moment that is over.
+fn past(args: &Ps, at: Timestamp) -> Result<()> {
+    let Past { at: seen, waits } = match Client::connect(&args.place.socket) {
+        Ok(client) => client.object(&format!("/v1/waits?at={at}"))?,
+        Err(_) => history::read(&args.place.state_dir)?.waits_at(at)?,
+    };
+    let (mut waits, _) = pick(args, waits);
+    let out = &mut BufWriter::new(io::stdout().lock());
+    if args.json {
+        objects(out, waits)?;
+    } else {
+        table(out, &mut waits)?;
+        let when = |at: Timestamp| at.to_zoned(TimeZone::system()).strftime("%F %T %:z").to_string();
+        match seen {
+            Some(seen) => writeln!(
+                out,
+                "{} at {}, as the agent saw it at {}; it keeps the worst once a minute.",
+                tally(&waits),
+                when(at),
+                when(seen)
+            )?,
+            None => writeln!(out, "Of {} the agent has kept open stalls only, or nothing.", when(at))?,
+        }
+    }
+    out.flush()?;
+    Ok(())
 }
 
 /// Widths of the columns before the last.
@@ -89,16 +165,18 @@ const AGE: usize = 7;
 const PID: usize = 7;
 const CLASS: usize = 8;
 
-fn table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
+fn table(out: &mut impl Write, rows: &mut [WaitObject]) -> io::Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
+    // The culprit is the first line: a pipe that has been silent for weeks comes after it.
+    rows.sort_by_key(|row| (row.worry(), Reverse(row.age)));
     // Not a terminal: nothing is cut.
     let width = io::stdout().is_terminal().then(human::terminal_width);
     let roomy = width.is_none_or(|width| width >= 120);
     let comms: Vec<String> = rows.iter().map(|row| command(row, roomy)).collect();
-    let calls: Vec<String> = rows.iter().map(call).collect();
-    let ids: Vec<String> = rows.iter().map(|row| id(&row.wait)).collect();
+    let calls: Vec<String> = rows.iter().map(WaitObject::call).collect();
+    let ids: Vec<String> = rows.iter().map(WaitObject::id).collect();
     let widest = |texts: &[String], least: usize, most: usize| {
         texts.iter().map(|text| human::columns(text)).max().unwrap_or(0).clamp(least, most)
     };
@@ -124,11 +202,11 @@ fn table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
             width,
             &format!(
                 "{:>AGE$}  {id:>ids_width$}  {}  {:CLASS$}  {}  {}",
-                human::age(row.wait.age),
+                human::age(row.age),
                 pad(&human::fit(comm, comm_width), comm_width),
-                row.verdict.class.label(),
+                row.class.map_or("", Class::label),
                 pad(&human::fit(call, call_width), call_width),
-                row.resolved.target.fitted(target_width),
+                row.target.fitted(target_width),
             ),
         )?;
     }
@@ -149,64 +227,41 @@ fn pad(text: &str, width: usize) -> String {
     format!("{text}{}", " ".repeat(width.saturating_sub(human::columns(text))))
 }
 
-/// `PID`, or `PID/TID` for a thread that is not the first of its process.
-fn id(wait: &Wait) -> String {
-    let (pid, tid) = (wait.thread.process.pid, wait.thread.tid);
-    if pid == tid { pid.to_string() } else { format!("{pid}/{tid}") }
-}
-
 /// The thread's name; with room, the unit or container it belongs to.
-fn command(row: &Row, roomy: bool) -> String {
-    let comm = human::clean(&row.wait.comm);
-    let home = row.who.container.as_deref().map(|id| id.get(..12).unwrap_or(id)).or(row.who.unit.as_deref());
-    match home {
+fn command(row: &WaitObject, roomy: bool) -> String {
+    let comm = human::clean(&row.comm);
+    match row.home() {
         Some(home) if roomy => format!("{comm} ({})", human::clean(home)),
         _ => comm,
     }
 }
 
-/// `recvfrom(13)`, or the call alone where it has no fd.
-fn call(row: &Row) -> String {
-    match row.resolved.fd {
-        Some(fd) => format!("{}({fd})", row.wait.call.name),
-        None => row.wait.call.name.to_owned(),
+/// `2 stuck, 1 doubtful`.
+fn tally(waits: &[WaitObject]) -> String {
+    let of = |level| waits.iter().filter(|wait| wait.worry() == level).count();
+    match (of(Level::Stuck), of(Level::Doubtful)) {
+        (0, 0) => "Nothing is stuck".to_owned(),
+        (0, doubtful) => format!("Nothing is stuck, {doubtful} doubtful"),
+        (stuck, 0) => format!("{stuck} stuck"),
+        (stuck, doubtful) => format!("{stuck} stuck, {doubtful} doubtful"),
     }
 }
 
-fn footer(
-    out: &mut impl Write,
-    args: &Ps,
-    snapshot: &Snapshot,
-    rows: &[Row],
-    idle: usize,
-    why_not_bpf: Option<&str>,
-) -> io::Result<()> {
-    let stuck = rows.iter().filter(|row| row.verdict.class.level() == Level::Stuck).count();
-    let doubtful = rows.iter().filter(|row| row.verdict.class.level() == Level::Doubtful).count();
-    let mut parts = vec![match (stuck, doubtful) {
-        (0, 0) => "Nothing is stuck".to_owned(),
-        (0, _) => format!("Nothing is stuck, {doubtful} doubtful"),
-        (_, 0) => format!("{stuck} stuck"),
-        _ => format!("{stuck} stuck, {doubtful} doubtful"),
-    }];
-    if idle > 0 {
-        parts.push(format!("{} hidden (--all shows them)", human::count(idle, "idle wait")));
+fn footer(out: &mut impl Write, page: &Page) -> io::Result<()> {
+    let mut parts = vec![tally(&page.waits)];
+    if page.idle > 0 {
+        parts.push(format!("{} hidden (--all shows them)", human::count(page.idle, "idle wait")));
     }
-    for (held, word) in [(Held::Stopped, "stopped"), (Held::Traced, "traced"), (Held::Frozen, "frozen")] {
-        let number = snapshot
-            .held
-            .iter()
-            .filter(|thread| thread.held == held)
-            .filter(|thread| args.pid.is_empty() || args.pid.contains(&thread.thread.process.pid))
-            .count();
+    for (by, word) in [(Held::Stopped, "stopped"), (Held::Traced, "traced"), (Held::Frozen, "frozen")] {
+        let number = page.held.iter().filter(|held| held.by == by).count();
         if number > 0 {
             parts.push(format!("{} {word}", human::count(number, "thread")));
         }
     }
-    parts.push(format!("source {}", snapshot.source));
+    parts.push(format!("source {}", page.source));
     writeln!(out, "{}.", parts.join("; "))?;
-    if let Some(reason) = why_not_bpf {
-        let guessed = match snapshot.guessed {
+    if let Some(reason) = &page.why_not_better {
+        let guessed = match page.guessed {
             0 => String::new(),
             number => format!(
                 ", and of {} only the kernel function it sleeps in is shown (Yama's ptrace_scope)",

@@ -14,7 +14,7 @@ use crate::{
         chain::Other,
         threads::{Doing, Thread},
     },
-    look::{self, Judged},
+    look::{self, Feed, Judged},
     resolve::{process::Who, target::Target},
 };
 
@@ -29,15 +29,27 @@ const REQUESTS: usize = 8;
 
 /// Looks and prints.
 pub fn run(args: &Why) -> Result<()> {
-    let (mut source, why_not_bpf) = look::open(args.source)?;
-    let report = inspect::inspect(args.id, &mut *source)?;
+    let (feed, why_not_better) = look::open(&args.place)?;
+    let width = if io::stdout().is_terminal() { human::terminal_width() } else { WIDTH };
     let mut out = BufWriter::new(io::stdout().lock());
-    if args.json {
-        serde_json::to_writer(&mut out, &ReportObject::new(&report))?;
-        out.write_all(b"\n")?;
-    } else {
-        let width = if io::stdout().is_terminal() { human::terminal_width() } else { WIDTH };
-        out.write_all(page(&report, width, why_not_bpf.as_deref()).as_bytes())?;
+    match feed {
+        Feed::Agent(client) if args.json => {
+            out.write_all(&client.get(&format!("/v1/why/{}", args.id))?)?;
+            out.write_all(b"\n")?;
+        }
+        // Cleaned of what a terminal could take as a command where it was written.
+        Feed::Agent(client) => {
+            out.write_all(&client.get(&format!("/v1/why/{}?width={width}", args.id))?)?;
+        }
+        Feed::Own(mut source) => {
+            let report = inspect::inspect(args.id, &mut *source)?;
+            if args.json {
+                serde_json::to_writer(&mut out, &ReportObject::new(&report))?;
+                out.write_all(b"\n")?;
+            } else {
+                out.write_all(page(&report, width, why_not_better.as_deref()).as_bytes())?;
+            }
+        }
     }
     out.flush()?;
     Ok(())

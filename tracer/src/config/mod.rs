@@ -80,6 +80,10 @@ pub struct Defaults {
     pub min_wait: Option<Duration>,
     /// Where to serve HTTP.
     pub listen: Option<SocketAddr>,
+    /// For how long the history is kept.
+    pub history: Option<Duration>,
+    /// How much of it on disk, MiB.
+    pub history_mib: Option<u64>,
 }
 
 /// What is to be done about one wait.
@@ -125,6 +129,8 @@ impl Config {
                 interval: agent.value("interval", |value| value.string(cli::interval))?,
                 min_wait: agent.value("min_wait", |value| value.duration())?,
                 listen: agent.value("listen", |value| value.string(listen))?,
+                history: agent.value("history", |value| value.duration())?,
+                history_mib: agent.value("history_mib", |value| value.string_or_integer(mebibytes))?,
             };
             agent.end()?;
         }
@@ -212,6 +218,13 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+fn mebibytes(text: &str) -> Result<u64, String> {
+    text.parse()
+        .ok()
+        .filter(|number| (1..=1024 * 1024).contains(number))
+        .ok_or_else(|| format!("expected a number of MiB, 1 or more, not {text:?}"))
 }
 
 fn listen(text: &str) -> Result<SocketAddr, String> {

@@ -2,6 +2,7 @@
 //! never holds the agent up.
 
 use std::{
+    borrow::Cow,
     io::{self, Write},
     sync::{
         Arc,
@@ -13,10 +14,15 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use jiff::{Timestamp, Unit};
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
 
-use super::json::{WaitObject, seconds};
-use crate::stall::{Closed, Ended, Stall};
+use super::json::{WaitObject, in_seconds, to_the_millisecond};
+use crate::{
+    history::{History, Kept},
+    stall::{Closed, Stall},
+};
 
 /// Lines that may wait for the reader.
 const QUEUE: usize = 4096;
@@ -25,21 +31,62 @@ const QUEUE: usize = 4096;
 #[derive(Serialize)]
 struct Event<'a> {
     event: &'static str,
-    stall_seconds: f64,
-    ended: Option<&'static str>,
+    #[serde(with = "in_seconds")]
+    stall_seconds: Duration,
+    ended: Option<&'a str>,
     note: Option<&'a str>,
-    wait: WaitObject<'a>,
+    wait: &'a WaitObject,
 }
 
-/// Writes events on a thread of its own.
+/// A stall as the agent's socket serves it and the history keeps it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StallObject {
+    /// When it was flagged.
+    #[serde(serialize_with = "to_the_millisecond")]
+    pub opened: Timestamp,
+    /// When it ended; null while it lasts.
+    pub closed: Option<Timestamp>,
+    /// `resumed` or `exited`; `unknown` if the agent did not run when it ended.
+    pub ended: Option<Cow<'static, str>>,
+    /// How long it has lasted.
+    #[serde(rename = "stall_seconds", with = "in_seconds")]
+    pub lasted: Duration,
+    /// What the configuration says of such waits.
+    pub note: Option<String>,
+    /// The wait.
+    pub wait: WaitObject,
+}
+
+impl StallObject {
+    /// Of an open one.
+    pub fn open(stall: &Stall) -> Self {
+        let wait = WaitObject::new(&stall.wait, &stall.resolved, &stall.verdict, &stall.who);
+        let (lasted, note) = (stall.wait.age, stall.note.clone());
+        Self { opened: stall.opened, closed: None, ended: None, lasted, note, wait }
+    }
+
+    /// Of one that has just ended.
+    pub fn closed(closed: &Closed) -> Self {
+        let ended = Some(closed.ended.label().into());
+        let at = Timestamp::now().round(Unit::Millisecond).ok();
+        Self { closed: at, ended, lasted: closed.lasted, ..Self::open(&closed.stall) }
+    }
+}
+
+/// Readers of `/v1/events` may be so many lines behind.
+const BEHIND: usize = 256;
+
+/// Writes events on a thread of its own, and hands them to whoever listens.
 pub struct Events {
     lines: SyncSender<String>,
+    listeners: broadcast::Sender<Arc<str>>,
+    history: Option<Arc<History>>,
     lost: Arc<AtomicU64>,
 }
 
 impl Events {
     /// Starts the thread.
-    pub fn start() -> Result<Self> {
+    pub fn start(history: Option<Arc<History>>) -> Result<Self> {
         let (lines, queue) = mpsc::sync_channel::<String>(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let failed = Arc::clone(&lost);
@@ -54,7 +101,12 @@ impl Events {
                 }
             })
             .context("cannot start the thread that writes events")?;
-        Ok(Self { lines, lost })
+        Ok(Self { lines, listeners: broadcast::Sender::new(BEHIND), history, lost })
+    }
+
+    /// Where events can be listened to.
+    pub fn listeners(&self) -> broadcast::Sender<Arc<str>> {
+        self.listeners.clone()
     }
 
     /// Events nobody got.
@@ -62,23 +114,44 @@ impl Events {
         self.lost.load(Ordering::Relaxed)
     }
 
+    /// What the history could not keep.
+    pub fn unwritten(&self) -> u64 {
+        self.history.as_ref().map_or(0, |history| history.lost())
+    }
+
     /// A stall has opened.
     pub fn opened(&self, stall: &Stall) {
-        self.send("stall_opened", stall, stall.wait.age, None);
+        self.send("stall_opened", StallObject::open(stall));
     }
 
     /// A stall has closed.
     pub fn closed(&self, closed: &Closed) {
-        self.send("stall_closed", &closed.stall, closed.lasted, Some(closed.ended));
+        self.send("stall_closed", StallObject::closed(closed));
     }
 
-    fn send(&self, event: &'static str, stall: &Stall, lasted: Duration, ended: Option<Ended>) {
-        let wait = WaitObject::new(&stall.wait, &stall.resolved, &stall.verdict, &stall.who);
-        let (note, ended) = (stall.note.as_deref(), ended.map(Ended::label));
-        let event = Event { event, stall_seconds: seconds(lasted), ended, note, wait };
-        let sent = serde_json::to_string(&event).ok().and_then(|line| self.lines.try_send(line + "\n").ok());
-        if sent.is_none() {
+    /// A stall that was open when the agent stopped still is: nobody is told again.
+    pub fn found_again(&self, stall: &Stall) {
+        if let Some(history) = &self.history {
+            history.keep(Kept::FoundAgain(Box::new(StallObject::open(stall))));
+        }
+    }
+
+    fn send(&self, name: &'static str, stall: StallObject) {
+        let event = Event {
+            event: name,
+            stall_seconds: stall.lasted,
+            ended: stall.ended.as_deref(),
+            note: stall.note.as_deref(),
+            wait: &stall.wait,
+        };
+        let line = serde_json::to_string(&event).map(|line| line + "\n").unwrap_or_default();
+        // Nobody need be listening.
+        let _ = self.listeners.send(line.as_str().into());
+        if self.lines.try_send(line).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(history) = &self.history {
+            history.keep(Kept::Stall(Box::new(stall)));
         }
     }
 }

@@ -1,72 +1,127 @@
-//! The JSON contract: one object a wait, these names always.
+//! The JSON contract: one object a wait, these names always. What `ps` prints, the agent serves and the history keeps; it can
+//! be read again.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
-use serde::Serialize;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     resolve::{Resolved, process::Who, target::Target},
-    verdict::{Level, Verdict},
+    verdict::{Class, Level, Verdict},
     wait::Wait,
 };
 
 /// A wait as `ps --json` prints it and stall events carry it.
-#[derive(Serialize)]
-pub struct WaitObject<'a> {
-    pid: u32,
-    tid: u32,
-    comm: &'a str,
-    cmdline: Option<&'a str>,
-    uid: Option<u32>,
-    state: &'static str,
-    syscall: &'static str,
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WaitObject {
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Name of the thread.
+    pub comm: String,
+    /// Command line of the process, if it could be read.
+    pub cmdline: Option<String>,
+    /// User of the thread.
+    pub uid: Option<u32>,
+    /// `S` or `D`.
+    pub state: Cow<'static, str>,
+    /// Name of the call.
+    pub syscall: Cow<'static, str>,
     /// As `0x…`: JSON numbers lose the low bits of addresses.
-    args: [String; 6],
-    fd: Option<i32>,
-    since: String,
-    age_seconds: f64,
-    age_exact: bool,
+    #[serde(with = "hexadecimal")]
+    pub args: [u64; 6],
+    /// The fd that matters.
+    pub fd: Option<i32>,
+    /// When it began.
+    #[serde(serialize_with = "to_the_millisecond")]
+    pub since: Timestamp,
+    /// How long it has lasted.
+    #[serde(rename = "age_seconds", with = "in_seconds")]
+    pub age: Duration,
+    /// Its start was seen; otherwise it has lasted at least that long.
+    pub age_exact: bool,
     /// These three are null for a wait that is over: what is seen of its connection now does not say what it waited for.
-    class: Option<&'static str>,
-    level: Option<Level>,
-    verdict: Option<&'a str>,
-    target: &'a Target,
-    cgroup: Option<&'a str>,
-    unit: Option<&'a str>,
-    container: Option<&'a str>,
+    pub class: Option<Class>,
+    /// How much that worries.
+    pub level: Option<Level>,
+    /// Why, for people.
+    pub verdict: Option<String>,
+    /// What it waits on.
+    pub target: Target,
+    /// Path of the cgroup.
+    pub cgroup: Option<String>,
+    /// systemd unit.
+    pub unit: Option<String>,
+    /// Container id.
+    pub container: Option<String>,
 }
 
-impl<'a> WaitObject<'a> {
+impl WaitObject {
     /// Joins what is known of one wait.
-    pub fn new(wait: &'a Wait, resolved: &'a Resolved, verdict: &'a Verdict, who: &'a Who) -> Self {
+    pub fn new(wait: &Wait, resolved: &Resolved, verdict: &Verdict, who: &Who) -> Self {
+        Self { verdict: Some(verdict.sentence.clone()), ..Self::brief(wait, resolved, verdict.class, who) }
+    }
+
+    /// The same without the sentence.
+    pub fn brief(wait: &Wait, resolved: &Resolved, class: Class, who: &Who) -> Self {
         Self {
             pid: wait.thread.process.pid,
             tid: wait.thread.tid,
-            comm: &wait.comm,
-            cmdline: who.cmdline.as_deref(),
+            comm: wait.comm.clone(),
+            cmdline: who.cmdline.clone(),
             uid: Some(wait.uid),
-            state: wait.sleep.letter(),
-            syscall: wait.call.name,
-            args: wait.call.args.map(|arg| format!("{arg:#x}")),
+            state: wait.sleep.letter().into(),
+            syscall: wait.call.name.into(),
+            args: wait.call.args,
             fd: resolved.fd,
-            // Milliseconds: the clock is not known better.
-            since: format!("{:.3}", wait.since),
-            age_seconds: seconds(wait.age),
+            since: wait.since,
+            age: wait.age,
             age_exact: wait.exact,
-            class: Some(verdict.class.label()),
-            level: Some(verdict.class.level()),
-            verdict: Some(&verdict.sentence),
-            target: &resolved.target,
-            cgroup: who.cgroup.as_deref(),
-            unit: who.unit.as_deref(),
-            container: who.container.as_deref(),
+            class: Some(class),
+            level: Some(class.level()),
+            verdict: None,
+            target: resolved.target.clone(),
+            cgroup: who.cgroup.clone(),
+            unit: who.unit.clone(),
+            container: who.container.clone(),
         }
     }
+
+    /// How much it worries.
+    pub fn worry(&self) -> Level {
+        self.level.unwrap_or(Level::Idle)
+    }
+
+    /// `recvfrom(13)`, or the call alone where it has no fd.
+    pub fn call(&self) -> String {
+        match self.fd {
+            Some(fd) => format!("{}({fd})", self.syscall),
+            None => self.syscall.clone().into_owned(),
+        }
+    }
+
+    /// `PID`, or `PID/TID` for a thread that is not the first of its process.
+    pub fn id(&self) -> String {
+        if self.pid == self.tid { self.pid.to_string() } else { format!("{}/{}", self.pid, self.tid) }
+    }
+
+    /// What it belongs to: the container, by the first letters of its id, else the unit.
+    pub fn home(&self) -> Option<&str> {
+        self.container.as_deref().map(short_id).or(self.unit.as_deref())
+    }
+}
+
+/// A container's id is long, and known by its first letters; what is only a name is not cut.
+pub fn short_id(id: &str) -> &str {
+    let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_id { &id[..12] } else { id }
 }
 
 /// A call that `trace --json` prints: a wait, and what came of it.
 #[derive(Serialize)]
-pub struct CallObject<'a> {
+pub struct CallObject {
     /// `waiting` or `ended`.
     event: &'static str,
     /// What it returned, as the kernel has it: an error is its number, negative.
@@ -74,31 +129,99 @@ pub struct CallObject<'a> {
     /// The error's name.
     errno: Option<String>,
     /// How long it has lasted, from its entry.
-    seconds: f64,
+    #[serde(with = "in_seconds")]
+    seconds: Duration,
     #[serde(flatten)]
-    wait: WaitObject<'a>,
+    wait: WaitObject,
 }
 
-impl<'a> CallObject<'a> {
+impl CallObject {
     /// Of a call that waits.
-    pub fn waiting(wait: WaitObject<'a>) -> Self {
-        Self { event: "waiting", result: None, errno: None, seconds: wait.age_seconds, wait }
+    pub fn waiting(wait: WaitObject) -> Self {
+        Self { event: "waiting", result: None, errno: None, seconds: wait.age, wait }
     }
 
     /// Of a call that has ended.
-    pub fn ended(
-        mut wait: WaitObject<'a>,
-        uid: Option<u32>,
-        result: Option<i64>,
-        errno: Option<String>,
-    ) -> Self {
+    pub fn ended(mut wait: WaitObject, uid: Option<u32>, result: Option<i64>, errno: Option<String>) -> Self {
         (wait.class, wait.level, wait.verdict) = (None, None, None);
         wait.uid = uid;
-        Self { event: "ended", result, errno, seconds: wait.age_seconds, wait }
+        Self { event: "ended", result, errno, seconds: wait.age, wait }
     }
 }
 
 /// A duration in seconds, to the millisecond.
 pub fn seconds(duration: Duration) -> f64 {
     duration.as_millis() as f64 / 1000.0
+}
+
+/// Milliseconds: the clock is not known better.
+pub fn to_the_millisecond<S: serde::Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{at:.3}"))
+}
+
+/// Durations as numbers of seconds.
+pub mod in_seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    /// To the millisecond.
+    pub fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_f64(super::seconds(*duration))
+    }
+
+    /// Back again.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+mod hexadecimal {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(args: &[u64; 6], to: S) -> Result<S::Ok, S::Error> {
+        args.map(|arg| format!("{arg:#x}")).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u64; 6], D::Error> {
+        let mut args = [0; 6];
+        for (arg, text) in args.iter_mut().zip(<[String; 6]>::deserialize(from)?) {
+            let digits = text.strip_prefix("0x").unwrap_or(&text);
+            *arg = u64::from_str_radix(digits, 16).map_err(D::Error::custom)?;
+        }
+        Ok(args)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        resolve::{poll::Interest, target::WatchedFd},
+        syscalls::Way,
+        verdict::tests as samples,
+    };
+
+    #[test]
+    fn what_is_written_can_be_read_again() {
+        let wait = samples::wait("recvfrom", [13, u64::MAX, 0, 0, 0, 0]);
+        let interest = Interest { read: true, write: false };
+        let watched = vec![WatchedFd { fd: 3, interest, target: samples::tcp() }];
+        for target in [
+            samples::tcp(),
+            Target::None,
+            Target::Pipe { inode: 7 },
+            Target::Unreadable { reason: "why not".into() },
+            Target::Socket { family: Some("netlink".into()), inode: 9 },
+            Target::Fds { watched },
+        ] {
+            let resolved = Resolved::new(Some(13), target, Way::In);
+            let verdict = crate::verdict::judge(&wait, &resolved);
+            let object = WaitObject::new(&wait, &resolved, &verdict, &Who::default());
+            let text = serde_json::to_string(&object).expect("is written");
+            let again: WaitObject = serde_json::from_str(&text).expect("is read");
+            assert_eq!(serde_json::to_string(&again).expect("is written"), text);
+            assert_eq!(again.target.to_string(), object.target.to_string());
+        }
+    }
 }

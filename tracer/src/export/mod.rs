@@ -1,7 +1,9 @@
-//! How waits and stalls leave tracer: JSON, metrics, HTTP.
+//! How waits and stalls leave tracer: JSON, metrics, HTTP, the Unix socket.
 
+pub mod api;
 pub mod events;
 pub mod http;
 pub mod json;
 pub mod metrics;
 pub mod report;
+pub mod socket;

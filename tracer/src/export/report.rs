@@ -67,7 +67,7 @@ struct ThreadObject<'a> {
     state: &'static str,
     /// Share of a CPU, where it runs.
     cpu: Option<f64>,
-    wait: Option<WaitObject<'a>>,
+    wait: Option<WaitObject>,
     /// Functions inside the kernel, innermost first.
     stack: &'a [String],
 }

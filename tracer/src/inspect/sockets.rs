@@ -16,7 +16,7 @@ use procfs::{
 use crate::{
     collect::Source,
     progress::{LastWord, since},
-    resolve::{Resolved, Resolver},
+    resolve::{Resolved, Resolver, target},
     wait::{ProcessId, SocketFacts, ThreadId},
 };
 
@@ -73,7 +73,8 @@ pub fn of(process: ProcessId, resolver: &mut Resolver, source: &mut dyn Source) 
     let tcp: Vec<_> = [read.tcp(), read.tcp6()].into_iter().flatten().flatten().collect();
     let own: Vec<_> = tcp.iter().filter(|socket| fds.contains_key(&socket.inode)).collect();
     for socket in &own {
-        add(format!("tcp {}", state(&socket.state)), 1);
+        let state = target::TcpState::of(socket.state.clone() as u8);
+        add(format!("tcp {}", state.name()), 1);
     }
     let udp = [read.udp(), read.udp6()].into_iter().flatten().flatten();
     add("udp".into(), udp.filter(|socket| fds.contains_key(&socket.inode)).count());
@@ -108,22 +109,4 @@ pub fn of(process: ProcessId, resolver: &mut Resolver, source: &mut dyn Source) 
     }
     sockets.unanswered.sort_by_key(|request| Reverse(request.since));
     Ok(sockets)
-}
-
-/// As `ss` and `netstat` call them.
-fn state(state: &TcpState) -> &'static str {
-    match state {
-        TcpState::Established => "ESTABLISHED",
-        TcpState::SynSent => "SYN_SENT",
-        TcpState::SynRecv => "SYN_RECV",
-        TcpState::FinWait1 => "FIN_WAIT1",
-        TcpState::FinWait2 => "FIN_WAIT2",
-        TcpState::TimeWait => "TIME_WAIT",
-        TcpState::Close => "CLOSE",
-        TcpState::CloseWait => "CLOSE_WAIT",
-        TcpState::LastAck => "LAST_ACK",
-        TcpState::Listen => "LISTEN",
-        TcpState::Closing => "CLOSING",
-        TcpState::NewSynRecv => "NEW_SYN_RECV",
-    }
 }

@@ -10,11 +10,11 @@ pub fn look_up(pid: u32, tid: u32, fd: i32, expected: Option<u64>) -> Target {
     let link = match fs::read_link(format!("{dir}/fd/{fd}")) {
         Ok(link) => link,
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            return Target::Unreadable { reason: "permission denied" };
+            return Target::Unreadable { reason: "permission denied".into() };
         }
         // Either the fd has been closed or the thread has gone.
         Err(_) if fs::exists(&dir).unwrap_or(false) => return Target::Gone,
-        Err(_) => return Target::Unreadable { reason: "the thread has gone" },
+        Err(_) => return Target::Unreadable { reason: "the thread has gone".into() },
     };
     let info = fs::read_to_string(format!("{dir}/fdinfo/{fd}")).unwrap_or_default();
     // fdinfo names the inode since Linux 5.14.

@@ -23,7 +23,7 @@ use self::{
     peers::Peers,
     poll::Set,
     process::Who,
-    target::{Target, WatchedFd},
+    target::{Target, TcpState, WatchedFd},
 };
 use crate::{
     collect::Source,
@@ -78,6 +78,21 @@ impl Resolved {
         }
         (self.file, self.socket) = (file, socket);
         self
+    }
+
+    /// What was seen so long ago, as of now, nothing having moved meanwhile.
+    pub fn grow_older(&mut self, by: Duration) {
+        if let SocketFacts::Tcp(facts) = &mut self.socket {
+            facts.acknowledged += by;
+            for stamp in [&mut facts.sent, &mut facts.received].into_iter().flatten() {
+                *stamp += by;
+            }
+        }
+        if let Target::Tcp { sent_seconds, received_seconds, .. } = &mut self.target {
+            for seconds in [sent_seconds, received_seconds].into_iter().flatten() {
+                *seconds += by.as_secs_f64();
+            }
+        }
     }
 
     /// Whether this is the server's end of a connection. Where it is not known, the end with the lower port counts as
@@ -159,7 +174,7 @@ impl Resolver {
 
     fn is_server(&mut self, wait: &Wait, target: &Target, socket: &SocketFacts) -> Option<bool> {
         match (target, socket) {
-            (Target::Tcp { local, state, .. }, SocketFacts::Tcp(facts)) if *state != "LISTEN" => {
+            (Target::Tcp { local, state, .. }, SocketFacts::Tcp(facts)) if *state != TcpState::Listen => {
                 self.listeners.has(facts.raw.netns, wait.thread.process.pid, *local)
             }
             _ => None,
@@ -201,7 +216,7 @@ impl Resolver {
                 // What was too many to look up, or was not found, is a number only.
                 let mut list = members.remove(&thread).unwrap_or_default();
                 let found: Vec<i32> = list.iter().map(|member| member.watched.fd).collect();
-                let target = Target::Unreadable { reason: "not looked up" };
+                let target = Target::Unreadable { reason: "not looked up".into() };
                 for (fd, interest) in set.fds.iter().filter(|(fd, _)| !found.contains(fd)) {
                     let watched = WatchedFd { fd: *fd, interest: *interest, target: target.clone() };
                     list.push(Member { watched, file: FdState::None, socket: SocketFacts::None });
@@ -264,7 +279,7 @@ impl Resolver {
             (Some(one), None) => {
                 let member = &members[one];
                 let client = match &member.watched.target {
-                    Target::Tcp { state, .. } if *state != "LISTEN" => {
+                    Target::Tcp { state, .. } if *state != TcpState::Listen => {
                         self.is_server(wait, &member.watched.target, &member.socket) != Some(true)
                     }
                     Target::Unix { client, .. } => *client,

@@ -10,7 +10,12 @@ use anyhow::Result;
 use serde::Serialize;
 use tracer_ebpf::abi::{File, FileKey, HOLDS_READ, HOLDS_WRITE, HolderRecord, TupleKey};
 
-use super::{Resolved, epoll, guard::Guard, locks, mutex, poll, target::Target};
+use super::{
+    Resolved, epoll,
+    guard::Guard,
+    locks, mutex, poll,
+    target::{Target, TcpState},
+};
 use crate::{
     collect::Source,
     syscalls::Way,
@@ -158,7 +163,7 @@ fn wanted(wait: &Wait, resolved: &Resolved) -> Option<Wanted> {
             FileKey { inode: *peer, kind: S_IFSOCK.into(), dev: file.dev },
             HOLDS_READ | HOLDS_WRITE,
         )),
-        (Target::Tcp { state, .. }, SocketFacts::Tcp(facts)) if *state != "LISTEN" => {
+        (Target::Tcp { state, .. }, SocketFacts::Tcp(facts)) if *state != TcpState::Listen => {
             let other = File {
                 local: file.remote,
                 remote: file.local,

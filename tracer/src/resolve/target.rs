@@ -1,8 +1,8 @@
 //! What a wait waits on: the kernel's record where it says, `/proc` where it does not, and honesty where neither can.
 
-use std::{fmt, net::SocketAddr, sync::OnceLock, time::Duration};
+use std::{borrow::Cow, fmt, net::SocketAddr, sync::OnceLock, time::Duration};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tracer_ebpf::abi::{File, Tcp};
 
 use super::{fd, guard::Guard, path, poll::Interest};
@@ -23,7 +23,7 @@ const SOCK_STREAM: u16 = 1;
 const SOCK_DGRAM: u16 = 2;
 
 /// What a wait waits on. Serialises to the `target` object of the JSON contract.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Target {
     /// A TCP socket.
@@ -32,8 +32,8 @@ pub enum Target {
         local: SocketAddr,
         /// Peer's address.
         remote: SocketAddr,
-        /// State of the connection (`ESTABLISHED`, …).
-        state: &'static str,
+        /// State of the connection.
+        state: TcpState,
         /// Socket's inode number.
         inode: u64,
         /// Since data was last sent; null if never.
@@ -59,8 +59,8 @@ pub enum Target {
         local: SocketAddr,
         /// Peer's address; null where it is not connected.
         remote: Option<SocketAddr>,
-        /// `CONNECTED` or `UNCONNECTED`.
-        state: &'static str,
+        /// Whether it has a peer.
+        state: UdpState,
         /// Socket's inode number.
         inode: u64,
     },
@@ -84,7 +84,7 @@ pub enum Target {
     /// Another socket.
     Socket {
         /// Its family, if known.
-        family: Option<&'static str>,
+        family: Option<Cow<'static, str>>,
         /// Socket's inode number.
         inode: u64,
     },
@@ -176,14 +176,71 @@ pub enum Target {
     /// It could not be looked up.
     Unreadable {
         /// Why.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
     /// The call waits on nothing that has a name.
     None,
 }
 
+/// State of a TCP connection (include/net/tcp_states.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum TcpState {
+    Unknown,
+    Established,
+    SynSent,
+    SynRecv,
+    FinWait1,
+    FinWait2,
+    TimeWait,
+    Close,
+    CloseWait,
+    LastAck,
+    Listen,
+    Closing,
+    NewSynRecv,
+}
+
+impl TcpState {
+    const NAMES: [(TcpState, &str); 13] = [
+        (TcpState::Unknown, "UNKNOWN"),
+        (TcpState::Established, "ESTABLISHED"),
+        (TcpState::SynSent, "SYN_SENT"),
+        (TcpState::SynRecv, "SYN_RECV"),
+        (TcpState::FinWait1, "FIN_WAIT1"),
+        (TcpState::FinWait2, "FIN_WAIT2"),
+        (TcpState::TimeWait, "TIME_WAIT"),
+        (TcpState::Close, "CLOSE"),
+        (TcpState::CloseWait, "CLOSE_WAIT"),
+        (TcpState::LastAck, "LAST_ACK"),
+        (TcpState::Listen, "LISTEN"),
+        (TcpState::Closing, "CLOSING"),
+        (TcpState::NewSynRecv, "NEW_SYN_RECV"),
+    ];
+
+    /// By the kernel's number.
+    pub fn of(number: u8) -> Self {
+        Self::NAMES.get(usize::from(number)).map_or(Self::Unknown, |(state, _)| *state)
+    }
+
+    /// As `/proc/net/tcp`'s readers call it.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize].1
+    }
+}
+
+/// Whether a UDP socket has a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum UdpState {
+    /// It has one.
+    Connected,
+    /// It has none.
+    Unconnected,
+}
+
 /// One fd of a set that is watched.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WatchedFd {
     /// Its number.
     pub fd: i32,
@@ -200,7 +257,7 @@ pub fn of(wait: &Wait, guard: &mut Guard) -> Target {
     let (pid, tid) = (wait.thread.process.pid, wait.thread.tid);
     match (wait.fd_state, wait.fd) {
         (FdState::Absent, Some(fd)) if fd >= 0 => Target::Gone,
-        (FdState::Absent, _) => Target::Unreadable { reason: "the call's fd is no number of an fd" },
+        (FdState::Absent, _) => Target::Unreadable { reason: "the call's fd is no number of an fd".into() },
         (FdState::Unknown, Some(fd)) => device(fd::look_up(pid, tid, fd, None), 0),
         (FdState::Open(file), Some(fd)) => of_file(wait, fd, &file),
         _ => without_fd(wait, guard),
@@ -276,7 +333,7 @@ impl Target {
             return whole;
         }
         match self {
-            Target::Tcp { remote, state, .. } if *state != "LISTEN" => {
+            Target::Tcp { remote, state, .. } if *state != TcpState::Listen => {
                 human::fit(&format!("tcp → {remote}"), width)
             }
             Target::Udp { remote: Some(remote), .. } => human::fit(&format!("udp → {remote}"), width),
@@ -330,7 +387,7 @@ fn of_socket(wait: &Wait, file: &File) -> Target {
         (AF_INET | AF_INET6, IPPROTO_UDP, _) => Target::Udp {
             local,
             remote: connected.then_some(remote),
-            state: if connected { "CONNECTED" } else { "UNCONNECTED" },
+            state: if connected { UdpState::Connected } else { UdpState::Unconnected },
             inode: file.inode,
         },
         (AF_UNIX, _, SocketFacts::Unix(UnixFacts { path, peer_path, peer_inode, peer_pid, .. })) => {
@@ -343,7 +400,7 @@ fn of_socket(wait: &Wait, file: &File) -> Target {
                 client: peer_path.is_some(),
             }
         }
-        _ => Target::Socket { family: Some(family(file.family, file.sock_type)), inode: file.inode },
+        _ => Target::Socket { family: Some(family(file.family, file.sock_type).into()), inode: file.inode },
     }
 }
 
@@ -354,7 +411,7 @@ fn tcp(wait: &Wait, local: SocketAddr, remote: SocketAddr, inode: u64, facts: &T
     Target::Tcp {
         local,
         remote,
-        state: tcp_state(facts.raw.state),
+        state: TcpState::of(facts.raw.state),
         inode,
         sent_seconds: seconds(facts.sent),
         received_seconds: seconds(facts.received),
@@ -365,26 +422,6 @@ fn tcp(wait: &Wait, local: SocketAddr, remote: SocketAddr, inode: u64, facts: &T
         timeout_seconds: seconds(if sends { facts.send_timeout } else { facts.receive_timeout }),
         unacknowledged: crate::progress::unacknowledged(facts),
     }
-}
-
-/// Names of include/net/tcp_states.h.
-fn tcp_state(state: u8) -> &'static str {
-    const NAMES: [&str; 13] = [
-        "UNKNOWN",
-        "ESTABLISHED",
-        "SYN_SENT",
-        "SYN_RECV",
-        "FIN_WAIT1",
-        "FIN_WAIT2",
-        "TIME_WAIT",
-        "CLOSE",
-        "CLOSE_WAIT",
-        "LAST_ACK",
-        "LISTEN",
-        "CLOSING",
-        "NEW_SYN_RECV",
-    ];
-    NAMES.get(usize::from(state)).copied().unwrap_or(NAMES[0])
 }
 
 fn family(family: u16, sock_type: u16) -> &'static str {
@@ -425,7 +462,7 @@ fn without_fd(wait: &Wait, guard: &mut Guard) -> Target {
                     Target::File { path, inode: opened.inode, deleted: false }
                 }
             }
-            None => Target::Unreadable { reason: "the path to open could not be read" },
+            None => Target::Unreadable { reason: "the path to open could not be read".into() },
         },
         _ => Target::None,
     }
@@ -481,9 +518,11 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let deleted = |deleted: &bool| if *deleted { " (deleted)" } else { "" };
         match self {
-            Target::Tcp { local, remote, state: "ESTABLISHED", .. } => write!(f, "tcp {local} → {remote}"),
-            Target::Tcp { local, state: "LISTEN", .. } => write!(f, "tcp {local} listening"),
-            Target::Tcp { local, remote, state, .. } => write!(f, "tcp {local} → {remote} {state}"),
+            Target::Tcp { local, remote, state: TcpState::Established, .. } => {
+                write!(f, "tcp {local} → {remote}")
+            }
+            Target::Tcp { local, state: TcpState::Listen, .. } => write!(f, "tcp {local} listening"),
+            Target::Tcp { local, remote, state, .. } => write!(f, "tcp {local} → {remote} {}", state.name()),
             Target::Udp { local, remote: Some(remote), .. } => write!(f, "udp {local} → {remote}"),
             Target::Udp { local, .. } => write!(f, "udp {local}"),
             Target::Unix { path, peer_pid, inode, .. } => {
@@ -493,7 +532,9 @@ impl fmt::Display for Target {
                 }
                 peer_pid.map_or(Ok(()), |pid| write!(f, " made by pid {pid}"))
             }
-            Target::Socket { family, inode } => write!(f, "{} socket [{inode}]", family.unwrap_or("a")),
+            Target::Socket { family, inode } => {
+                write!(f, "{} socket [{inode}]", family.as_deref().unwrap_or("a"))
+            }
             Target::Pipe { inode } => write!(f, "pipe [{inode}]"),
             Target::Fifo { path, .. } => write!(f, "fifo {path}"),
             Target::File { path, deleted: gone, .. } => write!(f, "{path}{}", deleted(gone)),

@@ -2,7 +2,7 @@
 
 use glob::Pattern;
 
-use super::source::Row;
+use crate::{class::Class, export::json::WaitObject, resolve::process::users};
 
 /// A filter as typed.
 #[derive(Clone, Debug, Default)]
@@ -44,8 +44,8 @@ impl Filter {
     }
 
     /// Whether it keeps this wait.
-    pub fn keeps(&self, row: &Row) -> bool {
-        self.0.iter().all(|term| term.keeps(row))
+    pub fn keeps(&self, wait: &WaitObject) -> bool {
+        self.0.iter().all(|term| term.keeps(wait))
     }
 }
 
@@ -58,36 +58,38 @@ impl Term {
         field.unwrap_or_else(|| Term::Anywhere(word.to_lowercase()))
     }
 
-    fn keeps(&self, row: &Row) -> bool {
-        let who = row.who.as_deref();
+    fn keeps(&self, wait: &WaitObject) -> bool {
         match self {
             Term::Field(field, pattern) => {
                 let is = |text: Option<&str>| text.is_some_and(|text| pattern.matches(text));
                 match field {
-                    Field::Class => is(Some(row.class.label())),
-                    Field::Comm => is(Some(&row.wait.comm)),
-                    Field::Unit => is(who.and_then(|who| who.unit.as_deref())),
+                    Field::Class => is(wait.class.map(Class::label)),
+                    Field::Comm => is(Some(&wait.comm)),
+                    Field::Unit => is(wait.unit.as_deref()),
                     // Nobody types a whole id.
                     Field::Container => {
-                        let id = who.and_then(|who| who.container.as_deref());
+                        let id = wait.container.as_deref();
                         is(id) || id.is_some_and(|id| id.starts_with(pattern.as_str()))
                     }
-                    Field::Syscall => is(Some(row.wait.call.name)),
-                    Field::Pid => is(Some(&row.wait.thread.process.pid.to_string())),
-                    Field::User => {
-                        is(who.and_then(|who| who.user.as_deref())) || is(Some(&row.wait.uid.to_string()))
-                    }
+                    Field::Syscall => is(Some(&wait.syscall)),
+                    Field::Pid => is(Some(&wait.pid.to_string())),
+                    Field::User => wait.uid.is_some_and(|uid| {
+                        // A container has users of its own.
+                        let name = users::name(uid).filter(|_| wait.container.is_none() || uid == 0);
+                        is(Some(&uid.to_string())) || is(name.as_deref())
+                    }),
                 }
             }
             Term::Anywhere(word) => {
                 let has = |text: &str| text.to_lowercase().contains(word);
-                has(&row.wait.comm)
-                    || has(row.class.label())
-                    || has(row.wait.call.name)
-                    || has(&row.resolved.target.to_string())
-                    || who.is_some_and(|who| {
-                        [&who.cmdline, &who.unit, &who.container].into_iter().flatten().any(|text| has(text))
-                    })
+                has(&wait.comm)
+                    || wait.class.is_some_and(|class| has(class.label()))
+                    || has(&wait.syscall)
+                    || has(&wait.target.to_string())
+                    || [&wait.cmdline, &wait.unit, &wait.container]
+                        .into_iter()
+                        .flatten()
+                        .any(|text| has(text))
             }
         }
     }
@@ -95,12 +97,11 @@ impl Term {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::samples::row, *};
-    use crate::class::Class;
+    use super::{super::samples::wait as sample, *};
 
     #[test]
     fn all_words_must_be_found() {
-        let mut php = row(7, "php-fpm", Class::Reply, 60);
+        let mut php = sample(7, "php-fpm", Class::Reply, 60);
         for (text, keeps) in [
             ("", true),
             ("php", true),
@@ -121,7 +122,7 @@ mod tests {
         ] {
             assert_eq!(Filter::parse(text).keeps(&php), keeps, "{text:?}");
         }
-        php.wait.uid = 33;
+        php.uid = Some(33);
         assert!(Filter::parse("user:33").keeps(&php));
     }
 }

@@ -37,6 +37,10 @@ pub enum Action {
     Slower,
     /// Look more often.
     Faster,
+    /// To what the agent kept a minute earlier.
+    Earlier,
+    /// A minute later, at last to now.
+    Later,
     /// Everything about the line.
     Open,
     /// Back to where it was.
@@ -82,6 +86,8 @@ pub const KEYS: &[(&[Key], Action, &str)] = &[
     (&[char(' ')], Action::Pause, "stand still, or go on"),
     (&[char('+'), char('=')], Action::Slower, "look less often"),
     (&[char('-')], Action::Faster, "look more often"),
+    (&[char('[')], Action::Earlier, "a minute earlier, as a running agent has kept it"),
+    (&[char(']')], Action::Later, "a minute later, up to now"),
     (&[char('w')], Action::Write, "write the view to a file, as JSON"),
     (&[char('?'), (KeyCode::F(1), NONE)], Action::Help, "these keys"),
     (&[char('q'), (KeyCode::Char('c'), KeyModifiers::CONTROL)], Action::Quit, "end"),

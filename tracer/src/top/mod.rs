@@ -34,7 +34,7 @@ use self::{
     source::{News, Wish},
     view::Host,
 };
-use crate::{cli::Top, export::json::WaitObject, resolve::process::Who, verdict};
+use crate::cli::Top;
 
 /// What the loop waits for.
 #[derive(Debug)]
@@ -84,8 +84,12 @@ pub fn run(args: &Top) -> Result<()> {
                 model.take(*frame);
                 None
             }
-            Event::News(News::Page(tid, text)) => {
-                model.take_page(tid, text);
+            Event::News(News::Page(tid, text, durations)) => {
+                model.take_page(tid, text, durations);
+                None
+            }
+            Event::News(News::Said(what)) => {
+                model.said = Some(what);
                 None
             }
             Event::Input(input) => handle(&mut model, &input, screen.header()?),
@@ -93,8 +97,13 @@ pub fn run(args: &Top) -> Result<()> {
         match effect {
             Some(Effect::Quit) => return Ok(()),
             // Without a feed there is an event that says so.
-            Some(Effect::Tell(wish)) => drop(tell.send(wish)),
-            Some(Effect::Inspect(tid)) => drop(tell.send(Wish::Inspect(tid, screen.page_width()?))),
+            Some(Effect::Tell(wish)) => {
+                let _ = tell.send(wish);
+            }
+            Some(Effect::Inspect { pid, tid }) => {
+                let width = screen.page_width()?;
+                let _ = tell.send(Wish::Inspect { pid, tid, width });
+            }
             Some(Effect::Write) => model.said = Some(write(&model)),
             None => {}
         }
@@ -155,11 +164,7 @@ fn write(model: &Model) -> String {
         // Not over a file of that name, nor through a link that somebody has put there.
         let mut out = BufWriter::new(File::create_new(&name)?);
         for line in &model.lines {
-            let row = &line.row;
-            let verdict = verdict::judge(&row.wait, &row.resolved);
-            let nobody = Who::default();
-            let who = row.who.as_deref().unwrap_or(&nobody);
-            serde_json::to_writer(&mut out, &WaitObject::new(&row.wait, &row.resolved, &verdict, who))?;
+            serde_json::to_writer(&mut out, &*line.wait)?;
             out.write_all(b"\n")?;
         }
         out.flush()?;

@@ -2,12 +2,14 @@
 
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::{
     filter::Filter,
     input::Action,
-    source::{Frame, Row, Wish},
+    source::{Frame, Wish},
 };
-use crate::class::{Class, Level};
+use crate::{class::Level, durations::Durations, export::json::WaitObject};
 
 /// The intervals to choose from.
 const INTERVALS: [Duration; 7] = [
@@ -19,6 +21,9 @@ const INTERVALS: [Duration; 7] = [
     Duration::from_secs(5),
     Duration::from_secs(10),
 ];
+
+/// A step into the past: the agent keeps one look a minute.
+const MINUTE: SignedDuration = SignedDuration::from_secs(60);
 
 /// What a line stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +79,7 @@ impl Order {
 #[derive(Clone, Debug)]
 pub struct Line {
     /// The worst of its waits.
-    pub row: Arc<Row>,
+    pub wait: Arc<WaitObject>,
     /// How many waits it stands for.
     pub number: usize,
     /// What it stands for, where that is more than a thread: unit or container; empty: none.
@@ -94,6 +99,8 @@ pub enum Over {
         tid: u32,
         /// What `why` says.
         text: Option<String>,
+        /// How long its process's waits took that have ended.
+        durations: Option<Box<Durations>>,
         /// Lines scrolled down.
         down: usize,
     },
@@ -104,8 +111,13 @@ pub enum Over {
 pub enum Effect {
     /// Tell the feed.
     Tell(Wish),
-    /// Ask it for everything about the process of this thread.
-    Inspect(u32),
+    /// Ask it for everything about this process's thread.
+    Inspect {
+        /// The process.
+        pid: u32,
+        /// The thread.
+        tid: u32,
+    },
     /// Write the view to a file.
     Write,
     /// End.
@@ -139,6 +151,8 @@ pub struct Model {
     pub by: By,
     /// Nothing new is shown.
     pub paused: bool,
+    /// The moment that is shown, if it is over.
+    pub past: Option<Timestamp>,
     /// How often the feed looks.
     pub interval: Duration,
     /// What is over the table.
@@ -163,6 +177,7 @@ impl Model {
             idle,
             by: By::Thread,
             paused: false,
+            past: None,
             interval,
             over: Over::Nothing,
             said: None,
@@ -171,7 +186,8 @@ impl Model {
 
     /// The host has been looked at again. The line that was selected stays so, wherever it is now.
     pub fn take(&mut self, frame: Frame) {
-        if self.paused {
+        // One that was under way when its reader stopped time, or went to another.
+        if self.paused || frame.past != self.past.is_some() {
             return;
         }
         self.frame = Some(frame);
@@ -179,11 +195,11 @@ impl Model {
     }
 
     /// What `why` says of a thread has come.
-    pub fn take_page(&mut self, about: u32, page: String) {
-        if let Over::Page { tid, text, .. } = &mut self.over
+    pub fn take_page(&mut self, about: u32, page: String, took: Option<Box<Durations>>) {
+        if let Over::Page { tid, text, durations, .. } = &mut self.over
             && *tid == about
         {
-            *text = Some(page);
+            (*text, *durations) = (Some(page), took);
         }
     }
 
@@ -254,12 +270,29 @@ impl Model {
                 self.paused = !self.paused;
                 return Some(Effect::Tell(Wish::Pause(self.paused)));
             }
+            Action::Earlier => {
+                let from = self.past.or(self.frame.as_ref().map(|frame| frame.at))?;
+                return self.go_to(from.checked_sub(MINUTE).ok());
+            }
+            Action::Later => {
+                // The last minute is not over yet.
+                let now = Timestamp::now();
+                let next = self.past?.checked_add(MINUTE).ok().filter(|next| *next < now);
+                return self.go_to(next);
+            }
             Action::Slower => return self.pace(INTERVALS.iter().find(|other| **other > self.interval)),
             Action::Faster => return self.pace(INTERVALS.iter().rfind(|other| **other < self.interval)),
             Action::Open => {
-                let tid = self.selected()?.row.wait.thread.tid;
-                self.over = Over::Page { tid, text: None, down: 0 };
-                return Some(Effect::Inspect(tid));
+                let WaitObject { pid, tid, verdict, .. } = &*self.selected()?.wait;
+                let (pid, tid) = (*pid, *tid);
+                if self.past.is_some() {
+                    // The process may be another by now: what was kept is all there is.
+                    let text = verdict.clone();
+                    self.over = Over::Page { tid, text, durations: None, down: 0 };
+                    return None;
+                }
+                self.over = Over::Page { tid, text: None, durations: None, down: 0 };
+                return Some(Effect::Inspect { pid, tid });
             }
             Action::Write => return Some(Effect::Write),
             Action::Help => self.over = Over::Help,
@@ -285,6 +318,11 @@ impl Model {
         self.top = self.top.clamp((self.selected + 1).saturating_sub(self.page), self.selected).min(last);
     }
 
+    fn go_to(&mut self, past: Option<Timestamp>) -> Option<Effect> {
+        (self.past, self.paused) = (past, false);
+        Some(Effect::Tell(Wish::Past(past)))
+    }
+
     fn pace(&mut self, interval: Option<&Duration>) -> Option<Effect> {
         self.interval = *interval?;
         Some(Effect::Tell(Wish::Every(self.interval)))
@@ -296,36 +334,27 @@ impl Model {
         self.arrange();
     }
 
-    /// How many waits there are of each class, shown or not.
-    pub fn classes(&self) -> BTreeMap<Class, usize> {
-        let mut classes = BTreeMap::new();
-        for row in self.frame.iter().flat_map(|frame| &frame.rows) {
-            *classes.entry(row.class).or_default() += 1;
-        }
-        classes
-    }
-
     /// The age of the oldest stuck wait.
     pub fn oldest_stuck(&self) -> Option<Duration> {
-        let rows = self.frame.iter().flat_map(|frame| &frame.rows);
-        rows.filter(|row| row.class.level() == Level::Stuck).map(|row| row.wait.age).max()
+        let waits = self.frame.iter().flat_map(|frame| &frame.waits);
+        waits.filter(|wait| wait.worry() == Level::Stuck).map(|wait| wait.age).max()
     }
 
     /// Makes the lines of the frame.
     fn arrange(&mut self) {
-        let before = self.selected().map(|line| (line.group.clone(), line.row.wait.thread));
+        let before = self.selected().map(|line| (line.group.clone(), line.wait.pid, line.wait.tid));
         let filter = Filter::parse(&self.filter);
-        let kept = |row: &&Arc<Row>| (self.idle || row.class.level() != Level::Idle) && filter.keeps(row);
-        let rows = self.frame.iter().flat_map(|frame| &frame.rows).filter(kept).cloned();
+        let kept = |wait: &&Arc<WaitObject>| (self.idle || wait.worry() != Level::Idle) && filter.keeps(wait);
+        let waits = self.frame.iter().flat_map(|frame| &frame.waits).filter(kept).cloned();
         let mut lines: Vec<Line> = match self.by {
-            By::Thread => rows.map(|row| Line { row, number: 1, group: None }).collect(),
-            By::Process => grouped(rows, |row| (row.wait.thread.process, None)),
-            By::Unit => grouped(rows, |row| {
-                let unit = row.who.as_ref().and_then(|who| who.unit.clone()).unwrap_or_default();
+            By::Thread => waits.map(|wait| Line { wait, number: 1, group: None }).collect(),
+            By::Process => grouped(waits, |wait| (wait.pid, None)),
+            By::Unit => grouped(waits, |wait| {
+                let unit = wait.unit.clone().unwrap_or_default();
                 (unit.clone(), Some(unit))
             }),
-            By::Container => grouped(rows, |row| {
-                let id = row.who.as_ref().and_then(|who| who.container.clone()).unwrap_or_default();
+            By::Container => grouped(waits, |wait| {
+                let id = wait.container.clone().unwrap_or_default();
                 (id.clone(), Some(id))
             }),
         };
@@ -336,8 +365,8 @@ impl Model {
         self.lines = lines;
         // A group is the same group; a thread the same thread.
         let same = |line: &Line| match &before {
-            Some((Some(group), _)) => line.group.as_ref() == Some(group),
-            Some((None, thread)) => line.row.wait.thread == *thread,
+            Some((Some(group), ..)) => line.group.as_ref() == Some(group),
+            Some((None, pid, tid)) => (line.wait.pid, line.wait.tid) == (*pid, *tid),
             None => false,
         };
         self.selected = match self.lines.iter().position(same) {
@@ -351,63 +380,62 @@ impl Model {
 
 /// One line for each key, of its worst wait.
 fn grouped<K: Ord>(
-    rows: impl Iterator<Item = Arc<Row>>,
-    key: impl Fn(&Row) -> (K, Option<String>),
+    waits: impl Iterator<Item = Arc<WaitObject>>,
+    key: impl Fn(&WaitObject) -> (K, Option<String>),
 ) -> Vec<Line> {
     let mut lines: BTreeMap<K, Line> = BTreeMap::new();
-    for row in rows {
-        let (key, group) = key(&row);
+    for wait in waits {
+        let (key, group) = key(&wait);
         match lines.get_mut(&key) {
             Some(line) => {
                 line.number += 1;
-                if worst(&row) < worst(&line.row) {
-                    line.row = row;
+                if worst(&wait) < worst(&line.wait) {
+                    line.wait = wait;
                 }
             }
-            None => drop(lines.insert(key, Line { row, number: 1, group })),
+            None => drop(lines.insert(key, Line { wait, number: 1, group })),
         }
     }
     lines.into_values().collect()
 }
 
-fn worst(row: &Row) -> (Level, Reverse<Duration>) {
-    (row.class.level(), Reverse(row.wait.age))
+fn worst(wait: &WaitObject) -> (Level, Reverse<Duration>) {
+    (wait.worry(), Reverse(wait.age))
 }
 
 fn sort(lines: &mut [Line], order: Order) {
     // The thread decides between equals: lines that change places without a reason cannot be read.
-    let id = |line: &Line| (line.row.wait.thread.process.pid, line.row.wait.thread.tid);
+    let id = |line: &Line| (line.wait.pid, line.wait.tid);
     match order {
-        Order::Worst => lines.sort_by_key(|line| (worst(&line.row), id(line))),
-        Order::Age => lines.sort_by_key(|line| (Reverse(line.row.wait.age), id(line))),
+        Order::Worst => lines.sort_by_key(|line| (worst(&line.wait), id(line))),
+        Order::Age => lines.sort_by_key(|line| (Reverse(line.wait.age), id(line))),
         Order::Pid => lines.sort_by_key(id),
-        Order::Command => {
-            lines.sort_by(|a, b| (&a.row.wait.comm, id(a)).cmp(&(&b.row.wait.comm, id(b))));
-        }
-        Order::Class => lines.sort_by_key(|line| (line.row.class, id(line))),
-        Order::Syscall => lines.sort_by_key(|line| (line.row.wait.call.name, id(line))),
-        Order::Target => lines.sort_by_cached_key(|line| (line.row.resolved.target.to_string(), id(line))),
+        Order::Command => lines.sort_by(|a, b| (&a.wait.comm, id(a)).cmp(&(&b.wait.comm, id(b)))),
+        Order::Class => lines.sort_by_key(|line| (line.wait.class, id(line))),
+        Order::Syscall => lines.sort_by(|a, b| (&a.wait.syscall, id(a)).cmp(&(&b.wait.syscall, id(b)))),
+        Order::Target => lines.sort_by_cached_key(|line| (line.wait.target.to_string(), id(line))),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::samples, *};
+    use crate::class::Class;
 
     fn model() -> Model {
         let mut model = Model::new(Duration::from_secs(1), false);
         model.fit(10);
         model.take(samples::frame(vec![
-            samples::row(1, "sleeper", Class::Timer, 900),
-            samples::row(2, "php", Class::Reply, 20),
-            samples::row(3, "php", Class::Reply, 60),
-            samples::row(4, "cat", Class::Pipe, 600),
+            samples::wait(1, "sleeper", Class::Timer, 900),
+            samples::wait(2, "php", Class::Reply, 20),
+            samples::wait(3, "php", Class::Reply, 60),
+            samples::wait(4, "cat", Class::Pipe, 600),
         ]));
         model
     }
 
     fn pids(model: &Model) -> Vec<u32> {
-        model.lines.iter().map(|line| line.row.wait.thread.process.pid).collect()
+        model.lines.iter().map(|line| line.wait.pid).collect()
     }
 
     #[test]
@@ -417,7 +445,6 @@ mod tests {
         assert_eq!(model.act(Action::Idle), Some(Effect::Tell(Wish::Idle(true))));
         assert_eq!(pids(&model), [3, 2, 4, 1]);
         assert_eq!(model.oldest_stuck(), Some(Duration::from_secs(60)));
-        assert_eq!(model.classes()[&Class::Reply], 2);
     }
 
     #[test]
@@ -452,19 +479,19 @@ mod tests {
     fn a_selected_line_is_followed_and_the_first_is_not() {
         let mut model = model();
         model.act(Action::Down);
-        assert_eq!(model.selected().map(|line| line.row.wait.thread.tid), Some(2));
+        assert_eq!(model.selected().map(|line| line.wait.tid), Some(2));
         model.take(samples::frame(vec![
-            samples::row(2, "php", Class::Reply, 20),
-            samples::row(9, "new", Class::Lock, 99),
-            samples::row(3, "php", Class::Reply, 60),
+            samples::wait(2, "php", Class::Reply, 20),
+            samples::wait(9, "new", Class::Lock, 99),
+            samples::wait(3, "php", Class::Reply, 60),
         ]));
-        assert_eq!(model.selected().map(|line| line.row.wait.thread.tid), Some(2));
+        assert_eq!(model.selected().map(|line| line.wait.tid), Some(2));
         model.act(Action::First);
         model.take(samples::frame(vec![
-            samples::row(2, "php", Class::Reply, 20),
-            samples::row(7, "a", Class::Lock, 99),
+            samples::wait(2, "php", Class::Reply, 20),
+            samples::wait(7, "a", Class::Lock, 99),
         ]));
-        assert_eq!(model.selected().map(|line| line.row.wait.thread.tid), Some(7));
+        assert_eq!(model.selected().map(|line| line.wait.tid), Some(7));
     }
 
     #[test]
@@ -472,7 +499,7 @@ mod tests {
         let mut model = Model::new(Duration::from_secs(1), false);
         model.fit(10);
         model.take(samples::frame(
-            (1..=100).map(|pid| samples::row(pid, "php", Class::Reply, 1000 - u64::from(pid))).collect(),
+            (1..=100).map(|pid| samples::wait(pid, "php", Class::Reply, 1000 - u64::from(pid))).collect(),
         ));
         model.act(Action::Last);
         assert_eq!((model.selected, model.top), (99, 90));
@@ -515,12 +542,12 @@ mod tests {
     #[test]
     fn a_page_comes_for_who_asked() {
         let mut model = model();
-        assert_eq!(model.act(Action::Open), Some(Effect::Inspect(3)));
-        model.take_page(8, "another".into());
-        assert_eq!(model.over, Over::Page { tid: 3, text: None, down: 0 });
-        model.take_page(3, "stuck".into());
+        assert_eq!(model.act(Action::Open), Some(Effect::Inspect { pid: 3, tid: 3 }));
+        model.take_page(8, "another".into(), None);
+        assert_eq!(model.over, Over::Page { tid: 3, text: None, durations: None, down: 0 });
+        model.take_page(3, "stuck".into(), None);
         model.act(Action::Down);
-        assert_eq!(model.over, Over::Page { tid: 3, text: Some("stuck".into()), down: 1 });
+        assert_eq!(model.over, Over::Page { tid: 3, text: Some("stuck".into()), durations: None, down: 1 });
         assert_eq!(model.act(Action::Quit), None, "closes the page, not the program");
         assert_eq!(model.over, Over::Nothing);
         assert_eq!(model.act(Action::Quit), Some(Effect::Quit));

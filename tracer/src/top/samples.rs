@@ -1,19 +1,20 @@
 //! Waits and frames for the tests of the view.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::source::{Frame, Row};
+use super::source::Frame;
 use crate::{
     class::Class,
-    resolve::{Resolved, target::Target},
+    export::json::WaitObject,
+    resolve::{Resolved, process::Who, target::Target},
     syscalls::Way,
     verdict::tests as samples,
 };
 
 /// A wait of a process with one thread, so many seconds old.
-pub fn row(pid: u32, comm: &str, class: Class, seconds: u64) -> Row {
+pub fn wait(pid: u32, comm: &str, class: Class, seconds: u64) -> WaitObject {
     let mut wait = samples::wait("recvfrom", [13, 0, 0, 0, 0, 0]);
     (wait.thread.process.pid, wait.thread.tid) = (pid, pid);
     (wait.comm, wait.age) = (comm.to_owned(), Duration::from_secs(seconds));
@@ -27,20 +28,25 @@ pub fn row(pid: u32, comm: &str, class: Class, seconds: u64) -> Row {
     if class == Class::Timer {
         (resolved.fd, wait.call.name) = (None, "clock_nanosleep");
     }
-    Row { wait, resolved, class, who: None }
+    WaitObject::brief(&wait, &resolved, class, &Who::default())
 }
 
 /// A host with these waits.
-pub fn frame(rows: Vec<Row>) -> Frame {
+pub fn frame(waits: Vec<WaitObject>) -> Frame {
+    let mut classes = BTreeMap::new();
+    for class in waits.iter().filter_map(|wait| wait.class) {
+        *classes.entry(class).or_default() += 1;
+    }
     Frame {
+        past: false,
+        classes,
         at: Timestamp::UNIX_EPOCH,
         source: "bpf",
-        why_not_bpf: None,
-        rows: rows.into_iter().map(Arc::new).collect(),
+        why_not_better: None,
+        waits: waits.into_iter().map(Arc::new).collect(),
         waits_a_second: Some(1234.4),
         switches_a_second: 4321.0,
         lost: 0,
         own_cpu: 0.42,
-        durations: Arc::default(),
     }
 }

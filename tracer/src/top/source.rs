@@ -1,8 +1,8 @@
-//! Where the view's data comes from: a thread that takes a snapshot an interval, judges its waits, and hands over a value
-//! that nobody changes any more. Another feed only has to send the same [`News`].
+//! Where the view's data comes from: a thread that looks once an interval, by itself or through a running agent, and hands
+//! over a value that nobody changes any more. The past comes from the agent's history.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fs,
     sync::{
         Arc,
@@ -11,65 +11,40 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use jiff::Timestamp;
-use tracer_ebpf::abi::{BUCKETS, Counter};
+use tracer_ebpf::abi::Counter;
 
 use crate::{
-    class::{Class, Level},
-    cli::{SourceName, Top},
-    clock::{boottime_ns, monotonic_ns},
-    collect::{
-        Source,
-        bpf::{Bpf, text},
-        proc::Proc,
-    },
+    class::Class,
+    cli::{Place, Top},
+    client::Client,
+    collect::{Source, bpf::Bpf, proc::Proc},
     commands::why,
+    durations::{AllDurations, Durations},
+    export::{api::HostObject, json::WaitObject},
+    history::{self, Past},
     inspect,
     kernel::object::Options,
-    look::{self, Judged},
-    progress::date_back,
-    resolve::{Resolved, Resolver, process::Who},
-    verdict,
-    wait::{ProcessId, ThreadId, Wait},
+    look::{self, Lookout, Sight},
+    wait::Wait,
 };
-
-/// A younger wait is not looked into.
-const YOUNG: Duration = Duration::from_secs(1);
-
-/// A wait as the view shows it.
-#[derive(Clone, Debug)]
-pub struct Row {
-    /// The wait, dated back to its last progress.
-    pub wait: Wait,
-    /// What it waits on.
-    pub resolved: Resolved,
-    /// What to think of it.
-    pub class: Class,
-    /// Who waits; `None` for what is hidden.
-    pub who: Option<Arc<Who>>,
-}
-
-/// How long a process's waits took, by the power of two: of the buckets of [`BUCKETS`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Durations {
-    /// Name of the process.
-    pub comm: String,
-    /// Waits by duration.
-    pub buckets: [u64; BUCKETS],
-}
 
 /// What is known of the host at one moment.
 #[derive(Clone, Debug)]
 pub struct Frame {
     /// The moment.
     pub at: Timestamp,
-    /// `bpf` or `proc`.
+    /// It is over: the agent has kept it.
+    pub past: bool,
+    /// What made it: `bpf`, `proc`, `agent` or `history`.
     pub source: &'static str,
-    /// Why it is not the better one.
-    pub why_not_bpf: Option<String>,
-    /// All waits, in no order.
-    pub rows: Vec<Arc<Row>>,
+    /// Why it is not a better one.
+    pub why_not_better: Option<String>,
+    /// The waits that may be shown, in no order.
+    pub waits: Vec<Arc<WaitObject>>,
+    /// How many waits there are of each class, those that may not be shown too.
+    pub classes: BTreeMap<Class, usize>,
     /// Waits that ended in the last second; `None` where they are not seen.
     pub waits_a_second: Option<f64>,
     /// Context switches of the host in the last second.
@@ -78,8 +53,6 @@ pub struct Frame {
     pub lost: u64,
     /// CPU time of this very program in the last second, percent of a core.
     pub own_cpu: f64,
-    /// Ended waits of each process since the start.
-    pub durations: Arc<HashMap<ProcessId, Durations>>,
 }
 
 /// What the feed tells.
@@ -87,8 +60,10 @@ pub struct Frame {
 pub enum News {
     /// The host, again.
     Frame(Box<Frame>),
-    /// Everything about one thread's process, or why not.
-    Page(u32, String),
+    /// Everything about one thread's process, or why not, and how long its waits took.
+    Page(u32, String, Option<Box<Durations>>),
+    /// Something that was asked for cannot be had.
+    Said(String),
     /// It cannot go on.
     Failed(String),
 }
@@ -100,94 +75,95 @@ pub enum Wish {
     Every(Duration),
     /// None until further notice, or again.
     Pause(bool),
-    /// Who the idle are, too.
+    /// The idle waits, too.
     Idle(bool),
-    /// Everything about the process of this thread, in lines at most so wide.
-    Inspect(u32, usize),
+    /// Everything about the process `pid` of the thread `tid`, in lines at most so wide.
+    Inspect {
+        /// The process.
+        pid: u32,
+        /// The thread.
+        tid: u32,
+        /// Columns.
+        width: usize,
+    },
+    /// What was at that moment, and nothing newer; or what is now.
+    Past(Option<Timestamp>),
 }
 
 /// Sends frames until nobody listens.
 pub fn run(args: &Top, wishes: &Receiver<Wish>, send: &dyn Fn(News) -> bool) {
-    if let Err(error) = Feed::open(args).and_then(|feed| feed.run(args, wishes, send)) {
+    if let Err(error) = Looker::open(args).and_then(|looker| looker.run(args, wishes, send)) {
         send(News::Failed(format!("{error:#}")));
     }
 }
 
-/// The sources that the view can do with: one that sees waits end, or one that only looks.
-enum Open {
+/// Who looks: this program, seeing waits end or not, or an agent.
+enum Eye {
     Bpf(Box<Bpf>),
     Proc(Box<Proc>),
+    Agent(Client),
 }
 
-struct Feed {
-    open: Open,
-    why_not_bpf: Option<String>,
+struct Looker {
+    eye: Eye,
+    why_not_better: Option<String>,
+    place: Place,
     pids: Vec<u32>,
     idle: bool,
-    resolver: Resolver,
-    known: HashMap<ThreadId, Known>,
-    durations: HashMap<ProcessId, Durations>,
+    lookout: Lookout,
+    durations: AllDurations,
     before: Before,
-}
-
-/// A wait that was looked up.
-struct Known {
-    switches: u64,
-    /// How old it was then: what waits on is looked up again when it is half as old again.
-    age: Duration,
-    resolved: Resolved,
-    class: Class,
 }
 
 /// Counters at the last frame.
 struct Before {
     at: Instant,
-    waits: u64,
+    waits: Option<u64>,
     switches: u64,
     cpu: Duration,
 }
 
-impl Feed {
+/// What an eye has seen.
+struct Seen {
+    sight: Sight,
+    source: &'static str,
+    waits: Option<u64>,
+    lost: u64,
+}
+
+impl Looker {
     fn open(args: &Top) -> Result<Self> {
-        let options = Options {
-            waits: true,
-            min_wait: Duration::from_micros(100),
-            report: Duration::MAX,
-            calls: None,
-            verbose: false,
-        };
-        let (open, why_not_bpf) = match args.source {
-            SourceName::Bpf => (Open::Bpf(Box::new(Bpf::load(options)?)), None),
-            SourceName::Proc => (Open::Proc(Box::new(Proc::new())), None),
-            SourceName::Auto => match Bpf::load(options) {
-                Ok(bpf) => (Open::Bpf(Box::new(bpf)), None),
-                Err(error) => (Open::Proc(Box::new(Proc::new())), Some(format!("{error:#}"))),
-            },
-        };
-        let before = Before { at: Instant::now(), waits: 0, switches: switches(), cpu: own_cpu() };
+        let (eye, why_not_better) = Eye::open(&args.place)?;
         Ok(Self {
-            open,
-            why_not_bpf,
+            eye,
+            why_not_better,
+            place: args.place.clone(),
             pids: args.pid.clone(),
             idle: args.all,
-            resolver: Resolver::new(),
-            known: HashMap::new(),
-            durations: HashMap::new(),
-            before,
+            lookout: Lookout::new(),
+            durations: AllDurations::default(),
+            before: Before { at: Instant::now(), waits: None, switches: switches(), cpu: own_cpu() },
         })
     }
 
     fn run(mut self, args: &Top, wishes: &Receiver<Wish>, send: &dyn Fn(News) -> bool) -> Result<()> {
-        let (mut every, mut paused) = (args.interval, false);
+        let (mut every, mut paused, mut past) = (args.interval, false, false);
         let mut next = Instant::now();
         loop {
-            if !paused && next <= Instant::now() {
+            let stands = paused || past;
+            if !stands && next <= Instant::now() {
                 next = Instant::now() + every;
-                if !send(News::Frame(Box::new(self.frame()?))) {
+                let news = match (self.frame(), &self.eye) {
+                    (Ok(frame), _) => News::Frame(Box::new(frame)),
+                    // It may come back: a new version is installed, say.
+                    (Err(error), Eye::Agent(_)) => News::Said(format!("{error:#}")),
+                    (Err(error), _) => return Err(error),
+                };
+                if !send(news) {
                     return Ok(());
                 }
             }
-            let left = if paused { Duration::MAX } else { next.saturating_duration_since(Instant::now()) };
+            let left = if stands { Duration::MAX } else { next.saturating_duration_since(Instant::now()) };
             match wishes.recv_timeout(left.min(Duration::from_secs(3600))) {
                 Ok(Wish::Every(interval)) => {
                     every = interval;
@@ -198,8 +174,19 @@ impl Feed {
                     self.idle = wish;
                     next = Instant::now();
                 }
-                Ok(Wish::Inspect(tid, width)) => {
-                    send(News::Page(tid, self.page(tid, width)));
+                Ok(Wish::Inspect { pid, tid, width }) => {
+                    let (text, durations) = self.page(pid, tid, width);
+                    send(News::Page(tid, text, durations.map(Box::new)));
+                }
+                Ok(Wish::Past(at)) => {
+                    past = at.is_some();
+                    next = Instant::now();
+                    if let Some(at) = at {
+                        send(self.past(at).map_or_else(
+                            |error| News::Said(format!("{error:#}")),
+                            |frame| News::Frame(Box::new(frame)),
+                        ));
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -207,68 +194,63 @@ impl Feed {
         }
     }
 
-    fn source(&mut self) -> &mut dyn Source {
-        self.open.source()
-    }
-
-    fn page(&mut self, tid: u32, width: usize) -> String {
-        match inspect::inspect(tid, self.source()) {
-            Ok(report) => why::page(&report, width, None),
-            Err(error) => format!("{error:#}"),
-        }
+    fn page(&mut self, pid: u32, tid: u32, width: usize) -> (String, Option<Durations>) {
+        let own = |source: &mut dyn Source| {
+            inspect::inspect(tid, source).map(|report| why::page(&report, width, None))
+        };
+        let (text, durations) = match &mut self.eye {
+            Eye::Bpf(bpf) => (own(&mut **bpf), self.durations.of(pid).cloned()),
+            Eye::Proc(proc) => (own(&mut **proc), None),
+            Eye::Agent(client) => (
+                client
+                    .get(&format!("/v1/why/{tid}?width={width}"))
+                    .map(|page| String::from_utf8_lossy(&page).into_owned()),
+                // Where none has ended there is none.
+                client.object(&format!("/v1/durations/{pid}")).ok(),
+            ),
+        };
+        (text.unwrap_or_else(|error| format!("{error:#}")), durations)
     }
 
     fn frame(&mut self) -> Result<Frame> {
-        self.drain()?;
-        let snapshot = self.source().snapshot()?;
-        let now = (monotonic_ns(), boottime_ns());
-        let mut rows = Vec::with_capacity(snapshot.waits.len());
-        let mut fresh: Vec<Wait> = Vec::new();
-        let wanted = |wait: &&Wait| self.pids.is_empty() || self.pids.contains(&wait.thread.process.pid);
-        for wait in snapshot.waits.iter().filter(wanted) {
-            match self.known.get(&wait.thread) {
-                Some(known) if known.switches == wait.switches && wait.asleep() < known.age * 3 / 2 => {
-                    let mut wait = wait.clone();
-                    date_back(&mut wait, &known.resolved, now.0, now.1);
-                    rows.push(Row { wait, resolved: known.resolved.clone(), class: known.class, who: None });
-                }
-                _ if wait.asleep() < YOUNG && !look::may_be_older(wait) => {
-                    let resolved = Resolver::sketch(wait);
-                    let class = verdict::classify(wait, &resolved);
-                    rows.push(Row { wait: wait.clone(), resolved, class, who: None });
-                }
-                _ => fresh.push(wait.clone()),
-            }
-        }
-        let weigh = |_: &Wait, class: Class| class.level() != Level::Idle;
-        let judged = look::judge(fresh, &snapshot.waits, &mut self.resolver, self.open.source(), weigh)?;
-        for Judged { wait, resolved, verdict } in judged {
-            let known = Known {
-                switches: wait.switches,
-                age: wait.asleep().max(YOUNG),
-                resolved: resolved.clone(),
-                class: verdict.class,
-            };
-            self.known.insert(wait.thread, known);
-            rows.push(Row { wait, resolved, class: verdict.class, who: None });
-        }
-        let alive: HashMap<ThreadId, ProcessId> =
-            snapshot.waits.iter().map(|wait| (wait.thread, wait.thread.process)).collect();
-        self.known.retain(|thread, _| alive.contains_key(thread));
-        let processes: std::collections::HashSet<ProcessId> = alive.values().copied().collect();
-        self.resolver.retain(|process| processes.contains(process));
-        for row in &mut rows {
-            if self.idle || row.class.level() != Level::Idle {
-                row.who = Some(self.resolver.who(row.wait.thread.process));
-            }
-        }
-        self.finish(rows, snapshot.source)
+        let Seen { sight, source, waits, lost } = self.look()?;
+        let now = Before { at: Instant::now(), waits, switches: switches(), cpu: own_cpu() };
+        let passed = now.at.duration_since(self.before.at).as_secs_f64().max(1e-3);
+        let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / passed;
+        let frame = Frame {
+            at: Timestamp::now(),
+            past: false,
+            source,
+            why_not_better: self.why_not_better.clone(),
+            waits: sight.waits.into_iter().map(Arc::new).collect(),
+            classes: sight.classes,
+            waits_a_second: now.waits.map(|waits| rate(waits, self.before.waits.unwrap_or(waits))),
+            switches_a_second: rate(now.switches, self.before.switches),
+            lost,
+            own_cpu: now.cpu.saturating_sub(self.before.cpu).as_secs_f64() / passed * 100.0,
+        };
+        self.before = now;
+        Ok(frame)
     }
 
-    /// Adds the numbers of the header.
-    fn finish(&mut self, rows: Vec<Row>, source: &'static str) -> Result<Frame> {
-        let (waits, lost) = match &self.open {
-            Open::Bpf(bpf) => {
+    fn look(&mut self) -> Result<Seen> {
+        let pids = &self.pids;
+        let wanted = |pid: u32| pids.is_empty() || pids.contains(&pid);
+        let (waits, lost) = match &mut self.eye {
+            Eye::Agent(client) => {
+                let host: HostObject = client.object("/v1/host")?;
+                let all = if self.idle { "?all" } else { "" };
+                let mut waits: Vec<WaitObject> = client.objects(&format!("/v1/waits{all}"))?;
+                waits.retain(|wait| wanted(wait.pid));
+                let sight = Sight { waits, classes: host.waiting };
+                let (waits, lost) = (Some(host.waits_total), host.lost_total);
+                return Ok(Seen { sight, source: "agent", waits, lost });
+            }
+            Eye::Bpf(bpf) => {
+                let durations = &mut self.durations;
+                bpf.kernel.drain(|key, histogram| durations.add(&key, &histogram))?;
+                // Long waits also come one by one, which nobody reads here.
+                while bpf.kernel.next_ended().is_some() {}
                 let counter = |counter| bpf.kernel.counter(counter);
                 let waits = counter(Counter::CountedWaits)? + counter(Counter::ShortWaits)?;
                 let mut lost = 0;
@@ -277,57 +259,62 @@ impl Feed {
                 }
                 (Some(waits), lost)
             }
-            Open::Proc(_) => (None, 0),
+            Eye::Proc(_) => (None, 0),
         };
-        let now =
-            Before { at: Instant::now(), waits: waits.unwrap_or(0), switches: switches(), cpu: own_cpu() };
-        let passed = now.at.duration_since(self.before.at).as_secs_f64().max(1e-3);
-        let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / passed;
-        let frame = Frame {
-            at: Timestamp::now(),
-            source,
-            why_not_bpf: self.why_not_bpf.clone(),
-            rows: rows.into_iter().map(Arc::new).collect(),
-            waits_a_second: waits.map(|waits| rate(waits, self.before.waits)),
-            switches_a_second: rate(now.switches, self.before.switches),
-            lost,
-            own_cpu: now.cpu.saturating_sub(self.before.cpu).as_secs_f64() / passed * 100.0,
-            durations: Arc::new(self.durations.clone()),
+        let source: &mut dyn Source = match &mut self.eye {
+            Eye::Bpf(bpf) => &mut **bpf,
+            Eye::Proc(proc) => &mut **proc,
+            Eye::Agent(_) => unreachable!("it has been asked above"),
         };
-        self.before = now;
-        Ok(frame)
+        let snapshot = source.snapshot()?;
+        let wanted = |wait: &Wait| wanted(wait.thread.process.pid);
+        let sight = self.lookout.see(&snapshot, source, self.idle, wanted)?;
+        Ok(Seen { sight, source: snapshot.source, waits, lost })
     }
 
-    /// Takes the ended waits out of the kernel's maps.
-    fn drain(&mut self) -> Result<()> {
-        /// Processes whose durations are kept.
-        const MOST: usize = 10_000;
-        let Open::Bpf(bpf) = &mut self.open else { return Ok(()) };
-        let durations = &mut self.durations;
-        bpf.kernel.drain(|key, histogram| {
-            let process = ProcessId { pid: key.tgid, start_ns: key.process_start_ns };
-            if durations.len() >= MOST && !durations.contains_key(&process) {
-                return;
-            }
-            let of = durations
-                .entry(process)
-                .or_insert_with(|| Durations { comm: text(&histogram.comm), buckets: [0; BUCKETS] });
-            for (sum, more) in of.buckets.iter_mut().zip(histogram.buckets) {
-                *sum += u64::from(more);
-            }
-        })?;
-        // Long waits also come one by one, which nobody reads here.
-        while bpf.kernel.next_ended().is_some() {}
-        Ok(())
+    /// What was at a moment, as an agent has kept it.
+    fn past(&self, at: Timestamp) -> Result<Frame> {
+        let Past { waits, .. } = match Client::connect(&self.place.socket) {
+            Ok(client) => client.object(&format!("/v1/waits?at={at}"))?,
+            Err(_) => history::read(&self.place.state_dir)
+                .and_then(|history| history.waits_at(at))
+                .context("the past is what an agent has kept")?,
+        };
+        let mut classes = BTreeMap::new();
+        for class in waits.iter().filter_map(|wait| wait.class) {
+            *classes.entry(class).or_default() += 1;
+        }
+        Ok(Frame {
+            at,
+            past: true,
+            source: "history",
+            why_not_better: None,
+            waits: waits.into_iter().map(Arc::new).collect(),
+            classes,
+            waits_a_second: None,
+            switches_a_second: 0.0,
+            lost: 0,
+            own_cpu: 0.0,
+        })
     }
 }
 
-impl Open {
-    fn source(&mut self) -> &mut dyn Source {
-        match self {
-            Open::Bpf(bpf) => &mut **bpf,
-            Open::Proc(proc) => &mut **proc,
-        }
+impl Eye {
+    /// As [`look::open`] chooses, but with the kernel program that sees waits end.
+    fn open(place: &Place) -> Result<(Self, Option<String>)> {
+        let options = Options {
+            waits: true,
+            min_wait: Duration::from_micros(100),
+            report: Duration::MAX,
+            calls: None,
+            verbose: false,
+        };
+        look::choose(
+            place,
+            || Ok(Self::Bpf(Box::new(Bpf::load(options)?))),
+            || Self::Proc(Box::new(Proc::new())),
+            Self::Agent,
+        )
     }
 }
 

@@ -1,6 +1,6 @@
 //! Draws the model. Pure: the same model and size give the same screen.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use ratatui::{
@@ -15,10 +15,11 @@ use tracer_ebpf::abi::{BUCKETS, FIRST_BUCKET_LOG2};
 use super::{
     input::{self, KEYS},
     model::{By, Line, Model, Over},
-    source::{Durations, Row},
 };
 use crate::{
     class::{Class, Level},
+    durations::Durations,
+    export::json::short_id,
     human,
 };
 
@@ -62,10 +63,10 @@ pub fn draw(frame: &mut Frame<'_>, model: &Model, host: &Host) {
     match &model.over {
         Over::Nothing => {}
         Over::Help => over(frame, table, " Keys ", help(), 0),
-        Over::Page { text, down, .. } => {
+        Over::Page { text, durations, down, .. } => {
             let mut lines: Vec<Text<'_>> =
                 text.as_deref().unwrap_or("…").lines().map(|line| Text::raw(line.to_owned())).collect();
-            if let Some(durations) = text.as_ref().and_then(|_| durations(model)) {
+            if let Some(durations) = durations {
                 lines.push(Text::default());
                 lines.extend(histogram(durations));
             }
@@ -92,8 +93,14 @@ fn title(model: &Model, host: &Host) -> Text<'static> {
     if let Some(frame) = &model.frame {
         parts.push(Span::raw(format!("  source {}", frame.source)));
         parts.push(Span::raw(every));
-        let time = frame.at.to_zoned(TimeZone::UTC).strftime("%H:%M:%S").to_string();
-        parts.push(Span::raw(format!("  {time}  own CPU {:.1} %", frame.own_cpu)));
+        let time = |form: &str| frame.at.to_zoned(zone()).strftime(form).to_string();
+        if frame.past {
+            let past = format!("  AS OF {}", time("%F %H:%M:%S %:z"));
+            parts.push(Span::styled(past, Modifier::BOLD | Modifier::REVERSED));
+        } else {
+            let own = format!("  {}  own CPU {:.1} %", time("%H:%M:%S"), frame.own_cpu);
+            parts.push(Span::raw(own));
+        }
     }
     if model.paused {
         parts.push(Span::styled("  PAUSED", Modifier::BOLD | Modifier::REVERSED));
@@ -101,27 +108,35 @@ fn title(model: &Model, host: &Host) -> Text<'static> {
     Text::from(parts)
 }
 
+/// That of the host; in tests one for all.
+fn zone() -> TimeZone {
+    if cfg!(test) { TimeZone::UTC } else { TimeZone::system() }
+}
+
 fn numbers(model: &Model) -> Text<'static> {
     let Some(frame) = &model.frame else { return Text::raw("looking…") };
-    let of = |level| frame.rows.iter().filter(|row| row.class.level() == level).count();
+    let of = |level| -> usize {
+        frame.classes.iter().filter(|(class, _)| class.level() == level).map(|(_, number)| number).sum()
+    };
     let (stuck, doubtful, idle) = (of(Level::Stuck), of(Level::Doubtful), of(Level::Idle));
     let oldest = model.oldest_stuck().map(|age| format!(", oldest {}", human::age(age))).unwrap_or_default();
     let style = if stuck > 0 { level_style(Level::Stuck) } else { Style::new() };
     let rates = frame.waits_a_second.map(|rate| format!("  {rate:.0} waits/s")).unwrap_or_default();
-    Text::from(vec![
-        Span::styled(format!("{stuck} stuck{oldest}"), style),
-        Span::raw(format!(
-            "  {doubtful} doubtful  {idle} idle{rates}  {:.0} switches/s",
-            frame.switches_a_second
-        )),
-        Span::raw(format!("  {} lost", frame.lost)),
-    ])
+    let others = match frame.past {
+        true => format!("  {doubtful} doubtful, of those that the agent has kept"),
+        false => format!(
+            "  {doubtful} doubtful  {idle} idle{rates}  {:.0} switches/s  {} lost",
+            frame.switches_a_second, frame.lost
+        ),
+    };
+    Text::from(vec![Span::styled(format!("{stuck} stuck{oldest}"), style), Span::raw(others)])
 }
 
 /// A letter, a name, a number and a bar as high as the number is long in binary.
 fn classes(model: &Model) -> Text<'static> {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let mut classes: Vec<(Class, usize)> = model.classes().into_iter().collect();
+    let mut classes: Vec<(Class, usize)> =
+        model.frame.iter().flat_map(|frame| frame.classes.clone()).collect();
     classes.sort_by_key(|(class, _)| (class.level(), *class));
     let span = |(class, number): (Class, usize)| {
         let bar = BARS[(number.ilog2() as usize).min(BARS.len() - 1)];
@@ -168,7 +183,7 @@ fn rows(model: &Model, area: Rect) -> Vec<Text<'static>> {
     let widest = |of: &dyn Fn(&Line) -> usize, least: usize, most: usize| {
         shown.iter().map(|(_, line)| of(line)).max().unwrap_or(0).clamp(least, most.max(least))
     };
-    let id = widest(&|line| id(line).len(), 7, 15);
+    let id = widest(&|line| line.wait.id().len(), 7, 15);
     let command = widest(&|line| human::columns(&command(line)), 7, if width < 60 { 9 } else { 20 });
     let home = match (area.width >= ROOMY, model.by) {
         (false, By::Thread | By::Process) => 0,
@@ -182,7 +197,7 @@ fn rows(model: &Model, area: Rect) -> Vec<Text<'static>> {
         lines.push(Text::raw(format!("  {why}")));
     }
     for (at, line) in shown {
-        let style = level_style(line.row.class.level());
+        let style = level_style(line.wait.worry());
         let style = if at == model.selected { style.add_modifier(Modifier::REVERSED) } else { style };
         let text = cells(line, &widths);
         // The mark of the selection goes to the edge.
@@ -205,7 +220,7 @@ fn heading(widths: &Widths) -> String {
 }
 
 fn cells(line: &Line, widths: &Widths) -> String {
-    let row = &line.row;
+    let wait = &line.wait;
     let home = if widths.home > 0 {
         pad(&human::fit(&home(line), widths.home), widths.home + 1)
     } else {
@@ -213,13 +228,13 @@ fn cells(line: &Line, widths: &Widths) -> String {
     };
     format!(
         "{}{:>AGE$} {:>id$} {} {home}{:CLASS$} {} {}",
-        mark(row.class.level()),
-        human::age(row.wait.age),
-        id(line),
+        mark(wait.worry()),
+        human::age(wait.age),
+        wait.id(),
         pad(&human::fit(&command(line), widths.command), widths.command),
-        row.class.label(),
-        pad(&human::fit(&call(row), CALL), CALL),
-        row.resolved.target.fitted(widths.target),
+        wait.class.map_or("", Class::label),
+        pad(&human::fit(&wait.call(), CALL), CALL),
+        wait.target.fitted(widths.target),
         id = widths.id
     )
 }
@@ -228,35 +243,19 @@ fn pad(text: &str, width: usize) -> String {
     format!("{text}{}", " ".repeat(width.saturating_sub(human::columns(text))))
 }
 
-fn id(line: &Line) -> String {
-    let (pid, tid) = (line.row.wait.thread.process.pid, line.row.wait.thread.tid);
-    if pid == tid { pid.to_string() } else { format!("{pid}/{tid}") }
-}
-
 fn command(line: &Line) -> String {
-    let comm = human::clean(&line.row.wait.comm);
+    let comm = human::clean(&line.wait.comm);
     if line.number > 1 { format!("{comm} ×{}", line.number) } else { comm }
 }
 
 /// What it belongs to: the container, else the unit; of a group, the group.
 fn home(line: &Line) -> String {
-    let who = line.row.who.as_deref();
     let home = match &line.group {
         Some(group) if group.is_empty() => Some("(none)"),
-        Some(group) => Some(group.as_str()),
-        None => who.and_then(|who| who.container.as_deref().or(who.unit.as_deref())),
+        Some(group) => Some(short_id(group)),
+        None => line.wait.home(),
     };
-    let home = home.unwrap_or_default();
-    // A container's id is long, and known by its first letters.
-    let is_id = home.len() == 64 && home.bytes().all(|byte| byte.is_ascii_hexdigit());
-    human::clean(if is_id { &home[..12] } else { home })
-}
-
-fn call(row: &Row) -> String {
-    match row.resolved.fd {
-        Some(fd) => format!("{}({fd})", row.wait.call.name),
-        None => row.wait.call.name.to_owned(),
-    }
+    human::clean(home.unwrap_or_default())
 }
 
 fn footer(model: &Model) -> Text<'static> {
@@ -278,7 +277,7 @@ fn footer(model: &Model) -> Text<'static> {
     parts.push(if number == 1 { "1 line".into() } else { format!("{number} lines") });
     let reversed = if model.reversed { ", reversed" } else { "" };
     parts.push(format!("by {}{reversed}", model.order.label()));
-    if let Some(why) = model.frame.as_ref().and_then(|frame| frame.why_not_bpf.as_ref()) {
+    if let Some(why) = model.frame.as_ref().and_then(|frame| frame.why_not_better.as_ref()) {
         parts.push(format!("least ages: {}", human::clean(why)));
     }
     Text::from(vec![
@@ -291,13 +290,6 @@ fn help() -> Vec<Text<'static>> {
     let keys = |keys: &[input::Key]| keys.iter().map(input::name).collect::<Vec<_>>().join(" ");
     let width = KEYS.iter().map(|(of, ..)| keys(of).len()).max().unwrap_or(0);
     KEYS.iter().map(|(of, _, what)| Text::raw(format!("{:width$}  {what}", keys(of)))).collect()
-}
-
-/// How long the waits of the process on the page took.
-fn durations(model: &Model) -> Option<&Durations> {
-    let process = model.selected()?.row.wait.thread.process;
-    let durations: &HashMap<_, _> = &model.frame.as_ref()?.durations;
-    durations.get(&process)
 }
 
 fn histogram(durations: &Durations) -> Vec<Text<'static>> {
@@ -337,7 +329,7 @@ mod tests {
         super::{input::Action, samples},
         *,
     };
-    use crate::resolve::target::Target;
+    use crate::{export::json::WaitObject, resolve::target::Target};
 
     fn screen(model: &mut Model, width: u16, height: u16) -> String {
         let host = Host { name: "db1".into(), kernel: "6.18.0".into() };
@@ -347,9 +339,9 @@ mod tests {
         terminal.backend().to_string()
     }
 
-    fn model(rows: Vec<Row>) -> Model {
+    fn model(waits: Vec<WaitObject>) -> Model {
         let mut model = Model::new(Duration::from_secs(1), true);
-        model.take(samples::frame(rows));
+        model.take(samples::frame(waits));
         model
     }
 
@@ -362,10 +354,10 @@ mod tests {
 
     fn ordinary() -> Model {
         model(vec![
-            samples::row(9, "sleeper", Class::Timer, 100_000),
-            samples::row(2, "php", Class::Reply, 628),
-            samples::row(3, "cat", Class::Pipe, 60),
-            samples::row(4, "nginx", Class::Events, 3),
+            samples::wait(9, "sleeper", Class::Timer, 100_000),
+            samples::wait(2, "php", Class::Reply, 628),
+            samples::wait(3, "cat", Class::Pipe, 60),
+            samples::wait(4, "nginx", Class::Events, 3),
         ])
     }
 
@@ -385,12 +377,10 @@ mod tests {
         model.act(Action::Open);
         let mut durations = Durations { comm: "php".into(), buckets: [0; BUCKETS] };
         (durations.buckets[0], durations.buckets[2], durations.buckets[13]) = (1000, 1, 20);
-        let process = model.lines[0].row.wait.thread.process;
-        let frame = model.frame.as_mut().expect("a frame");
-        frame.durations = std::sync::Arc::new([(process, durations)].into());
         model.take_page(
             2,
             "php (pid 2) is stuck: waiting 10m 28s for a reply.\n\nProcess   php job.php".into(),
+            Some(Box::new(durations)),
         );
         insta::assert_snapshot!("page", screen(&mut model, 80, 30));
         model.act(Action::Back);
@@ -401,17 +391,18 @@ mod tests {
 
     #[test]
     fn ten_thousand_waits() {
-        let mut model =
-            model((1..=10_000).map(|pid| samples::row(pid, "worker", Class::Peer, u64::from(pid))).collect());
+        let mut model = model(
+            (1..=10_000).map(|pid| samples::wait(pid, "worker", Class::Peer, u64::from(pid))).collect(),
+        );
         model.act(Action::Last);
         insta::assert_snapshot!("many", screen(&mut model, 80, 14));
     }
 
     #[test]
     fn names_and_addresses_of_any_kind_fit() {
-        let mut long = samples::row(123_456, "データベース接続プール\u{1b}[2J", Class::Reply, 86_400 * 40);
-        long.wait.thread.tid = 234_567;
-        if let Target::Tcp { local, remote, .. } = &mut long.resolved.target {
+        let mut long = samples::wait(123_456, "データベース接続プール\u{1b}[2J", Class::Reply, 86_400 * 40);
+        long.tid = 234_567;
+        if let Target::Tcp { local, remote, .. } = &mut long.target {
             *local = "[2001:db8:1111:2222:3333:4444:5555:6666]:59720".parse().expect("an address");
             *remote = "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535".parse().expect("an address");
         }

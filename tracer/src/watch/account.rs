@@ -48,6 +48,7 @@ impl Watch {
         state.lost.extend(skipped.map(|number| ("runs_skipped", number)));
         state.lost.insert("reads_abandoned", self.resolver.abandoned());
         state.lost.insert("events_unread", self.events.lost());
+        state.lost.insert("history_unwritten", self.events.unwritten());
         state.lost.insert("state_unsaved", self.state.unsaved());
         for (key, histogram) in ended {
             let (syscall, kind) = (self.bpf.ended_name(key), kind_of_file(&key.file));

@@ -3,6 +3,7 @@
 use std::{fmt::Write, time::Duration};
 
 use anyhow::Result;
+use jiff::Timestamp;
 use tracer_ebpf::abi::EndedWait;
 
 use super::{Watch, account::show_stalls, follow::habit_of};
@@ -58,9 +59,12 @@ impl Watch {
                 let _ = write!(verdict.sentence, "; an answer usually comes within {}", human::age(usual));
             }
             let note = decision.note.map(str::to_owned);
-            let stall = Stall { wait: wait.clone(), resolved, verdict, who, note };
+            let opened = Timestamp::now();
+            let stall = Stall { wait: wait.clone(), resolved, verdict, opened, who, note };
             // One that was open when the agent stopped has been announced.
-            if !self.state.was_open(&stall.wait) {
+            if self.state.was_open(&stall.wait) {
+                self.events.found_again(&stall);
+            } else {
                 *self.metrics.lock().opened.entry(stall.verdict.class).or_default() += 1;
                 self.events.opened(&stall);
             }

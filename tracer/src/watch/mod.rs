@@ -3,6 +3,7 @@
 //! It runs on a thread of its own, so that whatever it waits for never holds up HTTP or signals.
 
 mod account;
+mod answer;
 mod flag;
 mod follow;
 
@@ -20,7 +21,8 @@ use tracer_ebpf::abi::{Histogram, WaitKey};
 use crate::{
     cli::Agent,
     clock::monotonic_ns,
-    collect::{Source, bpf::Bpf},
+    collect::{Source, bpf::Bpf, shared::Asked},
+    durations::AllDurations,
     export::{events::Events, http::Health, metrics::Metrics},
     kernel::log::KernelLog,
     resolve::Resolver,
@@ -29,6 +31,9 @@ use crate::{
     track::Tracks,
     wait::ThreadId,
 };
+
+/// How long durations are kept after somebody last asked.
+const FORGET: Duration = Duration::from_secs(300);
 
 /// Everything the loop owns.
 pub struct Watch {
@@ -48,22 +53,30 @@ pub struct Watch {
     events: Events,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    /// What other threads want to know.
+    asked: Asked,
+    /// Durations by process, while somebody wants them, and when somebody last did.
+    durations: Option<AllDurations>,
+    durations_asked: Instant,
     stop: OwnedFd,
 }
 
 impl Watch {
     /// A loop that has seen nothing yet; it ends when `stop` becomes readable.
+    #[expect(clippy::too_many_arguments, reason = "they are what it is made of")]
     pub fn new(
-        mut bpf: Bpf,
+        bpf: Bpf,
+        log: Option<KernelLog>,
         policy: Policy,
         args: &Agent,
         metrics: Arc<Metrics>,
         health: Arc<Health>,
+        events: Events,
+        asked: Asked,
         stop: OwnedFd,
-    ) -> Result<Self> {
+    ) -> Self {
         metrics.lock().probes = bpf.kernel.probes();
-        let log = args.verbose.then(|| bpf.kernel.log()).transpose()?;
-        Ok(Self {
+        Self {
             bpf,
             log,
             policy,
@@ -73,11 +86,14 @@ impl Watch {
             stalls: BTreeMap::new(),
             state: State::load(&args.state_dir),
             number: 0,
-            events: Events::start()?,
+            events,
             metrics,
             health,
+            asked,
+            durations: None,
+            durations_asked: Instant::now(),
             stop,
-        })
+        }
     }
 
     /// Runs until told to stop.
@@ -102,6 +118,7 @@ impl Watch {
                 match self.sleep(left)? {
                     Woken::Stop => return Ok(()),
                     Woken::Ended => self.take_ended(),
+                    Woken::Asked => self.answer_all(),
                     Woken::Time => {}
                 }
             }
@@ -114,6 +131,7 @@ impl Watch {
         let mut fds = [
             PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(ring, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.asked.wake.as_fd(), PollFlags::IN),
         ];
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
         match poll(&mut fds, Some(&timeout)) {
@@ -124,6 +142,8 @@ impl Watch {
             Woken::Stop
         } else if !fds[1].revents().is_empty() {
             Woken::Ended
+        } else if !fds[2].revents().is_empty() {
+            Woken::Asked
         } else {
             Woken::Time
         })
@@ -138,11 +158,24 @@ impl Watch {
         }
     }
 
+    /// Adds up waits that have ended, as long as somebody asks for them.
+    fn keep_durations(&mut self, ended: &[(WaitKey, Histogram)]) {
+        if self.durations_asked.elapsed() > FORGET {
+            self.durations = None;
+        }
+        if let Some(durations) = &mut self.durations {
+            for (key, histogram) in ended {
+                durations.add(key, histogram);
+            }
+        }
+    }
+
     fn tick(&mut self) -> Result<()> {
         // Before the snapshot: a wait that ends in between is then missing for one interval, where the other order
         // would count it twice, as open and as ended.
         let mut ended: Vec<(WaitKey, Histogram)> = Vec::new();
         self.bpf.kernel.drain(|key, histogram| ended.push((key, histogram)))?;
+        self.keep_durations(&ended);
         let mut snapshot = self.bpf.snapshot()?;
         if let Some(log) = &mut self.log {
             log.flush();
@@ -164,5 +197,6 @@ impl Watch {
 enum Woken {
     Stop,
     Ended,
+    Asked,
     Time,
 }

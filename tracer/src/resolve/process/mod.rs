@@ -1,7 +1,7 @@
 //! Who waits: command line, executable, user, parents, start, and where it lives (unit, container, pod) of a process.
 
 pub mod cgroup;
-mod users;
+pub mod users;
 
 use std::{
     ffi::OsStr,

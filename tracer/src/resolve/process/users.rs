@@ -32,6 +32,26 @@ pub fn name(uid: u32) -> Option<String> {
     users.insert(current).names.get(&uid).cloned()
 }
 
+/// Number of a group of the host, by its name or as it is.
+pub fn group(name: &str) -> Option<u32> {
+    groups().into_iter().find(|(known, _)| known == name).map(|(_, gid)| gid).or_else(|| name.parse().ok())
+}
+
+/// Name of a group of the host.
+pub fn group_name(gid: u32) -> Option<String> {
+    groups().into_iter().find(|(_, known)| *known == gid).map(|(name, _)| name)
+}
+
+/// Names and numbers of the host's groups (group(5)).
+fn groups() -> Vec<(String, u32)> {
+    let text = fs::read("/etc/group").unwrap_or_default();
+    let of = |line: &str| {
+        let mut fields = line.split(':');
+        Some((fields.next()?.to_owned(), fields.nth(1)?.parse().ok()?))
+    };
+    String::from_utf8_lossy(&text).lines().filter_map(of).collect()
+}
+
 /// Names by uid (passwd(5)); of several with one uid the first counts, as it does for the C library.
 fn parse(text: &str) -> HashMap<u32, String> {
     let mut names = HashMap::new();
@@ -67,5 +87,7 @@ mod tests {
         assert_eq!(name(0).as_deref(), Some("root"));
         assert_eq!(name(0).as_deref(), Some("root"), "and remembers it");
         assert_eq!(name(u32::MAX - 7), None);
+        assert_eq!((group("root"), group("no such group")), (Some(0), None));
+        assert_eq!((group_name(0).as_deref(), group("17")), (Some("root"), Some(17)));
     }
 }

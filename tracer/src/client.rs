@@ -1,0 +1,102 @@
+//! Asks a running agent over its Unix socket: what `ps`, `why`, `top` and `stalls` use where they may not look themselves.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    os::unix::{fs::MetadataExt, net::UnixStream},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, StatusCode, header::HOST};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::runtime::Runtime;
+
+use crate::resolve::process::users;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(25);
+/// The longest answer that is read, bytes: that of a hundred thousand waits.
+const LONGEST: usize = 128 * 1024 * 1024;
+
+/// A running agent.
+pub struct Client {
+    socket: PathBuf,
+    runtime: Runtime,
+}
+
+/// Why there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No agent listens.
+    Absent,
+    /// One does, but not to this user.
+    Denied(String),
+}
+
+impl Client {
+    /// Finds out whether an agent listens to this user.
+    pub fn connect(socket: &Path) -> Result<Self, Refusal> {
+        match UnixStream::connect(socket) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                let group = fs::metadata(socket).ok().map(|socket| socket.gid());
+                let whom = match group {
+                    Some(0) | None => "only root".to_owned(),
+                    Some(gid) => {
+                        let name = users::group_name(gid).unwrap_or_else(|| gid.to_string());
+                        format!("only root and members of the group {name}")
+                    }
+                };
+                return Err(Refusal::Denied(format!("{whom} may ask the agent on {}", socket.display())));
+            }
+            Err(_) => return Err(Refusal::Absent),
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map(|runtime| Self { socket: socket.to_owned(), runtime }).map_err(|_| Refusal::Absent)
+    }
+
+    /// The body of an answer.
+    pub fn get(&self, path: &str) -> Result<Bytes> {
+        let asked = async {
+            let stream = tokio::net::UnixStream::connect(&self.socket).await?;
+            let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            let connection = tokio::spawn(connection);
+            let request = Request::get(path).header(HOST, "tracer").body(Empty::<Bytes>::new())?;
+            let response = send.send_request(request).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), LONGEST).collect().await;
+            let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
+            drop(send);
+            connection.abort();
+            Ok::<_, anyhow::Error>((status, body))
+        };
+        let answer = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, asked).await });
+        let (status, body) = answer
+            .context("it takes too long")
+            .and_then(|answer| answer)
+            .with_context(|| format!("cannot ask the agent on {}", self.socket.display()))?;
+        if status != StatusCode::OK {
+            bail!("{}", String::from_utf8_lossy(&body).trim());
+        }
+        Ok(body)
+    }
+
+    /// One object.
+    pub fn object<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        serde_json::from_slice(&self.get(path)?).context("the agent's answer is not understood")
+    }
+
+    /// An object a line.
+    pub fn objects<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
+        let body = self.get(path)?;
+        let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines
+            .map(|line| serde_json::from_slice(line).context("the agent's answer is not understood"))
+            .collect()
+    }
+}

@@ -1,0 +1,121 @@
+//! The agent's source, lent to another thread: it asks, the thread that watches answers between two of its looks, and is held
+//! up only as long as the kernel's pass takes. What the agent knows of older sleeps is in the ages.
+
+use std::{
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow};
+use tracer_ebpf::abi::{FileKey, HolderRecord, TupleKey};
+
+use super::Source;
+use crate::{
+    durations::Durations,
+    stall::Stall,
+    wait::{SeenFd, Snapshot, ThreadId},
+};
+
+/// Longer than any pass takes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A question, and where its answer goes.
+#[derive(Debug)]
+pub enum Ask {
+    /// A snapshot.
+    Snapshot(SyncSender<Result<Snapshot>>),
+    /// What fds are.
+    LookUp(Vec<(ThreadId, i32)>, SyncSender<Result<Vec<SeenFd>>>),
+    /// Who holds files and connections.
+    Holders(Vec<FileKey>, Vec<TupleKey>, SyncSender<Result<Vec<HolderRecord>>>),
+    /// The open stalls.
+    Stalls(SyncSender<Result<Vec<Stall>>>),
+    /// A snapshot, and which of its waits are the worst: so many at most, none that is idle.
+    Worst(usize, SyncSender<Result<(Snapshot, Vec<usize>)>>),
+    /// The agent's counters.
+    Numbers(SyncSender<Result<Numbers>>),
+    /// How long the waits of a process took that have ended since somebody first asked for numbers.
+    Durations(u32, SyncSender<Result<Option<Durations>>>),
+}
+
+/// The agent's counters.
+#[derive(Clone, Copy, Debug)]
+pub struct Numbers {
+    /// Waits that have ended.
+    pub waits: u64,
+    /// What could not be recorded.
+    pub lost: u64,
+}
+
+/// What asks.
+#[derive(Clone)]
+pub struct Shared {
+    asks: SyncSender<Ask>,
+    /// An event counter that wakes the thread that watches.
+    wake: Arc<OwnedFd>,
+}
+
+/// What is asked.
+pub struct Asked {
+    /// The questions.
+    pub asks: Receiver<Ask>,
+    /// Readable while there are some.
+    pub wake: Arc<OwnedFd>,
+}
+
+/// The two ends.
+pub fn pair() -> Result<(Shared, Asked)> {
+    use rustix::event::{EventfdFlags, eventfd};
+    let wake =
+        eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("cannot make an eventfd")?;
+    let (wake, (asks, asked)) = (Arc::new(wake), sync_channel(16));
+    Ok((Shared { asks, wake: Arc::clone(&wake) }, Asked { asks: asked, wake }))
+}
+
+impl Shared {
+    fn ask<T>(&self, ask: impl FnOnce(SyncSender<Result<T>>) -> Ask) -> Result<T> {
+        let (reply, answer) = sync_channel(1);
+        let gone = || anyhow!("the agent does not watch any more");
+        self.asks.send(ask(reply)).map_err(|_| gone())?;
+        rustix::io::write(&*self.wake, &1u64.to_ne_bytes()).context("cannot wake the watching thread")?;
+        answer.recv_timeout(PATIENCE).map_err(|_| gone())?
+    }
+
+    /// The open stalls.
+    pub fn stalls(&self) -> Result<Vec<Stall>> {
+        self.ask(Ask::Stalls)
+    }
+
+    /// A snapshot, and which of its waits are the worst.
+    pub fn worst(&self, most: usize) -> Result<(Snapshot, Vec<usize>)> {
+        self.ask(|reply| Ask::Worst(most, reply))
+    }
+
+    /// The agent's counters.
+    pub fn numbers(&self) -> Result<Numbers> {
+        self.ask(Ask::Numbers)
+    }
+
+    /// How long the waits of a process took that have ended meanwhile.
+    pub fn durations(&self, pid: u32) -> Result<Option<Durations>> {
+        self.ask(|reply| Ask::Durations(pid, reply))
+    }
+}
+
+impl Source for Shared {
+    fn snapshot(&mut self) -> Result<Snapshot> {
+        self.ask(Ask::Snapshot)
+    }
+
+    fn look_up(&mut self, fds: &[(ThreadId, i32)]) -> Result<Vec<SeenFd>> {
+        self.ask(|reply| Ask::LookUp(fds.to_vec(), reply))
+    }
+
+    fn holders(&mut self, files: &[FileKey], tuples: &[TupleKey]) -> Result<Vec<HolderRecord>> {
+        self.ask(|reply| Ask::Holders(files.to_vec(), tuples.to_vec(), reply))
+    }
+}

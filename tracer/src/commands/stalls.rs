@@ -1,0 +1,85 @@
+//! `tracer stalls`: what was stuck in the last hours, as the agent has kept it.
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+
+use anyhow::Result;
+use jiff::{Timestamp, tz::TimeZone};
+
+use crate::{
+    class::Class,
+    cli::Stalls,
+    client::{Client, Refusal},
+    export::events::StallObject,
+    history, human,
+};
+
+/// Asks the agent, or reads what one has left, and prints.
+pub fn run(args: &Stalls) -> Result<()> {
+    let stalls: Vec<StallObject> = match Client::connect(&args.socket) {
+        Ok(client) => client.objects(&format!("/v1/stalls?since={}", args.since))?,
+        Err(refusal) => history::read(&args.state_dir)
+            .map_err(|error| match refusal {
+                Refusal::Denied(why) => error.context(why),
+                Refusal::Absent => error.context("no agent runs, and none has left a history"),
+            })?
+            .stalls_since(args.since)?,
+    };
+    let out = &mut BufWriter::new(io::stdout().lock());
+    for stall in &stalls {
+        if args.json {
+            serde_json::to_writer(&mut *out, stall)?;
+            out.write_all(b"\n")?;
+        }
+    }
+    if !args.json {
+        table(out, &stalls)?;
+        let open = stalls.iter().filter(|stall| stall.closed.is_none()).count();
+        writeln!(
+            out,
+            "{} since {}, {open} of them open.",
+            human::count(stalls.len(), "stall"),
+            moment(args.since)
+        )?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// To the second, by this host's clock.
+fn moment(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::system()).strftime("%F %T").to_string()
+}
+
+fn table(out: &mut impl Write, stalls: &[StallObject]) -> io::Result<()> {
+    if stalls.is_empty() {
+        return Ok(());
+    }
+    let width = io::stdout().is_terminal().then(human::terminal_width);
+    let line = |out: &mut dyn Write, text: &str| match width {
+        Some(width) => writeln!(out, "{}", human::fit(text.trim_end(), width)),
+        None => writeln!(out, "{}", text.trim_end()),
+    };
+    line(
+        out,
+        &format!(
+            "{:19}  {:>8}  {:8}  {:>9}  {:15}  {:8}  {:14}  TARGET",
+            "BEGAN", "LASTED", "ENDED", "PID/TID", "COMMAND", "CLASS", "SYSCALL"
+        ),
+    )?;
+    for stall in stalls {
+        let wait = &stall.wait;
+        let text = format!(
+            "{:19}  {:>8}  {:8}  {:>9}  {:15}  {:8}  {:14}  {}",
+            moment(wait.since),
+            human::age(stall.lasted),
+            stall.ended.as_deref().map_or("open".into(), human::clean),
+            wait.id(),
+            human::clean(&wait.comm),
+            wait.class.map_or("", Class::label),
+            wait.call(),
+            human::clean(&wait.target.to_string()),
+        );
+        line(out, &text)?;
+    }
+    Ok(())
+}

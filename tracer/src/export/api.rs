@@ -1,0 +1,387 @@
+//! What the agent answers on its Unix socket: waits, stalls, pages of `why`, the past. `docs/API.md` describes it.
+//!
+//! Requests are answered on a thread of their own, one after the other, from snapshots that the watching thread takes for it:
+//! neither watching nor `/metrics` waits for whoever asks here, however often.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, channel::Channel, combinators::BoxBody};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Frame, Incoming},
+    header::{CONTENT_TYPE, HeaderValue},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, oneshot};
+
+use super::{
+    events::StallObject,
+    http::{Body, text},
+    report::ReportObject,
+};
+use crate::{
+    class::{Class, Level},
+    collect::{
+        Source,
+        shared::{Numbers, Shared},
+    },
+    commands::why,
+    history::History,
+    inspect,
+    look::{Lookout, Sight},
+    wait::{Held, HeldThread},
+};
+
+/// Requests that may wait for their answer.
+const QUEUE: usize = 16;
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// An answer younger than this serves again.
+const FRESH: Duration = Duration::from_millis(200);
+/// Looking takes at most one in so many seconds, however many ask.
+const SHARE: u32 = 5;
+/// After so long without a request, what was remembered for requests goes.
+const FORGET: Duration = Duration::from_secs(60);
+
+/// What the agent is and does.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HostObject {
+    /// Version of the agent.
+    pub version: String,
+    /// What makes its snapshots.
+    pub source: String,
+    /// How often it looks.
+    pub interval_seconds: f64,
+    /// Waits by class.
+    pub waiting: BTreeMap<Class, usize>,
+    /// Threads that are stopped, traced or frozen.
+    pub held: Vec<HeldObject>,
+    /// Waits that have ended since it started.
+    pub waits_total: u64,
+    /// What it could not record since it started.
+    pub lost_total: u64,
+}
+
+/// A thread that does not wait although it looks asleep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldObject {
+    /// Its process.
+    pub pid: u32,
+    /// Itself.
+    pub tid: u32,
+    /// Why.
+    pub by: Held,
+}
+
+impl HeldObject {
+    /// Of a snapshot's.
+    pub fn of(held: &HeldThread) -> Self {
+        Self { pid: held.thread.process.pid, tid: held.thread.tid, by: held.held }
+    }
+}
+
+/// What can be asked.
+#[derive(Debug)]
+enum Asked {
+    Waits { idle: bool },
+    Stalls,
+    Host,
+    Why { id: u32, width: Option<usize> },
+    Durations(u32),
+    PastWaits(Timestamp),
+    PastStalls(Timestamp),
+}
+
+enum Answer {
+    Lines(Bytes),
+    Object(Bytes),
+    Text(String),
+    Failed(StatusCode, String),
+}
+
+struct Question {
+    asked: Asked,
+    reply: oneshot::Sender<Answer>,
+}
+
+/// The door: cheap to clone, for each connection.
+#[derive(Clone)]
+pub struct Api {
+    questions: SyncSender<Question>,
+    events: broadcast::Sender<Arc<str>>,
+}
+
+impl Api {
+    /// Starts the thread that answers.
+    pub fn start(
+        shared: Shared,
+        interval: Duration,
+        events: broadcast::Sender<Arc<str>>,
+        history: Option<Arc<History>>,
+    ) -> Result<Self> {
+        let (questions, queue) = sync_channel(QUEUE);
+        let desk = Desk { shared, interval, history, lookout: Lookout::new(), last: None };
+        thread::Builder::new()
+            .name("api".into())
+            .spawn(move || desk.work(&queue))
+            .context("cannot start the thread that answers requests")?;
+        Ok(Self { questions, events })
+    }
+
+    /// Answers a request that only asks.
+    pub async fn answer(self, request: Request<Incoming>) -> Response<Body> {
+        if request.uri().path() == "/v1/events" {
+            return self.stream();
+        }
+        let asked = match parse(request.uri().path(), request.uri().query().unwrap_or_default()) {
+            Ok(asked) => asked,
+            Err((status, why)) => return text(status, why),
+        };
+        let (reply, answer) = oneshot::channel();
+        match self.questions.try_send(Question { asked, reply }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                return text(StatusCode::SERVICE_UNAVAILABLE, "too many ask at once\n");
+            }
+            Err(TrySendError::Disconnected(_)) => {
+                return text(StatusCode::INTERNAL_SERVER_ERROR, "nobody answers any more\n");
+            }
+        }
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(Answer::Lines(bytes))) => typed(bytes, "application/x-ndjson"),
+            Ok(Ok(Answer::Object(bytes))) => typed(bytes, "application/json"),
+            Ok(Ok(Answer::Text(page))) => typed(page.into(), "text/plain; charset=utf-8"),
+            Ok(Ok(Answer::Failed(status, why))) => text(status, format!("{why}\n")),
+            Ok(Err(_)) => text(StatusCode::INTERNAL_SERVER_ERROR, "nobody answers any more\n"),
+            Err(_) => text(StatusCode::GATEWAY_TIMEOUT, "it takes too long\n"),
+        }
+    }
+
+    /// Stall events from now on, a line each. A reader that falls behind is told how many it missed.
+    fn stream(self) -> Response<Body> {
+        let mut events = self.events.subscribe();
+        let (mut send, body) = Channel::<Bytes>::new(16);
+        tokio::spawn(async move {
+            loop {
+                let line = match events.recv().await {
+                    Ok(line) => Bytes::copy_from_slice(line.as_bytes()),
+                    Err(broadcast::error::RecvError::Lagged(number)) => {
+                        Bytes::from(format!("{{\"event\":\"events_lost\",\"count\":{number}}}\n"))
+                    }
+                    Err(broadcast::error::RecvError::Closed) => return,
+                };
+                if send.send(Frame::data(line)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let mut response = Response::new(BoxBody::new(body));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        response
+    }
+}
+
+fn typed(bytes: Bytes, kind: &'static str) -> Response<Body> {
+    let mut response = Response::new(Full::new(bytes).boxed());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// What a path and a query ask for.
+fn parse(path: &str, query: &str) -> Result<Asked, (StatusCode, &'static str)> {
+    let value = |name: &str| {
+        query.split('&').find_map(|part| match part.split_once('=') {
+            Some((key, value)) => (key == name).then_some(value),
+            None => (part == name).then_some(""),
+        })
+    };
+    let moment = |name: &str| {
+        value(name).map(|text| {
+            text.parse::<Timestamp>()
+                .map_err(|_| (StatusCode::BAD_REQUEST, "a moment is written as 2026-11-23T03:12:00Z\n"))
+        })
+    };
+    let number =
+        |text: &str| text.parse().map_err(|_| (StatusCode::BAD_REQUEST, "a process or thread is a number\n"));
+    Ok(match path {
+        "/v1/waits" => match moment("at").transpose()? {
+            Some(at) => Asked::PastWaits(at),
+            None => Asked::Waits { idle: value("all").is_some() },
+        },
+        "/v1/stalls" => match moment("since").transpose()? {
+            Some(since) => Asked::PastStalls(since),
+            None => Asked::Stalls,
+        },
+        "/v1/host" => Asked::Host,
+        _ => match path.split('/').collect::<Vec<_>>()[..] {
+            ["", "v1", "why", id] => Asked::Why {
+                id: number(id)?,
+                width: value("width").map(number).transpose()?.map(|width: u32| width as usize),
+            },
+            ["", "v1", "durations", id] => Asked::Durations(number(id)?),
+            _ => {
+                return Err((
+                    StatusCode::NOT_FOUND,
+                    "there is /v1/waits, /v1/stalls, /v1/events, /v1/host, /v1/why/PID and /v1/durations/PID\n",
+                ));
+            }
+        },
+    })
+}
+
+/// What a look gave.
+struct Last {
+    at: Instant,
+    took: Duration,
+    idle: bool,
+    sight: Sight,
+    held: Vec<HeldThread>,
+    source: &'static str,
+}
+
+/// Where requests are answered.
+struct Desk {
+    shared: Shared,
+    interval: Duration,
+    history: Option<Arc<History>>,
+    lookout: Lookout,
+    last: Option<Last>,
+}
+
+impl Desk {
+    fn work(mut self, queue: &Receiver<Question>) {
+        loop {
+            let Question { asked, reply } = match queue.recv_timeout(FORGET) {
+                Ok(question) => question,
+                Err(RecvTimeoutError::Timeout) => {
+                    // Nobody asks any more: what was known for them need not be kept.
+                    (self.lookout, self.last) = (Lookout::new(), None);
+                    match queue.recv() {
+                        Ok(question) => question,
+                        Err(_) => return,
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            // Whoever asked has given up: what they wanted need not be found out.
+            if reply.is_closed() {
+                continue;
+            }
+            let answer = self.answer(&asked).unwrap_or_else(|error| {
+                Answer::Failed(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}"))
+            });
+            let _ = reply.send(answer);
+        }
+    }
+
+    fn answer(&mut self, asked: &Asked) -> Result<Answer> {
+        Ok(match asked {
+            Asked::Waits { idle } => {
+                let mut waits: Vec<_> = self.look(*idle)?.sight.waits.iter().collect();
+                waits.retain(|wait| *idle || wait.worry() != Level::Idle);
+                waits.sort_by_key(|wait| std::cmp::Reverse(wait.age));
+                lines(waits)?
+            }
+            Asked::Stalls => lines(self.shared.stalls()?.iter().map(StallObject::open))?,
+            Asked::Host => {
+                let interval_seconds = self.interval.as_secs_f64();
+                let Numbers { waits, lost } = self.shared.numbers()?;
+                let last = self.look(false)?;
+                Answer::Object(
+                    serde_json::to_vec(&HostObject {
+                        version: env!("CARGO_PKG_VERSION").into(),
+                        source: last.source.into(),
+                        interval_seconds,
+                        waiting: last.sight.classes.clone(),
+                        held: last.held.iter().map(HeldObject::of).collect(),
+                        waits_total: waits,
+                        lost_total: lost,
+                    })?
+                    .into(),
+                )
+            }
+            Asked::Why { id, width } => match inspect::inspect(*id, &mut self.shared) {
+                Ok(report) => match width {
+                    Some(width) => Answer::Text(why::page(&report, (*width).clamp(20, 1000), None)),
+                    None => Answer::Object(serde_json::to_vec(&ReportObject::new(&report))?.into()),
+                },
+                Err(error) => Answer::Failed(StatusCode::NOT_FOUND, format!("{error:#}")),
+            },
+            Asked::Durations(pid) => {
+                let none = || Answer::Failed(StatusCode::NOT_FOUND, "no wait of it has ended".into());
+                match self.shared.durations(*pid)? {
+                    Some(durations) => Answer::Object(serde_json::to_vec(&durations)?.into()),
+                    None => none(),
+                }
+            }
+            Asked::PastWaits(at) => match &self.history {
+                Some(history) => Answer::Object(serde_json::to_vec(&history.waits_at(*at)?)?.into()),
+                None => no_history(),
+            },
+            Asked::PastStalls(since) => match &self.history {
+                Some(history) => lines(history.stalls_since(*since)?)?,
+                None => no_history(),
+            },
+        })
+    }
+
+    /// All waits of now, or of a moment ago.
+    fn look(&mut self, idle: bool) -> Result<&Last> {
+        let fresh = self
+            .last
+            .as_ref()
+            .is_some_and(|last| (last.idle || !idle) && last.at.elapsed() < FRESH.max(last.took * SHARE));
+        if !fresh {
+            let begun = Instant::now();
+            let snapshot = self.shared.snapshot()?;
+            let sight = self.lookout.see(&snapshot, &mut self.shared, idle, |_| true)?;
+            let (held, source) = (snapshot.held, snapshot.source);
+            self.last = Some(Last { at: Instant::now(), took: begun.elapsed(), idle, sight, held, source });
+        }
+        self.last.as_ref().context("nothing was seen")
+    }
+}
+
+fn no_history() -> Answer {
+    Answer::Failed(StatusCode::NOT_FOUND, "this agent keeps no history".into())
+}
+
+/// An object a line.
+fn lines<T: Serialize>(objects: impl IntoIterator<Item = T>) -> Result<Answer> {
+    let mut out = Vec::new();
+    for object in objects {
+        serde_json::to_writer(&mut out, &object)?;
+        out.push(b'\n');
+    }
+    Ok(Answer::Lines(out.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_queries() {
+        let asked = |path: &str, query: &str| parse(path, query).map_err(|(status, _)| status.as_u16());
+        assert!(matches!(asked("/v1/waits", ""), Ok(Asked::Waits { idle: false })));
+        assert!(matches!(asked("/v1/waits", "all"), Ok(Asked::Waits { idle: true })));
+        assert!(matches!(asked("/v1/waits", "x=1&all="), Ok(Asked::Waits { idle: true })));
+        assert!(matches!(asked("/v1/waits", "at=2026-11-23T03:12:00Z"), Ok(Asked::PastWaits(_))));
+        assert!(matches!(asked("/v1/waits", "at=yesterday"), Err(400)));
+        assert!(matches!(asked("/v1/why/7", "width=80"), Ok(Asked::Why { id: 7, width: Some(80) })));
+        assert!(matches!(asked("/v1/why/init", ""), Err(400)));
+        assert!(matches!(asked("/v1/why/7/8", ""), Err(404)));
+        assert!(matches!(asked("/v2/waits", ""), Err(404)));
+    }
+}

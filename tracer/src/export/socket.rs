@@ -1,0 +1,104 @@
+//! The agent's Unix socket: who may ask, and that only one agent answers.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io::ErrorKind,
+    os::unix::{
+        fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, chown},
+        net::UnixListener,
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::{human, resolve::process::users};
+
+/// Members of this group may ask the agent, unless it was told of another.
+pub const GROUP: &str = "tracer";
+
+/// A bound socket. Its file goes when this is dropped.
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Held as long as the agent lives, also one that is stopped or does not answer; the kernel lets go of it with the
+    /// process.
+    _lock: File,
+}
+
+impl Socket {
+    /// Takes the path. A socket that an agent has left behind is replaced; one that an agent serves is not.
+    pub fn bind(path: &Path, group: &str) -> Result<Self> {
+        let whom = path.display();
+        let gid = users::group(group);
+        ensure!(gid.is_some() || group == GROUP, "there is no group {group} on this host");
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
+        let lock = beside(path, "lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&lock)
+            .with_context(|| format!("cannot open {}", lock.display()))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            bail!("another agent serves {whom}: --socket takes another path");
+        }
+        match fs::symlink_metadata(path) {
+            Ok(file) => ensure!(file.file_type().is_socket(), "{whom} is there and is no socket"),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot look at {whom}")),
+        }
+        // Nobody can reach it under its name before its owner and mode are right.
+        let new = beside(path, "new");
+        let _ = fs::remove_file(&new);
+        let listener = UnixListener::bind(&new).with_context(|| format!("cannot listen on {whom}"))?;
+        let bound = || -> Result<()> {
+            match gid {
+                Some(gid) => {
+                    chown(&new, None, Some(gid)).with_context(|| format!("cannot give {whom} to a group"))?;
+                    fs::set_permissions(&new, Permissions::from_mode(0o660))?;
+                }
+                None => {
+                    fs::set_permissions(&new, Permissions::from_mode(0o600))?;
+                    human::say(&format!(
+                        "there is no group {GROUP} on this host: only root may ask the agent on {whom} \
+                         (groupadd --system {GROUP})"
+                    ));
+                }
+            }
+            fs::rename(&new, path).with_context(|| format!("cannot listen on {whom}"))
+        };
+        if let Err(error) = bound() {
+            let _ = fs::remove_file(&new);
+            return Err(error);
+        }
+        Ok(Self { listener, path: path.to_owned(), _lock: lock })
+    }
+
+    /// What connections come from.
+    pub fn listener(&self) -> Result<tokio::net::UnixListener> {
+        let listener = self.listener.try_clone()?;
+        listener.set_nonblocking(true)?;
+        Ok(tokio::net::UnixListener::from_std(listener)?)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // It may have gone already.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// `agent.sock.lock` and the like.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(ending);
+    name.into()
+}

@@ -1,0 +1,303 @@
+//! The database: stalls by when they opened, minutes by when they were. redb commits as a whole or not at all, so a process
+//! that is killed while it writes leaves what it had committed.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use anyhow::{Context, Result, bail};
+use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
+use jiff::{SignedDuration, Timestamp};
+use redb::{
+    Builder, Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, TableDefinition, TableError,
+};
+
+use super::{Limits, Past};
+use crate::export::{events::StallObject, json::WaitObject};
+
+/// By milliseconds of Unix time at the opening, process, thread: JSON.
+const STALLS: TableDefinition<'_, (u64, u32, u32), &[u8]> = TableDefinition::new("stalls");
+/// By seconds of Unix time: deflated JSON lines.
+const MINUTES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("minutes");
+/// Memory for pages of the file, bytes.
+const CACHE: usize = 512 * 1024;
+/// Nobody asks for more of a minute that is older than this before the moment they ask for.
+const GAP: SignedDuration = SignedDuration::from_secs(150);
+/// A minute is never larger, bytes of JSON: more would not be ours.
+const LARGEST: u64 = 16 * 1024 * 1024;
+
+/// What a stall is kept under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Id(u64, u32, u32);
+
+impl Id {
+    /// Of a stall that is new.
+    pub fn of(stall: &StallObject) -> Self {
+        Self(milliseconds(stall.opened), stall.wait.pid, stall.wait.tid)
+    }
+
+    /// When it opened.
+    pub fn opened(self) -> Timestamp {
+        Timestamp::from_millisecond(self.0 as i64).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    fn key(self) -> (u64, u32, u32) {
+        (self.0, self.1, self.2)
+    }
+}
+
+/// The database, open.
+pub struct Store {
+    database: Mutex<Opened>,
+    path: PathBuf,
+    limits: Limits,
+}
+
+enum Opened {
+    Written(Database),
+    Read(ReadOnlyDatabase),
+    /// It could not be opened again after an error.
+    Lost,
+}
+
+impl Store {
+    /// Opens the file, or makes it. A damaged one is put aside: its agent must start all the same.
+    pub fn open(path: &Path, limits: Limits) -> Result<Self> {
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
+        let database = match open(path) {
+            Ok(database) => database,
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
+                bail!("another agent has {}: --state-dir takes another directory", path.display())
+            }
+            Err(redb::DatabaseError::Storage(redb::StorageError::Io(error))) => {
+                return Err(error).with_context(|| format!("cannot open {}", path.display()));
+            }
+            Err(error) => {
+                let aside = path.with_extension("damaged");
+                crate::human::say(&format!(
+                    "{}: {error}; it is kept as {}, and a new history begun",
+                    path.display(),
+                    aside.display()
+                ));
+                fs::rename(path, &aside).with_context(|| format!("cannot put {} aside", path.display()))?;
+                open(path).with_context(|| format!("cannot make {}", path.display()))?
+            }
+        };
+        Ok(Self { database: Mutex::new(Opened::Written(database)), path: path.to_owned(), limits })
+    }
+
+    /// Opens the file to read it only.
+    pub fn read(path: &Path) -> Result<Self> {
+        let database = match ReadOnlyDatabase::open(path) {
+            Ok(database) => Opened::Read(database),
+            // An agent that was killed has left it to be mended.
+            Err(redb::DatabaseError::RepairAborted) => {
+                Opened::Written(open(path).with_context(|| format!("cannot mend {}", path.display()))?)
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let limits = Limits { age: std::time::Duration::MAX, bytes: u64::MAX };
+        Ok(Self { database: Mutex::new(database), path: path.to_owned(), limits })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Opened> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Open again, if it was given up after an error.
+    fn opened(&self) -> Result<MutexGuard<'_, Opened>> {
+        let mut opened = self.lock();
+        if let Opened::Lost = &*opened {
+            let path = self.path.display();
+            *opened = Opened::Written(open(&self.path).with_context(|| format!("cannot open {path} again"))?);
+        }
+        Ok(opened)
+    }
+
+    /// Writes stalls, and the waits of a moment.
+    pub fn put(
+        &self,
+        stalls: &[(Id, StallObject)],
+        minute: Option<(Timestamp, &[WaitObject])>,
+    ) -> Result<()> {
+        let stalls: Vec<_> = stalls
+            .iter()
+            .map(|(id, stall)| Ok((id.key(), serde_json::to_vec(stall)?)))
+            .collect::<Result<_>>()?;
+        let minute = minute.map(|(at, waits)| Ok::<_, anyhow::Error>((at, pack(waits)?))).transpose()?;
+        self.write(|transaction| {
+            let mut table = transaction.open_table(STALLS)?;
+            for (key, bytes) in &stalls {
+                table.insert(key, bytes.as_slice())?;
+            }
+            let mut table = transaction.open_table(MINUTES)?;
+            if let Some((at, bytes)) = &minute {
+                table.insert(at.as_second().max(0) as u64, bytes.as_slice())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Throws away what is older than is kept, and the oldest of what is too much.
+    pub fn prune(&self) -> Result<()> {
+        let oldest = Timestamp::now().checked_sub(self.limits.age).unwrap_or(Timestamp::UNIX_EPOCH);
+        let size = fs::metadata(&self.path).map_or(0, |file| file.len());
+        // Half of the file may be free pages by now, so what is in use decides.
+        let excess = size > self.limits.bytes && self.in_use()? > self.limits.bytes / 2;
+        self.write(|transaction| {
+            let mut minutes = transaction.open_table(MINUTES)?;
+            let mut stalls = transaction.open_table(STALLS)?;
+            minutes.retain_in(..oldest.as_second().max(0) as u64, |_, _| false)?;
+            stalls.retain_in(..(milliseconds(oldest), 0, 0), |_, _| false)?;
+            if excess {
+                // A tenth of the minutes; of the stalls too, once there are no more minutes than a day's.
+                let tenth = minutes.len()? / 10 + 1;
+                for _ in 0..tenth {
+                    minutes.pop_first()?;
+                }
+                if minutes.len()? < 1440 {
+                    for _ in 0..=stalls.len()? / 10 {
+                        stalls.pop_first()?;
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn in_use(&self) -> Result<u64> {
+        let database = self.lock();
+        let Opened::Written(database) = &*database else { bail!("it is not open") };
+        let transaction = database.begin_write()?;
+        let stats = transaction.stats()?;
+        transaction.abort()?;
+        Ok(stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes())
+    }
+
+    fn write(&self, work: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>) -> Result<()> {
+        let mut opened = self.opened()?;
+        let Opened::Written(database) = &*opened else { bail!("the history is open to be read only") };
+        let result = (|| {
+            let mut transaction = database.begin_write()?;
+            // Opening the file after a crash then takes no time.
+            transaction.set_quick_repair(true);
+            work(&transaction)?;
+            transaction.commit()?;
+            Ok::<_, redb::Error>(())
+        })();
+        result.map_err(|error| {
+            // After an error of the disk nothing more can be written through this handle.
+            *opened = Opened::Lost;
+            anyhow::Error::from(error).context(format!("cannot write {}", self.path.display()))
+        })
+    }
+
+    fn begin_read(&self) -> Result<ReadTransaction> {
+        Ok(match &*self.opened()? {
+            Opened::Written(database) => database.begin_read()?,
+            Opened::Read(database) => database.begin_read()?,
+            Opened::Lost => bail!("the history cannot be read"),
+        })
+    }
+
+    /// What waited at a moment: the minute before it, and the stalls that were open then.
+    pub fn waits_at(&self, at: Timestamp) -> Result<Past> {
+        let transaction = self.begin_read()?;
+        let mut past = Past { at: None, waits: Vec::new() };
+        if let Some(minutes) = there(transaction.open_table(MINUTES))? {
+            let last = minutes.range(..=at.as_second().max(0) as u64)?.next_back().transpose()?;
+            if let Some((key, bytes)) = last {
+                let seen = Timestamp::from_second(key.value() as i64)?;
+                if at.duration_since(seen) <= GAP {
+                    past = Past { at: Some(seen), waits: unpack(bytes.value())? };
+                }
+            }
+        }
+        for stall in self.stalls_since(at)? {
+            let open = stall.opened <= at && stall.closed.is_none_or(|closed| closed > at);
+            let thread = (stall.wait.pid, stall.wait.tid);
+            if open && !past.waits.iter().any(|wait| (wait.pid, wait.tid) == thread) {
+                let age = at.duration_since(stall.wait.since).try_into().unwrap_or_default();
+                past.waits.push(WaitObject { age, ..stall.wait });
+            }
+        }
+        Ok(past)
+    }
+
+    /// Stalls that were open after a moment, the oldest first. Those that are open still have lasted until now.
+    pub fn stalls_since(&self, since: Timestamp) -> Result<Vec<StallObject>> {
+        let transaction = self.begin_read()?;
+        let Some(table) = there(transaction.open_table(STALLS))? else { return Ok(Vec::new()) };
+        let mut stalls = Vec::new();
+        for row in table.iter()? {
+            let (_, bytes) = row?;
+            let mut stall: StallObject = serde_json::from_slice(bytes.value())?;
+            if stall.closed.is_none() {
+                let now = Timestamp::now();
+                stall.lasted = now.duration_since(stall.wait.since).try_into().unwrap_or(stall.lasted);
+            }
+            if stall.closed.is_none_or(|closed| closed >= since) {
+                stalls.push(stall);
+            }
+        }
+        Ok(stalls)
+    }
+
+    /// Stalls without an end.
+    pub fn open_stalls(&self) -> Result<Vec<(Id, StallObject)>> {
+        let stalls = self.stalls_since(Timestamp::MAX)?;
+        Ok(stalls.into_iter().map(|stall| (Id::of(&stall), stall)).collect())
+    }
+
+    /// When the last minute was written.
+    pub fn last_alive(&self) -> Result<Option<Timestamp>> {
+        let transaction = self.begin_read()?;
+        let Some(table) = there(transaction.open_table(MINUTES))? else { return Ok(None) };
+        let last = table.last()?.map(|(key, _)| key.value());
+        Ok(last.and_then(|second| Timestamp::from_second(second as i64).ok()))
+    }
+}
+
+fn open(path: &Path) -> Result<Database, redb::DatabaseError> {
+    let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    // Names of processes and of their peers are nobody else's business.
+    if let Ok(file) = file {
+        use std::os::unix::fs::PermissionsExt;
+        let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
+    }
+    Builder::new().set_cache_size(CACHE).create(path)
+}
+
+/// A table that nobody has written yet is not there.
+fn there<T>(table: Result<T, TableError>) -> Result<Option<T>> {
+    match table {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn milliseconds(at: Timestamp) -> u64 {
+    at.as_millisecond().max(0) as u64
+}
+
+fn pack(waits: &[WaitObject]) -> Result<Vec<u8>> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
+    for wait in waits {
+        serde_json::to_writer(&mut encoder, wait)?;
+        encoder.write_all(b"\n")?;
+    }
+    Ok(encoder.finish()?)
+}
+
+fn unpack(bytes: &[u8]) -> Result<Vec<WaitObject>> {
+    let mut text = String::new();
+    DeflateDecoder::new(bytes).take(LARGEST).read_to_string(&mut text)?;
+    text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}

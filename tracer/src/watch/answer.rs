@@ -1,0 +1,88 @@
+//! What the watching thread tells others that ask: between two of its looks, and with what it knows.
+
+use std::{cmp::Reverse, time::Instant};
+
+use anyhow::Result;
+use tracer_ebpf::abi::Counter;
+
+use super::Watch;
+use crate::{
+    class::{Class, Level},
+    collect::{
+        Source,
+        shared::{Ask, Numbers},
+    },
+    track::Step,
+    wait::Snapshot,
+};
+
+impl Watch {
+    /// Answers everything that has been asked.
+    pub(super) fn answer_all(&mut self) {
+        let mut count = [0; 8];
+        // The counter only wakes; what it counts to says nothing.
+        let _ = rustix::io::read(&*self.asked.wake, &mut count);
+        while let Ok(ask) = self.asked.asks.try_recv() {
+            self.answer(ask);
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        // Whoever asked may have gone.
+        match ask {
+            Ask::Snapshot(reply) => drop(reply.send(self.known_snapshot())),
+            Ask::LookUp(fds, reply) => drop(reply.send(self.bpf.look_up(&fds))),
+            Ask::Holders(files, tuples, reply) => drop(reply.send(self.bpf.holders(&files, &tuples))),
+            Ask::Stalls(reply) => drop(reply.send(Ok(self.stalls.values().cloned().collect()))),
+            Ask::Worst(most, reply) => drop(reply.send(self.worst(most))),
+            Ask::Numbers(reply) => {
+                self.durations.get_or_insert_default();
+                self.durations_asked = Instant::now();
+                drop(reply.send(self.numbers()));
+            }
+            Ask::Durations(pid, reply) => {
+                let of = self.durations.as_ref().and_then(|durations| durations.of(pid)).cloned();
+                drop(reply.send(Ok(of)));
+            }
+        }
+    }
+
+    /// A snapshot with the ages that the agent knows: of waits that are many sleeps.
+    fn known_snapshot(&mut self) -> Result<Snapshot> {
+        let mut snapshot = self.bpf.snapshot()?;
+        for wait in &mut snapshot.waits {
+            if let Some(track) = self.tracks.get(&wait.thread)
+                && matches!(track.step(wait), Step::Same | Step::GoesOn)
+            {
+                wait.date_back(track.began_ns);
+            }
+        }
+        Ok(snapshot)
+    }
+
+    /// A snapshot, and where in it the worst waits are that are not idle.
+    fn worst(&mut self, most: usize) -> Result<(Snapshot, Vec<usize>)> {
+        let snapshot = self.known_snapshot()?;
+        let class = |at: usize| {
+            let track = self.tracks.get(&snapshot.waits[at].thread);
+            track.map_or(Class::Other, |track| track.class)
+        };
+        let mut worst: Vec<(Level, Reverse<_>, usize)> = (0..snapshot.waits.len())
+            .map(|at| (class(at).level(), Reverse(snapshot.waits[at].age), at))
+            .filter(|(level, ..)| *level != Level::Idle)
+            .collect();
+        worst.sort_unstable();
+        worst.truncate(most);
+        let worst = worst.into_iter().map(|(.., at)| at).collect();
+        Ok((snapshot, worst))
+    }
+
+    fn numbers(&self) -> Result<Numbers> {
+        let counter = |counter| self.bpf.kernel.counter(counter);
+        let mut lost = 0;
+        for (loss, _) in Counter::LOSSES {
+            lost += counter(loss)?;
+        }
+        Ok(Numbers { waits: counter(Counter::CountedWaits)? + counter(Counter::ShortWaits)?, lost })
+    }
+}
