@@ -124,11 +124,9 @@ impl Track {
         if !self.same_call(wait) {
             return Step::New;
         }
-        if self.interrupted || self.interrupted_before {
-            return Step::GoesOn;
-        }
         let (inode, mark) = seen(&wait.fd_state, &wait.socket);
         match (self.mark, mark) {
+            // Whatever came between: a byte that has moved ends it.
             (Some(before), Some(now)) if !self.set => {
                 if before == now && inode == self.inode {
                     Step::GoesOn
@@ -137,6 +135,7 @@ impl Track {
                 }
             }
             (Some(_), _) => Step::Unsure,
+            _ if self.interrupted || self.interrupted_before => Step::GoesOn,
             (None, _) => {
                 let apart = Duration::from_nanos(wait.sleep_began_ns.saturating_sub(self.sleep_began_ns));
                 match self.timeout {
@@ -388,6 +387,16 @@ mod tests {
         assert_eq!(held.step(&again(2 * SECOND)), Step::GoesOn);
         assert!((0..3).all(|_| held.may_go_on()), "it may wait for a CPU");
         assert!(!held.may_go_on(), "not for ever");
+    }
+
+    #[test]
+    fn a_byte_ends_a_wait_that_was_interrupted_too() {
+        let mut track = Track::new(&read(SECOND, 0));
+        track.hold();
+        assert_eq!(track.step(&read(2 * SECOND, 0)), Step::GoesOn);
+        track.go_on(2 * SECOND);
+        assert_eq!(track.step(&read(3 * SECOND, 0)), Step::GoesOn);
+        assert_eq!(track.step(&read(3 * SECOND, 1)), Step::New);
     }
 
     #[test]

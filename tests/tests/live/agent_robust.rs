@@ -20,7 +20,8 @@ fn bare(address: SocketAddr, args: &[&str], prepare: impl FnOnce(&mut Command)) 
     let mut command = Command::new(tracer());
     command
         .env("STATE_DIRECTORY", tests::own_dir().join("state"))
-        .args(["agent", "--listen", &address.to_string()])
+        .args(["agent", "--listen", &address.to_string(), "--socket"])
+        .arg(tests::own_dir().join(format!("robust-{}.sock", address.port())))
         .args(args)
         .stdin(Stdio::null());
     prepare(&mut command);

@@ -226,6 +226,8 @@ impl Agent {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut child = Command::new(tracer())
             .args(["agent", "--listen", &format!("127.0.0.1:{port}")])
+            .arg("--socket")
+            .arg(std::env::temp_dir().join(format!("tracer-bench-{port}.sock")))
             .args(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
