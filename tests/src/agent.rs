@@ -109,6 +109,16 @@ impl Agent {
         self.process.pid()
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
+        self.process.signal(signal);
+    }
+
+    /// Ends it as a crash would, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
     /// Its Unix socket.
     pub fn socket(&self) -> PathBuf {
         own_dir().join(format!("agent-{}.sock", self.address.port()))
@@ -132,25 +142,33 @@ impl Agent {
     /// Waits for the first event that satisfies `is_it`, those that have come already included; the event and
     /// the moment it came. Panics after `at_most`, on a slow machine after as many times that.
     pub fn wait_event(&mut self, at_most: Duration, is_it: impl Fn(&Value) -> bool) -> (Value, i128) {
+        self.event(at_most, is_it).unwrap_or_else(|seen| panic!("no such event in {at_most:?}; {seen}"))
+    }
+
+    /// The event, or what there was instead.
+    fn event(&mut self, at_most: Duration, is_it: impl Fn(&Value) -> bool) -> Result<(Value, i128), String> {
         let begin = Instant::now();
-        loop {
+        while begin.elapsed() < slow(at_most) {
             self.receive(Duration::from_millis(20));
             if let Some(event) = self.seen.iter().find(|event| is_it(&event.value)) {
-                return (event.value.clone(), event.arrived_ns);
+                return Ok((event.value.clone(), event.arrived_ns));
             }
-            assert!(
-                begin.elapsed() < slow(at_most),
-                "no such event in {at_most:?}; there were {} events:\n{}\nstderr:\n{}",
-                self.seen.len(),
-                self.seen.iter().map(|event| format!("{}\n", event.value)).collect::<String>(),
-                self.stderr()
-            );
         }
+        let seen = self.seen.iter().map(|event| format!("{}\n", event.value)).collect::<String>();
+        Err(format!("there were {} events:\n{seen}\nstderr:\n{}", self.seen.len(), self.stderr()))
     }
 
     /// Waits for the event of this name about this process.
     pub fn wait_stall(&mut self, name: &str, pid: u32, at_most: Duration) -> (Value, i128) {
-        self.wait_event(at_most, |event| event["event"] == name && event["wait"]["pid"] == pid)
+        self.event(at_most, |event| event["event"] == name && event["wait"]["pid"] == pid).unwrap_or_else(
+            |seen| {
+                let now = Command::new(programs::tracer())
+                    .args(["ps", "--json", "--all", "--min-age", "0s", "-p", &pid.to_string()])
+                    .output();
+                let now = now.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+                panic!("no {name} of {pid} in {at_most:?}; now {now:?}; {seen}")
+            },
+        )
     }
 
     /// All events so far.

@@ -15,6 +15,7 @@ use crate::{
     config::Defaults,
     export::socket::GROUP,
     history::{self, Limits},
+    hook::Hook,
 };
 
 /// The agent's socket unless somebody says otherwise.
@@ -51,6 +52,15 @@ pub enum Command {
     Agent(AgentArgs),
     /// Say what this host can do: each kernel program is tried for real
     Doctor(Doctor),
+    /// Write manual pages and completions
+    #[command(hide = true)]
+    Generate {
+        /// Into this directory
+        dir: PathBuf,
+    },
+    /// Run `on_stall`, for the agent
+    #[command(hide = true)]
+    RunHook(RunHook),
 }
 
 /// Where snapshots come from.
@@ -210,6 +220,27 @@ pub struct Doctor {
     pub json: bool,
 }
 
+/// Arguments of `tracer run-hook`, which the agent starts.
+#[derive(Args)]
+pub struct RunHook {
+    /// When the program is killed
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+    /// How often it is run in a minute at most
+    #[arg(long)]
+    pub a_minute: u32,
+    /// The program and its arguments
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+impl RunHook {
+    /// What is to be run.
+    pub fn hook(&self) -> Hook {
+        Hook { command: self.command.clone(), timeout: self.timeout, a_minute: self.a_minute }
+    }
+}
+
 /// Arguments of `tracer agent`. What is not given the configuration file says, else [`Agent`]'s defaults hold.
 #[derive(Args)]
 pub struct AgentArgs {
@@ -243,6 +274,9 @@ pub struct AgentArgs {
     /// Whose members may ask on the socket, beside root
     #[arg(long, value_name = "GROUP", default_value = GROUP)]
     pub socket_group: String,
+    /// Keep rights and system calls that it does not need
+    #[arg(long)]
+    pub no_confinement: bool,
     /// Log what the kernel programs say, on standard error
     #[arg(short, long)]
     pub verbose: bool,
@@ -266,6 +300,12 @@ pub struct Agent {
     pub socket_group: String,
     /// How much history it keeps.
     pub history: Limits,
+    /// What those who read `/metrics` must know is there.
+    pub token_file: Option<PathBuf>,
+    /// What is told of each stall.
+    pub hook: Option<Hook>,
+    /// Whether it gives up what it does not need.
+    pub confined: bool,
     /// Log what the kernel programs say.
     pub verbose: bool,
 }
@@ -285,6 +325,13 @@ impl AgentArgs {
                 age: file.history.unwrap_or(Duration::from_secs(8 * 86_400)),
                 bytes: file.history_mib.unwrap_or(64) * 1024 * 1024,
             },
+            token_file: file.token_file.clone(),
+            hook: file.on_stall.clone().map(|command| Hook {
+                command,
+                timeout: file.on_stall_timeout.unwrap_or(Duration::from_secs(10)),
+                a_minute: file.on_stall_a_minute.unwrap_or(10),
+            }),
+            confined: !self.no_confinement,
             verbose: self.verbose,
         }
     }

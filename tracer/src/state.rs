@@ -3,7 +3,9 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
+    fs::{self, OpenOptions},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -171,7 +173,11 @@ fn write(file: &Path, kept: &Kept) -> Result<()> {
     let dir = file.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let new = file.with_extension("new");
-    fs::write(&new, serde_json::to_vec(kept)?).with_context(|| format!("cannot write {}", new.display()))?;
+    let bytes = serde_json::to_vec(kept)?;
+    // One that is left from before may have another mode.
+    let _ = fs::remove_file(&new);
+    let write = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?.write_all(&bytes);
+    write().with_context(|| format!("cannot write {}", new.display()))?;
     fs::rename(&new, file).with_context(|| format!("cannot replace {}", file.display()))
 }
 

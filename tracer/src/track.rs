@@ -245,6 +245,11 @@ impl Tracks {
         self.0.get_mut(thread)
     }
 
+    /// The rules have changed: what they said of a wait does not hold any more.
+    pub fn judge_anew(&mut self) {
+        self.0.values_mut().for_each(|track| track.let_be = Duration::ZERO);
+    }
+
     /// Begins to follow, or begins anew.
     pub fn insert(&mut self, wait: &Wait) -> &mut Track {
         let track = Track::new(wait);

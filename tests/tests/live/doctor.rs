@@ -26,6 +26,12 @@ fn root_can_do_the_main_job() {
     let (code, report, stderr) = doctor(&mut Command::new(tracer()));
     assert_eq!((code, stderr.as_str()), (Some(0), ""), "{report:#}");
     assert_eq!((&report["source"], &report["agent"]), (&"bpf".into(), &true.into()), "{report:#}");
+    // The offsets of fields are this kernel's: what is read through them is what `/proc` shows.
+    let checks = report["checks"].as_array().expect("a list");
+    let read = checks.iter().find(|check| check["name"] == "what is read").expect("it is checked");
+    assert_eq!(read["state"], "ok", "{read:#}");
+    let number = read["found"].as_str().and_then(|text| text.split(' ').next()?.parse::<u32>().ok());
+    assert!(number.is_some_and(|number| number >= 40), "{read:#}");
     let agent = Agent::start(&[]);
     let probes = agent.samples("tracer_probe_up", &[]);
     assert!(probes.len() >= 5, "{probes:?}");

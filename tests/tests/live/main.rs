@@ -5,18 +5,23 @@
 
 mod aged;
 mod agent_config;
+mod agent_confined;
 mod agent_contract;
 mod agent_counters;
 mod agent_crash;
 mod agent_ends;
 mod agent_history;
+mod agent_hook;
 mod agent_many;
 mod agent_metrics;
+mod agent_reload;
 mod agent_restart;
 mod agent_robust;
 mod agent_socket;
 mod agent_stalls;
+mod agent_starved;
 mod agent_stopped;
+mod agent_unit;
 mod classes;
 mod doctor;
 mod errors;

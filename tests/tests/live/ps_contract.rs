@@ -27,6 +27,7 @@ const NAMES: &[&str] = &[
     "cgroup",
     "unit",
     "container",
+    "pod",
 ];
 
 #[test]

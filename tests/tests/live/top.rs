@@ -88,6 +88,11 @@ impl Terminal {
 
     fn resize(&self, width: u16, height: u16) {
         self.screen.lock().expect("no panic").screen_mut().set_size(cells(height), cells(width));
+        self.resize_unseen(width, height);
+    }
+
+    /// The program is told of another size, what shows its screen is not.
+    fn resize_unseen(&self, width: u16, height: u16) {
         let size = size(width, height);
         // SAFETY: the size outlives the call.
         let result =
@@ -215,6 +220,31 @@ fn a_signal_leaves_the_terminal_as_it_was() {
     top.wait("a frame", |text| text.contains("stuck") && text.contains("PID/TID"));
     top.top.signal(libc::SIGTERM);
     top.ends_well();
+}
+
+#[test]
+fn a_terminal_that_nobody_reads_does_not_keep_it_from_ending() {
+    let _shared = shared();
+    let mut top = Terminal::start(200, 50, &["--interval", "100ms", "--all"]);
+    top.wait("a frame", |text| text.contains("PID/TID"));
+    // Nobody reads while it is held; then its writes wait for room.
+    let held = Arc::clone(&top.screen);
+    let _held = held.lock().expect("no panic");
+    let begin = Instant::now();
+    while !is_writing(top.top.pid()) {
+        assert!(begin.elapsed() < slow(PATIENCE), "it goes on drawing");
+        // What is drawn anew is much.
+        top.resize_unseen(if begin.elapsed().as_millis().is_multiple_of(2) { 199 } else { 200 }, 50);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    top.top.signal(libc::SIGTERM);
+    assert_eq!(top.top.wait(slow(PATIENCE)).expect("it ends").code(), Some(1));
+}
+
+/// Whether its first thread is in a write.
+fn is_writing(pid: u32) -> bool {
+    let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    call.split_whitespace().next() == Some(&libc::SYS_write.to_string())
 }
 
 #[test]

@@ -52,6 +52,11 @@ impl Bpf {
         Ok(Self { kernel: Kernel::load(options)?, restarts: None, jiffies: 0 })
     }
 
+    /// Reads what takes rights that may be given up before it is needed: the kernel shows addresses to few.
+    pub fn learn_symbols(&mut self) {
+        self.restarts.get_or_insert_with(Restarts::read);
+    }
+
     /// Name of the call that ended waits are counted under.
     pub fn ended_name(&mut self, key: &WaitKey) -> &'static str {
         let table = if key.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
@@ -179,7 +184,8 @@ fn thread(record: &ThreadRecord) -> ThreadId {
     }
 }
 
-fn decode(
+/// A record as the wait it is.
+pub fn decode(
     record: &ThreadRecord,
     tail: &[u8],
     clocks: &Clocks,
@@ -207,7 +213,7 @@ fn decode(
         since: now.wall_at(began_ns),
         began_ns,
         sleep_began_ns: began_ns,
-        switches: record.nvcsw + record.nivcsw,
+        switches: record.nvcsw.wrapping_add(record.nivcsw),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Where snapshots come from: one trait, and the sources that implement it.
 
+pub mod agreement;
 pub mod bpf;
 pub mod proc;
-mod sched;
+pub mod sched;
 pub mod shared;
 mod sockets;
 pub mod stat;

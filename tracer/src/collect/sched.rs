@@ -50,7 +50,7 @@ fn last_ran(dir: &Path) -> Option<Duration> {
 }
 
 /// `se.exec_start : 40019856.037272`, milliseconds.
-fn parse(text: &str) -> Option<Duration> {
+pub fn parse(text: &str) -> Option<Duration> {
     // The last such line: the first is the thread's name, whatever it is.
     let line = text.lines().rev().find_map(|line| line.strip_prefix("se.exec_start"))?;
     let (whole, fraction) = line.split_once(':')?.1.trim().split_once('.')?;

@@ -1,9 +1,10 @@
-//! `tracer agent`: starts the watching thread and serves HTTP until a signal ends it.
+//! `tracer agent`: starts the watching thread and serves HTTP until a signal ends it. Everything that needs rights comes first,
+//! then they are given up, then threads start.
 
 use std::{
     io::{self, Write},
     os::fd::{AsFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::Duration,
@@ -14,24 +15,24 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cli::{Agent, AgentArgs, AgentProbes, SOCKET},
-    collect::{
-        bpf::Bpf,
-        shared::{self, Shared},
-    },
-    config::Config,
+    collect::{bpf::Bpf, shared},
+    config::{Config, Defaults, Handover},
+    confine::confine,
     export::{
         api::Api,
         events::Events,
-        http::{self, Health},
+        http::{self, Health, Token},
         metrics::Metrics,
         socket::Socket,
     },
-    history::History,
+    history::{self, History, Store},
+    hook::Runner,
     human,
     kernel::{
         load::give_back_memory,
         object::{Followed, Options},
     },
+    service,
     watch::Watch,
 };
 
@@ -48,11 +49,55 @@ pub fn run(args: &AgentArgs) -> Result<()> {
         return Ok(());
     }
     let policy = config.with_threshold(args.threshold);
+    let reload = Reload::new(args, &policy);
     let args = args.over(&policy.defaults);
-    let report = policy.least().clamp(LEAST_REPORT, MOST_REPORT);
-    let bpf = load(&args, report)?;
+    let bpf = load(&args, reload.report)?;
     give_back_memory();
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(&args, policy, bpf))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(&args, policy, bpf, reload))
+}
+
+/// Reads the configuration again when it is told to.
+struct Reload {
+    file: Option<PathBuf>,
+    threshold: Option<Duration>,
+    /// Of the configuration that it started with.
+    defaults: Defaults,
+    /// Shorter waits are not timed one by one when they end.
+    report: Duration,
+    /// Where the watching thread takes the new one.
+    next: Arc<Handover>,
+}
+
+impl Reload {
+    fn new(args: &AgentArgs, policy: &Config) -> Self {
+        Self {
+            file: args.config.clone(),
+            threshold: args.threshold,
+            defaults: policy.defaults.clone(),
+            report: policy.least().clamp(LEAST_REPORT, MOST_REPORT),
+            next: Arc::default(),
+        }
+    }
+
+    /// The new configuration, or the old one still; what came of it in a line.
+    fn run(&self) -> String {
+        let policy = match Config::load(self.file.as_deref()) {
+            Ok(config) => config.with_threshold(self.threshold),
+            Err(error) => return format!("{error:#}; what was configured before still holds"),
+        };
+        let mut said = policy.summary();
+        if policy.defaults.but_threshold() != self.defaults.but_threshold() {
+            said += "; of [agent] only `threshold` holds before the agent starts again";
+        }
+        if policy.least() < self.report {
+            let report = humantime::format_duration(self.report);
+            said +=
+                &format!("; stalls that end within {report} are timed by snapshots until it starts again");
+        }
+        self.next.put(policy);
+        said
+    }
 }
 
 /// Loads what sees waits end, the better way or as asked.
@@ -93,32 +138,49 @@ fn is_read_only(error: &anyhow::Error) -> bool {
 }
 
 /// The history; `None` where it cannot be kept, which is said: the agent does without, except beside another agent.
-fn open_history(args: &Agent, shared: Shared) -> Result<Option<Arc<History>>> {
-    match History::start(&args.state_dir, args.history, shared) {
-        Ok(history) => Ok(Some(history)),
+fn open_history(args: &Agent) -> Option<Store> {
+    match history::open(&args.state_dir, args.history) {
+        Ok(store) => Some(store),
         Err(error) => {
             human::say(&format!("{error:#}; no history is kept"));
-            Ok(None)
+            None
         }
     }
 }
 
-async fn serve(args: &Agent, policy: Config, mut bpf: Bpf) -> Result<()> {
+async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let token = args.token_file.as_deref().map(Token::read).transpose()?.map(Arc::new);
     let listener = http::bind(args.listen).await?;
+    if token.is_none() && !args.listen.ip().is_loopback() {
+        human::say(&format!(
+            "whoever reaches {} reads names of processes and addresses of their peers: `token_file` keeps others from it",
+            args.listen
+        ));
+    }
     let metrics = Arc::new(Metrics::default());
     let patience = (args.interval * 10).max(Duration::from_secs(10));
     let health = Arc::new(Health { patience_ns: patience.as_nanos() as u64, ..Health::default() });
     let (stop, stopped) = stop_pair()?;
     let log = args.verbose.then(|| bpf.kernel.log()).transpose()?;
     let socket = bind(&args.socket, &args.socket_group)?;
+    let hook = args.hook.as_ref().map(Runner::start).transpose()?;
+    let opened = open_history(args);
+    if args.confined {
+        bpf.learn_symbols();
+        confine().unwrap_or_else(|error| {
+            human::say(&format!("{error:#}: the agent keeps more rights than it needs"))
+        });
+    }
     let (shared, asked) = shared::pair()?;
-    let history = open_history(args, shared.clone())?;
-    let events = Events::start(history.clone())?;
+    let history = opened.map(|store| History::start(store, shared.clone())).transpose()?;
+    let events = Events::start(history.clone(), hook)?;
     let api = Api::start(shared, args.interval, events.listeners(), history)?;
     let watch =
-        Watch::new(bpf, log, policy, args, Arc::clone(&metrics), Arc::clone(&health), events, asked, stopped);
+        Watch::new(bpf, log, policy, args, Arc::clone(&metrics), Arc::clone(&health), events, asked, stopped)
+            .following(Arc::clone(&reload.next));
     let (done, failed) = tokio::sync::oneshot::channel();
     let watcher = thread::Builder::new()
         .name("watch".into())
@@ -128,13 +190,25 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf) -> Result<()> {
         })
         .context("cannot start the thread that watches")?;
     human::say(&format!("watching; metrics on http://{}/metrics", args.listen));
+    let reloads = async {
+        while hangup.recv().await.is_some() {
+            service::reloading();
+            let said = reload.run();
+            human::say(&said);
+            service::reloaded(&said);
+        }
+        std::future::pending().await
+    };
     let result = tokio::select! {
-        () = http::serve(listener, metrics, health) => Ok(()),
+        () = http::serve(listener, metrics, Arc::clone(&health), token) => Ok(()),
         result = serve_api(socket.as_ref(), api) => result,
+        () = service::follow(health) => Ok(()),
+        () = reloads => Ok(()),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         result = failed => result.unwrap_or_else(|_| Err(anyhow!("the watching thread ended unexpectedly"))),
     };
+    service::stopping();
     drop(socket);
     rustix::io::write(&stop, &1u64.to_ne_bytes()).context("cannot stop the watching thread")?;
     // Its programs detach when it ends; should it be held up, they detach when the process ends.

@@ -11,6 +11,10 @@ use serde::Serialize;
 
 use crate::{
     cli::Doctor,
+    collect::{
+        agreement::{self, Value},
+        bpf::Bpf,
+    },
     human,
     kernel::{
         btf, object,
@@ -105,6 +109,9 @@ fn examine() -> Report {
             without: Some("`ps` and `why` read /proc".into()),
         }),
     }
+    if works[0] {
+        checks.push(values());
+    }
     let by = [
         ("tracepoint", ["call_enter", "call_exit"]),
         ("fentry", ["call_enter_fentry", "call_exit_fexit"]),
@@ -124,6 +131,28 @@ fn examine() -> Report {
         agent: trace.iter().any(|by| *by != "kprobe"),
         trace,
     }
+}
+
+/// Whether the programs read what `/proc` shows.
+fn values() -> Check {
+    let name = "what is read".into();
+    let values = Bpf::once().and_then(|mut bpf| agreement::values(&mut bpf));
+    let (state, found) = match &values {
+        Ok(values) => {
+            let wrong: Vec<String> = values
+                .iter()
+                .filter(|value| value.read != value.shown)
+                .map(|Value { name, read, shown }| format!("{name} is {shown} and read as {read}"))
+                .collect();
+            match wrong.is_empty() {
+                true => ("ok", format!("{} values are as /proc shows them", values.len())),
+                false => ("missing", wrong.join("; ")),
+            }
+        }
+        Err(error) => ("missing", format!("{error:#}")),
+    };
+    let without = (state != "ok").then(|| "do not believe what it says here, and tell its authors".into());
+    Check { name, state, found, without }
 }
 
 fn types() -> Check {

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod doctor;
+pub mod generate;
 pub mod ps;
 pub mod stalls;
 pub mod top;

@@ -15,14 +15,15 @@ use crate::{
 
 /// Asks the agent, or reads what one has left, and prints.
 pub fn run(args: &Stalls) -> Result<()> {
-    let stalls: Vec<StallObject> = match Client::connect(&args.socket) {
-        Ok(client) => client.objects(&format!("/v1/stalls?since={}", args.since))?,
-        Err(refusal) => history::read(&args.state_dir)
-            .map_err(|error| match refusal {
+    let (stalls, as_of): (Vec<StallObject>, _) = match Client::connect(&args.socket) {
+        Ok(client) => (client.objects(&format!("/v1/stalls?since={}", args.since))?, None),
+        Err(refusal) => {
+            let left = history::read(&args.state_dir).map_err(|error| match refusal {
                 Refusal::Denied(why) => error.context(why),
                 Refusal::Absent => error.context("no agent runs, and none has left a history"),
-            })?
-            .stalls_since(args.since)?,
+            })?;
+            (left.stalls_since(args.since)?, left.last_alive()?)
+        }
     };
     let out = &mut BufWriter::new(io::stdout().lock());
     for stall in &stalls {
@@ -34,9 +35,12 @@ pub fn run(args: &Stalls) -> Result<()> {
     if !args.json {
         table(out, &stalls)?;
         let open = stalls.iter().filter(|stall| stall.closed.is_none()).count();
+        let as_of = as_of.map_or_else(String::new, |at| {
+            format!(" when the agent last wrote, {}: none answers now", moment(at))
+        });
         writeln!(
             out,
-            "{} since {}, {open} of them open.",
+            "{} since {}, {open} of them open{as_of}.",
             human::count(stalls.len(), "stall"),
             moment(args.since)
         )?;

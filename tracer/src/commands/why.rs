@@ -132,7 +132,10 @@ fn process(who: &Who) -> Vec<String> {
         let runtime = who.runtime.map_or("container", |runtime| runtime.label());
         format!("{runtime} {}", id.get(..12).unwrap_or(id))
     }));
-    facts.extend(who.pod.as_ref().map(|pod| format!("pod {pod}")));
+    facts.extend(who.pod.as_ref().map(|pod| {
+        let namespace = pod.namespace.as_ref().map(|name| format!("{name}/")).unwrap_or_default();
+        format!("pod {namespace}{}", pod.label())
+    }));
     if !facts.is_empty() {
         lines.push(facts.join(", "));
     }

@@ -11,6 +11,7 @@ use std::{
     io::{ErrorKind, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -84,6 +85,37 @@ pub struct Defaults {
     pub history: Option<Duration>,
     /// How much of it on disk, MiB.
     pub history_mib: Option<u64>,
+    /// What those who read `/metrics` must know is there.
+    pub token_file: Option<PathBuf>,
+    /// A program and its arguments, which is told of each stall.
+    pub on_stall: Option<Vec<String>>,
+    /// When it is killed.
+    pub on_stall_timeout: Option<Duration>,
+    /// How often it is run in a minute at most.
+    pub on_stall_a_minute: Option<u32>,
+}
+
+impl Defaults {
+    /// All but what can be changed while the agent runs.
+    pub fn but_threshold(&self) -> Self {
+        Self { threshold: None, ..self.clone() }
+    }
+}
+
+/// A new configuration on its way to who uses it.
+#[derive(Debug, Default)]
+pub struct Handover(Mutex<Option<Config>>);
+
+impl Handover {
+    /// Puts one there, in the place of one that was not taken.
+    pub fn put(&self, config: Config) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(config);
+    }
+
+    /// Takes it, if there is one.
+    pub fn take(&self) -> Option<Config> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// What is to be done about one wait.
@@ -119,7 +151,7 @@ impl Config {
     }
 
     /// Reads the text of a file.
-    fn parse(bytes: &[u8]) -> Result<Self, Mistake> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, Mistake> {
         let text = file::text(bytes)?;
         let mut config = Self::default();
         let mut all = Section::of_file(text)?;
@@ -131,6 +163,10 @@ impl Config {
                 listen: agent.value("listen", |value| value.string(listen))?,
                 history: agent.value("history", |value| value.duration())?,
                 history_mib: agent.value("history_mib", |value| value.string_or_integer(mebibytes))?,
+                token_file: agent.value("token_file", |value| value.string(absolute))?,
+                on_stall: agent.value("on_stall", |value| command(&value))?,
+                on_stall_timeout: agent.value("on_stall_timeout", |value| value.duration())?,
+                on_stall_a_minute: agent.value("on_stall_a_minute", |value| value.string_or_integer(runs))?,
             };
             agent.end()?;
         }
@@ -218,6 +254,27 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    path.is_absolute()
+        .then_some(path)
+        .ok_or_else(|| format!("expected a path that begins with /, not \"{text}\""))
+}
+
+/// A program and its arguments.
+fn command(value: &file::Value<'_, '_>) -> Result<Vec<String>, Mistake> {
+    let words = value.one_or_more(|word| word.string(|text| Ok::<_, String>(text.to_owned())))?;
+    absolute(&words[0]).map_err(|error| value.wrong(error))?;
+    Ok(words)
+}
+
+fn runs(text: &str) -> Result<u32, String> {
+    text.parse()
+        .ok()
+        .filter(|number| (1..=6000).contains(number))
+        .ok_or_else(|| format!("expected a number of runs a minute, 1 to 6000, not {text:?}"))
 }
 
 fn mebibytes(text: &str) -> Result<u64, String> {

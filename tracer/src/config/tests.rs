@@ -232,7 +232,7 @@ fn a_mistake_is_told_with_its_place_and_what_was_expected() {
         ),
         (
             "[agent]\ninterval = '1s'\ncolour = 1\n",
-            "3:1: unknown key `colour` in [agent]: expected one of threshold, interval, min_wait, listen, history, history_mib",
+            "3:1: unknown key `colour` in [agent]: expected one of threshold, interval, min_wait, listen, history, history_mib, token_file, on_stall, on_stall_timeout, on_stall_a_minute",
         ),
         ("[Agent]\n", "1:2: unknown key `Agent`: did you mean `agent`?"),
         ("[[rules]]\n", "1:3: unknown key `rules`: did you mean `rule`?"),
@@ -312,6 +312,14 @@ fn a_mistake_is_told_with_its_place_and_what_was_expected() {
         ),
         ("[[rule]]\ncomm = 'a'\nnote = ' '", "3:8: `note`: expected a sentence for whoever sees the stall"),
         // Rules as a whole.
+        (
+            "[agent]\non_stall = ['alarm']\n",
+            "2:12: `on_stall`: expected a path that begins with /, not \"alarm\"",
+        ),
+        (
+            "[agent]\non_stall_a_minute = 0\n",
+            "2:21: `on_stall_a_minute`: expected a number of runs a minute, 1 to 6000, not \"0\"",
+        ),
         ("\n[[rule]]\ncomm = 'a'\n", "2:1: this rule sets nothing: expected threshold, flag or note in it"),
         (
             "[[rule]]\ncomm = 'a'\nflags = false\n",

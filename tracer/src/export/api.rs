@@ -93,7 +93,7 @@ impl HeldObject {
 
 /// What can be asked.
 #[derive(Debug)]
-enum Asked {
+pub enum Asked {
     Waits { idle: bool },
     Stalls,
     Host,
@@ -199,7 +199,7 @@ fn typed(bytes: Bytes, kind: &'static str) -> Response<Body> {
 }
 
 /// What a path and a query ask for.
-fn parse(path: &str, query: &str) -> Result<Asked, (StatusCode, &'static str)> {
+pub fn parse(path: &str, query: &str) -> Result<Asked, (StatusCode, &'static str)> {
     let value = |name: &str| {
         query.split('&').find_map(|part| match part.split_once('=') {
             Some((key, value)) => (key == name).then_some(value),

@@ -21,6 +21,7 @@ use tokio::sync::broadcast;
 use super::json::{WaitObject, in_seconds, to_the_millisecond};
 use crate::{
     history::{History, Kept},
+    hook::{Losses, Runner},
     stall::{Closed, Stall},
 };
 
@@ -81,12 +82,13 @@ pub struct Events {
     lines: SyncSender<String>,
     listeners: broadcast::Sender<Arc<str>>,
     history: Option<Arc<History>>,
+    hook: Option<Runner>,
     lost: Arc<AtomicU64>,
 }
 
 impl Events {
     /// Starts the thread.
-    pub fn start(history: Option<Arc<History>>) -> Result<Self> {
+    pub fn start(history: Option<Arc<History>>, hook: Option<Runner>) -> Result<Self> {
         let (lines, queue) = mpsc::sync_channel::<String>(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let failed = Arc::clone(&lost);
@@ -101,7 +103,7 @@ impl Events {
                 }
             })
             .context("cannot start the thread that writes events")?;
-        Ok(Self { lines, listeners: broadcast::Sender::new(BEHIND), history, lost })
+        Ok(Self { lines, listeners: broadcast::Sender::new(BEHIND), history, hook, lost })
     }
 
     /// Where events can be listened to.
@@ -117,6 +119,11 @@ impl Events {
     /// What the history could not keep.
     pub fn unwritten(&self) -> u64 {
         self.history.as_ref().map_or(0, |history| history.lost())
+    }
+
+    /// Stalls that `on_stall` was not told of.
+    pub fn untold(&self) -> Losses {
+        self.hook.as_ref().map(Runner::losses).unwrap_or_default()
     }
 
     /// A stall has opened.
@@ -147,6 +154,9 @@ impl Events {
         let line = serde_json::to_string(&event).map(|line| line + "\n").unwrap_or_default();
         // Nobody need be listening.
         let _ = self.listeners.send(line.as_str().into());
+        if let Some(hook) = self.hook.as_ref().filter(|_| stall.closed.is_none()) {
+            hook.tell(&line);
+        }
         if self.lines.try_send(line).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }

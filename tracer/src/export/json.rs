@@ -7,7 +7,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    resolve::{Resolved, process::Who, target::Target},
+    resolve::{
+        Resolved,
+        process::{Who, pods::Pod},
+        target::Target,
+    },
     verdict::{Class, Level, Verdict},
     wait::Wait,
 };
@@ -56,6 +60,9 @@ pub struct WaitObject {
     pub unit: Option<String>,
     /// Container id.
     pub container: Option<String>,
+    /// Kubernetes pod.
+    #[serde(default)]
+    pub pod: Option<Pod>,
 }
 
 impl WaitObject {
@@ -86,6 +93,7 @@ impl WaitObject {
             cgroup: who.cgroup.clone(),
             unit: who.unit.clone(),
             container: who.container.clone(),
+            pod: who.pod.clone(),
         }
     }
 

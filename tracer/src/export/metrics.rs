@@ -60,6 +60,37 @@ metrics! {
     BUILD = "tracer_build_info", GAUGE, ["version"], "1, with the version as label.";
 }
 
+/// Reasons of `tracer_lost_events_total`, and what each means. Those of the kernel programs are [`Counter::LOSSES`]'s.
+///
+/// [`Counter::LOSSES`]: tracer_ebpf::abi::Counter::LOSSES
+#[cfg(test)]
+const LOSSES: &[(&str, &str)] = &[
+    ("calls_full", "A call was not followed: too many at once (`--probes calls` only)."),
+    ("events_unread", "A stall event nobody took from standard output."),
+    ("histogram_full", "An ended wait was not counted: more than 8,192 kinds of them in one interval."),
+    ("history_unwritten", "A stall or a minute that the history could not keep: a full disk, mostly."),
+    ("hook_failed", "A stall that `on_stall` failed for, both times."),
+    ("hook_not_run", "A stall that `on_stall` was not run for: more of them than it may be told of."),
+    (
+        "look_failed",
+        "A whole look at the host failed, for want of descriptors mostly: the next one makes up for it.",
+    ),
+    (
+        "read_failed",
+        "A kernel pointer on the way to a wait's target could not be read: the target is unknown.",
+    ),
+    ("reads_abandoned", "A look into a process's memory that did not come back: its page never came."),
+    (
+        "ring_full",
+        "The end of a long wait was not reported: the agent got no CPU for long. A snapshot finds it ended.",
+    ),
+    ("runs_skipped", "The kernel skipped a program because it was running already on that CPU."),
+    ("slot_failed", "The kernel had no memory for a thread's slot: its waits are seen by snapshots only."),
+    ("slot_missing", "A thread ran before it had a slot: its first wait is not timed."),
+    ("snapshot_failed", "A waiting thread was left out of a snapshot: the next one has it."),
+    ("state_unsaved", "Habits and announced stalls could not be written: a restart may announce them again."),
+];
+
 /// Series a labelled family has at most.
 pub const SERIES: usize = 1000;
 /// Series of open stalls at most.
@@ -430,7 +461,54 @@ pub fn page(metrics: &std::sync::Arc<Metrics>) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use tracer_ebpf::abi::Counter;
+
     use super::*;
+
+    /// `docs/METRICS.md`, as the tables here have it.
+    fn reference() -> String {
+        let mut text = String::from(
+            "# Metrics\n\n\
+             Of `/metrics`, in Prometheus's text format. Written by the test of `tracer/src/export/metrics.rs` from the table\n\
+             there (`UPDATE_DOCS=1 cargo test -p tracer`), which the agent's page is held against.\n\n\
+             | metric | type | labels | says |\n| --- | --- | --- | --- |\n",
+        );
+        for Definition { name, kind, help, labels } in DEFINITIONS {
+            let kind = format!("{kind:?}").to_lowercase();
+            text += &format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(" "));
+        }
+        text += "\n`process_cpu_seconds_total`, `process_resident_memory_bytes` and their like are the agent's own, by the library's names.\n\n\
+                 ## `tracer_lost_events_total`\n\n\
+                 Every reason is there from the start, so that `increase()` sees the first loss.\n\n\
+                 | reason | means |\n| --- | --- |\n";
+        for (reason, means) in LOSSES {
+            text += &format!("| `{reason}` | {means} |\n");
+        }
+        text += &format!(
+            "\n## How many series\n\n\
+             A family with labels of processes has {SERIES} series at most; what is more is folded into one whose labels all say\n\
+             `{OTHER}`, and counted in `tracer_dropped_series_total` (`reason` is the family). `tracer_stall_seconds` has the oldest\n\
+             {STALL_SERIES} stalls; `tracer_open_stalls` counts them all. Series of a process that has gone stay for {} minutes.\n\n\
+             Labels of pods (`namespace`, `pod`) are empty outside Kubernetes, `unit` outside systemd, `local` and `remote` where\n\
+             there is no socket. Control characters in names are as the process has them; Prometheus escapes them.\n",
+            EXPIRY.as_secs() / 60
+        );
+        text
+    }
+
+    #[test]
+    fn the_reference_is_what_the_tables_say() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/METRICS.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, reference()).expect("it is written");
+        }
+        let is = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(is, reference(), "UPDATE_DOCS=1 cargo test -p tracer writes it");
+        for (_, reason) in Counter::LOSSES {
+            assert!(LOSSES.iter().any(|(known, _)| *known == reason), "{reason}");
+        }
+        assert!(LOSSES.is_sorted());
+    }
 
     fn key(pid: u32) -> BlockedKey {
         let process = Some(ProcessId { pid, start_ns: 1 });

@@ -10,7 +10,7 @@ use crate::{
         threads::{Doing, Thread},
     },
     resolve::{
-        process::{Place, Who},
+        process::{Place, Who, pods::Pod},
         target::Target,
     },
 };
@@ -44,7 +44,7 @@ struct WhoObject<'a> {
     unit: Option<&'a str>,
     container: Option<&'a str>,
     runtime: Option<&'static str>,
-    pod: Option<&'a str>,
+    pod: Option<&'a Pod>,
 }
 
 #[derive(Serialize)]
@@ -152,7 +152,7 @@ fn who(who: &Who) -> WhoObject<'_> {
         unit: who.unit.as_deref(),
         container: who.container.as_deref(),
         runtime: who.runtime.map(|runtime| runtime.label()),
-        pod: who.pod.as_deref(),
+        pod: who.pod.as_ref(),
     }
 }
 

@@ -20,8 +20,8 @@ use anyhow::{Context, Result};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub use self::moment::parse as moment;
-use self::store::{Id, Store};
+use self::store::Id;
+pub use self::{moment::parse as moment, store::Store};
 use crate::{
     class::Level,
     collect::shared::Shared,
@@ -86,9 +86,9 @@ pub fn file(state_dir: &Path) -> PathBuf {
 }
 
 impl History {
-    /// Opens it, and starts the thread that writes.
-    pub fn start(state_dir: &Path, limits: Limits, shared: Shared) -> Result<Arc<Self>> {
-        let store = Arc::new(Store::open(&file(state_dir), limits)?);
+    /// Starts the thread that writes.
+    pub fn start(store: Store, shared: Shared) -> Result<Arc<Self>> {
+        let store = Arc::new(store);
         let (kept, queue) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let writer = Writer {
@@ -131,12 +131,17 @@ impl History {
     }
 }
 
+/// Opens the database of an agent with this state directory, or makes it.
+pub fn open(state_dir: &Path, limits: Limits) -> Result<Store> {
+    Store::open(&file(state_dir), limits)
+}
+
 /// The database of an agent that does not run.
 pub fn read(state_dir: &Path) -> Result<Reader> {
     Store::read(&file(state_dir)).map(Reader)
 }
 
-/// Reads what an agent has left.
+/// Reads what an agent has left. What was open when it last wrote has lasted until then, as far as is known.
 pub struct Reader(Store);
 
 impl Reader {
@@ -147,7 +152,18 @@ impl Reader {
 
     /// Stalls that were open after a moment, the oldest first.
     pub fn stalls_since(&self, since: Timestamp) -> Result<Vec<StallObject>> {
-        self.0.stalls_since(since)
+        let mut stalls = self.0.stalls_since(since)?;
+        let Some(alive) = self.0.last_alive()? else { return Ok(stalls) };
+        for stall in stalls.iter_mut().filter(|stall| stall.closed.is_none()) {
+            let until = alive.max(stall.opened);
+            stall.lasted = until.duration_since(stall.wait.since).try_into().unwrap_or(stall.lasted);
+        }
+        Ok(stalls)
+    }
+
+    /// When the agent last wrote.
+    pub fn last_alive(&self) -> Result<Option<Timestamp>> {
+        self.0.last_alive()
     }
 }
 

@@ -255,12 +255,17 @@ impl Store {
         Ok(stalls.into_iter().map(|stall| (Id::of(&stall), stall)).collect())
     }
 
-    /// When the last minute was written.
+    /// When it was last written: a minute, or a stall that opened.
     pub fn last_alive(&self) -> Result<Option<Timestamp>> {
         let transaction = self.begin_read()?;
-        let Some(table) = there(transaction.open_table(MINUTES))? else { return Ok(None) };
-        let last = table.last()?.map(|(key, _)| key.value());
-        Ok(last.and_then(|second| Timestamp::from_second(second as i64).ok()))
+        let mut last = None;
+        if let Some(table) = there(transaction.open_table(MINUTES))? {
+            last = table.last()?.map(|(key, _)| key.value().saturating_mul(1000));
+        }
+        if let Some(table) = there(transaction.open_table(STALLS))? {
+            last = last.max(table.last()?.map(|(key, _)| key.value().0));
+        }
+        Ok(last.and_then(|at| Timestamp::from_millisecond(i64::try_from(at).ok()?).ok()))
     }
 }
 

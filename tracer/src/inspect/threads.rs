@@ -137,11 +137,22 @@ pub fn list(
     for thread in threads.iter_mut().take(STACKS).filter(|thread| thread.wait().is_some()) {
         let tid = thread.tid;
         thread.stack = resolver
-            .guarded(process, move || fs::read_to_string(format!("/proc/{pid}/task/{tid}/stack")).ok())
-            .map(|stack| functions(&stack))
+            .guarded(process, move || {
+                let dir = format!("/proc/{pid}/task/{tid}");
+                match fs::read_to_string(format!("{dir}/stack")) {
+                    Ok(stack) => Some(functions(&stack)),
+                    // It takes CAP_SYS_ADMIN, which an agent has given up. Where it sleeps takes less.
+                    Err(_) => fs::read_to_string(format!("{dir}/wchan")).ok().map(asleep_in),
+                }
+            })
             .unwrap_or_default();
     }
     threads
+}
+
+/// The one function that `/proc/TID/wchan` names; 0: none.
+fn asleep_in(wchan: String) -> Vec<String> {
+    Some(wchan).filter(|name| !name.is_empty() && name != "0").into_iter().collect()
 }
 
 /// Ids of a process's threads.

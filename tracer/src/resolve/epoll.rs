@@ -14,7 +14,7 @@ pub fn read(pid: u32, tid: u32, fd: i32) -> Option<BTreeMap<i32, Interest>> {
     Some(parse(&info))
 }
 
-fn parse(info: &str) -> BTreeMap<i32, Interest> {
+pub fn parse(info: &str) -> BTreeMap<i32, Interest> {
     let mut set: BTreeMap<i32, Interest> = BTreeMap::new();
     for line in info.lines().filter_map(|line| line.strip_prefix("tfd:")) {
         let mut words = line.split_ascii_whitespace();

@@ -50,7 +50,7 @@ fn read(netns: u32, pid: u32) -> Option<Vec<SocketAddr>> {
 }
 
 /// The listeners come first in the table; a host with a hundred thousand connections is not read to its end.
-fn parse(table: impl BufRead) -> Vec<SocketAddr> {
+pub fn parse(table: impl BufRead) -> Vec<SocketAddr> {
     const LISTEN: &str = "0A";
     let mut listeners = Vec::new();
     for line in table.lines().skip(1).map_while(Result::ok) {

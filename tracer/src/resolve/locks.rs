@@ -18,7 +18,7 @@ fn has_lock(info: &str) -> bool {
     info.lines().filter_map(|line| line.strip_prefix("lock:")).any(|lock| !lock.contains("->"))
 }
 
-fn parse(locks: &str, waiter: u32, inode: Option<u64>) -> Vec<u32> {
+pub fn parse(locks: &str, waiter: u32, inode: Option<u64>) -> Vec<u32> {
     let mut holders: Vec<u32> = Vec::new();
     // A lock that is held, then, with the same number and an arrow, those that wait for it.
     let mut held: Option<(&str, u32)> = None;

@@ -4,6 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fs,
+    os::unix::fs::MetadataExt,
 };
 
 use anyhow::Result;
@@ -59,6 +60,12 @@ enum Wanted {
     Tuple(TupleKey),
 }
 
+/// A directory has two links, and this one another for each thread (fs/proc/base.c, `proc_task_getattr`). To list it
+/// costs a look at every thread.
+fn has_one_thread(pid: u32) -> bool {
+    fs::metadata(format!("/proc/{pid}/task")).is_ok_and(|task| task.nlink() == 3)
+}
+
 /// Looks the other ends of these waits up; `all` are the host's waits of the same moment.
 pub fn look_up(
     pairs: &mut [(&Wait, &mut Resolved)],
@@ -85,7 +92,7 @@ pub fn look_up(
             by_tuple.entry(TupleKey::of(&holder.file, holder.netns)).or_insert_with(Vec::new).push(holder);
         }
     }
-    let mut names = HashMap::new();
+    let (mut names, mut alone) = (HashMap::new(), HashMap::new());
     for ((wait, resolved), wanted) in pairs.iter_mut().zip(&wanted) {
         let none = Vec::new();
         let pid = wait.thread.process.pid;
@@ -98,8 +105,7 @@ pub fn look_up(
                 // Only asked where nobody else can write.
                 peers.one_thread = peers.own
                     && peers.others.is_empty()
-                    && fs::read_dir(format!("/proc/{pid}/task"))
-                        .is_ok_and(|tasks| tasks.take(2).count() == 1);
+                    && *alone.entry(pid).or_insert_with(|| has_one_thread(pid));
                 if matches!(resolved.target, Target::Unix { .. }) {
                     peers.waits = Some(waits_on(&peers, key.inode, all, guard));
                 }

@@ -94,7 +94,7 @@ fn poll_set(pid: u32, args: [u64; 6]) -> Option<BTreeMap<i32, Interest>> {
     (bytes.len() == count * 8).then(|| parse_poll(&bytes))
 }
 
-fn parse_poll(bytes: &[u8]) -> BTreeMap<i32, Interest> {
+pub fn parse_poll(bytes: &[u8]) -> BTreeMap<i32, Interest> {
     let mut set: BTreeMap<i32, Interest> = BTreeMap::new();
     for entry in bytes.chunks_exact(8) {
         let fd = i32::from_ne_bytes([entry[0], entry[1], entry[2], entry[3]]);
@@ -122,7 +122,7 @@ fn select_set(pid: u32, args: [u64; 6]) -> Option<BTreeMap<i32, Interest>> {
     Some(parse_select(count, &map(args[1])?, &map(args[2])?))
 }
 
-fn parse_select(count: usize, read: &[u8], write: &[u8]) -> BTreeMap<i32, Interest> {
+pub fn parse_select(count: usize, read: &[u8], write: &[u8]) -> BTreeMap<i32, Interest> {
     let has = |map: &[u8], fd: usize| map.get(fd / 8).is_some_and(|byte| byte >> (fd % 8) & 1 != 0);
     (0..count)
         .filter(|fd| has(read, *fd) || has(write, *fd))

@@ -12,8 +12,10 @@ mod view;
 use std::{
     fs::File,
     io::{self, BufWriter, IsTerminal, Write, stdout},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc::{Sender, channel},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -26,15 +28,21 @@ use ratatui::{
             MouseButton, MouseEvent, MouseEventKind, read,
         },
         execute,
+        terminal::disable_raw_mode,
     },
 };
 
+#[cfg(fuzzing)]
+pub use self::filter::Filter;
 use self::{
     model::{Effect, Model},
     source::{News, Wish},
     view::Host,
 };
 use crate::cli::Top;
+
+/// Who is told to end and has not after this is held by its terminal.
+const HELD: Duration = Duration::from_secs(2);
 
 /// What the loop waits for.
 #[derive(Debug)]
@@ -71,7 +79,7 @@ pub fn run(args: &Top) -> Result<()> {
     let to = send.clone();
     spawn("input", move || read_input(&to))?;
     let args = args.clone();
-    spawn("feed", move || source::run(&args, &wishes, &source::sender(send)))?;
+    spawn("feed", move || guarded(&send, || source::run(&args, &wishes, &source::sender(send.clone()))))?;
 
     for event in events.iter() {
         let effect = match event {
@@ -114,6 +122,14 @@ pub fn run(args: &Top) -> Result<()> {
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
     thread::Builder::new().name(name.into()).spawn(body).map(drop).context("cannot start a thread")
+}
+
+/// Runs the feed. A panic, which has put the terminal back and said what happened, ends the view.
+fn guarded(to: &Sender<Event>, feed: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(feed)).is_err() {
+        // The view may have ended already.
+        let _ = to.send(Event::News(News::Failed("the live view ended: this is a bug of tracer's".into())));
+    }
 }
 
 /// What a key or the mouse leads to; `header` is how many lines are above the table's first.
@@ -245,4 +261,69 @@ fn wait_for(signals: &libc::sigset_t, to: &Sender<Event>) {
     unsafe { libc::sigwait(signals, &raw mut signal) };
     // Nobody may be left to hear it.
     let _ = to.send(Event::End);
+    // Nor be able to: a terminal that nobody reads takes no more, and holds its writer.
+    thread::sleep(HELD);
+    let _ = disable_raw_mode();
+    // SAFETY: it takes a number. Nothing is flushed: that would wait as well.
+    unsafe { libc::_exit(1) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// What the test below runs on a terminal of its own.
+    #[test]
+    #[ignore = "panics on purpose; `a_panic_leaves_the_terminal_as_it_was` runs it"]
+    fn panicking_view() {
+        let _screen = Screen::open().expect("a terminal");
+        if std::env::var("PANICKING").is_ok_and(|who| who == "view") {
+            panic!("on purpose, the view");
+        }
+        let (send, events) = channel();
+        let feed = thread::spawn(move || guarded(&send, || panic!("on purpose, the feed")));
+        let event = events.recv().expect("it is told");
+        assert!(matches!(event, Event::News(News::Failed(_))), "{event:?}");
+        feed.join().expect("it has ended");
+    }
+
+    #[test]
+    fn a_panic_leaves_the_terminal_as_it_was() {
+        let this = std::env::current_exe().expect("a test");
+        for who in ["view", "feed"] {
+            // Its settings before and after go by another way than its screen.
+            let before_and_after = tempfile(who);
+            let (this, to) = (this.display(), before_and_after.display());
+            let line = format!(
+                "stty -a >> {to}; {this} --exact --ignored --nocapture top::tests::panicking_view; stty -a >> {to}"
+            );
+            let output = Command::new("script")
+                .args(["--quiet", "--flush", "--command", &line, "/dev/null"])
+                .env("PANICKING", who)
+                .env("TERM", "xterm-256color")
+                .stdin(Stdio::null())
+                .output()
+                .expect("`script` runs");
+            let screen = String::from_utf8_lossy(&output.stdout);
+            let settings = std::fs::read_to_string(&before_and_after).expect("written");
+            std::fs::remove_file(&before_and_after).expect("is removed");
+            let (before, after) = settings.split_at(settings.len() / 2);
+            assert!(before.contains("icanon") && before == after, "{who}: {settings}");
+            let last = |on: &str, off: &str| {
+                screen.rfind(on).is_some_and(|on| screen.rfind(off).is_some_and(|off| on < off))
+            };
+            // The other screen, and the mouse.
+            assert!(last("\x1b[?1049h", "\x1b[?1049l"), "{who}: {screen:?}");
+            assert!(last("\x1b[?1000h", "\x1b[?1000l"), "{who}: {screen:?}");
+            // What happened can be read: it was said after the screen was given back.
+            let said = screen.find("on purpose").expect("the panic is said");
+            assert!(screen.find("\x1b[?1049l").is_some_and(|back| back < said), "{who}: {screen:?}");
+        }
+    }
+
+    fn tempfile(name: &str) -> std::path::PathBuf {
+        std::env::temp_dir().join(format!("tracer-panic-{}-{name}", std::process::id()))
+    }
 }

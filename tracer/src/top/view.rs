@@ -92,13 +92,12 @@ fn title(model: &Model, host: &Host) -> Text<'static> {
     let every = format!("  every {}", humantime::format_duration(model.interval));
     if let Some(frame) = &model.frame {
         parts.push(Span::raw(format!("  source {}", frame.source)));
-        parts.push(Span::raw(every));
         let time = |form: &str| frame.at.to_zoned(zone()).strftime(form).to_string();
         if frame.past {
             let past = format!("  AS OF {}", time("%F %H:%M:%S %:z"));
             parts.push(Span::styled(past, Modifier::BOLD | Modifier::REVERSED));
         } else {
-            let own = format!("  {}  own CPU {:.1} %", time("%H:%M:%S"), frame.own_cpu);
+            let own = format!("{every}  {}  own CPU {:.1} %", time("%H:%M:%S"), frame.own_cpu);
             parts.push(Span::raw(own));
         }
     }

@@ -46,10 +46,14 @@ impl Watch {
         state.waiting = waiting;
         state.lost.extend(losses);
         state.lost.extend(skipped.map(|number| ("runs_skipped", number)));
+        state.lost.insert("look_failed", self.failed);
         state.lost.insert("reads_abandoned", self.resolver.abandoned());
         state.lost.insert("events_unread", self.events.lost());
         state.lost.insert("history_unwritten", self.events.unwritten());
         state.lost.insert("state_unsaved", self.state.unsaved());
+        let untold = self.events.untold();
+        state.lost.insert("hook_failed", untold.failed);
+        state.lost.insert("hook_not_run", untold.not_run);
         for (key, histogram) in ended {
             let (syscall, kind) = (self.bpf.ended_name(key), kind_of_file(&key.file));
             let process = ProcessId { pid: key.tgid, start_ns: key.process_start_ns };
@@ -89,6 +93,8 @@ pub(super) fn show_stalls(state: &mut State, stalls: &BTreeMap<ThreadId, Stall>)
     for stall in stalls.values() {
         *state.open_stalls.entry(stall.verdict.class).or_default() += 1;
         let (local, remote) = stall.resolved.target.addresses();
+        let pod = stall.who.pod.as_ref();
+        let container = pod.and_then(|pod| pod.container.clone()).or_else(|| stall.who.container.clone());
         let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
         state.stalls.push(StallSeries {
             labels: [
@@ -96,9 +102,9 @@ pub(super) fn show_stalls(state: &mut State, stalls: &BTreeMap<ThreadId, Stall>)
                 stall.wait.thread.tid.to_string(),
                 stall.wait.comm.clone(),
                 or_empty(&stall.who.unit),
-                String::new(),
-                or_empty(&stall.who.pod),
-                or_empty(&stall.who.container),
+                or_empty(&pod.and_then(|pod| pod.namespace.clone())),
+                pod.map(|pod| pod.label().to_owned()).unwrap_or_default(),
+                or_empty(&container),
                 stall.wait.call.name.to_owned(),
                 stall.resolved.fd.map(|fd| fd.to_string()).unwrap_or_default(),
                 stall.verdict.class.label().to_owned(),

@@ -9,6 +9,7 @@ mod follow;
 
 use std::{
     collections::BTreeMap,
+    mem,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -22,8 +23,10 @@ use crate::{
     cli::Agent,
     clock::monotonic_ns,
     collect::{Source, bpf::Bpf, shared::Asked},
+    config::Handover,
     durations::AllDurations,
     export::{events::Events, http::Health, metrics::Metrics},
+    human,
     kernel::log::KernelLog,
     resolve::Resolver,
     stall::{Policy, Stall},
@@ -40,6 +43,8 @@ pub struct Watch {
     bpf: Bpf,
     log: Option<KernelLog>,
     policy: Policy,
+    /// The next one, if the configuration is read again.
+    next_policy: Arc<Handover>,
     interval: Duration,
     resolver: Resolver,
     /// What is remembered of each waiting thread.
@@ -50,6 +55,10 @@ pub struct Watch {
     state: State,
     /// Snapshots taken.
     number: u64,
+    /// Looks that failed.
+    failed: u64,
+    /// The last one did.
+    fails: bool,
     events: Events,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
@@ -80,12 +89,15 @@ impl Watch {
             bpf,
             log,
             policy,
+            next_policy: Arc::default(),
             interval: args.interval,
             resolver: Resolver::new(),
             tracks: Tracks::default(),
             stalls: BTreeMap::new(),
             state: State::load(&args.state_dir),
             number: 0,
+            failed: 0,
+            fails: false,
             events,
             metrics,
             health,
@@ -94,6 +106,11 @@ impl Watch {
             durations_asked: Instant::now(),
             stop,
         }
+    }
+
+    /// The same, which takes another configuration when there is one.
+    pub fn following(self, next_policy: Arc<Handover>) -> Self {
+        Self { next_policy, ..self }
     }
 
     /// Runs until told to stop.
@@ -106,7 +123,7 @@ impl Watch {
     fn watch(&mut self) -> Result<()> {
         let mut next = Instant::now();
         loop {
-            self.tick()?;
+            self.try_tick()?;
             next += self.interval;
             // After a pause (the machine was suspended, the agent stopped) there is nothing to catch up with.
             next = next.max(Instant::now());
@@ -170,6 +187,23 @@ impl Watch {
         }
     }
 
+    /// Looks. Once that has worked, a failure is counted and borne: descriptors and memory come back. An agent that cannot
+    /// look for long is not healthy any more, and whoever keeps it starts it again.
+    fn try_tick(&mut self) -> Result<()> {
+        match self.tick() {
+            Ok(()) => self.fails = false,
+            Err(error) if self.health.ready.load(Ordering::Relaxed) => {
+                self.failed += 1;
+                if !mem::replace(&mut self.fails, true) {
+                    human::say(&format!("{error:#}; it is tried again at the next interval"));
+                }
+                self.metrics.lock().lost.insert("look_failed", self.failed);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     fn tick(&mut self) -> Result<()> {
         // Before the snapshot: a wait that ends in between is then missing for one interval, where the other order
         // would count it twice, as open and as ended.
@@ -183,6 +217,10 @@ impl Watch {
         // What ended before the snapshot must be known before it is judged.
         self.take_ended();
         self.number += 1;
+        if let Some(policy) = self.next_policy.take() {
+            self.policy = policy;
+            self.tracks.judge_anew();
+        }
         self.follow(&mut snapshot)?;
         self.leave_absent(&snapshot)?;
         self.flag(&snapshot)?;

@@ -1,6 +1,7 @@
 //! Who waits: command line, executable, user, parents, start, and where it lives (unit, container, pod) of a process.
 
 pub mod cgroup;
+pub mod pods;
 pub mod users;
 
 use std::{
@@ -13,7 +14,10 @@ use std::{
 use jiff::Timestamp;
 use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
 
-use self::cgroup::{Home, Runtime};
+use self::{
+    cgroup::{Home, Runtime},
+    pods::Pod,
+};
 use super::guard::Guard;
 use crate::{
     clock,
@@ -53,8 +57,8 @@ pub struct Who {
     pub container: Option<String>,
     /// What runs the container, if the cgroup's path tells.
     pub runtime: Option<Runtime>,
-    /// Kubernetes pod uid.
-    pub pod: Option<String>,
+    /// Kubernetes pod.
+    pub pod: Option<Pod>,
 }
 
 /// A file or directory that a process holds by its path.
@@ -92,6 +96,7 @@ pub fn read(process: ProcessId, guard: &mut Guard) -> Who {
         .and_then(|text| cgroup::of(&text))
         .map_or((None, Home::default()), |(path, home)| (Some(path), home));
     let Home { unit, container, runtime, pod } = home;
+    let pod = pod.map(|uid| pods::pod(uid, container.as_deref()));
     let uid = dir.text("status").and_then(|status| real_user(&status));
     let user = uid.and_then(|uid| user(uid, container.is_some()));
     Who {

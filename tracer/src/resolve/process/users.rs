@@ -53,7 +53,7 @@ fn groups() -> Vec<(String, u32)> {
 }
 
 /// Names by uid (passwd(5)); of several with one uid the first counts, as it does for the C library.
-fn parse(text: &str) -> HashMap<u32, String> {
+pub fn parse(text: &str) -> HashMap<u32, String> {
     let mut names = HashMap::new();
     for line in text.lines() {
         let mut fields = line.split(':');

@@ -1,0 +1,107 @@
+//! Is `on_stall` told of each stall once, and can a bad one harm the agent?
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::slice;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tests::{Agent, Waiter, own_dir, shared, slow};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A configuration with this hook, for the stalls of these alone: other tests have more than a hook is run for. And the
+/// file that the hook may write.
+fn config(name: &str, script: &str, more: &str, waiters: &[Waiter]) -> (PathBuf, PathBuf) {
+    let (path, out) =
+        (own_dir().join(format!("hook-{name}.toml")), own_dir().join(format!("hook-{name}.out")));
+    let script = script.replace("OUT", out.to_str().expect("text"));
+    let mut text = format!("[agent]\non_stall = ['/bin/sh', '-c', '{script}']\n{more}");
+    for waiter in waiters {
+        text += &format!("[[rule]]\nlocal = '{}'\nthreshold = '2s'\nflag = true\n", waiter.text("local"));
+    }
+    text += "[[rule]]\ncomm = '*'\nflag = false\n";
+    fs::write(&path, text).expect("write");
+    (path, out)
+}
+
+fn start(path: &Path) -> Agent {
+    Agent::start(&["--config", path.to_str().expect("text")])
+}
+
+#[test]
+fn it_is_given_the_event() {
+    let _shared = shared();
+    let waiter = Waiter::start("recvfrom-tcp4");
+    let (path, out) = config("event", "cat >> OUT; echo >> OUT", "", slice::from_ref(&waiter));
+    let mut agent = start(&path);
+    let (event, _) = agent.wait_stall("stall_opened", waiter.pid(), PATIENCE);
+    let begin = Instant::now();
+    let told = || -> Vec<Value> {
+        let text = fs::read_to_string(&out).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    while told().is_empty() {
+        assert!(begin.elapsed() < slow(PATIENCE), "it is not run\n{}", agent.stderr());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // Not again while the stall lasts, nor at its end.
+    drop(waiter);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(told(), [event]);
+}
+
+#[test]
+fn a_bad_one_is_tried_twice_and_counted() {
+    let _shared = shared();
+    let waiter = Waiter::start("recvfrom-tcp4");
+    let (path, out) = config("bad", "echo x >> OUT; exit 3", "", slice::from_ref(&waiter));
+    let mut agent = start(&path);
+    agent.wait_stall("stall_opened", waiter.pid(), PATIENCE);
+    agent.wait_scrape(PATIENCE, |all| {
+        all.iter().any(|s| s.is("tracer_lost_events_total", &[("reason", "hook_failed")]) && s.value >= 1.0)
+    });
+    assert!(agent.stderr().contains("exit status: 3; it is not told of this stall"), "{}", agent.stderr());
+    assert_eq!(fs::read_to_string(&out).expect("it was run").lines().count(), 2);
+}
+
+#[test]
+fn one_that_never_ends_is_killed_and_holds_nobody_up() {
+    let _shared = shared();
+    let more = "on_stall_timeout = '500ms'\non_stall_a_minute = 3\n";
+    let waiters: Vec<Waiter> = (0..5).map(|_| Waiter::start("recvfrom-tcp4")).collect();
+    let (path, out) = config("endless", "echo $$ >> OUT; sleep 1000", more, &waiters);
+    let mut agent = start(&path);
+    for waiter in &waiters {
+        agent.wait_stall("stall_opened", waiter.pid(), PATIENCE);
+    }
+    // Five stalls, three runs at most: two of them for the first, the other four stalls have one left.
+    agent.wait_scrape(PATIENCE, |all| {
+        let of = |reason| all.iter().find(|s| s.is("tracer_lost_events_total", &[("reason", reason)]));
+        of("hook_failed").is_some_and(|s| s.value >= 1.0)
+            && of("hook_not_run").is_some_and(|s| s.value >= 3.0)
+    });
+    let text = fs::read_to_string(&out).expect("it was run");
+    let pids: Vec<&str> = text.split_whitespace().collect();
+    assert!((1..=3).contains(&pids.len()), "{pids:?}");
+    let alive = |pid: &&&str| Path::new("/proc").join(pid).exists();
+    assert_eq!(pids.iter().filter(alive).count(), 0, "{pids:?}");
+    assert_eq!(agent.get("/-/healthy").map(|(status, _)| status), Some(200));
+}
+
+#[test]
+fn its_process_ends_with_the_agent() {
+    let _shared = shared();
+    let (path, _) = config("end", "true", "", &[]);
+    let mut agent = start(&path);
+    let children =
+        || fs::read_to_string(format!("/proc/{0}/task/{0}/children", agent.pid())).expect("an agent");
+    let runner = children().trim().to_owned();
+    assert!(!runner.is_empty(), "there is a runner");
+    agent.kill();
+    let begin = Instant::now();
+    while Path::new("/proc").join(&runner).exists() {
+        assert!(begin.elapsed() < slow(PATIENCE), "{runner} stays");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

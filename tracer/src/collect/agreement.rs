@@ -1,0 +1,209 @@
+//! Do the kernel programs read what they should? The kernel's verifier cannot tell a field from its neighbour, but `/proc`
+//! shows many of the same values: those of a process and of descriptors made here are held against it.
+
+use std::{
+    fs,
+    io::Write,
+    mem,
+    net::{TcpListener, TcpStream},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::net::UnixStream,
+    },
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use tracer_ebpf::abi::Tcp;
+
+use super::{Source, stat};
+use crate::wait::{FdState, SeenFd, SocketFacts, ThreadId, Wait};
+
+/// Until the thread is asleep.
+const SETTLES: Duration = Duration::from_millis(50);
+
+/// A value that was read twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// What it is.
+    pub name: String,
+    /// As the kernel programs read it.
+    pub read: String,
+    /// As `/proc` shows it.
+    pub shown: String,
+}
+
+/// Reads everything both ways. The error says why it could not be tried.
+pub fn values(source: &mut dyn Source) -> Result<Vec<Value>> {
+    let mut values = Vec::new();
+    for listen in ["127.0.0.1:0", "[::1]:0"] {
+        // A host may have no IPv6.
+        let Ok(listener) = TcpListener::bind(listen) else { continue };
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        let (server, _) = listener.accept()?;
+        (&client).write_all(b"five.")?;
+        let null = fs::File::open("/dev/null")?;
+        let (unix, _peer) = UnixStream::pair()?;
+        let reader = Reader::start(client.as_raw_fd())?;
+        thread::sleep(SETTLES);
+        // What of these no call of it is about is looked up.
+        let others = [server.as_raw_fd(), null.as_raw_fd(), unix.as_raw_fd()];
+        values.extend(read_and_compare(source, reader.pid(), &others)?);
+    }
+    Ok(values)
+}
+
+/// A process that waits to read from a descriptor, and has all others of this one: tracer's own threads are in no snapshot.
+struct Reader(libc::pid_t);
+
+impl Reader {
+    fn start(fd: RawFd) -> Result<Self> {
+        // SAFETY: the child makes two system calls, with a buffer of its own stack, and allocates nothing.
+        unsafe {
+            let pid = libc::fork();
+            if pid == 0 {
+                let mut buffer = [0u8; 7];
+                libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0);
+                libc::_exit(0);
+            }
+            ensure!(pid > 0, "cannot fork: {}", std::io::Error::last_os_error());
+            Ok(Self(pid))
+        }
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.unsigned_abs()
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // SAFETY: numbers only; the child is ours and has not been waited for.
+        unsafe {
+            libc::kill(self.0, libc::SIGKILL);
+            libc::waitpid(self.0, std::ptr::null_mut(), 0);
+        }
+    }
+}
+
+fn read_and_compare(source: &mut dyn Source, pid: u32, others: &[RawFd]) -> Result<Vec<Value>> {
+    let mut values = Vec::new();
+    let snapshot = source.snapshot()?;
+    let wait = snapshot.waits.into_iter().find(|wait| wait.thread.tid == pid);
+    let wait = wait.context("the snapshot lacks a process that waits")?;
+    of_thread(&wait, &mut values)?;
+    let fd = wait.fd.context("its call's descriptor is unknown")?;
+    of_file(fd, &wait.fd_state, &mut values)?;
+    of_socket(&wait.fd_state, &wait.socket, &mut values);
+    let asked: Vec<(ThreadId, i32)> = others.iter().map(|fd| (wait.thread, *fd)).collect();
+    for SeenFd { fd, state, socket, .. } in source.look_up(&asked)? {
+        of_file(fd, &state, &mut values)?;
+        of_socket(&state, &socket, &mut values);
+    }
+    Ok(values)
+}
+
+fn value(values: &mut Vec<Value>, name: &str, read: impl ToString, shown: impl ToString) {
+    values.push(Value { name: name.to_owned(), read: read.to_string(), shown: shown.to_string() });
+}
+
+fn of_thread(wait: &Wait, values: &mut Vec<Value>) -> Result<()> {
+    let process = format!("/proc/{}", wait.thread.process.pid);
+    let (process, dir) = (Path::new(&process), Path::new(&process).join(format!("task/{}", wait.thread.tid)));
+    let status = fs::read_to_string(dir.join("status"))?;
+    let field = |name: &str| -> String {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|line| line.split_ascii_whitespace().next()).unwrap_or_default().to_owned()
+    };
+    value(values, "tgid", wait.thread.process.pid, field("Tgid"));
+    value(values, "pid", wait.thread.tid, field("Pid"));
+    value(values, "comm", &wait.comm, fs::read_to_string(dir.join("comm"))?.trim_end());
+    value(values, "uid", wait.uid, field("Uid"));
+    value(values, "state", wait.sleep.letter(), field("State"));
+    let number = |name: &str| field(name).parse::<u64>().unwrap_or(u64::MAX);
+    let switches = number("voluntary_ctxt_switches").saturating_add(number("nonvoluntary_ctxt_switches"));
+    value(values, "nvcsw + nivcsw", wait.switches, switches);
+    for (name, start_ns, of) in [
+        ("start of the process", wait.thread.process.start_ns, process),
+        ("start of the thread", wait.thread.start_ns, &*dir),
+    ] {
+        let hz = u128::from(rustix::param::clock_ticks_per_second());
+        let shown = stat::stat(of).context("no stat")?.start_ticks;
+        value(values, name, u128::from(start_ns) * hz / 1_000_000_000, shown);
+    }
+    let call = fs::read_to_string(dir.join("syscall")).context("no syscall")?;
+    let mut shown = call.split_ascii_whitespace();
+    value(values, "number of the call", wait.call.number, shown.next().unwrap_or_default());
+    for (at, arg) in wait.call.args.iter().enumerate() {
+        value(values, &format!("argument {at}"), format!("{arg:#x}"), shown.next().unwrap_or_default());
+    }
+    Ok(())
+}
+
+fn of_file(fd: RawFd, state: &FdState, values: &mut Vec<Value>) -> Result<()> {
+    let link = fs::read_link(format!("/proc/self/fd/{fd}"))?;
+    let FdState::Open(file) = state else {
+        value(values, &link.to_string_lossy(), "not seen", "open");
+        return Ok(());
+    };
+    let kind = link.to_string_lossy().split(':').next().unwrap_or_default().to_owned();
+    let info = rustix::fs::stat(format!("/proc/self/fd/{fd}"))?;
+    value(values, &format!("{kind}: inode"), file.inode, info.st_ino);
+    value(values, &format!("{kind}: mode"), format!("{:o}", file.mode), format!("{:o}", info.st_mode));
+    if kind == "socket" {
+        // All sockets are on one device, which nobody asks for.
+        return Ok(());
+    }
+    let device = |dev| format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev));
+    // The kernel's own encoding has twenty bits for the minor number.
+    let kernel = |dev: u32| format!("{}:{}", dev >> 20, dev & 0xf_ffff);
+    value(values, &format!("{kind}: device"), kernel(file.dev), device(info.st_dev));
+    value(values, &format!("{kind}: its own device number"), kernel(file.rdev), device(info.st_rdev));
+    Ok(())
+}
+
+/// Of an internet socket: its row in `/proc/net/tcp` or `tcp6`.
+fn of_socket(state: &FdState, socket: &SocketFacts, values: &mut Vec<Value>) {
+    let (FdState::Open(file), SocketFacts::Tcp(facts)) = (state, socket) else { return };
+    let v6 = i32::from(file.family) == libc::AF_INET6;
+    let table = if v6 { "tcp6" } else { "tcp" };
+    let rows = fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
+    let row = rows.lines().map(|row| row.split_ascii_whitespace().collect::<Vec<_>>());
+    let Some(row) = row.into_iter().find(|row| row.get(9) == Some(&&*file.inode.to_string())) else {
+        value(values, table, format!("inode {}", file.inode), "no such row");
+        return;
+    };
+    let name = |what: &str| format!("{table}: {what}");
+    value(values, &name("own address"), address(v6, &file.local, file.local_port), row[1]);
+    value(values, &name("peer's address"), address(v6, &file.remote, file.remote_port), row[2]);
+    let Tcp { state, write_seq, snd_una, rcv_nxt, copied_seq, retransmits, probes_out, .. } = facts.raw;
+    value(values, &name("state"), format!("{state:02X}"), row[3]);
+    let (unacknowledged, unread) = (write_seq.wrapping_sub(snd_una), rcv_nxt.wrapping_sub(copied_seq));
+    value(values, &name("queues"), format!("{unacknowledged:08X}:{unread:08X}"), row[4]);
+    value(values, &name("retransmissions"), format!("{retransmits:08X}"), row[6]);
+    value(values, &name("probes"), probes_out, row[8]);
+}
+
+/// As `/proc/net/tcp` prints it: words of the machine's byte order, in hexadecimal.
+fn address(v6: bool, address: &[u8; 16], port: u16) -> String {
+    let bytes = if v6 { &address[..] } else { &address[12..] };
+    let words = bytes.chunks_exact(mem::size_of::<u32>());
+    let words = words.map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+    let text: String = words.map(|word| format!("{word:08X}")).collect();
+    format!("{text}:{port:04X}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_as_proc_prints_them() {
+        let mut mapped = [0; 16];
+        mapped[10..].copy_from_slice(&[0xff, 0xff, 127, 0, 0, 1]);
+        let expected = if cfg!(target_endian = "little") { "0100007F:01BB" } else { "7F000001:01BB" };
+        assert_eq!(address(false, &mapped, 443), expected);
+    }
+}

@@ -1,0 +1,188 @@
+//! What the agent gives up for good once its kernel programs are attached and its sockets bound: rights it does not need any
+//! more, and system calls that only somebody who has taken it over would make.
+
+use anyhow::{Context, Result, anyhow};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
+/// What is kept, and what it is for.
+pub const KEPT: &[(CapabilitySet, &str, &str)] = &[
+    (CapabilitySet::BPF, "CAP_BPF", "to read its maps and start its iterators"),
+    (CapabilitySet::PERFMON, "CAP_PERFMON", "to ask how often the kernel skipped its programs"),
+    (
+        CapabilitySet::SYS_PTRACE,
+        "CAP_SYS_PTRACE",
+        "to look into /proc/PID of other users: descriptors, the memory of a poll",
+    ),
+    (
+        CapabilitySet::DAC_READ_SEARCH,
+        "CAP_DAC_READ_SEARCH",
+        "to see where their descriptors lead, through folders that are closed to it",
+    ),
+];
+
+/// Calls it never makes, which fail with EPERM from now on. `bpf` and `socket` are below.
+const REFUSED: &[i64] = &[
+    // Programs: what is to be run by `on_stall` is run by another process.
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    // Other processes.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    // The file system and namespaces.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_fsmount,
+    libc::SYS_mount_setattr,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    libc::SYS_mknodat,
+    libc::SYS_linkat,
+    libc::SYS_symlinkat,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    // The kernel.
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_clock_adjtime,
+    libc::SYS_adjtimex,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    // A way around this filter.
+    libc::SYS_io_uring_setup,
+    // Users and rights.
+    libc::SYS_setuid,
+    libc::SYS_setgid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setreuid,
+    libc::SYS_setregid,
+    libc::SYS_setgroups,
+    libc::SYS_capset,
+];
+
+/// Commands of `bpf` that load or pin anything (include/uapi/linux/bpf.h). Each pass of an iterator makes a link, of a program that is
+/// loaded already.
+const BPF_REFUSED: &[(&str, u64)] = &[
+    ("BPF_MAP_CREATE", 0),
+    ("BPF_PROG_LOAD", 5),
+    ("BPF_OBJ_PIN", 6),
+    ("BPF_PROG_ATTACH", 8),
+    ("BPF_PROG_TEST_RUN", 10),
+    ("BPF_RAW_TRACEPOINT_OPEN", 17),
+    ("BPF_BTF_LOAD", 18),
+];
+
+/// Confines this thread, and those it starts: to be called while there is no other. The error says what could not be given up.
+pub fn confine() -> Result<()> {
+    set_no_new_privs(true).context("cannot give up gaining rights")?;
+    drop_capabilities().context("cannot give up capabilities")?;
+    let program = filter().context("cannot make a filter for system calls")?;
+    seccompiler::apply_filter(&program).context("cannot give up system calls")
+}
+
+/// Keeps of the capabilities it has those it needs.
+fn drop_capabilities() -> Result<()> {
+    let kept = KEPT.iter().fold(CapabilitySet::empty(), |all, (one, ..)| all | *one);
+    // The bounding set only matters to programs it cannot start any more; without CAP_SETPCAP it stays.
+    for one in CapabilitySet::all().iter().filter(|one| !kept.contains(*one)) {
+        if capability_is_in_bounding_set(one).unwrap_or(false) {
+            let _ = remove_capability_from_bounding_set(one);
+        }
+    }
+    let _ = clear_ambient_capability_set();
+    let has = capabilities(None)?;
+    let keeps = has.permitted & kept;
+    let sets = CapabilitySets { effective: keeps, permitted: keeps, inheritable: CapabilitySet::empty() };
+    Ok(set_capabilities(None, sets)?)
+}
+
+fn filter() -> Result<BpfProgram> {
+    let mut rules: std::collections::BTreeMap<i64, Vec<SeccompRule>> =
+        REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+    let is = |value| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value);
+    let of_bpf = BPF_REFUSED.iter().map(|(_, command)| SeccompRule::new(vec![is(*command)?]));
+    rules.insert(libc::SYS_bpf, of_bpf.collect::<Result<_, _>>()?);
+    // It connects to nobody: events go to those who have connected to it. Only the service manager is told how it is.
+    let family = |family: i32| SeccompRule::new(vec![is(family as u64)?]);
+    rules.insert(
+        libc::SYS_socket,
+        vec![family(libc::AF_INET)?, family(libc::AF_INET6)?, family(libc::AF_PACKET)?],
+    );
+    let arch = std::env::consts::ARCH.try_into().map_err(|_| anyhow!("no filter for this processor"))?;
+    let filter =
+        SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), arch)?;
+    Ok(filter.try_into()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_fails_and_the_rest_does_not() {
+        // In a thread of its own: it cannot be undone.
+        std::thread::spawn(|| {
+            confine().expect("it is confined");
+            // SAFETY: numbers only; none of these calls does anything where it is refused.
+            let errno = |call: i64, args: [i64; 3]| unsafe {
+                let result = libc::syscall(call, args[0], args[1], args[2]);
+                (result < 0).then(|| std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+            };
+            for call in REFUSED {
+                assert_eq!(errno(*call, [0, 0, 0]), Some(libc::EPERM), "{call}");
+            }
+            for (name, command) in BPF_REFUSED {
+                assert_eq!(errno(libc::SYS_bpf, [*command as i64, 0, 0]), Some(libc::EPERM), "{name}");
+            }
+            let inet = [i64::from(libc::AF_INET), i64::from(libc::SOCK_STREAM), 0];
+            assert_eq!(errno(libc::SYS_socket, inet), Some(libc::EPERM));
+            assert!(std::process::Command::new("true").status().is_err());
+            let status = std::fs::read_to_string("/proc/thread-self/status").expect("its own");
+            assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"), "{status}");
+            let has = capabilities(None).expect("its own").permitted;
+            let kept = KEPT.iter().fold(CapabilitySet::empty(), |all, (one, ..)| all | *one);
+            assert!(kept.contains(has), "{has:?}");
+            std::thread::spawn(|| {
+                let status = std::fs::read_to_string("/proc/thread-self/status").expect("its own");
+                assert!(status.contains("Seccomp:\t2"), "a thread it starts is confined as well: {status}");
+            })
+            .join()
+            .expect("a thread starts");
+        })
+        .join()
+        .expect("it holds");
+    }
+}

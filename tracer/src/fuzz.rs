@@ -1,0 +1,113 @@
+//! What fuzzers call (`fuzz/`): everything that reads bytes which come from outside. Nothing may panic, hang or grow.
+
+use jiff::Timestamp;
+use tracer_ebpf::abi::Header;
+
+use crate::{
+    class::Class,
+    clock::Now,
+    collect::{bpf, sched, stat},
+    config::{Config, Subject},
+    export::{api, json::WaitObject},
+    history,
+    kernel::{btf::Btf, load::Clocks, record::Record, symbols::Restarts},
+    resolve::{
+        Resolver, epoll, listeners, locks, poll,
+        process::{Who, cgroup, users},
+    },
+    top::Filter,
+    verdict,
+};
+
+/// The kernel's types.
+pub fn types(bytes: &[u8]) {
+    if let Ok(btf) = Btf::parse(bytes.to_vec()) {
+        let _ = btf.resolve_fields();
+        let _ = btf.size_of("task_struct");
+        let _ = btf.map_type_at("SLOTS");
+        let _ = btf.tracepoint_args("sched_switch");
+    }
+}
+
+/// A snapshot's stream, judged and written as JSON.
+pub fn records(mut bytes: &[u8]) {
+    let now = Now::read();
+    // SAFETY: a header is integers only, for which zero is a value.
+    let mut clocks = Clocks { header: unsafe { std::mem::zeroed::<Header>() }, offset_ns: 0 };
+    while let Ok(Some(record)) = Record::take(&mut bytes) {
+        match record {
+            Record::Header(header) => clocks.header = header,
+            Record::Thread(record, tail) => {
+                let wait = bpf::decode(&record, tail, &clocks, &now, 250, &mut Some(Restarts::default()));
+                let resolved = Resolver::sketch(&wait);
+                let verdict = verdict::judge(&wait, &resolved);
+                assert!(!verdict.sentence.is_empty());
+                let object = WaitObject::new(&wait, &resolved, &verdict, &Who::default());
+                let json = serde_json::to_string(&object).expect("it can be written");
+                serde_json::from_str::<WaitObject>(&json).expect("and read again");
+            }
+            Record::Fd(..) | Record::Holder(_) => {}
+        }
+    }
+}
+
+/// Files of `/proc`.
+pub fn proc_files(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let _ = stat::parse_stat(&text);
+    let _ = stat::call(&text);
+    let _ = stat::status(&text);
+    let _ = sched::parse(&text);
+    let _ = cgroup::of(&text);
+    let _ = users::parse(&text);
+    let _ = epoll::parse(&text);
+    let _ = locks::parse(&text, 7, Some(9));
+    let _ = listeners::parse(bytes);
+}
+
+/// Sets of descriptors in a process's memory.
+pub fn sets(bytes: &[u8]) {
+    let _ = poll::parse_poll(bytes);
+    let (count, rest) =
+        bytes.split_first().map_or((0, bytes), |(first, rest)| (usize::from(*first) * 8, rest));
+    let (read, write) = rest.split_at(rest.len() / 2);
+    let _ = poll::parse_select(count, read, write);
+}
+
+/// The configuration, and what its rules say of a wait.
+pub fn config(bytes: &[u8]) {
+    if let Ok(config) = Config::parse(bytes) {
+        let subject = Subject {
+            comm: "php-fpm8.2",
+            unit: Some("php-fpm.service"),
+            container: None,
+            uid: 33,
+            user: Some("www-data"),
+            syscall: "recvfrom",
+            class: Class::Reply,
+            local: "10.0.0.1:40000".parse().ok(),
+            remote: "[2001:db8::1]:443".parse().ok(),
+            path: Some("/run/redis/redis.sock"),
+        };
+        let _ = config.decide(&subject);
+    }
+}
+
+/// What a user types: a filter of the live view, a moment; what a client asks.
+pub fn words(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let _ = Filter::parse(&text);
+    let _: Result<Timestamp, String> = history::moment(&text);
+    let (path, query) = text.split_once('?').unwrap_or((&text, ""));
+    let _ = api::parse(path, query);
+}
+
+/// What an agent answers, or the history holds, and a filter of the live view over it.
+pub fn objects(bytes: &[u8]) {
+    let (filter, lines) = bytes.split_at(bytes.iter().position(|byte| *byte == b'\n').unwrap_or(0));
+    let filter = Filter::parse(&String::from_utf8_lossy(filter));
+    for wait in serde_json::Deserializer::from_slice(lines).into_iter::<WaitObject>().map_while(Result::ok) {
+        let _ = filter.keeps(&wait);
+        let _ = (wait.id(), wait.call(), wait.target.to_string());
+    }
+}

@@ -1,0 +1,156 @@
+//! The process that runs the hook: takes stalls from the agent, one message each, and runs the program for them one after
+//! another. It ends when the agent does.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, Seek, Write},
+    os::{fd::AsFd, unix::process::CommandExt},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::{
+    fs::{MemfdFlags, memfd_create},
+    net::{RecvFlags, SendFlags, recv, send},
+    process::{Pid, Signal, kill_process_group},
+};
+
+use super::{Hook, Report};
+use crate::human;
+
+/// Between the first try and the second.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often it is asked whether the program has ended.
+const LOOK: Duration = Duration::from_millis(20);
+/// No stall is longer.
+const LONGEST: usize = 1024 * 1024;
+
+/// Runs until the agent ends, which is at the other end of standard input.
+pub fn run(hook: &Hook) -> Result<()> {
+    let agent = io::stdin();
+    let mut buffer = vec![0; LONGEST];
+    let mut budget = Budget::new(hook.a_minute);
+    loop {
+        let length = match recv(agent.as_fd(), &mut buffer[..], RecvFlags::empty()) {
+            Ok((0, _)) => return Ok(()),
+            Ok((length, _)) => length,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error).context("this is started by `tracer agent` only"),
+        };
+        if let Some(report) = tell(hook, &buffer[..length], &mut budget) {
+            // An agent that has ended does not count any more.
+            let _ = send(agent.as_fd(), &[report as u8], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        }
+    }
+}
+
+/// Runs the program for one stall, and once more if it fails.
+fn tell(hook: &Hook, stall: &[u8], budget: &mut Budget) -> Option<Report> {
+    let name = &hook.command[0];
+    for second in [false, true] {
+        if second {
+            thread::sleep(AGAIN);
+        }
+        if !budget.take(Instant::now()) {
+            return Some(if second { Report::Failed } else { Report::NotRun });
+        }
+        match once(hook, stall) {
+            Ok(()) => return None,
+            Err(error) => {
+                let then = if second { "it is not told of this stall" } else { "it is tried once more" };
+                human::say(&format!("on_stall: {name}: {error:#}; {then}"));
+            }
+        }
+    }
+    Some(Report::Failed)
+}
+
+fn once(hook: &Hook, stall: &[u8]) -> Result<()> {
+    // A file and no pipe: a program that does not read it holds nobody up.
+    let mut input = File::from(memfd_create("stall", MemfdFlags::CLOEXEC)?);
+    input.write_all(stall)?;
+    input.rewind()?;
+    let mut child = Command::new(&hook.command[0])
+        .args(&hook.command[1..])
+        .stdin(Stdio::from(input))
+        .stdout(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .context("cannot be run")?;
+    let end = Instant::now() + hook.timeout;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            ensure!(status.success(), "{status}");
+            return Ok(());
+        }
+        if Instant::now() >= end {
+            // What it has started ends with it.
+            if let Some(group) = Pid::from_raw(child.id() as i32) {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+            child.wait()?;
+            bail!("has not ended after {}", humantime::format_duration(hook.timeout));
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// So many runs in any minute.
+struct Budget {
+    most: usize,
+    runs: VecDeque<Instant>,
+}
+
+impl Budget {
+    fn new(a_minute: u32) -> Self {
+        Self { most: a_minute as usize, runs: VecDeque::new() }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        while self.runs.front().is_some_and(|run| now.duration_since(*run) >= Duration::from_secs(60)) {
+            self.runs.pop_front();
+        }
+        let may = self.runs.len() < self.most;
+        if may {
+            self.runs.push_back(now);
+        }
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_runs_in_any_minute() {
+        let begin = Instant::now();
+        let mut budget = Budget::new(2);
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let taken: Vec<bool> = [0, 10, 20, 60, 61, 70, 71].map(|second| budget.take(at(second))).into();
+        assert_eq!(taken, [true, true, false, true, false, true, false]);
+    }
+
+    #[test]
+    fn a_program_is_given_the_stall_and_a_bad_one_is_bounded() {
+        let hook = |script: &str| Hook {
+            command: vec!["sh".into(), "-c".into(), script.into()],
+            timeout: Duration::from_millis(300),
+            a_minute: 60,
+        };
+        let budget = &mut Budget::new(60);
+        assert_eq!(tell(&hook("test \"$(cat)\" = stall"), b"stall", budget), None);
+        // Longer than a pipe holds, and nobody reads it.
+        assert_eq!(tell(&hook("true"), &vec![b'x'; 300_000], budget), None);
+        let begin = Instant::now();
+        assert_eq!(tell(&hook("sleep 60 & sleep 60"), b"stall", budget), Some(Report::Failed));
+        assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+        let nothing = Hook { command: vec!["/nonexistent".into()], ..hook("") };
+        assert_eq!(tell(&nothing, b"stall", budget), Some(Report::Failed));
+        assert_eq!(tell(&hook("false"), b"stall", &mut Budget::new(1)), Some(Report::Failed));
+        assert_eq!(tell(&hook("true"), b"stall", &mut Budget::new(0)), Some(Report::NotRun));
+    }
+}

@@ -1,0 +1,80 @@
+//! tracer: finds processes blocked in a system call. This file only starts the command asked for; nothing here is for other
+//! programs to use.
+
+mod class;
+mod cli;
+mod client;
+mod clock;
+mod collect;
+mod commands;
+mod config;
+mod confine;
+mod durations;
+mod export;
+#[cfg(fuzzing)]
+pub mod fuzz;
+mod habit;
+mod history;
+mod hook;
+mod human;
+mod inspect;
+mod kernel;
+mod look;
+mod progress;
+mod resolve;
+mod sentence;
+mod service;
+mod stall;
+mod state;
+mod syscalls;
+mod top;
+mod trace;
+mod track;
+mod verdict;
+mod wait;
+mod watch;
+
+use std::{io, process::ExitCode};
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+/// Runs the command of this process's command line.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if !matches!(cli.command, Command::Agent(_)) {
+        // Writing to a closed pipe ends the program quietly, as other tools do: Rust ignores the signal by default.
+        // The agent outlives its reader.
+        // SAFETY: no other thread runs yet, and SIG_DFL is a valid disposition.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    }
+    if let Some(file) = cli.btf {
+        kernel::btf::use_file(file);
+    }
+    let result = match &cli.command {
+        Command::Ps(args) => commands::ps::run(args),
+        Command::Stalls(args) => commands::stalls::run(args),
+        Command::Why(args) => commands::why::run(args),
+        Command::Top(args) => commands::top::run(args),
+        Command::Trace(args) => commands::trace::run(args),
+        Command::Doctor(args) => commands::doctor::run(args),
+        Command::Agent(args) => commands::agent::run(args),
+        Command::Generate { dir } => commands::generate::run(dir),
+        Command::RunHook(args) => hook::run(&args.hook()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            human::say(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
