@@ -1,0 +1,147 @@
+//! A hang becomes an alert, and its end the alert's: a real Prometheus and a real Alertmanager with the rules and the route of
+//! `deploy/`, and a receiver here.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tests::servers::{Server, as_nobody, dir_of_nobody};
+use tests::{Agent, Waiter, shared, slow};
+
+use crate::{file, read};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Listens as a receiver of webhooks; its port, and the notifications as they come.
+fn receiver() -> (u16, Receiver<Value>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
+    let port = listener.local_addr().expect("bound").port();
+    let (send, notifications) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut reader = BufReader::new(stream.try_clone().expect("a descriptor"));
+            let mut length = 0;
+            let mut line = String::new();
+            while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
+                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap_or(0);
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            if reader.read_exact(&mut body).is_ok() {
+                let _ =
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                if send.send(serde_json::from_slice(&body).expect("JSON")).is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    (port, notifications)
+}
+
+/// Replaces what is there once, so that the test takes seconds where a host takes minutes.
+fn hasten(text: &str, from: &str, to: &str) -> String {
+    assert_eq!(text.matches(from).count(), 1, "{from:?} in\n{text}");
+    text.replace(from, to)
+}
+
+fn alertmanager(webhook: u16) -> Server {
+    let make = |port: u16, dir: &Path| {
+        let text = read("deploy/alertmanager/alertmanager.example.yml");
+        let text = hasten(&text, "group_wait: 10s", "group_wait: 1s");
+        let text = hasten(&text, "group_interval: 1m", "group_interval: 1s");
+        let text = hasten(&text, "http://127.0.0.1:9095/", &format!("http://127.0.0.1:{webhook}/"));
+        fs::write(dir.join("alertmanager.yml"), text).expect("write");
+        fs::copy(file("deploy/alertmanager/tracer.tmpl"), dir.join("tracer.tmpl")).expect("copy");
+        let mut command = as_nobody("prometheus-alertmanager", dir);
+        command.arg(format!("--config.file={}", dir.join("alertmanager.yml").display()));
+        command.arg(format!("--storage.path={}", dir.join("data").display()));
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        command.arg("--cluster.listen-address=");
+        command
+    };
+    Server::start(dir_of_nobody("alertmanager"), make, Server::listens)
+}
+
+fn prometheus(agent: &Agent, alertmanager: &Server) -> Server {
+    let make = |port: u16, dir: &Path| {
+        let rules = hasten(
+            &read("deploy/prometheus/tracer.rules.yml"),
+            "(tracer_stall_seconds) > 60",
+            "(tracer_stall_seconds) > 5",
+        );
+        fs::write(dir.join("tracer.rules.yml"), rules).expect("write");
+        let text = format!(
+            "global: {{ scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }}\n\
+             scrape_configs: [ {{ job_name: tracer, static_configs: [ {{ targets: ['{}'] }} ] }} ]\n\
+             alerting: {{ alertmanagers: [ {{ static_configs: [ {{ targets: ['{}'] }} ] }} ] }}\n\
+             rule_files: [ tracer.rules.yml ]\n",
+            agent.address(),
+            alertmanager.address
+        );
+        fs::write(dir.join("prometheus.yml"), text).expect("write");
+        let mut command: Command = as_nobody("prometheus", dir);
+        command.arg(format!("--config.file={}", dir.join("prometheus.yml").display()));
+        command.arg(format!("--storage.tsdb.path={}", dir.join("data").display()));
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        command
+    };
+    Server::start(dir_of_nobody("prometheus"), make, Server::listens)
+}
+
+/// Waits for the notification about this process with this status; the alert.
+fn notified(notifications: &Receiver<Value>, pid: u32, status: &str) -> Value {
+    let begin = Instant::now();
+    let (mut others, pid) = (Vec::new(), pid.to_string());
+    loop {
+        let left = slow(PATIENCE).saturating_sub(begin.elapsed());
+        let Ok(notification) = notifications.recv_timeout(left) else {
+            panic!("no notification that {pid} is {status}; there were {others:#?}")
+        };
+        let alerts = notification["alerts"].as_array().expect("alerts").clone();
+        let is_it =
+            |alert: &&Value| alert["labels"]["pid"].as_str() == Some(&*pid) && alert["status"] == status;
+        if let Some(alert) = alerts.iter().find(is_it) {
+            return alert.clone();
+        }
+        others.push(notification);
+    }
+}
+
+#[test]
+fn a_hang_becomes_an_alert_and_its_end_resolves_it() {
+    let _shared = shared();
+    let (webhook, notifications) = receiver();
+    let agent = Agent::start(&["--threshold", "2s"]);
+    let alertmanager = alertmanager(webhook);
+    let _prometheus = prometheus(&agent, &alertmanager);
+    let mut waiter = Waiter::start("recvfrom-tcp4");
+    let pid = waiter.pid();
+
+    let alert = notified(&notifications, pid, "firing");
+    let label = |name: &str| alert["labels"][name].as_str().unwrap_or_default().to_owned();
+    assert_eq!(
+        (&*label("alertname"), &*label("comm"), &*label("class")),
+        ("TracerStall", "waiter", "reply"),
+        "{alert:#}"
+    );
+    assert_eq!(label("instance"), agent.address().to_string());
+    assert_eq!(label("remote"), waiter.text("remote"));
+    let summary = alert["annotations"]["summary"].as_str().unwrap_or_default();
+    // Host, process, age and peer.
+    let expected = format!("waiter (pid {pid}) on {} has been stuck for ", agent.address());
+    assert!(summary.starts_with(&expected), "{summary}");
+    assert!(summary.ends_with(&format!("waiting for {}", waiter.text("remote"))), "{summary}");
+
+    waiter.answer();
+    let alert = notified(&notifications, pid, "resolved");
+    assert_eq!(alert["labels"]["alertname"], "TracerStall", "{alert:#}");
+}
