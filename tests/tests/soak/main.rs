@@ -1,0 +1,156 @@
+//! Does an agent stay what it was under load, for as long as `TRACER_SOAK_SECONDS` says? Processes that come and go by the
+//! thousand, 100,000 context switches a second, a scrape a second, and hangs that must all be found. What it measured is
+//! printed: docs/RELIABILITY.md has it.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tests::{Agent, Waiter, alone};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a hang is planted.
+const EVERY: Duration = Duration::from_secs(4);
+/// Until the agent has taken the memory it needs.
+const WARM: Duration = Duration::from_secs(90);
+/// Of one core; the machine's two are busy with the load.
+const MOST_CPU: f64 = 10.0;
+
+/// Two threads that hand a byte to and fro, on any CPU.
+struct PingPong(Arc<AtomicBool>);
+
+impl PingPong {
+    fn start() -> Self {
+        let go_on = Arc::new(AtomicBool::new(true));
+        let (mut near, mut far) = UnixStream::pair().expect("a pair");
+        std::thread::spawn(move || {
+            let mut byte = [0];
+            while far.read_exact(&mut byte).is_ok() && far.write_all(&byte).is_ok() {}
+        });
+        let goes_on = Arc::clone(&go_on);
+        std::thread::spawn(move || {
+            let mut byte = [1];
+            while goes_on.load(Ordering::Relaxed) && near.write_all(&byte).is_ok() {
+                if near.read_exact(&mut byte).is_err() {
+                    return;
+                }
+            }
+        });
+        Self(go_on)
+    }
+}
+
+impl Drop for PingPong {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A counter of the host's: `ctxt` or `processes` of `/proc/stat`.
+fn of_host(name: &str) -> u64 {
+    let stat = fs::read_to_string("/proc/stat").expect("/proc");
+    let line = stat.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|number| number.trim().parse().ok()).expect("a number")
+}
+
+fn resident_kib(agent: &Agent) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("an agent");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    line.and_then(|number| number.parse().ok()).expect("a number")
+}
+
+/// CPU seconds of the agent's threads.
+fn cpu(agent: &Agent) -> f64 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", agent.pid())).expect("an agent");
+    let each = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok());
+    each.filter_map(|text| text.split(' ').next()?.parse::<f64>().ok()).sum::<f64>() / 1e9
+}
+
+/// The sleeps of the storm's processes, one each: those that were measured, and those counted as lost.
+fn sleeps(agent: &Agent) -> (f64, f64) {
+    let sum = |name, labels: &[(&str, &str)]| {
+        agent.samples(name, labels).iter().map(|sample| sample.value).sum::<f64>()
+    };
+    let measured = sum("tracer_wait_duration_seconds_count", &[("comm", "waiter"), ("syscall", "clock_nanosleep")]);
+    (measured, sum("tracer_lost_events_total", &[("reason", "histogram_full")]))
+}
+
+#[test]
+fn it_stays_what_it_was_and_misses_nothing() {
+    let _alone = alone();
+    let seconds = std::env::var("TRACER_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(120);
+    let long = Duration::from_secs(seconds).max(Duration::from_secs(60));
+    let mut agent = Agent::start(&["--threshold", "2s"]);
+    let _storm = Waiter::start("storm");
+    let _ping_pong = PingPong::start();
+    sleep(WARM);
+
+    let begin = Instant::now();
+    let slept = sleeps(&agent);
+    let (switches, processes, used, first) =
+        (of_host("ctxt"), of_host("processes"), cpu(&agent), resident_kib(&agent));
+    let (mut least, mut most) = (first, first);
+    let (mut planted, mut slowest_scrape) = (0_u32, Duration::ZERO);
+    let mut hanging: Vec<Waiter> = Vec::new();
+    let mut next_plant = Instant::now();
+    while begin.elapsed() < long {
+        let tick = Instant::now();
+        if tick >= next_plant {
+            next_plant = tick + EVERY;
+            // The one before has hung for four seconds, twice its threshold.
+            for mut waiter in hanging.drain(..) {
+                let (pid, begun) = (waiter.pid(), waiter.begun_ns());
+                agent.wait_stall("stall_opened", pid, PATIENCE);
+                let truth = tests::seconds_between(begun, waiter.answer());
+                let (event, _) = agent.wait_stall("stall_closed", pid, PATIENCE);
+                let lasted = event["stall_seconds"].as_f64().expect("a number");
+                assert!((truth - lasted).abs() < 1.0, "{truth} s: {event:#}");
+                assert_eq!(agent.events_of(pid), ["stall_opened", "stall_closed"]);
+            }
+            hanging.push(Waiter::start("recvfrom-tcp4"));
+            planted += 1;
+        }
+        let scrape = Instant::now();
+        assert_eq!(agent.get("/metrics").map(|(status, _)| status), Some(200));
+        slowest_scrape = slowest_scrape.max(scrape.elapsed());
+        let resident = resident_kib(&agent);
+        (least, most) = (least.min(resident), most.max(resident));
+        sleep(Duration::from_secs(1).saturating_sub(tick.elapsed()));
+    }
+    let passed = begin.elapsed().as_secs_f64();
+    let rate = |before: u64, name: &str| (of_host(name) - before) as f64 / passed;
+    let share = (cpu(&agent) - used) / passed * 100.0;
+    let (switches, processes) = (rate(switches, "ctxt"), rate(processes, "processes"));
+    let after = sleeps(&agent);
+    let (measured, lost) = (after.0 - slept.0, after.1 - slept.1);
+    let accounted = (measured + lost) / (processes * passed);
+    let losses: Vec<String> = agent
+        .samples("tracer_lost_events_total", &[])
+        .iter()
+        .filter(|sample| sample.value > 0.0)
+        .map(|sample| format!("{} {}", sample.value, sample.label("reason")))
+        .collect();
+    println!("| seconds | {passed:.0} |");
+    println!("| processes a second | {processes:.0} |");
+    println!("| context switches a second | {switches:.0} |");
+    println!("| hangs planted, found, timed within a second, told once | {planted} |");
+    println!("| resident memory | {:.1} to {:.1} MiB |", least / 1024.0, most / 1024.0);
+    println!("| CPU | {share:.1} % of a core |");
+    println!("| slowest scrape | {:.0} ms |", slowest_scrape.as_secs_f64() * 1000.0);
+    println!(
+        "| losses, counted | {} |",
+        if losses.is_empty() { "none".to_owned() } else { losses.join(", ") }
+    );
+    println!("| of the processes' sleeps measured, counted as lost | {measured:.0}, {lost:.0} |");
+    println!("| together, of the processes begun | {:.1} % |", accounted * 100.0);
+    assert!((0.97..=1.03).contains(&accounted), "{measured} measured, {lost} lost, {accounted}");
+    assert!(switches >= 100_000.0, "the load is no load: {switches} switches a second");
+    assert!(processes >= 2_000.0, "the load is no load: {processes} processes a second");
+    assert!(most <= least * 1.1, "resident memory went from {least} to {most} KiB");
+    assert!(share <= MOST_CPU, "{share} % of a core");
+    assert!(slowest_scrape < Duration::from_secs(1), "{slowest_scrape:?}");
+}
