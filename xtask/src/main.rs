@@ -2,7 +2,9 @@
 
 mod bench;
 mod cmd;
+mod dist;
 mod ebpf;
+mod fuzz;
 mod load;
 mod packages;
 mod run;
@@ -56,6 +58,16 @@ enum Task {
         #[arg(long)]
         quick: bool,
     },
+    /// Run the fuzzers of what reads bytes from outside
+    Fuzz {
+        /// These; all if none is named
+        names: Vec<String>,
+        /// How long each
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Make a static binary and a Debian package, in target/dist
+    Dist,
     /// Run the live tests on other kernels, in emulated machines
     Vm {
         /// Machines of the matrix (5.10, 6.1, 6.12, 7, slewed, no-types, lockdown, aarch64), all if none is named
@@ -90,6 +102,8 @@ fn main() -> ExitCode {
         Task::Ebpf { check } => ebpf::run(check),
         Task::Run { args } => run::run(&args),
         Task::Test { all, extra, soak } => test::run(all, extra, soak),
+        Task::Fuzz { names, seconds } => fuzz::run(&names, seconds),
+        Task::Dist => dist::run(),
         Task::Bench { quick } => bench::run(quick),
         Task::Vm { names, test, refresh, jobs, retries, write } => {
             vm::run(&vm::Options { names, tests: test, refresh, jobs, retries, write })

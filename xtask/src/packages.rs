@@ -31,6 +31,7 @@ const PACKAGES: &[&str] = &[
     "postgresql",
     "postgresql-client",
     "prometheus",
+    "prometheus-alertmanager",
     "python3",
     "redis-server",
     "redis-tools",

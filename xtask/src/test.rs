@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::{
     cmd::{self, command, is_root, root},
-    ebpf, packages, setup,
+    dist, ebpf, fuzz, packages, setup,
 };
 
 /// A step: its name and what it does.
@@ -29,12 +29,19 @@ const EXTRA: &[Step] = &[
     ("kernel programs are as committed", || ebpf::run(true)),
     ("clients and servers", packages::install),
     ("tests with real clients", || on_the_kernel(&["--test", "clients"], 48)),
+    ("alerts and dashboard", || on_the_kernel(&["--test", "deploy"], 8)),
     ("a healthy host for a minute", || healthy(60)),
+    ("the agent under load for two minutes", || under_load(120)),
+    ("the package", package),
+    ("fuzzers, ten seconds each", || fuzz::run(&[], 10)),
 ];
 
 /// What `--soak` adds: steps that take long.
-const SOAK: &[Step] =
-    &[("clients and servers", packages::install), ("a healthy host for five minutes", || healthy(300))];
+const SOAK: &[Step] = &[
+    ("clients and servers", packages::install),
+    ("a healthy host for five minutes", || healthy(300)),
+    ("the agent under load for half an hour", || under_load(1800)),
+];
 
 /// Runs the steps; a failed one does not keep the others from running.
 pub fn run(all: bool, extra: bool, soak: bool) -> Result<()> {
@@ -69,6 +76,23 @@ pub fn run(all: bool, extra: bool, soak: bool) -> Result<()> {
 
 fn cargo(args: &[&str]) -> Result<()> {
     cmd::run(command("cargo", args))
+}
+
+/// The agent under load, so many seconds long.
+fn under_load(seconds: u32) -> Result<()> {
+    let mut tests = prepared(&["--test", "soak"])?;
+    tests.args(["--", "--nocapture"]).env("TRACER_SOAK_SECONDS", seconds.to_string());
+    cmd::run(tests)
+}
+
+/// The package, in a Debian of its own.
+fn package() -> Result<()> {
+    packages::install_these(&["debootstrap"])?;
+    dist::tested(|variables| {
+        let mut tests = prepared(&["--test", "package"])?;
+        tests.envs(variables.iter().map(|(name, path)| (*name, path)));
+        cmd::run(tests)
+    })
 }
 
 /// The healthy host's test, so many seconds long.

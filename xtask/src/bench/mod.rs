@@ -3,6 +3,7 @@
 //! Ratios come from rounds with and without the agent, interleaved, of which the least counts; the cost of a kernel
 //! program from the kernel's own statistics (`kernel.bpf_stats_enabled`), whose own cost an empty program would show too.
 
+mod top;
 mod trace;
 
 use std::{
@@ -41,6 +42,7 @@ pub fn run(quick: bool) -> Result<()> {
     lines.extend(crowd(10_000, seconds, 3.0, 40.0, true)?);
     lines.extend(crowd(100, seconds, 0.3, 20.0, false)?);
     lines.push(flagged()?);
+    lines.extend(top::measure(seconds)?);
     lines.push(trace::compare(if quick { 2 } else { 5 })?);
 
     println!("| what | budget | measured | |\n| --- | --- | --- | --- |");
@@ -213,28 +215,43 @@ fn xtask() -> PathBuf {
     root().join("target/release/xtask")
 }
 
+/// CPU seconds a process's threads have used, in the kernel and outside.
+fn cpu_of(pid: u32) -> Result<f64> {
+    let schedstat: f64 = fs::read_dir(format!("/proc/{pid}/task"))?
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok())
+        .filter_map(|text| text.split_ascii_whitespace().next()?.parse::<f64>().ok())
+        .sum();
+    Ok(schedstat / 1e9)
+}
+
 /// A running agent; it is killed when dropped.
 struct Agent {
     child: Child,
     lines: BufReader<std::process::ChildStdout>,
     port: u16,
+    state: PathBuf,
 }
 
 impl Agent {
     fn start(args: &[&str]) -> Result<Self> {
         // Taken and given back: free a moment later still.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let state = std::env::temp_dir().join(format!("tracer-bench-{port}"));
+        fs::create_dir_all(&state)?;
         let mut child = Command::new(tracer())
             .args(["agent", "--listen", &format!("127.0.0.1:{port}")])
             .arg("--socket")
-            .arg(std::env::temp_dir().join(format!("tracer-bench-{port}.sock")))
+            .arg(state.join("agent.sock"))
+            .arg("--state-dir")
+            .arg(&state)
             .args(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .context("cannot start the agent")?;
         let lines = BufReader::new(child.stdout.take().context("the agent has no output")?);
-        let agent = Self { child, lines, port };
+        let agent = Self { child, lines, port, state };
         for _ in 0..100 {
             if agent.get("/-/ready").is_ok_and(|page| page.starts_with("HTTP/1.1 200")) {
                 return Ok(agent);
@@ -274,12 +291,7 @@ impl Agent {
 
     /// CPU seconds it has used, in the kernel and outside.
     fn cpu(&self) -> Result<f64> {
-        let schedstat: f64 = fs::read_dir(format!("/proc/{}/task", self.child.id()))?
-            .flatten()
-            .filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok())
-            .filter_map(|text| text.split_ascii_whitespace().next()?.parse::<f64>().ok())
-            .sum();
-        Ok(schedstat / 1e9)
+        cpu_of(self.child.id())
     }
 
     fn resident_mib(&self) -> Result<f64> {
@@ -310,6 +322,7 @@ impl Drop for Agent {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.state);
     }
 }
 

@@ -189,13 +189,19 @@ struct Program {
     path: PathBuf,
 }
 
-/// Static binaries of tracer, the tests and what they start.
-fn build(arch: &Arch) -> Result<Vec<Program>> {
-    let target = arch.target;
+/// Makes sure that static programs can be built for this target.
+pub fn static_target(target: &str) -> Result<()> {
     let installed = cmd::output(command("rustup", &["target", "list", "--installed"]))?;
     if !installed.lines().any(|line| line == target) {
         cmd::run(command("rustup", &["target", "add", target]))?;
     }
+    Ok(())
+}
+
+/// Static binaries of tracer, the tests and what they start.
+fn build(arch: &Arch) -> Result<Vec<Program>> {
+    let target = arch.target;
+    static_target(target)?;
     let build = |more: &[&str]| {
         let mut cargo = command("cargo", &["--quiet"]);
         cargo.args(more).args(["--release", "--locked", "--target", target]);
