@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tests::{Agent, Waiter, shared, slow};
@@ -12,17 +13,13 @@ fn descriptors(agent: &Agent) -> u64 {
     fs::read_dir(format!("/proc/{}/fd", agent.pid())).expect("an agent").count() as u64
 }
 
-/// Sets a limit of another process.
-fn limit(agent: &Agent, what: libc::__rlimit_resource_t, soft: u64) {
-    let value = libc::rlimit { rlim_cur: soft, rlim_max: libc::RLIM_INFINITY };
-    let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both outlive the call.
-    let result = unsafe {
-        libc::prlimit(agent.pid() as i32, what, std::ptr::null(), &raw mut before);
-        let value = libc::rlimit { rlim_max: before.rlim_max, ..value };
-        libc::prlimit(agent.pid() as i32, what, &raw const value, std::ptr::null_mut())
-    };
-    assert_eq!(result, 0, "prlimit: {}", std::io::Error::last_os_error());
+/// Sets a soft limit of the agent's, by the name that prlimit(1) has for it.
+fn limit(agent: &Agent, name: &str, soft: u64) {
+    let status = Command::new("prlimit")
+        .args(["--pid", &agent.pid().to_string(), &format!("--{name}={soft}:")])
+        .status()
+        .expect("prlimit starts");
+    assert!(status.success(), "prlimit: {status}");
 }
 
 #[test]
@@ -30,7 +27,7 @@ fn without_descriptors_it_waits_for_better_times() {
     let _shared = shared();
     let mut agent = Agent::start(&["--threshold", "2s"]);
     let before = descriptors(&agent);
-    limit(&agent, libc::RLIMIT_NOFILE, before);
+    limit(&agent, "nofile", before);
     // Not one more: no snapshot, no file of /proc, no connection.
     let waiter = Waiter::start("recvfrom-tcp4");
     let begin = Instant::now();
@@ -42,7 +39,7 @@ fn without_descriptors_it_waits_for_better_times() {
     std::thread::sleep(Duration::from_secs(2));
     assert!(agent.events_of(waiter.pid()).is_empty());
     drop(held);
-    limit(&agent, libc::RLIMIT_NOFILE, 4096);
+    limit(&agent, "nofile", 4096);
     agent.wait_stall("stall_opened", waiter.pid(), PATIENCE);
     let lost = |all: &[tests::Sample]| {
         all.iter().any(|s| s.is("tracer_lost_events_total", &[("reason", "look_failed")]) && s.value >= 2.0)
@@ -56,7 +53,7 @@ fn without_descriptors_it_waits_for_better_times() {
 fn in_sixty_four_mebibytes_it_works() {
     let _shared = shared();
     let mut agent = Agent::start(&["--threshold", "2s"]);
-    limit(&agent, libc::RLIMIT_DATA, 64 << 20);
+    limit(&agent, "data", 64 << 20);
     let crowd = Waiter::start_with("threads", &["300"]);
     let mut known: Vec<u64> = Vec::new();
     for _ in 0..300 {

@@ -4,6 +4,7 @@
 //! looked for beside this one.
 
 mod aged;
+mod agent_clock;
 mod agent_config;
 mod agent_confined;
 mod agent_contract;

@@ -75,7 +75,8 @@ fn sleeps(agent: &Agent) -> (f64, f64) {
     let sum = |name, labels: &[(&str, &str)]| {
         agent.samples(name, labels).iter().map(|sample| sample.value).sum::<f64>()
     };
-    let measured = sum("tracer_wait_duration_seconds_count", &[("comm", "waiter"), ("syscall", "clock_nanosleep")]);
+    let measured =
+        sum("tracer_wait_duration_seconds_count", &[("comm", "waiter"), ("syscall", "clock_nanosleep")]);
     (measured, sum("tracer_lost_events_total", &[("reason", "histogram_full")]))
 }
 

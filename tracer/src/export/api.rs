@@ -4,7 +4,7 @@
 //! neither watching nor `/metrics` waits for whoever asks here, however often.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
@@ -330,10 +330,30 @@ impl Desk {
                 None => no_history(),
             },
             Asked::PastStalls(since) => match &self.history {
-                Some(history) => lines(history.stalls_since(*since)?)?,
+                Some(history) => {
+                    let mut stalls = history.stalls_since(*since)?;
+                    self.age_open(&mut stalls)?;
+                    lines(stalls)?
+                }
                 None => no_history(),
             },
         })
+    }
+
+    /// How long the open ones have lasted is known by the watcher: the wall clock may have been set since they began.
+    fn age_open(&self, stalls: &mut [StallObject]) -> Result<()> {
+        let ages: HashMap<(u32, u32), Duration> = self
+            .shared
+            .stalls()?
+            .iter()
+            .map(|stall| ((stall.wait.thread.process.pid, stall.wait.thread.tid), stall.wait.age))
+            .collect();
+        for stall in stalls.iter_mut().filter(|stall| stall.closed.is_none()) {
+            if let Some(age) = ages.get(&(stall.wait.pid, stall.wait.tid)) {
+                stall.lasted = *age;
+            }
+        }
+        Ok(())
     }
 
     /// All waits of now, or of a moment ago.

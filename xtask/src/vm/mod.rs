@@ -61,7 +61,7 @@ const KERNEL: &[&str] = &[
     "why",
 ];
 /// Tests of what depends on the clock.
-const CLOCK: &[&str] = &["agent_stalls", "ps_ages", "ps_registers"];
+const CLOCK: &[&str] = &["--include-ignored", "agent_clock", "agent_stalls", "ps_ages", "ps_registers"];
 
 /// Tests of what is left without the kernel programs.
 const PROC: &[&str] = &["proc_source::a_footer", "proc_source::an_ordinary", "proc_source::types"];
