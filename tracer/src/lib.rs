@@ -1,6 +1,7 @@
 //! tracer: finds processes blocked in a system call. This file only starts the command asked for; nothing here is for other
 //! programs to use.
 
+mod allocator;
 mod class;
 mod cli;
 mod client;

@@ -82,7 +82,12 @@ fn one(name: &str, long: Duration) -> Result<String> {
     fs::create_dir_all(&corpus).context("cannot make target/fuzz")?;
     let triple = output(command("rustc", &["--print", "host-tuple"]))?;
     let mut fuzzer = Command::new(made().join(triple.trim()).join("debug").join(name));
-    fuzzer.arg(&corpus).arg(root().join("fuzz/seeds").join(name)).args([
+    fuzzer.arg(&corpus);
+    let seeds = root().join("fuzz/seeds").join(name);
+    if seeds.exists() {
+        fuzzer.arg(seeds);
+    }
+    fuzzer.args([
         &format!("-max_total_time={}", long.as_secs()),
         &format!("-timeout={HANGS}"),
         &format!("-artifact_prefix={}-", root().join("target/fuzz").join(name).display()),

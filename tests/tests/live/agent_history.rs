@@ -190,3 +190,18 @@ fn the_worst_of_each_minute_can_be_asked_for() {
     let long_ago = page("2001-01-01 00:00", &[]);
     assert!(!long_ago.contains("recvfrom("), "{long_ago}");
 }
+
+#[test]
+fn a_damaged_one_is_put_aside() {
+    let _shared = shared();
+    let state = own_dir().join("history-damaged");
+    start(&state).stop(libc::SIGTERM);
+    std::fs::write(state.join("history.redb"), vec![0x5a; 64 * 1024]).expect("our own file");
+    let mut agent = start(&state);
+    let waiter = Waiter::start("recvfrom-tcp4");
+    agent.wait_stall("stall_opened", waiter.pid(), PATIENCE);
+    wait_stall(&agent, &state, waiter.pid(), |stall| stall["closed"].is_null());
+    assert!(agent.stderr().contains("a new history begun"), "{}", agent.stderr());
+    let aside = std::fs::read(state.join("history.damaged")).expect("it is kept");
+    assert!(aside.iter().all(|byte| *byte == 0x5a));
+}

@@ -1,6 +1,6 @@
 //! Are many stalls all announced, and their series bounded?
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use tests::{Agent, Waiter, alone};
@@ -8,6 +8,8 @@ use tests::{Agent, Waiter, alone};
 const THREADS: usize = 300;
 /// Series of open stalls at most.
 const SERIES: usize = 200;
+/// Of a family with labels of processes, the one for the rest among them.
+const SERIES_OF_A_FAMILY: usize = 1000;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
@@ -47,4 +49,31 @@ fn three_hundred_stalls_have_two_hundred_series() {
     agent.wait_scrape(Duration::from_millis(1_500), gone);
     let events = agent.events_of(number);
     assert_eq!(events.len(), 2 * THREADS, "each opened once and closed once");
+}
+
+/// Of as many processes as a large host has, each with a wait of its own, the page has a bounded number of series, and what
+/// is folded is counted, not left out.
+#[test]
+fn five_thousand_processes_have_a_thousand_series() {
+    const PROCESSES: usize = 5000;
+    let _alone = alone();
+    let agent = Agent::start(&[]);
+    let waiter = Waiter::start_with("family", &[&PROCESSES.to_string()]);
+    let value = |all: &[tests::Sample], name: &str, labels: &[(&str, &str)]| -> f64 {
+        all.iter().filter(|s| s.is(name, labels)).map(|s| s.value).sum()
+    };
+    let all = agent.wait_scrape(PATIENCE, |all| {
+        value(all, "tracer_waiting_threads", &[("class", "pipe")]) >= PROCESSES as f64
+            && value(all, "tracer_blocked_seconds_total", &[("comm", "other")]) > 5000.0
+    });
+    let mut families: BTreeMap<&str, usize> = BTreeMap::new();
+    for sample in &all {
+        *families.entry(&sample.name).or_default() += 1;
+    }
+    assert_eq!(families["tracer_blocked_seconds_total"], SERIES_OF_A_FAMILY, "{families:#?}");
+    // A histogram's series has a line a bucket.
+    assert!(families.values().sum::<usize>() < 20 * SERIES_OF_A_FAMILY, "{families:#?}");
+    let dropped = value(&all, "tracer_dropped_series_total", &[("reason", "blocked_seconds")]);
+    assert!(dropped >= (PROCESSES - SERIES_OF_A_FAMILY) as f64, "{dropped}");
+    drop(waiter);
 }

@@ -1,11 +1,11 @@
-//! Does the agent bear it when descriptors or memory run out, and go on when they are back?
+//! Does the agent bear it when descriptors, memory or the processor run out, and go on when they are back?
 
 use std::fs;
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tests::{Agent, Waiter, shared, slow};
+use tests::{Agent, Waiter, seconds_between, shared, slow};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -72,4 +72,48 @@ fn in_sixty_four_mebibytes_it_works() {
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     assert!(kib.is_some_and(|kib| kib < 64 << 10), "{status}");
+}
+
+/// A machine that was suspended by its host, a processor that others have: the agent gets none for a minute. What happened
+/// meanwhile is found out, and of too much of it the rest is counted as lost.
+#[test]
+fn a_minute_without_a_processor_costs_no_stall() {
+    let _shared = shared();
+    let mut agent = Agent::start(&["--threshold", "2s"]);
+    let crowd = Waiter::start_with("pipes", &["3000"]);
+    let mut early = Waiter::start("recvfrom-tcp4");
+    let mut late = Waiter::start("recvfrom-tcp4");
+    agent.wait_stall("stall_opened", early.pid(), PATIENCE);
+    agent.wait_stall("stall_opened", late.pid(), PATIENCE);
+
+    agent.signal(libc::SIGSTOP);
+    let meanwhile = Waiter::start("recvfrom-tcp4");
+    let told = early.answer();
+    // Three thousand waits end, and the ring has room for a third of them: the next end is not in it.
+    drop(crowd);
+    let untold = late.answer();
+    std::thread::sleep(Duration::from_secs(60));
+    agent.signal(libc::SIGCONT);
+
+    let (event, _) = agent.wait_stall("stall_opened", meanwhile.pid(), PATIENCE);
+    let age = event["wait"]["age_seconds"].as_f64().expect("a number");
+    assert!((59.0..=meanwhile.age() + 0.5).contains(&age), "{event:#}");
+    let lasted = |agent: &mut Agent, pid| {
+        let (event, _) = agent.wait_stall("stall_closed", pid, PATIENCE);
+        event["stall_seconds"].as_f64().expect("a number")
+    };
+    let truth = seconds_between(early.begun_ns(), told);
+    let said = lasted(&mut agent, early.pid());
+    assert!((said - truth).abs() < 0.5, "{said} s, not {truth}");
+    let truth = seconds_between(late.begun_ns(), untold);
+    let said = lasted(&mut agent, late.pid());
+    assert!((said - truth).abs() < 0.5, "{said} s, not {truth}");
+    for waiter in [&early, &late] {
+        assert_eq!(agent.events_of(waiter.pid()), ["stall_opened", "stall_closed"]);
+    }
+    let lost = |all: &[tests::Sample]| {
+        all.iter().any(|s| s.is("tracer_lost_events_total", &[("reason", "ring_full")]) && s.value >= 1000.0)
+    };
+    agent.wait_scrape(PATIENCE, lost);
+    assert_eq!(agent.get("/-/healthy").map(|(status, _)| status), Some(200));
 }

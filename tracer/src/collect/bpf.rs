@@ -41,7 +41,7 @@ pub struct Bpf {
     /// The loaded programs.
     pub kernel: Kernel,
     /// Read when the first restarted call is seen.
-    restarts: Option<Restarts>,
+    pub restarts: Option<Restarts>,
     /// Scheduler ticks at the last snapshot.
     jiffies: u64,
 }
@@ -59,9 +59,7 @@ impl Bpf {
 
     /// Name of the call that ended waits are counted under.
     pub fn ended_name(&mut self, key: &WaitKey) -> &'static str {
-        let table = if key.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
-        let name = call_name(table, key.nr);
-        restarted(name, key.restart_fn, &mut self.restarts).unwrap_or(name)
+        ended_name(key, &mut self.restarts)
     }
 
     /// A wait that has ended, as it was.
@@ -102,6 +100,13 @@ impl Bpf {
             verbose: false,
         })
     }
+}
+
+/// Name of the call that ended waits are counted under; `restarts` is read when the first restarted call is seen.
+pub fn ended_name(key: &WaitKey, restarts: &mut Option<Restarts>) -> &'static str {
+    let table = if key.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
+    let name = call_name(table, key.nr);
+    restarted(name, key.restart_fn, restarts).unwrap_or(name)
 }
 
 impl Source for Bpf {

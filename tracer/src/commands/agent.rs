@@ -14,6 +14,7 @@ use anyhow::{Context, Result, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
+    allocator,
     cli::{Agent, AgentArgs, AgentProbes, SOCKET},
     collect::{bpf::Bpf, shared},
     config::{Config, Defaults, Handover},
@@ -28,10 +29,7 @@ use crate::{
     history::{self, History, Store},
     hook::Runner,
     human,
-    kernel::{
-        load::give_back_memory,
-        object::{Followed, Options},
-    },
+    kernel::object::{Followed, Options},
     service,
     watch::Watch,
 };
@@ -48,11 +46,12 @@ pub fn run(args: &AgentArgs) -> Result<()> {
         writeln!(io::stdout(), "{}", config.summary())?;
         return Ok(());
     }
+    allocator::keep_small();
     let policy = config.with_threshold(args.threshold);
     let reload = Reload::new(args, &policy);
     let args = args.over(&policy.defaults);
     let bpf = load(&args, reload.report)?;
-    give_back_memory();
+    allocator::give_back();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(&args, policy, bpf, reload))
 }

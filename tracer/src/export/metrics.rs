@@ -188,7 +188,7 @@ impl State {
     /// Counts ended waits.
     pub fn add_durations(&mut self, key: DurationKey, add: &tracer_ebpf::abi::Histogram) {
         let fold = || DurationKey { comm: OTHER.into(), syscall: OTHER, kind: OTHER };
-        let series = bounded(&mut self.durations, &mut self.dropped, key, fold, DURATION_SERIES);
+        let (series, _) = bounded(&mut self.durations, &mut self.dropped, key, fold, DURATION_SERIES);
         series.count += add.count;
         series.sum_ns += add.sum_ns;
         for (sum, more) in series.buckets.iter_mut().zip(add.buckets) {
@@ -206,9 +206,11 @@ impl State {
         self.names.insert(process, name);
     }
 
-    /// Adds the time of ended waits.
-    pub fn add_blocked(&mut self, key: BlockedKey, ns: u64) {
-        self.blocked_series(key).ended_ns += ns;
+    /// Adds the time of ended waits. Whether the key has a series of its own.
+    pub fn add_blocked(&mut self, key: BlockedKey, ns: u64) -> bool {
+        let (series, own) = self.blocked_series(key);
+        series.ended_ns += ns;
+        own
     }
 
     /// Begins the account of open waits anew.
@@ -216,12 +218,14 @@ impl State {
         self.blocked.values_mut().for_each(|series| series.open_ns = 0);
     }
 
-    /// Adds the age of a wait that lasts.
-    pub fn add_open(&mut self, key: BlockedKey, ns: u64) {
-        self.blocked_series(key).open_ns += ns;
+    /// Adds the age of a wait that lasts. Whether the key has a series of its own.
+    pub fn add_open(&mut self, key: BlockedKey, ns: u64) -> bool {
+        let (series, own) = self.blocked_series(key);
+        series.open_ns += ns;
+        own
     }
 
-    fn blocked_series(&mut self, key: BlockedKey) -> &mut Blocked {
+    fn blocked_series(&mut self, key: BlockedKey) -> (&mut Blocked, bool) {
         let fold = || BlockedKey { process: None, syscall: OTHER, kind: OTHER };
         bounded(&mut self.blocked, &mut self.dropped, key, fold, BLOCKED_SERIES)
     }
@@ -347,21 +351,20 @@ fn wait_buckets(durations: &Durations) -> Vec<(f64, u64)> {
         .collect()
 }
 
-/// The series of `key`, or the folded one where the family is full.
+/// The series of `key`, or the folded one where the family is full; and whether it is its own.
 fn bounded<'a, K: Hash + Eq + Clone, V: Default>(
     family: &'a mut HashMap<K, V>,
     dropped: &mut HashMap<&'static str, u64>,
     key: K,
     fold: impl Fn() -> K,
     name: &'static str,
-) -> &'a mut V {
-    let key = if family.len() < SERIES - 1 || family.contains_key(&key) {
-        key
-    } else {
+) -> (&'a mut V, bool) {
+    let own = family.len() < SERIES - 1 || family.contains_key(&key);
+    if !own {
         *dropped.entry(name).or_default() += 1;
-        fold()
-    };
-    family.entry(key).or_default()
+    }
+    let key = if own { key } else { fold() };
+    (family.entry(key).or_default(), own)
 }
 
 fn family(definition: &Definition, metrics: Vec<Metric>) -> MetricFamily {

@@ -75,7 +75,10 @@ impl Store {
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
                 bail!("another agent has {}: --state-dir takes another directory", path.display())
             }
-            Err(redb::DatabaseError::Storage(redb::StorageError::Io(error))) => {
+            // A file that is no database at all is invalid data; the disk is not to blame.
+            Err(redb::DatabaseError::Storage(redb::StorageError::Io(error)))
+                if error.kind() != std::io::ErrorKind::InvalidData =>
+            {
                 return Err(error).with_context(|| format!("cannot open {}", path.display()));
             }
             Err(error) => {

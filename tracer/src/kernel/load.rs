@@ -445,12 +445,3 @@ enum Optional {
     Loaded,
     Refused,
 }
-
-/// Reading the kernel's types took megabytes that are not needed again; an agent stays for months.
-pub fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim only returns free memory to the system.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}

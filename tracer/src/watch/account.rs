@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use hashbrown::{HashMap, HashSet};
-use tracer_ebpf::abi::{Counter, Histogram, WaitKey};
+use tracer_ebpf::abi::Counter;
 
-use super::Watch;
+use super::{FORGET, Watch};
 use crate::{
     class::Class,
-    collect::bpf::text,
+    collect::bpf::{Bpf, ended_name, text},
     export::metrics::{BlockedKey, DurationKey, StallSeries, State},
     resolve::target::{kind_of, kind_of_file},
     stall::Stall,
@@ -20,8 +20,35 @@ use crate::{
 const SKIPPED_EVERY: u64 = 10;
 
 impl Watch {
+    /// Counts what has ended since the last time, one by one as they come out of the kernel's map: thousands are not held
+    /// at a time.
+    pub(super) fn count_ended(&mut self) -> Result<()> {
+        if self.durations_asked.elapsed() > FORGET {
+            self.durations = None;
+        }
+        let mut state = self.metrics.lock();
+        let Bpf { kernel, restarts, .. } = &mut self.bpf;
+        kernel.drain(|key, histogram| {
+            if let Some(durations) = &mut self.durations {
+                durations.add(&key, &histogram);
+            }
+            let (syscall, kind) = (ended_name(&key, restarts), kind_of_file(&key.file));
+            let process = ProcessId { pid: key.tgid, start_ns: key.process_start_ns };
+            // As it was called when the first of these waits ended: since the last snapshot it may have executed
+            // another program.
+            let comm = text(&histogram.comm);
+            let blocked = BlockedKey { process: Some(process), syscall, kind };
+            if state.add_blocked(blocked, histogram.sum_ns)
+                && state.name(&process).is_none_or(|known| known != comm)
+            {
+                state.set_name(process, name(process.pid).unwrap_or_else(|| comm.clone()));
+            }
+            state.add_durations(DurationKey { comm, syscall, kind }, &histogram);
+        })
+    }
+
     /// Brings the numbers up to date.
-    pub(super) fn account(&mut self, snapshot: &Snapshot, ended: &[(WaitKey, Histogram)]) -> Result<()> {
+    pub(super) fn account(&mut self, snapshot: &Snapshot) -> Result<()> {
         let mut waiting: HashMap<Class, u64> = HashMap::new();
         let mut open: HashMap<(ProcessId, &'static str, &'static str), (u64, &str)> = HashMap::new();
         for wait in &snapshot.waits {
@@ -54,18 +81,6 @@ impl Watch {
         let untold = self.events.untold();
         state.lost.insert("hook_failed", untold.failed);
         state.lost.insert("hook_not_run", untold.not_run);
-        for (key, histogram) in ended {
-            let (syscall, kind) = (self.bpf.ended_name(key), kind_of_file(&key.file));
-            let process = ProcessId { pid: key.tgid, start_ns: key.process_start_ns };
-            // As it was called when the first of these waits ended: since the last snapshot it may have executed
-            // another program.
-            let comm = text(&histogram.comm);
-            if state.name(&process).is_none_or(|known| known != comm) {
-                state.set_name(process, name(process.pid).unwrap_or_else(|| comm.clone()));
-            }
-            state.add_durations(DurationKey { comm, syscall, kind }, histogram);
-            state.add_blocked(BlockedKey { process: Some(process), syscall, kind }, histogram.sum_ns);
-        }
         for wait in snapshot.waits.iter().filter(|wait| wait.thread.tid == wait.thread.process.pid) {
             if state.name(&wait.thread.process).is_none_or(|known| known != wait.comm) {
                 state.set_name(wait.thread.process, wait.comm.clone());
@@ -73,11 +88,12 @@ impl Watch {
         }
         state.reset_open();
         for ((process, syscall, kind), (ns, thread)) in open {
-            if state.name(&process).is_none() {
+            if state.add_open(BlockedKey { process: Some(process), syscall, kind }, ns)
+                && state.name(&process).is_none()
+            {
                 // Where the process has gone meanwhile, a thread's name has to do.
                 state.set_name(process, name(process.pid).unwrap_or_else(|| thread.to_owned()));
             }
-            state.add_open(BlockedKey { process: Some(process), syscall, kind }, ns);
         }
         state.settle(snapshot.monotonic_ns, |process| living.contains(process));
         state.add_snapshot(snapshot.source, snapshot.duration);

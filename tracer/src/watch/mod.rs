@@ -17,7 +17,6 @@ use std::{
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tracer_ebpf::abi::{Histogram, WaitKey};
 
 use crate::{
     cli::Agent,
@@ -175,18 +174,6 @@ impl Watch {
         }
     }
 
-    /// Adds up waits that have ended, as long as somebody asks for them.
-    fn keep_durations(&mut self, ended: &[(WaitKey, Histogram)]) {
-        if self.durations_asked.elapsed() > FORGET {
-            self.durations = None;
-        }
-        if let Some(durations) = &mut self.durations {
-            for (key, histogram) in ended {
-                durations.add(key, histogram);
-            }
-        }
-    }
-
     /// Looks. Once that has worked, a failure is counted and borne: descriptors and memory come back. An agent that cannot
     /// look for long is not healthy any more, and whoever keeps it starts it again.
     fn try_tick(&mut self) -> Result<()> {
@@ -207,9 +194,7 @@ impl Watch {
     fn tick(&mut self) -> Result<()> {
         // Before the snapshot: a wait that ends in between is then missing for one interval, where the other order
         // would count it twice, as open and as ended.
-        let mut ended: Vec<(WaitKey, Histogram)> = Vec::new();
-        self.bpf.kernel.drain(|key, histogram| ended.push((key, histogram)))?;
-        self.keep_durations(&ended);
+        self.count_ended()?;
         let mut snapshot = self.bpf.snapshot()?;
         if let Some(log) = &mut self.log {
             log.flush();
@@ -224,7 +209,7 @@ impl Watch {
         self.follow(&mut snapshot)?;
         self.leave_absent(&snapshot)?;
         self.flag(&snapshot)?;
-        self.account(&snapshot, &ended)?;
+        self.account(&snapshot)?;
         self.state.save_now_and_then(&self.stalls);
         self.health.last_snapshot_ns.store(monotonic_ns(), Ordering::Relaxed);
         self.health.ready.store(true, Ordering::Relaxed);

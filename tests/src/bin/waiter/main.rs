@@ -87,6 +87,7 @@ const ROLES: &[Role] = &[
     ("deadlock", mutexes::deadlock),
     ("threads", threads::threads),
     ("pipes", threads::pipes),
+    ("family", threads::family),
     ("evil-name", names::evil_name),
     ("evil-tcp", names::evil_tcp),
     ("evil-flock", names::evil_flock),

@@ -1,4 +1,4 @@
-//! Which roles block many threads at once? One socket each, or thousands of pipe readers.
+//! Which roles block many threads at once, or many processes? One socket each, or thousands of pipe readers.
 
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
@@ -62,6 +62,19 @@ pub(crate) fn pipes(call: &Call) {
     let mut report = Report::new(call.role, "read").with("count", count).stamped();
     report["fds"] = not_its.into();
     print(&report);
+    sys::on_commands(|_| ());
+}
+
+/// N processes in `read` on one pipe.
+pub(crate) fn family(call: &Call) {
+    let count = call.count();
+    let (reader, writer) = sys::pipe();
+    for _ in 0..count {
+        sys::peer(&[writer.as_raw_fd()], || {
+            sys::read_byte(reader.as_raw_fd());
+        });
+    }
+    print(&Report::new(call.role, "read").with("count", count).stamped());
     sys::on_commands(|_| ());
 }
 
