@@ -69,8 +69,8 @@ classes! {
     Orphan = "orphan", Stuck, STUCK;
     /// The rest of an answer, or a subscription's next message.
     Quiet = "quiet", Doubtful, LATE;
-    /// A unix peer that waits as well.
-    Dialog = "dialog", Doubtful, LATE;
+    /// A unix peer that waits as well: both rest, as far as is to be seen.
+    Dialog = "dialog", Doubtful, None;
     /// A client's request, or the rest of it.
     Request = "request", Doubtful, LATE;
     /// Another process's end of a pipe: the cause, if any, is there.

@@ -23,6 +23,7 @@ mod kernel;
 mod look;
 mod progress;
 mod resolve;
+mod restless;
 mod sentence;
 mod service;
 mod stall;

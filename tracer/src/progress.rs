@@ -6,7 +6,7 @@ use std::{cmp::Ordering, time::Duration};
 
 use crate::{
     resolve::Resolved,
-    syscalls::Way,
+    syscalls::{Way, way},
     wait::{Record, SocketFacts, TcpFacts, Wait},
 };
 
@@ -101,6 +101,14 @@ impl Mark {
     /// Bytes received since an earlier mark.
     pub fn received_since(&self, before: &Mark) -> u64 {
         self.received.saturating_sub(before.received)
+    }
+}
+
+/// For how long nothing has moved on the connection that a reader waits on; nothing where it is not one.
+pub fn unmoved(wait: &Wait) -> Duration {
+    match &wait.socket {
+        SocketFacts::Tcp(facts) if way(wait.call.name) == Way::In => since(facts).unwrap_or_default(),
+        _ => Duration::ZERO,
     }
 }
 

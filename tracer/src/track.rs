@@ -1,7 +1,8 @@
 //! From sleep to sleep: which of them are one wait? Pure: values in, decisions out.
 //!
 //! A thread that wakes and waits again for the same thing, with nothing moved in between, has waited all the time: a
-//! poll with a time-out made again and again, a call that a signal, a stop or the freezer interrupted.
+//! poll with a time-out made again and again, a call that a signal, a stop or the freezer interrupted, a connection that it
+//! comes back to after a sleep or a look elsewhere.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,10 +13,18 @@ use crate::{
     class::Class,
     habit,
     progress::{LastWord, Mark},
-    resolve::Resolved,
+    resolve::{
+        Resolved,
+        epoll::is_epoll,
+        poll::{is_set, timeout_argument, timeout_in_arguments},
+    },
     stall::thread_of,
     wait::{FdState, SocketFacts, ThreadId, Wait},
 };
+
+/// How long a thread may be elsewhere before it has given the connection up that its stall is about. Who asks again after a
+/// failure mostly does so within a minute.
+const AWAY: Duration = Duration::from_secs(60);
 
 /// How much sooner than its time-out a call may come back: the kernel rounds up, our clocks are read apart.
 const TIMEOUT_SLACK: Duration = Duration::from_millis(5);
@@ -111,9 +120,11 @@ impl Track {
         }
     }
 
-    /// Whether it is the same call again.
-    pub fn same_call(&self, wait: &Wait) -> bool {
-        self.name == wait.call.name && self.args == wait.call.args
+    /// Whether it is the same call again, whatever its time-out.
+    fn same_call(&self, wait: &Wait) -> bool {
+        let timeout = timeout_argument(self.name);
+        let same = |at: usize| timeout == Some(at) || self.args[at] == wait.call.args[at];
+        self.name == wait.call.name && (0..self.args.len()).all(same)
     }
 
     /// What a sleep is to this track; changes nothing.
@@ -121,34 +132,35 @@ impl Track {
         if wait.sleep_began_ns == self.sleep_began_ns {
             return Step::Same;
         }
+        let (inode, mark) = seen(&wait.fd_state, &wait.socket);
+        match (self.mark, mark) {
+            // Whatever the call, and whatever came between: a byte that has moved ends it.
+            (Some(before), Some(now)) => {
+                return if before == now && inode == self.inode { Step::GoesOn } else { Step::New };
+            }
+            (Some(_), None) => {
+                let set = is_set(wait.call.name) || is_epoll(wait.call.name);
+                let may_be_it = self.same_call(wait) || set && self.looked_ns.is_some();
+                return if may_be_it { Step::Unsure } else { Step::New };
+            }
+            (None, _) => {}
+        }
         if !self.same_call(wait) {
             return Step::New;
         }
-        let (inode, mark) = seen(&wait.fd_state, &wait.socket);
-        match (self.mark, mark) {
-            // Whatever came between: a byte that has moved ends it.
-            (Some(before), Some(now)) if !self.set => {
-                if before == now && inode == self.inode {
-                    Step::GoesOn
-                } else {
-                    Step::New
-                }
-            }
-            (Some(_), _) => Step::Unsure,
-            _ if self.interrupted || self.interrupted_before => Step::GoesOn,
-            (None, _) => {
-                let apart = Duration::from_nanos(wait.sleep_began_ns.saturating_sub(self.sleep_began_ns));
-                match self.timeout {
-                    Some(timeout) if !timeout.is_zero() && apart + TIMEOUT_SLACK >= timeout => Step::GoesOn,
-                    _ => Step::New,
-                }
-            }
+        if self.interrupted || self.interrupted_before {
+            return Step::GoesOn;
+        }
+        let apart = Duration::from_nanos(wait.sleep_began_ns.saturating_sub(self.sleep_began_ns));
+        match self.timeout {
+            Some(timeout) if !timeout.is_zero() && apart + TIMEOUT_SLACK >= timeout => Step::GoesOn,
+            _ => Step::New,
         }
     }
 
-    /// Whether a set that was looked up again shows the same connection with nothing moved.
-    pub fn nothing_moved(&self, resolved: &Resolved) -> bool {
-        let (inode, mark) = seen(&resolved.file, &resolved.socket);
+    /// Whether this is the same connection with nothing moved.
+    pub fn nothing_moved(&self, file: &FdState, socket: &SocketFacts) -> bool {
+        let (inode, mark) = seen(file, socket);
         mark.is_some() && mark == self.mark && inode == self.inode
     }
 
@@ -161,9 +173,11 @@ impl Track {
     }
 
     /// Another sleep of the same wait.
-    pub fn go_on(&mut self, sleep_began_ns: u64) {
+    pub fn go_on(&mut self, wait: &Wait) {
         self.interrupted_before |= std::mem::take(&mut self.interrupted);
-        self.sleep_began_ns = sleep_began_ns;
+        (self.name, self.args) = (wait.call.name, wait.call.args);
+        self.timeout = timeout_in_arguments(self.name, &self.args).or(self.timeout);
+        self.sleep_began_ns = wait.sleep_began_ns;
         self.ran = 0;
         self.end = None;
     }
@@ -230,40 +244,96 @@ fn seen(file: &FdState, socket: &SocketFacts) -> (u64, Option<Mark>) {
     }
 }
 
+/// A wait whose thread is elsewhere though nothing has moved on the connection, and since when.
+#[derive(Clone, Debug)]
+pub struct Away {
+    /// As it was.
+    pub track: Track,
+    since_ns: u64,
+}
+
+impl Away {
+    /// Whether the thread has been elsewhere for so long that it will not come back.
+    pub fn is_over(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.since_ns) > AWAY.as_nanos() as u64
+    }
+}
+
 /// All that is remembered, by thread.
 #[derive(Default)]
-pub struct Tracks(HashMap<ThreadId, Track>);
+pub struct Tracks {
+    waits: HashMap<ThreadId, Track>,
+    away: HashMap<ThreadId, Away>,
+}
 
 impl Tracks {
     /// Of a thread.
     pub fn get(&self, thread: &ThreadId) -> Option<&Track> {
-        self.0.get(thread)
+        self.waits.get(thread)
     }
 
     /// Of a thread, to change.
     pub fn get_mut(&mut self, thread: &ThreadId) -> Option<&mut Track> {
-        self.0.get_mut(thread)
+        self.waits.get_mut(thread)
     }
 
     /// The rules have changed: what they said of a wait does not hold any more.
     pub fn judge_anew(&mut self) {
-        self.0.values_mut().for_each(|track| track.let_be = Duration::ZERO);
+        self.waits.values_mut().for_each(|track| track.let_be = Duration::ZERO);
     }
 
     /// Begins to follow, or begins anew.
     pub fn insert(&mut self, wait: &Wait) -> &mut Track {
         let track = Track::new(wait);
-        self.0.entry(wait.thread).insert(track).into_mut()
+        self.waits.entry(wait.thread).insert(track).into_mut()
     }
 
     /// Takes out the tracks that `gone` names.
     pub fn take(&mut self, mut gone: impl FnMut(&ThreadId, &mut Track) -> bool) -> Vec<(ThreadId, Track)> {
-        self.0.extract_if(|thread, track| gone(thread, track)).collect()
+        self.waits.extract_if(|thread, track| gone(thread, track)).collect()
+    }
+
+    /// The thread is elsewhere, and nothing has moved on its connection: it may come back.
+    pub fn set_aside(&mut self, thread: ThreadId, track: Track, now_ns: u64) {
+        match self.away.get_mut(&thread) {
+            // It was looked for there, and is not back yet.
+            Some(away) if (away.track.inode, away.track.mark) == (track.inode, track.mark) => {}
+            _ => drop(self.away.insert(thread, Away { track, since_ns: now_ns })),
+        }
+    }
+
+    /// Where a thread may be back at the connection it was at, its track is what it was then. What it waits on is looked up
+    /// where the call alone does not tell.
+    pub fn come_back(&mut self, wait: &Wait) -> bool {
+        let back = |away: &&Away| matches!(away.track.step(wait), Step::GoesOn | Step::Unsure);
+        let Some(away) = self.away.get(&wait.thread).filter(back) else { return false };
+        self.waits.insert(wait.thread, away.track.clone());
+        true
+    }
+
+    /// All who wait.
+    pub fn all(&self) -> impl Iterator<Item = (&ThreadId, &Track)> {
+        self.waits.iter()
+    }
+
+    /// Whether a thread is elsewhere.
+    pub fn is_away(&self, thread: &ThreadId) -> bool {
+        self.away.contains_key(thread)
+    }
+
+    /// Those who are elsewhere.
+    pub fn away(&self) -> impl Iterator<Item = (&ThreadId, &Away)> {
+        self.away.iter()
+    }
+
+    /// A thread is back, or will not be.
+    pub fn not_away(&mut self, thread: &ThreadId) -> Option<Away> {
+        self.away.remove(thread)
     }
 
     /// A sleep has ended, as the kernel saw it. True if its thread is exiting.
     pub fn ended(&mut self, event: &EndedWait) -> bool {
-        let Some(track) = self.0.get_mut(&thread_of(event)) else { return false };
+        let Some(track) = self.waits.get_mut(&thread_of(event)) else { return false };
         // A later sleep than the one seen may have come and gone between two snapshots.
         if event.began_ns < track.sleep_began_ns {
             return false;
@@ -356,8 +426,9 @@ mod tests {
         let mut track = Track::new(&poll(SECOND));
         track.looked(&poll(SECOND), &resolved(50, None), Class::Reply, SECOND);
         assert_eq!(track.step(&poll(2 * SECOND)), Step::Unsure);
-        assert!(track.nothing_moved(&resolved(50, None)));
-        assert!(!track.nothing_moved(&resolved(51, None)));
+        assert!(track.nothing_moved(&file(7), &SocketFacts::Tcp(facts(100, 50))));
+        assert!(!track.nothing_moved(&file(7), &SocketFacts::Tcp(facts(100, 51))));
+        assert!(!track.nothing_moved(&file(7), &SocketFacts::None));
         assert_eq!(track.received(&file(7), &SocketFacts::Tcp(facts(100, 51))), 1);
         assert_eq!(track.received(&file(8), &SocketFacts::Tcp(facts(100, 51))), 0);
     }
@@ -373,6 +444,54 @@ mod tests {
     }
 
     #[test]
+    fn another_time_out_or_another_call_is_the_same_wait_where_nothing_moved() {
+        let other = |name, args, at| Wait { began_ns: at, sleep_began_ns: at, fd: None, ..wait(name, args) };
+        let mut track = Track::new(&read(SECOND, 50));
+        track.looked(&read(SECOND, 50), &resolved(50, None), Class::Reply, SECOND);
+        assert_eq!(track.step(&other("poll", [0xabc, 1, 700, 0, 0, 0], 2 * SECOND)), Step::Unsure);
+        assert_eq!(track.step(&other("epoll_wait", [5, 0xdef, 9, 20, 0, 0], 2 * SECOND)), Step::Unsure);
+        assert_eq!(track.step(&other("nanosleep", [0; 6], 2 * SECOND)), Step::New);
+        let recv = Wait {
+            fd_state: file(7),
+            socket: SocketFacts::Tcp(facts(100, 50)),
+            ..other("recvfrom", [3, 9, 8, 0, 0, 0], 2 * SECOND)
+        };
+        assert_eq!(track.step(&recv), Step::GoesOn);
+        // Where there are no counters, the call must be the same and have run to its end, whose length may change.
+        let mut track = Track::new(&poll(SECOND));
+        let mut unix = on("poll", crate::resolve::target::Target::Pipe { inode: 7 });
+        unix.timeout = Some(Duration::from_millis(1000));
+        track.looked(&poll(SECOND), &unix, Class::Pipe, SECOND);
+        let shorter = other("poll", [0xabc, 1, 700, 0, 0, 0], 2 * SECOND);
+        assert_eq!(track.step(&shorter), Step::GoesOn);
+        track.go_on(&shorter);
+        assert_eq!(track.step(&poll(2 * SECOND + 710_000_000)), Step::GoesOn);
+        assert_eq!(track.step(&poll(2 * SECOND + 600_000_000)), Step::New, "it was woken before its time");
+    }
+
+    #[test]
+    fn who_was_elsewhere_comes_back_to_the_same_wait() {
+        let mut tracks = Tracks::default();
+        let first = read(SECOND, 50);
+        let track = tracks.insert(&first).clone();
+        let nap = Wait { sleep_began_ns: 3 * SECOND, began_ns: 3 * SECOND, ..wait("nanosleep", [0; 6]) };
+        tracks.set_aside(first.thread, track.clone(), 3 * SECOND);
+        tracks.insert(&nap);
+        assert!(!tracks.come_back(&nap));
+        assert_eq!(tracks.get(&nap.thread).map(|track| track.name), Some("nanosleep"));
+        // As long as it is away, it has been since then.
+        tracks.set_aside(first.thread, track, 9 * SECOND);
+        let over = |tracks: &Tracks, at| tracks.away().any(|(_, away)| away.is_over(at));
+        assert!(!over(&tracks, 63 * SECOND) && over(&tracks, 63 * SECOND + 1));
+        assert!(!tracks.come_back(&read(9 * SECOND, 51)));
+        assert_eq!(tracks.get(&nap.thread).map(|track| track.name), Some("nanosleep"), "it was answered");
+        assert!(tracks.come_back(&read(9 * SECOND, 50)));
+        assert_eq!(tracks.get(&nap.thread).map(|track| track.began_ns), Some(SECOND));
+        assert!(tracks.not_away(&nap.thread).is_some());
+        assert_eq!(tracks.away().count(), 0);
+    }
+
+    #[test]
     fn a_signal_or_a_stop_lets_the_same_call_go_on() {
         let mut tracks = Tracks::default();
         let first = Wait { socket: SocketFacts::None, ..read(SECOND, 0) };
@@ -381,7 +500,7 @@ mod tests {
         let track = tracks.get_mut(&first.thread).expect("is followed");
         let again = |at| Wait { socket: SocketFacts::None, ..read(at, 0) };
         assert_eq!(track.step(&again(2 * SECOND)), Step::GoesOn);
-        track.go_on(2 * SECOND);
+        track.go_on(&again(2 * SECOND));
         // The kernel reports long sleeps only: a short one after the first ends without an event.
         assert_eq!(track.step(&again(3 * SECOND)), Step::GoesOn);
         let other = Wait { socket: SocketFacts::None, ..wait("write", [1, 0, 0, 0, 0, 0]) };
@@ -399,7 +518,7 @@ mod tests {
         let mut track = Track::new(&read(SECOND, 0));
         track.hold();
         assert_eq!(track.step(&read(2 * SECOND, 0)), Step::GoesOn);
-        track.go_on(2 * SECOND);
+        track.go_on(&read(2 * SECOND, 0));
         assert_eq!(track.step(&read(3 * SECOND, 0)), Step::GoesOn);
         assert_eq!(track.step(&read(3 * SECOND, 1)), Step::New);
     }

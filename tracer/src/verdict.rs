@@ -33,7 +33,11 @@ pub fn judge(wait: &Wait, resolved: &Resolved) -> Verdict {
 
 /// The class alone.
 pub fn classify(wait: &Wait, resolved: &Resolved) -> Class {
-    by_call(wait, &resolved.target).unwrap_or_else(|| by_target(wait, resolved))
+    match by_call(wait, &resolved.target).unwrap_or_else(|| by_target(wait, resolved)) {
+        // Nothing is asked on its only connection: an event loop with a pool at rest, or a bus's client.
+        Class::Quiet | Class::Dialog if is_epoll(wait.call.name) => Class::Events,
+        class => class,
+    }
 }
 
 /// Calls that wait for one thing, whatever their fd is.

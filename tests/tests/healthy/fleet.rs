@@ -54,6 +54,7 @@ pub(crate) struct Fleet {
     pub(crate) prometheus: Server,
     pub(crate) log_socket: PathBuf,
     pub(crate) supervisor_socket: PathBuf,
+    pub(crate) bus_socket: PathBuf,
     dir: PathBuf,
     daemons: Vec<Daemon>,
 }
@@ -65,7 +66,9 @@ impl Fleet {
         let nginx = nginx(&dir);
         let (sshd, ssh_key) = sshd();
         let log_socket = dir.join("log");
-        let daemons = vec![php, rsyslog(&dir, &log_socket), supervisord(&dir), cron(&dir)];
+        let bus_socket = dir.join("bus");
+        let daemons =
+            vec![php, rsyslog(&dir, &log_socket), supervisord(&dir), cron(&dir), bus(&dir, &bus_socket)];
         Self {
             nginx,
             redis: servers::redis(),
@@ -78,6 +81,7 @@ impl Fleet {
             prometheus: prometheus(),
             log_socket,
             supervisor_socket: dir.join("supervisor.sock"),
+            bus_socket,
             dir,
             daemons,
         }
@@ -135,6 +139,18 @@ fn nginx(dir: &Path) -> Server {
         nginx
     };
     Server::start_ended_by(libc::SIGTERM, dir.to_owned(), make, Server::listens)
+}
+
+/// A message bus, as a session has one.
+fn bus(dir: &Path, socket: &Path) -> Daemon {
+    let mut bus = clean("dbus-daemon");
+    bus.args(["--session", "--nofork", "--nopidfile", "--address"]).arg(bus_address(socket));
+    Daemon::start("dbus-daemon", bus, dir, || socket.exists())
+}
+
+/// The address of a message bus.
+pub(crate) fn bus_address(socket: &Path) -> String {
+    format!("unix:path={}", socket.display())
 }
 
 fn php_fpm(dir: &Path) -> Daemon {

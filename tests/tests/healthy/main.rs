@@ -19,6 +19,8 @@ use crate::users::Users;
 
 /// A healthy server answers sooner.
 const THRESHOLD: &str = "5s";
+/// What is flagged late elsewhere is flagged soon here, too.
+const CONFIG: &str = "[thresholds]\nquiet = '5s'\nrequest = '5s'\nother = '5s'\n";
 
 #[test]
 fn nothing_is_flagged_where_nothing_is_stuck() {
@@ -26,7 +28,9 @@ fn nothing_is_flagged_where_nothing_is_stuck() {
     let family = Family::gather();
     let fleet = Fleet::start();
     let users = Users::start(&fleet);
-    let mut agent = Agent::start(&["--threshold", THRESHOLD]);
+    let config = tests::own_dir().join("healthy.toml");
+    std::fs::write(&config, CONFIG).expect("our own file");
+    let mut agent = Agent::start(&["--threshold", THRESHOLD, "--config", &config.to_string_lossy()]);
     let seconds = std::env::var("TRACER_HEALTHY_SECONDS").ok();
     let length =
         Duration::from_secs(seconds.map_or(60, |seconds| seconds.parse().expect("a number of seconds")));

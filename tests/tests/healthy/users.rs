@@ -13,7 +13,7 @@ use std::time::Duration;
 use tests::servers::{Server, Way, clean, gearman, must, mysql, redis_cli, text};
 use tests::{Running, own_dir, start};
 
-use crate::fleet::{Fleet, psql};
+use crate::fleet::{Fleet, bus_address, psql};
 
 /// How often each service is used.
 const EVERY: Duration = Duration::from_millis(300);
@@ -160,9 +160,41 @@ fn resting(fleet: &Fleet) -> Vec<(&'static str, Running)> {
         ("a redis session", at_prompt(redis_cli(&fleet.redis, &[]), "PING\n")),
         ("an ssh session", at_prompt(ssh(fleet, &["cat"]), "hello\n")),
         ("a redis worker", silent(redis_cli(&fleet.redis, &worker))),
+        ("a D-Bus monitor of GLib's", silent(gdbus(fleet))),
+        ("a D-Bus monitor", silent(dbus_monitor(fleet))),
+        ("an asyncio program with timers", silent(asyncio(fleet, "0.2"))),
+        ("an asyncio program", silent(asyncio(fleet, "3600"))),
         ("a gearman worker", silent(gearman(&fleet.gearmand, &["-w", "-f", "job", "--", "/bin/cat"]))),
     ]);
     resting
+}
+
+/// Watches the bus's names come and go, of which there are none, in GLib's event loop.
+fn gdbus(fleet: &Fleet) -> Command {
+    let mut command = clean("gdbus");
+    command.args(["monitor", "--address", &bus_address(&fleet.bus_socket), "--dest", "org.freedesktop.DBus"]);
+    command
+}
+
+fn dbus_monitor(fleet: &Fleet) -> Command {
+    let mut command = clean("dbus-monitor");
+    command.args(["--address", &bus_address(&fleet.bus_socket), "type='signal',interface='none.such'"]);
+    command
+}
+
+/// Has used its only pooled connection once, and wakes for a timer every so many seconds.
+fn asyncio(fleet: &Fleet, seconds: &str) -> Command {
+    let program = "import asyncio, sys
+async def main():
+    reader, writer = await asyncio.open_connection('127.0.0.1', int(sys.argv[1]))
+    writer.write(b'PING\\r\\n')
+    assert await reader.readline() == b'+PONG\\r\\n'
+    while True:
+        await asyncio.sleep(float(sys.argv[2]))
+asyncio.run(main())";
+    let mut command = clean("python3");
+    command.args(["-c", program, &fleet.redis.port(), seconds]);
+    command
 }
 
 /// How many connections have rested for five seconds, as the databases have it.

@@ -17,6 +17,7 @@ mod agent_many;
 mod agent_metrics;
 mod agent_reload;
 mod agent_restart;
+mod agent_restless;
 mod agent_robust;
 mod agent_socket;
 mod agent_stalls;

@@ -233,9 +233,7 @@ impl Resolver {
         }
         if epoll::is_epoll(wait.call.name) {
             let fds = epoll::read(wait.thread.process.pid, wait.thread.tid, wait.fd?)?;
-            // epoll_pwait2 has a pointer there.
-            let milliseconds = (wait.call.name != "epoll_pwait2").then_some(wait.call.args[3] as i32);
-            let timeout = milliseconds.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+            let timeout = poll::timeout_in_arguments(wait.call.name, &wait.call.args);
             return Some(Set { fds, timeout });
         }
         None

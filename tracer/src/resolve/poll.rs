@@ -40,6 +40,26 @@ pub fn is_set(name: &str) -> bool {
     )
 }
 
+/// Which argument of a call that watches fds has its time-out.
+pub fn timeout_argument(name: &str) -> Option<usize> {
+    match name {
+        "poll" | "ppoll" | "ppoll_time64" => Some(2),
+        "epoll_wait" | "epoll_pwait" | "epoll_pwait2" => Some(3),
+        "select" | "_newselect" | "pselect6" | "pselect6_time64" => Some(4),
+        _ => None,
+    }
+}
+
+/// The time-out of a call whose arguments have it as a number; those that have a pointer to it, or none, are `None`.
+pub fn timeout_in_arguments(name: &str, args: &[u64; 6]) -> Option<Duration> {
+    let milliseconds = match name {
+        "poll" => args[2],
+        "epoll_wait" | "epoll_pwait" => args[3],
+        _ => return None,
+    };
+    u64::try_from(milliseconds as i32).ok().map(Duration::from_millis)
+}
+
 /// A set of fds and how long the call watches it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set {
@@ -62,7 +82,7 @@ pub fn read(wait: &Wait, guard: &mut Guard) -> Option<Set> {
             }
         };
         let timeout = match call.name {
-            "poll" => u64::try_from(call.args[2] as i32).ok().map(Duration::from_millis),
+            "poll" => timeout_in_arguments(call.name, &call.args),
             "ppoll" | "ppoll_time64" => pointer(call.args[2], 1),
             "pselect6" | "pselect6_time64" => pointer(call.args[4], 1),
             _ => pointer(call.args[4], 1000),

@@ -24,7 +24,9 @@ impl Watch {
         let mut due = Vec::new();
         for wait in &snapshot.waits {
             if let Some(stall) = self.stalls.get_mut(&wait.thread) {
-                stall.wait.age = wait.age;
+                if !self.tracks.is_away(&wait.thread) {
+                    stall.wait.age = wait.age;
+                }
             } else if let Some(track) = self.tracks.get(&wait.thread)
                 && track.looked_ns.is_some()
                 && self.may_be_due(track, wait.age)
@@ -82,7 +84,8 @@ impl Watch {
     pub(super) fn exited(&mut self, event: &EndedWait) {
         let thread = thread_of(event);
         let end_ns = event.began_ns + event.duration_ns;
-        if let Some(track) = self.tracks.get(&thread) {
+        let away = self.tracks.not_away(&thread).map(|away| away.track);
+        if let Some(track) = away.as_ref().or(self.tracks.get(&thread)) {
             let lasted = Duration::from_nanos(end_ns.saturating_sub(track.began_ns));
             self.close(&thread, Ended::Exited, lasted);
         }

@@ -16,9 +16,9 @@ use crate::{
     resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set, target::Target},
     stall::Ended,
     syscalls::Way,
-    track::{Step, Track},
+    track::{Away, Step, Track},
     verdict::classify,
-    wait::{HeldThread, Snapshot, ThreadId, Wait},
+    wait::{HeldThread, SeenFd, Snapshot, ThreadId, Wait},
 };
 
 /// A wait younger than this is classed by what the kernel's record says alone, which is a matter of nanoseconds.
@@ -31,7 +31,11 @@ impl Watch {
     pub(super) fn follow(&mut self, snapshot: &mut Snapshot) -> Result<()> {
         let mut look = Vec::new();
         let mut over: Vec<(ThreadId, u64)> = Vec::new();
+        let mut back: HashSet<ThreadId> = HashSet::new();
         for (at, wait) in snapshot.waits.iter_mut().enumerate() {
+            if self.tracks.come_back(wait) {
+                back.insert(wait.thread);
+            }
             let step = self.tracks.get(&wait.thread).map_or(Step::New, |track| track.step(wait));
             if step == Step::New {
                 over.push((wait.thread, wait.sleep_began_ns));
@@ -44,32 +48,38 @@ impl Watch {
         let mut resolved: Vec<(usize, Resolved)> = look.into_iter().zip(resolved).collect();
         for (at, resolved) in &resolved {
             let wait = &snapshot.waits[*at];
-            let same = |track: &Track| track.step(wait) == Step::Unsure && !track.nothing_moved(resolved);
-            if self.tracks.get(&wait.thread).is_some_and(same) {
+            let moved = |track: &Track| {
+                track.step(wait) == Step::Unsure && !track.nothing_moved(&resolved.file, &resolved.socket)
+            };
+            if self.tracks.get(&wait.thread).is_some_and(moved) {
                 over.push((wait.thread, wait.sleep_began_ns));
             }
         }
         self.learn_and_close(&over, snapshot, &resolved);
+        let over: HashSet<ThreadId> = over.into_iter().map(|(thread, _)| thread).collect();
         let now = snapshot.monotonic_ns;
         for wait in &mut snapshot.waits {
-            match self.tracks.get_mut(&wait.thread).map(|track| (track.step(wait), track)) {
-                Some((Step::Same, track)) => {
+            let goes_on = !over.contains(&wait.thread);
+            let track = match self.tracks.get_mut(&wait.thread).filter(|_| goes_on) {
+                Some(track) => {
+                    if track.step(wait) != Step::Same {
+                        track.go_on(wait);
+                    }
                     wait.date_back(track.began_ns);
-                    track.seen = self.number;
+                    track
                 }
-                // What has moved ended it above.
-                Some((Step::GoesOn | Step::Unsure, track)) => {
-                    track.go_on(wait.sleep_began_ns);
-                    wait.date_back(track.began_ns);
-                    track.seen = self.number;
-                }
-                Some((Step::New, _)) | None => {
+                None => {
                     let track = self.tracks.insert(wait);
                     track.class = classify(wait, &Resolver::sketch(wait));
-                    track.seen = self.number;
+                    track
                 }
+            };
+            track.seen = self.number;
+            if goes_on && back.contains(&wait.thread) {
+                self.tracks.not_away(&wait.thread);
             }
         }
+        self.restless.forget(now);
         let boottime = boottime_ns();
         for ((at, resolved), weighed) in resolved.iter_mut().zip(weighed) {
             let wait = &mut snapshot.waits[*at];
@@ -80,27 +90,34 @@ impl Watch {
             track.looked(wait, resolved, class, now);
             track.weighed |= weighed;
             track.habit = habit_of(wait, resolved);
+            let at_rest = self.policy.least_of(class).is_none();
+            self.restless.looked(&wait.thread, now, at_rest, self.policy.least());
         }
         Ok(())
     }
 
     /// Whether a wait must be looked up now.
-    fn needs_look(&self, wait: &Wait, step: Step, now_ns: u64) -> bool {
-        let set = is_set(wait.call.name) || is_epoll(wait.call.name);
+    fn needs_look(&mut self, wait: &Wait, step: Step, now_ns: u64) -> bool {
         let track = self.tracks.get(&wait.thread);
         let age = match (step, track) {
-            (Step::New, _) | (_, None) => wait.age,
+            (Step::New, _) | (_, None) => wait.age.max(progress::unmoved(wait)),
             (_, Some(track)) => Duration::from_nanos(now_ns.saturating_sub(track.began_ns)),
         };
-        let Some(track) = track else { return age >= LOOK_AFTER };
+        let (restless, least) = (&mut self.restless, self.policy.least());
+        let mut has_turn = || {
+            let set = is_set(wait.call.name) || is_epoll(wait.call.name);
+            set && restless.is_due(wait.thread, now_ns, least)
+        };
+        let Some(track) = track else { return age >= LOOK_AFTER || has_turn() };
         let since_look = track.looked_ns.map(|looked| Duration::from_nanos(now_ns.saturating_sub(looked)));
         match (step, since_look) {
-            (Step::Unsure, _) => true,
-            // Again and again the same set, each time for a short while: its sleeps alone never grow old.
-            (Step::New, since_look) if set && track.same_call(wait) => {
-                age >= LOOK_AFTER || since_look.is_none_or(|since| since >= LOOK_AGAIN)
+            // Where it cannot be stuck, what has moved may be found out later.
+            (Step::Unsure, _) => {
+                has_turn()
+                    || self.policy.least_of(track.class).is_some()
+                    || self.stalls.contains_key(&wait.thread)
             }
-            (Step::New, _) | (_, None) => age >= LOOK_AFTER,
+            (Step::New, _) | (_, None) => age >= LOOK_AFTER || has_turn(),
             (_, Some(since_look)) => {
                 let may_be_stuck = matches!(track.class, Class::Pipe | Class::Dialog) && !track.weighed;
                 since_look >= LOOK_AGAIN.max(age / 3) || may_be_stuck && age >= self.policy.least()
@@ -154,8 +171,14 @@ impl Watch {
             .map(|(at, resolved)| (snapshot.waits[*at].thread, resolved))
             .filter(|(thread, _)| over_threads.contains(thread))
             .collect();
+        let elsewhere = self.elsewhere(&over_threads);
         for (thread, next_began_ns) in over {
             let Some(track) = self.tracks.get(thread) else { continue };
+            if elsewhere.contains(thread) {
+                let track = track.clone();
+                self.tracks.set_aside(*thread, track, snapshot.monotonic_ns);
+                continue;
+            }
             let lasted = lasted(track, *next_began_ns);
             if let Some(key) = track.habit.clone().filter(|_| lasted >= crate::habit::LEAST) {
                 match seen.get(thread) {
@@ -165,9 +188,65 @@ impl Watch {
                     _ => ask.extend(track.fd.map(|fd| (*thread, fd, track.clone(), lasted))),
                 }
             }
-            self.close(thread, Ended::Resumed, lasted);
+            // A stall that is about what it was at before closes on its own account.
+            if !self.tracks.is_away(thread) {
+                self.close(thread, Ended::Resumed, lasted);
+            }
         }
         self.ask_and_learn(ask);
+    }
+
+    /// Which of these have a stall on a connection on which nothing has moved, though they are elsewhere.
+    fn elsewhere(&mut self, threads: &HashSet<ThreadId>) -> HashSet<ThreadId> {
+        use crate::collect::Source;
+        let stalled = threads.iter().filter(|thread| self.stalls.contains_key(*thread));
+        let on_connection = |thread: &ThreadId| {
+            let track = self.tracks.get(thread).filter(|track| track.mark.is_some())?;
+            Some((*thread, track.fd?))
+        };
+        let fds: Vec<(ThreadId, i32)> = stalled.filter_map(on_connection).collect();
+        let unmoved = |seen: &SeenFd| {
+            let track = self.tracks.get(&seen.thread)?;
+            track.nothing_moved(&seen.state, &seen.socket).then_some(seen.thread)
+        };
+        self.bpf.look_up(&fds).unwrap_or_default().iter().filter_map(unmoved).collect()
+    }
+
+    /// Closes the stalls of those who will not come back to the connection they were at: a byte has moved on it, it is gone,
+    /// or they have been elsewhere for long.
+    fn leave_behind(&mut self, now_ns: u64) {
+        use crate::collect::Source;
+        let fds: Vec<(ThreadId, i32)> =
+            self.tracks.away().filter_map(|(thread, away)| Some((*thread, away.track.fd?))).collect();
+        let seen = self.bpf.look_up(&fds).unwrap_or_default();
+        let unmoved: HashSet<ThreadId> = seen
+            .iter()
+            .filter(|seen| {
+                let away = self.tracks.away().find(|(thread, _)| **thread == seen.thread);
+                away.is_some_and(|(_, away)| away.track.nothing_moved(&seen.state, &seen.socket))
+            })
+            .map(|seen| seen.thread)
+            .collect();
+        let stays = |(thread, away): &(&ThreadId, &Away)| unmoved.contains(*thread) && !away.is_over(now_ns);
+        let left: Vec<ThreadId> =
+            self.tracks.away().filter(|pair| !stays(pair)).map(|(thread, _)| *thread).collect();
+        for thread in left {
+            let Some(Away { track, .. }) = self.tracks.not_away(&thread) else { continue };
+            let received = seen.iter().find(|seen| seen.thread == thread);
+            let lasted = lasted(&track, now_ns);
+            if let Some(key) = &track.habit
+                && received.is_some_and(|seen| track.received(&seen.state, &seen.socket) > 0)
+            {
+                self.state.learn(key, lasted);
+            }
+            let ended = if lives(&thread) { Ended::Resumed } else { Ended::Exited };
+            self.close(&thread, ended, lasted);
+        }
+        for (thread, away) in self.tracks.away() {
+            if let Some(stall) = self.stalls.get_mut(thread) {
+                stall.wait.age = Duration::from_nanos(now_ns.saturating_sub(away.track.began_ns));
+            }
+        }
     }
 
     /// Looks up whether bytes came on connections whose waits are over.
@@ -192,6 +271,11 @@ impl Watch {
     pub(super) fn leave_absent(&mut self, snapshot: &Snapshot) -> Result<()> {
         let held: HashSet<ThreadId> = snapshot.held.iter().map(|HeldThread { thread, .. }| *thread).collect();
         let (number, now) = (self.number, snapshot.monotonic_ns);
+        let absent = |(thread, track): (&ThreadId, &Track)| {
+            (track.seen != number && !held.contains(thread)).then_some(*thread)
+        };
+        let absent: HashSet<ThreadId> = self.tracks.all().filter_map(absent).collect();
+        let elsewhere = self.elsewhere(&absent);
         let stalls = &mut self.stalls;
         let gone = self.tracks.take(|thread, track| {
             if track.seen == number {
@@ -208,6 +292,13 @@ impl Watch {
         });
         let mut ask = Vec::new();
         for (thread, track) in gone {
+            if elsewhere.contains(&thread) {
+                self.tracks.set_aside(thread, track, now);
+                continue;
+            }
+            if self.tracks.is_away(&thread) {
+                continue;
+            }
             let lasted = lasted(&track, now);
             if self.stalls.contains_key(&thread) {
                 let ended = if lives(&thread) { Ended::Resumed } else { Ended::Exited };
@@ -218,6 +309,7 @@ impl Watch {
             }
         }
         self.ask_and_learn(ask);
+        self.leave_behind(now);
         Ok(())
     }
 }

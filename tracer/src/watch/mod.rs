@@ -28,6 +28,7 @@ use crate::{
     human,
     kernel::log::KernelLog,
     resolve::Resolver,
+    restless::Restless,
     stall::{Policy, Stall},
     state::State,
     track::Tracks,
@@ -48,6 +49,8 @@ pub struct Watch {
     resolver: Resolver,
     /// What is remembered of each waiting thread.
     tracks: Tracks,
+    /// When threads that sleep briefly are looked into.
+    restless: Restless,
     /// Open stalls.
     stalls: BTreeMap<ThreadId, Stall>,
     /// What outlives a restart.
@@ -92,6 +95,7 @@ impl Watch {
             interval: args.interval,
             resolver: Resolver::new(),
             tracks: Tracks::default(),
+            restless: Restless::default(),
             stalls: BTreeMap::new(),
             state: State::load(&args.state_dir),
             number: 0,

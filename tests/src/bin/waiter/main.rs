@@ -16,6 +16,7 @@ mod pipes;
 mod process;
 mod reborn;
 mod report;
+mod restless;
 mod ring;
 mod sockets;
 mod sys;
@@ -58,6 +59,10 @@ const ROLES: &[Role] = &[
     ("dialog", turns::dialog),
     ("orphan", turns::orphan),
     ("message", turns::message),
+    ("restless", restless::restless),
+    ("restless-unix", restless::restless_unix),
+    ("busy", restless::busy),
+    ("gives-up", restless::gives_up),
     ("poll-missing", memory::poll_missing),
     ("read-pipe", pipes::read_pipe),
     ("epoll", pipes::epoll),

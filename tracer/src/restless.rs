@@ -1,0 +1,103 @@
+//! Threads that sleep often and briefly: when is one of them looked into? Pure.
+//!
+//! A loop that wakes ten times a second for a timer of its own may wait for an answer all the while. No sleep of it ever grows
+//! old enough to be looked at, so such threads take turns, seldom enough to cost nothing.
+
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use crate::wait::ThreadId;
+
+/// Turns are no closer than this, whatever the threshold.
+const LEAST: Duration = Duration::from_secs(1);
+/// Nor further apart for a thread that may be stuck.
+const MOST: Duration = Duration::from_secs(10);
+/// Nor for one that was at rest each time.
+const MOST_AT_REST: Duration = Duration::from_secs(60);
+/// A thread that was not seen in a brief sleep for this long is forgotten.
+const FORGET: Duration = Duration::from_secs(120);
+
+/// A thread's next turn.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    due_ns: u64,
+    pause: Duration,
+    seen_ns: u64,
+}
+
+/// Whose turn is when.
+#[derive(Debug, Default)]
+pub struct Restless(HashMap<ThreadId, Turn>);
+
+impl Restless {
+    /// Whether it is the turn of a thread that was found in a brief sleep; `threshold` is the least of any class. The first
+    /// turn comes after a pause: most threads sleep briefly once, and then do something else.
+    pub fn is_due(&mut self, thread: ThreadId, now_ns: u64, threshold: Duration) -> bool {
+        let pause = (threshold / 4).clamp(LEAST, MOST);
+        let first = || Turn { due_ns: now_ns + pause.as_nanos() as u64, pause, seen_ns: now_ns };
+        let turn = self.0.entry(thread).or_insert_with(first);
+        turn.seen_ns = now_ns;
+        turn.due_ns <= now_ns
+    }
+
+    /// It has been looked into, and was at rest or not.
+    pub fn looked(&mut self, thread: &ThreadId, now_ns: u64, at_rest: bool, threshold: Duration) {
+        let Some(turn) = self.0.get_mut(thread) else { return };
+        turn.pause =
+            if at_rest { (turn.pause * 2).min(MOST_AT_REST) } else { (threshold / 4).clamp(LEAST, MOST) };
+        turn.due_ns = now_ns + turn.pause.as_nanos() as u64;
+    }
+
+    /// Forgets those not seen for long.
+    pub fn forget(&mut self, now_ns: u64) {
+        self.0.retain(|_, turn| now_ns.saturating_sub(turn.seen_ns) < FORGET.as_nanos() as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wait::ProcessId;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn thread(tid: u32) -> ThreadId {
+        ThreadId { process: ProcessId { pid: tid, start_ns: 1 }, tid, start_ns: 1 }
+    }
+
+    /// Seconds at which a thread seen once a second is looked into.
+    fn turns(threshold: u64, at_rest: bool, seconds: u64) -> Vec<u64> {
+        let (mut restless, threshold) = (Restless::default(), Duration::from_secs(threshold));
+        let mut turns = Vec::new();
+        for second in 0..seconds {
+            if restless.is_due(thread(1), second * SECOND, threshold) {
+                restless.looked(&thread(1), second * SECOND, at_rest, threshold);
+                turns.push(second);
+            }
+        }
+        turns
+    }
+
+    #[test]
+    fn a_thread_that_may_be_stuck_has_its_turn_well_within_its_threshold() {
+        assert_eq!(turns(2, false, 6), [1, 2, 3, 4, 5]);
+        assert_eq!(turns(30, false, 30), [8, 16, 24]);
+        assert_eq!(turns(600, false, 41), [10, 20, 30, 40]);
+    }
+
+    #[test]
+    fn one_that_rests_is_left_in_peace() {
+        assert_eq!(turns(40, true, 200), [10, 30, 70, 130, 190]);
+    }
+
+    #[test]
+    fn who_has_gone_is_forgotten() {
+        let mut restless = Restless::default();
+        restless.is_due(thread(1), 0, LEAST);
+        restless.forget(60 * SECOND);
+        assert_eq!(restless.0.len(), 1);
+        restless.forget(120 * SECOND);
+        assert_eq!(restless.0.len(), 0);
+    }
+}
