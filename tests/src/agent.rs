@@ -38,18 +38,24 @@ pub struct Agent {
 impl Agent {
     /// Starts an agent with these arguments more, and waits until it is ready.
     pub fn start(args: &[&str]) -> Self {
+        Self::start_as(args, |_| {})
+    }
+
+    /// The same, started as `prepare` wants its command to be.
+    pub fn start_as(args: &[&str], prepare: impl Fn(&mut Command)) -> Self {
         // Between choosing a free port and the agent's bind another process can take it.
         for _ in 0..3 {
-            if let Some(agent) = Self::try_start(args) {
+            if let Some(agent) = Self::try_start(args, &prepare) {
                 return agent;
             }
         }
         panic!("tracer agent found its port taken three times");
     }
 
-    fn try_start(args: &[&str]) -> Option<Self> {
+    fn try_start(args: &[&str], prepare: impl Fn(&mut Command)) -> Option<Self> {
         let address = free_address();
         let mut command = Command::new(programs::tracer());
+        prepare(&mut command);
         command.args(["agent", "--listen", &address.to_string()]).args(args);
         if !args.contains(&"--state-dir") {
             // What an earlier agent remembered is not this test's affair.

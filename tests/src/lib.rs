@@ -10,6 +10,8 @@ mod exposition;
 mod family;
 mod launch;
 mod mute;
+#[cfg(test)]
+mod pages;
 mod programs;
 mod ps;
 mod quiet;

@@ -6,14 +6,15 @@ use tracer_ebpf::abi::Header;
 use crate::{
     class::Class,
     clock::Now,
-    collect::{bpf, sched, stat},
+    collect::{bpf, sched, sockets, stat},
     config::{Config, Subject},
     export::{api, json::WaitObject},
     history,
+    inspect::held,
     kernel::{btf::Btf, load::Clocks, record::Record, symbols::Restarts},
     resolve::{
         Resolver, epoll, listeners, locks, poll,
-        process::{Who, cgroup, users},
+        process::{Who, cgroup, pods, users},
     },
     top::Filter,
     verdict,
@@ -63,6 +64,29 @@ pub fn proc_files(bytes: &[u8]) {
     let _ = epoll::parse(&text);
     let _ = locks::parse(&text, 7, Some(9));
     let _ = listeners::parse(bytes);
+    let _ = (held::mounted(&text, true), held::mounted(&text, false));
+    let _ = Restarts::of(bytes).call(0x10);
+}
+
+/// The kernel's socket diagnostics: a datagram of netlink messages, with `struct tcp_info` in them.
+pub fn sockets(bytes: &[u8]) {
+    for socket in sockets::fuzz(bytes) {
+        let _ = format!("{socket:?}");
+    }
+}
+
+/// Names in the kubelet's folders: one a line, after the uid of a pod and the id of a container.
+pub fn pods(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut lines = text.lines();
+    let (uid, id) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let lines: Vec<&str> = lines.collect();
+    for (namespace, pod) in lines.iter().filter_map(|folder| pods::pod_of(folder, uid)) {
+        assert!(!namespace.contains('_') && !pod.contains('_'));
+        for container in lines.iter().filter_map(|log| pods::container_of(log, pod, namespace, id)) {
+            assert!(container.len() <= text.len());
+        }
+    }
 }
 
 /// Sets of descriptors in a process's memory.

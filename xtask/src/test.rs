@@ -87,7 +87,7 @@ fn under_load(seconds: u32) -> Result<()> {
 
 /// The package, in a Debian of its own.
 fn package() -> Result<()> {
-    packages::install_these(&["debootstrap"])?;
+    packages::install_these(&["debootstrap", "fish", "man-db", "zsh"])?;
     dist::tested(|variables| {
         let mut tests = prepared(&["--test", "package"])?;
         tests.envs(variables.iter().map(|(name, path)| (*name, path)));

@@ -1,15 +1,16 @@
 //! A hang becomes an alert, and its end the alert's: a real Prometheus and a real Alertmanager with the rules and the route of
 //! `deploy/`, and a receiver here.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::servers::{Server, as_nobody, dir_of_nobody};
 use tests::{Agent, Waiter, shared, slow};
 
@@ -114,6 +115,53 @@ fn notified(notifications: &Receiver<Value>, pid: u32, status: &str) -> Value {
         }
         others.push(notification);
     }
+}
+
+/// One request to Alertmanager's interface, and the body of its answer.
+fn ask(alertmanager: &Server, request: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(alertmanager.address).expect("it listens");
+    let head = "Host: a\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length:";
+    write!(stream, "{request} HTTP/1.0\r\n{head} {}\r\n\r\n{body}", body.len()).expect("it takes it");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    assert!(head.contains(" 200 "), "{request}: {answer}");
+    body.to_owned()
+}
+
+/// Who waits for the dependency is not told of beside it; who waits for another peer is.
+#[test]
+fn a_dependency_holds_back_its_own_clients_alone() {
+    let (webhook, notifications) = receiver();
+    let alertmanager = alertmanager(webhook);
+    let alert = |name: &str, instance: &str, remote: &str| {
+        json!({ "labels": { "alertname": name, "instance": instance, "remote": remote, "pid": instance },
+            "annotations": { "summary": remote } })
+    };
+    let alerts = json!([
+        alert("TracerDependencyHangs", "", "10.0.0.9:3306"),
+        alert("TracerStall", "1", "10.0.0.9:3306"),
+        alert("TracerStall", "2", "127.0.0.1:3306"),
+        alert("TracerStall", "3", ""),
+    ]);
+    ask(&alertmanager, "POST /api/v2/alerts", &alerts.to_string());
+    let mut told = BTreeSet::new();
+    while told.len() < 3 {
+        let notification =
+            notifications.recv_timeout(slow(PATIENCE)).unwrap_or_else(|_| panic!("only {told:?}"));
+        for alert in notification["alerts"].as_array().expect("alerts") {
+            told.insert(alert["labels"]["pid"].as_str().unwrap_or("the dependency").to_owned());
+        }
+    }
+    assert_eq!(told.iter().map(String::as_str).collect::<Vec<_>>(), ["2", "3", "the dependency"]);
+    let answer: Value = serde_json::from_str(&ask(&alertmanager, "GET /api/v2/alerts", "")).expect("JSON");
+    let mut held: Vec<&str> = Vec::new();
+    for alert in answer.as_array().expect("alerts") {
+        if alert["status"]["state"] == "suppressed" {
+            held.push(alert["labels"]["pid"].as_str().expect("a pid"));
+        }
+    }
+    assert_eq!(held, ["1"], "{answer:#}");
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use std::fs;
 
-use tests::{Agent, Waiter, shared};
+use serde_json::json;
+use tests::{Agent, Waiter, shared, slow};
 
-use crate::{file, known_metrics, metrics_in, read, succeed};
+use crate::{asks_for_what_exists, file, grouping, known_metrics, named_in, read, rules, succeed};
 
 #[test]
 fn the_rules_are_right_and_do_what_they_say() {
@@ -16,25 +17,23 @@ fn the_rules_are_right_and_do_what_they_say() {
 
 #[test]
 fn every_alert_has_a_test() {
-    let (rules, tests) =
-        (read("deploy/prometheus/tracer.rules.yml"), read("deploy/prometheus/tracer.rules.test.yml"));
-    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    assert!(alerts.len() >= 8, "{alerts:?}");
-    for alert in alerts {
-        assert!(
-            tests.contains(&format!("alertname: {alert}\n        exp_alerts:\n")),
-            "{alert} never fires in the tests"
-        );
+    let tests = read("deploy/prometheus/tracer.rules.test.yml");
+    for alert in rules("alert") {
+        let (name, fires) = (&alert.name, format!("alertname: {}\n        exp_alerts:\n", alert.name));
+        assert!(tests.contains(&fires), "{name} never fires in the tests");
     }
 }
 
 #[test]
-fn rules_ask_for_metrics_that_exist() {
-    let rules = read("deploy/prometheus/tracer.rules.yml");
-    let mut known = known_metrics();
-    known.extend(rules.lines().filter_map(|line| line.trim().strip_prefix("- record: ").map(str::to_owned)));
-    for name in metrics_in(&rules) {
-        assert!(known.contains(&name), "{name}");
+fn rules_ask_for_what_exists() {
+    for rule in rules("record").iter().chain(&rules("alert")) {
+        asks_for_what_exists(&rule.name, &rule.expression);
+        // A record keeps the labels that it is grouped by; its name says which ones it comes from.
+        let left = grouping(&rule.expression).into_iter().next();
+        for label in named_in(&rule.rest, "$labels.") {
+            let Some(left) = &left else { continue };
+            assert!(left.iter().any(|has| has == label), "{}: $labels.{label} is not in {left:?}", rule.name);
+        }
     }
 }
 
@@ -49,14 +48,18 @@ fn examples_of_configuration_are_right() {
 #[test]
 fn the_message_names_host_process_peer_and_age() {
     let data = tests::own_dir().join("notification.json");
-    fs::write(
-        &data,
-        r#"{"receiver":"on-call","status":"firing","commonLabels":{"comm":"php"},"alerts":[{"status":"firing",
-            "labels":{"instance":"web1:9779","comm":"php","pid":"7","remote":"10.0.0.9:3306"},
-            "annotations":{"summary":"php (pid 7) on web1:9779 has been stuck for 1m 30s","description":"tracer why 7"},
-            "startsAt":"2026-11-24T01:02:03Z","endsAt":"0001-01-01T00:00:00Z"}]}"#,
-    )
-    .expect("write");
+    // Two programs in one group: nothing of a process is common to them.
+    let alert = |comm: &str, pid: &str| {
+        json!({ "status": "firing", "startsAt": "2026-11-24T01:02:03Z", "endsAt": "0001-01-01T00:00:00Z",
+            "labels": { "instance": "web1:9779", "comm": comm, "pid": pid, "remote": "10.0.0.9:3306" },
+            "annotations": {
+                "summary": format!("{comm} (pid {pid}) on web1:9779 has been stuck for 1m 30s"),
+                "description": format!("tracer why {pid}") } })
+    };
+    let common = json!({ "instance": "web1:9779", "remote": "10.0.0.9:3306" });
+    let notification = json!({ "receiver": "on-call", "status": "firing", "commonLabels": common,
+        "alerts": [alert("php", "7"), alert("cron", "8")] });
+    fs::write(&data, notification.to_string()).expect("write");
     let render = |text: &str| {
         succeed(
             "amtool",
@@ -70,9 +73,16 @@ fn the_message_names_host_process_peer_and_age() {
         )
     };
     let text = render(r#"{{ template "tracer.text" . }}"#);
-    for part in
-        ["host     web1:9779", "process  php (pid 7)", "peer     10.0.0.9:3306", "1m 30s", "tracer why 7"]
-    {
+    for part in [
+        "host     web1:9779",
+        "process  php (pid 7)",
+        "process  cron (pid 8)",
+        "peer     10.0.0.9:3306",
+        "1m 30s",
+        // Not the wait's begin: that is what the age says.
+        "alert    since 2026-11-24 01:02:03 UTC",
+        "tracer why 7",
+    ] {
         assert!(text.contains(part), "no {part:?}:\n{text}");
     }
     let subject = render(r#"{{ template "tracer.subject" . }}"#);
@@ -84,19 +94,23 @@ fn the_message_names_host_process_peer_and_age() {
 fn the_page_is_clean() {
     use std::io::Write;
     use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
     let _shared = shared();
     let mut agent = Agent::start(&["--threshold", "1s"]);
     let waiter = Waiter::start("recvfrom-tcp4");
-    agent.wait_stall("stall_opened", waiter.pid(), std::time::Duration::from_secs(10));
-    let page = agent.page();
-    for name in known_metrics() {
-        let base =
-            ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part)).unwrap_or(&name);
-        assert!(
-            page.contains(&format!("# TYPE {base} ")) || page.contains(&format!("# TYPE {name} ")),
-            "{name}\n{page}"
-        );
-    }
+    agent.wait_stall("stall_opened", waiter.pid(), Duration::from_secs(10));
+    // A family appears with its first series: a wait has to end, and a snapshot to come after.
+    let begin = Instant::now();
+    let page = loop {
+        let page = agent.page();
+        let missing = known_metrics().into_keys().find(|name| {
+            let family = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part));
+            ![Some(&**name), family].iter().flatten().any(|name| page.contains(&format!("# TYPE {name} ")))
+        });
+        let Some(name) = missing else { break page };
+        assert!(begin.elapsed() < slow(Duration::from_secs(10)), "{name}\n{page}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
     let mut promtool = Command::new(tests::debian_program("promtool"))
         .args(["check", "metrics"])
         .stdin(Stdio::piped())

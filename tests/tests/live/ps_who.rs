@@ -1,11 +1,16 @@
-//! Does `ps` say which systemd unit and which container a process belongs to, in every hierarchy that is mounted?
+//! Do `ps` and the agent say which systemd unit, container and pod a process belongs to, in every hierarchy that is mounted?
 
+use std::ffi::{CStr, CString};
 use std::fs;
+use std::io::Error;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use tests::{Waiter, ps};
+use tests::{Agent, Waiter, own_dir, ps, shared};
 
 const ID: &str = "4f8b2c6d9e0a1b3c5d7e9f0a2b4c6d8e0f1a3b5c7d9e1f2a4b6c8d0e2f4a6b8c";
 
@@ -17,8 +22,8 @@ struct Groups {
 }
 
 impl Groups {
-    fn new(root: &Path) -> Self {
-        let top = root.join(format!("tracer-tests-who-{}", std::process::id()));
+    fn new(root: &Path, name: &str) -> Self {
+        let top = root.join(format!("tracer-tests-{name}-{}", std::process::id()));
         fs::create_dir(&top).expect("a control group");
         Self { made: vec![top.clone()], top }
     }
@@ -74,7 +79,7 @@ fn units_and_containers_are_named() {
     roots.extend(mounted("cgroup", &["name=systemd"]));
     assert!(!roots.is_empty(), "no hierarchy of control groups is mounted: mount cgroup2 on /sys/fs/cgroup");
     for root in roots {
-        let mut groups = Groups::new(&root);
+        let mut groups = Groups::new(&root, "who");
         let waiter = Waiter::start("recvfrom-tcp4");
         for (path, unit, container) in [
             ("system.slice/system-worker.slice/worker@2.service", Some("worker@2.service"), None),
@@ -94,4 +99,48 @@ fn units_and_containers_are_named() {
         }
         drop(waiter);
     }
+}
+
+/// Shows a process that is to be started another folder in this one's place: to it alone, in a mount namespace.
+fn show_at(place: &'static CStr, folder: &Path, command: &mut Command) {
+    let folder = CString::new(folder.as_os_str().as_bytes()).expect("no zero byte");
+    let show = move || {
+        let none = std::ptr::null();
+        // SAFETY: the texts end with zero and outlive the calls; where there is none, the kernel reads none.
+        let shown = unsafe {
+            libc::unshare(libc::CLONE_NEWNS) == 0
+                && libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()) == 0
+                && libc::mount(folder.as_ptr(), place.as_ptr(), none, libc::MS_BIND, none.cast()) == 0
+        };
+        shown.then_some(()).ok_or_else(Error::last_os_error)
+    };
+    // SAFETY: between fork and exec three system calls are made, and nothing takes memory.
+    unsafe { command.pre_exec(show) };
+}
+
+/// The kubelet's folders are the test's own, and the agent's alone: a host may have others there, or none.
+#[test]
+fn pods_are_named_on_the_page_of_metrics() {
+    const UID: &str = "0b5e7a51-8d5c-4f7e-9a43-2c7d0f6b1e22";
+    let _shared = shared();
+    let logs = own_dir().join("logs");
+    fs::create_dir_all(logs.join(format!("pods/shop_mail-7d9f_{UID}/worker"))).expect("a folder");
+    fs::create_dir_all(logs.join("containers")).expect("a folder");
+    fs::write(logs.join(format!("containers/mail-7d9f_shop_worker-{ID}.log")), "").expect("a file");
+    fs::create_dir_all("/var/log").expect("a folder");
+    let mut roots = mounted("cgroup2", &[]);
+    roots.extend(mounted("cgroup", &["pids"]));
+    let mut groups = Groups::new(roots.first().expect("a hierarchy of control groups"), "pod");
+    let waiter = Waiter::start("recvfrom-tcp4");
+    let group = format!("kubepods-burstable-pod{}.slice/cri-containerd-{ID}.scope", UID.replace('-', "_"));
+    groups.put(&waiter, &format!("kubepods.slice/kubepods-burstable.slice/{group}"));
+    let mut agent = Agent::start_as(&["--threshold", "1s"], |command| show_at(c"/var/log", &logs, command));
+    agent.wait_stall("stall_opened", waiter.pid(), Duration::from_secs(10));
+    let on_page = agent.samples("tracer_stall_seconds", &[("pid", &waiter.pid().to_string())]);
+    let labels: Vec<[&str; 4]> = on_page
+        .iter()
+        .map(|sample| ["namespace", "pod", "container", "unit"].map(|label| sample.label(label)))
+        .collect();
+    assert_eq!(labels, [["shop", "mail-7d9f", "worker", ""]], "{on_page:?}");
+    drop(waiter);
 }

@@ -127,6 +127,45 @@ fn all_files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// What a shell says, or man(1); the last argument is what it reads.
+fn said_by(program: &str, args: &[&str], file: &Path) -> String {
+    let mut command = Command::new(tests::debian_program(program));
+    command.args(args).arg(file).env("LC_ALL", "C.UTF-8").env("MANWIDTH", "100");
+    succeed(command)
+}
+
+/// Each shell completes `tracer ps --cl`, or at least takes the function for it; pages render without a warning.
+fn shells_and_man_read_what_is_for_them(debian: &Debian) {
+    let bash = r#"source "$1" && COMP_WORDS=(tracer ps --cl) COMP_CWORD=2 && "$(complete -p tracer | sed 's/.*-F \([^ ]*\) .*/\1/')" tracer --cl ps
+        echo "${COMPREPLY[@]}""#;
+    let file = debian.path("/usr/share/bash-completion/completions/tracer");
+    assert_eq!(said_by("bash", &["--norc", "-c", bash, "bash"], &file).trim(), "--class");
+
+    let fish = "source $argv[1]; complete --do-complete 'tracer ps --cl'";
+    let file = debian.path("/usr/share/fish/vendor_completions.d/tracer.fish");
+    assert!(said_by("fish", &["--no-config", "-c", fish], &file).starts_with("--class\t"));
+
+    let zsh = "fpath=($1 $fpath); autoload -Uz compinit && compinit -u -D && autoload +X $_comps[tracer] && whence -w $_comps[tracer]";
+    let dir = debian.path("/usr/share/zsh/vendor-completions");
+    assert_eq!(said_by("zsh", &["-f", "-c", zsh, "zsh"], &dir).trim(), "_tracer: function");
+
+    let pages = all_files(&debian.path("/usr/share/man/man1"));
+    let pages: Vec<&PathBuf> =
+        pages.iter().filter(|page| page.to_string_lossy().contains("/tracer")).collect();
+    assert!(pages.len() >= 8, "{pages:?}");
+    for page in pages {
+        // A warning stands where the text does.
+        let text = said_by("man", &["--warnings", "--local-file", "-Tutf8"], page);
+        let (name, _) = page
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.split_once('.'))
+            .expect("a name");
+        assert!(text.starts_with(&format!("{name}(1)")), "{page:?}: {text}");
+        assert!(!text.contains("warning:"), "{page:?}: {text}");
+    }
+}
+
 /// The image for containers has the binary and nothing else.
 #[test]
 fn the_binary_needs_nothing_beside_it() {
@@ -167,6 +206,7 @@ fn it_installs_starts_upgrades_and_purges() {
             all_files(&debian.path("/usr/share/man/man1"))
         );
     }
+    shells_and_man_read_what_is_for_them(&debian);
     assert_eq!(
         debian.run(&["tracer", "agent", "--check-config"]).trim(),
         "/etc/tracer/tracer.toml: fine, 0 rules"

@@ -5,7 +5,7 @@ pub mod bpf;
 pub mod proc;
 pub mod sched;
 pub mod shared;
-mod sockets;
+pub mod sockets;
 pub mod stat;
 mod wchan;
 

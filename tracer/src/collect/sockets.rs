@@ -79,14 +79,7 @@ fn read(pid: u32, netns: u64) -> HashMap<u64, Socket> {
         }
         sockets.insert(entry.inode, unix(&entry));
     }
-    for response in diagnostics(pid, netns) {
-        match response {
-            SockDiagMessage::InetResponse(response) => add_tcp(&mut sockets, &response),
-            SockDiagMessage::UnixResponse(response) => add_unix(&mut sockets, &response),
-            _ => {}
-        }
-    }
-    name_peers(&mut sockets);
+    add(&mut sockets, &diagnostics(pid, netns));
     for inode in connected {
         // Without its peer a connection would look like a listener.
         if let Some(socket) = sockets.get_mut(&inode)
@@ -157,6 +150,18 @@ fn facts(state: u8, (received, unsent): (u32, u32), netns: u64) -> TcpFacts {
         ..Tcp::default()
     };
     TcpFacts { keepalive_after: system_keepalive(), ..TcpFacts::table(raw) }
+}
+
+/// Adds what the kernel's diagnostics say.
+fn add(sockets: &mut HashMap<u64, Socket>, responses: &[SockDiagMessage]) {
+    for response in responses {
+        match response {
+            SockDiagMessage::InetResponse(response) => add_tcp(sockets, response),
+            SockDiagMessage::UnixResponse(response) => add_unix(sockets, response),
+            _ => {}
+        }
+    }
+    name_peers(sockets);
 }
 
 /// Adds a connection's stamps and counters.
@@ -306,21 +311,47 @@ fn dump(socket: &Netlink, question: SockDiagMessage, responses: &mut Vec<SockDia
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
     socket.send(&bytes, 0).ok()?;
-    loop {
-        let (datagram, _) = socket.recv_from_full().ok()?;
-        let mut rest = &datagram[..];
-        while !rest.is_empty() {
-            let length = u32::from_ne_bytes(rest.get(..4)?.try_into().ok()?) as usize;
-            // A message this library cannot read is one socket less.
-            if let Ok(message) = NetlinkMessage::<SockDiagMessage>::deserialize(rest) {
-                match message.payload {
-                    NetlinkPayload::InnerMessage(response) => responses.push(response),
-                    NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => return Some(()),
-                    _ => {}
-                }
+    while answers(&socket.recv_from_full().ok()?.0, responses)? {}
+    Some(())
+}
+
+/// The answers of one datagram, and whether more will follow it; `None` if it is cut off.
+fn answers(datagram: &[u8], responses: &mut Vec<SockDiagMessage>) -> Option<bool> {
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let length = u32::from_ne_bytes(rest.get(..4)?.try_into().ok()?) as usize;
+        // A message this library cannot read is one socket less.
+        if let Ok(message) = NetlinkMessage::<SockDiagMessage>::deserialize(rest) {
+            match message.payload {
+                NetlinkPayload::InnerMessage(response) => responses.push(response),
+                NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => return Some(false),
+                _ => {}
             }
-            // Messages begin at multiples of four.
-            rest = rest.get(length.max(16).next_multiple_of(4)..).unwrap_or(&[]);
         }
+        // Messages begin at multiples of four.
+        rest = rest.get(length.max(16).next_multiple_of(4)..).unwrap_or(&[]);
     }
+    Some(true)
+}
+
+/// What a datagram says of sockets that the tables have.
+#[cfg(fuzzing)]
+pub fn fuzz(datagram: &[u8]) -> Vec<Socket> {
+    let mut responses = Vec::new();
+    let _ = answers(datagram, &mut responses);
+    let mut sockets = HashMap::new();
+    for response in &responses {
+        let (inode, facts) = match response {
+            SockDiagMessage::InetResponse(response) => {
+                (response.header.inode, SocketFacts::Tcp(facts(response.header.state, (0, 0), 0)))
+            }
+            SockDiagMessage::UnixResponse(response) => {
+                (response.header.inode, SocketFacts::Unix(UnixFacts::default()))
+            }
+            _ => continue,
+        };
+        sockets.entry(inode.into()).or_insert(Socket { file: File::EMPTY, facts });
+    }
+    add(&mut sockets, &responses);
+    sockets.into_values().collect()
 }

@@ -60,7 +60,7 @@ fn switch(root: &Path, group: &Path, unified: bool) -> Option<Group> {
 }
 
 /// Where the hierarchy with the freezer is mounted.
-fn mounted(mounts: &str, unified: bool) -> Option<PathBuf> {
+pub fn mounted(mounts: &str, unified: bool) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace().skip(1);
         let (place, kind, options) = (words.next()?, words.next()?, words.next()?);

@@ -70,3 +70,94 @@ pub fn plain<T: Plain>(bytes: &mut &[u8]) -> Option<T> {
     // SAFETY: `head` has the size of T, and any bit pattern is a Plain value.
     Some(unsafe { head.as_ptr().cast::<T>().read_unaligned() })
 }
+
+#[cfg(test)]
+mod tests {
+    use tracer_ebpf::abi::{FD_OPEN, FdRecord, File, HolderRecord};
+
+    use super::*;
+
+    /// A record's bytes.
+    fn bytes<T: Plain>(value: &T) -> &[u8] {
+        // SAFETY: the slice is the value itself, which has no padding (tracer_ebpf::abi).
+        unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+    }
+
+    fn zeroed<T: Plain>() -> T {
+        // SAFETY: any bit pattern is a Plain value.
+        unsafe { std::mem::zeroed() }
+    }
+
+    fn thread(tail: u32, family: u16) -> ThreadRecord {
+        const S_IFSOCK: u16 = 0o140_000;
+        let size = u32::try_from(size_of::<ThreadRecord>()).expect("it is small");
+        ThreadRecord {
+            kind: KIND_THREAD,
+            size,
+            tail,
+            tgid: 7,
+            tid: 7,
+            state: 1,
+            fd: 4,
+            fd_state: FD_OPEN,
+            args: [4, 0x1000, 1, 0, 0, 0],
+            comm: *b"php\0\0\0\0\0\0\0\0\0\0\0\0\0",
+            file: File { inode: 9, mode: S_IFSOCK, family, sock_type: 1, protocol: 6, ..File::EMPTY },
+            ..zeroed()
+        }
+    }
+
+    /// A stream with each record and each tail.
+    fn stream() -> Vec<u8> {
+        let path = |name: &[u8]| std::array::from_fn(|at| name.get(at).copied().unwrap_or(0));
+        [
+            bytes(&Header { kind: KIND_HEADER, jiffies: 1_000, ..zeroed() }),
+            bytes(&thread(TAIL_NONE, 0)),
+            bytes(&thread(TAIL_TCP, 2)),
+            bytes(&Tcp { state: 1, bytes_sent: 10, bytes_acked: 10, ..zeroed() }),
+            bytes(&thread(TAIL_UNIX, 1)),
+            bytes(&Unix { peer_inode: 8, peer_path_len: 5, peer_path: path(b"/run/"), ..zeroed() }),
+            bytes(&FdRecord { kind: KIND_FD, ..zeroed() }),
+            bytes(&HolderRecord { kind: KIND_HOLDER, ..zeroed() }),
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn records_are_taken_one_by_one() {
+        let stream = stream();
+        let (mut rest, mut kinds) = (&stream[..], Vec::new());
+        while let Some(record) = Record::take(&mut rest).expect("all are known") {
+            kinds.push(match record {
+                Record::Header(header) => ("header", header.jiffies as usize),
+                Record::Thread(thread, tail) => (["none", "tcp", "unix"][thread.tail as usize], tail.len()),
+                Record::Fd(_, tail) => ("fd", tail.len()),
+                Record::Holder(_) => ("holder", 0),
+            });
+        }
+        let expected = [
+            ("header", 1_000),
+            ("none", 0),
+            ("tcp", size_of::<Tcp>()),
+            ("unix", size_of::<Unix>()),
+            ("fd", 0),
+            ("holder", 0),
+        ];
+        assert_eq!((kinds.as_slice(), rest.len()), (expected.as_slice(), 0));
+        // A part of a record is none yet, and is left where it is.
+        let mut part = &stream[..size_of::<Header>() - 1];
+        assert!(Record::take(&mut part).is_ok_and(|record| record.is_none()) && !part.is_empty());
+    }
+
+    /// A fuzzer that has to guess the first word and the sizes finds nothing behind them.
+    #[test]
+    fn the_seed_of_the_fuzzer_is_of_these_records() {
+        let seed = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/records/all");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::create_dir_all(seed.parent().expect("a folder")).expect("it is made");
+            std::fs::write(&seed, stream()).expect("write");
+        }
+        let is = std::fs::read(&seed).unwrap_or_default();
+        assert!(is == stream(), "UPDATE_DOCS=1 cargo test -p tracer writes {}", seed.display());
+    }
+}

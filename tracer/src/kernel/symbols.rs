@@ -24,9 +24,13 @@ pub struct Restarts(HashMap<u64, &'static str>);
 impl Restarts {
     /// Reads `/proc/kallsyms`; empty where the kernel hides its addresses.
     pub fn read() -> Self {
+        File::open("/proc/kallsyms")
+            .map_or_else(|_| Self::default(), |file| Self::of(BufReader::with_capacity(1 << 16, file)))
+    }
+
+    /// Those in a table of symbols.
+    pub fn of(mut reader: impl BufRead) -> Self {
         let mut found = HashMap::new();
-        let Ok(file) = File::open("/proc/kallsyms") else { return Self(found) };
-        let mut reader = BufReader::with_capacity(1 << 16, file);
         let mut line = String::new();
         while matches!(reader.read_line(&mut line), Ok(1..)) {
             let mut words = line.split_ascii_whitespace();

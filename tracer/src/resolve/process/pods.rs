@@ -36,28 +36,37 @@ pub fn pod(uid: String, container: Option<&str>) -> Pod {
 fn pod_in(logs: &Path, uid: String, container: Option<&str>) -> Pod {
     let mut known = Pod { uid, ..Pod::default() };
     for entry in fs::read_dir(logs.join("pods")).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        // Neither names nor uids have underscores.
-        let parts: Vec<&str> = name.to_str().unwrap_or_default().split('_').collect();
-        if let [namespace, pod, of] = parts[..]
-            && of == known.uid
-        {
+        if let Some((namespace, pod)) = entry.file_name().to_str().and_then(|name| pod_of(name, &known.uid)) {
             (known.namespace, known.name) = (Some(namespace.to_owned()), Some(pod.to_owned()));
         }
     }
     let (Some(namespace), Some(pod), Some(id)) = (&known.namespace, &known.name, container) else {
         return known;
     };
-    let (before, after) = (format!("{pod}_{namespace}_"), format!("-{id}.log"));
-    for entry in fs::read_dir(logs.join("containers")).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let of_it = name.to_str().and_then(|name| name.strip_prefix(&before)?.strip_suffix(&after));
-        if let Some(container) = of_it {
-            known.container = Some(container.to_owned());
-            break;
-        }
-    }
+    known.container =
+        fs::read_dir(logs.join("containers")).into_iter().flatten().flatten().find_map(|entry| {
+            container_of(entry.file_name().to_str()?, pod, namespace, id).map(str::to_owned)
+        });
     known
+}
+
+/// Namespace and name of the pod with this uid, if the folder is its.
+pub fn pod_of<'a>(folder: &'a str, uid: &str) -> Option<(&'a str, &'a str)> {
+    // Neither names nor uids have underscores.
+    let mut parts = folder.split('_');
+    let (namespace, pod, of) = (parts.next()?, parts.next()?, parts.next()?);
+    (of == uid && parts.next().is_none()).then_some((namespace, pod))
+}
+
+/// Name of the container with this id, if the log is its.
+pub fn container_of<'a>(log: &'a str, pod: &str, namespace: &str, id: &str) -> Option<&'a str> {
+    log.strip_prefix(pod)?
+        .strip_prefix('_')?
+        .strip_prefix(namespace)?
+        .strip_prefix('_')?
+        .strip_suffix(".log")?
+        .strip_suffix(id)?
+        .strip_suffix('-')
 }
 
 #[cfg(test)]
