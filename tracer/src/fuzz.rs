@@ -95,7 +95,7 @@ pub fn sets(bytes: &[u8]) {
     let (count, rest) =
         bytes.split_first().map_or((0, bytes), |(first, rest)| (usize::from(*first) * 8, rest));
     let (read, write) = rest.split_at(rest.len() / 2);
-    let _ = poll::parse_select(count, read, write);
+    let _ = poll::parse_select(count, read, write, read);
 }
 
 /// The configuration, and what its rules say of a wait.

@@ -33,14 +33,18 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
                 owner.pid, owner.comm
             ),
             None => format!(
-                "for a lock in memory that another thread holds{}; it will wait until that one lets go",
+                "for a lock in memory, by the value it waits with{}; who holds it is not to be told",
                 on(target)
             ),
         },
         Class::Disk if wait.call.name == PAGE_FAULT => {
             "for a page of memory to be read in: disk, NFS, FUSE or userfaultfd".into()
         }
-        Class::Disk => format!("for storage to finish {}{}", wait.call.name, on(target)),
+        Class::Disk => {
+            let made_up = matches!(target, Target::File { made_up: true, .. });
+            let who = if made_up { "the kernel" } else { "storage" };
+            format!("for {who} to finish {}{}", wait.call.name, on(target))
+        }
         Class::Fifo => {
             format!("for another process to open the other end of {target}; it will wait until one does")
         }
@@ -81,7 +85,10 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
             _ => format!("for the client's next request{}", on(target)),
         },
         Class::Listen => format!("for new connections{}", on(target)),
-        Class::Events => format!("for any of its events{}", on(target)),
+        Class::Events => match target {
+            Target::Unreadable { reason } => format!("for events that are not known: {reason}"),
+            target => format!("for any of its events{}", on(target)),
+        },
         Class::Tty => format!("for input{}", on(target)),
         Class::Timer => "for the time to pass".into(),
         Class::Child => format!("for a child process{}", on(target)),
@@ -328,8 +335,7 @@ mod tests {
     #[test]
     fn who_is_at_the_other_end_is_named() {
         let peer = Peer { pid: 812, comm: "mariadbd".into(), fd: 9 };
-        let peers =
-            Some(Peers { others: vec![peer], own: false, one_thread: true, waits: Some(false), owner: None });
+        let peers = Some(Peers { others: vec![peer], waits: Some(false), ..Peers::default() });
         let target = Target::Unix {
             path: Some("/run/db".into()),
             inode: 1,
@@ -342,7 +348,7 @@ mod tests {
         let resolved = Resolved { socket, peers: peers.clone(), ..samples::on("read", target) };
         let sentence = of("read", &resolved);
         assert!(sentence.contains("for a reply from mariadbd (pid 812) on unix /run/db"), "{sentence}");
-        let file = Target::File { path: "/x.lock".into(), inode: None, deleted: false };
+        let file = Target::File { path: "/x.lock".into(), inode: None, deleted: false, made_up: false };
         let resolved = Resolved { peers, ..samples::on("flock", file) };
         assert_eq!(
             of("flock", &resolved),

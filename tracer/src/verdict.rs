@@ -34,6 +34,7 @@ pub fn judge(wait: &Wait, resolved: &Resolved) -> Verdict {
 /// The class alone.
 pub fn classify(wait: &Wait, resolved: &Resolved) -> Class {
     match by_call(wait, &resolved.target).unwrap_or_else(|| by_target(wait, resolved)) {
+        Class::Mutex if resolved.peers.as_ref().is_some_and(|peers| peers.barrier) => Class::Futex,
         // Nothing is asked on its only connection: an event loop with a pool at rest, or a bus's client.
         Class::Quiet | Class::Dialog if is_epoll(wait.call.name) => Class::Events,
         class => class,
@@ -60,6 +61,8 @@ fn by_call(wait: &Wait, target: &Target) -> Option<Class> {
             Target::Fds { .. } | Target::Epoll { .. } | Target::None => Class::Events,
             Target::Gone | Target::Reused | Target::Unreadable { .. } => Class::Events,
             Target::Tcp { state: TcpState::SynSent, .. } => Class::Connect,
+            // One that is stored is always ready; those that are not tell of changes.
+            Target::File { .. } | Target::Memfd { .. } => Class::Notify,
             _ => return None,
         },
         // Nobody need ever send a message, and who could is not to be seen.
@@ -120,6 +123,7 @@ fn by_target(wait: &Wait, resolved: &Resolved) -> Class {
         Target::Pipe { .. } => pipe(resolved.peers.as_ref()),
         // Somebody may still open it by its name.
         Target::Fifo { .. } => Class::Pipe,
+        Target::File { made_up: true, .. } if wait.sleep == Sleep::Interruptible => Class::Notify,
         Target::File { .. } | Target::Memfd { .. } => Class::Disk,
         Target::Tty { .. } if out => Class::Send,
         Target::Tty { .. } => Class::Tty,
@@ -179,8 +183,8 @@ fn of_stream(named: bool, resolved: &Resolved) -> Class {
 fn pipe(peers: Option<&Peers>) -> Class {
     match peers {
         Some(peers) if peers.others.is_empty() && peers.own => {
-            // Another thread of the process may still write; alone it never will.
-            if peers.one_thread { Class::Orphan } else { Class::Events }
+            // Another thread of the process, or a handler of a signal, may still write; alone it never will.
+            if peers.alone { Class::Orphan } else { Class::Events }
         }
         _ => Class::Pipe,
     }
@@ -257,7 +261,8 @@ pub mod tests {
 
     #[test]
     fn classes_follow_from_call_and_target() {
-        let file = || Target::File { path: "/x".into(), inode: None, deleted: false };
+        let file = || Target::File { path: "/x".into(), inode: None, deleted: false, made_up: false };
+        let made_up = || Target::File { path: "/x".into(), inode: None, deleted: false, made_up: true };
         let fifo = || Target::Fifo { path: "/x".into(), inode: None };
         let udp = |remote: Option<&str>| Target::Udp {
             local: "127.0.0.1:1".parse().expect("address"),
@@ -288,6 +293,9 @@ pub mod tests {
             ("openat", none, file(), Class::Disk),
             ("read", none, file(), Class::Disk),
             ("fsync", none, file(), Class::Disk),
+            ("read", none, made_up(), Class::Notify),
+            ("ppoll", none, made_up(), Class::Notify),
+            ("ppoll", none, file(), Class::Notify),
             ("flock", none, file(), Class::Lock),
             ("fcntl", [3, 7, 0, 0, 0, 0], file(), Class::Lock),
             ("fcntl", [3, 38, 0, 0, 0, 0], file(), Class::Lock),
@@ -333,6 +341,13 @@ pub mod tests {
             wait.sleep = Sleep::Uninterruptible;
             assert_eq!(judge(&wait, &on(name, Target::None)).class, Class::Disk, "{name}");
         }
+        // /proc/PID/maps of a process whose memory is locked.
+        let mut wait = wait("read", [0; 6]);
+        wait.sleep = Sleep::Uninterruptible;
+        let maps = Target::File { path: "/proc/1/maps".into(), inode: None, deleted: false, made_up: true };
+        let verdict = judge(&wait, &on("read", maps));
+        assert_eq!(verdict.class, Class::Disk);
+        assert_eq!(verdict.sentence, "waiting 1m 0s for the kernel to finish read on /proc/1/maps");
     }
 
     #[test]
@@ -354,9 +369,17 @@ pub mod tests {
         assert_eq!(classify(&wait("read", [0; 6]), &resolved), Class::Reply);
     }
 
-    fn peers(others: usize, own: bool, one_thread: bool, waits: Option<bool>) -> Option<Peers> {
+    #[test]
+    fn a_barrier_is_no_lock() {
+        let (wait, lock) = (wait("futex", [0, 128, 2, 0, 0, 0]), on("futex", Target::None));
+        assert_eq!(classify(&wait, &lock), Class::Mutex);
+        let peers = Some(Peers { barrier: true, ..Peers::default() });
+        assert_eq!(classify(&wait, &Resolved { peers, ..lock }), Class::Futex);
+    }
+
+    fn peers(others: usize, own: bool, alone: bool, waits: Option<bool>) -> Option<Peers> {
         let peer = Peer { pid: 7, comm: "x".into(), fd: 1 };
-        Some(Peers { others: vec![peer; others], own, one_thread, waits, owner: None })
+        Some(Peers { others: vec![peer; others], own, alone, waits, ..Peers::default() })
     }
 
     #[test]
@@ -419,7 +442,12 @@ pub mod tests {
             (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(a, b, c)| unix(a, b, c)),
             any::<u64>().prop_map(|inode| Target::Pipe { inode }),
             ".*".prop_map(|path| Target::Fifo { path, inode: None }),
-            (".*", any::<bool>()).prop_map(|(path, deleted)| Target::File { path, inode: None, deleted }),
+            (".*", any::<bool>(), any::<bool>()).prop_map(|(path, deleted, made_up)| Target::File {
+                path,
+                inode: None,
+                deleted,
+                made_up
+            }),
             ".*".prop_map(|path| Target::Device { path }),
             prop::sample::select(vec![
                 Target::Gone,

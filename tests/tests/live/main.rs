@@ -39,6 +39,7 @@ mod ps_restarted;
 mod ps_targets;
 mod ps_terminal;
 mod ps_who;
+mod sets;
 mod top;
 mod trace;
 mod why;

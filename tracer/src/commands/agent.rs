@@ -153,6 +153,8 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
     let mut hangup = signal(SignalKind::hangup())?;
     let token = args.token_file.as_deref().map(Token::read).transpose()?.map(Arc::new);
     let listener = http::bind(args.listen).await?;
+    // Port 0 asks for any that is free.
+    let listen = listener.local_addr()?;
     if token.is_none() && !args.listen.ip().is_loopback() {
         human::say(&format!(
             "whoever reaches {} reads names of processes and addresses of their peers: `token_file` keeps others from it",
@@ -188,7 +190,7 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
             let _ = done.send(watch.run());
         })
         .context("cannot start the thread that watches")?;
-    human::say(&format!("watching; metrics on http://{}/metrics", args.listen));
+    human::say(&format!("watching; metrics on http://{listen}/metrics"));
     let reloads = async {
         while hangup.recv().await.is_some() {
             service::reloading();

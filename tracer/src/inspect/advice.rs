@@ -70,7 +70,7 @@ fn stuck(pid: u32, wait: &Judged, others: &[Other]) -> Vec<Advice> {
         ));
         return list;
     }
-    if class == Class::Disk {
+    if class == Class::Disk && !matches!(wait.resolved.target, Target::File { made_up: true, .. }) {
         list.push(advice(
             "dmesg --human | tail".into(),
             "shows what the kernel says of its disks and file systems",

@@ -42,6 +42,8 @@ pub struct Other {
     pub again: bool,
     /// It waits for one that waits for it.
     pub circle: bool,
+    /// All it waits for comes back to one that waits for it, and no time-out ends that.
+    pub locked: bool,
     /// Whom it waits for.
     pub then: Vec<Other>,
 }
@@ -56,11 +58,39 @@ impl Other {
     pub fn last_stuck(&self) -> Option<&Other> {
         self.then.iter().find_map(Other::last_stuck).or(self.stuck.then_some(self))
     }
+}
 
-    /// Whether the chain from here comes back to where it has been: a deadlock.
-    pub fn runs_in_a_circle(&self) -> bool {
-        self.circle || self.then.iter().any(Other::runs_in_a_circle)
-    }
+/// Whom a wait is for.
+#[derive(Debug, Default)]
+pub struct Beyond {
+    /// Those of them that were looked at.
+    pub others: Vec<Other>,
+    /// How many could end the wait, each by itself.
+    alternatives: usize,
+    /// The wait can never end.
+    pub deadlock: bool,
+}
+
+/// Whether a wait can never end, since those it is for wait for it. Of a lock all holders have to let go; anything else
+/// each of the alternatives could bring about.
+fn is_deadlock(ends_itself: bool, lock: bool, alternatives: usize, others: &[Other]) -> bool {
+    let never = |other: &Other| other.circle || other.locked;
+    !ends_itself
+        && match lock {
+            true => others.iter().any(never),
+            false => !others.is_empty() && others.len() == alternatives && others.iter().all(never),
+        }
+}
+
+/// Whether a time-out ends it.
+fn ends_itself(wait: &Judged) -> bool {
+    let futex = wait.wait.call.name.starts_with("futex") && wait.wait.call.args[3] != 0;
+    futex || wait.resolved.timeout.is_some()
+}
+
+/// Whether it is a lock on a file that it waits for.
+fn is_lock(wait: &Wait) -> bool {
+    matches!(wait.call.name, "flock" | "fcntl" | "fcntl64")
 }
 
 /// Follows waits.
@@ -81,46 +111,53 @@ impl<'a> Chain<'a> {
     }
 
     /// Follows a wait to its end, unless it has been described already.
-    pub fn follow(&mut self, wait: &Judged) -> Result<Vec<Other>> {
+    pub fn follow(&mut self, wait: &Judged) -> Result<Beyond> {
         let thread = wait.wait.thread;
         if self.seen.contains(&(thread.process.pid, Some(thread.tid))) {
-            return Ok(Vec::new());
+            return Ok(Beyond::default());
         }
         self.on(wait, 0)
     }
 
     /// The next links of the chain, with this wait on the way.
-    fn on(&mut self, wait: &Judged, depth: usize) -> Result<Vec<Other>> {
+    fn on(&mut self, wait: &Judged, depth: usize) -> Result<Beyond> {
         let (thread, before) = (wait.wait.thread, self.path.len());
         let here = [(thread.process.pid, Some(thread.tid)), (thread.process.pid, None)];
         self.seen.extend(here);
         self.path.extend(here);
-        let others = self.beyond(wait, depth);
+        let beyond = self.beyond(wait, depth);
         self.path.truncate(before);
-        others
+        let mut beyond = beyond?;
+        beyond.deadlock =
+            is_deadlock(ends_itself(wait), is_lock(&wait.wait), beyond.alternatives, &beyond.others);
+        Ok(beyond)
     }
 
     /// Whom a wait is for.
-    fn beyond(&mut self, wait: &Judged, depth: usize) -> Result<Vec<Other>> {
+    fn beyond(&mut self, wait: &Judged, depth: usize) -> Result<Beyond> {
+        let mut beyond = Beyond::default();
         if wait.verdict.class == Class::Child {
-            return children(&wait.wait)
-                .iter()
-                .take(WIDEST)
-                .map(|child| self.other(child.pid, None, child, "its child", None, depth))
-                .collect();
+            let children = children(&wait.wait);
+            beyond.alternatives = children.len();
+            for child in children.iter().take(WIDEST) {
+                beyond.others.push(self.other(child.pid, None, child, "its child", None, depth)?);
+            }
+            return Ok(beyond);
         }
-        let Some(peers) = &wait.resolved.peers else { return Ok(Vec::new()) };
-        let lock = matches!(wait.wait.call.name, "flock" | "fcntl" | "fcntl64");
-        let role = if lock { "holds the lock" } else { "at the other end" };
-        let mut others = Vec::new();
+        let Some(peers) = &wait.resolved.peers else { return Ok(beyond) };
+        let role = if is_lock(&wait.wait) { "holds the lock" } else { "at the other end" };
         if let Some(owner) = &peers.owner {
             let pid = wait.wait.thread.process.pid;
-            others.push(self.other(pid, Some(owner.pid), owner, "holds the lock", None, depth)?);
+            beyond.others.push(self.other(pid, Some(owner.pid), owner, "holds the lock", None, depth)?);
         }
+        // Another thread of its own could end it as well.
+        let own = peers.own && !peers.alone && threads::tids(wait.wait.thread.process.pid).len() > 1;
+        beyond.alternatives = beyond.others.len() + peers.others.len() + usize::from(own);
         for peer in peers.others.iter().take(WIDEST) {
-            others.push(self.other(peer.pid, None, peer, role, Some(&wait.resolved.target), depth)?);
+            let from = Some(&wait.resolved.target);
+            beyond.others.push(self.other(peer.pid, None, peer, role, from, depth)?);
         }
-        Ok(others)
+        Ok(beyond)
     }
 
     fn other(
@@ -142,6 +179,7 @@ impl<'a> Chain<'a> {
             stuck: false,
             again: false,
             circle: false,
+            locked: false,
             then: Vec::new(),
         };
         if self.seen.contains(&(pid, tid)) {
@@ -150,7 +188,7 @@ impl<'a> Chain<'a> {
             let one_thread = tid.is_some() || threads::tids(pid).len() == 1;
             other.circle = one_thread && self.path.contains(&(pid, tid));
             other.doing = match other.circle {
-                true => "waits itself, as above: each waits for the other, and neither can ever go on".into(),
+                true => "waits itself, as above: each waits for the other".into(),
                 false => "has been described above".into(),
             };
             return Ok(other);
@@ -181,7 +219,11 @@ impl<'a> Chain<'a> {
         let its_own = level == Level::Doubtful || worst.verdict.class == Class::Child;
         let follow = other.stuck || its_own && waits.len() == 1;
         if follow && depth + 1 < LONGEST {
-            other.then = self.on(worst, depth + 1)?;
+            let beyond = self.on(worst, depth + 1)?;
+            // Another thread of it may do what this one cannot.
+            let one_thread = tid.is_some() || threads::tids(pid).len() == 1;
+            other.locked = one_thread && beyond.deadlock;
+            other.then = beyond.others;
         }
         Ok(other)
     }
@@ -267,4 +309,45 @@ fn children(wait: &Wait) -> Vec<Peer> {
     all.into_iter()
         .filter_map(|pid| threads::seen(pid, pid).map(|(comm, _)| Peer { pid, comm, fd: -1 }))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn other(circle: bool, locked: bool) -> Other {
+        Other {
+            pid: 7,
+            tid: None,
+            comm: "x".into(),
+            cmdline: None,
+            role: "at the other end",
+            doing: String::new(),
+            stuck: true,
+            again: circle,
+            circle,
+            locked,
+            then: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_deadlock_leaves_no_way_out() {
+        let (circle, locked, free) = (|| other(true, false), || other(false, true), || other(false, false));
+        for (ends_itself, lock, alternatives, others, expected) in [
+            (false, false, 1, vec![circle()], true),
+            (false, false, 1, vec![locked()], true),
+            (false, false, 2, vec![circle(), locked()], true),
+            (true, false, 1, vec![circle()], false), // a time-out
+            (false, false, 2, vec![circle(), free()], false), // another may write
+            (false, false, 2, vec![circle()], false), // another was not looked at
+            (false, false, 0, vec![], false),
+            (false, true, 2, vec![circle(), free()], true), // both must let go
+            (true, true, 1, vec![circle()], false),
+            (false, true, 1, vec![free()], false),
+        ] {
+            let deadlock = is_deadlock(ends_itself, lock, alternatives, &others);
+            assert_eq!(deadlock, expected, "{ends_itself} {lock} {alternatives} {others:?}");
+        }
+    }
 }

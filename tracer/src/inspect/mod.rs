@@ -113,14 +113,14 @@ pub fn inspect(id: u32, source: &mut dyn Source) -> Result<Report> {
     let threads = threads::list(process, only, waits, &snapshot, &mut resolver);
     let who = resolver.who(process);
     let sockets = sockets::of(process, &mut resolver, source)?;
-    let others = followed(&threads, &snapshot, &mut resolver, source)?;
+    let (others, deadlock) = followed(&threads, &snapshot, &mut resolver, source)?;
     let (condition, mut headline) = headline(pid, only, &stat.comm, &who, &threads, &sockets);
     if let (Condition::Idle | Condition::Busy, Some(stuck)) =
         (condition, others.iter().find_map(Other::stuck_one))
     {
         headline += &format!(" But {} (pid {}), for which it waits, is stuck.", stuck.comm, stuck.pid);
     }
-    if others.iter().any(Other::runs_in_a_circle) {
+    if deadlock {
         headline += " It is a deadlock: they wait for each other, and will for ever.";
     }
     let advice = advice::of(pid, condition, &who, &threads, &others);
@@ -142,20 +142,22 @@ fn is(wait: &Wait, pid: u32, only: Option<u32>) -> bool {
     wait.thread.process.pid == pid && only.is_none_or(|tid| wait.thread.tid == tid)
 }
 
-/// What those do that the worst waits are for.
+/// What those do that the worst waits are for, and whether one of the waits can never end.
 fn followed(
     threads: &[Thread],
     snapshot: &Snapshot,
     resolver: &mut Resolver,
     source: &mut dyn Source,
-) -> Result<Vec<Other>> {
+) -> Result<(Vec<Other>, bool)> {
     let mut chain = chain::Chain::new(snapshot, resolver, source);
     let waits = threads.iter().filter_map(Thread::wait).take(FOLLOWED);
-    let mut others: Vec<Other> = Vec::new();
+    let (mut others, mut deadlock) = (Vec::new(), false);
     for wait in waits {
-        others.extend(chain.follow(wait)?);
+        let beyond = chain.follow(wait)?;
+        others.extend(beyond.others);
+        deadlock |= beyond.deadlock;
     }
-    Ok(others)
+    Ok((others, deadlock))
 }
 
 /// The one sentence that answers the question.
@@ -241,11 +243,12 @@ fn rests(name: &str, threads: &[Thread], sockets: &Sockets) -> (Condition, Strin
             human::age(oldest.since)
         ),
     };
+    let alive = threads.iter().filter(|thread| !matches!(thread.doing, threads::Doing::Zombie)).count();
     let text = match waits[..] {
-        [only] if threads.len() == 1 => format!("{name} is not stuck itself: {}.", only.verdict.sentence),
+        [only] if alive == 1 => format!("{name} is not stuck itself: {}.", only.verdict.sentence),
         _ => format!(
             "{name} is not stuck: all {} rest ({}).",
-            human::count(threads.len(), "thread"),
+            human::count(alive, "thread"),
             classes(waits.iter().copied())
         ),
     };

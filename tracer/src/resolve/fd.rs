@@ -24,7 +24,26 @@ pub fn look_up(pid: u32, tid: u32, fd: i32, expected: Option<u64>) -> Target {
     {
         return Target::Reused;
     }
-    named(&link.to_string_lossy(), &info, inode.or(expected))
+    let mut target = named(&link.to_string_lossy(), &info, inode.or(expected));
+    if let (Target::File { made_up, .. }, Some(mount)) = (&mut target, field(&info, "mnt_id:")) {
+        let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+        *made_up = file_system(&mounts, mount).is_some_and(|kind| MADE_UP.contains(&kind));
+    }
+    target
+}
+
+/// File systems whose files the kernel makes up when they are read.
+#[rustfmt::skip]
+const MADE_UP: &[&str] = &[
+    "proc", "sysfs", "tracefs", "debugfs", "cgroup", "cgroup2", "securityfs", "configfs", "bpf", "pstore", "efivarfs",
+    "selinuxfs", "smackfs", "binfmt_misc", "fusectl", "resctrl", "nfsd", "rpc_pipefs",
+];
+
+/// The kind of file system of a mount, by its id in fdinfo, from the text of mountinfo
+/// (Documentation/filesystems/proc.rst). No file is touched for it: a dead server's would not answer.
+pub fn file_system<'a>(mounts: &'a str, id: &str) -> Option<&'a str> {
+    let line = mounts.lines().find(|line| line.split_ascii_whitespace().next() == Some(id))?;
+    line.split_once(" - ")?.1.split_ascii_whitespace().next()
 }
 
 /// The target that a link in `/proc/PID/fd` names, with its fdinfo.
@@ -48,7 +67,7 @@ fn named(link: &str, info: &str, inode: Option<u64>) -> Target {
     if let Some(name) = path.strip_prefix("/memfd:") {
         return Target::Memfd { name: name.to_owned(), inode };
     }
-    Target::File { path: path.to_owned(), inode, deleted }
+    Target::File { path: path.to_owned(), inode, deleted, made_up: false }
 }
 
 fn anonymous(name: &str, info: &str) -> Target {
@@ -77,6 +96,8 @@ mod tests {
 
     #[test]
     fn links_name_their_targets() {
+        let file =
+            |path: &str, deleted| Target::File { path: path.into(), inode: Some(1), deleted, made_up: false };
         for (link, info, expected) in [
             ("pipe:[7]", "", Target::Pipe { inode: 7 }),
             ("socket:[8]", "", Target::Socket { family: None, inode: 8 }),
@@ -87,10 +108,38 @@ mod tests {
             ("pidfd:[99]", "Pid:\t42\n", Target::Pidfd { pid: Some(42) }),
             ("anon_inode:kvm-vcpu:0", "", Target::Anonymous { name: "kvm-vcpu:0".into() }),
             ("/memfd:cache (deleted)", "", Target::Memfd { name: "cache".into(), inode: Some(1) }),
-            ("/var/a b", "", Target::File { path: "/var/a b".into(), inode: Some(1), deleted: false }),
-            ("/var/a (deleted)", "", Target::File { path: "/var/a".into(), inode: Some(1), deleted: true }),
+            ("/var/a b", "", file("/var/a b", false)),
+            ("/var/a (deleted)", "", file("/var/a", true)),
         ] {
             assert_eq!(named(link, info, Some(1)), expected, "{link}");
+        }
+    }
+
+    #[test]
+    fn a_mount_tells_its_file_system() {
+        let mounts = "21 28 0:20 / /proc rw,nosuid shared:12 - proc proc rw\n\
+                      210 28 0:21 / /sys rw,nosuid - sysfs sysfs rw\n\
+                      28 1 254:1 / / rw shared:1 - ext4 /dev/vda1 rw\n22 28 0:45 / /mnt rw - nfs4 h:/x rw\n";
+        assert_eq!(file_system(mounts, "21"), Some("proc"));
+        assert_eq!(file_system(mounts, "22"), Some("nfs4"));
+        assert_eq!(file_system(mounts, "28"), Some("ext4"));
+        assert_eq!(file_system(mounts, "2"), None);
+        assert_eq!(file_system("", "21"), None);
+    }
+
+    #[test]
+    fn what_the_kernel_makes_up_is_told_from_a_stored_file() {
+        use std::os::fd::AsRawFd;
+        let me = std::process::id();
+        for (path, expected) in
+            [("/proc/self/mountinfo".into(), true), (std::env::current_exe().expect("this test"), false)]
+        {
+            let file = fs::File::open::<std::path::PathBuf>(path).expect("opens");
+            let target = look_up(me, me, file.as_raw_fd(), None);
+            assert!(
+                matches!(target, Target::File { made_up, .. } if made_up == expected),
+                "{target:?}: {expected}"
+            );
         }
     }
 }

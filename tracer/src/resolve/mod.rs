@@ -16,12 +16,13 @@ pub mod target;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Result;
+use tracer_ebpf::abi::FileKey;
 
 use self::{
     guard::Guard,
     listeners::Listeners,
     peers::Peers,
-    poll::Set,
+    poll::{Interest, Set},
     process::Who,
     target::{Target, TcpState, WatchedFd},
 };
@@ -117,6 +118,16 @@ struct Member {
     watched: WatchedFd,
     file: FdState,
     socket: SocketFacts,
+}
+
+impl Member {
+    /// Which socket or pipe it is: an fd and its duplicate are one. Other files may share an inode.
+    fn key(&self) -> Option<FileKey> {
+        match self.file {
+            FdState::Open(file) if target::is_socket_or_pipe(&file) => Some(FileKey::of(&file)),
+            _ => None,
+        }
+    }
 }
 
 impl Resolver {
@@ -243,10 +254,10 @@ impl Resolver {
     fn choose(&mut self, wait: &Wait, set: &Set, mut members: Vec<Member>) -> Resolved {
         let loops = epoll::is_epoll(wait.call.name);
         let mut resolved = match self.one_that_matters(wait, &members, loops) {
-            Some(at) => {
+            Some((at, interest)) => {
                 let Member { watched, file, socket } = members.swap_remove(at);
                 let server = self.is_server(wait, &watched.target, &socket);
-                let way = watched.interest.way();
+                let way = interest.way();
                 let resolved = Resolved::new(Some(watched.fd), watched.target, way).seen(file, socket);
                 Resolved { server, ..resolved }
             }
@@ -260,8 +271,14 @@ impl Resolver {
         resolved
     }
 
-    /// Which member of a set the thread really waits for. Of an event loop it must be a client's only connection.
-    fn one_that_matters(&mut self, wait: &Wait, members: &[Member], loops: bool) -> Option<usize> {
+    /// Which member of a set the thread really waits for, and what it wants of it. Of an event loop it must be a client's
+    /// only connection.
+    fn one_that_matters(
+        &mut self,
+        wait: &Wait,
+        members: &[Member],
+        loops: bool,
+    ) -> Option<(usize, Interest)> {
         if members.len() > poll::FEW {
             return None;
         }
@@ -270,24 +287,30 @@ impl Resolver {
             members.iter().any(|fd| matches!(fd.watched.target, Target::Pipe { .. })) && members.len() > 1;
         let own_pipes = if pipes { poll::own_pipes(pid) } else { Vec::new() };
         let mut real = (0..members.len()).filter(|at| {
-            let target = &members[*at].watched.target;
-            !(poll::is_wake_up(target, pid, &own_pipes) || loops && poll::is_side_show(target))
+            let WatchedFd { interest, target, .. } = &members[*at].watched;
+            let beside = poll::is_wake_up(target, pid, &own_pipes) || loops && poll::is_side_show(target);
+            interest.is_any() && !beside
         });
-        match (real.next(), real.next()) {
-            (Some(one), None) => {
-                let member = &members[one];
-                let client = match &member.watched.target {
-                    Target::Tcp { state, .. } if *state != TcpState::Listen => {
-                        self.is_server(wait, &member.watched.target, &member.socket) != Some(true)
-                    }
-                    Target::Unix { client, .. } => *client,
-                    _ => false,
-                };
-                (!loops || client).then_some(one)
+        let Some(one) = real.next() else {
+            let only = members.first().filter(|_| members.len() == 1 && !loops)?.watched.interest;
+            return only.is_any().then_some((0, only));
+        };
+        let mut interest = members[one].watched.interest;
+        for other in real {
+            if members[one].key().is_none() || members[one].key() != members[other].key() {
+                return None;
             }
-            (None, _) if members.len() == 1 && !loops => Some(0),
-            _ => None,
+            interest = interest.and(members[other].watched.interest);
         }
+        let member = &members[one];
+        let client = match &member.watched.target {
+            Target::Tcp { state, .. } if *state != TcpState::Listen => {
+                self.is_server(wait, &member.watched.target, &member.socket) != Some(true)
+            }
+            Target::Unix { client, .. } => *client,
+            _ => false,
+        };
+        (!loops || client).then_some((one, interest))
     }
 
     /// Who waits; read once for each process.

@@ -1,4 +1,5 @@
-//! Which thread holds the lock in memory that another waits for: the C library writes the owner's id beside the lock.
+//! Which thread holds the lock in memory that another waits for, if it is a lock: the C library writes the owner's id beside
+//! it.
 
 use std::fs;
 
@@ -16,18 +17,34 @@ const TID_MASK: u32 = 0x3fff_ffff;
 const FUTEX_LOCK_PI: u64 = 6;
 const FUTEX_LOCK_PI2: u64 = 13;
 
-/// The thread that holds the lock `wait` waits for; `None` if there is no telling.
-pub fn owner(wait: &Wait, guard: &mut Guard) -> Option<Peer> {
+/// The thread that holds the lock `wait` waits for, `None` if there is no telling; and whether it is a barrier instead.
+pub fn look(wait: &Wait, guard: &mut Guard) -> (Option<Peer>, bool) {
     if !wait.call.name.starts_with("futex") || futex(&wait.call.args) != Class::Mutex {
-        return None;
+        return (None, false);
     }
     let (stamp, call) = (memory::Stamp::of(wait), wait.call);
-    let words = guard.read(wait.thread.process, move || {
-        let bytes = memory::read(stamp.pid, call.args[0], 12).filter(|bytes| bytes.len() == 12)?;
-        memory::still_in(&stamp).then_some(bytes)
-    })?;
+    let read = guard.read(wait.thread.process, move || {
+        let words = memory::read(stamp.pid, call.args[0], 12).filter(|bytes| bytes.len() == 12)?;
+        // What lies before a lock need not be there.
+        let before = call.args[0].checked_sub(4).and_then(|at| memory::read(stamp.pid, at, 4));
+        memory::still_in(&stamp).then_some((words, before.unwrap_or_default()))
+    });
+    let Some((words, before)) = read else { return (None, false) };
     let inherits = matches!(call.args[1] & 0x7f, FUTEX_LOCK_PI | FUTEX_LOCK_PI2);
-    thread(wait.thread.process, owner_in(&words, inherits)?).filter(|owner| owner.pid != wait.thread.tid)
+    let owner = owner_in(&words, inherits).and_then(|id| thread(wait.thread.process, id));
+    let owner = owner.filter(|owner| owner.pid != wait.thread.tid);
+    let barrier = owner.is_none() && !inherits && is_barrier(&before, &words);
+    (owner, barrier)
+}
+
+/// Whether the words at a futex, and the one before it, are glibc's barrier of two threads: how many have come, the round
+/// that is waited for, threads a round, private or shared (nptl/pthread_barrier_wait.c). In its second round that is 2, the
+/// value of a contended lock; no other barrier has it.
+fn is_barrier(before: &[u8], words: &[u8]) -> bool {
+    const SHARED: u32 = 128;
+    let word = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).ok().map(u32::from_ne_bytes);
+    let [round, threads, shared] = [0, 4, 8].map(|at| words.get(at..at + 4).and_then(word));
+    word(before) == Some(3) && round == Some(2) && threads == Some(2) && matches!(shared, Some(0 | SHARED))
 }
 
 /// The owner's id in its own PID namespace, from the lock's first three words: glibc's `pthread_mutex_t` has the lock,
@@ -85,6 +102,21 @@ mod tests {
         assert_eq!(owner_in(&words([0x8000_004d, 0, 0]), false), Some(77), "musl");
         assert_eq!(owner_in(&words([0x8000_0010, 0, 0]), false), None, "musl, an ordinary mutex");
         assert_eq!(owner_in(&[2, 0], false), None);
+    }
+
+    #[test]
+    fn a_barrier_of_two_in_its_second_round_is_told_from_a_lock() {
+        let bytes = |words: &[u32]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>();
+        for (before, words, barrier) in [
+            (&[3][..], [2, 2, 0], true),
+            (&[3], [2, 2, 128], true),
+            (&[3], [2, 1, 0], false),
+            (&[3], [2, 2, 77], false),
+            (&[2], [2, 2, 0], false),
+            (&[], [2, 2, 0], false),
+        ] {
+            assert_eq!(is_barrier(&bytes(before), &bytes(&words)), barrier, "{before:?} {words:?}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::{
     target::{Target, TcpState},
 };
 use crate::{
-    collect::Source,
+    collect::{Source, stat},
     syscalls::Way,
     wait::{FdState, SocketFacts, Wait},
 };
@@ -44,12 +44,15 @@ pub struct Peers {
     pub others: Vec<Peer>,
     /// The waiting process holds it too.
     pub own: bool,
-    /// The waiting process has one thread only.
-    pub one_thread: bool,
+    /// Nothing but the waiting thread could use what the process holds: it has no other thread, and no handler of a
+    /// signal that another process may send.
+    pub alone: bool,
     /// One of the others waits on it: it has nothing to do on this connection. `None`: not looked at.
     pub waits: Option<bool>,
     /// The thread of this very process that holds the lock in memory; its id instead of a pid.
     pub owner: Option<Peer>,
+    /// The word in memory is no lock's but a barrier's.
+    pub barrier: bool,
 }
 
 /// What a wait's other end is looked for by.
@@ -64,6 +67,22 @@ enum Wanted {
 /// costs a look at every thread.
 fn has_one_thread(pid: u32) -> bool {
     fs::metadata(format!("/proc/{pid}/task")).is_ok_and(|task| task.nlink() == 3)
+}
+
+/// Whether a signal from outside would run a handler, which may write what the process waits for.
+fn handles_signals(pid: u32) -> bool {
+    stat::read(format!("/proc/{pid}/status")).is_none_or(|status| has_handlers(&status))
+}
+
+/// The same by the text of its status. Handlers of faults run only where the process itself is at fault, and the first
+/// two real-time signals are the C library's own.
+fn has_handlers(status: &str) -> bool {
+    const FAULTS: [i32; 6] =
+        [libc::SIGILL, libc::SIGTRAP, libc::SIGABRT, libc::SIGBUS, libc::SIGFPE, libc::SIGSEGV];
+    const THE_LIBRARYS: [i32; 2] = [32, 33];
+    let beside = FAULTS.iter().chain(&THE_LIBRARYS).fold(0, |mask, signal| mask | 1u64 << (signal - 1));
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_none_or(|mask| mask & !beside != 0)
 }
 
 /// Looks the other ends of these waits up; `all` are the host's waits of the same moment.
@@ -103,9 +122,9 @@ pub fn look_up(
                     peers.add(holder, pid, &mut names);
                 }
                 // Only asked where nobody else can write.
-                peers.one_thread = peers.own
+                peers.alone = peers.own
                     && peers.others.is_empty()
-                    && *alone.entry(pid).or_insert_with(|| has_one_thread(pid));
+                    && *alone.entry(pid).or_insert_with(|| has_one_thread(pid) && !handles_signals(pid));
                 if matches!(resolved.target, Target::Unix { .. }) {
                     peers.waits = Some(waits_on(&peers, key.inode, all, guard));
                 }
@@ -127,7 +146,7 @@ pub fn look_up(
                     peers.others.push(Peer { pid: holder, comm: name(&mut names, holder), fd: -1 });
                 }
             }
-            None => peers.owner = mutex::owner(wait, guard),
+            None => (peers.owner, peers.barrier) = mutex::look(wait, guard),
         }
         resolved.peers = Some(peers);
     }
@@ -221,4 +240,24 @@ fn waits_on(peers: &Peers, inode: u64, all: &[Wait], guard: &mut Guard) -> bool 
             _ => false,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handler_of_a_signal_from_outside_counts() {
+        for (mask, expected) in [
+            ("0000000000000000", false),
+            ("0000000000000440", false), // SIGBUS and SIGSEGV, as Rust's programs have
+            ("0000000180000000", false), // the C library's
+            ("0000000000000002", true),  // SIGINT
+            ("0000000000010440", true),  // SIGCHLD
+            ("x", true),
+        ] {
+            assert_eq!(has_handlers(&format!("SigIgn:\t0\nSigCgt:\t{mask}\n")), expected, "{mask}");
+        }
+        assert!(has_handlers(""), "where it cannot be read");
+    }
 }

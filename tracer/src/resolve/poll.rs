@@ -4,19 +4,21 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{guard::Guard, memory, target::Target};
 use crate::{
+    collect::stat,
     syscalls::{Table, Way},
     wait::Wait,
 };
 
 /// Fds of a set that are looked at; a larger set is an event loop whatever it holds.
-const MOST: usize = 4096;
+pub const MOST: usize = 4096;
 /// Real fds that are looked up; with more it is an event loop.
 pub const FEW: usize = 8;
 
-const POLLIN: u16 = 0x1;
-const POLLOUT: u16 = 0x4;
+/// POLLIN and POLLRDNORM, POLLOUT and POLLWRNORM (include/uapi/asm-generic/poll.h).
+const TO_READ: u16 = 0x1 | 0x40;
+const TO_WRITE: u16 = 0x4 | 0x100;
 
-/// What a thread wants of one fd.
+/// What a thread wants of one fd; neither: that it is told of errors, urgent data or changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
     /// Data, or a connection, to come.
@@ -29,6 +31,16 @@ impl Interest {
     /// Which way data is to go.
     pub fn way(self) -> Way {
         if self.write && !self.read { Way::Out } else { Way::In }
+    }
+
+    /// Whether data is to go either way.
+    pub fn is_any(self) -> bool {
+        self.read || self.write
+    }
+
+    /// This, and that as well.
+    pub fn and(self, that: Self) -> Self {
+        Self { read: self.read || that.read, write: self.write || that.write }
     }
 }
 
@@ -69,12 +81,26 @@ pub struct Set {
     pub timeout: Option<Duration>,
 }
 
+/// How many fds the call was told to look at, by the 32 bits the kernel takes: the rest of the register may hold
+/// anything. `select` looks at no more than the process's table has room for.
+pub fn count(name: &str, args: &[u64; 6], table_size: usize) -> usize {
+    match name.contains("poll") {
+        true => args[1] as u32 as usize,
+        false => usize::try_from(args[0] as i32).unwrap_or(0).min(table_size),
+    }
+}
+
 /// The fds a wait watches; `None` if they could not be read.
 pub fn read(wait: &Wait, guard: &mut Guard) -> Option<Set> {
     let (stamp, call) = (memory::Stamp::of(wait), wait.call);
     guard.read(wait.thread.process, move || {
+        let count = count(call.name, &call.args, table_size(stamp.pid)?);
+        if count > MOST {
+            return None;
+        }
         let polls = call.name.contains("poll");
-        let fds = if polls { poll_set(stamp.pid, call.args) } else { select_set(stamp.pid, call.args) }?;
+        let read = if polls { poll_set } else { select_set };
+        let fds = if count == 0 { BTreeMap::new() } else { read(stamp.pid, call.args, count)? };
         let pointer = |address: u64, unit| match address {
             0 => None,
             address => {
@@ -105,11 +131,7 @@ fn read_time(pid: u32, address: u64, unit: u64, narrow: bool) -> Option<Duration
 }
 
 /// `struct pollfd { int fd; short events; short revents; }`, the same in every table.
-fn poll_set(pid: u32, args: [u64; 6]) -> Option<BTreeMap<i32, Interest>> {
-    let count = usize::try_from(args[1]).ok().filter(|count| *count <= MOST)?;
-    if count == 0 {
-        return Some(BTreeMap::new());
-    }
+fn poll_set(pid: u32, args: [u64; 6], count: usize) -> Option<BTreeMap<i32, Interest>> {
     let bytes = memory::read(pid, args[0], count * 8)?;
     (bytes.len() == count * 8).then(|| parse_poll(&bytes))
 }
@@ -121,31 +143,33 @@ pub fn parse_poll(bytes: &[u8]) -> BTreeMap<i32, Interest> {
         let events = u16::from_ne_bytes([entry[4], entry[5]]);
         // A negative fd is left out by the kernel too.
         if fd >= 0 {
+            let wanted = Interest { read: events & TO_READ != 0, write: events & TO_WRITE != 0 };
             let interest = set.entry(fd).or_default();
-            interest.read |= events & POLLIN != 0;
-            interest.write |= events & POLLOUT != 0;
+            *interest = interest.and(wanted);
         }
     }
     set
 }
 
 /// Three bitmaps: to read, to write, exceptions.
-fn select_set(pid: u32, args: [u64; 6]) -> Option<BTreeMap<i32, Interest>> {
-    let count = usize::try_from(args[0]).ok().filter(|count| *count <= MOST)?;
+fn select_set(pid: u32, args: [u64; 6], count: usize) -> Option<BTreeMap<i32, Interest>> {
     let map = |address: u64| match address {
         0 => Some(Vec::new()),
         address => memory::read(pid, address, count.div_ceil(64) * 8),
     };
-    if count == 0 {
-        return Some(BTreeMap::new());
-    }
-    Some(parse_select(count, &map(args[1])?, &map(args[2])?))
+    Some(parse_select(count, &map(args[1])?, &map(args[2])?, &map(args[3])?))
 }
 
-pub fn parse_select(count: usize, read: &[u8], write: &[u8]) -> BTreeMap<i32, Interest> {
+/// How many fds a process's table has room for now.
+fn table_size(pid: u32) -> Option<usize> {
+    let status = stat::read(format!("/proc/{pid}/status"))?;
+    status.lines().find_map(|line| line.strip_prefix("FDSize:"))?.trim().parse().ok()
+}
+
+pub fn parse_select(count: usize, read: &[u8], write: &[u8], except: &[u8]) -> BTreeMap<i32, Interest> {
     let has = |map: &[u8], fd: usize| map.get(fd / 8).is_some_and(|byte| byte >> (fd % 8) & 1 != 0);
     (0..count)
-        .filter(|fd| has(read, *fd) || has(write, *fd))
+        .filter(|fd| [read, write, except].iter().any(|map| has(map, *fd)))
         .map(|fd| (fd as i32, Interest { read: has(read, fd), write: has(write, fd) }))
         .collect()
 }
@@ -210,19 +234,38 @@ mod tests {
     #[test]
     fn poll_entries_are_read_and_negative_ones_left_out() {
         let mut bytes = Vec::new();
-        for (fd, events) in [(3i32, POLLIN), (-1, POLLIN), (5, POLLOUT), (3, 0)] {
+        for (fd, events) in [(3i32, 0x1u16), (-1, 0x1), (5, 0x4), (3, 0x2), (6, 0x2)] {
             bytes.extend(fd.to_ne_bytes());
             bytes.extend(events.to_ne_bytes());
             bytes.extend([0, 0]);
         }
-        assert_eq!(parse_poll(&bytes), BTreeMap::from([(3, READ), (5, WRITE)]));
+        assert_eq!(parse_poll(&bytes), BTreeMap::from([(3, READ), (5, WRITE), (6, Interest::default())]));
     }
 
     #[test]
     fn select_bitmaps_are_read_up_to_the_count() {
-        let set = parse_select(10, &[0b1001, 0b110], &[0b1000, 0]);
-        assert_eq!(set, BTreeMap::from([(0, READ), (3, Interest { read: true, write: true }), (9, READ)]));
-        assert!(parse_select(0, &[], &[]).is_empty());
+        let set = parse_select(10, &[0b1001, 0b110], &[0b1000, 0], &[0b1_0000, 0]);
+        let both = Interest { read: true, write: true };
+        assert_eq!(set, BTreeMap::from([(0, READ), (3, both), (4, Interest::default()), (9, READ)]));
+        assert!(parse_select(0, &[], &[], &[]).is_empty());
+    }
+
+    #[test]
+    fn the_kernel_takes_32_bits_of_the_count() {
+        let args =
+            |at: usize, value: u64| std::array::from_fn(|arg| if arg == at { value } else { u64::MAX });
+        for (name, at, value, expected) in [
+            ("poll", 1, 0xdead_beef_0000_0002, 2),
+            ("ppoll", 1, 0xffff_ffff_0000_0001, 1),
+            ("ppoll_time64", 1, 3, 3),
+            ("poll", 1, 0xffff_ffff, 0xffff_ffff),
+            ("select", 0, 0xdead_beef_0000_0006, 6),
+            ("pselect6", 0, 0xffff_ffff_0000_0040, 64),
+            ("select", 0, 70_000, 256),
+            ("select", 0, 0xffff_ffff, 0),
+        ] {
+            assert_eq!(count(name, &args(at, value), 256), expected, "{name} {value:#x}");
+        }
     }
 
     #[test]

@@ -5,7 +5,12 @@ use std::{borrow::Cow, fmt, net::SocketAddr, sync::OnceLock, time::Duration};
 use serde::{Deserialize, Serialize};
 use tracer_ebpf::abi::{File, Tcp};
 
-use super::{fd, guard::Guard, path, poll::Interest};
+use super::{
+    fd,
+    guard::Guard,
+    path,
+    poll::{self, Interest},
+};
 use crate::human;
 use crate::wait::{FdState, SocketFacts, TcpFacts, UnixFacts, Wait, socket_addr};
 
@@ -21,6 +26,9 @@ const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
 const SOCK_STREAM: u16 = 1;
 const SOCK_DGRAM: u16 = 2;
+
+/// Fds of a set that a line names.
+const NAMED: usize = 8;
 
 /// What a wait waits on. Serialises to the `target` object of the JSON contract.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -108,6 +116,9 @@ pub enum Target {
         inode: Option<u64>,
         /// It has been unlinked.
         deleted: bool,
+        /// The kernel makes up what is in it: procfs, sysfs, tracefs and the like. There is no storage behind it.
+        #[serde(skip)]
+        made_up: bool,
     },
     /// An anonymous memory file.
     Memfd {
@@ -274,7 +285,7 @@ pub fn sketch(wait: &Wait) -> Target {
         S_IFCHR if is_tty(file.rdev) => Target::Tty { path: path() },
         S_IFCHR | S_IFBLK => Target::Device { path: path() },
         0 => Target::Anonymous { name: path() },
-        _ => Target::File { path: path(), inode: Some(file.inode), deleted: false },
+        _ => Target::File { path: path(), inode: Some(file.inode), deleted: false, made_up: false },
     }
 }
 
@@ -294,6 +305,11 @@ fn of_file(wait: &Wait, fd: i32, file: &File) -> Target {
     }
     let named = fd::look_up(wait.thread.process.pid, wait.thread.tid, fd, Some(file.inode));
     device(named, file.mode & S_IFMT).with_rdev(file.rdev)
+}
+
+/// Whether it is a socket or a pipe, each of which has an inode of its own.
+pub fn is_socket_or_pipe(file: &File) -> bool {
+    matches!(file.mode & S_IFMT, S_IFSOCK | S_IFIFO)
 }
 
 /// The device of the file system that anonymous pipes are in, in the kernel's own encoding: as a pipe of ours has it.
@@ -459,10 +475,16 @@ fn without_fd(wait: &Wait, guard: &mut Guard) -> Target {
                 if opened.fifo {
                     Target::Fifo { path, inode: opened.inode }
                 } else {
-                    Target::File { path, inode: opened.inode, deleted: false }
+                    Target::File { path, inode: opened.inode, deleted: false, made_up: false }
                 }
             }
             None => Target::Unreadable { reason: "the path to open could not be read".into() },
+        },
+        name if poll::is_set(name) => Target::Unreadable {
+            reason: match poll::count(name, &wait.call.args, poll::MOST) {
+                0..=poll::MOST => "its set of fds could not be read".into(),
+                many => format!("its set of {many} fds is too large to be read").into(),
+            },
         },
         _ => Target::None,
     }
@@ -552,8 +574,13 @@ impl fmt::Display for Target {
             Target::Anonymous { name } => write!(f, "{name}"),
             Target::Fds { watched } if watched.is_empty() => Ok(()),
             Target::Fds { watched } => {
-                let fds: Vec<String> = watched.iter().map(|watched| watched.fd.to_string()).collect();
-                write!(f, "{}: {}", human::count(fds.len(), "fd"), fds.join(" "))
+                let first: Vec<String> =
+                    watched.iter().take(NAMED).map(|watched| watched.fd.to_string()).collect();
+                write!(f, "{}: {}", human::count(watched.len(), "fd"), first.join(" "))?;
+                match watched.len().saturating_sub(NAMED) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
             }
             Target::Futex { address } => write!(f, "futex {address}"),
             Target::Gone => write!(f, "fd closed meanwhile"),

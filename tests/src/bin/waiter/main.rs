@@ -18,6 +18,7 @@ mod reborn;
 mod report;
 mod restless;
 mod ring;
+mod sets;
 mod sockets;
 mod sys;
 mod threads;
@@ -55,6 +56,7 @@ const ROLES: &[Role] = &[
     ("hundred-calls", hundred::hundred_calls),
     ("quiet", turns::quiet),
     ("peer", turns::peer),
+    ("served", turns::served),
     ("request", turns::request),
     ("dialog", turns::dialog),
     ("orphan", turns::orphan),
@@ -69,6 +71,16 @@ const ROLES: &[Role] = &[
     ("poll", pipes::poll),
     ("closed-fd", pipes::closed_fd),
     ("i386-read", pipes::i386_read),
+    ("poll-garbage", sets::poll_garbage),
+    ("poll-twice", sets::poll_twice),
+    ("poll-unmapped", sets::poll_unmapped),
+    ("poll-many", sets::poll_many),
+    ("poll-mounts", sets::poll_mounts),
+    ("i386-poll", sets::i386_poll),
+    ("select-except", sets::select_except),
+    ("epoll-client", sets::epoll_client),
+    ("self-pipe", sets::self_pipe),
+    ("read-kmsg", sets::read_kmsg),
     ("flock", files::flock),
     ("flock-deleted", files::flock_deleted),
     ("flock-memfd", files::flock_memfd),
@@ -90,6 +102,7 @@ const ROLES: &[Role] = &[
     ("storm", process::storm),
     ("page-fault", memory::page_fault),
     ("deadlock", mutexes::deadlock),
+    ("barrier", mutexes::barrier),
     ("threads", threads::threads),
     ("pipes", threads::pipes),
     ("family", threads::family),

@@ -1,4 +1,4 @@
-//! Which role waits in a mutex of the C library? Two threads, each in the other's.
+//! Which roles wait in a mutex of the C library, or in what looks like one? Two threads, each in the other's; and a barrier.
 
 use std::cell::UnsafeCell;
 use std::sync::{Barrier, mpsc};
@@ -57,4 +57,28 @@ pub(crate) fn deadlock(call: &Call) {
     let threads: Vec<_> = told.iter().take(2).collect();
     Report::new(call.role, "futex").with("threads", threads).print();
     sys::rest();
+}
+
+/// A barrier of the C library, not of std.
+struct TwoAtATime(UnsafeCell<std::mem::MaybeUninit<libc::pthread_barrier_t>>);
+
+// SAFETY: the C library's barrier is made to be used by several threads at once.
+unsafe impl Sync for TwoAtATime {}
+
+/// A thread at a barrier, in its second round: the first is over, and nobody else comes.
+pub(crate) fn barrier(call: &Call) {
+    static GATE: TwoAtATime = TwoAtATime(UnsafeCell::new(std::mem::MaybeUninit::uninit()));
+    let gate = || GATE.0.get().cast::<libc::pthread_barrier_t>();
+    // SAFETY: nobody uses it yet; it is static and never moves.
+    let made = unsafe { libc::pthread_barrier_init(gate(), std::ptr::null(), 2) };
+    assert_eq!(made, 0, "pthread_barrier_init");
+    // SAFETY: it has been initialised.
+    let other = thread::spawn(move || unsafe { libc::pthread_barrier_wait(GATE.0.get().cast()) });
+    // SAFETY: as above.
+    unsafe { libc::pthread_barrier_wait(gate()) };
+    other.join().expect("the other thread passes");
+    Report::new(call.role, "futex").print();
+    // SAFETY: as above.
+    unsafe { libc::pthread_barrier_wait(gate()) };
+    unreachable!("nobody else comes");
 }

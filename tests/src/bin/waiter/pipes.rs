@@ -96,7 +96,7 @@ const I386_GETPID: i64 = 20;
 ///
 /// The arguments must be what that i386 call takes; pointers must lie below 4 GiB.
 #[cfg(target_arch = "x86_64")]
-unsafe fn int80(number: i64, first: i64, second: i64, third: i64) -> i64 {
+pub(crate) unsafe fn int80(number: i64, first: i64, second: i64, third: i64) -> i64 {
     let result: i64;
     // SAFETY: the caller vouches for the arguments. rbx is LLVM's own, so it is saved around the call; old kernels
     // do not preserve r8 to r11 over the gate.
@@ -115,9 +115,9 @@ unsafe fn int80(number: i64, first: i64, second: i64, third: i64) -> i64 {
     result
 }
 
-/// `read` as a 32-bit program calls it: number 3, which is `close` in the 64-bit table.
+/// Ends here where the kernel has no 32-bit calls.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn i386_read(call: &Call) {
+pub(crate) fn need_32_bit_calls(call: &Call) {
     // A kernel without the gate kills who uses it: let a child try.
     // SAFETY: this process has one thread; the child makes one call and leaves.
     let child = unsafe { libc::fork() };
@@ -133,13 +133,25 @@ pub(crate) fn i386_read(call: &Call) {
     if status != 0 {
         unsupported(call.role, "this kernel has no 32-bit system calls (CONFIG_IA32_EMULATION)");
     }
-    let reader = quiet_pipe();
+}
+
+/// A page of memory that 32 bits can name.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn low_page() -> *mut u8 {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT;
     // SAFETY: a new anonymous mapping, at an address the kernel chooses below 4 GiB.
     let page =
         unsafe { libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
     assert!(page != libc::MAP_FAILED, "mmap: {}", std::io::Error::last_os_error());
-    let address = i64::try_from(page.expose_provenance()).expect("below 4 GiB");
+    page.cast()
+}
+
+/// `read` as a 32-bit program calls it: number 3, which is `close` in the 64-bit table.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn i386_read(call: &Call) {
+    need_32_bit_calls(call);
+    let reader = quiet_pipe();
+    let address = i64::try_from(low_page().expose_provenance()).expect("below 4 GiB");
     Report::new(call.role, "read").fd(&reader).print();
     // SAFETY: the buffer is a page below 4 GiB and stays mapped.
     woke(unsafe { int80(I386_READ, reader.as_raw_fd().into(), address, 1) })

@@ -150,7 +150,10 @@ pub(crate) fn alarm(after: std::time::Duration) {
     let zero = libc::timeval { tv_sec: 0, tv_usec: 0 };
     let once = libc::itimerval {
         it_interval: zero,
-        it_value: libc::timeval { tv_sec: 0, tv_usec: after.as_micros() as libc::suseconds_t },
+        it_value: libc::timeval {
+            tv_sec: after.as_secs() as libc::time_t,
+            tv_usec: after.subsec_micros().into(),
+        },
     };
     // SAFETY: an all-zero sigaction is a valid value of the C struct; both outlive the calls; the handler does nothing.
     unsafe {

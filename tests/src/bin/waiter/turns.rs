@@ -42,6 +42,19 @@ pub(crate) fn request(call: &Call) {
     serve(call, &listener, &server, client);
 }
 
+/// The server's end of a connection whose listener is closed, as `nc -l` has it, before the first request.
+pub(crate) fn served(call: &Call) {
+    let (listener, server, mut client) = accepted();
+    let own = client.as_raw_fd();
+    let fds: [RawFd; 2] = [listener.as_raw_fd(), server.as_raw_fd()];
+    sys::peer(&fds, || sys::on_answer(|| client.write_all(b"more").expect("ask")));
+    sys::close(own);
+    std::mem::forget(client);
+    drop(listener);
+    Report::new(call.role, "recvfrom").fd(&server).print();
+    woke(recvfrom(server.as_raw_fd()))
+}
+
 fn accepted() -> (TcpListener, TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback listener");
     let (client, server) = Connection::pair(&listener);
