@@ -465,25 +465,22 @@ pub enum Counter {
     RingFull,
     /// A kernel pointer on the way to a target could not be read.
     ReadFailed,
-    /// A record did not fit into the snapshot's stream.
-    SnapshotFailed,
     /// A traced call was not followed: too many at once, or too many processes.
     CallsFull,
 }
 
 impl Counter {
     /// Every counter with the `reason` it is exported under, losses only.
-    pub const LOSSES: [(Counter, &'static str); 7] = [
+    pub const LOSSES: [(Counter, &'static str); 6] = [
         (Counter::SlotMissing, "slot_missing"),
         (Counter::SlotFailed, "slot_failed"),
         (Counter::HistogramFull, "histogram_full"),
         (Counter::RingFull, "ring_full"),
         (Counter::ReadFailed, "read_failed"),
-        (Counter::SnapshotFailed, "snapshot_failed"),
         (Counter::CallsFull, "calls_full"),
     ];
     /// Entries of the array.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 8;
 }
 
 /// Records made of integers only: every bit pattern is a value, and there is no padding.

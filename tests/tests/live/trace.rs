@@ -3,10 +3,11 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Running, Waiter, alone, own_dir, program_exists, slow, start, tracer};
+use tests::{Agent, Running, Waiter, alone, own_dir, program_exists, slow, start, tracer};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -15,6 +16,7 @@ struct Trace {
     process: Running,
     lines: Receiver<Value>,
     said: String,
+    said_later: JoinHandle<String>,
 }
 
 impl Trace {
@@ -39,15 +41,24 @@ impl Trace {
         let mut said = String::new();
         while errors.read_line(&mut said).expect("text") > 0 {
             if said.contains("Ctrl-C") {
-                std::thread::spawn(move || errors.read_to_string(&mut String::new()));
-                return Ok(Self { process, lines, said });
+                let said_later = std::thread::spawn(move || {
+                    let mut rest = String::new();
+                    errors.read_to_string(&mut rest).expect("text");
+                    rest
+                });
+                return Ok(Self { process, lines, said, said_later });
             }
         }
         Err(said)
     }
 
     /// Ends it as Ctrl-C does; all it has printed.
-    fn end(mut self) -> Vec<Value> {
+    fn end(self) -> Vec<Value> {
+        self.end_and_say().0
+    }
+
+    /// The same, and what it has said since it follows.
+    fn end_and_say(mut self) -> (Vec<Value>, String) {
         let ids = self.program_ids();
         self.process.signal(libc::SIGINT);
         let status = self.process.wait(slow(PATIENCE)).expect("it ends");
@@ -58,7 +69,7 @@ impl Trace {
             assert!(begin.elapsed() < slow(PATIENCE), "programs stay: {ids:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
-        self.lines.iter().collect()
+        (self.lines.iter().collect(), self.said_later.join().expect("no panic"))
     }
 
     fn program_ids(&self) -> Vec<u32> {
@@ -242,6 +253,26 @@ fn a_hostile_process() {
         assert_eq!(ended("", "read(1500 pipe"), 1, "{text}");
         assert_eq!(ended(&format!(" {} ", done["child"]), "nanosleep("), 1, "{text}");
     }
+}
+
+/// A snapshot that is larger than the kernel's buffer comes in parts, and nothing is lost or said to be.
+#[test]
+fn a_thousand_sleepers_lose_nothing() {
+    let _alone = alone();
+    const SLEEPERS: usize = 1000;
+    let agent = Agent::start(&["--interval", "200ms"]);
+    let waiter = Waiter::start_with("pipes", &[&SLEEPERS.to_string()]);
+    waiter.until_age(1.0);
+    let trace = Trace::start(&["-p", &waiter.pid().to_string()]).unwrap_or_else(|said| panic!("{said}"));
+    std::thread::sleep(slow(Duration::from_secs(2)));
+    let (lines, said) = trace.end_and_say();
+    let read = |line: &&Value| line["syscall"] == "read" && line["event"] == "waiting";
+    let told: std::collections::BTreeSet<u64> =
+        lines.iter().filter(read).filter_map(|line| line["tid"].as_u64()).collect();
+    assert_eq!((told.len(), said.as_str()), (SLEEPERS, ""));
+    let lost = agent.samples("tracer_lost_events_total", &[]);
+    assert!(!lost.is_empty());
+    assert!(lost.iter().all(|reason| reason.value == 0.0), "{lost:#?}");
 }
 
 #[test]
