@@ -60,8 +60,17 @@ pub const HOLDS_READ: u32 = 1;
 /// [`HolderRecord::access`]: open for writing (`FMODE_WRITE`).
 pub const HOLDS_WRITE: u32 = 2;
 
-/// Which of a call's arguments is the fd: a row of the syscall tables holds this plus one, zero for none.
+/// A row of the syscall tables: in its low byte which of the call's arguments is the fd, plus one, zero for none; and
+/// what its arguments point to.
 pub type SyscallRow = u32;
+/// The part of a [`SyscallRow`] that is about the fd.
+pub const ROW_FD: SyscallRow = 0xff;
+/// [`SyscallRow`]: argument 1 points to a socket address of as many bytes as argument 2 says.
+pub const ROW_ADDRESS: SyscallRow = 1 << 8;
+/// [`SyscallRow`]: argument 0 points to as many `struct pollfd` as argument 1 says.
+pub const ROW_POLLED: SyscallRow = 1 << 9;
+/// Bytes kept of what a call's arguments point to: eight of poll's, or any internet address.
+pub const POINTED: usize = 64;
 
 /// What an open file is, as far as the kernel's own structures say. All zero: not read.
 #[repr(C)]
@@ -435,6 +444,12 @@ pub struct EndedCall {
     pub call: EndedWait,
     /// What it returned, as in the register: an error is its number, negative.
     pub result: i64,
+    /// What its arguments pointed to when it returned, where its [`SyscallRow`] says that they do.
+    pub pointed: [u8; POINTED],
+    /// How many bytes of it there are; 0 where they could not be read.
+    pub pointed_len: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// The slot each thread has while `waits` runs.
@@ -465,25 +480,22 @@ pub enum Counter {
     RingFull,
     /// A kernel pointer on the way to a target could not be read.
     ReadFailed,
-    /// A record did not fit into the snapshot's stream.
-    SnapshotFailed,
     /// A traced call was not followed: too many at once, or too many processes.
     CallsFull,
 }
 
 impl Counter {
     /// Every counter with the `reason` it is exported under, losses only.
-    pub const LOSSES: [(Counter, &'static str); 7] = [
+    pub const LOSSES: [(Counter, &'static str); 6] = [
         (Counter::SlotMissing, "slot_missing"),
         (Counter::SlotFailed, "slot_failed"),
         (Counter::HistogramFull, "histogram_full"),
         (Counter::RingFull, "ring_full"),
         (Counter::ReadFailed, "read_failed"),
-        (Counter::SnapshotFailed, "snapshot_failed"),
         (Counter::CallsFull, "calls_full"),
     ];
     /// Entries of the array.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 8;
 }
 
 /// Records made of integers only: every bit pattern is a value, and there is no padding.
@@ -513,6 +525,6 @@ plain! {
     WaitKey = 8 + 4 * 4 + 8 + 64,
     Histogram = 2 * 8 + COMM_LEN + 4 * BUCKETS,
     EndedWait = 96 + 4 + 4 + 3 * 8 + 6 * 8 + COMM_LEN,
-    EndedCall = 192 + 8,
+    EndedCall = 192 + 8 + POINTED + 8,
     Slot = 16,
 }

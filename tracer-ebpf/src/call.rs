@@ -1,12 +1,17 @@
 //! Which system call a sleeping thread is in: number, table, arguments and fd, from its saved user registers.
 
-use aya_ebpf::helpers::generated::bpf_task_pt_regs;
-use tracer_ebpf::abi::{CALL_COMPAT, SYSCALLS};
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_task_pt_regs};
+use tracer_ebpf::abi::{CALL_COMPAT, POINTED, ROW_ADDRESS, ROW_FD, ROW_POLLED, SYSCALLS, SyscallRow};
 
 use crate::{offsets::*, settings, task::Task};
 
 /// The bit of a number that says it is of the x32 table, which is the native one with other layouts.
 const X32: i32 = 0x4000_0000;
+
+/// Bytes of a `struct pollfd` (include/uapi/asm-generic/poll.h).
+const POLLFD: u64 = 8;
 
 /// A system call as its caller made it.
 #[derive(Clone, Copy)]
@@ -17,6 +22,7 @@ pub struct Call {
     pub flags: u32,
     /// The fd argument, or -1.
     pub fd: i32,
+    row: SyscallRow,
     regs: *const u8,
 }
 
@@ -28,11 +34,12 @@ impl Call {
         let nr: i32 = register(regs, &REGS_NR);
         let compat = TASK_COMPAT.exists() && task.compat_word() & settings::COMPAT_MASK.load() != 0;
         let nr = if compat || nr < 0 { nr } else { nr & !X32 };
-        let mut call = Call { nr, flags: if compat { CALL_COMPAT } else { 0 }, fd: -1, regs };
+        let mut call = Call { nr, flags: if compat { CALL_COMPAT } else { 0 }, fd: -1, row: 0, regs };
         if nr >= 0 && (nr as u32) < SYSCALLS as u32 {
             let row =
                 if compat { settings::COMPAT_CALLS.get(nr as u32) } else { settings::CALLS.get(nr as u32) };
-            match row.copied().unwrap_or(0) {
+            call.row = row.copied().unwrap_or(0);
+            match call.row & ROW_FD {
                 0 => {}
                 1 => call.fd = call.arg0() as i32,
                 2 => call.fd = call.arg1() as i32,
@@ -50,6 +57,20 @@ impl Call {
         let restart =
             if self.flags & CALL_COMPAT != 0 { &settings::COMPAT_RESTART_NR } else { &settings::RESTART_NR };
         self.nr == restart.load()
+    }
+
+    /// Copies what its arguments point to, for the thread that runs; how many bytes that is.
+    #[inline(always)]
+    pub fn pointed(self, to: &mut [u8; POINTED]) -> u32 {
+        let (at, len) = match self.row & !ROW_FD {
+            ROW_ADDRESS => (self.arg1(), self.arg2()),
+            ROW_POLLED => (self.arg0(), self.arg1().saturating_mul(POLLFD)),
+            _ => return 0,
+        };
+        let len = if len < POINTED as u64 { len as u32 } else { POINTED as u32 };
+        // SAFETY: the helper checks the source and writes `len` bytes, which is at most what there is room for.
+        let failed = unsafe { bpf_probe_read_user(to.as_mut_ptr().cast(), len, at as *const c_void) } != 0;
+        if failed { 0 } else { len }
     }
 
     /// Copies the six arguments.

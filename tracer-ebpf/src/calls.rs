@@ -94,6 +94,7 @@ fn exit(result: i64) {
     let seen = ended::key(task, &mut record.call.key);
     ended::rest(task, seen, &mut record.call, began_ns, duration_ns);
     record.result = result;
+    record.pointed_len = seen.call.pointed(&mut record.pointed);
     if CALL_ENDS.output(&*record, 0).is_err() {
         count(Counter::RingFull);
     }
@@ -168,7 +169,8 @@ pub fn call_exit_kprobe(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// A child of a followed process is followed.
+/// A child of a followed process is followed. A new thread is in no call yet, whatever whoever had its id before has
+/// left: a thread that runs another program takes the id of its process's first thread, and leaves its own.
 ///
 /// `void task_newtask(struct task_struct *task, unsigned long clone_flags)`
 ///
@@ -176,7 +178,10 @@ pub fn call_exit_kprobe(ctx: RetProbeContext) -> u32 {
 /// 5.5, as all programs on typed tracepoints.
 #[btf_tracepoint(function = "task_newtask")]
 pub fn call_fork(ctx: BtfTracePointContext) -> i32 {
-    let (parent, child) = (current().0, Task(ctx.arg::<*const u8>(0)).tgid());
+    let task = Task(ctx.arg::<*const u8>(0));
+    let (parent, child) = (current().0, task.tgid());
+    // What is not there need not be removed.
+    let _ = BEGUN.remove(task.tid());
     // SAFETY: the value is not read.
     if child != parent
         && unsafe { TRACED.get(parent) }.is_some()
@@ -187,7 +192,8 @@ pub fn call_fork(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// A thread that ends leaves nothing behind.
+/// A thread that ends leaves nothing behind, the last one of a process not its process either. The first one may end long
+/// before the others.
 ///
 /// `void sched_process_exit(struct task_struct *p)`
 ///
@@ -196,11 +202,10 @@ pub fn call_fork(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn call_gone(ctx: BtfTracePointContext) -> i32 {
     let task = Task(ctx.arg::<*const u8>(0));
-    let (tgid, tid) = (task.tgid(), task.tid());
     // What is not there need not be removed.
-    let _ = BEGUN.remove(tid);
-    if tgid == tid {
-        let _ = TRACED.remove(tgid);
+    let _ = BEGUN.remove(task.tid());
+    if task.threads_left() == 0 {
+        let _ = TRACED.remove(task.tgid());
     }
     0
 }

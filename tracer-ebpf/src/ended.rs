@@ -12,7 +12,8 @@ use crate::{
 /// The call that ended, and flags of what was found out about it.
 #[derive(Clone, Copy)]
 pub struct Seen {
-    call: Call,
+    /// The call.
+    pub call: Call,
     flags: u32,
 }
 

@@ -34,6 +34,7 @@ macro_rules! kernel_fields {
             TASK_PENDING: required "task_struct" "pending.signal";
             TASK_SIGNAL: required "task_struct" "signal";
             SIGNAL_FLAGS: required "signal_struct" "flags";
+            SIGNAL_LIVE: required "signal_struct" "live.counter";
             SIGNAL_PENDING: required "signal_struct" "shared_pending.signal";
             // TS_COMPAT on x86 is a status bit, on aarch64 TIF_32BIT is a flag.
             TASK_COMPAT: optional "task_struct" "thread_info.status" | "thread_info.flags";

@@ -7,10 +7,9 @@ use aya_ebpf::{
     btf_maps::{HashMap, PerCpuArray},
     macros::btf_map,
 };
-use tracer_ebpf::abi::{Counter, File, FileKey, HolderRecord, KIND_HOLDER, TupleKey};
+use tracer_ebpf::abi::{File, FileKey, HolderRecord, KIND_HOLDER, TupleKey};
 
 use crate::{
-    count::count,
     file::{self, Found, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK, zero},
     iter::Context,
     offsets::*,
@@ -87,9 +86,7 @@ pub extern "C" fn holders(ctx: *mut c_void) -> i32 {
     // SAFETY: a typed file.
     holder.access = unsafe { FILE_MODE.load(file) };
     holder.process_start_ns = task.leader().start_ns();
-    if !ctx.write(&scratch.holder) {
-        count(Counter::SnapshotFailed);
-    }
+    ctx.write(&scratch.holder);
     0
 }
 

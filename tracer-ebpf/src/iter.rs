@@ -52,22 +52,24 @@ impl Context {
         Self::word(self.0, 3)
     }
 
-    /// Writes a record; false if it did not fit, then the kernel calls again with an empty buffer.
+    /// Writes a record. One that does not fit is no loss: the kernel drops all that this run has written, hands the
+    /// buffer to the reader and runs the program again for the same thread or file (`bpf_seq_read`,
+    /// kernel/bpf/bpf_iter.c). What fits into no buffer at all fails the reader's `read` with E2BIG.
     #[inline(always)]
-    pub fn write<T: Plain>(&self, record: &T) -> bool {
+    pub fn write<T: Plain>(&self, record: &T) {
         let record: *const T = record;
         // SAFETY: the helper copies size_of::<T>() initialised bytes.
-        unsafe { bpf_seq_write(self.seq().cast(), record.cast_mut().cast(), size_of::<T>() as u32) == 0 }
+        unsafe { bpf_seq_write(self.seq().cast(), record.cast_mut().cast(), size_of::<T>() as u32) };
     }
 
     /// Writes a record and the tail it names.
     #[inline(always)]
-    pub fn write_with_tail<T: Plain>(&self, record: &T, tail: u32, tcp: &Tcp, unix: &Unix) -> bool {
-        self.write(record)
-            && match tail {
-                TAIL_TCP => self.write(tcp),
-                TAIL_UNIX => self.write(unix),
-                _ => true,
-            }
+    pub fn write_with_tail<T: Plain>(&self, record: &T, tail: u32, tcp: &Tcp, unix: &Unix) {
+        self.write(record);
+        match tail {
+            TAIL_TCP => self.write(tcp),
+            TAIL_UNIX => self.write(unix),
+            _ => {}
+        }
     }
 }

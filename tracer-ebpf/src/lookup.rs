@@ -63,8 +63,6 @@ pub extern "C" fn lookup(ctx: *mut c_void) -> i32 {
         record.flags = READ_FAILED;
         count(Counter::ReadFailed);
     }
-    if !ctx.write_with_tail(&scratch.fd, tail, &scratch.tcp, &scratch.unix) {
-        count(Counter::SnapshotFailed);
-    }
+    ctx.write_with_tail(&scratch.fd, tail, &scratch.tcp, &scratch.unix);
     0
 }

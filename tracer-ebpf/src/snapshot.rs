@@ -8,7 +8,6 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_current_task, bpf_jiffies64, bpf_ktime_get_ns},
     macros::btf_map,
 };
-use aya_log_ebpf::debug;
 use tracer_ebpf::abi::{
     Counter, Header, KIND_HEADER, KIND_THREAD, READ_FAILED, TAIL_NONE, THREAD_FAIR, THREAD_FROZEN,
     THREAD_STOPPED, THREAD_TRACED, Tcp, ThreadRecord, Unix, WAIT_DERIVED,
@@ -110,11 +109,7 @@ pub extern "C" fn snapshot(ctx: *mut c_void) -> i32 {
     }
     record.tail = tail;
     record.flags = flags;
-    if !ctx.write_with_tail(&scratch.thread, tail, &scratch.tcp, &scratch.unix) {
-        // The kernel drops what a call wrote if it overflowed, and calls again with an empty buffer.
-        count(Counter::SnapshotFailed);
-        debug!(&ctx, "snapshot: the record of thread {} did not fit and is written again", task.tid());
-    }
+    ctx.write_with_tail(&scratch.thread, tail, &scratch.tcp, &scratch.unix);
     0
 }
 

@@ -72,6 +72,13 @@ impl Task {
         self.task_flags() & PF_EXITING != 0
     }
 
+    /// How many threads of its process are not on their way out.
+    #[inline(always)]
+    pub fn threads_left(self) -> u32 {
+        // SAFETY: as in the getters.
+        unsafe { SIGNAL_LIVE.load(TASK_SIGNAL.load::<*const u8>(self.0)) }
+    }
+
     /// The first thread of the process.
     #[inline(always)]
     pub fn leader(self) -> Task {

@@ -2,7 +2,7 @@
 //!
 //! Numbers and names of every machine come from the `syscalls` crate; this file only adds what it does not know.
 
-use tracer_ebpf::abi::{SYSCALLS, SyscallRow};
+use tracer_ebpf::abi::{ROW_ADDRESS, ROW_POLLED, SYSCALLS, SyscallRow};
 
 /// Which of a kernel's two tables a number is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -107,10 +107,20 @@ pub fn blocking() -> impl Iterator<Item = &'static str> {
         .filter(|name| row(name).is_some() || OTHER_CALLS.contains(name))
 }
 
-/// The rows the kernel programs need: for each number, which argument is the fd, plus one.
+/// What the arguments of a call point to that is kept when it ends.
+fn points_to(name: &str) -> SyscallRow {
+    match name {
+        "connect" => ROW_ADDRESS,
+        "poll" | "ppoll" | "ppoll_time64" => ROW_POLLED,
+        _ => 0,
+    }
+}
+
+/// The rows the kernel programs need, for each number.
 pub fn rows(table: Table) -> [SyscallRow; SYSCALLS] {
     std::array::from_fn(|number| {
-        name(table, number as i32).and_then(row).map_or(0, |row| SyscallRow::from(row.1) + 1)
+        let fd = |name| row(name).map_or(0, |row| SyscallRow::from(row.1) + 1);
+        name(table, number as i32).map_or(0, |name| fd(name) | points_to(name))
     })
 }
 

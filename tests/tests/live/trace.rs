@@ -1,12 +1,14 @@
 //! Does `trace` report each call that blocked, once, with its result and length, and leave nothing behind?
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Running, Waiter, alone, own_dir, program_exists, slow, start, tracer};
+use tests::{Agent, Running, Waiter, alone, own_dir, program_exists, slow, start, tracer};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -15,6 +17,7 @@ struct Trace {
     process: Running,
     lines: Receiver<Value>,
     said: String,
+    said_later: JoinHandle<String>,
 }
 
 impl Trace {
@@ -39,15 +42,24 @@ impl Trace {
         let mut said = String::new();
         while errors.read_line(&mut said).expect("text") > 0 {
             if said.contains("Ctrl-C") {
-                std::thread::spawn(move || errors.read_to_string(&mut String::new()));
-                return Ok(Self { process, lines, said });
+                let said_later = std::thread::spawn(move || {
+                    let mut rest = String::new();
+                    errors.read_to_string(&mut rest).expect("text");
+                    rest
+                });
+                return Ok(Self { process, lines, said, said_later });
             }
         }
         Err(said)
     }
 
     /// Ends it as Ctrl-C does; all it has printed.
-    fn end(mut self) -> Vec<Value> {
+    fn end(self) -> Vec<Value> {
+        self.end_and_say().0
+    }
+
+    /// The same, and what it has said since it follows.
+    fn end_and_say(mut self) -> (Vec<Value>, String) {
         let ids = self.program_ids();
         self.process.signal(libc::SIGINT);
         let status = self.process.wait(slow(PATIENCE)).expect("it ends");
@@ -58,7 +70,7 @@ impl Trace {
             assert!(begin.elapsed() < slow(PATIENCE), "programs stay: {ids:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
-        self.lines.iter().collect()
+        (self.lines.iter().collect(), self.said_later.join().expect("no panic"))
     }
 
     fn program_ids(&self) -> Vec<u32> {
@@ -94,27 +106,38 @@ fn hundred_calls(mechanism: &str) {
     // Before it was told to go, it read its standard input.
     let seen = lines.iter().filter(own).filter(|line| line["fd"] != 0);
     // In an emulated machine any call may take that long.
-    let known = ["recvfrom", "ppoll", "clock_nanosleep"];
+    let known = ["recvfrom", "ppoll", "clock_nanosleep", "connect"];
     let is_known = |line: &&Value| known.iter().any(|name| line["syscall"] == *name);
     let seen: Vec<&Value> = seen.filter(|line| tests::slowness() == 1 || is_known(line)).collect();
     let truth = done["blocked"].as_array().expect("a list");
     assert_eq!(seen.len(), truth.len(), "{seen:#?}");
+    let mut off: Vec<f64> = Vec::new();
     for (seen, truth) in seen.iter().zip(truth) {
-        assert_eq!(
-            (&seen["syscall"], &seen["result"]),
-            (&truth["syscall"], &truth["result"]),
-            "{seen:#}\n{truth:#}"
-        );
-        assert_eq!(seen["errno"].is_string(), seen["result"].as_i64() < Some(0), "{seen:#}");
-        if !truth["fd"].is_null() {
-            assert_eq!(seen["fd"], truth["fd"], "{seen:#}\n{truth:#}");
+        let (result, returned) = (seen["result"].as_i64(), truth["result"].as_i64());
+        // What becomes of an interrupted call is decided after its return: the program saw EINTR.
+        let interrupted = seen["errno"] == "ERESTARTSYS" && returned == Some(-4);
+        assert!(result == returned || interrupted, "{seen:#}\n{truth:#}");
+        assert_eq!(seen["syscall"], truth["syscall"], "{seen:#}\n{truth:#}");
+        assert_eq!(seen["errno"].is_string(), result < Some(0), "{seen:#}");
+        for (value, of) in [("fd", seen), ("local", &&seen["target"]), ("remote", &&seen["target"])] {
+            if !truth[value].is_null() {
+                assert_eq!(of[value], truth[value], "{value}: {seen:#}\n{truth:#}");
+            }
         }
-        let (took, true_ns) = (seen["seconds"].as_f64(), truth["ns"].as_f64());
-        let off = took.expect("seconds") - true_ns.expect("ns") / 1e9;
-        // The truth has the time until the thread runs again, which in an emulated machine is long after a signal.
-        let most = if tests::slowness() == 1 { 0.005 } else { 0.2 };
-        assert!((-most..=0.001).contains(&off), "{off:+.4} s: {seen:#}\n{truth:#}");
+        let took = seen["seconds"].as_f64().expect("seconds");
+        let [most, least] = ["ns", "least_ns"].map(|name| truth[name].as_f64().expect("ns") / 1e9);
+        // Seconds are cut to the millisecond, and the alarm is set a moment before the call.
+        assert!((least - 0.005..=most).contains(&took), "{seen:#}\n{truth:#}");
+        off.push(most - took);
     }
+    for name in ["EAGAIN", "ERESTARTSYS", "EINTR", "ECONNREFUSED"] {
+        assert!(seen.iter().any(|line| line["errno"] == name), "{name}: {seen:#?}");
+    }
+    // The truth has the time until the thread runs on after the call, which a busy machine makes long for some of them:
+    // the middle one tells, in an emulated machine, where all are late after a signal, the least.
+    off.sort_by(f64::total_cmp);
+    let typical = off[if tests::slowness() == 1 { off.len() / 2 } else { 0 }];
+    assert!(typical < 0.005, "{off:?}");
 }
 
 #[test]
@@ -153,6 +176,153 @@ fn a_call_that_began_before() {
         assert_eq!(line["uid"], 0, "{line:#}");
     }
     assert_eq!((&waits["class"], &ended["class"]), (&"reply".into(), &Value::Null), "{lines:#?}");
+}
+
+/// The `ended` lines of sleeps of programs of this name.
+fn sleeps<'a>(lines: &'a [Value], comm: &str) -> Vec<&'a Value> {
+    // C libraries differ in which call sleeps.
+    let slept = |line: &Value| line["syscall"].as_str().is_some_and(|name| name.ends_with("nanosleep"));
+    let ended = lines.iter().filter(|line| line["comm"] == comm && line["event"] == "ended");
+    ended.filter(|line| slept(line)).collect()
+}
+
+/// Follows a waiter that ends by itself when it is told to go; all that was printed.
+fn until_it_ends(role: &str) -> Option<(Waiter, Vec<Value>)> {
+    let mut waiter = Waiter::start(role);
+    waiter.until_age(0.3);
+    let mut trace = Trace::start(&["-p", &waiter.pid().to_string()]).unwrap_or_else(|said| panic!("{said}"));
+    if trace.said.contains("results will be missing") {
+        tests::unsupported("by context switches, a child that was not seen to wait is a stranger");
+        return None;
+    }
+    waiter.command("go");
+    let status = trace.process.wait(slow(PATIENCE));
+    assert!(status.is_some_and(|status| status.success()), "it goes on: {status:?}");
+    Some((waiter, trace.lines.iter().collect()))
+}
+
+/// The first thread's end is not the process's, whose id another thread takes with the program that it runs.
+#[test]
+fn an_exec_by_another_thread_is_followed() {
+    let Some((waiter, lines)) = until_it_ends("exec-by-thread") else { return };
+    assert_eq!(sleeps(&lines, "sleep").len(), 3, "{lines:#?}");
+    let waited = lines.iter().filter(|line| line["syscall"] == "wait4" && line["pid"] == waiter.pid());
+    assert_eq!(waited.filter(|line| line["event"] == "ended").count(), 3, "{lines:#?}");
+}
+
+#[test]
+fn the_end_of_the_first_thread_is_not_the_end() {
+    let Some((_, lines)) = until_it_ends("first-thread-ends") else { return };
+    assert_eq!(sleeps(&lines, "waiter").len(), 3, "{lines:#?}");
+}
+
+/// Children that were there before are followed, and go on being followed when their parent has ended.
+#[test]
+fn children_outlive_their_parent() {
+    outliving("auto");
+}
+
+#[test]
+fn children_outlive_their_parent_by_context_switches() {
+    let _alone = alone();
+    outliving("waits");
+}
+
+fn outliving(probes: &str) {
+    let enough = own_dir().join(format!("outliving-{probes}"));
+    let mut command = Command::new("sh");
+    let inner = "until [ -e \"$0\" ]; do /bin/sleep 0.4; done; /bin/sleep 2; /bin/sleep 2";
+    let outer = "until [ -e \"$0\" ]; do /bin/sleep 0.2; done";
+    command.args(["-c", &format!("({inner}) & {outer}")]).arg(&enough);
+    let sh = start(command);
+    std::thread::sleep(Duration::from_millis(500));
+    let args = ["-p", &sh.pid().to_string(), "--probes", probes];
+    let mut trace = Trace::start(&args).unwrap_or_else(|said| panic!("{said}"));
+    std::thread::sleep(slow(Duration::from_secs(2)).min(Duration::from_secs(10)));
+    std::fs::write(&enough, "").expect("write");
+    let status = trace.process.wait(slow(PATIENCE));
+    assert!(status.is_some_and(|status| status.success()), "it goes on: {status:?}");
+    drop(sh);
+    let lines: Vec<Value> = trace.lines.iter().collect();
+    let took = |line: &&Value| line["seconds"].as_f64().expect("seconds");
+    let took: Vec<f64> = sleeps(&lines, "sleep").iter().map(took).collect();
+    assert!(took.iter().any(|seconds| (0.39..1.0).contains(seconds)), "{lines:#?}");
+    assert_eq!(took.iter().filter(|seconds| **seconds > 1.9).count(), 2, "{lines:#?}");
+}
+
+/// It is no call: it is told, and its end, which has no result.
+#[test]
+fn a_page_fault_is_told_and_ends() {
+    let mut waiter = Waiter::start("page-fault");
+    if let Some(why) = waiter.unsupported() {
+        return tests::unsupported(why);
+    }
+    let mut trace = Trace::start(&["-p", &waiter.pid().to_string()]).unwrap_or_else(|said| panic!("{said}"));
+    std::thread::sleep(slow(Duration::from_millis(1500)));
+    let age = waiter.age();
+    waiter.kill();
+    let status = trace.process.wait(slow(PATIENCE));
+    assert!(status.is_some_and(|status| status.success()), "it goes on: {status:?}");
+    let lines: Vec<Value> = trace.lines.iter().filter(|line| line["syscall"] == "page_fault").collect();
+    let [waits, ended] = &lines[..] else { panic!("{lines:#?}") };
+    assert_eq!((&waits["event"], &ended["event"]), (&"waiting".into(), &"ended".into()), "{lines:#?}");
+    assert!(ended["result"].is_null(), "{ended:#}");
+    let took = ended["seconds"].as_f64().expect("seconds");
+    assert!(
+        (age - slow(Duration::from_millis(700)).as_secs_f64()..age + 0.2).contains(&took),
+        "{age} {ended:#}"
+    );
+}
+
+/// The kernel takes the addresses of a connection back that could not be made.
+#[test]
+fn a_connect_that_fails_has_its_peer() {
+    let mut waiter = Waiter::start("connect-times-out");
+    let trace = Trace::start(&["-p", &waiter.pid().to_string()]).unwrap_or_else(|said| panic!("{said}"));
+    waiter.command("go");
+    waiter.next_line();
+    std::thread::sleep(Duration::from_millis(500));
+    let lines: Vec<Value> = trace.end().into_iter().filter(|line| line["syscall"] == "connect").collect();
+    let [waits, ended] = &lines[..] else { panic!("{lines:#?}") };
+    for line in [waits, ended] {
+        assert_eq!(line["target"]["remote"], waiter.text("remote"), "{line:#}");
+    }
+    assert_eq!(waits["target"]["local"], ended["target"]["local"], "{lines:#?}");
+    if !ended["result"].is_null() {
+        assert_eq!(ended["errno"], "ETIMEDOUT", "{ended:#}");
+    }
+    // As soon as it counts as blocked, or at the next look.
+    assert!(waits["seconds"].as_f64() < Some(slow(Duration::from_millis(700)).as_secs_f64()), "{waits:#}");
+}
+
+/// A poll is about the one fd that matters, whether a look fell into it or not.
+#[test]
+fn an_ended_poll_has_its_target() {
+    let mut waiter = Waiter::start("polls");
+    let trace = Trace::start(&["-p", &waiter.pid().to_string(), "--min", "50ms"])
+        .unwrap_or_else(|said| panic!("{said}"));
+    if trace.said.contains("results will be missing") {
+        return tests::unsupported("what short polls wait on is known at the end of a call only");
+    }
+    waiter.command("go");
+    waiter.next_line();
+    std::thread::sleep(Duration::from_millis(500));
+    let lines = trace.end();
+    let calls = waiter.line()["calls"].as_array().expect("a list");
+    for call in calls {
+        let ended: Vec<&Value> = lines
+            .iter()
+            .filter(|line| (&line["syscall"], &line["event"]) == (call, &"ended".into()))
+            .filter(|line| line["pid"] == line["tid"])
+            .collect();
+        // One that is short, which is told if its set is known from its end, and one that is long.
+        assert_eq!(ended.len(), 2, "{call}: {lines:#?}");
+        let known = if *call == "pselect6" { &ended[1..] } else { &ended[..] };
+        for line in known {
+            assert_eq!(line["target"]["remote"], waiter.text("remote"), "{line:#}");
+            assert_eq!(line["result"], 0, "{line:#}");
+        }
+    }
 }
 
 #[test]
@@ -242,6 +412,26 @@ fn a_hostile_process() {
         assert_eq!(ended("", "read(1500 pipe"), 1, "{text}");
         assert_eq!(ended(&format!(" {} ", done["child"]), "nanosleep("), 1, "{text}");
     }
+}
+
+/// A snapshot that is larger than the kernel's buffer comes in parts, and nothing is lost or said to be.
+#[test]
+fn a_thousand_sleepers_lose_nothing() {
+    let _alone = alone();
+    const SLEEPERS: usize = 1000;
+    let agent = Agent::start(&["--interval", "200ms"]);
+    let waiter = Waiter::start_with("pipes", &[&SLEEPERS.to_string()]);
+    waiter.until_age(1.0);
+    let trace = Trace::start(&["-p", &waiter.pid().to_string()]).unwrap_or_else(|said| panic!("{said}"));
+    std::thread::sleep(slow(Duration::from_secs(2)));
+    let (lines, said) = trace.end_and_say();
+    // Its first thread reads what it is told.
+    let waits = |line: &&Value| line["event"] == "waiting" && line["tid"] != line["pid"];
+    let told: BTreeSet<u64> = lines.iter().filter(waits).filter_map(|line| line["tid"].as_u64()).collect();
+    assert_eq!((told.len(), said.as_str()), (SLEEPERS, ""));
+    let lost = agent.samples("tracer_lost_events_total", &[]);
+    assert!(!lost.is_empty());
+    assert!(lost.iter().all(|reason| reason.value == 0.0), "{lost:#?}");
 }
 
 #[test]

@@ -57,17 +57,13 @@ impl Bpf {
         self.restarts.get_or_insert_with(Restarts::read);
     }
 
-    /// Name of the call that ended waits are counted under.
-    pub fn ended_name(&mut self, key: &WaitKey) -> &'static str {
-        ended_name(key, &mut self.restarts)
-    }
-
     /// A wait that has ended, as it was.
     pub fn ended_wait(&mut self, ended: &EndedWait) -> Wait {
         let key = &ended.key;
         let now = Now::read();
         let table = if key.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
-        let name = self.ended_name(key);
+        let name = call_name(table, key.nr);
+        let name = restarted(name, key.restart_fn, &ended.args, &mut self.restarts).unwrap_or(name);
         Wait {
             thread: ThreadId {
                 process: ProcessId { pid: key.tgid, start_ns: key.process_start_ns },
@@ -102,11 +98,12 @@ impl Bpf {
     }
 }
 
-/// Name of the call that ended waits are counted under; `restarts` is read when the first restarted call is seen.
+/// Name of the call that ended waits are counted under, of which the arguments are not known; `restarts` is read when the
+/// first restarted call is seen.
 pub fn ended_name(key: &WaitKey, restarts: &mut Option<Restarts>) -> &'static str {
     let table = if key.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
     let name = call_name(table, key.nr);
-    restarted(name, key.restart_fn, restarts).unwrap_or(name)
+    restarted(name, key.restart_fn, &[u64::MAX; 6], restarts).unwrap_or(name)
 }
 
 impl Source for Bpf {
@@ -242,17 +239,23 @@ fn call(record: &ThreadRecord, restarts: &mut Option<Restarts>) -> Call {
         args: if record.nr < 0 { [0; 6] } else { record.args },
         restarted: false,
     };
-    if let Some(name) = restarted(call.name, record.restart_fn, restarts) {
-        call.restarted = true;
-        // A clock's number is small, an address is not: the two sleeps share their continuation.
-        call.name = if name == "nanosleep" && call.args[0] < 32 { "clock_nanosleep" } else { name };
+    if let Some(name) = restarted(call.name, record.restart_fn, &call.args, restarts) {
+        (call.restarted, call.name) = (true, name);
     }
     call
 }
 
 /// The call that a `restart_syscall` goes on with.
-fn restarted(name: &str, restart_fn: u64, restarts: &mut Option<Restarts>) -> Option<&'static str> {
-    (name == "restart_syscall").then(|| restarts.get_or_insert_with(Restarts::read).call(restart_fn))?
+fn restarted(
+    name: &str,
+    restart_fn: u64,
+    args: &[u64; 6],
+    restarts: &mut Option<Restarts>,
+) -> Option<&'static str> {
+    let name = (name == "restart_syscall")
+        .then(|| restarts.get_or_insert_with(Restarts::read).call(restart_fn))??;
+    // A clock's number is small, an address is not: the two sleeps share their continuation.
+    Some(if name == "nanosleep" && args[0] < 32 { "clock_nanosleep" } else { name })
 }
 
 /// Name of a call or of what stands for one.

@@ -21,6 +21,8 @@ pub struct Stat {
     pub parent: u32,
     /// The CPU it last ran on.
     pub cpu: usize,
+    /// How many threads its process has, those that have ended and are not yet waited for included.
+    pub threads: u32,
     /// It is the kernel's own.
     pub kernel_thread: bool,
 }
@@ -30,6 +32,13 @@ impl Stat {
     pub fn start_ns(&self) -> u64 {
         let hz = u128::from(rustix::param::clock_ticks_per_second().max(1));
         (u128::from(self.start_ticks) * 1_000_000_000 / hz) as u64
+    }
+}
+
+impl Stat {
+    /// Whether a process still makes calls: its first thread may have ended before others.
+    pub fn lives(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X') || self.threads > 1
     }
 }
 
@@ -54,6 +63,7 @@ pub fn parse_stat(text: &str) -> Option<Stat> {
         state: fields.first()?.chars().next()?,
         parent: fields.get(1)?.parse().ok()?,
         kernel_thread: fields.get(6)?.parse::<u64>().ok()? & PF_KTHREAD != 0,
+        threads: fields.get(17)?.parse().ok()?,
         start_ticks: fields.get(19)?.parse().ok()?,
         cpu: fields.get(36)?.parse().ok()?,
     })
@@ -102,7 +112,7 @@ mod tests {
         let text = "12 (a) b (c) S 1 12 12 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 777 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 17 3 0 0";
         let stat = parse_stat(text).expect("parses");
         assert_eq!((stat.comm.as_str(), stat.state, stat.start_ticks), ("a) b (c", 'S', 777));
-        assert_eq!((stat.parent, stat.cpu), (1, 3));
+        assert_eq!((stat.parent, stat.threads, stat.cpu), (1, 1, 3));
         assert!(!stat.kernel_thread);
         assert!(parse_stat("12 (a").is_none());
         assert!(parse_stat("").is_none());

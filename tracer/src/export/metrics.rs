@@ -87,7 +87,6 @@ const LOSSES: &[(&str, &str)] = &[
     ("runs_skipped", "The kernel skipped a program because it was running already on that CPU."),
     ("slot_failed", "The kernel had no memory for a thread's slot: its waits are seen by snapshots only."),
     ("slot_missing", "A thread ran before it had a slot: its first wait is not timed."),
-    ("snapshot_failed", "A waiting thread was left out of a snapshot: the next one has it."),
     ("state_unsaved", "Habits and announced stalls could not be written: a restart may announce them again."),
 ];
 

@@ -75,7 +75,9 @@ impl Kernel {
     /// Attaches for the agent, which stays: calls are counted as ended waits are.
     pub fn count_calls(&mut self) -> Result<Mechanism> {
         let btf = btf::for_loading()?;
-        self.attach_tracepoint("call_gone", "sched_process_exit", &btf)?;
+        for (name, tracepoint) in [("call_fork", "task_newtask"), ("call_gone", "sched_process_exit")] {
+            self.attach_tracepoint(name, tracepoint, &btf)?;
+        }
         self.attach_calls(&[Mechanism::Fentry, Mechanism::Tracepoint], &btf)
     }
 
@@ -169,6 +171,17 @@ impl Calls {
     /// Whether a process is followed.
     pub fn follows(&self, pid: u32) -> bool {
         self.traced.get(&pid, 0).is_ok()
+    }
+
+    /// The processes that are followed.
+    pub fn followed(&self) -> Vec<u32> {
+        self.traced.keys().flatten().collect()
+    }
+
+    /// A process that has ended is not followed. The kernel's programs see to it where they see it end.
+    pub fn forget(&mut self, pid: u32) {
+        // It may have gone meanwhile.
+        let _ = self.traced.remove(&pid);
     }
 
     /// A thread is in a call that began before it was followed, nanoseconds of `CLOCK_MONOTONIC`.

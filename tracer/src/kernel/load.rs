@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Read,
+    io::{ErrorKind, Read},
     os::fd::{AsFd, AsRawFd, RawFd},
     time::Duration,
 };
@@ -145,9 +145,13 @@ impl Kernel {
         self.buffer.resize(1 << 17, 0);
         let mut filled = 0;
         loop {
-            let read = file.read(&mut self.buffer[filled..]).context("cannot read the snapshot")?;
+            let read = match file.read(&mut self.buffer[filled..]) {
+                // It has visited a million threads or files without a record, and asks for a pause.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                read => read.with_context(|| format!("cannot read what {name} writes"))?,
+            };
             if read == 0 {
-                ensure!(filled == 0, "the snapshot ends in the middle of a record");
+                ensure!(filled == 0, "what {name} writes ends in the middle of a record");
                 return Ok(());
             }
             filled += read;

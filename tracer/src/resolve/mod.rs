@@ -13,7 +13,11 @@ pub mod poll;
 pub mod process;
 pub mod target;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Result;
 use tracer_ebpf::abi::FileKey;
@@ -138,14 +142,8 @@ impl Resolver {
 
     /// What waits wait on, in their order. Costs a few reads of `/proc` each, never more than the guard's deadline.
     pub fn resolve(&mut self, waits: &[&Wait], source: &mut dyn Source) -> Result<Vec<Resolved>> {
-        let mut sets = self.read_sets(waits, source)?;
-        Ok(waits
-            .iter()
-            .map(|wait| match sets.remove(&wait.thread) {
-                Some((set, members)) => self.choose(wait, &set, members),
-                None => self.alone(wait),
-            })
-            .collect())
+        let sets = waits.iter().map(|wait| self.read_set(wait)).collect();
+        self.resolve_with(waits, sets, source)
     }
 
     /// Finds out who is at the other ends; `all` are the host's waits of the same moment. Walks all open files of the
@@ -165,9 +163,64 @@ impl Resolver {
         resolved.seen(wait.fd_state, wait.socket.clone())
     }
 
-    /// The same for a wait that has ended: what its arguments point to is not read, it may be something else by now.
-    pub fn resolve_ended(&mut self, wait: &Wait) -> Resolved {
-        self.alone(wait)
+    /// What waits that have ended waited on. What their arguments point to is not read, which may be something else by
+    /// now: sets of poll come with them where they are known.
+    pub fn resolve_ended(
+        &mut self,
+        waits: &[&Wait],
+        mut sets: Vec<Option<Set>>,
+        source: &mut dyn Source,
+    ) -> Result<Vec<Resolved>> {
+        for (wait, set) in waits.iter().zip(&mut sets) {
+            if set.is_none() && epoll::is_epoll(wait.call.name) {
+                *set = self.read_set(wait);
+            }
+        }
+        self.resolve_with(waits, sets, source)
+    }
+
+    /// With the fds that threads in poll, select and epoll watch. Those of small sets are looked up together.
+    fn resolve_with(
+        &mut self,
+        waits: &[&Wait],
+        sets: Vec<Option<Set>>,
+        source: &mut dyn Source,
+    ) -> Result<Vec<Resolved>> {
+        let mut asked: HashSet<(ThreadId, i32)> = HashSet::new();
+        for (wait, set) in waits.iter().zip(&sets) {
+            let few = set.iter().filter(|set| set.fds.len() <= poll::FEW);
+            asked.extend(few.flat_map(|set| set.fds.keys()).map(|fd| (wait.thread, *fd)));
+        }
+        let asked: Vec<(ThreadId, i32)> = asked.into_iter().collect();
+        let seen: HashMap<(ThreadId, i32), SeenFd> =
+            source.look_up(&asked)?.into_iter().map(|seen| ((seen.thread, seen.fd), seen)).collect();
+        let resolve = |(wait, set): (&&Wait, Option<Set>)| match set {
+            Some(set) => {
+                let members = set
+                    .fds
+                    .iter()
+                    .map(|(fd, interest)| self.member(wait, *fd, *interest, seen.get(&(wait.thread, *fd))));
+                let members = members.collect();
+                self.choose(wait, &set, members)
+            }
+            None => self.alone(wait),
+        };
+        Ok(waits.iter().zip(sets).map(resolve).collect())
+    }
+
+    /// An fd of a set, as if the thread waited on it alone. What was too many to look up, or was not found, is a number
+    /// only.
+    fn member(&mut self, wait: &Wait, fd: i32, interest: Interest, seen: Option<&SeenFd>) -> Member {
+        let Some(SeenFd { state, socket, .. }) = seen else {
+            let target = Target::Unreadable { reason: "not looked up".into() };
+            let watched = WatchedFd { fd, interest, target };
+            return Member { watched, file: FdState::None, socket: SocketFacts::None };
+        };
+        let name = if interest.way() == Way::Out { "write" } else { "read" };
+        let call = crate::wait::Call { name, ..wait.call };
+        let alone = Wait { call, fd: Some(fd), fd_state: *state, socket: socket.clone(), ..wait.clone() };
+        let watched = WatchedFd { fd, interest, target: target::of(&alone, &mut self.guard) };
+        Member { watched, file: *state, socket: socket.clone() }
     }
 
     /// A wait in a call that names its one fd, or none.
@@ -192,52 +245,7 @@ impl Resolver {
         }
     }
 
-    /// The fds that threads in poll, select and epoll watch. Those of small sets are looked up together.
-    fn read_sets(
-        &mut self,
-        waits: &[&Wait],
-        source: &mut dyn Source,
-    ) -> Result<HashMap<ThreadId, (Set, Vec<Member>)>> {
-        let mut sets: HashMap<ThreadId, (&Wait, Set)> = HashMap::new();
-        for wait in waits {
-            if let Some(set) = self.read_set(wait) {
-                sets.insert(wait.thread, (wait, set));
-            }
-        }
-        let mut asked: Vec<(ThreadId, i32)> = Vec::new();
-        for (thread, (_, set)) in sets.iter().filter(|(_, (_, set))| set.fds.len() <= poll::FEW) {
-            asked.extend(set.fds.keys().map(|fd| (*thread, *fd)));
-        }
-        let seen = source.look_up(&asked)?;
-        let mut members: HashMap<ThreadId, Vec<Member>> = HashMap::new();
-        for SeenFd { thread, fd, state, socket } in seen {
-            let Some((wait, set)) = sets.get(&thread) else { continue };
-            let interest = set.fds.get(&fd).copied().unwrap_or_default();
-            // As if the thread waited on this fd alone.
-            let name = if interest.way() == Way::Out { "write" } else { "read" };
-            let call = crate::wait::Call { name, ..wait.call };
-            let alone =
-                Wait { call, fd: Some(fd), fd_state: state, socket: socket.clone(), ..(*wait).clone() };
-            let watched = WatchedFd { fd, interest, target: target::of(&alone, &mut self.guard) };
-            members.entry(thread).or_default().push(Member { watched, file: state, socket });
-        }
-        Ok(sets
-            .into_iter()
-            .map(|(thread, (_, set))| {
-                // What was too many to look up, or was not found, is a number only.
-                let mut list = members.remove(&thread).unwrap_or_default();
-                let found: Vec<i32> = list.iter().map(|member| member.watched.fd).collect();
-                let target = Target::Unreadable { reason: "not looked up".into() };
-                for (fd, interest) in set.fds.iter().filter(|(fd, _)| !found.contains(fd)) {
-                    let watched = WatchedFd { fd: *fd, interest: *interest, target: target.clone() };
-                    list.push(Member { watched, file: FdState::None, socket: SocketFacts::None });
-                }
-                list.sort_by_key(|member| member.watched.fd);
-                (thread, (set, list))
-            })
-            .collect())
-    }
-
+    /// The fds that a thread in poll, select or epoll watches.
     fn read_set(&mut self, wait: &Wait) -> Option<Set> {
         if poll::is_set(wait.call.name) {
             return poll::read(wait, &mut self.guard);

@@ -360,6 +360,16 @@ impl Target {
         }
     }
 
+    /// What is the same for all connections to one peer, and for all locks of a program.
+    pub fn peer(&self) -> String {
+        match self {
+            Target::Tcp { remote, .. } if remote.port() != 0 => format!("tcp → {remote}"),
+            Target::Udp { remote: Some(remote), .. } => format!("udp → {remote}"),
+            Target::Futex { .. } => String::new(),
+            other => other.to_string(),
+        }
+    }
+
     /// The two addresses of an IP socket.
     pub fn socket_addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
         match self {
@@ -515,32 +525,22 @@ pub fn kind_of_file(file: &File) -> &'static str {
     }
 }
 
-/// One line for a file the kernel described, by its name in `/proc` where that still is the file.
-pub fn brief(pid: u32, tid: u32, fd: i32, file: &File) -> String {
-    let kind = kind_of_file(file);
-    let local = socket_addr(file.local, file.local_port);
-    let remote = socket_addr(file.remote, file.remote_port);
-    match kind {
-        "tcp" | "udp" if file.remote_port != 0 => format!("{kind} {local} → {remote}"),
-        "tcp" | "udp" => format!("{kind} {local}"),
-        "unix" | "socket" => format!("{} socket [{}]", family(file.family, file.sock_type), file.inode),
-        "pipe" if Some(file.dev) == pipe_device() => Target::Pipe { inode: file.inode }.to_string(),
-        "none" => String::new(),
-        _ => match device(fd::look_up(pid, tid, fd, Some(file.inode)), file.mode & S_IFMT)
-            .with_rdev(file.rdev)
-        {
-            Target::Gone | Target::Reused | Target::Unreadable { .. } => kind.to_owned(),
-            named => named.to_string(),
-        },
-    }
-}
-
 impl fmt::Display for Target {
     /// One line for people; addresses print as `192.0.2.1:443` and `[2001:db8::1]:443`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let deleted = |deleted: &bool| if *deleted { " (deleted)" } else { "" };
         match self {
             Target::Tcp { local, remote, state: TcpState::Established, .. } => {
+                write!(f, "tcp {local} → {remote}")
+            }
+            // Of a call that has ended, the addresses are known.
+            Target::Tcp { local, remote, state: TcpState::Unknown, .. } if remote.port() == 0 => {
+                write!(f, "tcp {local}")
+            }
+            Target::Tcp { local, remote, state: TcpState::Unknown, .. } if local.port() == 0 => {
+                write!(f, "tcp → {remote}")
+            }
+            Target::Tcp { local, remote, state: TcpState::Unknown, .. } => {
                 write!(f, "tcp {local} → {remote}")
             }
             Target::Tcp { local, state: TcpState::Listen, .. } => write!(f, "tcp {local} listening"),

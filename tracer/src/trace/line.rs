@@ -26,6 +26,8 @@ pub struct Line {
     pub fd: Option<i32>,
     /// What the fd is, or what it waits on without one.
     pub target: String,
+    /// The same without what differs from one connection to the next: what calls are counted under.
+    pub peer: String,
     /// How long it has lasted.
     pub lasted: Duration,
     /// What came of it.
@@ -41,6 +43,8 @@ pub enum End {
     Returned(i64),
     /// It has ended; what it returned was not seen.
     Unseen,
+    /// It has ended, it was not seen when; it lasted at least so long.
+    Gone,
 }
 
 impl Line {
@@ -53,8 +57,13 @@ impl Line {
         let line = match self.end {
             End::Waits => format!("{time} {} {id} {call} <waiting {}…>", self.comm, took(self.lasted)),
             End::Unseen => format!("{time} {} {id} {call} after {}", self.comm, took(self.lasted)),
+            End::Gone => format!("{time} {} {id} {call} after at least {}", self.comm, took(self.lasted)),
             End::Returned(result) => {
-                let result = error(result).map_or_else(|| result.to_string(), |name| format!("-1 {name}"));
+                let result = match error(result) {
+                    Some(name) if is_interrupted(result) => format!("? {name} (interrupted)"),
+                    Some(name) => format!("-1 {name}"),
+                    None => result.to_string(),
+                };
                 format!("{time} {} {id} {call} = {result} after {}", self.comm, took(self.lasted))
             }
         };
@@ -70,6 +79,16 @@ impl Line {
             .collect();
         format!("{}({})", self.syscall, inside.join(" "))
     }
+}
+
+/// Whether a call was interrupted by a signal or a stop: the kernel decides only after its return whether it goes on
+/// or fails with EINTR (include/linux/errno.h: numbers that no program ever sees).
+pub fn is_interrupted(result: i64) -> bool {
+    const ERESTARTSYS: i64 = 512;
+    const ERESTARTNOINTR: i64 = 513;
+    const ERESTARTNOHAND: i64 = 514;
+    const ERESTART_RESTARTBLOCK: i64 = 516;
+    matches!(-result, ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND | ERESTART_RESTARTBLOCK)
 }
 
 /// Name of the error a result stands for.
@@ -103,6 +122,7 @@ mod tests {
             syscall: "recvfrom",
             fd: Some(13),
             target: "tcp 10.0.0.1:59720 → 10.0.0.2:443".into(),
+            peer: "tcp → 10.0.0.2:443".into(),
             lasted: Duration::from_millis(12_345),
             end,
         }
@@ -113,9 +133,13 @@ mod tests {
         let call = "00:00:00.000 php? 7/8 recvfrom(13 tcp 10.0.0.1:59720 → 10.0.0.2:443)";
         assert_eq!(line(End::Returned(512)).text(), format!("{call} = 512 after 12.3s"));
         assert_eq!(line(End::Returned(-104)).text(), format!("{call} = -1 ECONNRESET after 12.3s"));
-        assert_eq!(line(End::Returned(-512)).text(), format!("{call} = -1 ERESTARTSYS after 12.3s"));
+        assert_eq!(
+            line(End::Returned(-512)).text(),
+            format!("{call} = ? ERESTARTSYS (interrupted) after 12.3s")
+        );
         assert_eq!(line(End::Waits).text(), format!("{call} <waiting 12.3s…>"));
         assert_eq!(line(End::Unseen).text(), format!("{call} after 12.3s"));
+        assert_eq!(line(End::Gone).text(), format!("{call} after at least 12.3s"));
         let bare =
             Line { fd: None, target: String::new(), tid: 7, syscall: "wait4", ..line(End::Returned(9)) };
         assert_eq!(bare.text(), "00:00:00.000 php? 7 wait4() = 9 after 12.3s");

@@ -3,7 +3,9 @@
 //! Ends, with results, come from the kernel's programs at the entry and exit of calls; what has not ended yet is in a
 //! snapshot a few times a second. Where the kernel takes no such programs, context switches tell ends without results.
 
+pub mod family;
 pub mod line;
+pub mod pointed;
 pub mod summary;
 
 use std::{
@@ -15,8 +17,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tracer_ebpf::abi::{Counter, EndedCall, EndedWait};
+use jiff::Timestamp;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use tracer_ebpf::abi::{Counter, EndedCall};
 
 use self::{
     line::{End, Line},
@@ -25,26 +28,26 @@ use self::{
 use crate::{
     cli::{Probes, Trace},
     clock::Now,
-    collect::{
-        Source,
-        bpf::{Bpf, text},
-        stat,
-    },
+    collect::{Source, bpf::Bpf, stat},
     export::json::{CallObject, WaitObject},
     human,
     kernel::{
         calls::{Calls, Mechanism},
         object::{Followed, Options},
     },
-    resolve::{Resolver, target},
+    resolve::{
+        Resolved, Resolver, epoll,
+        poll::{self, Set},
+        target::{self, Target},
+    },
     verdict,
-    wait::{ProcessId, SeenFd, ThreadId, Wait},
+    wait::{FdState, ProcessId, SeenFd, ThreadId, Wait},
 };
 
 /// How often it is looked for calls that have not ended.
 const LOOK: Duration = Duration::from_millis(250);
-/// A call that has not ended is told when it is this old, or `--min` where that is longer.
-const LONG: Duration = Duration::from_secs(1);
+/// By how much the start of a sleep may seem to be before its call's: it is derived where it was not seen.
+const SLACK_NS: u64 = 1_000_000;
 
 /// Where ends come from.
 enum Ends {
@@ -52,6 +55,22 @@ enum Ends {
     Calls(Box<Calls>),
     /// Context switches.
     Waits,
+}
+
+/// A call that was told to wait.
+struct Told {
+    wait: Wait,
+    resolved: Resolved,
+}
+
+/// A call that has ended.
+struct Ended {
+    wait: Wait,
+    /// The fds of its poll.
+    set: Option<Set>,
+    /// What it waited on, where a look has seen it: what its arguments point to cannot be read any more.
+    resolved: Option<Resolved>,
+    end: End,
 }
 
 /// A run.
@@ -64,9 +83,11 @@ pub struct Tracer {
     wanted: HashSet<u32>,
     /// Where the kernel's programs do not choose: whether processes descend from those, as far as looked at.
     family: HashMap<ProcessId, bool>,
+    /// Those of them that had ended at the last look.
+    gone: Vec<ProcessId>,
     resolver: Resolver,
-    /// Calls that were told to wait, by thread: its context switches then, which tell one sleep from the next.
-    told: HashMap<ThreadId, u64>,
+    /// Calls that were told to wait, by thread.
+    told: HashMap<ThreadId, Told>,
     summary: Summary,
     out: BufWriter<io::Stdout>,
     stop: OwnedFd,
@@ -106,17 +127,14 @@ impl Tracer {
             json: args.json,
             wanted,
             family: HashMap::new(),
+            gone: Vec::new(),
             resolver: Resolver::new(),
             told: HashMap::new(),
             summary: Summary::default(),
             out: BufWriter::new(io::stdout()),
             stop,
         };
-        if let Ends::Calls(calls) = &mut tracer.ends {
-            for pid in &tracer.wanted {
-                calls.follow(*pid)?;
-            }
-        }
+        tracer.follow_all()?;
         tracer.adopt()?;
         let how = match &tracer.ends {
             Ends::Calls(calls) => calls.mechanism.label(),
@@ -130,15 +148,32 @@ impl Tracer {
         Ok(tracer)
     }
 
+    /// Tells the kernel's programs whom to follow: the processes asked for and those that descend from them. What a process
+    /// starts that is followed already, they follow themselves.
+    fn follow_all(&mut self) -> Result<()> {
+        let Ends::Calls(calls) = &mut self.ends else { return Ok(()) };
+        let mut new = self.wanted.clone();
+        let mut followed = HashSet::new();
+        // A child may be started while they are looked for, by one that is not followed yet.
+        while !new.is_empty() {
+            for pid in &new {
+                calls.follow(*pid)?;
+            }
+            followed.extend(new);
+            new = family::descendants(&self.wanted);
+            new.retain(|pid| !followed.contains(pid));
+        }
+        Ok(())
+    }
+
     /// Calls that were under way when it attached end with their true length.
     fn adopt(&mut self) -> Result<()> {
         let snapshot = self.bpf.snapshot()?;
-        if let Ends::Calls(calls) = &mut self.ends {
-            for wait in &snapshot.waits {
-                let pid = wait.thread.process.pid;
-                if self.wanted.is_empty() || self.wanted.contains(&pid) {
-                    calls.began(wait.thread.tid, wait.began_ns);
-                }
+        for wait in &snapshot.waits {
+            if self.follows(wait.thread.process)
+                && let Ends::Calls(calls) = &mut self.ends
+            {
+                calls.began(wait.thread.tid, wait.began_ns);
             }
         }
         Ok(())
@@ -184,7 +219,7 @@ impl Tracer {
             PollFd::from_borrowed_fd(ring, PollFlags::IN),
         ];
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-        match poll(&mut fds, Some(&timeout)) {
+        match rustix::event::poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!fds[0].revents().is_empty()),
             Err(error) => Err(error).context("cannot wait for calls to end"),
         }
@@ -192,64 +227,74 @@ impl Tracer {
 
     /// Prints the calls that have ended.
     fn take_ends(&mut self) -> Result<()> {
-        let mut ended: Vec<(EndedWait, End)> = Vec::new();
+        let mut ended: Vec<Ended> = Vec::new();
         loop {
-            let (call, end) = match &mut self.ends {
+            let (mut wait, call) = match &mut self.ends {
                 Ends::Calls(calls) => match calls.next() {
-                    Some(EndedCall { call, result }) => (call, End::Returned(result)),
+                    Some(call) => (self.bpf.ended_wait(&call.call), Some(call)),
                     None => break,
                 },
                 Ends::Waits => match self.bpf.kernel.next_ended() {
-                    Some(call) => (call, End::Unseen),
+                    Some(call) => (self.bpf.ended_wait(&call), None),
                     None => break,
                 },
             };
-            let process = ProcessId { pid: call.key.tgid, start_ns: call.key.process_start_ns };
-            if process.pid != std::process::id()
-                && self.has_chosen(process)
-                && call.duration_ns >= self.min.as_nanos() as u64
-            {
-                self.told.retain(|thread, _| thread.tid != call.tid);
-                ended.push((call, end));
+            let process = wait.thread.process;
+            if process.pid == std::process::id() || !self.has_chosen(process) || wait.age < self.min {
+                continue;
+            }
+            let told = self.told.remove(&wait.thread);
+            let told = told.filter(|told| told.wait.sleep_began_ns + SLACK_NS >= wait.began_ns);
+            let set = call.as_ref().and_then(|call| pointed::polled(wait.call.name, call));
+            restore_peer(&mut wait, call.as_ref(), told.as_ref());
+            let in_set = poll::is_set(wait.call.name) || epoll::is_epoll(wait.call.name);
+            let resolved = told.filter(|_| in_set).map(|told| told.resolved);
+            let end = call.map_or(End::Unseen, |call| End::Returned(call.result));
+            ended.push(Ended { wait, set, resolved, end });
+        }
+        self.print_ended(ended)
+    }
+
+    /// Prints calls that have ended; for programs with what their connections look like now.
+    fn print_ended(&mut self, mut ended: Vec<Ended>) -> Result<()> {
+        if ended.is_empty() {
+            return Ok(());
+        }
+        if self.json {
+            let asked: Vec<(ThreadId, i32)> =
+                ended.iter().filter_map(|call| Some((call.wait.thread, call.wait.fd?))).collect();
+            let seen = self.bpf.look_up(&asked)?;
+            for Ended { wait, .. } in &mut ended {
+                // The fd may be another file by now.
+                let own = |seen: &&SeenFd| {
+                    (seen.thread, Some(seen.fd)) == (wait.thread, wait.fd)
+                        && seen.state.inode() == wait.fd_state.inode()
+                };
+                if let Some(seen) = seen.iter().find(own) {
+                    wait.socket = seen.socket.clone();
+                }
             }
         }
-        for (call, end) in &ended {
-            let line = self.ended(call, *end);
+        let sets = ended.iter_mut().map(|call| call.set.take()).collect();
+        let waits: Vec<&Wait> = ended.iter().map(|call| &call.wait).collect();
+        let resolved = self.resolver.resolve_ended(&waits, sets, &mut self.bpf)?;
+        for (Ended { wait, resolved: seen, end, .. }, resolved) in ended.into_iter().zip(resolved) {
+            let resolved = seen.unwrap_or(resolved);
+            let at = Now::read().wall_at(wait.began_ns + wait.age.as_nanos() as u64);
+            let line = line(&wait, &resolved, at, end);
             self.summary.add(&line);
-            if !self.json {
+            if self.json {
+                let verdict = verdict::judge(&wait, &resolved);
+                let who = self.resolver.who(wait.thread.process);
+                let result = if let End::Returned(result) = end { Some(result) } else { None };
+                let wait = WaitObject::new(&wait, &resolved, &verdict, &who);
+                let object = CallObject::ended(wait, who.uid, result, result.and_then(line::error));
+                writeln!(self.out, "{}", serde_json::to_string(&object)?)?;
+            } else {
                 self.print(&line)?;
             }
         }
-        if self.json && !ended.is_empty() {
-            self.print_objects(&ended)?;
-        }
         self.out.flush()?;
-        Ok(())
-    }
-
-    /// Prints calls that have ended for programs: with what their connections look like now.
-    fn print_objects(&mut self, ended: &[(EndedWait, End)]) -> Result<()> {
-        let mut waits: Vec<Wait> = ended.iter().map(|(call, _)| self.bpf.ended_wait(call)).collect();
-        let asked: Vec<(ThreadId, i32)> =
-            waits.iter().filter_map(|wait| Some((wait.thread, wait.fd?))).collect();
-        let seen = self.bpf.look_up(&asked)?;
-        for (wait, (_, end)) in waits.iter_mut().zip(ended) {
-            // The fd may be another file by now.
-            let own = |seen: &&SeenFd| {
-                (seen.thread, Some(seen.fd)) == (wait.thread, wait.fd)
-                    && seen.state.inode() == wait.fd_state.inode()
-            };
-            if let Some(seen) = seen.iter().find(own) {
-                wait.socket = seen.socket.clone();
-            }
-            let resolved = self.resolver.resolve_ended(wait);
-            let verdict = verdict::judge(wait, &resolved);
-            let who = self.resolver.who(wait.thread.process);
-            let result = if let End::Returned(result) = end { Some(*result) } else { None };
-            let wait = WaitObject::new(wait, &resolved, &verdict, &who);
-            let object = CallObject::ended(wait, who.uid, result, result.and_then(line::error));
-            writeln!(self.out, "{}", serde_json::to_string(&object)?)?;
-        }
         Ok(())
     }
 
@@ -259,67 +304,75 @@ impl Tracer {
         matches!(self.ends, Ends::Calls(_)) || self.follows(process)
     }
 
-    fn ended(&mut self, call: &EndedWait, end: End) -> Line {
-        let fd = (call.key.fd >= 0).then_some(call.key.fd);
-        let target =
-            fd.map(|fd| target::brief(call.key.tgid, call.tid, fd, &call.key.file)).unwrap_or_default();
-        let now = Now::read();
-        Line {
-            at: now.wall_at(call.began_ns + call.duration_ns),
-            comm: text(&call.comm),
-            pid: call.key.tgid,
-            tid: call.tid,
-            syscall: self.bpf.ended_name(&call.key),
-            fd,
-            target,
-            lasted: Duration::from_nanos(call.duration_ns),
-            end,
-        }
-    }
-
-    /// Prints the calls that have been waiting for long and were not told yet; at the end of the run, all.
+    /// Prints the calls that have been waiting for `--min` and were not told yet; at the end of the run, all.
     fn look(&mut self, last: bool) -> Result<()> {
         let snapshot = self.bpf.snapshot()?;
-        let long = if last { self.min } else { self.min.max(LONG) };
         // Also the young: who they are must be known before they end.
         let mut waits: Vec<&Wait> =
             snapshot.waits.iter().filter(|wait| self.follows(wait.thread.process)).collect();
-        waits.retain(|wait| wait.asleep() >= long);
-        waits.retain(|wait| last || self.told.get(&wait.thread) != Some(&wait.switches));
-        let alive: HashSet<ThreadId> = snapshot.waits.iter().map(|wait| wait.thread).collect();
-        self.told.retain(|thread, _| alive.contains(thread));
-        let processes: HashSet<ProcessId> = alive.iter().map(|thread| thread.process).collect();
-        self.family.retain(|process, _| processes.contains(process));
-        self.resolver.retain(|process| processes.contains(process));
+        let alive: HashMap<ThreadId, u64> = waits.iter().map(|wait| (wait.thread, wait.switches)).collect();
+        self.end_page_faults(&alive)?;
+        waits.retain(|wait| wait.asleep() >= self.min);
+        for wait in &waits {
+            if let Some(told) = self.told.get_mut(&wait.thread)
+                && told.wait.switches == wait.switches
+            {
+                told.wait.age = wait.age;
+            }
+        }
+        let is_told =
+            |wait: &Wait| self.told.get(&wait.thread).is_some_and(|told| told.wait.switches == wait.switches);
+        waits.retain(|wait| last || !is_told(wait));
+        self.told.retain(|thread, _| alive.contains_key(thread));
+        let processes: HashSet<ProcessId> = alive.keys().map(|thread| thread.process).collect();
+        // What they have ended is in the ring, and was taken since the last look.
+        for process in std::mem::take(&mut self.gone) {
+            self.family.remove(&process);
+        }
+        let lives = |process: &ProcessId, member: bool| {
+            processes.contains(process) || member && family::is_alive(*process)
+        };
+        let gone = self.family.iter().filter(|(process, member)| !lives(process, **member));
+        self.gone = gone.map(|(process, _)| *process).collect();
+        self.resolver.retain(|process| processes.contains(process) || self.family.contains_key(process));
         let at = Now::read().wall;
         let resolved = self.resolver.resolve(&waits, &mut self.bpf)?;
         for (wait, resolved) in waits.into_iter().zip(resolved) {
-            self.told.insert(wait.thread, wait.switches);
+            let line = line(wait, &resolved, at, End::Waits);
             if self.json {
                 let (verdict, who) =
                     (verdict::judge(wait, &resolved), self.resolver.who(wait.thread.process));
                 let object = CallObject::waiting(WaitObject::new(wait, &resolved, &verdict, &who));
                 writeln!(self.out, "{}", serde_json::to_string(&object)?)?;
-                continue;
+            } else {
+                self.print(&line)?;
             }
-            let line = Line {
-                at,
-                comm: wait.comm.clone(),
-                pid: wait.thread.process.pid,
-                tid: wait.thread.tid,
-                syscall: wait.call.name,
-                fd: resolved.fd,
-                target: resolved.target.to_string(),
-                lasted: wait.asleep(),
-                end: End::Waits,
-            };
-            self.print(&line)?;
             if last {
                 self.summary.add(&line);
             }
+            self.told.insert(wait.thread, Told { wait: wait.clone(), resolved });
         }
         self.out.flush()?;
         Ok(())
+    }
+
+    /// A page fault is no call, so no program sees it return: it has ended when its thread is not in it any more.
+    fn end_page_faults(&mut self, alive: &HashMap<ThreadId, u64>) -> Result<()> {
+        if matches!(self.ends, Ends::Waits) {
+            // Those see it wake.
+            return Ok(());
+        }
+        let gone = |thread: &ThreadId, told: &mut Told| {
+            told.wait.call.number < 0 && alive.get(thread) != Some(&told.wait.switches)
+        };
+        let gone: Vec<(ThreadId, Told)> = self.told.extract_if(gone).collect();
+        let end = |(_, Told { wait, resolved }): (ThreadId, Told)| Ended {
+            wait,
+            set: None,
+            resolved: Some(resolved),
+            end: End::Gone,
+        };
+        self.print_ended(gone.into_iter().map(end).collect())
     }
 
     /// Whether a process is one of those asked for, or descends from one.
@@ -330,20 +383,37 @@ impl Tracer {
         match &self.ends {
             Ends::Calls(calls) => calls.follows(process.pid),
             Ends::Waits => {
-                let (wanted, resolver) = (&self.wanted, &mut self.resolver);
-                *self.family.entry(process).or_insert_with(|| {
-                    resolver.who(process).parents.iter().any(|parent| wanted.contains(&parent.pid))
-                })
+                if let Some(member) = self.family.get(&process) {
+                    return *member;
+                }
+                // A parent may have been seen to be one before its own parent ended.
+                let is_member = |pid: u32| {
+                    self.wanted.contains(&pid)
+                        || self.family.iter().any(|(process, member)| *member && process.pid == pid)
+                };
+                let member = self.resolver.who(process).parents.iter().any(|parent| is_member(parent.pid));
+                self.family.insert(process, member);
+                member
             }
         }
     }
 
-    fn somebody_lives(&self) -> bool {
-        // A zombie makes no calls any more.
-        let lives = |pid: &u32| {
-            stat::stat(format!("/proc/{pid}")).is_some_and(|stat| !matches!(stat.state, 'Z' | 'X'))
-        };
-        self.wanted.iter().any(lives)
+    /// Whether there is still anybody to follow.
+    fn somebody_lives(&mut self) -> bool {
+        match &mut self.ends {
+            Ends::Calls(calls) => {
+                let (living, gone): (Vec<u32>, Vec<u32>) =
+                    calls.followed().into_iter().partition(|pid| family::lives(*pid));
+                // They ended before they were followed.
+                gone.into_iter().for_each(|pid| calls.forget(pid));
+                !living.is_empty()
+            }
+            Ends::Waits => {
+                let mut members = self.family.iter().filter(|(_, member)| **member);
+                self.wanted.iter().copied().any(family::lives)
+                    || members.any(|(process, _)| family::is_alive(*process))
+            }
+        }
     }
 
     fn print(&mut self, line: &Line) -> Result<()> {
@@ -363,6 +433,44 @@ impl Tracer {
             }
         }
         Ok(())
+    }
+}
+
+/// A call as it is printed.
+fn line(wait: &Wait, resolved: &Resolved, at: Timestamp, end: End) -> Line {
+    let lookups = [Target::Gone, Target::Reused];
+    // It was something when the call began, which the kernel has seen; what it is now says nothing of it.
+    let unnamed = lookups.contains(&resolved.target) || matches!(resolved.target, Target::Unreadable { .. });
+    let (target, peer) = match (end, unnamed, target::kind_of(&wait.fd_state)) {
+        (End::Waits, ..) | (_, false, _) => (resolved.target.to_string(), resolved.target.peer()),
+        (_, true, "none") => (String::new(), String::new()),
+        (_, true, kind) => (kind.to_owned(), kind.to_owned()),
+    };
+    Line {
+        at,
+        comm: wait.comm.clone(),
+        pid: wait.thread.process.pid,
+        tid: wait.thread.tid,
+        syscall: wait.call.name,
+        fd: resolved.fd,
+        target,
+        peer,
+        lasted: if end == End::Waits { wait.asleep() } else { wait.age },
+        end,
+    }
+}
+
+/// The kernel takes the addresses of a connection back that could not be made.
+fn restore_peer(wait: &mut Wait, call: Option<&EndedCall>, told: Option<&Told>) {
+    let FdState::Open(file) = &mut wait.fd_state else { return };
+    if let Some(call) = call {
+        pointed::connected(wait.call.name, call, file);
+    }
+    if let (0, "connect", Some(Told { wait: Wait { fd_state: FdState::Open(seen), .. }, .. })) =
+        (file.local_port, wait.call.name, told)
+    {
+        (file.local, file.local_port) = (seen.local, seen.local_port);
+        (file.remote, file.remote_port) = (seen.remote, seen.remote_port);
     }
 }
 

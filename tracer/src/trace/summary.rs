@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
-use super::line::{End, Line};
+use super::line::{self, End, Line};
 use crate::human;
 
 /// Rows at most.
@@ -10,7 +10,7 @@ const ROWS: usize = 20;
 /// Kinds of calls that are kept apart; the rest are counted together.
 const KINDS: usize = 10_000;
 
-/// Calls by system call and target.
+/// Calls by system call and target, all connections to one peer together.
 #[derive(Debug, Default)]
 pub struct Summary {
     rows: HashMap<(&'static str, String), Row>,
@@ -27,11 +27,13 @@ struct Row {
 impl Summary {
     /// Counts a call, which has ended or still waits at the end of the run.
     pub fn add(&mut self, line: &Line) {
-        let key = (line.syscall, line.target.clone());
+        let key = (line.syscall, line.peer.clone());
         let full = self.rows.len() >= KINDS && !self.rows.contains_key(&key);
         let row = self.rows.entry(if full { (line.syscall, "others".into()) } else { key }).or_default();
         row.calls += 1;
-        row.errors += u64::from(matches!(line.end, End::Returned(result) if result < 0));
+        row.errors += u64::from(
+            matches!(line.end, End::Returned(result) if result < 0 && !line::is_interrupted(result)),
+        );
         row.total += line.lasted;
         row.longest = row.longest.max(line.lasted);
     }
@@ -77,7 +79,8 @@ mod tests {
             tid: 1,
             syscall,
             fd: None,
-            target: target.into(),
+            target: format!("from somewhere {target}"),
+            peer: target.into(),
             lasted: Duration::from_secs(seconds),
             end: End::Returned(result),
         };
@@ -85,7 +88,7 @@ mod tests {
         assert_eq!(summary.table(), "");
         summary.add(&line("read", "/x", 1, 5));
         summary.add(&line("connect", "tcp a", 3, -111));
-        summary.add(&line("connect", "tcp a", 4, 0));
+        summary.add(&line("connect", "tcp a", 4, -512));
         let expected = "  TOTAL  LONGEST   CALLS  ERRORS  CALL\n   \
                         7.0s     4.0s       2       1  connect tcp a\n   \
                         1.0s     1.0s       1       0  read /x\n";

@@ -1,7 +1,7 @@
 //! Which role makes a hundred calls whose results and lengths it knows? What `trace` is held against.
 
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -9,63 +9,85 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::report::{Report, print};
+use crate::sockets::{Connection, recvfrom};
 use crate::{Call, sys};
 
 /// Longer than what `trace` is asked for in the test, which is half of it.
 const BLOCKS: Duration = Duration::from_millis(100);
 
-/// Rounds of seven calls, of which four block.
+/// Rounds of seven calls, of which four block, and one more.
 const ROUNDS: usize = 15;
 
-/// Says that it is ready, makes the calls when told `go`, and prints those that blocked: name, result, nanoseconds.
+/// Says that it is ready, makes the calls when told `go`, and prints those that blocked: name, result as the program saw
+/// it, addresses, nanoseconds, and the least it must have taken.
 pub(crate) fn hundred_calls(call: &Call) {
-    let (reader, mut writer) = UnixStream::pair().expect("a socket pair");
-    let (quiet, _kept) = UnixStream::pair().expect("a socket pair");
+    let Connection { listener: _listener, client: reader, server: mut writer } = Connection::new("127.0.0.1");
+    let Connection { listener: _other, client: quiet, server: _kept } = Connection::new("127.0.0.1");
     quiet.set_read_timeout(Some(BLOCKS)).expect("a time-out");
     let (patient, _kept_too) = UnixStream::pair().expect("a socket pair");
-    patient.set_read_timeout(Some(BLOCKS * 100)).expect("a time-out");
+    let (timed_patient, _kept_as_well) = UnixStream::pair().expect("a socket pair");
+    timed_patient.set_read_timeout(Some(BLOCKS * 100)).expect("a time-out");
     // A port that was free a moment ago.
     let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let mut late = Some(crate::sockets::refused_late());
     Report::new(call.role, "none").print();
     sys::on_commands(|command| {
         if command != "go" {
             return;
         }
         let mut blocked: Vec<Value> = Vec::new();
-        let mut timed = |name: &str, fd: Option<RawFd>, act: &mut dyn FnMut() -> i64| {
-            let begun = sys::monotonic_ns();
-            let result = act();
-            let result = if result < 0 { -i64::from(errno()) } else { result };
-            let took = sys::monotonic_ns() - begun;
-            blocked.push(json!({"syscall": name, "fd": fd, "result": result, "ns": took}));
-        };
+        let mut timed =
+            |name: &str, fd: Option<RawFd>, tcp: Option<(SocketAddr, SocketAddr)>, act: Act<'_>| {
+                let begun = sys::monotonic_ns();
+                let result = act();
+                let result = if result < 0 { -i64::from(errno()) } else { result };
+                let took = sys::monotonic_ns() - begun;
+                let (local, remote) =
+                    tcp.map(|(local, remote)| (local.to_string(), remote.to_string())).unzip();
+                blocked.push(json!({
+                    "syscall": name, "fd": fd, "local": local, "remote": remote, "result": result, "ns": took,
+                    "least_ns": BLOCKS.as_nanos() as u64,
+                }));
+            };
+        let tuple =
+            |of: &TcpStream| Some((of.local_addr().expect("connected"), of.peer_addr().expect("connected")));
         for round in 0..ROUNDS {
-            // Blocks, and times out.
-            timed("recvfrom", Some(quiet.as_raw_fd()), &mut || crate::sockets::recvfrom(quiet.as_raw_fd()));
+            // Blocks, and times out: EAGAIN.
+            timed("recvfrom", Some(quiet.as_raw_fd()), tuple(&quiet), &mut || recvfrom(quiet.as_raw_fd()));
             // Blocks for its time, or until an answer comes.
             if round % 2 == 0 {
-                timed("ppoll", None, &mut || poll(BLOCKS));
+                timed("ppoll", None, None, &mut || poll(BLOCKS));
             } else {
-                timed("recvfrom", Some(reader.as_raw_fd()), &mut || {
+                timed("recvfrom", Some(reader.as_raw_fd()), tuple(&reader), &mut || {
                     answer_later(&writer);
-                    crate::sockets::recvfrom(reader.as_raw_fd())
+                    recvfrom(reader.as_raw_fd())
                 });
             }
-            timed("clock_nanosleep", None, &mut || nanosleep(BLOCKS));
-            // Blocks until a signal interrupts it.
-            timed("recvfrom", Some(patient.as_raw_fd()), &mut || {
+            timed("clock_nanosleep", None, None, &mut || nanosleep(BLOCKS));
+            // Blocks until a signal interrupts it, whose handler does not have it go on: EINTR, which the kernel returns
+            // by itself where the socket has a time-out, and decides on after the call's return where it has none.
+            let patient = if round % 2 == 0 { &patient } else { &timed_patient };
+            timed("recvfrom", Some(patient.as_raw_fd()), None, &mut || {
                 sys::alarm(BLOCKS);
-                crate::sockets::recvfrom(patient.as_raw_fd())
+                recvfrom(patient.as_raw_fd())
             });
             // Does not block: data is there. And fails at once.
-            writer.write_all(b"x").expect("a socket pair has room");
-            crate::sockets::recvfrom(reader.as_raw_fd());
-            crate::sockets::recvfrom(-1);
+            writer.write_all(b"x").expect("a connection has room");
+            recvfrom(reader.as_raw_fd());
+            recvfrom(-1);
             TcpStream::connect(closed).expect_err("nobody listens there");
+        }
+        if let Some((fd, local, remote, connect)) = late.take() {
+            let mut connect = Some(connect);
+            timed("connect", Some(fd), Some((local, remote)), &mut || {
+                connect.take().map_or(0, |connect| connect(BLOCKS))
+            });
         }
         print(&json!({"event": "done", "blocked": blocked}));
     });
 }
+
+type Act<'a> = &'a mut dyn FnMut() -> i64;
 
 fn errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
@@ -86,7 +108,7 @@ fn nanosleep(time: Duration) -> i64 {
 }
 
 /// A thread that answers after a while: its own sleep is a call, too, and shorter than what counts.
-fn answer_later(writer: &UnixStream) {
+fn answer_later(writer: &TcpStream) {
     let mut writer = writer.try_clone().expect("a descriptor");
     std::thread::spawn(move || {
         for _ in 0..4 {

@@ -1,5 +1,8 @@
 //! Which roles wait without a descriptor? futex, wait4, sleep; and who makes processes come and go?
 
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
 use crate::report::{Report, unsupported, woke};
 use crate::{Call, sys};
 
@@ -58,6 +61,37 @@ pub(crate) fn restart_futex(call: &Call) {
     let time = libc::timespec { tv_sec: 100_000, tv_nsec: 0 };
     Report::new(call.role, "futex").print();
     woke(futex_wait(&raw const time))
+}
+
+/// When told, a thread that is not the first one has a shell take the place of its process, which starts three sleeps.
+pub(crate) fn exec_by_thread(call: &Call) {
+    Report::new(call.role, "pause").print();
+    std::thread::spawn(|| {
+        sys::on_commands(|_| {
+            let sleeps = "for _ in 1 2 3; do /bin/sleep 0.4; done";
+            // It returns only if it fails.
+            panic!("exec: {}", Command::new("/bin/sh").args(["-c", sleeps]).exec());
+        })
+    });
+    loop {
+        // SAFETY: pause has no arguments.
+        unsafe { libc::pause() };
+    }
+}
+
+/// The first thread ends; another sleeps three times when told, and ends the process.
+pub(crate) fn first_thread_ends(call: &Call) {
+    Report::new(call.role, "nanosleep").print();
+    std::thread::spawn(|| {
+        sys::on_commands(|_| {
+            for _ in 0..3 {
+                std::thread::sleep(std::time::Duration::from_millis(400));
+            }
+            std::process::exit(0)
+        })
+    });
+    // SAFETY: ends this thread alone; what is on its stack nobody else uses.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
 }
 
 /// How many short-lived children there are at a time.

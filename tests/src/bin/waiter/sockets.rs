@@ -103,6 +103,47 @@ pub(crate) fn poll_tcp4(call: &Call) {
     woke(unsafe { libc::syscall(libc::SYS_ppoll, &raw mut set, 1, none, none, 0) })
 }
 
+/// When told, each call that watches a set of descriptors, of one connection and a wake-up of its own, for a moment and
+/// for longer: nothing comes.
+pub(crate) fn polls(call: &Call) {
+    let Connection { listener: _listener, client, server: _server } = Connection::new("127.0.0.1");
+    // SAFETY: eventfd takes two numbers.
+    let wake_up = sys::must_fd(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) }.into(), "eventfd");
+    let epoll = pipes::epoll_of(&[client.as_raw_fd(), wake_up.as_raw_fd()]);
+    let fds = [client.as_raw_fd(), wake_up.as_raw_fd()];
+    let calls = ["ppoll", "pselect6", "epoll_pwait"];
+    tcp_report(call.role, "none", &client).with("calls", calls).print();
+    sys::on_commands(|_| {
+        for milliseconds in [150, 900] {
+            // The kernel writes into it what is left of it.
+            let mut time = libc::timespec { tv_sec: 0, tv_nsec: milliseconds * 1_000_000 };
+            let none = std::ptr::null_mut::<libc::c_void>();
+            let mut set = fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+            // SAFETY: two pollfds and a time, which outlive the call; no signal mask.
+            unsafe { libc::syscall(libc::SYS_ppoll, set.as_mut_ptr(), 2, &raw mut time, none, 0) };
+            time.tv_nsec = milliseconds * 1_000_000;
+            // SAFETY: an fd_set is an array of bits, and these descriptors are small.
+            let mut set: libc::fd_set = unsafe { std::mem::zeroed() };
+            for fd in fds {
+                // SAFETY: as above.
+                unsafe { libc::FD_SET(fd, &raw mut set) };
+            }
+            let count = fds[0].max(fds[1]) + 1;
+            // SAFETY: a set and a time, which outlive the call; no other sets, no signal mask.
+            unsafe {
+                libc::syscall(libc::SYS_pselect6, count, &raw mut set, none, none, &raw mut time, none)
+            };
+            let mut event = libc::epoll_event { events: 0, u64: 0 };
+            // SAFETY: room for one event, which outlives the call; no signal mask.
+            unsafe {
+                let (fd, event) = (epoll.as_raw_fd(), &raw mut event);
+                libc::syscall(libc::SYS_epoll_pwait, fd, event, 1, milliseconds, none, 0)
+            };
+        }
+        print(&json!({"event": "done"}));
+    })
+}
+
 pub(crate) fn recvfrom_udp(call: &Call) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
     let address = socket.local_addr().expect("bound");
@@ -202,8 +243,8 @@ fn becomes_writable(fd: RawFd) -> bool {
     unsafe { libc::poll(&raw mut set, 1, 300) == 1 }
 }
 
-/// `connect` to a listener whose backlog is full: the kernel drops the SYN, the socket stays in SYN_SENT.
-pub(crate) fn connect_backlog(call: &Call) {
+/// A listener whose backlog is full, and what fills it: the kernel drops every further SYN.
+fn full_listener() -> (TcpListener, Vec<TcpStream>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let server = local(&listener);
     // SAFETY: listen takes two numbers; a second call only changes the backlog.
@@ -215,9 +256,15 @@ pub(crate) fn connect_backlog(call: &Call) {
         let fits = becomes_writable(filler.as_raw_fd());
         fillers.push(filler);
         if !fits {
-            break;
+            return (listener, fillers);
         }
     }
+}
+
+/// `connect` to a listener whose backlog is full: the socket stays in SYN_SENT.
+pub(crate) fn connect_backlog(call: &Call) {
+    let (listener, fillers) = full_listener();
+    let server = local(&listener);
     let (socket, address) = bound_socket(0);
     sys::peer(&[socket.as_raw_fd()], move || {
         let _fillers = fillers;
@@ -230,6 +277,48 @@ pub(crate) fn connect_backlog(call: &Call) {
     });
     Report::new(call.role, "connect").fd(&socket).local(address).remote(server).print();
     woke(connect(socket.as_raw_fd(), server.port()))
+}
+
+/// The same, when told, on a socket that the kernel finds an address for and takes it back, since it gives up after one
+/// more SYN: three seconds.
+pub(crate) fn connect_times_out(call: &Call) {
+    let (listener, _fillers) = full_listener();
+    // SAFETY: socket takes three numbers.
+    let made = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    let socket = sys::must_fd(made.into(), "socket");
+    let once: libc::c_int = 1;
+    let length = size_of_val(&once) as libc::socklen_t;
+    // SAFETY: the option is a number of the length given.
+    let set = unsafe {
+        let value = (&raw const once).cast();
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_SYNCNT, value, length)
+    };
+    sys::must(set.into(), "TCP_SYNCNT");
+    Report::new(call.role, "connect").fd(&socket).remote(local(&listener)).print();
+    sys::on_commands(|_| {
+        connect(socket.as_raw_fd(), local(&listener).port());
+        print(&json!({"event": "done"}));
+    })
+}
+
+/// `connect` that blocks, since its SYN is dropped, until the next one finds nobody listening, a second later. Its
+/// descriptor, both addresses, and how to make it.
+pub(crate) fn refused_late() -> (RawFd, SocketAddr, SocketAddr, impl FnOnce(Duration) -> i64) {
+    let (listener, fillers) = full_listener();
+    let server = local(&listener);
+    let (socket, address) = bound_socket(0);
+    let fd = socket.as_raw_fd();
+    let connect = move |closes_after: Duration| {
+        std::thread::spawn(move || {
+            // In parts: no call of this thread is to count.
+            for _ in 0..8 {
+                std::thread::sleep(closes_after / 8);
+            }
+            drop((listener, fillers));
+        });
+        connect(socket.as_raw_fd(), server.port())
+    };
+    (fd, address, server, connect)
 }
 
 pub(crate) fn accept(call: &Call) {
