@@ -41,6 +41,26 @@ fn root_can_do_the_main_job() {
     }
 }
 
+/// What README says suffices is said to suffice, and does.
+#[test]
+fn the_rights_that_suffice_are_said_to() {
+    let caps = "-all,+bpf,+perfmon,+sys_ptrace";
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--clear-groups", "--inh-caps", caps, "--ambient-caps", caps]);
+    if command.args(["--", "true"]).status().is_ok_and(|status| status.success()) {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--clear-groups", "--inh-caps", caps, "--ambient-caps", caps]);
+        let (code, report, stderr) = doctor(command.arg(tracer()));
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{report:#}");
+        assert_eq!((&report["source"], &report["agent"]), (&"bpf".into(), &true.into()), "{report:#}");
+        for name in ["rights", "tracefs", "running agent"] {
+            assert_eq!(state(&report, name), "ok", "{report:#}");
+        }
+    } else {
+        tests::unsupported("it has no setpriv(1)");
+    }
+}
+
 /// An ordinary user is told what is missing, in one line each, and the command fails.
 #[test]
 fn an_ordinary_user_is_told_what_is_missing() {

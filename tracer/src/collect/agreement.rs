@@ -8,7 +8,8 @@ use std::{
     net::{TcpListener, TcpStream},
     os::{
         fd::{AsRawFd, RawFd},
-        unix::net::UnixStream,
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener, UnixStream},
     },
     path::Path,
     thread,
@@ -16,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tracer_ebpf::abi::Tcp;
+use tracer_ebpf::abi::{File, FileKey, HOLDS_READ, HOLDS_WRITE, Tcp};
 
 use super::{Source, stat};
 use crate::wait::{FdState, SeenFd, SocketFacts, ThreadId, Wait};
@@ -45,7 +46,10 @@ pub fn values(source: &mut dyn Source) -> Result<Vec<Value>> {
         let (server, _) = listener.accept()?;
         (&client).write_all(b"five.")?;
         let null = fs::File::open("/dev/null")?;
-        let (unix, _peer) = UnixStream::pair()?;
+        let name = format!("tracer-{}", std::process::id());
+        let bound = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
+        let _peer = UnixStream::connect_addr(&bound.local_addr()?)?;
+        let (unix, _) = bound.accept()?;
         let reader = Reader::start(client.as_raw_fd())?;
         thread::sleep(SETTLES);
         // What of these no call of it is about is looked up.
@@ -101,6 +105,10 @@ fn read_and_compare(source: &mut dyn Source, pid: u32, others: &[RawFd]) -> Resu
     for SeenFd { fd, state, socket, .. } in source.look_up(&asked)? {
         of_file(fd, &state, &mut values)?;
         of_socket(&state, &socket, &mut values);
+        of_unix(&state, &socket, &mut values);
+        if let (FdState::Open(file), SocketFacts::Unix(_)) = (&state, &socket) {
+            of_holder(source, fd, file, &mut values)?;
+        }
     }
     Ok(values)
 }
@@ -164,6 +172,39 @@ fn of_file(fd: RawFd, state: &FdState, values: &mut Vec<Value>) -> Result<()> {
     Ok(())
 }
 
+/// Of a unix socket: its row in `/proc/net/unix`, which has its name in the last column.
+fn of_unix(state: &FdState, socket: &SocketFacts, values: &mut Vec<Value>) {
+    let (FdState::Open(file), SocketFacts::Unix(facts)) = (state, socket) else { return };
+    let rows = fs::read_to_string("/proc/self/net/unix").unwrap_or_default();
+    let row = rows.lines().map(|row| row.split_ascii_whitespace().collect::<Vec<_>>());
+    let row = row.into_iter().find(|row| row.get(6) == Some(&&*file.inode.to_string()));
+    let name = row.and_then(|row| row.get(7).copied()).unwrap_or_default();
+    value(values, "unix: name", facts.path.clone().unwrap_or_default(), name);
+}
+
+/// How the file is open, as fdinfo has it, of whoever else has it.
+fn of_holder(source: &mut dyn Source, fd: RawFd, file: &File, values: &mut Vec<Value>) -> Result<()> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap_or_default();
+    let shown = match u32::from_str_radix(flags.trim(), 8).map(|flags| flags & 3) {
+        Ok(0) => "read",
+        Ok(1) => "write",
+        _ => "both",
+    };
+    let holders = source.holders(&[FileKey::of(file)], &[])?;
+    let own = holders.iter().find(|holder| (holder.tgid, holder.fd) == (std::process::id(), fd));
+    let read = own.map(|holder| match holder.access & (HOLDS_READ | HOLDS_WRITE) {
+        HOLDS_READ => "read",
+        HOLDS_WRITE => "write",
+        _ => "both",
+    });
+    // Without the program nobody is named.
+    if !holders.is_empty() {
+        value(values, "how it is open", read.unwrap_or("not seen"), shown);
+    }
+    Ok(())
+}
+
 /// Of an internet socket: its row in `/proc/net/tcp` or `tcp6`.
 fn of_socket(state: &FdState, socket: &SocketFacts, values: &mut Vec<Value>) {
     let (FdState::Open(file), SocketFacts::Tcp(facts)) = (state, socket) else { return };
@@ -184,6 +225,14 @@ fn of_socket(state: &FdState, socket: &SocketFacts, values: &mut Vec<Value>) {
     value(values, &name("queues"), format!("{unacknowledged:08X}:{unread:08X}"), row[4]);
     value(values, &name("retransmissions"), format!("{retransmits:08X}"), row[6]);
     value(values, &name("probes"), probes_out, row[8]);
+    if let Ok(link) = fs::read_link("/proc/self/ns/net") {
+        value(
+            values,
+            &name("network namespace"),
+            format!("net:[{}]", facts.raw.netns),
+            link.to_string_lossy(),
+        );
+    }
 }
 
 /// As `/proc/net/tcp` prints it: words of the machine's byte order, in hexadecimal.

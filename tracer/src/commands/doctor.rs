@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, BufWriter, Write},
+    path::Path,
 };
 
 use anyhow::{Result, bail};
@@ -10,7 +11,8 @@ use rustix::thread::{CapabilitySet as Cap, capabilities};
 use serde::Serialize;
 
 use crate::{
-    cli::Doctor,
+    cli::{Doctor, SOCKET},
+    client::{Client, Refusal},
     collect::{
         agreement::{self, Value},
         bpf::Bpf,
@@ -18,7 +20,7 @@ use crate::{
     human,
     kernel::{
         btf, object,
-        probes::{self, Hook},
+        probes::{self, Mechanism, Trouble},
     },
 };
 
@@ -26,7 +28,7 @@ use crate::{
 #[derive(Serialize)]
 struct Check {
     name: String,
-    /// `ok`, `missing` or `unsupported`.
+    /// `ok`; `missing`: a right or a setting; `unsupported`: the kernel has no such thing; `broken`: it has, and refuses.
     state: &'static str,
     /// What was found, or why not.
     found: String,
@@ -49,6 +51,9 @@ struct Report {
     trace: Vec<&'static str>,
 }
 
+/// The source of whoever may ask the agent, and cannot do better.
+const BY_AGENT: &str = "bpf, by the agent";
+
 /// Looks, tries and prints; fails if the main job does not work.
 pub fn run(args: &Doctor) -> Result<()> {
     let report = examine();
@@ -60,6 +65,9 @@ pub fn run(args: &Doctor) -> Result<()> {
         out.write_all(page(&report).as_bytes())?;
     }
     out.flush()?;
+    if report.source == BY_AGENT {
+        return Ok(());
+    }
     if report.source != "bpf" || !report.agent {
         bail!(
             "ages and the agent need the kernel programs, which do not work here: what is missing is above"
@@ -70,7 +78,7 @@ pub fn run(args: &Doctor) -> Result<()> {
 
 fn examine() -> Report {
     let name = rustix::system::uname();
-    let mut checks = vec![types(), rights(), namespace(), lockdown()];
+    let mut checks = vec![types(), rights(), namespace(), lockdown(), tracefs()];
     let mut works = [false; 2];
     let mut up: Vec<&str> = Vec::new();
     match probes::try_all() {
@@ -89,15 +97,11 @@ fn examine() -> Report {
                         up.push(probe.name);
                         Check { name, state: "ok", found: probe.tells.into(), without: None }
                     }
-                    Err(why) => Check {
+                    Err((trouble, why)) => Check {
                         name,
-                        state: if matches!(probe.hook, Hook::Fentry | Hook::Fexit | Hook::Kprobe) {
-                            "unsupported"
-                        } else {
-                            "missing"
-                        },
+                        state: trouble.label(),
                         found: why,
-                        without: Some(format!("{} (Linux {} has it)", probe.without, probe.since)),
+                        without: Some(instead(probe.without, probe.since, trouble)),
                     },
                 });
             }
@@ -112,25 +116,61 @@ fn examine() -> Report {
     if works[0] {
         checks.push(values());
     }
-    let by = [
-        ("tracepoint", ["call_enter", "call_exit"]),
-        ("fentry", ["call_enter_fentry", "call_exit_fexit"]),
-        ("kprobe", ["call_enter_kprobe", "call_exit_kprobe"]),
-        ("waits", ["waits", "newtask"]),
-    ];
-    let works_by = |(_, names): &&(&str, [&'static str; 2])| names.iter().all(|name| up.contains(name));
-    let trace: Vec<&'static str> =
-        by.iter().filter(|_| works[0]).filter(works_by).map(|(name, _)| *name).collect();
+    let (asked, answers) = agent();
+    checks.push(asked);
+    let follows = |by: &Mechanism| by.programs().iter().chain(&probes::FOLLOW).all(|name| up.contains(name));
+    let by = [probes::TRACE_ORDER.as_slice(), &[Mechanism::Kprobe]].concat();
+    let mut trace: Vec<&'static str> =
+        by.into_iter().filter(follows).map(Mechanism::label).filter(|_| works[0]).collect();
+    if works[1] {
+        trace.push("waits");
+    }
+    // As `ps` chooses: root asks the agent only where it cannot look itself, others ask first.
+    let root = rustix::process::geteuid().is_root();
+    let source = match (works[0], answers) {
+        (true, true) if !root => BY_AGENT,
+        (true, _) => "bpf",
+        (false, true) => BY_AGENT,
+        (false, false) => "proc",
+    };
     Report {
         version: env!("CARGO_PKG_VERSION"),
         kernel: name.release().to_string_lossy().into_owned(),
         machine: name.machine().to_string_lossy().into_owned(),
         checks,
-        source: if works[0] { "bpf" } else { "proc" },
+        source,
         // Without context switches it sees calls end.
         agent: trace.iter().any(|by| *by != "kprobe"),
         trace,
     }
+}
+
+/// What is to be done without a program.
+fn instead(without: &str, (major, minor): (u32, u32), trouble: Trouble) -> String {
+    let too_old = trouble == Trouble::Unsupported && object::kernel_version() < (major, minor);
+    if too_old { format!("{without} (Linux {major}.{minor} has it)") } else { without.to_owned() }
+}
+
+/// Whether an agent answers this user.
+fn agent() -> (Check, bool) {
+    let name = "running agent".into();
+    let client = Client::connect(Path::new(SOCKET));
+    let answers = client.is_ok();
+    let (state, found, without) = match client {
+        Ok(_) => ("ok", format!("answers on {SOCKET}"), None),
+        Err(Refusal::Denied(why)) => ("missing", why, Some("ask to be made a member of that group".into())),
+        Err(Refusal::Absent) => ("ok", "none, and none is needed".to_owned(), None),
+    };
+    (Check { name, state, found, without }, answers)
+}
+
+/// It is where perf and others find their probes; nothing here needs it.
+fn tracefs() -> Check {
+    let dirs = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+    let mounted = dirs.into_iter().find(|dir| fs::metadata(format!("{dir}/trace")).is_ok());
+    let found = mounted
+        .map_or_else(|| "not mounted, or closed to this user".to_owned(), |dir| format!("mounted on {dir}"));
+    Check { name: "tracefs".into(), state: "ok", found: format!("{found}; not needed"), without: None }
 }
 
 /// Whether the programs read what `/proc` shows.
@@ -174,19 +214,25 @@ fn types() -> Check {
 
 fn rights() -> Check {
     let held = capabilities(None).map(|sets| sets.effective).unwrap_or(Cap::empty());
-    let all = [
+    let needed = [
         (Cap::BPF, "CAP_BPF", "the kernel programs"),
         (Cap::PERFMON, "CAP_PERFMON", "the kernel programs"),
-        (Cap::SYS_PTRACE, "CAP_SYS_PTRACE", "other users' files and memory"),
-        (Cap::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH", "other users' /proc"),
+        (Cap::SYS_PTRACE, "CAP_SYS_PTRACE", "other users' processes"),
     ];
     let admin = held.contains(Cap::SYS_ADMIN);
     let has = |cap: &Cap| held.contains(*cap) || admin && (*cap == Cap::BPF || *cap == Cap::PERFMON);
-    let missing: Vec<String> =
-        all.iter().filter(|(cap, ..)| !has(cap)).map(|(_, name, what)| format!("{name} ({what})")).collect();
+    let missing: Vec<String> = needed
+        .iter()
+        .filter(|(cap, ..)| !has(cap))
+        .map(|(_, name, what)| format!("{name} ({what})"))
+        .collect();
     let name = "rights".into();
     if missing.is_empty() {
-        return Check { name, state: "ok", found: "all that are needed".into(), without: None };
+        let found = match held.contains(Cap::DAC_READ_SEARCH) {
+            true => "all that are needed",
+            false => "all that are needed; the names of other users' files need CAP_DAC_READ_SEARCH as well",
+        };
+        return Check { name, state: "ok", found: found.into(), without: None };
     }
     let found = format!("lacks {}", missing.join(", "));
     Check { name, state: "missing", found, without: Some("run it as root".into()) }

@@ -260,19 +260,25 @@ fn footer(out: &mut impl Write, page: &Page) -> io::Result<()> {
     }
     parts.push(format!("source {}", page.source));
     writeln!(out, "{}.", parts.join("; "))?;
-    if let Some(reason) = &page.why_not_better {
-        let guessed = match page.guessed {
-            0 => String::new(),
-            number => format!(
-                ", and of {} only the kernel function it sleeps in is shown (Yama's ptrace_scope)",
-                human::count(number, "wait")
-            ),
-        };
-        writeln!(
-            out,
-            "Ages are least values, other users' processes may be missing{guessed}: {}.",
-            human::clean(reason)
-        )?;
+    // Of what an agent sees by /proc it has said so itself.
+    if page.why_not_better.is_none() && page.source != "proc" {
+        return Ok(());
     }
+    let guessed = match page.guessed {
+        0 => String::new(),
+        number => format!(", of {} the call is hidden ({})", human::count(number, "wait"), hidden_by()),
+    };
+    let reason = page.why_not_better.as_ref().map(|reason| format!(": {}", human::clean(reason)));
+    let reason = reason.unwrap_or_default();
+    writeln!(out, "Ages are least values, other users' processes may be missing{guessed}{reason}.")?;
     Ok(())
+}
+
+/// Who keeps `/proc/PID/syscall` from whom it would tell more: the right to attach a debugger is asked for.
+fn hidden_by() -> &'static str {
+    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    match scope.trim() {
+        "" | "0" => "it takes the right to trace the process",
+        _ => "Yama's ptrace_scope",
+    }
 }

@@ -10,32 +10,11 @@ use tracer_ebpf::abi::EndedCall;
 
 use super::{
     btf,
-    load::{Kernel, explain, program, take},
+    load::{Kernel, explain, load_tracepoint, program, take},
+    probes::{AGENT_ORDER, DISPATCH, FOLLOW, Mechanism, TRACE_ORDER},
     record::plain,
 };
 use crate::syscalls::blocking;
-
-/// How the entry and exit of calls are seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mechanism {
-    /// Programs at the entry and return of the kernel's function that hands calls out.
-    Fentry,
-    /// Probes on the kernel's functions that serve calls which can block.
-    Kprobe,
-    /// The tracepoints at every call's entry and exit.
-    Tracepoint,
-}
-
-impl Mechanism {
-    /// Its name.
-    pub fn label(self) -> &'static str {
-        match self {
-            Mechanism::Fentry => "fentry",
-            Mechanism::Kprobe => "kprobe",
-            Mechanism::Tracepoint => "tracepoint",
-        }
-    }
-}
 
 /// What passes between the attached programs and tracer.
 pub struct Calls {
@@ -46,9 +25,6 @@ pub struct Calls {
     pub mechanism: Mechanism,
 }
 
-/// The function that hands each call of a 64-bit process out.
-pub const DISPATCH: &str = "x64_sys_call";
-
 /// Less than this of the functions found means that they have other names here.
 const LEAST_FUNCTIONS: usize = 10;
 
@@ -56,13 +32,12 @@ impl Kernel {
     /// Attaches for `trace`, by this mechanism or by the best that works.
     pub fn follow_calls(&mut self, wanted: Option<Mechanism>) -> Result<Calls> {
         let btf = btf::for_loading()?;
-        for (name, tracepoint) in [("call_fork", "task_newtask"), ("call_gone", "sched_process_exit")] {
-            self.attach_tracepoint(name, tracepoint, &btf)?;
+        for name in FOLLOW {
+            self.attach_tracepoint(name, &btf)?;
         }
-        // Only tracepoints see calls end that began before: the others take a call's return from its entry.
         let mechanism = match wanted {
             Some(wanted) => self.attach_calls(&[wanted], &btf)?,
-            None => self.attach_calls(&[Mechanism::Tracepoint, Mechanism::Fentry], &btf)?,
+            None => self.attach_calls(&TRACE_ORDER, &btf)?,
         };
         Ok(Calls {
             traced: HashMap::try_from(take(&mut self.ebpf, "TRACED")?)?,
@@ -75,10 +50,10 @@ impl Kernel {
     /// Attaches for the agent, which stays: calls are counted as ended waits are.
     pub fn count_calls(&mut self) -> Result<Mechanism> {
         let btf = btf::for_loading()?;
-        for (name, tracepoint) in [("call_fork", "task_newtask"), ("call_gone", "sched_process_exit")] {
-            self.attach_tracepoint(name, tracepoint, &btf)?;
+        for name in FOLLOW {
+            self.attach_tracepoint(name, &btf)?;
         }
-        self.attach_calls(&[Mechanism::Fentry, Mechanism::Tracepoint], &btf)
+        self.attach_calls(&AGENT_ORDER, &btf)
     }
 
     /// By the first of these that works; else the first one's error.
@@ -100,42 +75,40 @@ impl Kernel {
 
     fn attach_fentry(&mut self, btf: &aya::Btf) -> Result<()> {
         let refused = || format!("this kernel takes no fentry on system calls ({DISPATCH})");
-        // The exit first: an entry without one would stay.
-        let exit: &mut FExit = program(&mut self.ebpf, "call_exit_fexit")?.try_into()?;
+        let [exit_name, enter_name] = Mechanism::Fentry.programs();
+        let exit: &mut FExit = program(&mut self.ebpf, exit_name)?.try_into()?;
         exit.load(DISPATCH, btf).map_err(explain).with_context(refused)?;
         let exit_link = exit.attach().map_err(explain).with_context(refused)?;
-        let enter: &mut FEntry = program(&mut self.ebpf, "call_enter_fentry")?.try_into()?;
+        let enter: &mut FEntry = program(&mut self.ebpf, enter_name)?.try_into()?;
         let attached = enter.load(DISPATCH, btf).and_then(|()| enter.attach());
         if let Err(error) = attached {
-            let exit: &mut FExit = program(&mut self.ebpf, "call_exit_fexit")?.try_into()?;
+            // Without an entry it would only cost.
+            let exit: &mut FExit = program(&mut self.ebpf, exit_name)?.try_into()?;
             exit.detach(exit_link).map_err(explain)?;
             return Err(explain(error)).with_context(refused);
         }
-        self.attached.extend(["call_enter_fentry", "call_exit_fexit"]);
+        self.attached.extend([exit_name, enter_name]);
         Ok(())
     }
 
     fn attach_tracepoints(&mut self, btf: &aya::Btf) -> Result<()> {
-        // The exit first, as above.
-        self.attach_tracepoint("call_exit", "sys_exit", btf)?;
-        self.attach_tracepoint("call_enter", "sys_enter", btf)?;
-        self.attached.extend(["call_enter", "call_exit"]);
+        for name in Mechanism::Tracepoint.programs() {
+            self.attach_tracepoint(name, btf)?;
+            self.attached.push(name);
+        }
         Ok(())
     }
 
-    fn attach_tracepoint(&mut self, name: &str, tracepoint: &str, btf: &aya::Btf) -> Result<()> {
+    fn attach_tracepoint(&mut self, name: &str, btf: &aya::Btf) -> Result<()> {
+        load_tracepoint(&mut self.ebpf, name, btf)?;
         let probe: &mut BtfTracePoint = program(&mut self.ebpf, name)?.try_into()?;
-        probe
-            .load(tracepoint, btf)
-            .map_err(explain)
-            .with_context(|| format!("the kernel refuses the program {name}"))?;
         probe.attach().map_err(explain).with_context(|| format!("cannot attach the program {name}"))?;
         Ok(())
     }
 
     fn attach_kprobes(&mut self) -> Result<()> {
         let prefix = if cfg!(target_arch = "x86_64") { "__x64_sys_" } else { "__arm64_sys_" };
-        for name in ["call_exit_kprobe", "call_enter_kprobe"] {
+        for name in Mechanism::Kprobe.programs() {
             let probe: &mut KProbe = program(&mut self.ebpf, name)?.try_into()?;
             probe
                 .load()

@@ -21,7 +21,7 @@ use tracer_ebpf::abi::{
 use super::{
     batch,
     object::{Followed, Object, Options},
-    probes::{Hook, PROBES, Probe},
+    probes::{Hook, PROBES, Probe, find},
     record::{Record, plain},
 };
 use crate::syscalls::{Table, rows};
@@ -71,18 +71,13 @@ impl Kernel {
         let Object { mut ebpf, types: aya_btf, hash_slots } = Object::open(&options)?;
         fill_table(&mut ebpf, "CALLS", Table::Native)?;
         fill_table(&mut ebpf, "COMPAT_CALLS", Table::Compat)?;
-        let snapshot: &mut Iter = program(&mut ebpf, "snapshot")?.try_into()?;
-        snapshot
-            .load("task", &aya_btf)
-            .map_err(explain)
-            .context("the kernel refuses the program snapshot")?;
-        let lookup: &mut Iter = program(&mut ebpf, "lookup")?.try_into()?;
-        lookup.load("task", &aya_btf).map_err(explain).context("the kernel refuses the program lookup")?;
+        load_iterator(&mut ebpf, "snapshot", &aya_btf)?;
+        load_iterator(&mut ebpf, "lookup", &aya_btf)?;
         if options.waits {
-            load_probe(&mut ebpf, "newtask", "task_newtask", &aya_btf)?;
-            load_probe(&mut ebpf, "waits", "sched_switch", &aya_btf)?;
+            load_tracepoint(&mut ebpf, "newtask", &aya_btf)?;
+            load_tracepoint(&mut ebpf, "waits", &aya_btf)?;
             if hash_slots {
-                load_probe(&mut ebpf, "exited", "sched_process_exit", &aya_btf)?;
+                load_tracepoint(&mut ebpf, "exited", &aya_btf)?;
             }
         }
         // Reading the kernel's types once more would cost an agent that stays for months ten megabytes.
@@ -323,7 +318,7 @@ impl Kernel {
             Hook::Iter(_) => probe.needed || self.holders == Optional::Loaded,
             _ => self.attached.contains(&probe.name),
         };
-        let used = PROBES.iter().filter(|probe| !probe.name.starts_with("call_") || up(probe));
+        let used = PROBES.iter().filter(|probe| probe.needed || probe.name == "holders" || up(probe));
         used.map(|probe| (probe.name, probe.hook.mechanism(), up(probe))).collect()
     }
 
@@ -373,19 +368,39 @@ fn ticks_per_second() -> u64 {
 }
 
 /// The kernel's reason in one line: aya's errors carry the verifier's whole log.
+#[derive(Debug)]
+pub(super) struct Refused {
+    why: String,
+    /// The error's number, if the kernel was asked.
+    pub(super) errno: Option<i32>,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// What aya says of a refusal, in short.
 pub(super) fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
     if std::env::var_os("TRACER_VERIFIER_LOG").is_some() {
         return anyhow!(error);
     }
-    let chain: Vec<String> = anyhow::Error::new(error)
-        .chain()
-        .map(|cause| {
-            let text = cause.to_string();
-            let line = text.lines().next().unwrap_or_default();
-            line.split(". Verifier output").next().unwrap_or(line).to_owned()
-        })
-        .collect();
-    anyhow!("{}", chain.join(": "))
+    let error = anyhow::Error::new(error);
+    let errno = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error());
+    let mut said: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        let line = text.lines().next().unwrap_or_default();
+        let line = line.split(". Verifier output").next().unwrap_or(line);
+        // Some causes are in the text of what they caused.
+        if !said.last().is_some_and(|before| before.contains(line)) {
+            said.push(line.to_owned());
+        }
+    }
+    Refused { why: said.join(": "), errno }.into()
 }
 
 pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
@@ -407,27 +422,27 @@ pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya:
 
 /// Without it tracer does not say who is at the other end, and goes on.
 fn load_holders(ebpf: &mut Ebpf, btf: &aya::Btf) -> Optional {
-    let mut load = || -> Result<()> {
-        let holders: &mut Iter = program(ebpf, "holders")?.try_into()?;
-        holders.load("task_file", btf).map_err(explain)
-    };
-    match load() {
+    match load_iterator(ebpf, "holders", btf) {
         Ok(()) => Optional::Loaded,
         Err(error) => {
-            crate::human::say(&format!(
-                "who is at the other end cannot be told: the kernel refuses the program holders: {error:#}"
-            ));
+            crate::human::say(&format!("who is at the other end cannot be told: {error:#}"));
             Optional::Refused
         }
     }
 }
 
-fn load_probe(ebpf: &mut Ebpf, name: &str, tracepoint: &str, btf: &aya::Btf) -> Result<()> {
+/// Loads a program for the place that the table says.
+fn load_iterator(ebpf: &mut Ebpf, name: &str, btf: &aya::Btf) -> Result<()> {
+    let Hook::Iter(of) = find(name)?.hook else { bail!("the program {name} is no iterator") };
+    let iterator: &mut Iter = program(ebpf, name)?.try_into()?;
+    iterator.load(of, btf).map_err(explain).with_context(|| format!("the kernel refuses the program {name}"))
+}
+
+/// The same of one on a typed tracepoint.
+pub(super) fn load_tracepoint(ebpf: &mut Ebpf, name: &str, btf: &aya::Btf) -> Result<()> {
+    let Hook::Tracepoint(at) = find(name)?.hook else { bail!("the program {name} is on no tracepoint") };
     let probe: &mut BtfTracePoint = program(ebpf, name)?.try_into()?;
-    probe
-        .load(tracepoint, btf)
-        .map_err(explain)
-        .with_context(|| format!("the kernel refuses the program {name}"))
+    probe.load(at, btf).map_err(explain).with_context(|| format!("the kernel refuses the program {name}"))
 }
 
 fn fill_table(ebpf: &mut Ebpf, name: &str, table: Table) -> Result<()> {

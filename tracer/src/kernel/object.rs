@@ -146,7 +146,7 @@ impl Constants {
 }
 
 /// Major and minor version of the running kernel; (0, 0) if it does not say.
-fn kernel_version() -> (u32, u32) {
+pub fn kernel_version() -> (u32, u32) {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
@@ -176,6 +176,13 @@ fn check_rights() -> Result<()> {
         "reading the kernel needs {}, which this process lacks: run it as root (sudo tracer …)",
         missing.join(" and ")
     )
+}
+
+/// Whether capabilities are worth what they say: in a user namespace of its own a process has them all, and the kernel
+/// grants none of what they are needed for here.
+pub(super) fn has_rights() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    check_rights().is_ok() && map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
 }
 
 fn check_namespace() -> Result<()> {

@@ -8,10 +8,12 @@ use aya::{
 };
 
 use super::{
-    calls::DISPATCH,
-    load::{explain, program},
-    object::{Followed, Object, Options},
+    load::{Refused, explain, program},
+    object::{Followed, Object, Options, has_rights, kernel_version},
 };
+
+/// The function that hands each call of a 64-bit process out.
+pub const DISPATCH: &str = "x64_sys_call";
 
 /// Where a program hooks in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +37,9 @@ pub struct Probe {
     pub name: &'static str,
     /// Where it hooks in.
     pub hook: Hook,
-    /// The first kernel that takes it.
-    pub since: &'static str,
+    /// The first kernel that can take it: major and minor version. Fentry and fexit need [`DISPATCH`] as well, which Linux
+    /// has on x86-64 since 6.9, 6.6.26 and 6.1.85.
+    pub since: (u32, u32),
     /// What it tells.
     pub tells: &'static str,
     /// What takes its place, and what is lost.
@@ -45,12 +48,13 @@ pub struct Probe {
     pub needed: bool,
 }
 
-/// All of them, but for what takes their place on Linux 5.10.
+/// All of them. Those that are attached together are in the order in which they are: what ends before what begins, so that
+/// nothing begins that is not seen to end, and what gives threads their slots before what looks for them.
 pub const PROBES: &[Probe] = &[
     Probe {
         name: "snapshot",
         hook: Hook::Iter("task"),
-        since: "5.8",
+        since: (5, 8),
         tells: "what waits now, since when",
         without: "/proc, which does not say since when",
         needed: true,
@@ -58,7 +62,7 @@ pub const PROBES: &[Probe] = &[
     Probe {
         name: "lookup",
         hook: Hook::Iter("task"),
-        since: "5.8",
+        since: (5, 8),
         tells: "what the fds of poll, select and epoll are",
         without: "their names in /proc, without connections",
         needed: true,
@@ -66,76 +70,178 @@ pub const PROBES: &[Probe] = &[
     Probe {
         name: "holders",
         hook: Hook::Iter("task_file"),
-        since: "5.8",
+        since: (5, 8),
         tells: "who is at the other end",
         without: "peers and holders are not named",
         needed: false,
     },
     Probe {
-        name: "waits",
-        hook: Hook::Tracepoint("sched_switch"),
-        since: "5.5",
-        tells: "how long waits took, when they end",
-        without: "the agent does not run",
-        needed: true,
+        name: "exited",
+        hook: Hook::Tracepoint("sched_process_exit"),
+        since: (5, 5),
+        tells: "threads that end, before Linux 5.11",
+        without: "the agent does not run there",
+        needed: false,
     },
     Probe {
         name: "newtask",
         hook: Hook::Tracepoint("task_newtask"),
-        since: "5.5",
+        since: (5, 5),
         tells: "threads that begin",
-        without: "the agent does not run",
+        without: "the agent sees waits end by calls",
         needed: true,
     },
     Probe {
-        name: "call_enter_fentry",
-        hook: Hook::Fentry,
-        since: "6.9, and 6.1.85 and 6.6.26 of the older series, on x86-64",
-        tells: "for trace: calls that begin, at the least cost",
-        without: "call_enter",
+        name: "waits",
+        hook: Hook::Tracepoint("sched_switch"),
+        since: (5, 5),
+        tells: "how long waits took, when they end",
+        without: "the agent sees waits end by calls",
+        needed: true,
+    },
+    Probe {
+        name: "call_fork",
+        hook: Hook::Tracepoint("task_newtask"),
+        since: (5, 5),
+        tells: "for trace: children",
+        without: "trace by waits",
+        needed: false,
+    },
+    Probe {
+        name: "call_gone",
+        hook: Hook::Tracepoint("sched_process_exit"),
+        since: (5, 5),
+        tells: "for trace: threads that end",
+        without: "trace by waits",
+        needed: false,
+    },
+    Probe {
+        name: "call_exit",
+        hook: Hook::Tracepoint("sys_exit"),
+        since: (5, 11),
+        tells: "for trace: calls that end, with results",
+        without: "trace by waits, without results",
+        needed: false,
+    },
+    Probe {
+        name: "call_enter",
+        hook: Hook::Tracepoint("sys_enter"),
+        since: (5, 11),
+        tells: "for trace: calls that begin",
+        without: "trace by waits, without results",
         needed: false,
     },
     Probe {
         name: "call_exit_fexit",
         hook: Hook::Fexit,
-        since: "6.9, and 6.1.85 and 6.6.26 of the older series, on x86-64",
+        since: (5, 11),
         tells: "for trace: calls that end, with results, at the least cost",
         without: "call_exit",
         needed: false,
     },
     Probe {
-        name: "call_enter_kprobe",
-        hook: Hook::Kprobe,
-        since: "5.11",
-        tells: "for trace --probes kprobe: calls that begin",
+        name: "call_enter_fentry",
+        hook: Hook::Fentry,
+        since: (5, 11),
+        tells: "for trace: calls that begin, at the least cost",
         without: "call_enter",
         needed: false,
     },
     Probe {
         name: "call_exit_kprobe",
         hook: Hook::Kprobe,
-        since: "5.11",
+        since: (5, 11),
         tells: "for trace --probes kprobe: calls that end, with results",
         without: "call_exit",
         needed: false,
     },
     Probe {
-        name: "call_enter",
-        hook: Hook::Tracepoint("sys_enter"),
-        since: "5.11",
-        tells: "for trace: calls that begin",
-        without: "context switches, without results",
-        needed: false,
-    },
-    Probe {
-        name: "call_exit",
-        hook: Hook::Tracepoint("sys_exit"),
-        since: "5.11",
-        tells: "for trace: calls that end, with results",
-        without: "context switches, without results",
+        name: "call_enter_kprobe",
+        hook: Hook::Kprobe,
+        since: (5, 11),
+        tells: "for trace --probes kprobe: calls that begin",
+        without: "call_enter",
         needed: false,
     },
 ];
+
+/// How the entry and exit of calls are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism {
+    /// Programs at the entry and return of the kernel's function that hands calls out.
+    Fentry,
+    /// Probes on the kernel's functions that serve calls which can block.
+    Kprobe,
+    /// The tracepoints at every call's entry and exit.
+    Tracepoint,
+}
+
+/// Whom calls are followed by, whatever sees them begin and end.
+pub const FOLLOW: [&str; 2] = ["call_fork", "call_gone"];
+/// For `trace`, the best first. Only tracepoints see calls end that began before: the others take a call's return from its
+/// entry. Kprobes take seconds to end, and are used only where they are asked for.
+pub const TRACE_ORDER: [Mechanism; 2] = [Mechanism::Tracepoint, Mechanism::Fentry];
+/// For an agent, which stays: what costs least first.
+pub const AGENT_ORDER: [Mechanism; 2] = [Mechanism::Fentry, Mechanism::Tracepoint];
+
+impl Mechanism {
+    /// Its name.
+    pub fn label(self) -> &'static str {
+        match self {
+            Mechanism::Fentry => "fentry",
+            Mechanism::Kprobe => "kprobe",
+            Mechanism::Tracepoint => "tracepoint",
+        }
+    }
+
+    /// Its programs, in the order in which they are attached.
+    pub fn programs(self) -> [&'static str; 2] {
+        match self {
+            Mechanism::Fentry => ["call_exit_fexit", "call_enter_fentry"],
+            Mechanism::Kprobe => ["call_exit_kprobe", "call_enter_kprobe"],
+            Mechanism::Tracepoint => ["call_exit", "call_enter"],
+        }
+    }
+}
+
+/// What stands in the way of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// A right, which this process lacks.
+    Missing,
+    /// The kernel: it is too old, or was built without what the program hooks into.
+    Unsupported,
+    /// Nothing that is known of: the kernel has it, and refuses the program.
+    Broken,
+}
+
+impl Trouble {
+    /// What a refusal means. Without an error's number the kernel was not asked: its types lack the place.
+    fn of(probe: &Probe, kernel: (u32, u32), errno: Option<i32>, privileged: bool) -> Self {
+        // The kernel's own number for what is not supported, which no C library knows (include/linux/errno.h).
+        const ENOTSUPP: i32 = 524;
+        match errno {
+            _ if kernel < probe.since => Self::Unsupported,
+            None | Some(libc::ENOENT | libc::EOPNOTSUPP | ENOTSUPP) => Self::Unsupported,
+            Some(libc::EPERM | libc::EACCES) if !privileged => Self::Missing,
+            Some(_) => Self::Broken,
+        }
+    }
+
+    /// Its name.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Unsupported => "unsupported",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// The row of a program.
+pub fn find(name: &str) -> Result<&'static Probe> {
+    PROBES.iter().find(|probe| probe.name == name).with_context(|| format!("no program is named {name}"))
+}
 
 impl Hook {
     /// Its kind, as libraries name sections.
@@ -159,8 +265,11 @@ impl Hook {
     }
 }
 
-/// Loads and attaches each program and takes it away again: what the kernel says of it, in one line.
-pub fn try_all() -> Result<Vec<(&'static Probe, Result<(), String>)>> {
+/// What came of a program: it works, or what stands in its way and the kernel's reason in one line.
+pub type Verdict = Result<(), (Trouble, String)>;
+
+/// Loads and attaches each program and takes it away again.
+pub fn try_all() -> Result<Vec<(&'static Probe, Verdict)>> {
     let options = Options {
         waits: true,
         min_wait: std::time::Duration::MAX,
@@ -169,9 +278,17 @@ pub fn try_all() -> Result<Vec<(&'static Probe, Result<(), String>)>> {
         verbose: false,
     };
     let mut object = Object::open(&options)?;
-    let mut one =
-        |probe: &'static Probe| (probe, try_one(&mut object, probe).map_err(|error| format!("{error:#}")));
-    Ok(PROBES.iter().map(&mut one).collect())
+    let (kernel, privileged) = (kernel_version(), has_rights());
+    // Where threads' slots go by themselves, nothing is to take them away.
+    let hash_slots = object.hash_slots;
+    let mut one = |probe: &'static Probe| {
+        let refused = |error: anyhow::Error| {
+            let errno = error.chain().find_map(|cause| cause.downcast_ref::<Refused>()?.errno);
+            (Trouble::of(probe, kernel, errno, privileged), format!("{error:#}"))
+        };
+        (probe, try_one(&mut object, probe).map_err(refused))
+    };
+    Ok(PROBES.iter().filter(|probe| probe.name != "exited" || hash_slots).map(&mut one).collect())
 }
 
 fn try_one(object: &mut Object, probe: &Probe) -> Result<()> {
@@ -215,5 +332,33 @@ fn try_one(object: &mut Object, probe: &Probe) -> Result<()> {
             kprobe.detach(link).map_err(explain)?;
             kprobe.unload().map_err(explain)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_program_of_a_mechanism_is_in_the_table_in_that_order() {
+        let at = |name: &str| PROBES.iter().position(|probe| probe.name == name);
+        for mechanism in [Mechanism::Fentry, Mechanism::Kprobe, Mechanism::Tracepoint] {
+            let [exit, enter] = mechanism.programs().map(at);
+            assert!(exit.is_some() && exit < enter, "{}", mechanism.label());
+        }
+        assert!(FOLLOW.iter().all(|name| at(name).is_some()));
+        assert!(at("exited") < at("newtask") && at("newtask") < at("waits"));
+    }
+
+    #[test]
+    fn what_stands_in_the_way_is_told_by_version_errno_and_rights() {
+        let probe = find("call_exit").expect("it is there");
+        let of = |kernel, errno, privileged| Trouble::of(probe, kernel, errno, privileged);
+        assert_eq!(of((5, 10), Some(libc::EINVAL), true), Trouble::Unsupported, "too old");
+        assert_eq!(of((6, 1), None, true), Trouble::Unsupported, "no such function");
+        assert_eq!(of((6, 1), Some(libc::ENOENT), true), Trouble::Unsupported, "no kprobes");
+        assert_eq!(of((6, 1), Some(libc::EPERM), false), Trouble::Missing);
+        assert_eq!(of((6, 1), Some(libc::EPERM), true), Trouble::Broken);
+        assert_eq!(of((6, 1), Some(libc::EINVAL), true), Trouble::Broken);
     }
 }

@@ -50,7 +50,7 @@ pub enum End {
 impl Line {
     /// For people.
     pub fn text(&self) -> String {
-        let time = self.at.to_zoned(TimeZone::UTC).strftime("%H:%M:%S%.3f");
+        let time = self.at.to_zoned(TimeZone::UTC).strftime("%H:%M:%S%.3fZ");
         let id =
             if self.pid == self.tid { self.pid.to_string() } else { format!("{}/{}", self.pid, self.tid) };
         let call = self.call();
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_line_says_who_what_on_whom_and_what_came_of_it() {
-        let call = "00:00:00.000 php? 7/8 recvfrom(13 tcp 10.0.0.1:59720 → 10.0.0.2:443)";
+        let call = "00:00:00.000Z php? 7/8 recvfrom(13 tcp 10.0.0.1:59720 → 10.0.0.2:443)";
         assert_eq!(line(End::Returned(512)).text(), format!("{call} = 512 after 12.3s"));
         assert_eq!(line(End::Returned(-104)).text(), format!("{call} = -1 ECONNRESET after 12.3s"));
         assert_eq!(
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(line(End::Gone).text(), format!("{call} after at least 12.3s"));
         let bare =
             Line { fd: None, target: String::new(), tid: 7, syscall: "wait4", ..line(End::Returned(9)) };
-        assert_eq!(bare.text(), "00:00:00.000 php? 7 wait4() = 9 after 12.3s");
+        assert_eq!(bare.text(), "00:00:00.000Z php? 7 wait4() = 9 after 12.3s");
     }
 
     #[test]

@@ -32,8 +32,9 @@ use crate::{
     export::json::{CallObject, WaitObject},
     human,
     kernel::{
-        calls::{Calls, Mechanism},
+        calls::Calls,
         object::{Followed, Options},
+        probes::Mechanism,
     },
     resolve::{
         Resolved, Resolver, epoll,

@@ -274,13 +274,22 @@ fn disk_of(vm: &Vm, programs: &[Program], tests: &[String]) -> Result<Vec<u8>> {
     Ok(cpio.finish())
 }
 
-/// Kernel by capability, as `tracer doctor` found it in each machine: the table of docs/KERNELS.md.
+/// What a machine can do, by tests that are about nothing else: the column, and how their names begin.
+const PROVED: &[(&str, &[&str])] = &[
+    ("waits", &["ps_targets::", "classes::", "ps_contract::"]),
+    ("ages", &["ps_ages::"]),
+    ("tuples", &["ps_ages::recvfrom_on_tcp", "ps_ages::read_on_tcp", "ps_ages::connect_to"]),
+    ("stalls", &["agent_stalls::"]),
+];
+
+/// Kernel by capability, as `tracer doctor` and the tests found it in each machine: the table of README.md.
 fn capabilities(vms: &[&Vm], done: &BTreeMap<&str, Result<Done>>) -> String {
-    let mut table =
-        "| kernel | processor | `ps`, `why` | peers | `agent` | `trace` by | tests passed |\n".to_owned();
-    table += "| --- | --- | --- | --- | --- | --- | --- |\n";
-    // The same kernel with another clock can do the same; one that lacks something is another row.
-    for vm in vms.iter().filter(|vm| !vm.plan.starts_with("slew")) {
+    let mut table = "| kernel | processor | `ps`, `why` | peers | `agent` | `trace` by |".to_owned();
+    PROVED.iter().for_each(|(column, _)| table += &format!(" {column} |"));
+    table += " tests passed | lacking |\n";
+    table += &"| --- ".repeat(8 + PROVED.len());
+    table += "|\n";
+    for vm in vms {
         let Some(Ok(Done { outcome, .. })) = done.get(vm.name) else { continue };
         let doctor = &outcome.doctor;
         let text = |name: &str| doctor[name].as_str().unwrap_or("?").to_owned();
@@ -291,17 +300,24 @@ fn capabilities(vms: &[&Vm], done: &BTreeMap<&str, Result<Done>>) -> String {
         });
         let trace: Vec<&str> =
             doctor["trace"].as_array().into_iter().flatten().filter_map(|by| by.as_str()).collect();
+        let what = match (vm.lacks, vm.plan.starts_with("slew")) {
+            ("", true) => ", clock slewed".to_owned(),
+            ("", false) => String::new(),
+            (lacks, _) => format!(", {lacks}"),
+        };
         table += &format!(
-            "| {}{} | {} | by {} | {} | {} | {} | {} |\n",
+            "| {}{what} | {} | by {} | {} | {} | {} |",
             outcome.release,
-            if vm.lacks.is_empty() { String::new() } else { format!(", {}", vm.lacks) },
             text("machine"),
             text("source"),
             yes(peers),
             yes(doctor["agent"] == true),
             trace.join(", "),
-            outcome.passed
         );
+        for (_, names) in PROVED {
+            table += &format!(" {} |", outcome.proved(names));
+        }
+        table += &format!(" {} | {} |\n", outcome.done(), outcome.lacking().len());
     }
     table
 }
@@ -321,8 +337,9 @@ fn report(vms: &[&Vm], done: &BTreeMap<&str, Result<Done>>) -> Result<()> {
     for vm in vms {
         match done.get(vm.name) {
             Some(Ok(Done { outcome, took, tries })) => {
-                let Outcome { release, passed, failed, unsupported, .. } = outcome;
-                let lacks = unsupported.len();
+                let Outcome { release, failed, .. } = outcome;
+                let passed = outcome.done();
+                let lacks = outcome.lacking().len();
                 let took = took.as_secs();
                 println!("| {} | {release} | {passed} | {failed} | {lacks} | {took} s | {tries} |", vm.name);
                 if !outcome.succeeded {

@@ -4,6 +4,7 @@
 //! hangs or reboots never prints it.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     path::Path,
     process::{Command, Stdio},
@@ -38,6 +39,8 @@ pub struct Outcome {
     pub failed: u32,
     /// Tests whose kernel feature this kernel lacks, with the reason.
     pub unsupported: Vec<String>,
+    /// Names of the tests that the harness says are `ok`.
+    pub ok: Vec<String>,
     /// What `tracer doctor --json` said there.
     pub doctor: serde_json::Value,
     /// The guest said so itself.
@@ -99,6 +102,9 @@ impl Outcome {
     fn of(text: &str) -> Self {
         let mut outcome = Self::default();
         for line in text.lines().map(str::trim) {
+            if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... ok")) {
+                outcome.ok.push(name.to_owned());
+            }
             let Some(said) = line.strip_prefix("guest: ") else { continue };
             if let Some(release) = said.strip_prefix("kernel ") {
                 outcome.release = release.to_owned();
@@ -117,11 +123,33 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// The tests whose feature this kernel lacks.
+    pub fn lacking(&self) -> BTreeSet<&str> {
+        self.unsupported.iter().filter_map(|what| what.split(": ").next()).collect()
+    }
+
+    /// How many tests have passed that had something to do.
+    pub fn done(&self) -> usize {
+        (self.passed as usize).saturating_sub(self.lacking().len())
+    }
+
+    /// Of the tests whose names begin so, how many have passed that had something to do; nothing where none was run.
+    pub fn proved(&self, names: &[&str]) -> String {
+        let is_of = |name: &&String| names.iter().any(|begin| name.starts_with(begin));
+        let lacking = self.lacking();
+        let run: Vec<&String> = self.ok.iter().filter(is_of).collect();
+        let done = run.iter().filter(|name| !lacking.contains(name.as_str())).count();
+        if run.is_empty() { String::new() } else { format!("{done} of {}", run.len()) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const GOOD: &str = "boot noise\r\nguest: kernel 6.1.0\r\nguest: doctor {\"agent\":true}\r\nguest: unsupported a::b: no gate\r\n\
+                        test a::b ... ok\r\ntest a::c ... ok\r\n\
                         guest: counts 12 0\r\nguest: success\r\n";
 
     #[test]
@@ -132,10 +160,15 @@ mod tests {
             passed: 12,
             failed: 0,
             unsupported: vec!["a::b: no gate".into()],
+            ok: vec!["a::b".into(), "a::c".into()],
             doctor: serde_json::json!({"agent": true}),
             succeeded: true,
         };
         assert_eq!(outcome, expected);
+        assert_eq!(
+            (outcome.done(), &*outcome.proved(&["a::"]), &*outcome.proved(&["b::"])),
+            (11, "1 of 2", "")
+        );
         assert!(!Outcome::of(&GOOD.replace("guest: success", "Kernel panic")).succeeded);
         assert!(!Outcome::of(&GOOD.replace("counts 12", "counts 0")).succeeded);
         assert!(!Outcome::of(&GOOD.replace("12 0", "11 1")).succeeded);
