@@ -152,7 +152,7 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let token = args.token_file.as_deref().map(Token::read).transpose()?.map(Arc::new);
-    let listener = http::bind(args.listen).await?;
+    let listener = http::bind(args.listen)?;
     if token.is_none() && !args.listen.ip().is_loopback() {
         human::say(&format!(
             "whoever reaches {} reads names of processes and addresses of their peers: `token_file` keeps others from it",
