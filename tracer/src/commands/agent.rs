@@ -27,7 +27,7 @@ use crate::{
         socket::Socket,
     },
     history::{self, History, Store},
-    hook::Runner,
+    hook::{self, Runner},
     human,
     kernel::object::{Followed, Options},
     service,
@@ -165,7 +165,7 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
     let (stop, stopped) = stop_pair()?;
     let log = args.verbose.then(|| bpf.kernel.log()).transpose()?;
     let socket = bind(&args.socket, &args.socket_group)?;
-    let hook = args.hook.as_ref().map(Runner::start).transpose()?;
+    let (hook, runner) = args.hook.as_ref().map(Runner::start).transpose()?.unzip();
     let opened = open_history(args);
     if args.confined {
         bpf.learn_symbols();
@@ -201,6 +201,7 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
     let result = tokio::select! {
         () = http::serve(listener, metrics, Arc::clone(&health), token) => Ok(()),
         result = serve_api(socket.as_ref(), api) => result,
+        result = hook::ended(runner) => result,
         () = service::follow(health) => Ok(()),
         () = reloads => Ok(()),
         _ = terminate.recv() => Ok(()),
