@@ -26,7 +26,7 @@ pub const KEPT: &[(CapabilitySet, &str, &str)] = &[
     ),
 ];
 
-/// Calls it never makes, which fail with EPERM from now on. `bpf` and `socket` are below.
+/// Calls it never makes, which fail with EPERM from now on. Those that depend on what they are asked are in [`filter`].
 const REFUSED: &[i64] = &[
     // Programs: what is to be run by `on_stall` is run by another process.
     libc::SYS_execve,
@@ -91,6 +91,28 @@ const REFUSED: &[i64] = &[
     libc::SYS_setregid,
     libc::SYS_setgroups,
     libc::SYS_capset,
+    // What x86 has under older names as well.
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_mknod,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_link,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_symlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_lchown,
+];
+
+/// Flags of `clone` that a thread does not have: they make namespaces.
+const CLONE_REFUSED: &[i32] = &[
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
 ];
 
 /// Commands of `bpf` that load or pin anything (include/uapi/linux/bpf.h). Each pass of an iterator makes a link, of a program that is
@@ -109,8 +131,11 @@ const BPF_REFUSED: &[(&str, u64)] = &[
 pub fn confine() -> Result<()> {
     set_no_new_privs(true).context("cannot give up gaining rights")?;
     drop_capabilities().context("cannot give up capabilities")?;
-    let program = filter().context("cannot make a filter for system calls")?;
-    seccompiler::apply_filter(&program).context("cannot give up system calls")
+    for program in [without_clone3(), filter()] {
+        let program = program.context("cannot make a filter for system calls")?;
+        seccompiler::apply_filter(&program).context("cannot give up system calls")?;
+    }
+    Ok(())
 }
 
 /// Keeps of the capabilities it has those it needs.
@@ -129,21 +154,37 @@ fn drop_capabilities() -> Result<()> {
     Ok(set_capabilities(None, sets)?)
 }
 
+/// Its flags lie in memory, where a filter does not see them: C libraries make threads by `clone` where the kernel has no other.
+fn without_clone3() -> Result<BpfProgram> {
+    program([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS)
+}
+
 fn filter() -> Result<BpfProgram> {
-    let mut rules: std::collections::BTreeMap<i64, Vec<SeccompRule>> =
-        REFUSED.iter().map(|call| (*call, Vec::new())).collect();
-    let is = |value| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value);
-    let of_bpf = BPF_REFUSED.iter().map(|(_, command)| SeccompRule::new(vec![is(*command)?]));
-    rules.insert(libc::SYS_bpf, of_bpf.collect::<Result<_, _>>()?);
-    // It connects to nobody: events go to those who have connected to it. Only the service manager is told how it is.
-    let family = |family: i32| SeccompRule::new(vec![is(family as u64)?]);
-    rules.insert(
-        libc::SYS_socket,
-        vec![family(libc::AF_INET)?, family(libc::AF_INET6)?, family(libc::AF_PACKET)?],
-    );
+    let mut rules: Rules = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+    let when = |operator, value| SeccompCondition::new(0, SeccompCmpArgLen::Dword, operator, value);
+    let rule = |operator, value| Ok(SeccompRule::new(vec![when(operator, value)?])?);
+    let of_bpf = BPF_REFUSED.iter().map(|(_, command)| rule(SeccompCmpOp::Eq, *command));
+    rules.insert(libc::SYS_bpf, of_bpf.collect::<Result<_>>()?);
+    let of_clone = CLONE_REFUSED.iter().map(|flag| {
+        let flag = u64::from(*flag as u32);
+        rule(SeccompCmpOp::MaskedEq(flag), flag)
+    });
+    rules.insert(libc::SYS_clone, of_clone.collect::<Result<_>>()?);
+    // The C library ends the process by a signal to itself.
+    rules.insert(libc::SYS_tgkill, vec![rule(SeccompCmpOp::Ne, u64::from(std::process::id()))?]);
+    // It connects to nobody: events go to those who have connected to it. Only the service manager is told how it is, and the
+    // kernel asked about sockets.
+    let others = [libc::AF_UNIX, libc::AF_NETLINK].map(|family| when(SeccompCmpOp::Ne, family as u64));
+    rules.insert(libc::SYS_socket, vec![SeccompRule::new(others.into_iter().collect::<Result<_, _>>()?)?]);
+    program(rules, libc::EPERM)
+}
+
+/// Calls, and when they are refused: where no rule is given, always.
+type Rules = std::collections::BTreeMap<i64, Vec<SeccompRule>>;
+
+fn program(rules: Rules, error: i32) -> Result<BpfProgram> {
     let arch = std::env::consts::ARCH.try_into().map_err(|_| anyhow!("no filter for this processor"))?;
-    let filter =
-        SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), arch)?;
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(error as u32), arch)?;
     Ok(filter.try_into()?)
 }
 
@@ -167,8 +208,21 @@ mod tests {
             for (name, command) in BPF_REFUSED {
                 assert_eq!(errno(libc::SYS_bpf, [*command as i64, 0, 0]), Some(libc::EPERM), "{name}");
             }
-            let inet = [i64::from(libc::AF_INET), i64::from(libc::SOCK_STREAM), 0];
-            assert_eq!(errno(libc::SYS_socket, inet), Some(libc::EPERM));
+            for family in [libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_VSOCK] {
+                let socket = [i64::from(family), i64::from(libc::SOCK_STREAM), 0];
+                assert_eq!(errno(libc::SYS_socket, socket), Some(libc::EPERM), "{family}");
+            }
+            assert_eq!(errno(libc::SYS_socket, [i64::from(libc::AF_UNIX), 1, 0]), None);
+            // Without the filter it would be EINVAL: a thread shares its signals' handlers.
+            for flag in CLONE_REFUSED {
+                let flags = i64::from(flag | libc::CLONE_THREAD);
+                assert_eq!(errno(libc::SYS_clone, [flags, 0, 0]), Some(libc::EPERM), "{flag:#x}");
+            }
+            assert_eq!(errno(libc::SYS_clone3, [0, 0, 0]), Some(libc::ENOSYS));
+            let (own, thread) = (i64::from(std::process::id()), rustix::thread::gettid());
+            let parent = i64::from(std::os::unix::process::parent_id());
+            assert_eq!(errno(libc::SYS_tgkill, [parent, parent, 0]), Some(libc::EPERM));
+            assert_eq!(errno(libc::SYS_tgkill, [own, i64::from(thread.as_raw_nonzero().get()), 0]), None);
             assert!(std::process::Command::new("true").status().is_err());
             let status = std::fs::read_to_string("/proc/thread-self/status").expect("its own");
             assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"), "{status}");

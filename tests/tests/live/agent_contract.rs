@@ -7,37 +7,16 @@ use tests::{Agent, Waiter, shared};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Every metric of the design with its type and labels.
-const METRICS: &[(&str, &str, &[&str])] = &[
-    (
-        "tracer_stall_seconds",
-        "gauge",
-        &[
-            "pid",
-            "tid",
-            "comm",
-            "unit",
-            "namespace",
-            "pod",
-            "container",
-            "syscall",
-            "fd",
-            "class",
-            "local",
-            "remote",
-        ],
-    ),
-    ("tracer_open_stalls", "gauge", &["class"]),
-    ("tracer_stalls_total", "counter", &["class"]),
-    ("tracer_waiting_threads", "gauge", &["class"]),
-    ("tracer_wait_duration_seconds", "histogram", &["comm", "syscall", "kind"]),
-    ("tracer_blocked_seconds_total", "counter", &["pid", "comm", "syscall", "kind"]),
-    ("tracer_lost_events_total", "counter", &["reason"]),
-    ("tracer_dropped_series_total", "counter", &["reason"]),
-    ("tracer_snapshot_duration_seconds", "histogram", &["source"]),
-    ("tracer_probe_up", "gauge", &["probe", "mechanism"]),
-    ("tracer_build_info", "gauge", &[]),
-];
+/// The table that the agent's own is written to, and held against: name, type, labels of each metric.
+fn metrics() -> Vec<(&'static str, &'static str, BTreeSet<&'static str>)> {
+    let table = include_str!("../../../docs/METRICS.md").lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `tracer_")?.split('|').map(str::trim);
+        let name = &line[3..line[3..].find('`')? + 3];
+        cells.next();
+        Some((name, cells.next()?, cells.next()?.split(' ').collect()))
+    });
+    table.collect()
+}
 
 #[test]
 fn every_metric_has_its_type_and_labels() {
@@ -53,15 +32,27 @@ fn every_metric_has_its_type_and_labels() {
             && all.iter().any(|s| s.name == "tracer_wait_duration_seconds_count")
     });
     let page = agent.page();
-    for (name, kind, labels) in METRICS {
+    let metrics = metrics();
+    assert_eq!(metrics.len(), 11, "{metrics:?}");
+    for (name, kind, labels) in &metrics {
         assert!(page.contains(&format!("# TYPE {name} {kind}\n")), "no {kind} {name}:\n{page}");
-        let first = if *kind == "histogram" { format!("{name}_count") } else { (*name).to_owned() };
-        let sample = samples.iter().find(|s| s.name == first);
-        let sample = sample.unwrap_or_else(|| panic!("{name} has no series"));
-        let has: BTreeSet<&str> = sample.labels.keys().map(String::as_str).collect();
-        let missing: Vec<_> = labels.iter().filter(|label| !has.contains(**label)).collect();
-        assert!(missing.is_empty(), "{name} lacks the labels {missing:?}: {sample:?}");
+        let of_it = |sample: &&tests::Sample| match *kind {
+            "histogram" => sample.name.rsplit_once('_').is_some_and(|(family, _)| family == *name),
+            _ => sample.name == *name,
+        };
+        let series: Vec<_> = samples.iter().filter(of_it).collect();
+        assert!(!series.is_empty(), "{name} has no series");
+        for sample in series {
+            let has: BTreeSet<&str> =
+                sample.labels.keys().map(String::as_str).filter(|l| *l != "le").collect();
+            assert_eq!(has, *labels, "{sample:?}");
+        }
     }
+    let declared: BTreeSet<&str> = metrics.iter().map(|(name, ..)| *name).collect();
+    let shown: BTreeSet<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let others: Vec<_> = shown.difference(&declared).filter(|name| !name.starts_with("process_")).collect();
+    assert!(others.is_empty(), "{others:?} are in no table");
 }
 
 /// A counter that appears with its first increment hides that increment from `rate()` and `increase()`.

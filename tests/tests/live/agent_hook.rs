@@ -70,7 +70,8 @@ fn one_that_never_ends_is_killed_and_holds_nobody_up() {
     let _shared = shared();
     let more = "on_stall_timeout = '500ms'\non_stall_a_minute = 3\n";
     let waiters: Vec<Waiter> = (0..5).map(|_| Waiter::start("recvfrom-tcp4")).collect();
-    let (path, out) = config("endless", "echo $$ >> OUT; sleep 1000", more, &waiters);
+    let (path, out) =
+        config("endless", "echo $$ >> OUT; setsid sleep 1000 & echo $! >> OUT; sleep 1000", more, &waiters);
     let mut agent = start(&path);
     for waiter in &waiters {
         agent.wait_stall("stall_opened", waiter.pid(), PATIENCE);
@@ -83,7 +84,7 @@ fn one_that_never_ends_is_killed_and_holds_nobody_up() {
     });
     let text = fs::read_to_string(&out).expect("it was run");
     let pids: Vec<&str> = text.split_whitespace().collect();
-    assert!((1..=3).contains(&pids.len()), "{pids:?}");
+    assert!((2..=6).contains(&pids.len()), "{pids:?}");
     let alive = |pid: &&&str| Path::new("/proc").join(pid).exists();
     assert_eq!(pids.iter().filter(alive).count(), 0, "{pids:?}");
     assert_eq!(agent.get("/-/healthy").map(|(status, _)| status), Some(200));
@@ -104,4 +105,24 @@ fn its_process_ends_with_the_agent() {
         assert!(begin.elapsed() < slow(PATIENCE), "{runner} stays");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A confined agent cannot start it again, so whoever keeps the agent starts both.
+#[test]
+fn without_its_process_the_agent_ends() {
+    let _shared = shared();
+    let (path, _) = config("killed", "true", "", &[]);
+    let agent = start(&path);
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", agent.pid())).expect("an agent");
+    let runner: libc::pid_t = children.trim().parse().expect("there is a runner");
+    // SAFETY: kill takes two numbers; the runner is the agent's child, and waited for only when it has ended.
+    assert_eq!(unsafe { libc::kill(runner, libc::SIGKILL) }, 0);
+    let begin = Instant::now();
+    while !agent.stderr().contains("the process that runs on_stall has ended (signal: 9 (SIGKILL))") {
+        assert!(begin.elapsed() < slow(PATIENCE), "it does not say so\n{}", agent.stderr());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (status, _) = agent.stop(0);
+    assert_eq!(status.code(), Some(1), "{status}");
+    assert!(!Path::new("/proc").join(runner.to_string()).exists(), "{runner} is left");
 }

@@ -1,12 +1,14 @@
 //! Does the agent keep its promises to clients and readers that misbehave: silent, deaf, or gone?
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::thread::sleep;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use tests::{Agent, Running, Waiter, shared, slow, start, tracer};
+use tests::{Agent, Limited, Running, Waiter, alone, shared, slow, start, tracer};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -126,10 +128,116 @@ fn a_thousand_silent_clients_and_two_hundred_hostile_requests_do_not_shut_others
             is_healthy();
         }
     }
+    // The young are spared for a moment.
+    sleep(slow(Duration::from_millis(500)));
     let fds = std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).expect("an agent").count();
     assert!(fds < 150, "{fds} descriptors are open");
     assert!(slowest < slow(Duration::from_millis(100)), "{slowest:?}");
     drop(silent);
+}
+
+/// Three hundred who ask at the same moment are all answered.
+#[test]
+fn a_burst_of_askers_is_answered() {
+    const ASKERS: usize = 300;
+    let _alone = alone();
+    let agent = Agent::start(&[]);
+    let address = agent.address();
+    for _ in 0..5 {
+        let start = Barrier::new(ASKERS);
+        let unanswered: Vec<String> = thread::scope(|scope| {
+            let ask = || {
+                start.wait();
+                ask_health(address).err().map(|error| error.to_string())
+            };
+            let askers: Vec<_> = (0..ASKERS).map(|_| scope.spawn(ask)).collect();
+            askers.into_iter().filter_map(|asker| asker.join().expect("it does not panic")).collect()
+        });
+        assert!(unanswered.is_empty(), "{} of {ASKERS}: {:?}", unanswered.len(), unanswered[0]);
+    }
+}
+
+/// Asks for health; an error where the answer is any but 200.
+fn ask_health(address: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(slow(PATIENCE)))?;
+    stream.write_all(b"GET /-/healthy HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    if answer.starts_with("HTTP/1.0 200") { Ok(()) } else { Err(io::Error::other(answer)) }
+}
+
+/// Many ask for a large page hundreds of times over one connection, and read it, or do not: health answers meanwhile, and 64 MiB
+/// are enough.
+#[test]
+fn neither_many_pages_asked_for_nor_unread_ones_harm_it() {
+    const ASKS: usize = 300;
+    let _alone = alone();
+    let agent = Agent::start(&[]);
+    let memory = Limited::to(&agent, 64 << 20);
+    // Names of programs and of processes, as many as there may be.
+    let _crowd = [Waiter::start_with("named", &["1200"]), Waiter::start_with("family", &["1200"])];
+    let large = |all: &[tests::Sample]| {
+        ["tracer_wait_duration_seconds_count", "tracer_blocked_seconds_total"]
+            .iter()
+            .all(|name| all.iter().filter(|sample| sample.name == *name).count() > 900)
+    };
+    agent.wait_scrape(PATIENCE, large);
+    let address = agent.address();
+    let over = AtomicBool::new(false);
+    let mut slowest = Duration::ZERO;
+    let mut pages = 0;
+    thread::scope(|scope| {
+        let client = |reads: bool| {
+            let over = &over;
+            move || {
+                let mut read = 0;
+                // Its connection may be ended for somebody else's: it comes again.
+                while !over.load(Ordering::Relaxed) {
+                    let Ok(mut stream) = TcpStream::connect(address) else { continue };
+                    let _ = stream.set_read_timeout(Some(Duration::from_millis(200)));
+                    let _ = stream.write_all(&b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(ASKS));
+                    let mut buffer = vec![0; 64 * 1024];
+                    while !over.load(Ordering::Relaxed) {
+                        if !reads {
+                            // Another look, another page: no two wait for the same.
+                            sleep(Duration::from_millis(700));
+                            if stream.write_all(b"GET / HTTP/1.1\r\n").is_err() {
+                                break;
+                            }
+                        } else if let Ok(n @ 1..) = stream.read(&mut buffer) {
+                            read += n;
+                        } else {
+                            break;
+                        }
+                    }
+                }
+                read
+            }
+        };
+        let readers: Vec<_> = (0..20).map(|_| scope.spawn(client(true))).collect();
+        for _ in 0..40 {
+            sleep(Duration::from_millis(100));
+            scope.spawn(client(false));
+        }
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(5) {
+            let asked = Instant::now();
+            let answer = ask_health(address);
+            slowest = slowest.max(asked.elapsed());
+            if let Err(error) = answer {
+                over.store(true, Ordering::Relaxed);
+                panic!("health is not told: {error}");
+            }
+            sleep(Duration::from_millis(5));
+        }
+        over.store(true, Ordering::Relaxed);
+        pages = readers.into_iter().map(|reader| reader.join().expect("it does not panic")).sum();
+    });
+    assert!(pages > 10 << 20, "the readers got {pages} bytes");
+    assert!(slowest < slow(Duration::from_millis(100)), "{slowest:?}");
+    memory.was_enough();
+    assert_eq!(agent.get("/metrics").map(|(status, _)| status), Some(200));
 }
 
 /// One of ten kinds of request that no scraper makes; whatever the answer is, it is short, and the agent lives.

@@ -2,24 +2,14 @@
 
 use std::fs;
 use std::net::TcpStream;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tests::{Agent, Waiter, seconds_between, shared, slow};
+use tests::{Agent, Limited, Waiter, limit, seconds_between, shared, slow};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn descriptors(agent: &Agent) -> u64 {
     fs::read_dir(format!("/proc/{}/fd", agent.pid())).expect("an agent").count() as u64
-}
-
-/// Sets a soft limit of the agent's, by the name that prlimit(1) has for it.
-fn limit(agent: &Agent, name: &str, soft: u64) {
-    let status = Command::new("prlimit")
-        .args(["--pid", &agent.pid().to_string(), &format!("--{name}={soft}:")])
-        .status()
-        .expect("prlimit starts");
-    assert!(status.success(), "prlimit: {status}");
 }
 
 #[test]
@@ -53,7 +43,7 @@ fn without_descriptors_it_waits_for_better_times() {
 fn in_sixty_four_mebibytes_it_works() {
     let _shared = shared();
     let mut agent = Agent::start(&["--threshold", "2s"]);
-    limit(&agent, "data", 64 << 20);
+    let memory = Limited::to(&agent, 64 << 20);
     let crowd = Waiter::start_with("threads", &["300"]);
     let mut known: Vec<u64> = Vec::new();
     for _ in 0..300 {
@@ -67,11 +57,7 @@ fn in_sixty_four_mebibytes_it_works() {
     for _ in 0..20 {
         assert_eq!(agent.get("/metrics").map(|(status, _)| status), Some(200));
     }
-    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("an agent");
-    let kib = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    assert!(kib.is_some_and(|kib| kib < 64 << 10), "{status}");
+    memory.was_enough();
 }
 
 /// A machine that was suspended by its host, a processor that others have: the agent gets none for a minute. What happened

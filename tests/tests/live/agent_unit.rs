@@ -1,20 +1,23 @@
-//! Does the agent do with the rights of the unit file, and no others, all that it does as root?
+//! Does the agent do with the rights of the unit file, and no others, all that it does as root? Does a real systemd run it so?
 
-use std::path::PathBuf;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tests::servers::dir_of_nobody;
-use tests::{Waiter, own_dir, shared, slow, start, tracer};
+use tests::{Running, Waiter, own_dir, shared, slow, start, start_ended_by, tracer, unsupported};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What `deploy/systemd/tracer.service` says of a setting.
+/// The unit as it is shipped.
+const UNIT: &str = include_str!("../../../deploy/systemd/tracer.service");
+
+/// What it says of a setting.
 fn unit(setting: &str) -> String {
-    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd/tracer.service");
-    let text = std::fs::read_to_string(file).expect("the unit");
     let values: Vec<&str> =
-        text.lines().filter_map(|line| line.strip_prefix(setting)?.strip_prefix('=')).collect();
+        UNIT.lines().filter_map(|line| line.strip_prefix(setting)?.strip_prefix('=')).collect();
     assert_eq!(values.len(), 1, "{setting}: {values:?}");
     values[0].to_owned()
 }
@@ -42,8 +45,7 @@ fn the_capabilities_of_the_unit_are_enough() {
         .map(|waiter| (waiter.pid(), waiter.text("remote").to_owned()))
         .chain([(reader.pid(), fifo.to_str().expect("text").to_owned())])
         .collect();
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|any| any.local_addr()).expect("a port").port();
+    let port = free_port();
     let (socket, state) = (own_dir().join("unit.sock"), own_dir().join("unit-state"));
     let log = own_dir().join("unit.log");
     let mut agent = Command::new("setpriv");
@@ -97,4 +99,188 @@ fn the_capabilities_of_the_unit_are_enough() {
         }
     }
     assert_eq!(one, other);
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|any| any.local_addr()).expect("a port").port()
+}
+
+const SYSTEMD: &str = "/lib/systemd/systemd";
+
+/// A manager of services with root's rights, which runs the shipped unit: of it only the program, the group, and where it writes are
+/// the test's. It has a `/run` of its own, so that it is a system's manager to what it starts, and leaves nothing.
+struct Manager {
+    process: Running,
+    port: u16,
+    errors: PathBuf,
+    /// Its control groups.
+    groups: Vec<PathBuf>,
+}
+
+impl Manager {
+    /// Starts it, and waits until the agent says that it is ready.
+    fn start(name: &str, settings: &str) -> Self {
+        let port = free_port();
+        let dir = own_dir().join(name);
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let (errors, service, settled) =
+            (dir.join("errors"), dir.join("tracer.service"), dir.join("settings.conf"));
+        std::fs::write(&service, UNIT).expect("the unit");
+        let settings = format!(
+            "[Service]\nGroup=root\nExecStart=\nExecStart=/run/tracer-bin agent --threshold 2s --listen 127.0.0.1:{port}\n\
+             StandardError=append:{}\n{settings}",
+            errors.display()
+        );
+        std::fs::write(&settled, settings).expect("its settings");
+        // A manager takes all processes of its control group for its own: it must have groups to itself, or it does not start.
+        let group = format!("tracer-tests-{name}-{}", std::process::id());
+        let hierarchies = hierarchies();
+        let places: Vec<&str> = hierarchies.iter().map(|place| place.to_str().expect("text")).collect();
+        // The manager of a user looks for these as if it were the system's, which has made them.
+        let script = "set -e
+            for place in $GROUPS_AT; do
+                mkdir $place/$GROUP
+                echo $$ > $place/$GROUP/cgroup.procs
+            done
+            mount --make-rprivate /
+            mount -t tmpfs tmpfs /run
+            mkdir -p /run/systemd/system /run/systemd/inaccessible/dir /run/manager
+            touch /run/systemd/inaccessible/reg
+            mkdir -p /run/home/.config/systemd/user/tracer.service.d
+            cp \"$2\" /run/home/.config/systemd/user
+            cp \"$3\" /run/home/.config/systemd/user/tracer.service.d
+            cp \"$1\" /run/tracer-bin
+            export XDG_RUNTIME_DIR=/run/manager HOME=/run/home
+            unset NOTIFY_SOCKET
+            # In no group with anybody else, whatever has gone wrong.
+            if grep --invert-match cpuset /proc/self/cgroup | grep --invert-match --quiet \"/$GROUP\\$\"; then exit 1; fi
+            exec \"$0\" --user --unit=tracer.service --log-target=null";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, SYSTEMD]).arg(tracer()).args([&service, &settled]);
+        command.env("GROUP", &group).env("GROUPS_AT", places.join(" "));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = start_ended_by(libc::SIGTERM, command);
+        let groups = hierarchies.iter().map(|place| place.join(&group)).collect();
+        let manager = Self { process, port, errors, groups };
+        manager.until("it is not active", |manager| manager.show("ActiveState") == "active");
+        manager
+    }
+
+    /// systemctl(1), in its file systems.
+    fn ctl(&self, args: &[&str]) -> String {
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--target", &self.process.pid().to_string()]);
+        command.args(["systemctl", "--user"]).args(args).env("XDG_RUNTIME_DIR", "/run/manager");
+        String::from_utf8_lossy(&command.output().expect("nsenter starts").stdout).trim().to_owned()
+    }
+
+    /// A property of the service.
+    fn show(&self, property: &str) -> String {
+        self.ctl(&["show", "tracer.service", "--value", "--property", property])
+    }
+
+    fn pid(&self) -> u32 {
+        self.show("MainPID").parse().expect("a pid")
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut answer = String::new();
+        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) {
+            let _ = write!(stream, "GET {path} HTTP/1.0\r\n\r\n");
+            let _ = stream.read_to_string(&mut answer);
+        }
+        answer
+    }
+
+    fn errors(&self) -> String {
+        std::fs::read_to_string(&self.errors).unwrap_or_default()
+    }
+
+    fn until(&self, otherwise: &str, is_so: impl Fn(&Self) -> bool) {
+        let begin = Instant::now();
+        while !is_so(self) {
+            assert!(
+                begin.elapsed() < slow(PATIENCE),
+                "{otherwise}: {}\n{}",
+                self.ctl(&["status", "tracer.service"]),
+                self.errors()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        if self.process.ended().is_none() {
+            self.process.signal(libc::SIGTERM);
+            self.process.wait(PATIENCE);
+        }
+        for group in &self.groups {
+            for inner in std::fs::read_dir(group).into_iter().flatten().flatten() {
+                let _ = std::fs::remove_dir(inner.path());
+            }
+            let _ = std::fs::remove_dir(group);
+        }
+    }
+}
+
+/// Where control groups are made: at the top of version 2's only hierarchy, or of each that version 1 has.
+fn hierarchies() -> Vec<PathBuf> {
+    let top = PathBuf::from("/sys/fs/cgroup");
+    if top.join("cgroup.controllers").exists() {
+        return vec![top];
+    }
+    let all = std::fs::read_dir(top).into_iter().flatten().flatten().map(|entry| entry.path());
+    // A group of processors takes nobody before it has been given some; systemd makes none.
+    all.filter(|place| place.join("cgroup.procs").exists() && !place.ends_with("cpuset")).collect()
+}
+
+/// With the unit's mounts and filter it confines itself, is seen to be ready, finds a stall, and reads its configuration again.
+#[test]
+fn systemd_runs_the_unit() {
+    if !Path::new(SYSTEMD).exists() {
+        return unsupported("no systemd");
+    }
+    let _shared = shared();
+    let waiter = Waiter::start("poll-tcp4");
+    let manager = Manager::start("unit-run", "");
+    let label = format!("tracer_stall_seconds{{pid=\"{}\"", waiter.pid());
+    manager.until("it finds no stall", |manager| manager.get("/metrics").contains(&label));
+    assert!(!manager.errors().contains("keeps more rights"), "{}", manager.errors());
+    let pid = manager.pid();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("an agent");
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("").trim();
+    assert_eq!(field("CapEff:"), "000000c000080004", "{status}");
+    assert_eq!(field("NoNewPrivs:"), "1");
+    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("its mounts");
+    for place in ["/", "/proc", "/sys"] {
+        let of_it = |line: &&str| line.split(' ').nth(4) == Some(place);
+        let line = mounts.lines().filter(of_it).next_back().unwrap_or("");
+        assert!(line.split(' ').nth(5).is_some_and(|options| options.starts_with("ro")), "{place}: {mounts}");
+    }
+    manager.ctl(&["reload", "tracer.service"]);
+    manager.until("it says nothing of its configuration", |manager| {
+        manager.show("StatusText").contains("built-in values hold")
+    });
+    assert_eq!((manager.pid(), &*manager.show("NRestarts")), (pid, "0"));
+}
+
+/// An agent that does not go on is started again.
+#[test]
+fn systemd_starts_one_again_that_hangs() {
+    if !Path::new(SYSTEMD).exists() {
+        return unsupported("no systemd");
+    }
+    let _shared = shared();
+    let manager = Manager::start("unit-hangs", "WatchdogSec=2s\nTimeoutAbortSec=1s\nRestartSec=1s\n");
+    let pid = manager.pid();
+    std::thread::sleep(slow(Duration::from_secs(4)));
+    assert_eq!(manager.pid(), pid, "it is well, and says so in time");
+    // SAFETY: kill takes two numbers; the process is the manager's child, which waits for it only once it has ended.
+    assert_eq!(unsafe { libc::kill(pid as libc::pid_t, libc::SIGSTOP) }, 0);
+    manager.until("it is not started again", |manager| {
+        manager.show("NRestarts") == "1" && manager.get("/-/healthy").contains("200 OK")
+    });
+    assert_ne!(manager.pid(), pid);
 }

@@ -27,7 +27,7 @@ use crate::{
         socket::Socket,
     },
     history::{self, History, Store},
-    hook::Runner,
+    hook::{self, Runner},
     human,
     kernel::object::{Followed, Options},
     service,
@@ -152,7 +152,7 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let token = args.token_file.as_deref().map(Token::read).transpose()?.map(Arc::new);
-    let listener = http::bind(args.listen).await?;
+    let listener = http::bind(args.listen)?;
     // Port 0 asks for any that is free.
     let listen = listener.local_addr()?;
     if token.is_none() && !args.listen.ip().is_loopback() {
@@ -167,7 +167,7 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
     let (stop, stopped) = stop_pair()?;
     let log = args.verbose.then(|| bpf.kernel.log()).transpose()?;
     let socket = bind(&args.socket, &args.socket_group)?;
-    let hook = args.hook.as_ref().map(Runner::start).transpose()?;
+    let (hook, runner) = args.hook.as_ref().map(Runner::start).transpose()?.unzip();
     let opened = open_history(args);
     if args.confined {
         bpf.learn_symbols();
@@ -203,6 +203,7 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
     let result = tokio::select! {
         () = http::serve(listener, metrics, Arc::clone(&health), token) => Ok(()),
         result = serve_api(socket.as_ref(), api) => result,
+        result = hook::ended(runner) => result,
         () = service::follow(health) => Ok(()),
         () = reloads => Ok(()),
         _ = terminate.recv() => Ok(()),

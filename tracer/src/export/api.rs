@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    io,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
@@ -15,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, channel::Channel, combinators::BoxBody};
+use http_body_util::{channel::Channel, combinators::BoxBody};
 use hyper::{
     Request, Response, StatusCode,
     body::{Frame, Incoming},
@@ -27,7 +28,7 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::{
     events::StallObject,
-    http::{Body, text},
+    http::{Body, text, whole},
     report::ReportObject,
 };
 use crate::{
@@ -171,7 +172,7 @@ impl Api {
     /// Stall events from now on, a line each. A reader that falls behind is told how many it missed.
     fn stream(self) -> Response<Body> {
         let mut events = self.events.subscribe();
-        let (mut send, body) = Channel::<Bytes>::new(16);
+        let (mut send, body) = Channel::<Bytes, io::Error>::new(16);
         tokio::spawn(async move {
             loop {
                 let line = match events.recv().await {
@@ -193,7 +194,7 @@ impl Api {
 }
 
 fn typed(bytes: Bytes, kind: &'static str) -> Response<Body> {
-    let mut response = Response::new(Full::new(bytes).boxed());
+    let mut response = Response::new(whole(bytes));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }

@@ -1,10 +1,10 @@
 //! The agent's HTTP: `/metrics` and health on TCP, nothing else; what its Unix socket serves is in `api`. Whoever only holds a
-//! connection loses it to whoever asks.
+//! connection loses it to whoever asks, and no client can make it hold much memory.
 
 use std::{
     convert::Infallible,
     fs::File,
-    io::Read,
+    io::{self, Read},
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::Path,
@@ -29,26 +29,31 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use subtle::ConstantTimeEq;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
-    task::AbortHandle,
-    time::timeout,
+    net::{TcpListener, TcpSocket, UnixListener},
+    task::{AbortHandle, yield_now},
+    time::{sleep, timeout},
 };
 
-use super::{
-    api::Api,
-    metrics::{self, Metrics},
-};
+use super::{api::Api, metrics::Metrics, page::Pages};
 use crate::clock::monotonic_ns;
 
 /// Connections served at the same time: one more ends the one that has been idle for longest.
 const CONNECTIONS: usize = 64;
+/// The young are not ended, so that a burst of askers is answered: their requests are on the way.
+const YOUNG: Duration = Duration::from_millis(100);
+/// Connections at the same time, the young among them.
+const BURST: usize = 512;
+/// What the kernel takes of an answer that is not read, bytes.
+const UNREAD: u32 = 64 * 1024;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// A request's head must have come within this.
 const HEAD: Duration = Duration::from_secs(5);
 /// A connection lives this long at most; Prometheus opens another.
 const LIFETIME: Duration = Duration::from_secs(120);
 
 /// A response's contents: there at once, or as they come.
-pub type Body = BoxBody<Bytes, Infallible>;
+pub type Body = BoxBody<Bytes, io::Error>;
 
 /// How the agent is, for the health endpoints.
 #[derive(Default)]
@@ -70,8 +75,16 @@ impl Health {
 }
 
 /// Takes the address.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
+pub fn bind(address: SocketAddr) -> Result<TcpListener> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        // Its connections have it from the listener.
+        socket.set_send_buffer_size(UNREAD)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().with_context(|| {
         format!("cannot listen on {address}: is another agent running? --listen takes another address")
     })
 }
@@ -110,8 +123,9 @@ pub async fn serve(
     token: Option<Arc<Token>>,
 ) {
     let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
+    let pages = Arc::new(Pages::new(metrics));
     serve_with(accept, LIFETIME, move |request| {
-        let response = answer(&request, &metrics, &health, token.as_deref());
+        let response = answer(&request, &pages, &health, token.as_deref());
         async move { response }
     })
     .await;
@@ -137,6 +151,8 @@ pub async fn serve_api(listener: UnixListener, api: Api) {
 /// A connection that is served.
 struct Connection {
     task: AbortHandle,
+    /// When it came, nanoseconds of `CLOCK_MONOTONIC`.
+    since_ns: u64,
     traffic: Arc<Traffic>,
 }
 
@@ -165,18 +181,40 @@ impl Drop for Pending {
     }
 }
 
-/// Makes room for one more: ends those that are idle for longest, and where none is, those that ask for longest.
+/// What is known of a connection when one has to end.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    /// It waits for an answer, or the rest of one.
+    asks: bool,
+    /// When its last request came, or the connection.
+    last_ns: u64,
+    /// When it came.
+    since_ns: u64,
+}
+
+/// Which connection ends for one more to be taken: the one that is idle for longest, and where none is, the one that asks for
+/// longest. The young are spared while there are not too many of them.
+fn whom_to_end(open: &[Standing], now_ns: u64) -> Option<usize> {
+    let is_young = |one: &Standing| now_ns.saturating_sub(one.since_ns) < YOUNG.as_nanos() as u64;
+    open.iter()
+        .enumerate()
+        .filter(|(_, one)| open.len() >= CONNECTIONS && (open.len() >= BURST || !is_young(one)))
+        .min_by_key(|(_, one)| (one.asks, one.last_ns))
+        .map(|(at, _)| at)
+}
+
+/// Makes room for one more.
 fn make_room(open: &mut Vec<Connection>) {
     open.retain(|connection| !connection.task.is_finished());
-    while open.len() >= CONNECTIONS {
-        let idle_since = |connection: &Connection| {
-            let Traffic { pending, last_ns } = &*connection.traffic;
-            (pending.load(Ordering::Relaxed) > 0, last_ns.load(Ordering::Relaxed))
+    let now_ns = monotonic_ns();
+    loop {
+        let standing = |Connection { traffic, since_ns, .. }: &Connection| Standing {
+            asks: traffic.pending.load(Ordering::Relaxed) > 0,
+            last_ns: traffic.last_ns.load(Ordering::Relaxed),
+            since_ns: *since_ns,
         };
-        let Some((at, _)) = open.iter().enumerate().min_by_key(|(_, connection)| idle_since(connection))
-        else {
-            return;
-        };
+        let standings: Vec<Standing> = open.iter().map(standing).collect();
+        let Some(at) = whom_to_end(&standings, now_ns) else { return };
         open.swap_remove(at).task.abort();
     }
 }
@@ -193,15 +231,22 @@ async fn serve_with<S, A, F>(
 {
     let mut open: Vec<Connection> = Vec::new();
     loop {
-        let Ok(stream) = accept().await else {
+        // Those that came before get their turn: what they have asked is answered before somebody has to go.
+        yield_now().await;
+        make_room(&mut open);
+        let stream = tokio::select! {
+            accepted = accept() => accepted,
+            // Of a burst not everybody stays.
+            () = sleep(YOUNG), if open.len() >= CONNECTIONS => continue,
+        };
+        let Ok(stream) = stream else {
             // Out of fds, most likely: they come back.
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            sleep(YOUNG).await;
             continue;
         };
-        make_room(&mut open);
         let answer = answer.clone();
-        let traffic =
-            Arc::new(Traffic { pending: AtomicUsize::new(0), last_ns: AtomicU64::new(monotonic_ns()) });
+        let since_ns = monotonic_ns();
+        let traffic = Arc::new(Traffic { pending: AtomicUsize::new(0), last_ns: AtomicU64::new(since_ns) });
         let served = Arc::clone(&traffic);
         let task = tokio::spawn(async move {
             let service = service_fn(move |request| {
@@ -226,7 +271,7 @@ async fn serve_with<S, A, F>(
             // What a client does wrong is its own affair.
             let _ = timeout(lifetime, connection).await;
         });
-        open.push(Connection { task: task.abort_handle(), traffic });
+        open.push(Connection { task: task.abort_handle(), since_ns, traffic });
     }
 }
 
@@ -242,7 +287,7 @@ fn only_get(request: &Request<Incoming>) -> Option<Response<Body>> {
 
 fn answer(
     request: &Request<Incoming>,
-    metrics: &Arc<Metrics>,
+    pages: &Pages,
     health: &Health,
     token: Option<&Token>,
 ) -> Response<Body> {
@@ -255,9 +300,9 @@ fn answer(
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             response
         }
-        "/metrics" => match metrics::page(metrics) {
+        "/metrics" => match pages.latest() {
             Ok(page) => {
-                let mut response = Response::new(Full::new(Bytes::from(page)).boxed());
+                let mut response = Response::new(page);
                 response
                     .headers_mut()
                     .insert(CONTENT_TYPE, HeaderValue::from_static(prometheus::TEXT_FORMAT));
@@ -274,10 +319,40 @@ fn answer(
     }
 }
 
+/// Contents that are there at once.
+pub fn whole(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
+}
+
 /// A response of a line or two.
 pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Full::new(body.into()).boxed());
+    let mut response = Response::new(whole(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many connections; each as `of` has it by its number, in milliseconds.
+    fn ends(number: u64, now: u64, of: impl Fn(u64) -> (bool, u64, u64)) -> Option<usize> {
+        let standing = |number| {
+            let (asks, last, since) = of(number);
+            Standing { asks, last_ns: last * 1_000_000, since_ns: since * 1_000_000 }
+        };
+        whom_to_end(&(0..number).map(standing).collect::<Vec<_>>(), now * 1_000_000)
+    }
+
+    #[test]
+    fn the_longest_idle_ends_and_the_young_do_not() {
+        assert_eq!(ends(63, 1000, |_| (false, 0, 0)), None, "there is room");
+        assert_eq!(ends(64, 1000, |number| (false, 100 - number, 0)), Some(63));
+        assert_eq!(ends(64, 1000, |number| (number != 5, number, 0)), Some(5), "it asks nothing");
+        assert_eq!(ends(64, 1000, |number| (true, 100 + number, 0)), Some(0), "it has asked for longest");
+        assert_eq!(ends(500, 1000, |_| (false, 950, 950)), None, "all are young");
+        assert_eq!(ends(500, 1000, |number| (number == 7, 950, if number == 7 { 0 } else { 950 })), Some(7));
+        assert_eq!(ends(512, 1000, |number| (false, 950 + number % 40, 950)), Some(0), "too many are");
+    }
 }

@@ -1,7 +1,7 @@
 //! The metrics: one table that declares them, and the state behind them.
 
 use std::{
-    hash::Hash,
+    hash::{BuildHasher, Hash},
     sync::{Mutex, MutexGuard},
     time::Duration,
 };
@@ -94,8 +94,10 @@ const LOSSES: &[(&str, &str)] = &[
 pub const SERIES: usize = 1000;
 /// Series of open stalls at most.
 const STALL_SERIES: usize = 200;
-/// How long the series of a process stay after it has gone.
+/// How long a series stays that nothing is added to.
 const EXPIRY: Duration = Duration::from_secs(300);
+/// Folded keys that are remembered, each of which counts once. Beyond, they are forgotten and count again.
+const FOLDED: usize = 16_384;
 /// What the labels of folded series say.
 const OTHER: &str = "other";
 
@@ -130,6 +132,8 @@ pub struct Durations {
     pub sum_ns: u64,
     /// Waits by bucket, not cumulative.
     pub buckets: [u64; BUCKETS],
+    /// When something was last added; `None` since the last look.
+    used_ns: Option<u64>,
 }
 
 /// Time spent waiting in one series.
@@ -141,8 +145,8 @@ struct Blocked {
     open_ns: u64,
     /// The most ever shown: a counter never falls.
     shown_ns: u64,
-    /// When its process was first found gone.
-    gone_since_ns: Option<u64>,
+    /// When its process was last seen to wait or to have waited; `None` since the last look.
+    used_ns: Option<u64>,
 }
 
 /// An open stall's labels and age.
@@ -176,7 +180,8 @@ pub struct State {
     blocked: HashMap<BlockedKey, Blocked>,
     /// Names of the processes of `blocked`. One that executes another program has that one's name everywhere.
     names: HashMap<ProcessId, String>,
-    dropped: HashMap<&'static str, u64>,
+    folded: Folded,
+    looks: u64,
     snapshots: HashMap<&'static str, (u64, Duration, [u64; SNAPSHOT_BUCKETS.len()])>,
 }
 
@@ -187,7 +192,8 @@ impl State {
     /// Counts ended waits.
     pub fn add_durations(&mut self, key: DurationKey, add: &tracer_ebpf::abi::Histogram) {
         let fold = || DurationKey { comm: OTHER.into(), syscall: OTHER, kind: OTHER };
-        let (series, _) = bounded(&mut self.durations, &mut self.dropped, key, fold, DURATION_SERIES);
+        let (series, _) = bounded(&mut self.durations, &mut self.folded, key, fold, DURATION_SERIES);
+        series.used_ns = None;
         series.count += add.count;
         series.sum_ns += add.sum_ns;
         for (sum, more) in series.buckets.iter_mut().zip(add.buckets) {
@@ -226,20 +232,32 @@ impl State {
 
     fn blocked_series(&mut self, key: BlockedKey) -> (&mut Blocked, bool) {
         let fold = || BlockedKey { process: None, syscall: OTHER, kind: OTHER };
-        bounded(&mut self.blocked, &mut self.dropped, key, fold, BLOCKED_SERIES)
+        let (series, own) = bounded(&mut self.blocked, &mut self.folded, key, fold, BLOCKED_SERIES);
+        series.used_ns = None;
+        (series, own)
     }
 
-    /// Ends the account of a snapshot: counters move up, series of processes long gone go.
-    pub fn settle(&mut self, now_ns: u64, alive: impl Fn(&ProcessId) -> bool) {
+    /// How many looks have been accounted for.
+    pub fn looks(&self) -> u64 {
+        self.looks
+    }
+
+    /// Ends the account of a snapshot: counters move up, series that are over go. Of a series that nothing was added to for long
+    /// it is asked whether the process lives: then it stays, as a counter never falls.
+    pub fn settle(&mut self, now_ns: u64, lives: impl Fn(&ProcessId) -> bool) {
+        self.looks += 1;
+        let expired = |used_ns: &mut Option<u64>| {
+            now_ns.saturating_sub(*used_ns.get_or_insert(now_ns)) >= EXPIRY.as_nanos() as u64
+        };
+        self.durations.retain(|key, series| !expired(&mut series.used_ns) || key.syscall == OTHER);
         self.blocked.retain(|key, series| {
             series.shown_ns = series.shown_ns.max(series.ended_ns + series.open_ns);
-            match &key.process {
-                Some(process) if !alive(process) => {
-                    let since = *series.gone_since_ns.get_or_insert(now_ns);
-                    now_ns.saturating_sub(since) < EXPIRY.as_nanos() as u64
-                }
-                _ => true,
+            let Some(process) = &key.process else { return true };
+            if !expired(&mut series.used_ns) {
+                return true;
             }
+            series.used_ns = Some(now_ns);
+            lives(process)
         });
         let shown: HashSet<&ProcessId> = self.blocked.keys().filter_map(|key| key.process.as_ref()).collect();
         self.names.retain(|process, _| shown.contains(process));
@@ -287,7 +305,7 @@ impl State {
         };
         // A counter that appears with its first increment hides it from `increase()`.
         let mut dropped = HashMap::from([(DURATION_SERIES, 0), (BLOCKED_SERIES, 0)]);
-        dropped.extend(&self.dropped);
+        dropped.extend(&self.folded.by_family);
         let mut stalls: Vec<&StallSeries> = self.stalls.iter().collect();
         stalls.sort_by_key(|stall| std::cmp::Reverse(stall.age));
         stalls.truncate(STALL_SERIES);
@@ -350,17 +368,35 @@ fn wait_buckets(durations: &Durations) -> Vec<(f64, u64)> {
         .collect()
 }
 
+/// What was folded: keys, each of which counts once.
+#[derive(Default)]
+struct Folded {
+    known: HashSet<u64>,
+    by_family: HashMap<&'static str, u64>,
+}
+
+impl Folded {
+    fn count(&mut self, family: &'static str, key: &impl Hash) {
+        if self.known.len() >= FOLDED {
+            self.known.clear();
+        }
+        if self.known.insert(self.known.hasher().hash_one((family, key))) {
+            *self.by_family.entry(family).or_default() += 1;
+        }
+    }
+}
+
 /// The series of `key`, or the folded one where the family is full; and whether it is its own.
 fn bounded<'a, K: Hash + Eq + Clone, V: Default>(
     family: &'a mut HashMap<K, V>,
-    dropped: &mut HashMap<&'static str, u64>,
+    folded: &mut Folded,
     key: K,
     fold: impl Fn() -> K,
     name: &'static str,
 ) -> (&'a mut V, bool) {
     let own = family.len() < SERIES - 1 || family.contains_key(&key);
     if !own {
-        *dropped.entry(name).or_default() += 1;
+        folded.count(name, &key);
     }
     let key = if own { key } else { fold() };
     (family.entry(key).or_default(), own)
@@ -490,7 +526,10 @@ mod tests {
             "\n## How many series\n\n\
              A family with labels of processes has {SERIES} series at most; what is more is folded into one whose labels all say\n\
              `{OTHER}`, and counted in `tracer_dropped_series_total` (`reason` is the family). `tracer_stall_seconds` has the oldest\n\
-             {STALL_SERIES} stalls; `tracer_open_stalls` counts them all. Series of a process that has gone stay for {} minutes.\n\n\
+             {STALL_SERIES} stalls; `tracer_open_stalls` counts them all. A series that would be folded counts once; beyond\n\
+             {FOLDED} of them some count again.\n\n\
+             A series of `tracer_wait_duration_seconds` that nothing was added to for {0} minutes goes; one of\n\
+             `tracer_blocked_seconds_total` does if its process has gone as well. The page is written at most once a look.\n\n\
              Labels of pods (`namespace`, `pod`) are empty outside Kubernetes, `unit` outside systemd, `local` and `remote` where\n\
              there is no socket. Control characters in names are as the process has them; Prometheus escapes them.\n",
             EXPIRY.as_secs() / 60
@@ -536,15 +575,58 @@ mod tests {
     #[test]
     fn series_are_bounded_and_expire() {
         let mut state = State::default();
-        for pid in 0..5000 {
-            state.add_blocked(key(pid), 1);
+        for _ in 0..3 {
+            for pid in 0..5000 {
+                state.add_blocked(key(pid), 1);
+            }
         }
         assert_eq!(state.blocked.len(), SERIES);
-        assert_eq!(state.dropped.get("blocked_seconds"), Some(&4001));
+        assert_eq!(state.folded.by_family.get("blocked_seconds"), Some(&4001), "each counts once");
         state.settle(0, |_| false);
         assert_eq!(state.blocked.len(), SERIES, "they stay a while");
         state.settle(EXPIRY.as_nanos() as u64, |_| false);
         assert_eq!(state.blocked.len(), 1, "the folded series has no process");
+    }
+
+    #[test]
+    fn names_of_programs_that_ran_once_make_room_for_others() {
+        let minute = 60_000_000_000;
+        let waits = tracer_ebpf::abi::Histogram { count: 1, sum_ns: 2, comm: [0; 16], buckets: [1; BUCKETS] };
+        let named = |comm: &str| DurationKey { comm: comm.into(), syscall: "read", kind: "tcp" };
+        let mut state = State::default();
+        state.add_durations(named("busy"), &waits);
+        for number in 0..5000 {
+            state.add_durations(named(&number.to_string()), &waits);
+        }
+        assert_eq!(state.durations.len(), SERIES);
+        for now in 0..6 {
+            state.add_durations(named("busy"), &waits);
+            state.settle(now * minute, |_| false);
+        }
+        state.add_durations(named("late"), &waits);
+        let mut names: Vec<(&str, u64)> =
+            state.durations.iter().map(|(key, waits)| (&*key.comm, waits.count)).collect();
+        names.sort_unstable();
+        assert_eq!(names, [("busy", 7), ("late", 1), (OTHER, 4002)]);
+    }
+
+    /// It waits now and then, or, at work, not at all for a while: its counter does not begin anew.
+    #[test]
+    fn time_blocked_of_a_process_that_lives_stays() {
+        let mut state = State::default();
+        state.add_blocked(key(1), 5);
+        for minute in 0..20 {
+            state.reset_open();
+            if minute % 7 == 6 {
+                state.add_open(key(1), 2);
+            }
+            state.settle(minute * 60_000_000_000, |_| true);
+        }
+        assert_eq!(shown(&state, 1), Some(7));
+        state.settle(22 * 60_000_000_000, |_| false);
+        assert_eq!(shown(&state, 1), Some(7), "its end is not asked for at each look");
+        state.settle(23 * 60_000_000_000, |_| false);
+        assert_eq!(shown(&state, 1), None);
     }
 
     #[test]

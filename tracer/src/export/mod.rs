@@ -5,5 +5,6 @@ pub mod events;
 pub mod http;
 pub mod json;
 pub mod metrics;
+mod page;
 pub mod report;
 pub mod socket;

@@ -60,7 +60,12 @@ impl Socket {
         let bound = || -> Result<()> {
             match gid {
                 Some(gid) => {
-                    chown(&new, None, Some(gid)).with_context(|| format!("cannot give {whom} to a group"))?;
+                    chown(&new, None, Some(gid)).with_context(|| {
+                        format!(
+                            "cannot give {whom} to the group {group}: without CAP_CHOWN it has to be the agent's own \
+                             (`Group=` of its unit)"
+                        )
+                    })?;
                     fs::set_permissions(&new, Permissions::from_mode(0o660))?;
                 }
                 None => {

@@ -11,10 +11,11 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Mutex,
+    thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 
 pub use self::runner::run;
@@ -48,16 +49,28 @@ pub struct Losses {
     pub not_run: u64,
 }
 
+/// Returns when the process that runs the program has ended, which it does not before the agent: never, where there is none. A
+/// confined agent cannot start another, and one whose hook is gone must not look as if it had one.
+pub async fn ended(runner: Option<Child>) -> Result<()> {
+    let Some(mut runner) = runner else { return std::future::pending().await };
+    let (tell, told) = tokio::sync::oneshot::channel();
+    thread::Builder::new()
+        .name("hook".into())
+        .spawn(move || tell.send(runner.wait()))
+        .context("cannot start the thread that waits for the process of the hook")?;
+    let status = told.await.context("nobody waits for the process of the hook")??;
+    bail!("the process that runs on_stall has ended ({status}): start the agent again")
+}
+
 /// The process that runs the program, as the agent sees it.
 pub struct Runner {
     socket: OwnedFd,
     losses: Mutex<Losses>,
-    _child: Child,
 }
 
 impl Runner {
-    /// Starts it.
-    pub fn start(hook: &Hook) -> Result<Self> {
+    /// Starts it; the second is what to wait for, see [`ended`].
+    pub fn start(hook: &Hook) -> Result<(Self, Child)> {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .context("cannot make a socket for the hook")?;
@@ -76,7 +89,7 @@ impl Runner {
             command.env_remove(variable);
         }
         let child = command.spawn().context("cannot start the process that runs the hook")?;
-        Ok(Self { socket: ours, losses: Mutex::default(), _child: child })
+        Ok((Self { socket: ours, losses: Mutex::default() }, child))
     }
 
     /// Has the program told of a stall. Never waits: where there is no room, the loss is counted.

@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    fs::File,
+    fs::{self, File},
     io::{self, Seek, Write},
     os::{fd::AsFd, unix::process::CommandExt},
     process::{Command, Stdio},
@@ -15,7 +15,9 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::{
     fs::{MemfdFlags, memfd_create},
     net::{RecvFlags, SendFlags, recv, send},
-    process::{Pid, Signal, kill_process_group},
+    process::{
+        Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, set_child_subreaper, waitpid,
+    },
 };
 
 use super::{Hook, Report};
@@ -25,11 +27,15 @@ use crate::human;
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often it is asked whether the program has ended.
 const LOOK: Duration = Duration::from_millis(20);
+/// How often those that it has left are ended before they are given up.
+const ROUNDS: usize = 50;
 /// No stall is longer.
 const LONGEST: usize = 1024 * 1024;
 
 /// Runs until the agent ends, which is at the other end of standard input.
 pub fn run(hook: &Hook) -> Result<()> {
+    // What the program has started and left is this process's from then on, to be ended.
+    set_child_subreaper(Some(getpid())).context("cannot take care of what the hook starts")?;
     let agent = io::stdin();
     let mut buffer = vec![0; LONGEST];
     let mut budget = Budget::new(hook.a_minute);
@@ -57,7 +63,9 @@ fn tell(hook: &Hook, stall: &[u8], budget: &mut Budget) -> Option<Report> {
         if !budget.take(Instant::now()) {
             return Some(if second { Report::Failed } else { Report::NotRun });
         }
-        match once(hook, stall) {
+        let outcome = once(hook, stall);
+        end_the_rest();
+        match outcome {
             Ok(()) => return None,
             Err(error) => {
                 let then = if second { "it is not told of this stall" } else { "it is tried once more" };
@@ -87,7 +95,6 @@ fn once(hook: &Hook, stall: &[u8]) -> Result<()> {
             return Ok(());
         }
         if Instant::now() >= end {
-            // What it has started ends with it.
             if let Some(group) = Pid::from_raw(child.id() as i32) {
                 let _ = kill_process_group(group, Signal::KILL);
             }
@@ -96,6 +103,24 @@ fn once(hook: &Hook, stall: &[u8]) -> Result<()> {
         }
         thread::sleep(LOOK);
     }
+}
+
+/// Ends what the program has started and left, whatever session it is in. Those that go leave their own children to this process,
+/// so it looks until there is none.
+fn end_the_rest() {
+    for _ in 0..ROUNDS {
+        let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+        if children.is_empty() {
+            return;
+        }
+        for child in children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+            // One that has ended already is only waited for.
+            let _ = kill_process(child, Signal::KILL);
+            let _ = waitpid(Some(child), WaitOptions::NOHANG);
+        }
+        thread::sleep(LOOK);
+    }
+    human::say("on_stall: it has left processes that do not end");
 }
 
 /// So many runs in any minute.

@@ -9,7 +9,10 @@ use tracer_ebpf::abi::Counter;
 use super::{FORGET, Watch};
 use crate::{
     class::Class,
-    collect::bpf::{Bpf, ended_name, text},
+    collect::{
+        bpf::{Bpf, ended_name, text},
+        stat,
+    },
     export::metrics::{BlockedKey, DurationKey, StallSeries, State},
     resolve::target::{kind_of, kind_of_file},
     stall::Stall,
@@ -66,8 +69,8 @@ impl Watch {
         // Costs a file for each descriptor.
         let skipped = (self.number % SKIPPED_EVERY == 1).then(|| self.bpf.kernel.skipped());
 
-        let living: HashSet<ProcessId> = open.keys().map(|(process, ..)| *process).collect();
-        self.resolver.retain(|process| living.contains(process));
+        let waits: HashSet<ProcessId> = open.keys().map(|(process, ..)| *process).collect();
+        self.resolver.retain(|process| waits.contains(process));
 
         let mut state = self.metrics.lock();
         state.waiting = waiting;
@@ -95,7 +98,7 @@ impl Watch {
                 state.set_name(process, name(process.pid).unwrap_or_else(|| thread.to_owned()));
             }
         }
-        state.settle(snapshot.monotonic_ns, |process| living.contains(process));
+        state.settle(snapshot.monotonic_ns, lives);
         state.add_snapshot(snapshot.source, snapshot.duration);
         show_stalls(&mut state, &self.stalls);
         Ok(())
@@ -103,7 +106,7 @@ impl Watch {
 }
 
 /// Puts the open stalls on the metrics page.
-pub(super) fn show_stalls(state: &mut State, stalls: &BTreeMap<ThreadId, Stall>) {
+fn show_stalls(state: &mut State, stalls: &BTreeMap<ThreadId, Stall>) {
     state.open_stalls.clear();
     state.stalls.clear();
     for stall in stalls.values() {
@@ -130,6 +133,11 @@ pub(super) fn show_stalls(state: &mut State, stalls: &BTreeMap<ThreadId, Stall>)
             age: stall.wait.age,
         });
     }
+}
+
+/// Whether the very process still exists, by its start time.
+fn lives(process: &ProcessId) -> bool {
+    stat::stat(format!("/proc/{}", process.pid)).is_some_and(|stat| stat::same_start(process.start_ns, &stat))
 }
 
 fn name(pid: u32) -> Option<String> {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use tracer_ebpf::abi::EndedWait;
 
-use super::{Watch, account::show_stalls, follow::habit_of};
+use super::{Watch, follow::habit_of};
 use crate::{
     class::Class,
     config::Subject,
@@ -95,7 +95,6 @@ impl Watch {
     pub(super) fn close(&mut self, thread: &ThreadId, ended: Ended, lasted: Duration) {
         let Some(stall) = self.stalls.remove(thread) else { return };
         self.events.closed(&Closed { stall, ended, lasted });
-        show_stalls(&mut self.metrics.lock(), &self.stalls);
     }
 }
 

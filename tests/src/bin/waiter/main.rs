@@ -114,6 +114,7 @@ const ROLES: &[Role] = &[
     ("evil-tcp", names::evil_tcp),
     ("evil-flock", names::evil_flock),
     ("evil-unix", names::evil_unix),
+    ("named", names::named),
     ("ring", ring::ring),
     ("ring-worker", ring::ring_worker),
     ("reborn", reborn::reborn),

@@ -31,3 +31,18 @@ pub(crate) fn evil_flock(call: &Call) {
 pub(crate) fn evil_unix(call: &Call) {
     crate::sockets::recvmsg_unix_at(call, &sys::own_path(EVIL_PATH));
 }
+
+/// As many processes as it is told, each with a name of its own, that sleep for a moment and are gone.
+pub(crate) fn named(call: &Call) {
+    // SAFETY: no handler is set; the kernel takes away those that have ended.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    for number in 0..call.count() {
+        sys::peer(&[], || {
+            sys::set_comm(format!("named-{number}").as_bytes());
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            std::process::exit(0);
+        });
+    }
+    Report::new(call.role, "none").print();
+    sys::rest()
+}
