@@ -27,6 +27,7 @@ pub use self::{moment::parse as moment, store::Store};
 use self::{owed::Owed, store::Id};
 use crate::{
     class::Level,
+    client::Refusal,
     collect::shared::Shared,
     export::{events::StallObject, json::WaitObject},
     human,
@@ -140,9 +141,12 @@ pub fn open(state_dir: &Path, limits: Limits) -> Result<Store> {
     Store::open(&file(state_dir), limits)
 }
 
-/// The database of an agent that does not run.
-pub fn read(state_dir: &Path) -> Result<Reader> {
-    Store::read(&file(state_dir)).map(Reader)
+/// The database of an agent that does not answer, for this reason.
+pub fn left(state_dir: &Path, refusal: Refusal) -> Result<Reader> {
+    Store::read(&file(state_dir)).map(Reader).map_err(|error| match refusal {
+        Refusal::Denied(why) => error.context(why),
+        Refusal::Absent => error.context("no agent runs, and none has left a history"),
+    })
 }
 
 /// Reads what an agent has left. What was open when it last wrote has lasted until then, as far as is known.
