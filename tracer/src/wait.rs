@@ -293,6 +293,8 @@ pub struct Snapshot {
     pub dated: bool,
     /// Waits whose call is known by the kernel function they sleep in only.
     pub guessed: usize,
+    /// Threads that sleep, and whose call this user may not see.
+    pub hidden: Vec<ThreadId>,
 }
 
 impl Snapshot {
@@ -306,6 +308,7 @@ impl Snapshot {
             held: Vec::new(),
             dated: true,
             guessed: 0,
+            hidden: Vec::new(),
         }
     }
 }

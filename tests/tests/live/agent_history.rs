@@ -141,7 +141,7 @@ fn on_a_full_disk_it_goes_on_and_counts() {
             .sum()
     };
     let begin = Instant::now();
-    let mut more = Vec::new();
+    let mut more: Vec<Waiter> = Vec::new();
     while unwritten(&agent) == 0.0 {
         assert!(begin.elapsed() < slow(Duration::from_secs(40)), "nothing was counted\n{}", agent.stderr());
         more.push(Waiter::start("recvfrom-tcp4"));
@@ -150,6 +150,11 @@ fn on_a_full_disk_it_goes_on_and_counts() {
     }
     assert!(agent.stderr().contains("the history has a gap"), "{}", agent.stderr());
     assert_eq!(agent.get("/-/healthy").map(|(status, _)| status), Some(200));
+    // One that was written as open ends while nothing can be written.
+    let ended = first.pid();
+    drop(first);
+    agent.wait_stall("stall_closed", ended, PATIENCE);
+    std::thread::sleep(Duration::from_secs(2));
     // With room again, it goes on keeping.
     std::fs::remove_file(small.0.join("filler")).expect("it is there");
     let begin = Instant::now();
@@ -162,6 +167,8 @@ fn on_a_full_disk_it_goes_on_and_counts() {
         }
         assert!(begin.elapsed() < slow(Duration::from_secs(40)), "it never keeps again\n{}", agent.stderr());
     }
+    let closed = wait_stall(&agent, &state, ended, |stall| !stall["closed"].is_null());
+    assert_eq!(closed["ended"], "exited", "{closed:#}");
     agent.stop(libc::SIGTERM);
 }
 

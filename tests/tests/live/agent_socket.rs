@@ -102,6 +102,22 @@ fn everybody_else_is_told_which_group() {
     let said = text(&output.stderr);
     assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
     assert!(said.contains(&MEMBERS.to_string()), "{said}");
+
+    // Of the past and of what they may not look into, too.
+    let place = ["--socket", &socket(&agent), "--state-dir", "/nowhere"];
+    let output = run(OTHERS, &[&["ps", "--at", "0s"][..], &place].concat());
+    let said = text(&output.stderr);
+    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.contains(&format!("members of the group {MEMBERS}")), "{said}");
+    let waiter = waiter("recvfrom-tcp4");
+    let id = waiter.pid().to_string();
+    let output = run(OTHERS, &["why", &id, "--socket", &socket(&agent)]);
+    let page = text(&output.stdout);
+    assert!(page.starts_with(&format!("waiter (pid {id}) is not visible to you")), "{page}");
+    assert!(page.contains(&format!("group {MEMBERS}")) && page.contains("sudo tracer why"), "{page}");
+    let output = run(OTHERS, &["why", &id, "--json", "--socket", &socket(&agent)]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("one object");
+    assert_eq!(report["condition"], "hidden", "{report:#}");
 }
 
 #[test]

@@ -4,14 +4,19 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::num::NonZero;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tests::{Running, Waiter, own_dir, shared, slow, start, tracer};
+use tests::{Agent, Running, Waiter, own_dir, shared, slow, start, tracer};
 
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An ordinary user, and a group that need not have a name.
+const USER: u32 = 65_534;
+const MEMBERS: u32 = 54_323;
 
 /// A terminal with `tracer top` on it.
 struct Terminal {
@@ -25,6 +30,11 @@ struct Terminal {
 
 impl Terminal {
     fn start(width: u16, height: u16, args: &[&str]) -> Self {
+        Self::start_as(width, height, args, |_| {})
+    }
+
+    /// The same, as another user or with another environment.
+    fn start_as(width: u16, height: u16, args: &[&str], more: impl FnOnce(&mut Command)) -> Self {
         let (mut master, mut slave) = (-1, -1);
         let size = size(width, height);
         // SAFETY: the two numbers and the size outlive the call; no name or settings are asked for.
@@ -43,7 +53,8 @@ impl Terminal {
         let mut command = Command::new(tracer());
         let copy = || slave.try_clone().expect("a descriptor");
         command.arg("top").args(args).stdin(copy()).stdout(copy()).stderr(copy());
-        command.env("TERM", "xterm-256color").current_dir(own_dir());
+        command.env("TERM", "xterm-256color").env_remove("NO_COLOR").current_dir(own_dir());
+        more(&mut command);
         // SAFETY: setsid and ioctl are async-signal-safe and take numbers.
         unsafe {
             command.pre_exec(|| {
@@ -81,9 +92,32 @@ impl Terminal {
             if is_it(&text) {
                 return text;
             }
-            assert!(begin.elapsed() < slow(PATIENCE), "{what}:\n{text}");
+            assert!(begin.elapsed() < slow(PATIENCE), "{what}: {:?}\n{text}", self.reversed());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Lines of the screen that are drawn in reverse, the first is 0, and whether anything has a colour.
+    fn reversed(&self) -> (Vec<u16>, bool) {
+        let parser = self.screen.lock().expect("no panic");
+        let screen = parser.screen();
+        let (height, width) = screen.size();
+        let cell = |row: u16, column: u16| screen.cell(row, column).expect("on the screen");
+        let reversed = (0..height).filter(|row| cell(*row, 2).inverse()).collect();
+        let coloured = (0..height)
+            .any(|row| (0..width).any(|column| cell(row, column).fgcolor() != vt100::Color::Default));
+        (reversed, coloured)
+    }
+
+    /// Waits until this line of the screen is the one that is selected.
+    fn wait_selected(&self, row: u16) {
+        self.wait(&format!("line {row} is selected"), |_| self.reversed().0 == [row]);
+    }
+
+    /// Presses the first button of the mouse on a line of the screen.
+    fn click(&mut self, row: u16) {
+        let row = row + 1;
+        self.press(&format!("\x1b[<0;5;{row}M\x1b[<0;5;{row}m"));
     }
 
     fn resize(&self, width: u16, height: u16) {
@@ -185,6 +219,18 @@ fn a_stall_is_on_top_and_keys_are_obeyed() {
     top.press("?");
     top.wait("the keys", |text| text.contains("everything about this line"));
     top.press("q");
+    // A page is wrapped anew.
+    top.press("\r");
+    top.wait("why", |text| text.contains(&format!("waiter (pid {of_stuck}) is stuck")));
+    top.resize(60, 24);
+    top.wait("a narrower page", |text| {
+        let page: Vec<&str> = text.lines().filter(|line| line.starts_with('│')).collect();
+        // Nothing is cut: each line of the page ends with a space or the end of a word before its border.
+        text.contains("┌ Why")
+            && page.join(" ").contains("│ │")
+            && page.iter().all(|line| line.ends_with('│'))
+    });
+    top.press("q");
 
     for (width, height) in [(40, 10), (200, 50)] {
         top.resize(width, height);
@@ -210,6 +256,180 @@ fn a_stall_is_on_top_and_keys_are_obeyed() {
         .filter_map(|wait| wait["pid"].as_u64())
         .collect();
     assert_eq!(pids, [u64::from(of_stuck), u64::from(of_rest)], "{written}");
+    top.press("q");
+    top.ends_well();
+}
+
+#[test]
+fn the_selected_line_is_told_by_reverse_video_without_colours_too() {
+    let _shared = shared();
+    let waiters: Vec<Waiter> = (0..3).map(|_| Waiter::start("recvfrom-tcp4")).collect();
+    let pids: Vec<String> = waiters.iter().map(|waiter| waiter.pid().to_string()).collect();
+    let args: Vec<&str> = pids.iter().flat_map(|pid| ["-p", pid.as_str()]).collect();
+    for no_color in [None, Some("1")] {
+        let mut top = Terminal::start_as(80, 24, &args, |command| {
+            command.envs(no_color.map(|value| ("NO_COLOR", value)));
+        });
+        top.wait("three lines", |text| text.contains("3 lines"));
+        // Three lines of the header, the heading, the first line.
+        top.wait_selected(4);
+        top.press("j");
+        top.wait_selected(5);
+        assert_eq!(top.reversed().1, no_color.is_none(), "{}", top.text());
+        top.press("q");
+        top.ends_well();
+    }
+}
+
+#[test]
+fn the_mouse_selects_what_it_is_on() {
+    let _shared = shared();
+    let waiters: Vec<Waiter> = (0..3).map(|_| Waiter::start("recvfrom-tcp4")).collect();
+    let pids: Vec<String> = waiters.iter().map(|waiter| waiter.pid().to_string()).collect();
+    let args: Vec<&str> = pids.iter().flat_map(|pid| ["-p", pid.as_str()]).collect();
+    let mut top = Terminal::start(80, 24, &args);
+    top.wait("three lines", |text| text.contains("3 lines"));
+    top.click(6);
+    top.wait_selected(6);
+    // The header, the heading, below the last line, the footer: nothing is there to select. The last one is seen.
+    for row in [0, 3, 9, 23, 5] {
+        top.click(row);
+    }
+    top.wait_selected(5);
+    top.click(23);
+    top.press("\r");
+    top.wait("a page", |text| text.contains("┌ Why"));
+    top.click(6);
+    // What comes next is seen after the click was.
+    top.press("q");
+    top.wait("the table", |text| !text.contains("┌ Why"));
+    top.wait_selected(5);
+    top.press("q");
+    top.ends_well();
+}
+
+#[test]
+fn lines_are_sorted_and_joined() {
+    let _shared = shared();
+    let waiters: Vec<Waiter> = (0..2).map(|_| Waiter::start("recvfrom-tcp4")).collect();
+    let pids: Vec<String> = waiters.iter().map(|waiter| waiter.pid().to_string()).collect();
+    let mut top = Terminal::start(80, 24, &["-p", &pids[0], "-p", &pids[1]]);
+    top.wait("two lines", |text| text.contains("2 lines"));
+    let first =
+        |pid: u32| move |text: &str| text.lines().nth(4).is_some_and(|line| line_of(line, pid).is_some());
+    top.press("ss");
+    let (low, high) = {
+        let mut pids = [waiters[0].pid(), waiters[1].pid()];
+        pids.sort_unstable();
+        (pids[0], pids[1])
+    };
+    top.wait("by process", |text| text.contains("by pid") && first(low)(text));
+    top.press("S");
+    top.wait("the other way round", |text| text.contains("by pid, reversed") && first(high)(text));
+    // Both belong to the same unit, or to none.
+    top.press("u");
+    top.wait("one group", |text| {
+        text.contains("1 line ") && text.contains("waiter +1") && text.contains("UNIT")
+    });
+    top.press("w");
+    let text = top.wait("what it wrote", |text| text.contains("written to "));
+    let name = text.split("written to ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let written = std::fs::read_to_string(own_dir().join(name.expect("a name"))).expect("it is there");
+    let group: serde_json::Value = serde_json::from_str(written.trim()).expect("one object");
+    assert_eq!((&group["waits"], group["group"].is_string()), (&2.into(), true), "{group:#}");
+    top.press("c");
+    top.wait("by container", |text| text.contains("CONTAINER"));
+    top.press("t");
+    top.wait("processes", |text| text.contains("2 lines"));
+    top.press("q");
+    top.ends_well();
+}
+
+/// Fed by an agent, as one who is nobody else: the same lines as root sees, the pages, the past.
+#[test]
+fn a_member_of_the_group_sees_what_root_sees_and_the_past() {
+    let _shared = shared();
+    let begin = Instant::now();
+    let agent = Agent::start(&["--socket-group", &MEMBERS.to_string()]);
+    std::fs::set_permissions(own_dir(), std::fs::Permissions::from_mode(0o755)).expect("our own directory");
+    let waiter = Waiter::start("recvfrom-tcp4");
+    let pid = waiter.pid().to_string();
+    let socket = agent.socket().to_str().expect("a path of ours").to_owned();
+    let args = ["--source", "agent", "--socket", &socket, "-p", &pid];
+    let mut top = Terminal::start_as(80, 24, &args, |command| {
+        command.uid(USER).gid(MEMBERS);
+    });
+    let root = Terminal::start(80, 24, &["--source", "bpf", "-p", &pid]);
+    let there = |text: &str| line_of(text, waiter.pid()).and_then(age).is_some_and(|age| age >= 2.0);
+    let line = |text: &str| {
+        let words = line_of(text, waiter.pid()).expect("there").split_whitespace();
+        // All but the age.
+        words.skip(if text.contains("! ") { 2 } else { 1 }).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (asked, own) = (top.wait("the stall", there), root.wait("the stall", there));
+    assert_eq!(line(&asked), line(&own), "{asked}\n{own}");
+    for text in [&asked, &own] {
+        // Of the chosen process, not of the host.
+        assert!(
+            text.contains("1 stuck, oldest") && text.contains("reply 1") && text.contains("own CPU"),
+            "{text}"
+        );
+    }
+    drop(root);
+    top.press("\r");
+    let page = top.wait("why", |text| text.contains(&format!("waiter (pid {pid}) is stuck")));
+    // It is told again as it gets older.
+    let sentence = |text: &str| text.split("is stuck").nth(1).map(|rest| rest[..40].to_owned());
+    top.wait("a newer page", |text| sentence(text) != sentence(&page));
+    top.press("q");
+
+    // Before anything was kept there is nothing, and that is said; then it is now again, and goes on.
+    top.press(" [");
+    top.wait("the past", |text| {
+        text.starts_with("AS OF ")
+            && text.contains("NOT KEPT")
+            && text.contains("has kept nothing of this minute")
+    });
+    top.press("]");
+    let now = top.wait("now", |text| !text.contains("AS OF") && line_of(text, waiter.pid()).is_some());
+    let then = line_of(&now, waiter.pid()).map(str::to_owned);
+    top.wait("it goes on", |text| line_of(text, waiter.pid()).map(str::to_owned) != then);
+
+    // A minute is kept a minute after the agent's start, and looked at a minute later.
+    std::thread::sleep(Duration::from_secs(123).saturating_sub(begin.elapsed()));
+    top.press("[");
+    let past =
+        top.wait("the past", |text| text.starts_with("AS OF ") && line_of(text, waiter.pid()).is_some());
+    assert!(!past.contains("NOT KEPT"), "{past}");
+    top.press("\r");
+    let page = top.wait("what was kept", |text| text.contains(&format!("waiter (pid {pid}) was stuck")));
+    assert!(page.contains(waiter.text("remote")) && page.contains("reply: in recvfrom("), "{page}");
+    top.press("q]");
+    top.wait("now", |text| !text.contains("AS OF") && line_of(text, waiter.pid()).is_some());
+    top.press("q");
+    top.ends_well();
+}
+
+#[test]
+fn who_may_not_see_is_told_so() {
+    let _shared = shared();
+    let agent = Agent::start(&["--socket-group", &MEMBERS.to_string()]);
+    std::fs::set_permissions(own_dir(), std::fs::Permissions::from_mode(0o755)).expect("our own directory");
+    let waiter = Waiter::start("recvfrom-tcp4");
+    let socket = agent.socket().to_str().expect("a path of ours").to_owned();
+    let pid = waiter.pid().to_string();
+    let args = ["--socket", &socket, "--state-dir", "/nowhere", "-p", &pid];
+    let mut top = Terminal::start_as(80, 24, &args, |command| {
+        command.uid(USER).gid(MEMBERS + 1);
+    });
+    top.wait("nothing", |text| {
+        text.contains("1 not visible to you") && text.contains("Nothing that is visible to you is stuck.")
+    });
+    top.press("[");
+    let text = top.wait("the group", |text| text.contains(&format!("members of the group {MEMBERS}")));
+    assert!(!text.contains("AS OF"), "{text}");
+    top.press("j");
+    top.wait("it goes on", |text| text.contains("0 lines"));
     top.press("q");
     top.ends_well();
 }

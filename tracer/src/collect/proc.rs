@@ -109,7 +109,7 @@ impl Look<'_> {
             }
             _ => return None,
         };
-        let call = self.call(&dir, table)?;
+        let call = self.call(thread, &dir, table)?;
         let (uid, switches) = stat::status(&stat::read(dir.join("status"))?)?;
         let now_ns = self.now.monotonic_ns;
         let began = match self.before.get(&thread) {
@@ -148,7 +148,7 @@ impl Look<'_> {
     }
 
     /// The call a sleeping thread is in, by `syscall`, or as near as `wchan` gets.
-    fn call(&mut self, dir: &Path, table: &dyn Fn() -> Table) -> Option<Call> {
+    fn call(&mut self, thread: ThreadId, dir: &Path, table: &dyn Fn() -> Table) -> Option<Call> {
         let wchan = || fs::read_to_string(dir.join("wchan")).unwrap_or_default();
         let text = match fs::read_to_string(dir.join("syscall")) {
             Ok(text) => text,
@@ -157,6 +157,7 @@ impl Look<'_> {
                 let name = wchan::call(&function).unwrap_or("unknown");
                 // Of others' processes not even that is shown; some kernels show nobody's.
                 if matches!(function.as_str(), "" | "0") && !is_own(dir) {
+                    self.snapshot.hidden.push(thread);
                     return None;
                 }
                 self.snapshot.guessed += 1;

@@ -136,7 +136,7 @@ fn of_chosen(args: &Ps, held: &HeldObject) -> bool {
 fn past(args: &Ps, at: Timestamp) -> Result<()> {
     let Past { at: seen, waits } = match Client::connect(&args.place.socket) {
         Ok(client) => client.object(&format!("/v1/waits?at={at}"))?,
-        Err(_) => history::read(&args.place.state_dir)?.waits_at(at)?,
+        Err(refusal) => history::left(&args.place.state_dir, refusal)?.waits_at(at)?,
     };
     let (mut waits, _) = pick(args, waits);
     let out = &mut BufWriter::new(io::stdout().lock());

@@ -5,23 +5,14 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use anyhow::Result;
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::{
-    class::Class,
-    cli::Stalls,
-    client::{Client, Refusal},
-    export::events::StallObject,
-    history, human,
-};
+use crate::{class::Class, cli::Stalls, client::Client, export::events::StallObject, history, human};
 
 /// Asks the agent, or reads what one has left, and prints.
 pub fn run(args: &Stalls) -> Result<()> {
     let (stalls, as_of): (Vec<StallObject>, _) = match Client::connect(&args.socket) {
         Ok(client) => (client.objects(&format!("/v1/stalls?since={}", args.since))?, None),
         Err(refusal) => {
-            let left = history::read(&args.state_dir).map_err(|error| match refusal {
-                Refusal::Denied(why) => error.context(why),
-                Refusal::Absent => error.context("no agent runs, and none has left a history"),
-            })?;
+            let left = history::left(&args.state_dir, refusal)?;
             (left.stalls_since(args.since)?, left.last_alive()?)
         }
     };

@@ -6,8 +6,12 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use crate::{
+    class::{Class, Level},
     cli::Why,
-    export::report::ReportObject,
+    export::{
+        json::{WaitObject, short_id},
+        report::ReportObject,
+    },
     human,
     inspect::{
         self, Condition, Report,
@@ -117,6 +121,35 @@ pub fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String 
     page.text
 }
 
+/// The page of a wait that is over: what was kept of it is all that is known.
+pub fn kept(wait: &WaitObject, width: usize) -> String {
+    let mut page = Page { text: String::new(), width };
+    let name = match wait.tid == wait.pid {
+        true => format!("{} (pid {})", wait.comm, wait.pid),
+        false => format!("Thread {} of {} (pid {})", wait.tid, wait.comm, wait.pid),
+    };
+    let was = match wait.worry() {
+        Level::Stuck => "was stuck",
+        Level::Doubtful => "may have been stuck",
+        Level::Idle => "was idle",
+    };
+    let sentence = wait.verdict.clone().unwrap_or_else(|| format!("it waited {}", human::age(wait.age)));
+    page.wrapped("", "", &format!("{name} {was}: {sentence}."));
+    page.text.push('\n');
+    let mut facts = Vec::new();
+    facts.extend(wait.uid.map(|uid| format!("uid {uid}")));
+    facts.extend(wait.unit.as_ref().map(|unit| format!("unit {unit}")));
+    facts.extend(wait.container.as_deref().map(|id| format!("container {}", short_id(id))));
+    facts.extend(wait.pod.as_ref().map(|pod| format!("pod {}", pod.label())));
+    page.entries("Process", wait.cmdline.clone().into_iter().chain([facts.join(", ")]));
+    let since = if wait.age_exact { "since" } else { "since at the latest" };
+    let class = wait.class.map_or("unknown", Class::label);
+    let mut lines = vec![format!("{class}: in {}, {since} {}", wait.call(), moment(wait.since))];
+    lines.extend(Some(wait.target.to_string()).filter(|target| !target.is_empty()));
+    page.entries("Wait", lines);
+    page.text
+}
+
 fn process(who: &Who) -> Vec<String> {
     let mut lines = Vec::new();
     lines.extend(who.cmdline.clone());
@@ -206,6 +239,7 @@ fn thread_lines(threads: &[Thread]) -> Vec<String> {
         Doing::Stopped => format!("{} ({}) is stopped", thread.tid, thread.comm),
         Doing::Traced(_) => format!("{} ({}) is traced", thread.tid, thread.comm),
         Doing::Frozen(_) => format!("{} ({}) is frozen", thread.tid, thread.comm),
+        Doing::Hidden => format!("{} ({}) sleeps, in a call not visible to you", thread.tid, thread.comm),
         Doing::Zombie => format!("{} ({}) has ended", thread.tid, thread.comm),
     };
     let mut lines: Vec<String> = threads.iter().take(THREADS).map(line).collect();

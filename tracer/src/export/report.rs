@@ -63,7 +63,7 @@ struct ParentObject<'a> {
 struct ThreadObject<'a> {
     tid: u32,
     comm: &'a str,
-    /// `waiting`, `running`, `stopped`, `traced`, `frozen` or `zombie`.
+    /// `waiting`, `running`, `stopped`, `traced`, `frozen`, `hidden` or `zombie`.
     state: &'static str,
     /// Share of a CPU, where it runs.
     cpu: Option<f64>,
@@ -169,6 +169,7 @@ fn thread<'a>(thread: &'a Thread, who: &'a Who) -> ThreadObject<'a> {
         Doing::Stopped => ("stopped", None),
         Doing::Traced(_) => ("traced", None),
         Doing::Frozen(_) => ("frozen", None),
+        Doing::Hidden => ("hidden", None),
         Doing::Zombie => ("zombie", None),
     };
     let wait = thread.wait().map(|wait| WaitObject::new(&wait.wait, &wait.resolved, &wait.verdict, who));

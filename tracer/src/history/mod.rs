@@ -1,7 +1,10 @@
 //! The last hours: each stall, and each minute's worst waits, in a database of the agent's own. It is written by a thread of its
-//! own, at most twice a second; what cannot be kept, on a full disk for instance, is counted.
+//! own, at most twice a second; what cannot be kept, on a full disk for instance, is counted, and stalls are tried again.
 
 mod moment;
+mod owed;
+#[cfg(test)]
+mod samples;
 mod store;
 
 use std::{
@@ -20,10 +23,11 @@ use anyhow::{Context, Result};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use self::store::Id;
 pub use self::{moment::parse as moment, store::Store};
+use self::{owed::Owed, store::Id};
 use crate::{
     class::Level,
+    client::Refusal,
     collect::shared::Shared,
     export::{events::StallObject, json::WaitObject},
     human,
@@ -95,6 +99,7 @@ impl History {
             store: Arc::clone(&store),
             shared,
             open: HashMap::new(),
+            owed: Owed::default(),
             before: store.open_stalls()?,
             alive: store.last_alive()?,
             started: Instant::now(),
@@ -136,9 +141,12 @@ pub fn open(state_dir: &Path, limits: Limits) -> Result<Store> {
     Store::open(&file(state_dir), limits)
 }
 
-/// The database of an agent that does not run.
-pub fn read(state_dir: &Path) -> Result<Reader> {
-    Store::read(&file(state_dir)).map(Reader)
+/// The database of an agent that does not answer, for this reason.
+pub fn left(state_dir: &Path, refusal: Refusal) -> Result<Reader> {
+    Store::read(&file(state_dir)).map(Reader).map_err(|error| match refusal {
+        Refusal::Denied(why) => error.context(why),
+        Refusal::Absent => error.context("no agent runs, and none has left a history"),
+    })
 }
 
 /// Reads what an agent has left. What was open when it last wrote has lasted until then, as far as is known.
@@ -172,6 +180,8 @@ struct Writer {
     shared: Shared,
     /// Open stalls by process and thread.
     open: HashMap<(u32, u32), Id>,
+    /// What is not written yet.
+    owed: Owed,
     /// Stalls that were open when the agent last stopped and were not found again yet.
     before: Vec<(Id, StallObject)>,
     /// When the agent last wrote before it started.
@@ -184,31 +194,42 @@ struct Writer {
 impl Writer {
     fn run(mut self, queue: &Receiver<Kept>) {
         let mut minute = Instant::now() + MINUTE;
-        let mut batch = Vec::new();
         loop {
-            match queue.recv_timeout(minute.saturating_duration_since(Instant::now())) {
+            // With something owed it does not wait for the next stall.
+            let next = match self.failed {
+                Some(failed) if !self.owed.is_empty() => minute.min(failed + PAUSE),
+                _ => minute,
+            };
+            match queue.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(kept) => {
-                    batch.push(kept);
+                    self.owe(kept);
+                    let mut number = 1;
                     let end = Instant::now() + BATCH;
                     // Until the time is up, or nobody is left to send.
                     while let Ok(kept) = queue.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                        batch.push(kept);
+                        self.owe(kept);
+                        number += 1;
                     }
-                    self.write(std::mem::take(&mut batch));
+                    self.try_to(number, |_| Ok(()));
                 }
+                Err(RecvTimeoutError::Timeout) if Instant::now() < minute => self.try_to(0, |_| Ok(())),
                 Err(RecvTimeoutError::Timeout) => {
                     minute = Instant::now() + MINUTE;
                     self.keep_minute();
                 }
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => {
+                    // The agent ends: once more, whenever it failed.
+                    self.failed = None;
+                    self.try_to(0, |_| Ok(()));
+                    return;
+                }
             }
         }
     }
 
-    fn write(&mut self, batch: Vec<Kept>) {
-        let rows: Vec<(Id, StallObject)> = batch.into_iter().map(|kept| self.place(kept)).collect();
-        let number = rows.len() as u64;
-        self.try_to(number, |store| store.put(&rows, None));
+    fn owe(&mut self, kept: Kept) {
+        let (id, stall) = self.place(kept);
+        self.owed.add(id, stall);
     }
 
     /// Under which id a stall is kept.
@@ -245,34 +266,34 @@ impl Writer {
 
     /// Keeps the worst waits of this minute, throws away what is too old, and closes stalls that ended while no agent ran.
     fn keep_minute(&mut self) {
-        let mut rows = Vec::new();
+        let mut number = 1;
         if self.started.elapsed() >= GRACE {
             for (id, mut stall) in self.before.drain(..) {
                 let closed = self.alive.unwrap_or(stall.opened).max(stall.opened);
                 (stall.closed, stall.ended) = (Some(closed), Some("unknown".into()));
                 stall.lasted = closed.duration_since(stall.wait.since).try_into().unwrap_or(stall.lasted);
-                rows.push((id, stall));
+                self.owed.add(id, stall);
+                number += 1;
             }
         }
         match worst(&mut self.shared) {
-            Ok(waits) => {
-                let number = rows.len() as u64 + 1;
-                self.try_to(number, |store| {
-                    store.put(&rows, Some((Timestamp::now(), &waits)))?;
-                    store.prune()
-                });
-            }
+            Ok(waits) => self.try_to(number, |store| {
+                store.put(&[], Some((Timestamp::now(), &waits)))?;
+                store.prune(Timestamp::now())
+            }),
             // The agent ends.
-            Err(_) => drop(self.lost.fetch_add(1, Ordering::Relaxed)),
+            Err(_) => drop(self.lost.fetch_add(number, Ordering::Relaxed)),
         }
     }
 
-    fn try_to(&mut self, number: u64, write: impl FnOnce(&Store) -> Result<()>) {
+    /// Writes what is owed, and something more. So many rows of it are new: they are counted if they cannot be written now,
+    /// though stalls will be tried again.
+    fn try_to(&mut self, number: u64, more: impl FnOnce(&Store) -> Result<()>) {
         if self.failed.is_some_and(|failed| failed.elapsed() < PAUSE) {
             self.lost.fetch_add(number, Ordering::Relaxed);
             return;
         }
-        match write(&self.store) {
+        match self.owed.settle(|rows| self.store.put(rows, None)).and_then(|()| more(&self.store)) {
             Ok(()) => self.failed = None,
             Err(error) => {
                 self.lost.fetch_add(number, Ordering::Relaxed);

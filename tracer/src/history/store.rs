@@ -15,6 +15,7 @@ use redb::{
     Builder, Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable,
     ReadableTableMetadata, TableDefinition, TableError,
 };
+use serde::Deserialize;
 
 use super::{Limits, Past};
 use crate::export::{events::StallObject, json::WaitObject};
@@ -31,7 +32,7 @@ const GAP: SignedDuration = SignedDuration::from_secs(150);
 const LARGEST: u64 = 16 * 1024 * 1024;
 
 /// What a stall is kept under.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id(u64, u32, u32);
 
 impl Id {
@@ -147,9 +148,10 @@ impl Store {
         })
     }
 
-    /// Throws away what is older than is kept, and the oldest of what is too much.
-    pub fn prune(&self) -> Result<()> {
-        let oldest = Timestamp::now().checked_sub(self.limits.age).unwrap_or(Timestamp::UNIX_EPOCH);
+    /// Throws away what is older than is kept, and the oldest of what is too much. A stall is as old as its end; one that is
+    /// open is not thrown away.
+    pub fn prune(&self, now: Timestamp) -> Result<()> {
+        let oldest = now.checked_sub(self.limits.age).unwrap_or(Timestamp::UNIX_EPOCH);
         let size = fs::metadata(&self.path).map_or(0, |file| file.len());
         // Half of the file may be free pages by now, so what is in use decides.
         let excess = size > self.limits.bytes && self.in_use()? > self.limits.bytes / 2;
@@ -157,7 +159,9 @@ impl Store {
             let mut minutes = transaction.open_table(MINUTES)?;
             let mut stalls = transaction.open_table(STALLS)?;
             minutes.retain_in(..oldest.as_second().max(0) as u64, |_, _| false)?;
-            stalls.retain_in(..(milliseconds(oldest), 0, 0), |_, _| false)?;
+            stalls.retain_in(..(milliseconds(oldest), 0, 0), |_, row| {
+                end(row).is_none_or(|end| end >= oldest)
+            })?;
             if excess {
                 // A tenth of the minutes; of the stalls too, once there are no more minutes than a day's.
                 let tenth = minutes.len()? / 10 + 1;
@@ -165,9 +169,12 @@ impl Store {
                     minutes.pop_first()?;
                 }
                 if minutes.len()? < 1440 {
-                    for _ in 0..=stalls.len()? / 10 {
-                        stalls.pop_first()?;
-                    }
+                    let mut left = stalls.len()? / 10 + 1;
+                    stalls.retain(|_, row| {
+                        let goes = left > 0 && end(row).is_some();
+                        left -= u64::from(goes);
+                        !goes
+                    })?;
                 }
             }
             Ok(())
@@ -180,7 +187,8 @@ impl Store {
         let transaction = database.begin_write()?;
         let stats = transaction.stats()?;
         transaction.abort()?;
-        Ok(stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes())
+        // Its "fragmented" bytes are all that is free, too.
+        Ok(stats.allocated_pages() * stats.page_size() as u64)
     }
 
     fn write(&self, work: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>) -> Result<()> {
@@ -282,6 +290,15 @@ fn open(path: &Path) -> Result<Database, redb::DatabaseError> {
     Builder::new().set_cache_size(CACHE).create(path)
 }
 
+/// When a stall ended, if it has; what cannot be read ended long ago.
+fn end(row: &[u8]) -> Option<Timestamp> {
+    #[derive(Deserialize)]
+    struct End {
+        closed: Option<Timestamp>,
+    }
+    serde_json::from_slice(row).map_or(Some(Timestamp::UNIX_EPOCH), |End { closed }| closed)
+}
+
 /// A table that nobody has written yet is not there.
 fn there<T>(table: Result<T, TableError>) -> Result<Option<T>> {
     match table {
@@ -308,4 +325,96 @@ fn unpack(bytes: &[u8]) -> Result<Vec<WaitObject>> {
     let mut text = String::new();
     DeflateDecoder::new(bytes).take(LARGEST).read_to_string(&mut text)?;
     text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{super::samples::stall, *};
+
+    const DAY: i64 = 86_400;
+
+    /// A store in memory's file system, and its directory, which goes with it.
+    struct Tried {
+        store: Store,
+        dir: PathBuf,
+    }
+
+    impl Tried {
+        fn new(name: &str, limits: Limits) -> Self {
+            let dir = std::env::temp_dir().join(format!("tracer-store-{}-{name}", std::process::id()));
+            Self { store: Store::open(&dir.join("history.redb"), limits).expect("a directory of ours"), dir }
+        }
+
+        fn put(&self, stall: &StallObject) {
+            self.store.put(&[(Id::of(stall), stall.clone())], None).expect("written");
+        }
+
+        fn pids(&self) -> Vec<u32> {
+            let stalls = self.store.stalls_since(Timestamp::UNIX_EPOCH).expect("read");
+            stalls.iter().map(|stall| stall.wait.pid).collect()
+        }
+    }
+
+    impl Drop for Tried {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).expect("a moment")
+    }
+
+    #[test]
+    fn a_stall_is_as_old_as_its_end_and_an_open_one_is_kept() {
+        let limits = Limits { age: Duration::from_secs(8 * DAY as u64), bytes: u64::MAX };
+        let tried = Tried::new("age", limits);
+        for stall in [
+            stall(1, 0, None),
+            stall(2, DAY, Some(2 * DAY)),
+            stall(3, 2 * DAY, Some(29 * DAY)),
+            stall(4, 25 * DAY, Some(26 * DAY)),
+        ] {
+            tried.put(&stall);
+        }
+        let wait = stall(5, 0, None).wait;
+        tried.store.put(&[], Some((at(DAY), std::slice::from_ref(&wait)))).expect("written");
+        tried.store.put(&[], Some((at(29 * DAY), &[wait]))).expect("written");
+        tried.store.prune(at(30 * DAY)).expect("pruned");
+        assert_eq!(tried.pids(), [1, 3, 4]);
+        let kept = |seconds| tried.store.waits_at(at(seconds)).expect("read").at;
+        assert_eq!((kept(DAY + 1), kept(29 * DAY + 1)), (None, Some(at(29 * DAY))));
+    }
+
+    #[test]
+    fn what_is_too_much_goes_but_not_what_is_open() {
+        let limits = Limits { age: Duration::from_secs(365 * DAY as u64), bytes: 1024 * 1024 };
+        let tried = Tried::new("bytes", limits);
+        let open = (1..=40).map(|pid| stall(pid, i64::from(pid), None));
+        let closed = (41..=2000).map(|pid| stall(pid, i64::from(pid), Some(3000)));
+        let rows: Vec<_> = open.chain(closed).map(|stall| (Id::of(&stall), stall)).collect();
+        tried.store.put(&rows, None).expect("written");
+        for _ in 0..60 {
+            tried.store.prune(at(DAY)).expect("pruned");
+        }
+        let (pids, in_use) = (tried.pids(), tried.store.in_use().expect("read"));
+        // No more than has to.
+        assert!((256..=512).contains(&(in_use / 1024)), "{in_use} bytes, {} stalls", pids.len());
+        assert!((1..=40).all(|pid| pids.contains(&pid)), "{pids:?}");
+        assert!(pids.contains(&2000), "the youngest stays: {pids:?}");
+    }
+
+    #[test]
+    fn what_was_open_at_a_moment_is_there_although_no_minute_was_kept() {
+        let tried = Tried::new("moment", Limits { age: Duration::MAX, bytes: u64::MAX });
+        tried.put(&stall(1, 100, Some(200)));
+        let past = |seconds| tried.store.waits_at(at(seconds)).expect("read");
+        let pids = |past: &Past| past.waits.iter().map(|wait| wait.pid).collect::<Vec<_>>();
+        assert_eq!((past(150).at, pids(&past(150))), (None, vec![1]));
+        assert_eq!((pids(&past(99)), pids(&past(200))), (vec![], vec![]));
+        tried.store.put(&[], Some((at(140), &[stall(2, 0, None).wait]))).expect("written");
+        assert_eq!((past(150).at, pids(&past(150))), (Some(at(140)), vec![2, 1]));
+    }
 }

@@ -49,6 +49,7 @@ pub fn of(pid: u32, condition: Condition, who: &Who, threads: &[Thread], others:
             .map(|parent| advice(format!("tracer why {}", parent.pid), "shows what its parent does"))
             .into_iter()
             .collect(),
+        Condition::Hidden => vec![advice(format!("sudo tracer why {pid}"), "shows what it waits for")],
         Condition::Idle | Condition::Busy => {
             let stuck = others.iter().find_map(Other::stuck_one).into_iter();
             stuck.map(|other| advice(format!("tracer why {}", other.pid), GOES_ON)).collect()

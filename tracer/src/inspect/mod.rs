@@ -39,6 +39,8 @@ pub enum Condition {
     Running,
     /// No thread waits for long.
     Busy,
+    /// A thread sleeps in a call that this user may not see.
+    Hidden,
     /// All threads rest.
     Idle,
     /// A stop signal holds it.
@@ -59,6 +61,7 @@ impl Condition {
             Condition::Doubtful => "doubtful",
             Condition::Running => "running",
             Condition::Busy => "busy",
+            Condition::Hidden => "hidden",
             Condition::Idle => "idle",
             Condition::Stopped => "stopped",
             Condition::Traced => "traced",
@@ -218,6 +221,13 @@ fn headline(
         Doing::Waits(wait) if wait.verdict.class.level() <= Level::Doubtful && wait.wait.age >= YOUNG => {
             (Condition::Doubtful, format!("{name} may be stuck{}: {}.", inside(worst), wait.verdict.sentence))
         }
+        Doing::Hidden => (
+            Condition::Hidden,
+            format!(
+                "{name} is not visible to you{}: it sleeps, in a call that only root or its own user may see.",
+                inside(worst)
+            ),
+        ),
         _ => rests(&name, threads, sockets),
     }
 }

@@ -51,6 +51,8 @@ pub enum Doing {
     Traced(Option<Peer>),
     /// The freezer holds it, with a group of processes.
     Frozen(Option<Group>),
+    /// It sleeps, in a call that this user may not see.
+    Hidden,
     /// It has ended.
     Zombie,
 }
@@ -82,6 +84,7 @@ impl Thread {
             },
             Doing::Stopped | Doing::Traced(_) | Doing::Frozen(_) => 1,
             Doing::Runs { cpu } if *cpu >= RUNS => 2,
+            Doing::Hidden => 4,
             Doing::Runs { .. } => 6,
             Doing::Zombie => 7,
         };
@@ -119,6 +122,9 @@ pub fn list(
             Some(Held::Traced) => Doing::Traced(held::tracer(tid)),
             Some(Held::Frozen) => Doing::Frozen(held::frozen_group(pid)),
             None if matches!(state, 'Z' | 'X') => Doing::Zombie,
+            None if snapshot.hidden.iter().any(|hidden| hidden.process.pid == pid && hidden.tid == tid) => {
+                Doing::Hidden
+            }
             None => {
                 running.push((threads.len(), tid, cpu_seconds(pid, tid)));
                 Doing::Runs { cpu: 0.0 }

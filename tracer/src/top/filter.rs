@@ -1,6 +1,7 @@
-//! Which waits does a filter keep? Words that must all be found; `key:pattern` looks at one thing, with `*` for anything.
+//! Which waits does a filter keep? Words that must all be found, whatever their case; `key:pattern` looks at one thing, with `*`
+//! for anything.
 
-use glob::Pattern;
+use glob::{MatchOptions, Pattern};
 
 use crate::{class::Class, export::json::WaitObject, resolve::process::users};
 
@@ -61,7 +62,8 @@ impl Term {
     fn keeps(&self, wait: &WaitObject) -> bool {
         match self {
             Term::Field(field, pattern) => {
-                let is = |text: Option<&str>| text.is_some_and(|text| pattern.matches(text));
+                let options = MatchOptions { case_sensitive: false, ..MatchOptions::default() };
+                let is = |text: Option<&str>| text.is_some_and(|text| pattern.matches_with(text, options));
                 match field {
                     Field::Class => is(wait.class.map(Class::label)),
                     Field::Comm => is(Some(&wait.comm)),
@@ -111,6 +113,7 @@ mod tests {
             ("class:re*", true),
             ("class:rep", false),
             ("comm:php*", true),
+            ("comm:PHP*", true),
             ("comm:php* class:lock", false),
             ("pid:7", true),
             ("unit:shop.service", false),

@@ -1,9 +1,10 @@
-//! The live view: `source` looks, `model` knows what is shown, `input` says what keys do, `view` draws. This file joins
+//! The live view: `source` looks, `model` and `page` know what is shown, `input` says what keys do, `view` draws. This file joins
 //! them and owns the terminal.
 
 mod filter;
 mod input;
 mod model;
+mod page;
 #[cfg(test)]
 mod samples;
 mod source;
@@ -25,21 +26,22 @@ use ratatui::{
     crossterm::{
         event::{
             DisableMouseCapture, EnableMouseCapture, Event as Input, KeyCode, KeyEvent, KeyEventKind,
-            MouseButton, MouseEvent, MouseEventKind, read,
+            KeyModifiers, MouseButton, MouseEvent, MouseEventKind, read,
         },
         execute,
         terminal::disable_raw_mode,
     },
 };
+use serde::Serialize;
 
 #[cfg(fuzzing)]
 pub use self::filter::Filter;
 use self::{
-    model::{Effect, Model},
-    source::{News, Wish},
+    model::{By, Effect, Line, Model},
+    source::News,
     view::Host,
 };
-use crate::cli::Top;
+use crate::{cli::Top, export::json::WaitObject};
 
 /// Who is told to end and has not after this is held by its terminal.
 const HELD: Duration = Duration::from_secs(2);
@@ -69,10 +71,11 @@ pub fn run(args: &Top) -> Result<()> {
     let host = Host {
         name: name.nodename().to_string_lossy().into_owned(),
         kernel: name.release().to_string_lossy().into_owned(),
+        colours: std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty()),
     };
     let mut screen = Screen::open()?;
     let mut model = Model::new(args.interval, args.all);
-    screen.draw(&mut model, &host)?;
+    screen.draw(&model, &host)?;
 
     let to = send.clone();
     spawn("signals", move || wait_for(&signals, &to))?;
@@ -88,34 +91,31 @@ pub fn run(args: &Top) -> Result<()> {
                 drop(screen);
                 bail!("{why}");
             }
-            Event::News(News::Frame(frame)) => {
-                model.take(*frame);
-                None
-            }
+            Event::News(News::Frame(frame)) => model.take(*frame),
             Event::News(News::Page(tid, text, durations)) => {
-                model.take_page(tid, text, durations);
+                model.take_page(tid, text, durations.as_deref());
                 None
             }
-            Event::News(News::Said(what)) => {
-                model.said = Some(what);
+            Event::News(News::NoPast(why)) => {
+                model.no_past(why);
+                None
+            }
+            Event::News(News::Trouble(what)) => {
+                model.trouble = Some(what);
                 None
             }
             Event::Input(input) => handle(&mut model, &input, screen.header()?),
         };
-        match effect {
-            Some(Effect::Quit) => return Ok(()),
-            // Without a feed there is an event that says so.
-            Some(Effect::Tell(wish)) => {
-                let _ = tell.send(wish);
+        let (page, width) = screen.room()?;
+        for effect in [effect, model.fit(page, width)].into_iter().flatten() {
+            match effect {
+                Effect::Quit => return Ok(()),
+                // Without a feed there is an event that says so.
+                Effect::Tell(wish) => drop(tell.send(wish)),
+                Effect::Write => model.said = Some(write(&model)),
             }
-            Some(Effect::Inspect { pid, tid }) => {
-                let width = screen.page_width()?;
-                let _ = tell.send(Wish::Inspect { pid, tid, width });
-            }
-            Some(Effect::Write) => model.said = Some(write(&model)),
-            None => {}
         }
-        screen.draw(&mut model, &host)?;
+        screen.draw(&model, &host)?;
     }
     Ok(())
 }
@@ -146,8 +146,11 @@ fn handle(model: &mut Model, input: &Input, header: u16) -> Option<Effect> {
                 MouseEventKind::ScrollUp => return model.act(input::Action::Up),
                 MouseEventKind::ScrollDown => return model.act(input::Action::Down),
                 MouseEventKind::Down(MouseButton::Left) => {
-                    if let Some(line) = row.checked_sub(header) {
-                        model.select(model.top + usize::from(line));
+                    // Not on what is over the table, above or below it.
+                    let line = row.checked_sub(header).map(usize::from).filter(|line| *line < model.page);
+                    let line = line.map(|line| model.top + line).filter(|line| *line < model.lines.len());
+                    if let Some(line) = line.filter(|_| model.over.is_none()) {
+                        model.select(line);
                     }
                 }
                 _ => {}
@@ -167,10 +170,33 @@ fn handle_typing(model: &mut Model, key: &KeyEvent) -> Option<Effect> {
         }
         KeyCode::Backspace => model.type_letter(None),
         KeyCode::Char('c') if input::action(key) == Some(input::Action::Quit) => return Some(Effect::Quit),
-        KeyCode::Char(letter) => model.type_letter(Some(letter)),
+        // As shells have it: the whole, the last word.
+        KeyCode::Char('u') if key.modifiers == KeyModifiers::CONTROL => model.keep_filter(0),
+        KeyCode::Char('w') if key.modifiers == KeyModifiers::CONTROL => {
+            let rest = model.filter.trim_end();
+            model.keep_filter(rest.rfind(' ').map_or(0, |space| space + 1));
+        }
+        KeyCode::Char(letter) if key.modifiers.difference(KeyModifiers::SHIFT).is_empty() => {
+            model.type_letter(Some(letter));
+        }
         _ => {}
     }
     None
+}
+
+/// A line that stands for several waits: the worst of them, how many they are, and their unit or container.
+#[derive(Serialize)]
+struct Group<'a> {
+    group: Option<&'a str>,
+    waits: usize,
+    #[serde(flatten)]
+    worst: &'a WaitObject,
+}
+
+impl<'a> Group<'a> {
+    fn of(line: &'a Line) -> Self {
+        Self { group: line.group.as_deref(), waits: line.number, worst: &line.wait }
+    }
 }
 
 /// Writes what is shown, an object a line as `ps --json` does; what came of it.
@@ -180,7 +206,10 @@ fn write(model: &Model) -> String {
         // Not over a file of that name, nor through a link that somebody has put there.
         let mut out = BufWriter::new(File::create_new(&name)?);
         for line in &model.lines {
-            serde_json::to_writer(&mut out, &*line.wait)?;
+            match model.by {
+                By::Thread => serde_json::to_writer(&mut out, &*line.wait)?,
+                _ => serde_json::to_writer(&mut out, &Group::of(line))?,
+            }
             out.write_all(b"\n")?;
         }
         out.flush()?;
@@ -204,15 +233,15 @@ impl Screen {
         Ok(screen)
     }
 
-    fn draw(&mut self, model: &mut Model, host: &Host) -> Result<()> {
-        model.fit(view::page(self.0.size()?.height));
+    fn draw(&mut self, model: &Model, host: &Host) -> Result<()> {
         self.0.draw(|frame| view::draw(frame, model, host))?;
         Ok(())
     }
 
-    /// Columns inside a page's border.
-    fn page_width(&self) -> Result<usize> {
-        Ok(usize::from(self.0.size()?.width).saturating_sub(2).max(20))
+    /// Lines of the table that fit, and columns.
+    fn room(&self) -> Result<(usize, usize)> {
+        let size = self.0.size()?;
+        Ok((view::page(size.height), size.width.into()))
     }
 
     /// Lines above the table's first.

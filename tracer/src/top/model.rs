@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     filter::Filter,
     input::Action,
-    source::{Frame, Wish},
+    page::{About, Page},
+    source::{Frame, When, Wish},
 };
 use crate::{class::Level, durations::Durations, export::json::WaitObject};
 
@@ -86,38 +87,11 @@ pub struct Line {
     pub group: Option<String>,
 }
 
-/// What is over the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Over {
-    /// Nothing.
-    Nothing,
-    /// The keys.
-    Help,
-    /// Everything about a thread's process, and how far down it is read; without a text, it is being looked up.
-    Page {
-        /// The thread.
-        tid: u32,
-        /// What `why` says.
-        text: Option<String>,
-        /// How long its process's waits took that have ended.
-        durations: Option<Box<Durations>>,
-        /// Lines scrolled down.
-        down: usize,
-    },
-}
-
 /// What a key leads to outside the model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Tell the feed.
     Tell(Wish),
-    /// Ask it for everything about this process's thread.
-    Inspect {
-        /// The process.
-        pid: u32,
-        /// The thread.
-        tid: u32,
-    },
     /// Write the view to a file.
     Write,
     /// End.
@@ -135,6 +109,8 @@ pub struct Model {
     pub selected: usize,
     /// Lines of the table that fit on the screen, as last drawn.
     pub page: usize,
+    /// Columns of the screen.
+    pub width: usize,
     /// The first line on the screen.
     pub top: usize,
     /// The filter's text.
@@ -151,14 +127,16 @@ pub struct Model {
     pub by: By,
     /// Nothing new is shown.
     pub paused: bool,
-    /// The moment that is shown, if it is over.
+    /// The moment that was asked for, if it is over.
     pub past: Option<Timestamp>,
     /// How often the feed looks.
     pub interval: Duration,
     /// What is over the table.
-    pub over: Over,
+    pub over: Option<Page>,
     /// What has just been done.
     pub said: Option<String>,
+    /// Why the feed has nothing new.
+    pub trouble: Option<String>,
 }
 
 impl Model {
@@ -169,6 +147,7 @@ impl Model {
             lines: Vec::new(),
             selected: 0,
             page: 1,
+            width: 80,
             top: 0,
             filter: String::new(),
             typing: false,
@@ -179,28 +158,70 @@ impl Model {
             paused: false,
             past: None,
             interval,
-            over: Over::Nothing,
+            over: None,
             said: None,
+            trouble: None,
         }
     }
 
-    /// The host has been looked at again. The line that was selected stays so, wherever it is now.
-    pub fn take(&mut self, frame: Frame) {
+    /// The host has been looked at again. The line that was selected stays so, wherever it is now; a page is asked for anew.
+    pub fn take(&mut self, frame: Frame) -> Option<Effect> {
+        self.trouble = None;
+        let is_past = frame.when != When::Now;
         // One that was under way when its reader stopped time, or went to another.
-        if self.paused || frame.past != self.past.is_some() {
-            return;
+        if self.paused || is_past != self.past.is_some() || self.past.is_some_and(|past| past != frame.at) {
+            return None;
         }
         self.frame = Some(frame);
         self.arrange();
+        self.inspect()
+    }
+
+    /// The past cannot be had: back to now, where the feed is already.
+    pub fn no_past(&mut self, why: String) {
+        (self.past, self.said) = (None, Some(why));
     }
 
     /// What `why` says of a thread has come.
-    pub fn take_page(&mut self, about: u32, page: String, took: Option<Box<Durations>>) {
-        if let Over::Page { tid, text, durations, .. } = &mut self.over
-            && *tid == about
+    pub fn take_page(&mut self, about: u32, text: Result<String, String>, durations: Option<&Durations>) {
+        if let Some(page) = &mut self.over
+            && matches!(page.about, About::Thread { tid, .. } if tid == about)
         {
-            (*text, *durations) = (Some(page), took);
+            page.take(text, durations);
         }
+        self.fit_page();
+    }
+
+    /// Asks for the page that is open, if the feed has it.
+    fn inspect(&self) -> Option<Effect> {
+        match self.over.as_ref()?.about {
+            About::Thread { pid, tid } => {
+                Some(Effect::Tell(Wish::Inspect { pid, tid, width: self.page_width() }))
+            }
+            About::Keys | About::Kept(_) => None,
+        }
+    }
+
+    /// Columns inside a page's border.
+    fn page_width(&self) -> usize {
+        self.width.saturating_sub(2).max(20)
+    }
+
+    /// Lines inside a page's border.
+    fn page_room(&self) -> usize {
+        self.page.saturating_sub(1).max(1)
+    }
+
+    fn fit_page(&mut self) {
+        let room = self.page_room();
+        if let Some(page) = &mut self.over {
+            page.fit(room);
+        }
+    }
+
+    fn open(&mut self, about: About) -> Option<Effect> {
+        self.over = Some(Page::new(about, self.page_width()));
+        self.inspect()
     }
 
     /// The wait that is selected.
@@ -217,24 +238,22 @@ impl Model {
         self.arrange();
     }
 
+    /// Only so much of the filter stays.
+    pub fn keep_filter(&mut self, length: usize) {
+        self.filter.truncate(length);
+        self.arrange();
+    }
+
     /// What an action leads to.
     pub fn act(&mut self, action: Action) -> Option<Effect> {
         self.said = None;
-        if let Over::Page { down, .. } = &mut self.over {
-            let page = self.page.max(2) - 1;
+        let room = self.page_room();
+        if let Some(page) = &mut self.over {
             match action {
-                Action::Up => *down = down.saturating_sub(1),
-                Action::Down => *down += 1,
-                Action::PageUp => *down = down.saturating_sub(page),
-                Action::PageDown => *down += page,
-                Action::First => *down = 0,
-                Action::Quit | Action::Back | Action::Open => self.over = Over::Nothing,
-                _ => {}
+                Action::Quit | Action::Back | Action::Open => self.over = None,
+                Action::Help if page.about == About::Keys => self.over = None,
+                action => page.scroll(action, room),
             }
-            return None;
-        }
-        if self.over == Over::Help {
-            self.over = Over::Nothing;
             return None;
         }
         match action {
@@ -266,36 +285,34 @@ impl Model {
             Action::Processes => self.stand_for(By::Process),
             Action::Units => self.stand_for(By::Unit),
             Action::Containers => self.stand_for(By::Container),
+            // The past stands still anyway.
+            Action::Pause if self.past.is_some() => {}
             Action::Pause => {
                 self.paused = !self.paused;
                 return Some(Effect::Tell(Wish::Pause(self.paused)));
             }
             Action::Earlier => {
-                let from = self.past.or(self.frame.as_ref().map(|frame| frame.at))?;
+                let from = self.shown()?;
                 return self.go_to(from.checked_sub(MINUTE).ok());
             }
             Action::Later => {
-                // The last minute is not over yet.
+                // At least the next minute that was kept; within a minute of now there is none.
+                let from = self.past?.max(self.shown()?.checked_add(MINUTE / 2).ok()?);
+                let next = from.checked_add(MINUTE).ok()?;
                 let now = Timestamp::now();
-                let next = self.past?.checked_add(MINUTE).ok().filter(|next| *next < now);
-                return self.go_to(next);
+                return self.go_to(Some(next).filter(|next| now.duration_since(*next) >= MINUTE));
             }
             Action::Slower => return self.pace(INTERVALS.iter().find(|other| **other > self.interval)),
             Action::Faster => return self.pace(INTERVALS.iter().rfind(|other| **other < self.interval)),
             Action::Open => {
-                let WaitObject { pid, tid, verdict, .. } = &*self.selected()?.wait;
-                let (pid, tid) = (*pid, *tid);
-                if self.past.is_some() {
-                    // The process may be another by now: what was kept is all there is.
-                    let text = verdict.clone();
-                    self.over = Over::Page { tid, text, durations: None, down: 0 };
-                    return None;
-                }
-                self.over = Over::Page { tid, text: None, durations: None, down: 0 };
-                return Some(Effect::Inspect { pid, tid });
+                let wait = Arc::clone(&self.selected()?.wait);
+                return self.open(match self.past {
+                    Some(_) => About::Kept(wait),
+                    None => About::Thread { pid: wait.pid, tid: wait.tid },
+                });
             }
             Action::Write => return Some(Effect::Write),
-            Action::Help => self.over = Over::Help,
+            Action::Help => return self.open(About::Keys),
             Action::Quit => return Some(Effect::Quit),
         }
         None
@@ -307,10 +324,28 @@ impl Model {
         self.scroll();
     }
 
-    /// The screen has room for so many lines.
-    pub fn fit(&mut self, page: usize) {
-        self.page = page.max(1);
+    /// The screen has room for so many lines of the table, and so many columns: a page is wrapped anew.
+    pub fn fit(&mut self, page: usize, width: usize) -> Option<Effect> {
+        let another = self.width != width;
+        (self.page, self.width) = (page.max(1), width);
         self.scroll();
+        let width = self.page_width();
+        if another && let Some(page) = &mut self.over {
+            page.wrap(width);
+        }
+        self.fit_page();
+        if another { self.inspect() } else { None }
+    }
+
+    /// The moment that is on the screen: the one the agent kept, if it kept one.
+    fn shown(&self) -> Option<Timestamp> {
+        let frame = self.frame.as_ref()?;
+        Some(match (frame.when, self.past) {
+            // Another is on its way.
+            (_, Some(past)) if past != frame.at => past,
+            (When::Kept(at), _) => at,
+            _ => frame.at,
+        })
     }
 
     fn scroll(&mut self) {
@@ -424,7 +459,7 @@ mod tests {
 
     fn model() -> Model {
         let mut model = Model::new(Duration::from_secs(1), false);
-        model.fit(10);
+        model.fit(10, 80);
         model.take(samples::frame(vec![
             samples::wait(1, "sleeper", Class::Timer, 900),
             samples::wait(2, "php", Class::Reply, 20),
@@ -497,7 +532,7 @@ mod tests {
     #[test]
     fn scrolling_stays_inside() {
         let mut model = Model::new(Duration::from_secs(1), false);
-        model.fit(10);
+        model.fit(10, 80);
         model.take(samples::frame(
             (1..=100).map(|pid| samples::wait(pid, "php", Class::Reply, 1000 - u64::from(pid))).collect(),
         ));
@@ -507,7 +542,7 @@ mod tests {
         assert_eq!((model.selected, model.top), (89, 89));
         model.act(Action::First);
         assert_eq!((model.selected, model.top), (0, 0));
-        model.fit(200);
+        model.fit(200, 80);
         model.act(Action::Last);
         assert_eq!((model.selected, model.top), (99, 0));
         model.take(samples::frame(Vec::new()));
@@ -539,17 +574,128 @@ mod tests {
         assert_eq!(model.lines.len(), 3);
     }
 
+    fn inspect(width: usize) -> Option<Effect> {
+        Some(Effect::Tell(Wish::Inspect { pid: 3, tid: 3, width }))
+    }
+
     #[test]
-    fn a_page_comes_for_who_asked() {
+    fn a_page_comes_for_who_asked_and_comes_again() {
         let mut model = model();
-        assert_eq!(model.act(Action::Open), Some(Effect::Inspect { pid: 3, tid: 3 }));
-        model.take_page(8, "another".into(), None);
-        assert_eq!(model.over, Over::Page { tid: 3, text: None, durations: None, down: 0 });
-        model.take_page(3, "stuck".into(), None);
-        model.act(Action::Down);
-        assert_eq!(model.over, Over::Page { tid: 3, text: Some("stuck".into()), durations: None, down: 1 });
+        let lines = |model: &Model| model.over.as_ref().map(|page| page.lines.join("|"));
+        assert_eq!(model.act(Action::Open), inspect(78));
+        model.take_page(8, Ok("another".into()), None);
+        assert_eq!(lines(&model).as_deref(), Some("…"));
+        model.take_page(3, Ok("stuck".into()), None);
+        assert_eq!(lines(&model).as_deref(), Some("stuck"));
+        // At each look, and at another width.
+        assert_eq!(model.take(samples::frame(Vec::new())), inspect(78));
+        assert_eq!((model.fit(10, 80), model.fit(10, 40)), (None, inspect(38)));
+        // It has ended: what was known of it stays.
+        model.take_page(3, Err("there is no process or thread 3".into()), None);
+        assert_eq!(lines(&model).as_deref(), Some("stuck"));
+        let title = model.over.as_ref().map(Page::title);
+        assert_eq!(title.as_deref(), Some(" Why, at last: there is no process or thread 3 "));
         assert_eq!(model.act(Action::Quit), None, "closes the page, not the program");
-        assert_eq!(model.over, Over::Nothing);
+        assert_eq!(model.over, None);
+        assert_eq!(model.take(samples::frame(Vec::new())), None, "nobody reads it");
         assert_eq!(model.act(Action::Quit), Some(Effect::Quit));
+    }
+
+    #[test]
+    fn a_page_is_read_from_end_to_end_and_no_further() {
+        let mut model = model();
+        model.fit(9, 80);
+        model.act(Action::Open);
+        let text: Vec<String> = (0..30).map(|line| line.to_string()).collect();
+        model.take_page(3, Ok(text.join("\n")), None);
+        let down = |model: &Model| model.over.as_ref().map(|page| page.down);
+        for _ in 0..40 {
+            model.act(Action::Down);
+        }
+        assert_eq!(down(&model), Some(22));
+        model.act(Action::Up);
+        assert_eq!(down(&model), Some(21));
+        model.act(Action::PageUp);
+        assert_eq!(down(&model), Some(13));
+        model.act(Action::Last);
+        assert_eq!(down(&model), Some(22));
+        model.take_page(3, Ok("shorter".into()), None);
+        assert_eq!(down(&model), Some(0));
+        model.act(Action::Back);
+        model.act(Action::Help);
+        model.act(Action::Last);
+        assert!(down(&model) > Some(0), "the keys are scrolled, too");
+        model.act(Action::Help);
+        assert_eq!(model.over, None);
+    }
+
+    #[test]
+    fn time_goes_back_by_what_was_kept_and_returns_to_now() {
+        let mut model = model();
+        let now = Timestamp::now();
+        let ago = |seconds: i64| now.checked_sub(SignedDuration::from_secs(seconds)).expect("a moment");
+        let live = || samples::frame(vec![samples::wait(1, "now", Class::Reply, 1)]);
+        let mut frame = live();
+        frame.at = now;
+        model.take(frame);
+        model.act(Action::Pause);
+        let asked = |effect: Option<Effect>| match effect {
+            Some(Effect::Tell(Wish::Past(at))) => at,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(asked(model.act(Action::Earlier)), Some(ago(60)));
+        assert!(!model.paused);
+        let kept = |at: Timestamp, when: When| {
+            let mut frame = samples::frame(vec![samples::wait(2, "then", Class::Reply, 1)]);
+            (frame.at, frame.when) = (at, when);
+            frame
+        };
+        model.take(kept(ago(60), When::Kept(ago(100))));
+        assert_eq!(pids(&model), [2]);
+        model.take(live());
+        assert_eq!(pids(&model), [2], "one that was under way");
+        assert_eq!(model.act(Action::Pause), None);
+        // A minute before the one that was kept; where none was, before the one that was asked for.
+        assert_eq!(asked(model.act(Action::Earlier)), Some(ago(160)));
+        model.take(kept(ago(160), When::Unkept));
+        assert_eq!(asked(model.act(Action::Earlier)), Some(ago(220)));
+        model.take(kept(ago(220), When::Kept(ago(270))));
+        assert_eq!(asked(model.act(Action::Later)), Some(ago(160)));
+        model.take(kept(ago(160), When::Kept(ago(165))));
+        assert_eq!(asked(model.act(Action::Later)), Some(ago(75)));
+        model.take(kept(ago(75), When::Kept(ago(100))));
+        assert_eq!(asked(model.act(Action::Later)), None, "less than a minute is left");
+        model.take(live());
+        assert_eq!(pids(&model), [1]);
+    }
+
+    #[test]
+    fn a_past_that_cannot_be_had_is_said_and_left() {
+        let mut model = model();
+        model.act(Action::Earlier);
+        model.no_past("no agent runs".into());
+        model.take(samples::frame(vec![samples::wait(7, "now", Class::Reply, 1)]));
+        assert_eq!((pids(&model), model.said.as_deref()), (vec![7], Some("no agent runs")));
+    }
+
+    #[test]
+    fn what_was_kept_is_a_page_of_its_own() {
+        let mut model = model();
+        model.act(Action::Earlier);
+        let mut frame = samples::frame(vec![samples::wait(3, "php", Class::Reply, 60)]);
+        (frame.at, frame.when) = (model.past.expect("it was asked for"), When::Unkept);
+        model.take(frame);
+        assert_eq!(model.act(Action::Open), None, "the feed is not asked: it knows what is now");
+        let page = model.over.as_ref().expect("open");
+        assert!(page.lines[0].starts_with("php (pid 3) was stuck"), "{page:?}");
+        assert!(page.lines.iter().all(|line| line.len() <= 78), "{page:?}");
+    }
+
+    #[test]
+    fn trouble_ends_with_the_next_frame() {
+        let mut model = model();
+        model.trouble = Some("cannot ask the agent".into());
+        model.take(samples::frame(Vec::new()));
+        assert_eq!(model.trouble, None);
     }
 }

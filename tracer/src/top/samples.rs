@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::source::Frame;
+use super::source::{Frame, When};
 use crate::{
     class::Class,
     export::json::WaitObject,
@@ -38,7 +38,8 @@ pub fn frame(waits: Vec<WaitObject>) -> Frame {
         *classes.entry(class).or_default() += 1;
     }
     Frame {
-        past: false,
+        when: When::Now,
+        hidden: 0,
         classes,
         at: Timestamp::UNIX_EPOCH,
         source: "bpf",

@@ -11,12 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 use tracer_ebpf::abi::Counter;
 
 use crate::{
-    class::Class,
+    class::{Class, Level},
     cli::{Place, Top},
     client::Client,
     collect::{Source, bpf::Bpf, proc::Proc},
@@ -33,16 +33,18 @@ use crate::{
 /// What is known of the host at one moment.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// The moment.
+    /// The moment; if it is over, the one that was asked for.
     pub at: Timestamp,
-    /// It is over: the agent has kept it.
-    pub past: bool,
+    /// Whether that is now.
+    pub when: When,
     /// What made it: `bpf`, `proc`, `agent` or `history`.
     pub source: &'static str,
     /// Why it is not a better one.
     pub why_not_better: Option<String>,
     /// The waits that may be shown, in no order.
     pub waits: Vec<Arc<WaitObject>>,
+    /// Threads that sleep, in calls that this user may not see.
+    pub hidden: usize,
     /// How many waits there are of each class, those that may not be shown too.
     pub classes: BTreeMap<Class, usize>,
     /// Waits that ended in the last second; `None` where they are not seen.
@@ -55,15 +57,28 @@ pub struct Frame {
     pub own_cpu: f64,
 }
 
+/// When a frame was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Just now.
+    Now,
+    /// It is over; the agent kept its waits then.
+    Kept(Timestamp),
+    /// It is over, and the agent has kept nothing of that minute but stalls that were open.
+    Unkept,
+}
+
 /// What the feed tells.
 #[derive(Debug)]
 pub enum News {
     /// The host, again.
     Frame(Box<Frame>),
     /// Everything about one thread's process, or why not, and how long its waits took.
-    Page(u32, String, Option<Box<Durations>>),
-    /// Something that was asked for cannot be had.
-    Said(String),
+    Page(u32, Result<String, String>, Option<Box<Durations>>),
+    /// The past cannot be had: it is now again.
+    NoPast(String),
+    /// There is nothing new this time.
+    Trouble(String),
     /// It cannot go on.
     Failed(String),
 }
@@ -86,7 +101,7 @@ pub enum Wish {
         /// Columns.
         width: usize,
     },
-    /// What was at that moment, and nothing newer; or what is now.
+    /// What was at that moment, and nothing newer; or what is now. Either ends a pause.
     Past(Option<Timestamp>),
 }
 
@@ -127,6 +142,7 @@ struct Before {
 struct Seen {
     sight: Sight,
     source: &'static str,
+    hidden: usize,
     waits: Option<u64>,
     lost: u64,
 }
@@ -147,16 +163,15 @@ impl Looker {
     }
 
     fn run(mut self, args: &Top, wishes: &Receiver<Wish>, send: &dyn Fn(News) -> bool) -> Result<()> {
-        let (mut every, mut paused, mut past) = (args.interval, false, false);
+        let (mut every, mut stands) = (args.interval, false);
         let mut next = Instant::now();
         loop {
-            let stands = paused || past;
             if !stands && next <= Instant::now() {
                 next = Instant::now() + every;
                 let news = match (self.frame(), &self.eye) {
                     (Ok(frame), _) => News::Frame(Box::new(frame)),
                     // It may come back: a new version is installed, say.
-                    (Err(error), Eye::Agent(_)) => News::Said(format!("{error:#}")),
+                    (Err(error), Eye::Agent(_)) => News::Trouble(format!("{error:#}")),
                     (Err(error), _) => return Err(error),
                 };
                 if !send(news) {
@@ -169,7 +184,7 @@ impl Looker {
                     every = interval;
                     next = next.min(Instant::now() + every);
                 }
-                Ok(Wish::Pause(wish)) => paused = wish,
+                Ok(Wish::Pause(wish)) => stands = wish,
                 Ok(Wish::Idle(wish)) => {
                     self.idle = wish;
                     next = Instant::now();
@@ -179,11 +194,14 @@ impl Looker {
                     send(News::Page(tid, text, durations.map(Box::new)));
                 }
                 Ok(Wish::Past(at)) => {
-                    past = at.is_some();
+                    stands = at.is_some();
                     next = Instant::now();
                     if let Some(at) = at {
                         send(self.past(at).map_or_else(
-                            |error| News::Said(format!("{error:#}")),
+                            |error| {
+                                stands = false;
+                                News::NoPast(format!("{error:#}"))
+                            },
                             |frame| News::Frame(Box::new(frame)),
                         ));
                     }
@@ -194,9 +212,10 @@ impl Looker {
         }
     }
 
-    fn page(&mut self, pid: u32, tid: u32, width: usize) -> (String, Option<Durations>) {
+    fn page(&mut self, pid: u32, tid: u32, width: usize) -> (Result<String, String>, Option<Durations>) {
+        let why_not_better = self.why_not_better.as_deref();
         let own = |source: &mut dyn Source| {
-            inspect::inspect(tid, source).map(|report| why::page(&report, width, None))
+            inspect::inspect(tid, source).map(|report| why::page(&report, width, why_not_better))
         };
         let (text, durations) = match &mut self.eye {
             Eye::Bpf(bpf) => (own(&mut **bpf), self.durations.of(pid).cloned()),
@@ -209,20 +228,21 @@ impl Looker {
                 client.object(&format!("/v1/durations/{pid}")).ok(),
             ),
         };
-        (text.unwrap_or_else(|error| format!("{error:#}")), durations)
+        (text.map_err(|error| format!("{error:#}")), durations)
     }
 
     fn frame(&mut self) -> Result<Frame> {
-        let Seen { sight, source, waits, lost } = self.look()?;
+        let Seen { sight, source, hidden, waits, lost } = self.look()?;
         let now = Before { at: Instant::now(), waits, switches: switches(), cpu: own_cpu() };
         let passed = now.at.duration_since(self.before.at).as_secs_f64().max(1e-3);
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / passed;
         let frame = Frame {
             at: Timestamp::now(),
-            past: false,
+            when: When::Now,
             source,
             why_not_better: self.why_not_better.clone(),
             waits: sight.waits.into_iter().map(Arc::new).collect(),
+            hidden,
             classes: sight.classes,
             waits_a_second: now.waits.map(|waits| rate(waits, self.before.waits.unwrap_or(waits))),
             switches_a_second: rate(now.switches, self.before.switches),
@@ -238,13 +258,18 @@ impl Looker {
         let wanted = |pid: u32| pids.is_empty() || pids.contains(&pid);
         let (waits, lost) = match &mut self.eye {
             Eye::Agent(client) => {
-                let host: HostObject = client.object("/v1/host")?;
-                let all = if self.idle { "?all" } else { "" };
+                // Of chosen processes the idle waits are counted here; the agent counts those of the whole host.
+                let chosen = !pids.is_empty();
+                let all = if self.idle || chosen { "?all" } else { "" };
                 let mut waits: Vec<WaitObject> = client.objects(&format!("/v1/waits{all}"))?;
+                // Second: what the agent has just seen serves for both.
+                let host: HostObject = client.object("/v1/host")?;
                 waits.retain(|wait| wanted(wait.pid));
-                let sight = Sight { waits, classes: host.waiting };
+                let classes = if chosen { counted(&waits) } else { host.waiting };
+                waits.retain(|wait| self.idle || wait.worry() != Level::Idle);
+                let sight = Sight { waits, classes };
                 let (waits, lost) = (Some(host.waits_total), host.lost_total);
-                return Ok(Seen { sight, source: "agent", waits, lost });
+                return Ok(Seen { sight, source: "agent", hidden: 0, waits, lost });
             }
             Eye::Bpf(bpf) => {
                 let durations = &mut self.durations;
@@ -267,29 +292,27 @@ impl Looker {
             Eye::Agent(_) => unreachable!("it has been asked above"),
         };
         let snapshot = source.snapshot()?;
+        let hidden = snapshot.hidden.iter().filter(|thread| wanted(thread.process.pid)).count();
         let wanted = |wait: &Wait| wanted(wait.thread.process.pid);
         let sight = self.lookout.see(&snapshot, source, self.idle, wanted)?;
-        Ok(Seen { sight, source: snapshot.source, waits, lost })
+        Ok(Seen { sight, source: snapshot.source, hidden, waits, lost })
     }
 
     /// What was at a moment, as an agent has kept it.
     fn past(&self, at: Timestamp) -> Result<Frame> {
-        let Past { waits, .. } = match Client::connect(&self.place.socket) {
+        let Past { at: kept, mut waits } = match Client::connect(&self.place.socket) {
             Ok(client) => client.object(&format!("/v1/waits?at={at}"))?,
-            Err(_) => history::read(&self.place.state_dir)
-                .and_then(|history| history.waits_at(at))
-                .context("the past is what an agent has kept")?,
+            Err(refusal) => history::left(&self.place.state_dir, refusal)?.waits_at(at)?,
         };
-        let mut classes = BTreeMap::new();
-        for class in waits.iter().filter_map(|wait| wait.class) {
-            *classes.entry(class).or_default() += 1;
-        }
+        waits.retain(|wait| self.pids.is_empty() || self.pids.contains(&wait.pid));
+        let classes = counted(&waits);
         Ok(Frame {
             at,
-            past: true,
+            when: kept.map_or(When::Unkept, When::Kept),
             source: "history",
             why_not_better: None,
             waits: waits.into_iter().map(Arc::new).collect(),
+            hidden: 0,
             classes,
             waits_a_second: None,
             switches_a_second: 0.0,
@@ -316,6 +339,15 @@ impl Eye {
             Self::Agent,
         )
     }
+}
+
+/// How many there are of each class.
+fn counted(waits: &[WaitObject]) -> BTreeMap<Class, usize> {
+    let mut classes = BTreeMap::new();
+    for class in waits.iter().filter_map(|wait| wait.class) {
+        *classes.entry(class).or_default() += 1;
+    }
+    classes
 }
 
 /// Context switches of the host since it started.

@@ -1,8 +1,6 @@
 //! Draws the model. Pure: the same model and size give the same screen.
 
-use std::time::Duration;
-
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz::TimeZone};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -10,15 +8,14 @@ use ratatui::{
     text::{Line as Text, Span},
     widgets::{Block, Clear, Paragraph},
 };
-use tracer_ebpf::abi::{BUCKETS, FIRST_BUCKET_LOG2};
 
 use super::{
-    input::{self, KEYS},
-    model::{By, Line, Model, Over},
+    model::{By, Line, Model},
+    page::Page,
+    source::When,
 };
 use crate::{
     class::{Class, Level},
-    durations::Durations,
     export::json::short_id,
     human,
 };
@@ -30,6 +27,8 @@ pub struct Host {
     pub name: String,
     /// Version of its kernel.
     pub kernel: String,
+    /// The terminal's user wants colours.
+    pub colours: bool,
 }
 
 /// From this width on, units and containers have a column.
@@ -53,57 +52,76 @@ pub fn draw(frame: &mut Frame<'_>, model: &Model, host: &Host) {
     let header = if area.height < LOW { 1 } else { 3 };
     let [top, table, bottom] =
         Layout::vertical([Constraint::Length(header), Constraint::Min(2), Constraint::Length(1)]).areas(area);
-    let mut lines = vec![title(model, host), numbers(model), classes(model)];
-    if header == 1 {
-        lines.remove(0);
-    }
+    let width = usize::from(area.width);
+    let lines = match header {
+        1 => vec![numbers(model, stand(model, width), width)],
+        _ => vec![title(model, host, width), numbers(model, Vec::new(), width), classes(model, width)],
+    };
     frame.render_widget(Paragraph::new(lines), top);
     frame.render_widget(Paragraph::new(rows(model, table)), table);
     frame.render_widget(Paragraph::new(footer(model)), bottom);
-    match &model.over {
-        Over::Nothing => {}
-        Over::Help => over(frame, table, " Keys ", help(), 0),
-        Over::Page { text, durations, down, .. } => {
-            let mut lines: Vec<Text<'_>> =
-                text.as_deref().unwrap_or("…").lines().map(|line| Text::raw(line.to_owned())).collect();
-            if let Some(durations) = durations {
-                lines.push(Text::default());
-                lines.extend(histogram(durations));
-            }
-            over(frame, table, " Why ", lines, *down);
+    if let Some(page) = &model.over {
+        over(frame, table, page);
+    }
+    if !host.colours {
+        // What changes a colour, even to none, is written in a way that takes bold and reverse away on such terminals.
+        for cell in &mut frame.buffer_mut().content {
+            (cell.fg, cell.bg) = (Color::Reset, Color::Reset);
         }
     }
 }
 
-fn over(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Text<'_>>, down: usize) {
+fn over(frame: &mut Frame<'_>, area: Rect, page: &Page) {
     frame.render_widget(Clear, area);
     let inside = usize::from(area.height.saturating_sub(2));
-    let down = down.min(lines.len().saturating_sub(inside));
-    let block = Block::bordered().title(title.to_owned());
-    let shown: Vec<Text<'_>> = lines.into_iter().skip(down).take(inside).collect();
+    let mut block = Block::bordered().title(page.title());
+    let (all, last) = (page.lines.len(), (page.down + inside).min(page.lines.len()));
+    if all > inside {
+        let where_it_is = format!(" lines {} to {last} of {all} ", page.down + 1);
+        block = block.title_bottom(Text::raw(where_it_is).right_aligned());
+    }
+    let shown: Vec<Text<'_>> =
+        page.lines.iter().skip(page.down).take(inside).map(|line| Text::raw(line.as_str())).collect();
     frame.render_widget(Paragraph::new(shown).block(block), area);
 }
 
-fn title(model: &Model, host: &Host) -> Text<'static> {
-    let mut parts = vec![
-        Span::styled("tracer top", Modifier::BOLD),
-        Span::raw(format!("  {}  Linux {}", human::clean(&host.name), host.kernel)),
-    ];
-    let every = format!("  every {}", humantime::format_duration(model.interval));
-    if let Some(frame) = &model.frame {
-        parts.push(Span::raw(format!("  source {}", frame.source)));
-        let time = |form: &str| frame.at.to_zoned(zone()).strftime(form).to_string();
-        if frame.past {
-            let past = format!("  AS OF {}", time("%F %H:%M:%S %:z"));
-            parts.push(Span::styled(past, Modifier::BOLD | Modifier::REVERSED));
-        } else {
-            let own = format!("{every}  {}  own CPU {:.1} %", time("%H:%M:%S"), frame.own_cpu);
-            parts.push(Span::raw(own));
+/// What must not be overlooked: that what is shown is not what is now.
+fn stand(model: &Model, width: usize) -> Vec<Span<'static>> {
+    let form = if width < 60 { "%m-%d %H:%M:%S" } else { "%F %H:%M:%S %:z" };
+    let time = |at: Timestamp| at.to_zoned(zone()).strftime(form).to_string();
+    let word = match model.frame.as_ref().map(|frame| (frame.when, frame.at)) {
+        Some((When::Kept(at), _)) => format!("AS OF {}", time(at)),
+        Some((When::Unkept, at)) => format!("AS OF {}, NOT KEPT", time(at)),
+        _ if model.paused => "PAUSED".to_owned(),
+        _ => return Vec::new(),
+    };
+    vec![Span::styled(word, Modifier::BOLD | Modifier::REVERSED), Span::raw("  ")]
+}
+
+/// Names of host and kernel are cut before anything that changes.
+fn title(model: &Model, host: &Host, width: usize) -> Text<'static> {
+    let mut parts = stand(model, width);
+    let now = model.frame.as_ref().map_or_else(String::new, |frame| match frame.when {
+        When::Now => format!(
+            "  source {}  every {}  {}  own CPU {:.1} %",
+            frame.source,
+            humantime::format_duration(model.interval),
+            frame.at.to_zoned(zone()).strftime("%H:%M:%S"),
+            frame.own_cpu
+        ),
+        When::Kept(_) | When::Unkept => format!("  source {}", frame.source),
+    });
+    parts.push(Span::styled("tracer top", Modifier::BOLD));
+    let mut left = width.saturating_sub(Text::from(parts.clone()).width() + human::columns(&now));
+    for name in [human::clean(&host.name), format!("Linux {}", host.kernel)] {
+        // Less than a few letters says nothing.
+        if left >= 8 {
+            let name = format!("  {}", human::fit(&name, left - 2));
+            left -= human::columns(&name);
+            parts.push(Span::raw(name));
         }
     }
-    if model.paused {
-        parts.push(Span::styled("  PAUSED", Modifier::BOLD | Modifier::REVERSED));
-    }
+    parts.push(Span::raw(now));
     Text::from(parts)
 }
 
@@ -112,7 +130,8 @@ fn zone() -> TimeZone {
     if cfg!(test) { TimeZone::UTC } else { TimeZone::system() }
 }
 
-fn numbers(model: &Model) -> Text<'static> {
+/// As many of the numbers as there is room for.
+fn numbers(model: &Model, mut parts: Vec<Span<'static>>, width: usize) -> Text<'static> {
     let Some(frame) = &model.frame else { return Text::raw("looking…") };
     let of = |level| -> usize {
         frame.classes.iter().filter(|(class, _)| class.level() == level).map(|(_, number)| number).sum()
@@ -120,28 +139,62 @@ fn numbers(model: &Model) -> Text<'static> {
     let (stuck, doubtful, idle) = (of(Level::Stuck), of(Level::Doubtful), of(Level::Idle));
     let oldest = model.oldest_stuck().map(|age| format!(", oldest {}", human::age(age))).unwrap_or_default();
     let style = if stuck > 0 { level_style(Level::Stuck) } else { Style::new() };
-    let rates = frame.waits_a_second.map(|rate| format!("  {rate:.0} waits/s")).unwrap_or_default();
-    let others = match frame.past {
-        true => format!("  {doubtful} doubtful, of those that the agent has kept"),
-        false => format!(
-            "  {doubtful} doubtful  {idle} idle{rates}  {:.0} switches/s  {} lost",
-            frame.switches_a_second, frame.lost
-        ),
+    let hidden = match frame.hidden {
+        0 => String::new(),
+        number => format!("  {number} not visible to you"),
     };
-    Text::from(vec![Span::styled(format!("{stuck} stuck{oldest}"), style), Span::raw(others)])
+    let waits = frame.waits_a_second.map(|rate| format!("  {} waits/s", rounded(rate))).unwrap_or_default();
+    let switches = format!("  {} switches/s", rounded(frame.switches_a_second));
+    let lost = format!("  {} lost", frame.lost);
+    let doubtful = format!("  {doubtful} doubtful");
+    // From all there is to what must be there.
+    let forms = if frame.when == When::Now {
+        vec![
+            (&oldest[..], format!("{doubtful}{hidden}  {idle} idle{lost}{waits}{switches}")),
+            (&oldest, format!("{doubtful}{hidden}{lost}{waits}{switches}")),
+            (&oldest, format!("{doubtful}{hidden}{lost}")),
+            (&oldest, format!("{hidden}{lost}")),
+            ("", format!("{hidden}{lost}")),
+        ]
+    } else {
+        vec![
+            (&oldest[..], format!("{doubtful}, of those that the agent has kept")),
+            (&oldest, doubtful),
+            ("", String::new()),
+        ]
+    };
+    let used = Text::from(parts.clone()).width();
+    let fits = |(oldest, others): &&(&str, String)| {
+        used + human::columns(&format!("{stuck} stuck{oldest}{others}")) <= width
+    };
+    if let Some((oldest, others)) = forms.iter().find(fits).or(forms.last()) {
+        parts.push(Span::styled(format!("{stuck} stuck{oldest}"), style));
+        parts.push(Span::raw(others.clone()));
+    }
+    Text::from(parts)
 }
 
-/// A letter, a name, a number and a bar as high as the number is long in binary.
-fn classes(model: &Model) -> Text<'static> {
+/// A rate, in four digits at most.
+fn rounded(rate: f64) -> String {
+    if rate < 9_999.5 { format!("{rate:.0}") } else { format!("{:.0}k", rate / 1000.0) }
+}
+
+/// A name, a number and a bar as high as the number is long in binary, of each class; closer together where that makes room.
+fn classes(model: &Model, width: usize) -> Text<'static> {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let mut classes: Vec<(Class, usize)> =
         model.frame.iter().flat_map(|frame| frame.classes.clone()).collect();
     classes.sort_by_key(|(class, _)| (class.level(), *class));
-    let span = |(class, number): (Class, usize)| {
-        let bar = BARS[(number.ilog2() as usize).min(BARS.len() - 1)];
-        Span::styled(format!("{} {number} {bar}  ", class.label()), level_style(class.level()))
+    let text = |gap: &str, between: &str| {
+        let span = |(class, number): &(Class, usize)| {
+            let bar = BARS[(number.ilog2() as usize).min(BARS.len() - 1)];
+            let text = format!("{} {number}{gap}{bar}{between}", class.label());
+            Span::styled(text, level_style(class.level()))
+        };
+        Text::from(classes.iter().map(span).collect::<Vec<_>>())
     };
-    Text::from(classes.into_iter().map(span).collect::<Vec<_>>())
+    let wide = text(" ", "  ");
+    if wide.width() <= width + 2 { wide } else { text("", " ") }
 }
 
 /// Told by colour and by a mark: not every terminal, nor every eye, has colours.
@@ -186,13 +239,21 @@ fn rows(model: &Model, area: Rect) -> Vec<Text<'static>> {
     let command = widest(&|line| human::columns(&command(line)), 7, if width < 60 { 9 } else { 20 });
     let home = match (area.width >= ROOMY, model.by) {
         (false, By::Thread | By::Process) => 0,
+        (_, By::Container) => widest(&|line| human::columns(&home(line)), 9, 28),
         _ => widest(&|line| human::columns(&home(line)), 4, 28),
     };
     let before = 1 + AGE + id + command + CLASS + CALL + 6 + if home > 0 { home + 1 } else { 0 };
     let widths = Widths { id, command, home, target: width.saturating_sub(before) };
-    let mut lines = vec![Text::styled(heading(&widths), Modifier::BOLD)];
+    let mut lines = vec![Text::styled(heading(&widths, model.by), Modifier::BOLD)];
     if shown.is_empty() && model.frame.is_some() {
-        let why = if model.filter.is_empty() { "Nothing is stuck." } else { "Nothing is like this filter." };
+        let when = model.frame.as_ref().map(|frame| (frame.when, frame.hidden));
+        let why = match when {
+            _ if !model.filter.is_empty() => "Nothing is like this filter.",
+            Some((When::Unkept, _)) => "The agent has kept nothing of this minute.",
+            Some((When::Kept(_), _)) => "Nothing was stuck.",
+            Some((When::Now, 1..)) => "Nothing that is visible to you is stuck.",
+            _ => "Nothing is stuck.",
+        };
         lines.push(Text::raw(format!("  {why}")));
     }
     for (at, line) in shown {
@@ -205,8 +266,9 @@ fn rows(model: &Model, area: Rect) -> Vec<Text<'static>> {
     lines
 }
 
-fn heading(widths: &Widths) -> String {
-    let home = if widths.home > 0 { pad("UNIT", widths.home + 1) } else { String::new() };
+fn heading(widths: &Widths, by: By) -> String {
+    let home = if by == By::Container { "CONTAINER" } else { "UNIT" };
+    let home = if widths.home > 0 { pad(home, widths.home + 1) } else { String::new() };
     format!(
         " {:>AGE$} {:>id$} {} {home}{:CLASS$} {:CALL$} TARGET",
         "AGE",
@@ -242,9 +304,10 @@ fn pad(text: &str, width: usize) -> String {
     format!("{text}{}", " ".repeat(width.saturating_sub(human::columns(text))))
 }
 
+/// The name of the worst, and how many others the line stands for: those may have other names.
 fn command(line: &Line) -> String {
     let comm = human::clean(&line.wait.comm);
-    if line.number > 1 { format!("{comm} ×{}", line.number) } else { comm }
+    if line.number > 1 { format!("{comm} +{}", line.number - 1) } else { comm }
 }
 
 /// What it belongs to: the container, else the unit; of a group, the group.
@@ -265,7 +328,7 @@ fn footer(model: &Model) -> Text<'static> {
             Span::raw("▏"),
         ]);
     }
-    if let Some(said) = &model.said {
+    if let Some(said) = model.said.as_ref().or(model.trouble.as_ref()) {
         return Text::raw(human::clean(said));
     }
     let mut parts = Vec::new();
@@ -285,57 +348,29 @@ fn footer(model: &Model) -> Text<'static> {
     ])
 }
 
-fn help() -> Vec<Text<'static>> {
-    let keys = |keys: &[input::Key]| keys.iter().map(input::name).collect::<Vec<_>>().join(" ");
-    let width = KEYS.iter().map(|(of, ..)| keys(of).len()).max().unwrap_or(0);
-    KEYS.iter().map(|(of, _, what)| Text::raw(format!("{:width$}  {what}", keys(of)))).collect()
-}
-
-fn histogram(durations: &Durations) -> Vec<Text<'static>> {
-    const BAR: u64 = 40;
-    let most = durations.buckets.iter().copied().max().unwrap_or(0).max(1);
-    let used = |bucket: &usize| durations.buckets[*bucket] > 0;
-    let (Some(first), Some(last)) = ((0..BUCKETS).find(used), (0..BUCKETS).rfind(used)) else {
-        return Vec::new();
-    };
-    let mut lines =
-        vec![Text::raw("Its waits that have ended meanwhile, of 100 µs and more, by their length")];
-    for bucket in first..=last {
-        let number = durations.buckets[bucket];
-        // Whoever is there is seen.
-        let bar = "█".repeat((number * BAR).div_ceil(most) as usize);
-        let below = Duration::from_micros(1 << (bucket as u32 + FIRST_BUCKET_LOG2));
-        let below = if bucket + 1 == BUCKETS { "longer".to_owned() } else { format!("< {}", short(below)) };
-        lines.push(Text::raw(format!("{below:>9} {number:>8} {bar}")));
-    }
-    lines
-}
-
-/// A power of two of microseconds, in two or three digits.
-fn short(time: Duration) -> String {
-    match time.as_micros() {
-        us @ 0..1_000 => format!("{us} µs"),
-        us @ 1_000..1_000_000 => format!("{} ms", us / 1_000),
-        _ => human::age(time),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use ratatui::{Terminal, backend::TestBackend};
+    use tracer_ebpf::abi::BUCKETS;
 
     use super::{
         super::{input::Action, samples},
         *,
     };
-    use crate::{export::json::WaitObject, resolve::target::Target};
+    use crate::{durations::Durations, export::json::WaitObject, resolve::target::Target};
+
+    fn terminal(model: &mut Model, width: u16, height: u16, colours: bool) -> Terminal<TestBackend> {
+        let host = Host { name: "payments-db1".into(), kernel: "6.12.117+deb12-cloud-amd64".into(), colours };
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a screen");
+        model.fit(page(height), width.into());
+        terminal.draw(|frame| draw(frame, model, &host)).expect("drawn");
+        terminal
+    }
 
     fn screen(model: &mut Model, width: u16, height: u16) -> String {
-        let host = Host { name: "db1".into(), kernel: "6.18.0".into() };
-        let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a screen");
-        model.fit(page(height));
-        terminal.draw(|frame| draw(frame, model, &host)).expect("drawn");
-        terminal.backend().to_string()
+        terminal(model, width, height, true).backend().to_string()
     }
 
     fn model(waits: Vec<WaitObject>) -> Model {
@@ -368,18 +403,93 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_now_is_said_first() {
+        let mut paused = ordinary();
+        paused.act(Action::Pause);
+        insta::assert_snapshot!("paused", screen(&mut paused, 80, 14));
+        insta::assert_snapshot!("paused_tiny", screen(&mut paused, 40, 10));
+        let at = |seconds: i64| Timestamp::from_second(1_790_000_000 + seconds).expect("a moment");
+        let past = |when| {
+            let mut model = ordinary();
+            if let Some(frame) = &mut model.frame {
+                (frame.at, frame.when, frame.source) = (at(0), when, "history");
+            }
+            model.past = Some(at(0));
+            model
+        };
+        insta::assert_snapshot!("past", screen(&mut past(When::Kept(at(-42))), 80, 14));
+        insta::assert_snapshot!("past_tiny", screen(&mut past(When::Kept(at(-42))), 40, 10));
+        let mut page = past(When::Kept(at(-42)));
+        page.act(Action::Open);
+        insta::assert_snapshot!("past_page", screen(&mut page, 80, 24));
+        let mut nothing = model(Vec::new());
+        if let Some(frame) = &mut nothing.frame {
+            (frame.at, frame.when) = (at(0), When::Unkept);
+        }
+        insta::assert_snapshot!("past_unkept", screen(&mut nothing, 80, 14));
+    }
+
+    #[test]
+    fn what_may_not_be_seen_is_not_nothing() {
+        let mut blind = model(Vec::new());
+        if let Some(frame) = &mut blind.frame {
+            (frame.hidden, frame.source) = (117, "proc");
+        }
+        insta::assert_snapshot!("hidden", screen(&mut blind, 80, 14));
+    }
+
+    #[test]
+    fn every_class_has_room_at_eighty_columns() {
+        let classes = [
+            Class::Connect,
+            Class::Reply,
+            Class::Send,
+            Class::Lock,
+            Class::Pipe,
+            Class::Peer,
+            Class::Listen,
+            Class::Events,
+        ];
+        let waits =
+            (1..=40).map(|pid| samples::wait(pid, "php", classes[pid as usize % classes.len()], 86_400 * 27));
+        let mut many = model(waits.collect());
+        if let Some(frame) = &mut many.frame {
+            (frame.waits_a_second, frame.switches_a_second) = (Some(1_234_567.0), 7_654_321.0);
+        }
+        insta::assert_snapshot!("full_header", screen(&mut many, 80, 14));
+    }
+
+    #[test]
+    fn without_colours_the_selected_line_is_still_told() {
+        let mut model = ordinary();
+        model.act(Action::Down);
+        let of = |colours: bool, model: &mut Model| {
+            let terminal = terminal(model, 80, 14, colours);
+            let cells = &terminal.backend().buffer().content;
+            // The second line of the table, at its mark.
+            (cells[80 * 5].modifier, cells.iter().any(|cell| cell.fg != Color::Reset))
+        };
+        let (with, without) = (of(true, &mut model), of(false, &mut model));
+        assert!(with.0.contains(Modifier::REVERSED) && with.1, "{with:?}");
+        assert!(without.0.contains(Modifier::REVERSED) && !without.1, "{without:?}");
+    }
+
+    #[test]
     fn keys_pages_and_filters() {
         let mut model = ordinary();
         model.act(Action::Help);
-        insta::assert_snapshot!("help", screen(&mut model, 80, 30));
+        insta::assert_snapshot!("help", screen(&mut model, 80, 24));
+        model.act(Action::Last);
+        insta::assert_snapshot!("help_end", screen(&mut model, 80, 24));
+        insta::assert_snapshot!("help_tiny", screen(&mut model, 40, 10));
         model.act(Action::Help);
         model.act(Action::Open);
         let mut durations = Durations { comm: "php".into(), buckets: [0; BUCKETS] };
         (durations.buckets[0], durations.buckets[2], durations.buckets[13]) = (1000, 1, 20);
         model.take_page(
             2,
-            "php (pid 2) is stuck: waiting 10m 28s for a reply.\n\nProcess   php job.php".into(),
-            Some(Box::new(durations)),
+            Ok("php (pid 2) is stuck: waiting 10m 28s for a reply.\n\nProcess   php job.php".into()),
+            Some(&durations),
         );
         insta::assert_snapshot!("page", screen(&mut model, 80, 30));
         model.act(Action::Back);
@@ -410,5 +520,21 @@ mod tests {
             assert!(!text.contains('\u{1b}'), "{text}");
             insta::assert_snapshot!(name, text);
         }
+    }
+
+    #[test]
+    fn a_page_wraps_what_is_long() {
+        let mut wait = samples::wait(7, "データベース接続プール", Class::Reply, 86_400 * 40);
+        if let Target::Tcp { local, remote, .. } = &mut wait.target {
+            *local = "[2001:db8:1111:2222:3333:4444:5555:6666]:59720".parse().expect("an address");
+            *remote = "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535".parse().expect("an address");
+        }
+        let remote = "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535";
+        wait.verdict = Some(format!("waiting 40d 0h for a reply from {remote}: 517 bytes sent"));
+        let mut model = model(vec![wait]);
+        model.past = model.frame.as_ref().map(|frame| frame.at);
+        model.act(Action::Open);
+        insta::assert_snapshot!("long_page_80", screen(&mut model, 80, 24));
+        insta::assert_snapshot!("long_page_60", screen(&mut model, 60, 24));
     }
 }

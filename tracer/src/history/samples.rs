@@ -1,0 +1,29 @@
+//! Stalls for the tests of the history.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::{
+    class::Class,
+    export::{events::StallObject, json::WaitObject},
+    resolve::{Resolved, process::Who},
+    syscalls::Way,
+    verdict::tests as samples,
+};
+
+/// A process's stall that opened and closed at these seconds of Unix time.
+pub fn stall(pid: u32, opened: i64, closed: Option<i64>) -> StallObject {
+    let moment = |seconds| Timestamp::from_second(seconds).expect("a moment");
+    let mut wait = samples::wait("recvfrom", [13, 0, 0, 0, 0, 0]);
+    (wait.thread.process.pid, wait.thread.tid, wait.since) = (pid, pid, moment(opened));
+    let resolved = Resolved::new(Some(13), samples::tcp(), Way::In);
+    StallObject {
+        opened: moment(opened),
+        closed: closed.map(moment),
+        ended: closed.map(|_| "resumed".into()),
+        lasted: Duration::from_secs(closed.unwrap_or(opened).abs_diff(opened)),
+        note: None,
+        wait: WaitObject::brief(&wait, &resolved, Class::Reply, &Who::default()),
+    }
+}
