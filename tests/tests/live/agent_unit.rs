@@ -256,7 +256,7 @@ fn systemd_runs_the_unit() {
     let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("its mounts");
     for place in ["/", "/proc", "/sys"] {
         let of_it = |line: &&str| line.split(' ').nth(4) == Some(place);
-        let line = mounts.lines().filter(of_it).next_back().unwrap_or("");
+        let line = mounts.lines().rfind(of_it).unwrap_or("");
         assert!(line.split(' ').nth(5).is_some_and(|options| options.starts_with("ro")), "{place}: {mounts}");
     }
     manager.ctl(&["reload", "tracer.service"]);
