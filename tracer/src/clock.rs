@@ -1,5 +1,7 @@
 //! The clocks: wall time for people, `CLOCK_MONOTONIC` for arithmetic, read together.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 /// The two clocks, read together.
@@ -48,4 +50,10 @@ pub fn wall_at_boottime(moment_ns: u64) -> Timestamp {
 pub fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// CPU time of this process.
+pub fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }

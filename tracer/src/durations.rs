@@ -1,6 +1,6 @@
 //! How long the waits of each process took that have ended meanwhile, by the power of two.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fs};
 
 use serde::{Deserialize, Serialize};
 use tracer_ebpf::abi::{BUCKETS, Histogram, WaitKey};
@@ -9,6 +9,8 @@ use crate::{collect::bpf::text, wait::ProcessId};
 
 /// Processes that are kept.
 const MOST: usize = 10_000;
+/// So many newcomers are refused before room is made for them again.
+const PATIENT: usize = 100;
 
 /// Of one process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,17 +24,28 @@ pub struct Durations {
 
 /// Of all processes.
 #[derive(Debug, Default)]
-pub struct AllDurations(HashMap<ProcessId, Durations>);
+pub struct AllDurations {
+    of: HashMap<ProcessId, Durations>,
+    /// Processes there was no room for.
+    refused: usize,
+}
 
 impl AllDurations {
     /// Adds waits that have ended.
     pub fn add(&mut self, key: &WaitKey, histogram: &Histogram) {
         let process = ProcessId { pid: key.tgid, start_ns: key.process_start_ns };
-        if self.0.len() >= MOST && !self.0.contains_key(&process) {
-            return;
+        if self.of.len() >= MOST && !self.of.contains_key(&process) {
+            // Finding the dead costs a look at each of all: not for every newcomer.
+            if self.refused.is_multiple_of(PATIENT) {
+                self.of.retain(|process, _| fs::exists(format!("/proc/{}", process.pid)).unwrap_or(true));
+            }
+            self.refused += 1;
+            if self.of.len() >= MOST {
+                return;
+            }
         }
         let of = self
-            .0
+            .of
             .entry(process)
             .or_insert_with(|| Durations { comm: text(&histogram.comm), buckets: [0; BUCKETS] });
         for (sum, more) in of.buckets.iter_mut().zip(histogram.buckets) {
@@ -42,7 +55,41 @@ impl AllDurations {
 
     /// Of the process that has this id now: the youngest that had it.
     pub fn of(&self, pid: u32) -> Option<&Durations> {
-        let named = self.0.iter().filter(|(process, _)| process.pid == pid);
+        let named = self.of.iter().filter(|(process, _)| process.pid == pid);
         named.max_by_key(|(process, _)| process.start_ns).map(|(_, durations)| durations)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_ebpf::abi::{COMM_LEN, File};
+
+    use super::*;
+
+    #[test]
+    fn the_dead_make_room_for_newcomers() {
+        let add = |all: &mut AllDurations, pid: u32| {
+            let key = WaitKey {
+                process_start_ns: 1,
+                tgid: pid,
+                nr: 0,
+                flags: 0,
+                fd: -1,
+                restart_fn: 0,
+                file: File::EMPTY,
+            };
+            let buckets = [1; BUCKETS];
+            all.add(&key, &Histogram { count: 1, sum_ns: 1, comm: [0; COMM_LEN], buckets });
+        };
+        let mut all = AllDurations::default();
+        let own = std::process::id();
+        add(&mut all, own);
+        // No process has such ids.
+        for pid in 1..=3 * MOST as u32 {
+            add(&mut all, 1 << 22 | pid);
+        }
+        add(&mut all, 1);
+        assert!(all.of(1).is_some() && all.of(own).is_some(), "the living are kept");
+        assert!(all.of.len() <= MOST);
     }
 }

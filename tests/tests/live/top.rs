@@ -102,6 +102,7 @@ impl Terminal {
         let parser = self.screen.lock().expect("no panic");
         let screen = parser.screen();
         let (height, width) = screen.size();
+        let (height, width) = (height.get(), width.get());
         let cell = |row: u16, column: u16| screen.cell(row, column).expect("on the screen");
         let reversed = (0..height).filter(|row| cell(*row, 2).inverse()).collect();
         let coloured = (0..height)

@@ -33,13 +33,14 @@ use super::{
 };
 use crate::{
     class::{Class, Level},
+    clock::cpu_time,
     collect::{
         Source,
         shared::{Numbers, Shared},
     },
     commands::why,
     history::History,
-    inspect,
+    inspect::{self, Report},
     look::{Lookout, Sight},
     wait::{Held, HeldThread},
 };
@@ -50,7 +51,7 @@ const QUEUE: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// An answer younger than this serves again.
 const FRESH: Duration = Duration::from_millis(200);
-/// Looking takes at most one in so many seconds, however many ask.
+/// Looking takes at most one processor second in so many, however many ask.
 const SHARE: u32 = 5;
 /// After so long without a request, what was remembered for requests goes.
 const FORGET: Duration = Duration::from_secs(60);
@@ -132,7 +133,8 @@ impl Api {
         history: Option<Arc<History>>,
     ) -> Result<Self> {
         let (questions, queue) = sync_channel(QUEUE);
-        let desk = Desk { shared, interval, history, lookout: Lookout::new(), last: None };
+        let desk =
+            Desk { shared, interval, history, lookout: Lookout::new(), last: None, rest: Instant::now() };
         thread::Builder::new()
             .name("api".into())
             .spawn(move || desk.work(&queue))
@@ -258,6 +260,8 @@ struct Desk {
     history: Option<Arc<History>>,
     lookout: Lookout,
     last: Option<Last>,
+    /// No page of `why`, which nothing seen before can serve, before this.
+    rest: Instant,
 }
 
 impl Desk {
@@ -312,7 +316,7 @@ impl Desk {
                     .into(),
                 )
             }
-            Asked::Why { id, width } => match inspect::inspect(*id, &mut self.shared) {
+            Asked::Why { id, width } => match self.inspect(*id) {
                 Ok(report) => match width {
                     Some(width) => Answer::Text(why::page(&report, (*width).clamp(20, 1000), None)),
                     None => Answer::Object(serde_json::to_vec(&ReportObject::new(&report))?.into()),
@@ -355,6 +359,15 @@ impl Desk {
             }
         }
         Ok(())
+    }
+
+    /// Looks into one process, after a rest for the last one: what the agent used of the processor for it counts.
+    fn inspect(&mut self, id: u32) -> Result<Report> {
+        thread::sleep(self.rest.saturating_duration_since(Instant::now()));
+        let before = cpu_time();
+        let report = inspect::inspect(id, &mut self.shared);
+        self.rest = Instant::now() + cpu_time().saturating_sub(before) * (SHARE - 1);
+        report
     }
 
     /// All waits of now, or of a moment ago.

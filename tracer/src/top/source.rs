@@ -19,6 +19,7 @@ use crate::{
     class::{Class, Level},
     cli::{Place, Top},
     client::Client,
+    clock::cpu_time,
     collect::{Source, bpf::Bpf, proc::Proc},
     commands::why,
     durations::{AllDurations, Durations},
@@ -158,7 +159,7 @@ impl Looker {
             idle: args.all,
             lookout: Lookout::new(),
             durations: AllDurations::default(),
-            before: Before { at: Instant::now(), waits: None, switches: switches(), cpu: own_cpu() },
+            before: Before { at: Instant::now(), waits: None, switches: switches(), cpu: cpu_time() },
         })
     }
 
@@ -233,7 +234,7 @@ impl Looker {
 
     fn frame(&mut self) -> Result<Frame> {
         let Seen { sight, source, hidden, waits, lost } = self.look()?;
-        let now = Before { at: Instant::now(), waits, switches: switches(), cpu: own_cpu() };
+        let now = Before { at: Instant::now(), waits, switches: switches(), cpu: cpu_time() };
         let passed = now.at.duration_since(self.before.at).as_secs_f64().max(1e-3);
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / passed;
         let frame = Frame {
@@ -355,12 +356,6 @@ fn switches() -> u64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = stat.lines().find_map(|line| line.strip_prefix("ctxt "));
     line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
-}
-
-/// CPU time of this process.
-fn own_cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
 /// Where frames go: a channel that may have lost its reader.
