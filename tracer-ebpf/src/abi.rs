@@ -186,7 +186,24 @@ pub struct Tcp {
     pub user_timeout: u32,
     /// Network namespace, as the inode number of `/proc/PID/ns/net`; 0 if unknown.
     pub netns: u32,
+    /// Time between two keepalive probes, ticks; 0: the system's default.
+    pub keepalive_intvl: u32,
+    /// Time from the last retransmission to the next, back-off included, ticks.
+    pub rto: u32,
+    /// Keepalive probes without an answer after which the peer counts as dead; 0: the system's default.
+    pub keepalive_probes: u8,
+    /// Who chose the local port, one of `PORT_*`.
+    pub port: u8,
+    /// Zero.
+    pub reserved: [u8; 6],
 }
+
+/// Who chose the port is not known.
+pub const PORT_UNKNOWN: u8 = 0;
+/// `connect` did: this end is a client's.
+pub const PORT_CONNECT: u8 = 1;
+/// `bind` did: of this socket, or of the listener that it came from.
+pub const PORT_BIND: u8 = 2;
 
 /// The two ends of a unix socket.
 #[repr(C)]
@@ -514,7 +531,7 @@ macro_rules! plain {
 
 plain! {
     File = 8 + 16 + 16 + 2 * 4 + 4 + 4 + 2 + 2 + 4,
-    Tcp = 7 * 8 + 12 * 4 + 4 + 3 * 4,
+    Tcp = 7 * 8 + 12 * 4 + 4 + 5 * 4 + 2 + 6,
     Unix = 8 + 4 + 4 + 2 + 2 + 4 + 2 * UNIX_PATH_LEN,
     Header = 4 + 4 + 3 * 8,
     ThreadRecord = 8 * 4 + 2 * 8 + 4 * 4 + 6 * 8 + 6 * 8 + COMM_LEN + 64,

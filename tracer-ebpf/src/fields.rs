@@ -115,6 +115,11 @@ macro_rules! kernel_fields {
             TCP_BACKOFF: required "inet_connection_sock" "icsk_backoff";
             TCP_SRTT: required "tcp_sock" "srtt_us";
             TCP_USER_TIMEOUT: required "inet_connection_sock" "icsk_user_timeout";
+            TCP_KEEPALIVE_INTVL: required "tcp_sock" "keepalive_intvl";
+            TCP_KEEPALIVE_PROBES: required "tcp_sock" "keepalive_probes";
+            TCP_RTO: required "inet_connection_sock" "icsk_rto";
+            TCP_BIND_HASH: optional "inet_connection_sock" "icsk_bind_hash";
+            BIND_FASTREUSE: optional "inet_bind_bucket" "fastreuse";
             TCP_PROBES_OUT: required "inet_connection_sock" "icsk_probes_out";
         }
     };

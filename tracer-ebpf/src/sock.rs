@@ -2,7 +2,7 @@
 //!
 //! A socket is read where it lies, so it does not matter in which network namespace it is.
 
-use tracer_ebpf::abi::{File, Tcp, Unix};
+use tracer_ebpf::abi::{File, PORT_BIND, PORT_CONNECT, PORT_UNKNOWN, Tcp, Unix};
 
 use crate::offsets::*;
 
@@ -87,8 +87,29 @@ impl Sock {
         failed |= TCP_PROBES_OUT.read(self.0, &mut to.probes_out);
         failed |= TCP_SRTT.read(self.0, &mut to.srtt_us);
         failed |= TCP_USER_TIMEOUT.read(self.0, &mut to.user_timeout);
+        failed |= TCP_KEEPALIVE_INTVL.read(self.0, &mut to.keepalive_intvl);
+        failed |= TCP_KEEPALIVE_PROBES.read(self.0, &mut to.keepalive_probes);
+        failed |= TCP_RTO.read(self.0, &mut to.rto);
         to.netns = self.netns();
+        to.port = self.port();
         failed
+    }
+
+    /// Who chose the local port. `connect` marks a port that it takes with -1 (`__inet_hash_connect`,
+    /// net/ipv4/inet_hashtables.c); a socket that was accepted shares its listener's.
+    #[inline(always)]
+    fn port(self) -> u8 {
+        let (mut bucket, mut reuse) = (0u64, 0i8);
+        if !TCP_BIND_HASH.exists() || !BIND_FASTREUSE.exists() {
+            return PORT_UNKNOWN;
+        }
+        TCP_BIND_HASH.read(self.0, &mut bucket);
+        // A socket that has let go of its port has none, and the read of nothing fails.
+        match BIND_FASTREUSE.read(bucket as *const u8, &mut reuse) {
+            true => PORT_UNKNOWN,
+            false if reuse < 0 => PORT_CONNECT,
+            false => PORT_BIND,
+        }
     }
 
     /// The socket's network namespace, 0 if the kernel has only one.

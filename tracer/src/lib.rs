@@ -29,6 +29,7 @@ mod service;
 mod stall;
 mod state;
 mod syscalls;
+mod timers;
 mod top;
 mod trace;
 mod track;

@@ -7,7 +7,7 @@ use std::{cmp::Ordering, time::Duration};
 use crate::{
     resolve::Resolved,
     syscalls::{Way, way},
-    wait::{Record, SocketFacts, TcpFacts, Wait},
+    wait::{ESTABLISHED, Record, SocketFacts, TcpFacts, Wait},
 };
 
 /// Whose bytes were the last on the wire.
@@ -72,8 +72,6 @@ pub fn unacknowledged(facts: &TcpFacts) -> u32 {
     if facts.raw.state == ESTABLISHED { bytes } else { 0 }
 }
 
-const ESTABLISHED: u8 = 1;
-
 /// Since when nothing has moved: no byte received, none of ours acknowledged. `None` if nothing ever has.
 pub fn since(facts: &TcpFacts) -> Option<Duration> {
     // An acknowledgement has no stamp of its own: where all is acknowledged it followed the sending at once, where
@@ -125,7 +123,7 @@ pub fn date_back(wait: &mut Wait, resolved: &Resolved, now_ns: u64, boottime_ns:
 #[cfg(test)]
 pub mod tests {
     use proptest::prelude::*;
-    use tracer_ebpf::abi::Tcp;
+    use tracer_ebpf::abi::{PORT_UNKNOWN, Tcp};
 
     use super::*;
 
@@ -158,6 +156,11 @@ pub mod tests {
             srtt_us: 800,
             user_timeout: 0,
             netns: 1,
+            keepalive_intvl: 0,
+            rto: 50,
+            keepalive_probes: 0,
+            port: PORT_UNKNOWN,
+            reserved: [0; 6],
         };
         let ago = |bytes: u64| (bytes > 0).then_some(Duration::from_secs(60));
         TcpFacts {
@@ -171,6 +174,10 @@ pub mod tests {
             send_timeout: None,
             keepalive: false,
             keepalive_after: Duration::from_secs(7200),
+            keepalive_interval: Duration::from_secs(75),
+            keepalive_probes: 9,
+            retransmission_ms: 200,
+            retries: 15,
         }
     }
 

@@ -8,6 +8,7 @@ use crate::{
     progress::{LastWord, unacknowledged},
     resolve::{Resolved, peers::Peers, target::Target},
     syscalls::{PAGE_FAULT, Way},
+    timers,
     wait::{Record, SocketFacts, TcpFacts, UNREAD_BYTES, UnixFacts, Wait},
 };
 
@@ -192,6 +193,9 @@ fn reply(wait: &Wait, resolved: &Resolved) -> String {
             );
         }
         (sent, 0, _) => format!("{sent} bytes sent, all acknowledged, the last {} ago", ago(facts.sent)),
+        (_, open, _) if facts.is_full() => {
+            format!("{open} bytes not acknowledged: the peer does not read, and its buffer is full")
+        }
         (_, open, 0) => format!("{open} bytes sent and not acknowledged yet"),
         (_, open, again) => format!(
             "{open} bytes sent and not acknowledged, {} in vain: the peer cannot be reached",
@@ -275,10 +279,16 @@ fn outlook(wait: &Wait, resolved: &Resolved) -> String {
         return "; whether the connection has a time-out is not to be seen here".into();
     }
     if unacknowledged(facts) > 0 && facts.raw.snd_wnd > 0 {
-        return match facts.raw.user_timeout {
-            0 => "; no time-out: the kernel gives up after some fifteen minutes of retransmissions".into(),
-            ms => format!("; the kernel gives up after {}", age(Duration::from_millis(ms.into()))),
+        let patience = age(timers::patience(facts));
+        return match (timers::gives_up(facts), facts.raw.user_timeout) {
+            (Some(left), _) => format!("; the kernel gives up in {}", age(left)),
+            (None, 0) => format!("; no time-out: the kernel gives up after {patience} of retransmissions"),
+            (None, _) => format!("; the kernel gives up after {patience}"),
         };
+    }
+    if let Some(left) = timers::gives_up(facts) {
+        let vain = count(facts.raw.probes_out.into(), "keepalive probe");
+        return format!("; no answer to {vain}: the kernel gives up in {}", age(left));
     }
     // A peer that is there and does not read answers the kernel's probes, for ever.
     match (facts.keepalive, resolved.way == Way::Out) {
@@ -310,14 +320,34 @@ mod tests {
              nothing was ever received; no receive time-out, keepalive off: it will wait for ever"
         );
         let mut lost = sample(517, 0);
-        (lost.raw.write_seq, lost.raw.retransmits) = (617, 3);
+        (lost.raw.write_seq, lost.raw.retransmits, lost.raw.user_timeout) = (617, 3, 20_000);
+        // After 1.4 s it was sent for the third time, after 3, 6.2, 12.6 and 25.4 s it will be once more.
+        (lost.retransmission_ms, lost.sent) = (1600, Some(Duration::from_millis(10_000)));
         let resolved = Resolved { socket: SocketFacts::Tcp(lost), ..samples::on("read", samples::tcp()) };
         assert_eq!(
             of("read", &resolved),
             "waiting 1m 0s for a reply from 10.0.0.2:443: 517 bytes sent and not acknowledged, 3 retransmissions in \
-             vain: the peer cannot be reached; nothing was ever received; no time-out: the kernel gives up after some \
-             fifteen minutes of retransmissions"
+             vain: the peer cannot be reached; nothing was ever received; the kernel gives up in 14s"
         );
+        (lost.raw.retransmits, lost.raw.user_timeout) = (0, 0);
+        let resolved = Resolved { socket: SocketFacts::Tcp(lost), ..samples::on("read", samples::tcp()) };
+        let end =
+            "nothing was ever received; no time-out: the kernel gives up after 15m 24s of retransmissions";
+        assert!(of("read", &resolved).ends_with(end), "{}", of("read", &resolved));
+        let mut full = lost;
+        (full.raw.snd_wnd, full.raw.probes_out) = (0, 3);
+        let resolved = Resolved { socket: SocketFacts::Tcp(full), ..samples::on("read", samples::tcp()) };
+        let said = of("read", &resolved);
+        assert!(
+            said.contains("517 bytes not acknowledged: the peer does not read, and its buffer is full"),
+            "{said}"
+        );
+        let mut dead = sample(517, 10);
+        (dead.keepalive, dead.raw.probes_out, dead.acknowledged) = (true, 8, Duration::from_secs(7861));
+        dead.received = Some(Duration::from_secs(7861));
+        let resolved = Resolved { socket: SocketFacts::Tcp(dead), ..samples::on("read", samples::tcp()) };
+        let said = of("read", &resolved);
+        assert!(said.ends_with("; no answer to 8 keepalive probes: the kernel gives up in 14s"), "{said}");
     }
 
     #[test]

@@ -199,7 +199,7 @@ pub mod tests {
     use super::*;
     use crate::{
         progress::tests::facts,
-        resolve::peers::Peer,
+        resolve::{peers::Peer, target::Timers},
         syscalls::Table,
         wait::{Call, FdState, ProcessId, ThreadId, UnixFacts},
     };
@@ -240,6 +240,7 @@ pub mod tests {
             keepalive: false,
             timeout_seconds: None,
             unacknowledged: 0,
+            timers: Timers::default(),
         }
     }
 
@@ -436,6 +437,7 @@ pub mod tests {
                         retransmits: 3,
                         timeout_seconds: None,
                         unacknowledged: 9,
+                        timers: Timers { gives_up_seconds: Some(14.0), ..Timers::default() },
                     },
                 other => other,
             }),

@@ -96,6 +96,9 @@ pub enum Record {
     Table,
 }
 
+/// `TCP_ESTABLISHED` (include/net/tcp_states.h).
+pub const ESTABLISHED: u8 = 1;
+
 /// State of a TCP connection, in ordinary units.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TcpFacts {
@@ -119,9 +122,22 @@ pub struct TcpFacts {
     pub keepalive: bool,
     /// Silence after which keepalive probes the peer.
     pub keepalive_after: Duration,
+    /// Time between two probes.
+    pub keepalive_interval: Duration,
+    /// Probes without an answer after which the peer counts as dead.
+    pub keepalive_probes: u8,
+    /// Time from the last retransmission to the next, milliseconds.
+    pub retransmission_ms: u32,
+    /// Retransmissions after which the kernel gives up (`net.ipv4.tcp_retries2`).
+    pub retries: u8,
 }
 
 impl TcpFacts {
+    /// Whether the peer has said that it takes nothing more.
+    pub fn is_full(&self) -> bool {
+        self.record != Record::Table && self.raw.snd_wnd == 0 && self.raw.state == ESTABLISHED
+    }
+
     /// Of a connection of which no more was seen than this.
     pub fn table(raw: Tcp) -> Self {
         Self {
@@ -135,6 +151,10 @@ impl TcpFacts {
             send_timeout: None,
             keepalive: false,
             keepalive_after: Duration::ZERO,
+            keepalive_interval: Duration::ZERO,
+            keepalive_probes: 0,
+            retransmission_ms: 0,
+            retries: 0,
         }
     }
 }

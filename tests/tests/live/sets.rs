@@ -1,5 +1,5 @@
 //! Is a wait called what it is where that takes a second look? Unusual sets of fds, the kernel's own files, pipes of one's own,
-//! barriers.
+//! barriers, servers without a listener.
 
 use serde_json::Value;
 use tests::{Waiter, ps, unsupported, why_page};
@@ -88,4 +88,9 @@ fn a_pipe_into_which_a_handler_writes() {
 fn a_barrier() {
     // musl's waits otherwise, and has the same class.
     is("barrier", "futex", "futex");
+}
+
+#[test]
+fn a_server_without_its_listener() {
+    is("served", "peer", "tcp");
 }

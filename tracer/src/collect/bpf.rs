@@ -297,9 +297,19 @@ fn tcp_facts(raw: Tcp, jiffies: u64, hz: u64) -> TcpFacts {
         send_timeout: timeout(raw.sndtimeo),
         keepalive: raw.flags & SOCK_KEEPOPEN != 0,
         keepalive_after: match raw.keepalive_time {
-            0 => system_keepalive(),
+            0 => KEEPALIVE_TIME.time(),
             own => ticks(own.into()),
         },
+        keepalive_interval: match raw.keepalive_intvl {
+            0 => KEEPALIVE_INTERVAL.time(),
+            own => ticks(own.into()),
+        },
+        keepalive_probes: match raw.keepalive_probes {
+            0 => u8::try_from(KEEPALIVE_PROBES.number()).unwrap_or(u8::MAX),
+            own => own,
+        },
+        retransmission_ms: ticks(raw.rto.into()).as_millis() as u32,
+        retries: u8::try_from(RETRIES.number()).unwrap_or(u8::MAX),
     }
 }
 
@@ -312,16 +322,28 @@ fn ticks_since(now: u32, stamp: u32, hz: u64) -> u32 {
     if u64::from(newer) <= SECONDS * hz { 0 } else { now.wrapping_sub(stamp) }
 }
 
-/// The system's `net.ipv4.tcp_keepalive_time`, read once.
-pub(super) fn system_keepalive() -> Duration {
-    static READ: OnceLock<Duration> = OnceLock::new();
-    *READ.get_or_init(|| {
-        let seconds = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_keepalive_time")
-            .ok()
-            .and_then(|text| text.trim().parse().ok());
-        // The kernel's own default is two hours (TCP_KEEPALIVE_TIME, include/net/tcp.h).
-        Duration::from_secs(seconds.unwrap_or(7200))
-    })
+/// A setting of the system: its name, the kernel's own default, what was read, once.
+pub(super) struct Setting(&'static str, u32, OnceLock<u32>);
+
+/// The settings of TCP that a connection may not have of its own. The defaults are of include/net/tcp.h.
+pub(super) static KEEPALIVE_TIME: Setting = Setting("tcp_keepalive_time", 7200, OnceLock::new());
+static KEEPALIVE_INTERVAL: Setting = Setting("tcp_keepalive_intvl", 75, OnceLock::new());
+static KEEPALIVE_PROBES: Setting = Setting("tcp_keepalive_probes", 9, OnceLock::new());
+static RETRIES: Setting = Setting("tcp_retries2", 15, OnceLock::new());
+
+impl Setting {
+    /// The number itself.
+    pub(super) fn number(&self) -> u32 {
+        let Setting(name, default, read) = self;
+        let number =
+            || std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()?.trim().parse().ok();
+        *read.get_or_init(|| number().unwrap_or(*default))
+    }
+
+    /// Of a number of seconds.
+    pub(super) fn time(&self) -> Duration {
+        Duration::from_secs(self.number().into())
+    }
 }
 
 /// A unix socket's address: a path, or an abstract name, which begins with a zero byte and prints with `@`.

@@ -29,7 +29,7 @@ use procfs::{
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tracer_ebpf::abi::{File, Tcp};
 
-use super::bpf::system_keepalive;
+use super::bpf::KEEPALIVE_TIME;
 use crate::wait::{Record, SocketFacts, TcpFacts, UNREAD_BYTES, UnixFacts};
 
 const AF_UNIX: u16 = 1;
@@ -149,7 +149,7 @@ fn facts(state: u8, (received, unsent): (u32, u32), netns: u64) -> TcpFacts {
         sndtimeo: i64::MAX,
         ..Tcp::default()
     };
-    TcpFacts { keepalive_after: system_keepalive(), ..TcpFacts::table(raw) }
+    TcpFacts { keepalive_after: KEEPALIVE_TIME.time(), ..TcpFacts::table(raw) }
 }
 
 /// Adds what the kernel's diagnostics say.

@@ -1,4 +1,4 @@
-//! Client or server? The local port has a listener in the socket's network namespace, or it has not.
+//! Client or server? The local port has a listener in the socket's network namespace; or who chose the port tells.
 
 use std::{
     collections::HashMap,
@@ -9,6 +9,8 @@ use std::{
 };
 
 use std::os::unix::fs::MetadataExt;
+
+use tracer_ebpf::abi::{PORT_BIND, PORT_CONNECT};
 
 /// How long what was read counts as true: servers seldom come and go.
 const FRESH: Duration = Duration::from_secs(5);
@@ -31,6 +33,21 @@ impl Listeners {
         Some(listeners.iter().any(|listener| {
             listener.port() == local.port() && (listener.ip().is_unspecified() || listener.ip() == local.ip())
         }))
+    }
+}
+
+/// Whether this is the server's end: `listener` says whether the port has one, `port` who chose it (`PORT_*`). A server may
+/// have closed its listener, as `nc -l` does; then its port was chosen by `bind`, and the peer has one that the kernel
+/// gives to clients.
+pub fn side(listener: Option<bool>, port: u8, local: u16, remote: u16) -> Option<bool> {
+    /// The first port that is given to clients, if nobody set `net.ipv4.ip_local_port_range`.
+    const GIVEN: u16 = 32768;
+    match (listener, port) {
+        (Some(true), _) => Some(true),
+        (_, PORT_CONNECT) => Some(false),
+        (_, PORT_BIND) => Some(remote >= GIVEN || local < remote),
+        _ if local < GIVEN && remote >= GIVEN => Some(true),
+        _ => listener,
     }
 }
 
@@ -82,6 +99,8 @@ fn address(text: &str) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use tracer_ebpf::abi::PORT_UNKNOWN;
+
     use super::*;
 
     #[test]
@@ -96,6 +115,25 @@ mod tests {
         assert_eq!(listeners, ["127.0.0.1:3306".parse().expect("v4"), "[::1]:22".parse().expect("v6")]);
         assert!(parse("".as_bytes()).is_empty());
         assert_eq!(address("zz:1"), None);
+    }
+
+    #[test]
+    fn who_chose_the_port_tells_where_no_listener_does() {
+        for (listener, port, local, remote, server) in [
+            (Some(true), PORT_UNKNOWN, 50_000, 40_000, Some(true)),
+            (Some(false), PORT_CONNECT, 40_000, 443, Some(false)),
+            (None, PORT_CONNECT, 40_000, 443, Some(false)),
+            (Some(false), PORT_CONNECT, 1024, 50_000, Some(false)), // the range was set
+            (Some(false), PORT_BIND, 4444, 40_000, Some(true)),     // nc -l 4444
+            (Some(false), PORT_BIND, 45_000, 40_000, Some(true)),   // nc -l 45000
+            (Some(false), PORT_BIND, 40_000, 443, Some(false)),     // bound before it connected
+            (Some(false), PORT_BIND, 1023, 514, Some(false)),       // rsh
+            (Some(false), PORT_UNKNOWN, 4444, 40_000, Some(true)),
+            (Some(false), PORT_UNKNOWN, 40_000, 443, Some(false)),
+            (None, PORT_UNKNOWN, 40_000, 443, None),
+        ] {
+            assert_eq!(side(listener, port, local, remote), server, "{listener:?} {port} {local} {remote}");
+        }
     }
 
     #[test]

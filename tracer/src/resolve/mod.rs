@@ -50,7 +50,7 @@ pub struct Resolved {
     pub file: FdState,
     /// The socket's own facts.
     pub socket: SocketFacts,
-    /// The local port has a listener: this is the server's end. `None`: not known, or no TCP.
+    /// This is the server's end. `None`: not known, or no TCP.
     pub server: Option<bool>,
     /// Whose bytes were the last on a TCP connection.
     pub last_word: Option<LastWord>,
@@ -93,7 +93,8 @@ impl Resolved {
                 *stamp += by;
             }
         }
-        if let Target::Tcp { sent_seconds, received_seconds, .. } = &mut self.target {
+        if let Target::Tcp { sent_seconds, received_seconds, timers, .. } = &mut self.target {
+            timers.gives_up_seconds = timers.gives_up_seconds.map(|left| (left - by.as_secs_f64()).max(0.0));
             for seconds in [sent_seconds, received_seconds].into_iter().flatten() {
                 *seconds += by.as_secs_f64();
             }
@@ -238,8 +239,11 @@ impl Resolver {
 
     fn is_server(&mut self, wait: &Wait, target: &Target, socket: &SocketFacts) -> Option<bool> {
         match (target, socket) {
-            (Target::Tcp { local, state, .. }, SocketFacts::Tcp(facts)) if *state != TcpState::Listen => {
-                self.listeners.has(facts.raw.netns, wait.thread.process.pid, *local)
+            (Target::Tcp { local, remote, state, .. }, SocketFacts::Tcp(facts))
+                if *state != TcpState::Listen =>
+            {
+                let listener = self.listeners.has(facts.raw.netns, wait.thread.process.pid, *local);
+                listeners::side(listener, facts.raw.port, local.port(), remote.port())
             }
             _ => None,
         }

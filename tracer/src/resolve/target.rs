@@ -11,8 +11,8 @@ use super::{
     path,
     poll::{self, Interest},
 };
-use crate::human;
-use crate::wait::{FdState, SocketFacts, TcpFacts, UnixFacts, Wait, socket_addr};
+use crate::wait::{FdState, Record, SocketFacts, TcpFacts, UnixFacts, Wait, socket_addr};
+use crate::{human, timers};
 
 const S_IFMT: u16 = 0o170_000;
 const S_IFSOCK: u16 = 0o140_000;
@@ -60,6 +60,9 @@ pub enum Target {
         timeout_seconds: Option<f64>,
         /// Written by the program and not acknowledged, bytes.
         unacknowledged: u32,
+        /// What the kernel does of itself.
+        #[serde(flatten)]
+        timers: Timers,
     },
     /// A UDP socket.
     Udp {
@@ -191,6 +194,39 @@ pub enum Target {
     },
     /// The call waits on nothing that has a name.
     None,
+}
+
+/// What the kernel does of itself on a TCP connection. Where that is not to be seen, as it is by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Timers {
+    /// How often the time to the next retransmission or probe was doubled.
+    pub backoff: u8,
+    /// The peer takes nothing more: it does not read.
+    pub zero_window: bool,
+    /// Silence before the first keepalive probe; null where keepalive is off, and so below.
+    pub keepalive_after_seconds: Option<f64>,
+    /// Time between two probes.
+    pub keepalive_interval_seconds: Option<f64>,
+    /// Probes without an answer after which the peer counts as dead.
+    pub keepalive_probes: Option<u8>,
+    /// In how long the kernel ends the connection if nobody answers; null if it does not.
+    pub gives_up_seconds: Option<f64>,
+}
+
+impl Timers {
+    fn of(facts: &TcpFacts) -> Self {
+        let probes = facts.keepalive && facts.record == Record::Whole;
+        let seconds = |duration: Duration| probes.then_some(duration.as_secs_f64());
+        Self {
+            backoff: facts.raw.backoff,
+            zero_window: facts.is_full(),
+            keepalive_after_seconds: seconds(facts.keepalive_after),
+            keepalive_interval_seconds: seconds(facts.keepalive_interval),
+            keepalive_probes: probes.then_some(facts.keepalive_probes),
+            gives_up_seconds: timers::gives_up(facts).map(|left| left.as_secs_f64()),
+        }
+    }
 }
 
 /// State of a TCP connection (include/net/tcp_states.h).
@@ -447,6 +483,7 @@ fn tcp(wait: &Wait, local: SocketAddr, remote: SocketAddr, inode: u64, facts: &T
         keepalive: facts.keepalive,
         timeout_seconds: seconds(if sends { facts.send_timeout } else { facts.receive_timeout }),
         unacknowledged: crate::progress::unacknowledged(facts),
+        timers: Timers::of(facts),
     }
 }
 
