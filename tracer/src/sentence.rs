@@ -267,8 +267,11 @@ fn left(wait: &Wait, resolved: &Resolved) -> Option<Duration> {
 /// What will come of it if nothing happens: begins with `; `, or is empty.
 fn outlook(wait: &Wait, resolved: &Resolved) -> String {
     if let (Some(timeout), Some(left)) = (resolved.timeout, left(wait, resolved)) {
-        // It has looked again before without a word from anybody.
-        let again = wait.age > wait.asleep() + timeout / 2;
+        if wait.call.restarted {
+            return format!("; its time-out of {} counts from before it was interrupted", age(timeout));
+        }
+        // There was time for a whole time-out before this sleep, with nothing moved: it has looked again before.
+        let again = wait.age + timeout / 50 >= wait.asleep() + timeout;
         return match again {
             true => format!("; it looks again every {} and goes on", age(timeout)),
             false => format!("; it stops waiting in {}", age(left)),
@@ -360,6 +363,12 @@ mod tests {
         wait.sleep_began_ns = 59_500_000_000;
         resolved.timeout = Some(Duration::from_secs(1));
         assert!(judge(&wait, &resolved).sentence.ends_with("; it looks again every 1.0s and goes on"));
+        // One long look that began a while after the last progress is the first one.
+        resolved.timeout = Some(Duration::from_secs(600));
+        assert!(judge(&wait, &resolved).sentence.ends_with("; it stops waiting in 9m 59s"));
+        wait.call.restarted = true;
+        let interrupted = "; its time-out of 10m 0s counts from before it was interrupted";
+        assert!(judge(&wait, &resolved).sentence.ends_with(interrupted));
     }
 
     #[test]

@@ -199,7 +199,11 @@ pub mod tests {
     use super::*;
     use crate::{
         progress::tests::facts,
-        resolve::{peers::Peer, target::Timers},
+        resolve::{
+            peers::Peer,
+            poll::Interest,
+            target::{Timers, WatchedFd},
+        },
         syscalls::Table,
         wait::{Call, FdState, ProcessId, ThreadId, UnixFacts},
     };
@@ -451,6 +455,22 @@ pub mod tests {
                 made_up
             }),
             ".*".prop_map(|path| Target::Device { path }),
+            ".*".prop_map(|path| Target::Tty { path }),
+            ".*".prop_map(|name| Target::Memfd { name, inode: None }),
+            ".*".prop_map(|name| Target::Anonymous { name }),
+            ".*".prop_map(|address| Target::Futex { address }),
+            any::<bool>().prop_map(|connected| Target::Udp {
+                local: "127.0.0.1:1".parse().expect("address"),
+                remote: connected.then(|| "[::1]:2".parse().expect("address")),
+                state: crate::resolve::target::UdpState::Unconnected,
+                inode: 1,
+            }),
+            prop::collection::vec(any::<i32>(), 1..4).prop_map(|fds| Target::Fds {
+                watched: fds
+                    .into_iter()
+                    .map(|fd| WatchedFd { fd, interest: Interest::default(), target: tcp() })
+                    .collect(),
+            }),
             prop::sample::select(vec![
                 Target::Gone,
                 Target::Reused,
@@ -458,6 +478,8 @@ pub mod tests {
                 Target::Timerfd,
                 Target::IoUring,
                 Target::Inotify,
+                Target::Fanotify,
+                Target::Signalfd { mask: None },
                 Target::Fds { watched: Vec::new() },
                 Target::Epoll { watched: 2 },
                 Target::Pidfd { pid: None },
