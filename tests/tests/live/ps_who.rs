@@ -136,9 +136,13 @@ fn pods_are_named_on_the_page_of_metrics() {
     groups.put(&waiter, &format!("kubepods.slice/kubepods-burstable.slice/{group}"));
     let mut agent = Agent::start_as(&["--threshold", "1s"], |command| show_at(c"/var/log", &logs, command));
     agent.wait_stall("stall_opened", waiter.pid(), Duration::from_secs(10));
-    let on_page = agent.samples("tracer_stall_seconds", &[("pid", &waiter.pid().to_string())]);
+    // The page is of the look that has told of it, and written after.
+    let pid = waiter.pid().to_string();
+    let is_its = |sample: &tests::Sample| sample.is("tracer_stall_seconds", &[("pid", &pid)]);
+    let on_page = agent.wait_scrape(Duration::from_secs(10), |all| all.iter().any(is_its));
     let labels: Vec<[&str; 4]> = on_page
         .iter()
+        .filter(|sample| is_its(sample))
         .map(|sample| ["namespace", "pod", "container", "unit"].map(|label| sample.label(label)))
         .collect();
     assert_eq!(labels, [["shop", "mail-7d9f", "worker", ""]], "{on_page:?}");
