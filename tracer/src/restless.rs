@@ -24,6 +24,8 @@ struct Turn {
     due_ns: u64,
     pause: Duration,
     seen_ns: u64,
+    /// It has had its first.
+    had: bool,
 }
 
 /// Whose turn is when.
@@ -32,11 +34,15 @@ pub struct Restless(HashMap<ThreadId, Turn>);
 
 impl Restless {
     /// Whether it is the turn of a thread that was found in a brief sleep; `threshold` is the least of any class. The first
-    /// turn comes after a pause: most threads sleep briefly once, and then do something else.
-    pub fn is_due(&mut self, thread: ThreadId, now_ns: u64, threshold: Duration) -> bool {
+    /// turn comes as soon as it is found in the same call `again`, or after a pause: most threads sleep briefly once, and then
+    /// do something else.
+    pub fn is_due(&mut self, thread: ThreadId, again: bool, now_ns: u64, threshold: Duration) -> bool {
         let pause = (threshold / 4).clamp(LEAST, MOST);
-        let first = || Turn { due_ns: now_ns + pause.as_nanos() as u64, pause, seen_ns: now_ns };
+        let first = || Turn { due_ns: now_ns + pause.as_nanos() as u64, pause, seen_ns: now_ns, had: false };
         let turn = self.0.entry(thread).or_insert_with(first);
+        if again && !turn.had {
+            turn.due_ns = now_ns;
+        }
         turn.seen_ns = now_ns;
         turn.due_ns <= now_ns
     }
@@ -44,6 +50,7 @@ impl Restless {
     /// It has been looked into, and was at rest or not.
     pub fn looked(&mut self, thread: &ThreadId, now_ns: u64, at_rest: bool, threshold: Duration) {
         let Some(turn) = self.0.get_mut(thread) else { return };
+        turn.had = true;
         turn.pause =
             if at_rest { (turn.pause * 2).min(MOST_AT_REST) } else { (threshold / 4).clamp(LEAST, MOST) };
         turn.due_ns = now_ns + turn.pause.as_nanos() as u64;
@@ -67,11 +74,11 @@ mod tests {
     }
 
     /// Seconds at which a thread seen once a second is looked into.
-    fn turns(threshold: u64, at_rest: bool, seconds: u64) -> Vec<u64> {
+    fn turns(threshold: u64, again: bool, at_rest: bool, seconds: u64) -> Vec<u64> {
         let (mut restless, threshold) = (Restless::default(), Duration::from_secs(threshold));
         let mut turns = Vec::new();
         for second in 0..seconds {
-            if restless.is_due(thread(1), second * SECOND, threshold) {
+            if restless.is_due(thread(1), again && second > 0, second * SECOND, threshold) {
                 restless.looked(&thread(1), second * SECOND, at_rest, threshold);
                 turns.push(second);
             }
@@ -81,20 +88,22 @@ mod tests {
 
     #[test]
     fn a_thread_that_may_be_stuck_has_its_turn_well_within_its_threshold() {
-        assert_eq!(turns(2, false, 6), [1, 2, 3, 4, 5]);
-        assert_eq!(turns(30, false, 30), [8, 16, 24]);
-        assert_eq!(turns(600, false, 41), [10, 20, 30, 40]);
+        assert_eq!(turns(2, false, false, 6), [1, 2, 3, 4, 5]);
+        assert_eq!(turns(30, false, false, 30), [8, 16, 24]);
+        assert_eq!(turns(600, false, false, 41), [10, 20, 30, 40]);
+        assert_eq!(turns(30, true, false, 20), [1, 9, 17], "the same call again");
     }
 
     #[test]
     fn one_that_rests_is_left_in_peace() {
-        assert_eq!(turns(40, true, 200), [10, 30, 70, 130, 190]);
+        assert_eq!(turns(40, false, true, 200), [10, 30, 70, 130, 190]);
+        assert_eq!(turns(40, true, true, 100), [1, 21, 61]);
     }
 
     #[test]
     fn who_has_gone_is_forgotten() {
         let mut restless = Restless::default();
-        restless.is_due(thread(1), 0, LEAST);
+        restless.is_due(thread(1), false, 0, LEAST);
         restless.forget(60 * SECOND);
         assert_eq!(restless.0.len(), 1);
         restless.forget(120 * SECOND);

@@ -121,7 +121,7 @@ impl Track {
     }
 
     /// Whether it is the same call again, whatever its time-out.
-    fn same_call(&self, wait: &Wait) -> bool {
+    pub fn same_call(&self, wait: &Wait) -> bool {
         let timeout = timeout_argument(self.name);
         let same = |at: usize| timeout == Some(at) || self.args[at] == wait.call.args[at];
         self.name == wait.call.name && (0..self.args.len()).all(same)

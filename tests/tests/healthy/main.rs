@@ -69,7 +69,9 @@ fn nothing_is_flagged_where_nothing_is_stuck() {
     agent.wait_stall("stall_opened", hung.pid(), Duration::from_secs(30));
     sleep(Duration::from_secs(3));
     let (stuck, page) = stuck(&family);
-    let flagged = self::flagged(&mut agent, &family);
+    let mut flagged = self::flagged(&mut agent, &family);
+    // The mute server is this very process, and has been waiting for more of the request ever since.
+    flagged.retain(|event| event["wait"]["pid"] != std::process::id());
     let about: Vec<_> = flagged.iter().map(|event| (&event["event"], &event["wait"]["pid"])).collect();
     assert_eq!(about, [(&Value::from("stall_opened"), &Value::from(hung.pid()))], "{}", listed(&flagged));
     let about: Vec<_> = stuck.iter().map(|row| (&row["class"], &row["pid"])).collect();

@@ -106,7 +106,8 @@ impl Watch {
         let (restless, least) = (&mut self.restless, self.policy.least());
         let mut has_turn = || {
             let set = is_set(wait.call.name) || is_epoll(wait.call.name);
-            set && restless.is_due(wait.thread, now_ns, least)
+            let again = track.is_some_and(|track| track.same_call(wait));
+            set && restless.is_due(wait.thread, again, now_ns, least)
         };
         let Some(track) = track else { return age >= LOOK_AFTER || has_turn() };
         let since_look = track.looked_ns.map(|looked| Duration::from_nanos(now_ns.saturating_sub(looked)));
