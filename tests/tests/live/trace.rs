@@ -121,8 +121,11 @@ fn hundred_calls(mechanism: &str) {
         assert!(result == returned || interrupted, "{seen:#}\n{truth:#}");
         assert_eq!(seen["syscall"], truth["syscall"], "{seen:#}\n{truth:#}");
         assert_eq!(seen["errno"].is_string(), result < Some(0), "{seen:#}");
+        // The kernel takes the port back from a connect that failed: it is known from a look while it lasted, for which an
+        // emulated machine may be too slow.
+        let unknown = tests::slowness() > 1 && seen["target"]["local"] == "127.0.0.1:0";
         for (value, of) in [("fd", seen), ("local", &&seen["target"]), ("remote", &&seen["target"])] {
-            if !truth[value].is_null() {
+            if !truth[value].is_null() && !(value == "local" && result < Some(0) && unknown) {
                 assert_eq!(of[value], truth[value], "{value}: {seen:#}\n{truth:#}");
             }
         }

@@ -151,7 +151,7 @@ pub(crate) fn alarm(after: std::time::Duration) {
     let once = libc::itimerval {
         it_interval: zero,
         it_value: libc::timeval {
-            tv_sec: after.as_secs() as libc::time_t,
+            tv_sec: after.as_secs().cast_signed(),
             tv_usec: after.subsec_micros().into(),
         },
     };
