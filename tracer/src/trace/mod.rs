@@ -62,6 +62,8 @@ enum Ends {
 struct Told {
     wait: Wait,
     resolved: Resolved,
+    /// The last look has not seen its thread wait: its end, if it is not in the ring yet, is about to be.
+    missed: bool,
 }
 
 /// A call that has ended.
@@ -324,7 +326,10 @@ impl Tracer {
         let is_told =
             |wait: &Wait| self.told.get(&wait.thread).is_some_and(|told| told.wait.switches == wait.switches);
         waits.retain(|wait| last || !is_told(wait));
-        self.told.retain(|thread, _| alive.contains_key(thread));
+        self.told.retain(|thread, told| {
+            let missed_before = std::mem::replace(&mut told.missed, !alive.contains_key(thread));
+            !(told.missed && missed_before)
+        });
         let processes: HashSet<ProcessId> = alive.keys().map(|thread| thread.process).collect();
         // What they have ended is in the ring, and was taken since the last look.
         for process in std::mem::take(&mut self.gone) {
@@ -351,7 +356,7 @@ impl Tracer {
             if last {
                 self.summary.add(&line);
             }
-            self.told.insert(wait.thread, Told { wait: wait.clone(), resolved });
+            self.told.insert(wait.thread, Told { wait: wait.clone(), resolved, missed: false });
         }
         self.out.flush()?;
         Ok(())
@@ -367,7 +372,7 @@ impl Tracer {
             told.wait.call.number < 0 && alive.get(thread) != Some(&told.wait.switches)
         };
         let gone: Vec<(ThreadId, Told)> = self.told.extract_if(gone).collect();
-        let end = |(_, Told { wait, resolved }): (ThreadId, Told)| Ended {
+        let end = |(_, Told { wait, resolved, .. }): (ThreadId, Told)| Ended {
             wait,
             set: None,
             resolved: Some(resolved),
