@@ -1,6 +1,9 @@
 //! Do the kernel programs read what they should? The kernel's verifier cannot tell a field from its neighbour, but `/proc`
 //! shows many of the same values: those of a process and of descriptors made here are held against it.
 
+mod child;
+mod condition;
+
 use std::{
     fs,
     io::Write,
@@ -16,13 +19,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use tracer_ebpf::abi::{File, FileKey, HOLDS_READ, HOLDS_WRITE, Tcp};
 
-use super::{Source, stat};
+use self::child::Child;
+use super::{Source, bpf::Bpf, stat};
 use crate::wait::{FdState, SeenFd, SocketFacts, ThreadId, Wait};
 
-/// Until the thread is asleep.
+/// Until a new process is asleep.
 const SETTLES: Duration = Duration::from_millis(50);
 
 /// A value that was read twice.
@@ -37,7 +41,7 @@ pub struct Value {
 }
 
 /// Reads everything both ways. The error says why it could not be tried.
-pub fn values(source: &mut dyn Source) -> Result<Vec<Value>> {
+pub fn values(bpf: &mut Bpf) -> Result<Vec<Value>> {
     let mut values = Vec::new();
     for listen in ["127.0.0.1:0", "[::1]:0"] {
         // A host may have no IPv6.
@@ -50,46 +54,14 @@ pub fn values(source: &mut dyn Source) -> Result<Vec<Value>> {
         let bound = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         let _peer = UnixStream::connect_addr(&bound.local_addr()?)?;
         let (unix, _) = bound.accept()?;
-        let reader = Reader::start(client.as_raw_fd())?;
+        let reader = Child::reading(client.as_raw_fd())?;
         thread::sleep(SETTLES);
         // What of these no call of it is about is looked up.
         let others = [server.as_raw_fd(), null.as_raw_fd(), unix.as_raw_fd()];
-        values.extend(read_and_compare(source, reader.pid(), &others)?);
+        values.extend(read_and_compare(bpf, reader.pid(), &others)?);
     }
+    condition::values(bpf, &mut values)?;
     Ok(values)
-}
-
-/// A process that waits to read from a descriptor, and has all others of this one: tracer's own threads are in no snapshot.
-struct Reader(libc::pid_t);
-
-impl Reader {
-    fn start(fd: RawFd) -> Result<Self> {
-        // SAFETY: the child makes two system calls, with a buffer of its own stack, and allocates nothing.
-        unsafe {
-            let pid = libc::fork();
-            if pid == 0 {
-                let mut buffer = [0u8; 7];
-                libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0);
-                libc::_exit(0);
-            }
-            ensure!(pid > 0, "cannot fork: {}", std::io::Error::last_os_error());
-            Ok(Self(pid))
-        }
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.unsigned_abs()
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        // SAFETY: numbers only; the child is ours and has not been waited for.
-        unsafe {
-            libc::kill(self.0, libc::SIGKILL);
-            libc::waitpid(self.0, std::ptr::null_mut(), 0);
-        }
-    }
 }
 
 fn read_and_compare(source: &mut dyn Source, pid: u32, others: &[RawFd]) -> Result<Vec<Value>> {
@@ -178,7 +150,9 @@ fn of_unix(state: &FdState, socket: &SocketFacts, values: &mut Vec<Value>) {
     let rows = fs::read_to_string("/proc/self/net/unix").unwrap_or_default();
     let row = rows.lines().map(|row| row.split_ascii_whitespace().collect::<Vec<_>>());
     let row = row.into_iter().find(|row| row.get(6) == Some(&&*file.inode.to_string()));
-    let name = row.and_then(|row| row.get(7).copied()).unwrap_or_default();
+    let name = row.as_ref().and_then(|row| row.get(7).copied()).unwrap_or_default();
+    let kind = row.as_ref().and_then(|row| row.get(4).copied()).unwrap_or_default();
+    value(values, "unix: type", format!("{:04X}", file.sock_type), kind);
     value(values, "unix: name", facts.path.clone().unwrap_or_default(), name);
 }
 
@@ -225,6 +199,9 @@ fn of_socket(state: &FdState, socket: &SocketFacts, values: &mut Vec<Value>) {
     value(values, &name("queues"), format!("{unacknowledged:08X}:{unread:08X}"), row[4]);
     value(values, &name("retransmissions"), format!("{retransmits:08X}"), row[6]);
     value(values, &name("probes"), probes_out, row[8]);
+    value(values, &name("protocol"), file.protocol, libc::IPPROTO_TCP);
+    // In hundredths of a second, whatever the kernel counts in.
+    value(values, &name("retransmission time-out"), facts.retransmission_ms / 10, row[12]);
     if let Ok(link) = fs::read_link("/proc/self/ns/net") {
         value(
             values,
