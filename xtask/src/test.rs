@@ -20,7 +20,7 @@ const STEPS: &[Step] = &[
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("lint", || cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
     ("unit tests", || cargo(&["test", "--workspace", "--exclude", "tests", "--locked"])),
-    ("live tests", || on_the_kernel(&["--lib", "--bins", "--test", "live"], 12)),
+    ("live tests", || on_the_kernel(&["--lib", "--bins", "--test", "live"], 20)),
 ];
 
 /// What `--all` adds: steps that install what they need.
