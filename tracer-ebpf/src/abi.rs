@@ -11,6 +11,8 @@ pub const COMM_LEN: usize = 16;
 pub const UNIX_PATH_LEN: usize = 108;
 /// Entries of a syscall table: numbers at and above it have no row and so no fd.
 pub const SYSCALLS: usize = 512;
+/// Numbers of clocks are smaller, addresses are not (`MAX_CLOCKS` is 16).
+pub const CLOCKS: u64 = 32;
 /// An offset (see [`fields`](crate::fields)) of this value: the running kernel does not have the field.
 pub const MISSING: u32 = u32::MAX;
 
@@ -32,6 +34,10 @@ pub const THREAD_FAIR: u32 = 1 << 6;
 pub const READ_FAILED: u32 = 1 << 7;
 /// The thread was woken with a signal pending: the call may go on where it was.
 pub const THREAD_SIGNALLED: u32 = 1 << 8;
+
+/// A restarted call whose first argument is small, as the number of a clock is: `clock_nanosleep` goes on as `nanosleep`
+/// does.
+pub const CALL_CLOCK: u32 = 1 << 9;
 
 /// The fd's file was read: [`File`] is filled.
 pub const FD_OPEN: u32 = 1;
@@ -402,7 +408,7 @@ pub struct WaitKey {
     pub tgid: u32,
     /// Number of the system call; -1 for a page fault.
     pub nr: i32,
-    /// `CALL_COMPAT` or zero.
+    /// Bits of `CALL_*`.
     pub flags: u32,
     /// The fd argument, or -1.
     pub fd: i32,

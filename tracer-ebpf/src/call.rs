@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_task_pt_regs};
-use tracer_ebpf::abi::{CALL_COMPAT, POINTED, ROW_ADDRESS, ROW_FD, ROW_POLLED, SYSCALLS, SyscallRow};
+use tracer_ebpf::abi::{CALL_COMPAT, CLOCKS, POINTED, ROW_ADDRESS, ROW_FD, ROW_POLLED, SYSCALLS, SyscallRow};
 
 use crate::{offsets::*, settings, task::Task};
 
@@ -57,6 +57,12 @@ impl Call {
         let restart =
             if self.flags & CALL_COMPAT != 0 { &settings::COMPAT_RESTART_NR } else { &settings::RESTART_NR };
         self.nr == restart.load()
+    }
+
+    /// Whether its first argument may be the number of a clock.
+    #[inline(always)]
+    pub fn is_of_clock(self) -> bool {
+        self.arg0() < CLOCKS
     }
 
     /// Copies what its arguments point to, for the thread that runs; how many bytes that is.

@@ -1,6 +1,6 @@
 //! What is told of a wait or call that has ended: who, in which call, on which file.
 
-use tracer_ebpf::abi::{Counter, EndedWait, READ_FAILED, WaitKey};
+use tracer_ebpf::abi::{CALL_CLOCK, Counter, EndedWait, READ_FAILED, WaitKey};
 
 use crate::{
     call::Call,
@@ -29,6 +29,9 @@ pub fn key(task: Task, key: &mut WaitKey) -> Seen {
     key.fd = call.fd;
     if call.is_restart() {
         key.restart_fn = task.restart_fn();
+        if call.is_of_clock() {
+            key.flags |= CALL_CLOCK;
+        }
     }
     let mut flags = call.flags;
     if call.fd >= 0 && file::find(task, call.fd, &mut key.file).failed {

@@ -63,6 +63,30 @@ fn an_ended_restarted_call_has_its_own_name() {
     assert!(series.iter().all(|s| s.label("syscall") != "restart_syscall"), "{series:#?}");
 }
 
+/// Two calls go on by the same function of the kernel; its arguments tell one from the other.
+#[test]
+fn a_restarted_sleep_keeps_its_name() {
+    let _shared = shared();
+    let agent = Agent::start(&[]);
+    let mut waiter = Waiter::start("restart-nanosleep");
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(300));
+        waiter.stop();
+        std::thread::sleep(Duration::from_millis(100));
+        waiter.go_on();
+    }
+    let pid = waiter.pid().to_string();
+    agent.wait_scrape(Duration::from_secs(5), |all| {
+        let of_sleep = |s: &&tests::Sample| s.is("tracer_blocked_seconds_total", &[("pid", &pid)]);
+        all.iter().filter(of_sleep).map(|s| s.value).sum::<f64>() > 1.0
+    });
+    let series = agent.samples("tracer_blocked_seconds_total", &[("pid", &pid)]);
+    assert!(
+        series.iter().all(|s| !["nanosleep", "restart_syscall"].contains(&s.label("syscall"))),
+        "{series:#?}"
+    );
+}
+
 /// A process that ends while the agent looks has a name or no series, never a series without a name.
 #[test]
 fn no_series_lacks_a_name() {

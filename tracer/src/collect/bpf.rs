@@ -8,8 +8,8 @@ use std::{
 use anyhow::Result;
 use hashbrown::HashMap;
 use tracer_ebpf::abi::{
-    CALL_COMPAT, EndedWait, FD_ABSENT, FD_OPEN, File, FileKey, HolderRecord, TAIL_TCP, TAIL_UNIX,
-    THREAD_FAIR, THREAD_FROZEN, THREAD_STOPPED, THREAD_TRACED, Tcp, ThreadRecord, TupleKey, Unix,
+    CALL_CLOCK, CALL_COMPAT, CLOCKS, EndedWait, FD_ABSENT, FD_OPEN, File, FileKey, HolderRecord, TAIL_TCP,
+    TAIL_UNIX, THREAD_FAIR, THREAD_FROZEN, THREAD_STOPPED, THREAD_TRACED, Tcp, ThreadRecord, TupleKey, Unix,
     WAIT_DERIVED, WaitKey,
 };
 
@@ -63,7 +63,7 @@ impl Bpf {
         let now = Now::read();
         let table = if key.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
         let name = call_name(table, key.nr);
-        let name = restarted(name, key.restart_fn, &ended.args, &mut self.restarts).unwrap_or(name);
+        let name = restarted(name, key.restart_fn, ended.args[0], &mut self.restarts).unwrap_or(name);
         Wait {
             thread: ThreadId {
                 process: ProcessId { pid: key.tgid, start_ns: key.process_start_ns },
@@ -103,7 +103,8 @@ impl Bpf {
 pub fn ended_name(key: &WaitKey, restarts: &mut Option<Restarts>) -> &'static str {
     let table = if key.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
     let name = call_name(table, key.nr);
-    restarted(name, key.restart_fn, &[u64::MAX; 6], restarts).unwrap_or(name)
+    let first = if key.flags & CALL_CLOCK != 0 { 0 } else { u64::MAX };
+    restarted(name, key.restart_fn, first, restarts).unwrap_or(name)
 }
 
 impl Source for Bpf {
@@ -239,7 +240,7 @@ fn call(record: &ThreadRecord, restarts: &mut Option<Restarts>) -> Call {
         args: if record.nr < 0 { [0; 6] } else { record.args },
         restarted: false,
     };
-    if let Some(name) = restarted(call.name, record.restart_fn, &call.args, restarts) {
+    if let Some(name) = restarted(call.name, record.restart_fn, call.args[0], restarts) {
         (call.restarted, call.name) = (true, name);
     }
     call
@@ -249,13 +250,13 @@ fn call(record: &ThreadRecord, restarts: &mut Option<Restarts>) -> Call {
 fn restarted(
     name: &str,
     restart_fn: u64,
-    args: &[u64; 6],
+    first_arg: u64,
     restarts: &mut Option<Restarts>,
 ) -> Option<&'static str> {
     let name = (name == "restart_syscall")
         .then(|| restarts.get_or_insert_with(Restarts::read).call(restart_fn))??;
     // A clock's number is small, an address is not: the two sleeps share their continuation.
-    Some(if name == "nanosleep" && args[0] < 32 { "clock_nanosleep" } else { name })
+    Some(if name == "nanosleep" && first_arg < CLOCKS { "clock_nanosleep" } else { name })
 }
 
 /// Name of a call or of what stands for one.
