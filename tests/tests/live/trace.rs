@@ -395,8 +395,9 @@ fn a_thread(probes: &str) {
         }
     };
     assert!(trace.said.contains(&format!("following 1 thread by {probes}")), "{}", trace.said);
+    let seconds = slow(Duration::from_secs(2)).as_secs();
     let mut child_of = |name: &str| {
-        waiter.command(&format!("{name} child"));
+        waiter.command(&format!("{name} child {seconds}"));
         let child = waiter.next_line()["child"].as_u64().expect("a child");
         assert_eq!(waiter.next_line()["ended"], child);
         child
@@ -407,7 +408,7 @@ fn a_thread(probes: &str) {
     let status = trace.process.wait(slow(PATIENCE));
     assert!(status.is_some_and(|status| status.success()), "it goes on: {status:?}");
     // The process does go on.
-    waiter.command("first child");
+    waiter.command("first child 0");
     waiter.next_line();
     let lines: Vec<Value> = trace.lines.iter().collect();
     let other = |line: &&Value| line["tid"] != tid && line["pid"] != child;
@@ -422,6 +423,27 @@ fn a_thread(probes: &str) {
     assert!(ended(tid, "nanosleep") >= 5, "{lines:#?}");
     assert!(lines.iter().filter(|line| line["tid"] == tid).all(|line| line["pid"] == pid), "{lines:#?}");
     assert_eq!(ended(child, "nanosleep"), 1, "{lines:#?}");
+}
+
+/// Whose a child is that was there before, it is told by its thread.
+#[test]
+fn the_children_that_a_thread_had_are_followed() {
+    let mut waiter = Waiter::start("two-sleepers");
+    let seconds = slow(Duration::from_secs(4)).as_secs();
+    let mut child_of = |name: &str| {
+        waiter.command(&format!("{name} child {seconds}"));
+        waiter.next_line()["child"].as_u64().expect("a child")
+    };
+    let [stranger, child] = ["first", "second"].map(&mut child_of);
+    let trace = Trace::start(&["-p", &waiter.number("second").to_string(), "--min", "50ms"])
+        .unwrap_or_else(|said| panic!("{said}"));
+    for _ in ["first", "second"] {
+        waiter.next_line();
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let lines = trace.end();
+    let of: Vec<&Value> = sleeps(&lines, "sleep").iter().map(|line| &line["pid"]).collect();
+    assert_eq!(of, [&Value::from(child)], "not {stranger}: {lines:#?}");
 }
 
 /// It takes its process's id and is the only thread left: it is followed on, and what it starts.

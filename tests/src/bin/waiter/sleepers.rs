@@ -11,7 +11,7 @@ use crate::report::{Report, print};
 use crate::{Call, sys};
 
 /// Two threads sleep again and again; the line has their ids as `first` and `second`. A command is one of these names and
-/// `child` (it starts a program that sleeps, and says its id), `exec` (a shell takes the place of its process, and starts
+/// `child SECONDS` (it starts a program that sleeps so long, and says its id), `exec` (a shell takes the place of its process, and starts
 /// two sleeps) or `end`.
 pub(crate) fn two_sleepers(call: &Call) {
     let (tell, told) = channel();
@@ -47,19 +47,20 @@ fn sleeper(name: &str, orders: &Receiver<String>) {
             libc::syscall(libc::SYS_nanosleep, &raw const time, std::ptr::null_mut::<libc::timespec>())
         };
         let order = orders.try_recv().unwrap_or_default();
-        match order.strip_prefix(name).map(str::trim) {
-            Some("child") => {
-                let mut child = Command::new("/bin/sleep").arg("2").spawn().expect("a child");
+        let words: Vec<&str> = order.split_ascii_whitespace().skip_while(|word| *word == name).collect();
+        match words[..] {
+            ["child", seconds] => {
+                let mut child = Command::new("/bin/sleep").arg(seconds).spawn().expect("a child");
                 print(&json!({ "child": child.id() }));
                 child.wait().expect("its end");
                 print(&json!({ "ended": child.id() }));
             }
-            Some("exec") => {
+            ["exec"] => {
                 let sleeps = "for _ in 1 2; do /bin/sleep 0.4; done";
                 // It returns only if it fails.
                 panic!("exec: {}", Command::new("/bin/sh").args(["-c", sleeps]).exec());
             }
-            Some("end") => return,
+            ["end"] => return,
             _ => (),
         }
     }
