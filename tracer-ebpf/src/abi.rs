@@ -39,6 +39,11 @@ pub const THREAD_SIGNALLED: u32 = 1 << 8;
 /// does.
 pub const CALL_CLOCK: u32 = 1 << 9;
 
+/// What the map of those that are followed says of an id: it is a process, of which all threads are.
+pub const TRACED_PROCESS: u32 = 1;
+/// It is a thread, which alone of its process is.
+pub const TRACED_THREAD: u32 = 2;
+
 /// The fd's file was read: [`File`] is filled.
 pub const FD_OPEN: u32 = 1;
 /// The call takes an fd, and the thread's table has no such fd (closed meanwhile, or a bad number).

@@ -1,4 +1,4 @@
-//! The programs `call_…`: when does a call of a chosen process begin and end, and what does it return? Attached only while
+//! The programs `call_…`: when does a call of a chosen process or thread begin and end, and what does it return? Attached only while
 //! `tracer trace` runs, or where the agent cannot use `waits`: at the entry and exit of all calls, by fentry or tracepoint,
 //! or at those of the functions that serve calls that block.
 
@@ -10,18 +10,18 @@ use aya_ebpf::{
     macros::{btf_map, btf_tracepoint, fentry, fexit, kprobe, kretprobe},
     programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
-use tracer_ebpf::abi::{Counter, EndedCall};
+use tracer_ebpf::abi::{Counter, EndedCall, TRACED_PROCESS, TRACED_THREAD};
 
 use crate::{
     count::count,
     ended,
     offsets::REGS_RESULT,
-    settings::{COUNT_CALLS, FLOOR_NS, REPORT_NS, TRACE_ALL},
+    settings::{COUNT_CALLS, FLOOR_NS, REPORT_NS, TRACE_ALL, TRACE_THREADS},
     task::Task,
     waits,
 };
 
-/// Processes whose calls are followed, by pid.
+/// Whose calls are followed: processes and single threads, by id. Which an id is, the value says.
 #[btf_map]
 static TRACED: HashMap<u32, u32, 4096> = HashMap::new();
 
@@ -44,17 +44,47 @@ fn current() -> (u32, u32) {
     ((both >> 32) as u32, both as u32)
 }
 
-/// Whether a process is followed.
+/// Whether a thread is followed, with its process or alone.
 #[inline(always)]
-fn is_traced(tgid: u32) -> bool {
+fn is_traced(tgid: u32, tid: u32) -> bool {
+    TRACE_ALL.load() != 0 || is_chosen(tgid, tid)
+}
+
+/// The same where not all are.
+#[inline(always)]
+fn is_chosen(tgid: u32, tid: u32) -> bool {
     // SAFETY: the value is not read.
-    TRACE_ALL.load() != 0 || unsafe { TRACED.get(tgid) }.is_some()
+    unsafe { TRACED.get(tgid) }.is_some() || is_alone(tid)
+}
+
+/// Whether a thread is followed without its process. Costs nothing where only processes were chosen: the verifier drops it.
+#[inline(always)]
+fn is_alone(tid: u32) -> bool {
+    // SAFETY: a value is written once, with its entry.
+    TRACE_THREADS.load() != 0 && unsafe { TRACED.get(tid) }.is_some_and(|value| *value == TRACED_THREAD)
+}
+
+/// Follows a process.
+#[inline(always)]
+fn trace(tgid: u32) {
+    if TRACED.insert(tgid, TRACED_PROCESS, BPF_ANY.into()).is_err() {
+        count(Counter::CallsFull);
+    }
+}
+
+/// Follows a thread no longer that is followed alone.
+#[inline(always)]
+fn forget(tid: u32) {
+    if is_alone(tid) {
+        // It is there.
+        let _ = TRACED.remove(tid);
+    }
 }
 
 #[inline(always)]
 fn enter() {
     let (tgid, tid) = current();
-    if is_traced(tgid) {
+    if is_traced(tgid, tid) {
         // SAFETY: a helper without arguments.
         let now = unsafe { bpf_ktime_get_ns() };
         if BEGUN.insert(tid, now, BPF_ANY.into()).is_err() {
@@ -66,7 +96,7 @@ fn enter() {
 #[inline(always)]
 fn exit(result: i64) {
     let (tgid, tid) = current();
-    if !is_traced(tgid) {
+    if !is_traced(tgid, tid) {
         return;
     }
     // SAFETY: only this thread writes its own entry.
@@ -169,8 +199,9 @@ pub fn call_exit_kprobe(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// A child of a followed process is followed. A new thread is in no call yet, whatever whoever had its id before has
-/// left: a thread that runs another program takes the id of its process's first thread, and leaves its own.
+/// A child process of a followed process or thread is followed. A new thread is in no call yet, and nobody has chosen it,
+/// whatever whoever had its id before has left: a thread that runs another program takes the id of its process's first
+/// thread, and leaves its own.
 ///
 /// `void task_newtask(struct task_struct *task, unsigned long clone_flags)`
 ///
@@ -179,15 +210,29 @@ pub fn call_exit_kprobe(ctx: RetProbeContext) -> u32 {
 #[btf_tracepoint(function = "task_newtask")]
 pub fn call_fork(ctx: BtfTracePointContext) -> i32 {
     let task = Task(ctx.arg::<*const u8>(0));
-    let (parent, child) = (current().0, task.tgid());
+    let ((parent, thread), child) = (current(), task.tgid());
     // What is not there need not be removed.
     let _ = BEGUN.remove(task.tid());
-    // SAFETY: the value is not read.
-    if child != parent
-        && unsafe { TRACED.get(parent) }.is_some()
-        && TRACED.insert(child, 1, BPF_ANY.into()).is_err()
-    {
-        count(Counter::CallsFull);
+    forget(task.tid());
+    if child != parent && is_chosen(parent, thread) {
+        trace(child);
+    }
+    0
+}
+
+/// A thread that runs another program is the only one left of its process. If it was followed alone, the process is followed
+/// from now on, whose id it has taken.
+///
+/// `void sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`
+///
+/// # Minimum kernel version
+/// 5.5, as above.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn call_exec(ctx: BtfTracePointContext) -> i32 {
+    let (task, was) = (Task(ctx.arg::<*const u8>(0)), ctx.arg::<u32>(1));
+    if is_alone(was) {
+        forget(was);
+        trace(task.tgid());
     }
     0
 }
@@ -204,6 +249,7 @@ pub fn call_gone(ctx: BtfTracePointContext) -> i32 {
     let task = Task(ctx.arg::<*const u8>(0));
     // What is not there need not be removed.
     let _ = BEGUN.remove(task.tid());
+    forget(task.tid());
     if task.threads_left() == 0 {
         let _ = TRACED.remove(task.tgid());
     }

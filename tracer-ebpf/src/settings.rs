@@ -50,6 +50,10 @@ pub static REPORT_NS: Global<u64> = Global::new(1_000_000_000);
 #[unsafe(no_mangle)]
 pub static TRACE_ALL: Global<u32> = Global::new(0);
 
+/// 1: there may be single threads in `TRACED`, not only processes.
+#[unsafe(no_mangle)]
+pub static TRACE_THREADS: Global<u32> = Global::new(0);
+
 /// 1: calls that end are counted as ended waits are, for an agent that cannot use `waits`.
 #[unsafe(no_mangle)]
 pub static COUNT_CALLS: Global<u32> = Global::new(0);

@@ -46,7 +46,7 @@ pub enum Command {
     Why(Why),
     /// The live view of what waits, the worst first
     Top(Top),
-    /// Follow processes: a line for each call that blocks, with its result. strace for waiting
+    /// Follow processes or threads: a line for each call that blocks, with its result. strace for waiting
     Trace(Trace),
     /// Watch the host: flag stalls as JSON lines, export metrics to Prometheus
     Agent(AgentArgs),
@@ -167,7 +167,7 @@ pub struct Top {
 /// Arguments of `tracer trace`.
 #[derive(Args)]
 pub struct Trace {
-    /// These processes, and those they start [default: all]
+    /// These processes or threads, and the processes they start [default: all]
     #[arg(short, long = "pid", value_name = "PID")]
     pub pid: Vec<u32>,
     /// The processes of this name, and those they start

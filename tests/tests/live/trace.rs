@@ -371,6 +371,118 @@ fn sh_ends(mut sh: Running) -> Running {
     sh
 }
 
+#[test]
+fn a_thread_is_followed_alone() {
+    a_thread("tracepoint");
+}
+
+#[test]
+fn a_thread_is_followed_alone_by_context_switches() {
+    a_thread("waits");
+}
+
+/// Its calls and those of the child that it starts, not those of the thread beside it, which does the same. Its end is the end.
+fn a_thread(probes: &str) {
+    let _alone = alone();
+    let mut waiter = Waiter::start("two-sleepers");
+    let (pid, tid) = (waiter.pid(), waiter.number("second"));
+    let args = ["-p", &tid.to_string(), "--min", "50ms", "--probes", probes];
+    let mut trace = match Trace::start(&args) {
+        Ok(trace) => trace,
+        Err(said) => {
+            assert!(said.contains("refuses the program call_"), "{said}");
+            return tests::unsupported(said.trim());
+        }
+    };
+    assert!(trace.said.contains(&format!("following 1 thread by {probes}")), "{}", trace.said);
+    let seconds = slow(Duration::from_secs(2)).as_secs();
+    let mut child_of = |name: &str| {
+        waiter.command(&format!("{name} child {seconds}"));
+        let child = waiter.next_line()["child"].as_u64().expect("a child");
+        assert_eq!(waiter.next_line()["ended"], child);
+        child
+    };
+    let [stranger, child] = ["first", "second"].map(&mut child_of);
+    assert!(trace.process.ended().is_none(), "it goes on while the thread does");
+    waiter.command("second end");
+    let status = trace.process.wait(slow(PATIENCE));
+    assert!(status.is_some_and(|status| status.success()), "it goes on: {status:?}");
+    // The process does go on.
+    waiter.command("first child 0");
+    waiter.next_line();
+    let lines: Vec<Value> = trace.lines.iter().collect();
+    let other = |line: &&Value| line["tid"] != tid && line["pid"] != child;
+    assert_eq!(lines.iter().find(other), None, "thread {tid} of {pid}, child {child}, not {stranger}");
+    let ended = |id: u64, name: &str| {
+        let is_it = |line: &&Value| {
+            (line["tid"] == id && line["event"] == "ended")
+                && line["syscall"].as_str().is_some_and(|call| call.ends_with(name))
+        };
+        lines.iter().filter(is_it).count()
+    };
+    assert!(ended(tid, "nanosleep") >= 5, "{lines:#?}");
+    assert!(lines.iter().filter(|line| line["tid"] == tid).all(|line| line["pid"] == pid), "{lines:#?}");
+    assert_eq!(ended(child, "nanosleep"), 1, "{lines:#?}");
+}
+
+/// Whose a child is that was there before, it is told by its thread.
+#[test]
+fn the_children_that_a_thread_had_are_followed() {
+    let mut waiter = Waiter::start("two-sleepers");
+    let seconds = slow(Duration::from_secs(4)).as_secs();
+    let mut child_of = |name: &str| {
+        waiter.command(&format!("{name} child {seconds}"));
+        waiter.next_line()["child"].as_u64().expect("a child")
+    };
+    let [stranger, child] = ["first", "second"].map(&mut child_of);
+    let trace = Trace::start(&["-p", &waiter.number("second").to_string(), "--min", "50ms"])
+        .unwrap_or_else(|said| panic!("{said}"));
+    for _ in ["first", "second"] {
+        waiter.next_line();
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let lines = trace.end();
+    let of: Vec<&Value> = sleeps(&lines, "sleep").iter().map(|line| &line["pid"]).collect();
+    assert_eq!(of, [&Value::from(child)], "not {stranger}: {lines:#?}");
+}
+
+/// It takes its process's id and is the only thread left: it is followed on, and what it starts.
+#[test]
+fn a_thread_that_runs_another_program_is_followed_on() {
+    let mut waiter = Waiter::start("two-sleepers");
+    let tid = waiter.number("first").to_string();
+    let mut trace = Trace::start(&["-p", &tid]).unwrap_or_else(|said| panic!("{said}"));
+    if trace.said.contains("results will be missing") {
+        return tests::unsupported("by context switches it has ended");
+    }
+    waiter.command("first exec");
+    let status = trace.process.wait(slow(PATIENCE));
+    assert!(status.is_some_and(|status| status.success()), "it goes on: {status:?}");
+    let lines: Vec<Value> = trace.lines.iter().collect();
+    assert_eq!(sleeps(&lines, "sleep").len(), 2, "{lines:#?}");
+    let waited = lines.iter().filter(|line| line["syscall"] == "wait4" && line["tid"] == waiter.pid());
+    assert_eq!(waited.filter(|line| line["event"] == "ended").count(), 2, "{lines:#?}");
+    let second = lines.iter().find(|line| line["tid"] == waiter.number("second"));
+    assert_eq!(second, None, "{lines:#?}");
+}
+
+/// A process that is asked for is followed whole, whichever of its threads is named beside it.
+#[test]
+fn a_process_wins_over_its_thread() {
+    let (waiter, other) = (Waiter::start("two-sleepers"), Waiter::start("two-sleepers"));
+    let [pid, first, others] =
+        [waiter.pid().into(), waiter.number("first"), other.number("first")].map(|id| id.to_string());
+    let trace = Trace::start(&["-p", &first, "-p", &others, "-p", &pid, "--min", "50ms"])
+        .unwrap_or_else(|said| panic!("{said}"));
+    assert!(trace.said.contains("following 1 process and 1 thread by"), "{}", trace.said);
+    std::thread::sleep(slow(Duration::from_secs(1)));
+    let lines = trace.end();
+    let seen: BTreeSet<u64> = lines.iter().filter_map(|line| line["tid"].as_u64()).collect();
+    let expected = [&waiter, &waiter, &waiter, &other].into_iter().zip(["tid", "first", "second", "first"]);
+    let expected: BTreeSet<u64> = expected.map(|(waiter, name)| waiter.number(name)).collect();
+    assert_eq!(seen, expected, "{lines:#?}");
+}
+
 /// Each of its waits is told once or counted as lost, and nothing of its name reaches a terminal.
 #[test]
 fn a_hostile_process() {

@@ -1,17 +1,18 @@
-//! Seeing calls begin and end, by one of three mechanisms: those of chosen processes for `trace`, those of all for an agent
-//! that cannot use `waits`.
+//! Seeing calls begin and end, by one of three mechanisms: those of chosen processes and threads for `trace`, those of all
+//! for an agent that cannot use `waits`.
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     maps::{HashMap, MapData, RingBuf},
     programs::{BtfTracePoint, FEntry, FExit, KProbe},
 };
-use tracer_ebpf::abi::EndedCall;
+use tracer_ebpf::abi::{EndedCall, TRACED_PROCESS, TRACED_THREAD};
 
 use super::{
     btf,
     load::{Kernel, explain, load_tracepoint, program, take},
-    probes::{AGENT_ORDER, DISPATCH, FOLLOW, Mechanism, TRACE_ORDER},
+    object::Followed,
+    probes::{AGENT_ORDER, DISPATCH, FOLLOW, FOLLOW_THREADS, Mechanism, TRACE_ORDER},
     record::plain,
 };
 use crate::syscalls::blocking;
@@ -21,18 +22,30 @@ pub struct Calls {
     traced: HashMap<MapData, u32, u32>,
     begun: HashMap<MapData, u32, u64>,
     ends: RingBuf<MapData>,
+    /// There may be single threads among the followed.
+    threads: bool,
     /// How they are seen.
     pub mechanism: Mechanism,
+}
+
+/// Whose calls are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Id {
+    /// Those of all threads of a process.
+    Process(u32),
+    /// Those of a thread alone.
+    Thread(u32),
 }
 
 /// Less than this of the functions found means that they have other names here.
 const LEAST_FUNCTIONS: usize = 10;
 
 impl Kernel {
-    /// Attaches for `trace`, by this mechanism or by the best that works.
-    pub fn follow_calls(&mut self, wanted: Option<Mechanism>) -> Result<Calls> {
+    /// Attaches for `trace`, by this mechanism or by the best that works. The programs were loaded for the same whom.
+    pub fn follow_calls(&mut self, whom: Followed, wanted: Option<Mechanism>) -> Result<Calls> {
         let btf = btf::for_loading()?;
-        for name in FOLLOW {
+        let threads = whom == Followed::Threads;
+        for name in FOLLOW.into_iter().chain(threads.then_some(FOLLOW_THREADS)) {
             self.attach_tracepoint(name, &btf)?;
         }
         let mechanism = match wanted {
@@ -43,6 +56,7 @@ impl Kernel {
             traced: HashMap::try_from(take(&mut self.ebpf, "TRACED")?)?,
             begun: HashMap::try_from(take(&mut self.ebpf, "BEGUN")?)?,
             ends: RingBuf::try_from(take(&mut self.ebpf, "CALL_ENDS")?)?,
+            threads,
             mechanism,
         })
     }
@@ -138,23 +152,36 @@ impl Kernel {
 impl Calls {
     /// Follows a process and those it will start.
     pub fn follow(&mut self, pid: u32) -> Result<()> {
-        self.traced.insert(pid, 1, 0).with_context(|| format!("cannot follow process {pid}"))
+        self.insert(pid, TRACED_PROCESS).with_context(|| format!("cannot follow process {pid}"))
     }
 
-    /// Whether a process is followed.
-    pub fn follows(&self, pid: u32) -> bool {
-        self.traced.get(&pid, 0).is_ok()
+    /// Follows a thread without its process, and the processes that it will start. It is not its process's first one.
+    pub fn follow_thread(&mut self, tid: u32) -> Result<()> {
+        self.insert(tid, TRACED_THREAD).with_context(|| format!("cannot follow thread {tid}"))
     }
 
-    /// The processes that are followed.
-    pub fn followed(&self) -> Vec<u32> {
-        self.traced.keys().flatten().collect()
+    fn insert(&mut self, id: u32, value: u32) -> Result<()> {
+        Ok(self.traced.insert(id, value, 0)?)
     }
 
-    /// A process that has ended is not followed. The kernel's programs see to it where they see it end.
-    pub fn forget(&mut self, pid: u32) {
+    /// Whether a thread is followed, with its process or alone.
+    pub fn follows(&self, pid: u32, tid: u32) -> bool {
+        let alone = || self.threads && self.traced.get(&tid, 0).is_ok_and(|value| value == TRACED_THREAD);
+        self.traced.get(&pid, 0).is_ok() || alone()
+    }
+
+    /// The ids of the processes and threads that are followed.
+    pub fn followed(&self) -> Vec<Id> {
+        let entries = self.traced.iter().flatten();
+        let id = |(id, value)| if value == TRACED_THREAD { Id::Thread(id) } else { Id::Process(id) };
+        entries.map(id).collect()
+    }
+
+    /// A process or thread that has ended is not followed. The kernel's programs see to it where they see it end.
+    pub fn forget(&mut self, id: Id) {
+        let (Id::Process(id) | Id::Thread(id)) = id;
         // It may have gone meanwhile.
-        let _ = self.traced.remove(&pid);
+        let _ = self.traced.remove(&id);
     }
 
     /// A thread is in a call that began before it was followed, nanoseconds of `CLOCK_MONOTONIC`.

@@ -36,6 +36,8 @@ pub struct Options {
 pub enum Followed {
     /// Those of chosen processes and their descendants.
     Chosen,
+    /// The same, and of single threads and the processes that they start.
+    Threads,
     /// Those of every process.
     All,
     /// Those of every process, counted as ended waits are: instead of `waits`.
@@ -74,6 +76,7 @@ impl Object {
         let (waits, has_prev) = (u32::from(options.waits), u32::from(constants.has_prev_state));
         let (floor, report) = (options.min_wait.as_nanos() as u64, options.report.as_nanos() as u64);
         let trace_all = u32::from(matches!(options.calls, Some(Followed::All | Followed::Counted)));
+        let trace_threads = u32::from(options.calls == Some(Followed::Threads));
         let counted = options.calls == Some(Followed::Counted);
         let count_calls = u32::from(counted);
         // aya's levels; 0 turns all logging off, and the verifier drops its code.
@@ -87,6 +90,7 @@ impl Object {
             .override_global("STACK_REGS", &constants.stack_regs, true)
             .override_global("HASH_SLOTS", &constants.hash_slots, true)
             .override_global("TRACE_ALL", &trace_all, true)
+            .override_global("TRACE_THREADS", &trace_threads, true)
             .override_global("COUNT_CALLS", &count_calls, true)
             .override_global("WAITS_ON", &waits, true)
             .override_global("FLOOR_NS", &floor, true)

@@ -108,6 +108,14 @@ pub const PROBES: &[Probe] = &[
         needed: false,
     },
     Probe {
+        name: "call_exec",
+        hook: Hook::Tracepoint("sched_process_exec"),
+        since: (5, 5),
+        tells: "for trace of a thread: it runs another program, and changes its id",
+        without: "trace by waits",
+        needed: false,
+    },
+    Probe {
         name: "call_gone",
         hook: Hook::Tracepoint("sched_process_exit"),
         since: (5, 5),
@@ -178,6 +186,8 @@ pub enum Mechanism {
 
 /// Whom calls are followed by, whatever sees them begin and end.
 pub const FOLLOW: [&str; 2] = ["call_fork", "call_gone"];
+/// The same for single threads, beside those.
+pub const FOLLOW_THREADS: &str = "call_exec";
 /// For `trace`, the best first. Only tracepoints see calls end that began before: the others take a call's return from its
 /// entry. Kprobes take seconds to end, and are used only where they are asked for.
 pub const TRACE_ORDER: [Mechanism; 2] = [Mechanism::Tracepoint, Mechanism::Fentry];
@@ -274,7 +284,7 @@ pub fn try_all() -> Result<Vec<(&'static Probe, Verdict)>> {
         waits: true,
         min_wait: std::time::Duration::MAX,
         report: std::time::Duration::MAX,
-        calls: Some(Followed::Chosen),
+        calls: Some(Followed::Threads),
         verbose: false,
     };
     let mut object = Object::open(&options)?;
@@ -346,7 +356,7 @@ mod tests {
             let [exit, enter] = mechanism.programs().map(at);
             assert!(exit.is_some() && exit < enter, "{}", mechanism.label());
         }
-        assert!(FOLLOW.iter().all(|name| at(name).is_some()));
+        assert!(FOLLOW.iter().chain([&FOLLOW_THREADS]).all(|name| at(name).is_some()));
         assert!(at("exited") < at("newtask") && at("newtask") < at("waits"));
     }
 

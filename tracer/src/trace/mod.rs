@@ -1,4 +1,4 @@
-//! Following processes: a line for each call that blocks, when it has become long and when it ends.
+//! Following processes and threads: a line for each call that blocks, when it has become long and when it ends.
 //!
 //! Ends, with results, come from the kernel's programs at the entry and exit of calls; what has not ended yet is in a
 //! snapshot a few times a second. Where the kernel takes no such programs, context switches tell ends without results.
@@ -7,10 +7,10 @@ pub mod family;
 pub mod line;
 pub mod pointed;
 pub mod summary;
+pub mod wanted;
 
 use std::{
     collections::{HashMap, HashSet},
-    fs,
     io::{self, BufWriter, Write},
     os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd},
     time::{Duration, Instant},
@@ -24,15 +24,16 @@ use tracer_ebpf::abi::{Counter, EndedCall};
 use self::{
     line::{End, Line},
     summary::Summary,
+    wanted::Wanted,
 };
 use crate::{
     cli::{Probes, Trace},
     clock::Now,
-    collect::{Source, bpf::Bpf, stat},
+    collect::{Source, bpf::Bpf},
     export::json::{CallObject, WaitObject},
     human,
     kernel::{
-        calls::Calls,
+        calls::{Calls, Id},
         object::{Followed, Options},
         probes::Mechanism,
     },
@@ -82,12 +83,13 @@ pub struct Tracer {
     ends: Ends,
     min: Duration,
     json: bool,
-    /// Processes that were asked for; empty: all.
-    wanted: HashSet<u32>,
+    wanted: Wanted,
     /// Where the kernel's programs do not choose: whether processes descend from those, as far as looked at.
     family: HashMap<ProcessId, bool>,
     /// Those of them that had ended at the last look.
     gone: Vec<ProcessId>,
+    /// Where they do: threads that had ended at the last look, of which they did not know.
+    missed: Vec<Id>,
     resolver: Resolver,
     /// Calls that were told to wait, by thread.
     told: HashMap<ThreadId, Told>,
@@ -101,7 +103,7 @@ impl Tracer {
     pub fn begin(args: &Trace) -> Result<Self> {
         // Before anything runs: a signal that comes now is read later.
         let stop = signals()?;
-        let wanted = wanted(args)?;
+        let wanted = Wanted::find(args)?;
         let mechanism = match args.probes {
             Probes::Fentry => Some(Mechanism::Fentry),
             Probes::Kprobe => Some(Mechanism::Kprobe),
@@ -111,9 +113,13 @@ impl Tracer {
         let (bpf, ends) = if args.probes == Probes::Waits {
             (load(args, true, None)?, Ends::Waits)
         } else {
-            let followed = if wanted.is_empty() { Followed::All } else { Followed::Chosen };
+            let followed = match (wanted.is_empty(), wanted.threads.is_empty()) {
+                (true, _) => Followed::All,
+                (_, true) => Followed::Chosen,
+                (_, false) => Followed::Threads,
+            };
             let mut bpf = load(args, false, Some(followed))?;
-            match bpf.kernel.follow_calls(mechanism) {
+            match bpf.kernel.follow_calls(followed, mechanism) {
                 Ok(calls) => (bpf, Ends::Calls(Box::new(calls))),
                 Err(error) if args.probes == Probes::Auto => {
                     human::say(&format!("results will be missing: {error:#}"));
@@ -131,6 +137,7 @@ impl Tracer {
             wanted,
             family: HashMap::new(),
             gone: Vec::new(),
+            missed: Vec::new(),
             resolver: Resolver::new(),
             told: HashMap::new(),
             summary: Summary::default(),
@@ -143,19 +150,18 @@ impl Tracer {
             Ends::Calls(calls) => calls.mechanism.label(),
             Ends::Waits => "waits",
         };
-        let whom = match tracer.wanted.len() {
-            0 => "every process".to_owned(),
-            number => human::count(number, "process").replace("processs", "processes"),
-        };
-        human::say(&format!("following {whom} by {how}; Ctrl-C ends it"));
+        human::say(&format!("following {} by {how}; Ctrl-C ends it", tracer.wanted.label()));
         Ok(tracer)
     }
 
-    /// Tells the kernel's programs whom to follow: the processes asked for and those that descend from them. What a process
+    /// Tells the kernel's programs whom to follow: those asked for and the processes that descend from them. What one
     /// starts that is followed already, they follow themselves.
     fn follow_all(&mut self) -> Result<()> {
         let Ends::Calls(calls) = &mut self.ends else { return Ok(()) };
-        let mut new = self.wanted.clone();
+        for tid in self.wanted.threads.keys() {
+            calls.follow_thread(*tid)?;
+        }
+        let mut new = self.wanted.roots();
         let mut followed = HashSet::new();
         // A child may be started while they are looked for, by one that is not followed yet.
         while !new.is_empty() {
@@ -163,7 +169,9 @@ impl Tracer {
                 calls.follow(*pid)?;
             }
             followed.extend(new);
-            new = family::descendants(&self.wanted);
+            let roots = self.wanted.roots();
+            new = family::descendants(&roots);
+            new.extend(roots);
             new.retain(|pid| !followed.contains(pid));
         }
         Ok(())
@@ -173,7 +181,7 @@ impl Tracer {
     fn adopt(&mut self) -> Result<()> {
         let snapshot = self.bpf.snapshot()?;
         for wait in &snapshot.waits {
-            if self.follows(wait.thread.process)
+            if self.follows(wait.thread)
                 && let Ends::Calls(calls) = &mut self.ends
             {
                 calls.began(wait.thread.tid, wait.began_ns);
@@ -182,7 +190,7 @@ impl Tracer {
         Ok(())
     }
 
-    /// Runs until a signal comes, or until all processes that were asked for have ended.
+    /// Runs until a signal comes, or until all that were asked for have ended.
     pub fn run(mut self) -> Result<()> {
         let mut next = Instant::now();
         loop {
@@ -242,8 +250,10 @@ impl Tracer {
                     None => break,
                 },
             };
-            let process = wait.thread.process;
-            if process.pid == std::process::id() || !self.has_chosen(process) || wait.age < self.min {
+            if wait.thread.process.pid == std::process::id()
+                || !self.has_chosen(wait.thread)
+                || wait.age < self.min
+            {
                 continue;
             }
             let told = self.told.remove(&wait.thread);
@@ -301,18 +311,17 @@ impl Tracer {
         Ok(())
     }
 
-    /// Whether the end of a call of this process is wanted.
-    fn has_chosen(&mut self, process: ProcessId) -> bool {
+    /// Whether the end of a call of this thread is wanted.
+    fn has_chosen(&mut self, thread: ThreadId) -> bool {
         // The kernel's programs have chosen.
-        matches!(self.ends, Ends::Calls(_)) || self.follows(process)
+        matches!(self.ends, Ends::Calls(_)) || self.follows(thread)
     }
 
     /// Prints the calls that have been waiting for `--min` and were not told yet; at the end of the run, all.
     fn look(&mut self, last: bool) -> Result<()> {
         let snapshot = self.bpf.snapshot()?;
         // Also the young: who they are must be known before they end.
-        let mut waits: Vec<&Wait> =
-            snapshot.waits.iter().filter(|wait| self.follows(wait.thread.process)).collect();
+        let mut waits: Vec<&Wait> = snapshot.waits.iter().filter(|wait| self.follows(wait.thread)).collect();
         let alive: HashMap<ThreadId, u64> = waits.iter().map(|wait| (wait.thread, wait.switches)).collect();
         self.end_page_faults(&alive)?;
         waits.retain(|wait| wait.asleep() >= self.min);
@@ -381,42 +390,62 @@ impl Tracer {
         self.print_ended(gone.into_iter().map(end).collect())
     }
 
-    /// Whether a process is one of those asked for, or descends from one.
-    fn follows(&mut self, process: ProcessId) -> bool {
-        if self.wanted.is_empty() || self.wanted.contains(&process.pid) {
+    /// Whether a thread is one of those asked for, or its process one of those or descends from one.
+    fn follows(&mut self, thread: ThreadId) -> bool {
+        if self.wanted.is_empty() || self.wanted.has(thread) {
             return true;
         }
+        let process = thread.process;
         match &self.ends {
-            Ends::Calls(calls) => calls.follows(process.pid),
+            Ends::Calls(calls) => calls.follows(process.pid, thread.tid),
             Ends::Waits => {
                 if let Some(member) = self.family.get(&process) {
                     return *member;
                 }
-                // A parent may have been seen to be one before its own parent ended.
-                let is_member = |pid: u32| {
-                    self.wanted.contains(&pid)
-                        || self.family.iter().any(|(process, member)| *member && process.pid == pid)
-                };
-                let member = self.resolver.who(process).parents.iter().any(|parent| is_member(parent.pid));
+                let member = self.descends(process);
                 self.family.insert(process, member);
                 member
             }
         }
     }
 
+    /// Whether a process descends from what was asked for, by its parents as they are now.
+    fn descends(&mut self, process: ProcessId) -> bool {
+        // A parent may have been seen to be one before its own parent ended.
+        let is_member = |pid: u32| {
+            self.wanted.processes.contains(&pid)
+                || self.family.iter().any(|(process, member)| *member && process.pid == pid)
+        };
+        let mut child = process.pid;
+        self.resolver.who(process).parents.iter().any(|parent| {
+            let started = std::mem::replace(&mut child, parent.pid);
+            is_member(parent.pid) || self.wanted.has_started(started, parent.pid)
+        })
+    }
+
     /// Whether there is still anybody to follow.
     fn somebody_lives(&mut self) -> bool {
+        let thread_lives = |tid: u32| self.wanted.threads.get(&tid).is_some_and(|thread| thread.lives(tid));
         match &mut self.ends {
             Ends::Calls(calls) => {
-                let (living, gone): (Vec<u32>, Vec<u32>) =
-                    calls.followed().into_iter().partition(|pid| family::lives(*pid));
-                // They ended before they were followed.
-                gone.into_iter().for_each(|pid| calls.forget(pid));
-                !living.is_empty()
+                let followed = calls.followed();
+                let lives = |id: &Id| match *id {
+                    Id::Process(pid) => family::lives(pid),
+                    Id::Thread(tid) => thread_lives(tid),
+                };
+                let (living, gone): (Vec<Id>, Vec<Id>) = followed.into_iter().partition(lives);
+                // They ended before they were followed. A thread without its id may also be about to run another program,
+                // which the kernel's programs see only when it does.
+                let about_to = |id: &Id| matches!(id, Id::Thread(_)) && !self.missed.contains(id);
+                let (missed, ended): (Vec<Id>, Vec<Id>) = gone.into_iter().partition(about_to);
+                ended.into_iter().for_each(|id| calls.forget(id));
+                self.missed = missed;
+                !living.is_empty() || !self.missed.is_empty()
             }
             Ends::Waits => {
                 let mut members = self.family.iter().filter(|(_, member)| **member);
-                self.wanted.iter().copied().any(family::lives)
+                self.wanted.processes.iter().copied().any(family::lives)
+                    || self.wanted.threads.keys().copied().any(thread_lives)
                     || members.any(|(process, _)| family::is_alive(*process))
             }
         }
@@ -482,26 +511,6 @@ fn restore_peer(wait: &mut Wait, call: Option<&EndedCall>, told: Option<&Told>) 
 
 fn load(args: &Trace, waits: bool, calls: Option<Followed>) -> Result<Bpf> {
     Bpf::load(Options { waits, min_wait: args.min, report: args.min, calls, verbose: false })
-}
-
-/// The processes asked for.
-fn wanted(args: &Trace) -> Result<HashSet<u32>> {
-    let mut wanted = HashSet::new();
-    for pid in &args.pid {
-        let status = stat::read(format!("/proc/{pid}/status"));
-        let status = status.with_context(|| format!("there is no process {pid}"))?;
-        let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
-        wanted.insert(tgid.unwrap_or(*pid));
-    }
-    if let Some(comm) = &args.comm {
-        let named = |pid: &u32| {
-            fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_ascii_end() == comm.as_bytes())
-        };
-        let pids = fs::read_dir("/proc").context("cannot read /proc")?.flatten();
-        wanted.extend(pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(named));
-        ensure!(!wanted.is_empty(), "there is no process named {}", human::clean(comm));
-    }
-    Ok(wanted)
 }
 
 /// An fd that becomes readable when SIGINT or SIGTERM comes, which then end nothing by themselves.

@@ -19,6 +19,7 @@ mod report;
 mod restless;
 mod ring;
 mod sets;
+mod sleepers;
 mod sockets;
 mod sys;
 mod threads;
@@ -102,6 +103,7 @@ const ROLES: &[Role] = &[
     ("restart-poll", process::restart_poll),
     ("restart-futex", process::restart_futex),
     ("exec-by-thread", process::exec_by_thread),
+    ("two-sleepers", sleepers::two_sleepers),
     ("first-thread-ends", process::first_thread_ends),
     ("storm", process::storm),
     ("page-fault", memory::page_fault),
