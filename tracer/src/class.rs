@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub enum Level {
     /// Shown, flagged at its threshold.
     Stuck,
-    /// Shown, flagged late or by a rule only.
+    /// Flagged late, and shown; or by a rule only, and shown where its process is asked about.
     Doubtful,
     /// How healthy programs rest: hidden, never flagged.
     Idle,

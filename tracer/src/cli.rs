@@ -91,7 +91,7 @@ pub struct Ps {
     /// Only waits of these classes, idle ones too
     #[arg(long, value_name = "CLASS")]
     pub class: Vec<Class>,
-    /// Idle waits too: how healthy programs rest
+    /// Also what is hidden otherwise: how healthy programs rest, and readers of another process's pipe
     #[arg(short, long)]
     pub all: bool,
     /// One JSON object a line

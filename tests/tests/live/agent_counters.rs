@@ -68,7 +68,7 @@ fn an_ended_restarted_call_has_its_own_name() {
 fn a_restarted_sleep_keeps_its_name() {
     let _shared = shared();
     let agent = Agent::start(&[]);
-    let mut waiter = Waiter::start("restart-nanosleep");
+    let waiter = Waiter::start("restart-nanosleep");
     for _ in 0..3 {
         std::thread::sleep(Duration::from_millis(300));
         waiter.stop();

@@ -69,6 +69,25 @@ fn idle_waits_are_hidden_without_all() {
     assert_eq!(ps(&["--all", "-p", &pid]).rows.len(), 1);
 }
 
+/// A reader of another process's pipe is no news, unless its process is asked about.
+#[test]
+fn what_only_a_rule_would_flag_is_counted_not_listed() {
+    let waiter = waiter("read-pipe");
+    waiter.until_age(1.5);
+    let pid = waiter.pid().to_string();
+    let listed = |args: &[&str]| ps(args).rows.iter().any(|row| row["pid"] == waiter.pid());
+    assert!(!listed(&[]));
+    for args in [&["-p", &pid][..], &["-c", "waiter"], &["--class", "pipe"], &["--all"]] {
+        assert!(listed(args), "{args:?}");
+    }
+    let table = table(&[]);
+    let footer = table.lines().last().expect("it has one");
+    let words: Vec<&str> = footer.split([' ', ';']).collect();
+    let at = words.iter().rposition(|word| *word == "doubtful").expect(footer);
+    assert!(words[at - 1].parse::<usize>().is_ok_and(|hidden| hidden > 0), "{footer}");
+    assert!(footer.contains("hidden (--all shows them)"), "{footer}");
+}
+
 #[test]
 fn filters() {
     let named = Waiter::start("many-short-waits");

@@ -27,13 +27,42 @@ use crate::{
 /// What is shown, and what is said below it.
 struct Page {
     waits: Vec<WaitObject>,
-    /// Idle waits left out.
-    idle: usize,
+    hidden: Hidden,
     held: Vec<HeldObject>,
     source: String,
     /// Waits whose call is known by the kernel function they sleep in only.
     guessed: usize,
     why_not_better: Option<String>,
+}
+
+/// Waits left out.
+#[derive(Clone, Copy, Default)]
+struct Hidden {
+    doubtful: usize,
+    idle: usize,
+}
+
+impl Hidden {
+    fn of(classes: impl Iterator<Item = Class>) -> Self {
+        let mut hidden = Self::default();
+        for class in classes {
+            match class.level() {
+                Level::Idle => hidden.idle += 1,
+                _ => hidden.doubtful += 1,
+            }
+        }
+        hidden
+    }
+
+    /// `2 doubtful and 31 idle waits`, `None` if there are none.
+    fn text(self) -> Option<String> {
+        match (self.doubtful, self.idle) {
+            (0, 0) => None,
+            (0, idle) => Some(human::count(idle, "idle wait")),
+            (doubtful, 0) => Some(human::count(doubtful, "doubtful wait")),
+            (doubtful, idle) => Some(format!("{doubtful} doubtful and {}", human::count(idle, "idle wait"))),
+        }
+    }
 }
 
 /// Looks once and prints.
@@ -68,10 +97,12 @@ fn objects(out: &mut impl Write, mut waits: Vec<WaitObject>) -> Result<()> {
     Ok(())
 }
 
-/// Whether a wait of this class is shown.
+/// Whether a wait of this class is shown. One that is never flagged by itself, as a reader of another process's pipe, is
+/// in the list only for who asks about its process: a healthy host has plenty of them.
 fn wanted(args: &Ps, class: Class) -> bool {
+    let asked_about = !args.pid.is_empty() || args.comm.is_some();
     match args.class[..] {
-        [] => args.all || class.level() != Level::Idle,
+        [] => args.all || class.threshold().is_some() || asked_about && class.level() != Level::Idle,
         _ => args.class.contains(&class),
     }
 }
@@ -99,33 +130,32 @@ fn own(args: &Ps, source: &mut dyn Source) -> Result<Page> {
     judged.retain(|judged| judged.wait.age >= args.min_age);
     let (judged, hidden): (Vec<Judged>, Vec<Judged>) =
         judged.into_iter().partition(|judged| wanted(args, judged.verdict.class));
-    let idle = hidden.iter().filter(|judged| judged.verdict.class.level() == Level::Idle).count();
+    let hidden = Hidden::of(hidden.iter().map(|judged| judged.verdict.class));
     let object = |Judged { wait, resolved, verdict }| {
         WaitObject::new(&wait, &resolved, &verdict, &resolver.who(wait.thread.process))
     };
     let waits = judged.into_iter().map(object).collect();
     let held = held.iter().map(HeldObject::of).filter(|held| of_chosen(args, held)).collect();
-    Ok(Page { waits, idle, held, source: name.into(), guessed, why_not_better: None })
+    Ok(Page { waits, hidden, held, source: name.into(), guessed, why_not_better: None })
 }
 
 /// What a running agent sees.
 fn asked(args: &Ps, client: &Client) -> Result<Page> {
     let waits: Vec<WaitObject> = client.objects("/v1/waits?all")?;
     let host: HostObject = client.object("/v1/host")?;
-    let (waits, idle) = pick(args, waits);
+    let (waits, hidden) = pick(args, waits);
     let held = host.held.into_iter().filter(|held| of_chosen(args, held)).collect();
     let source = format!("{}, by the agent", host.source);
-    Ok(Page { waits, idle, held, source, guessed: 0, why_not_better: None })
+    Ok(Page { waits, hidden, held, source, guessed: 0, why_not_better: None })
 }
 
-/// Those that are asked for, and how many idle ones are left out.
-fn pick(args: &Ps, waits: Vec<WaitObject>) -> (Vec<WaitObject>, usize) {
+/// Those that are asked for, and how many are left out.
+fn pick(args: &Ps, waits: Vec<WaitObject>) -> (Vec<WaitObject>, Hidden) {
     let waits = waits.into_iter().filter(|wait| chosen(args, wait.pid, &wait.comm));
     let waits = waits.filter(|wait| wait.age >= args.min_age);
     let (waits, hidden): (Vec<_>, Vec<_>) =
         waits.partition(|wait| wait.class.is_some_and(|class| wanted(args, class)));
-    let idle = hidden.iter().filter(|wait| wait.worry() == Level::Idle).count();
-    (waits, idle)
+    (waits, Hidden::of(hidden.iter().filter_map(|wait| wait.class)))
 }
 
 fn of_chosen(args: &Ps, held: &HeldObject) -> bool {
@@ -249,8 +279,8 @@ fn tally(waits: &[WaitObject]) -> String {
 
 fn footer(out: &mut impl Write, page: &Page) -> io::Result<()> {
     let mut parts = vec![tally(&page.waits)];
-    if page.idle > 0 {
-        parts.push(format!("{} hidden (--all shows them)", human::count(page.idle, "idle wait")));
+    if let Some(hidden) = page.hidden.text() {
+        parts.push(format!("{hidden} hidden (--all shows them)"));
     }
     for (by, word) in [(Held::Stopped, "stopped"), (Held::Traced, "traced"), (Held::Frozen, "frozen")] {
         let number = page.held.iter().filter(|held| held.by == by).count();
