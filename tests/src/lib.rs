@@ -30,7 +30,7 @@ pub use clock::{DAY_NS, SECOND_NS, parse_rfc3339_ns, realtime_ns, seconds_betwee
 pub use exposition::{Sample, parse as parse_metrics};
 pub use family::Family;
 pub use launch::{Running, own_dir, start, start_ended_by};
-pub use limited::{Limited, limit};
+pub use limited::{Group, Limited, limit};
 pub use mute::{LastWord, MuteServer, Say, Talk};
 pub use programs::{debian_program, doctor, require_root, tracer, waiter_program};
 pub use ps::{Snapshot, ps, ps_first};
