@@ -101,6 +101,11 @@ const LOSSES: &[(&str, &str)] = &[
     ),
 ];
 
+/// Those that cost a message or a record of a stall: somebody is to be told. The others cost statistics.
+#[cfg(test)]
+const UNTOLD: &[&str] =
+    &["events_unread", "history_unwritten", "hook_failed", "hook_not_run", "state_unsaved"];
+
 /// Series a labelled family has at most.
 pub const SERIES: usize = 1000;
 /// Series of open stalls at most.
@@ -528,10 +533,12 @@ mod tests {
         }
         text += "\n`process_cpu_seconds_total`, `process_resident_memory_bytes` and their like are the agent's own, by the library's names.\n\n\
                  ## `tracer_lost_events_total`\n\n\
-                 Every reason is there from the start, so that `increase()` sees the first loss.\n\n\
-                 | reason | means |\n| --- | --- |\n";
+                 Every reason is there from the start, so that `increase()` sees the first loss. The last column is the severity of\n\
+                 its alert: `warning` where a message or a record of a stall is lost, `info` where statistics are.\n\n\
+                 | reason | means | alert |\n| --- | --- | --- |\n";
         for (reason, means) in LOSSES {
-            text += &format!("| `{reason}` | {means} |\n");
+            let severity = if UNTOLD.contains(reason) { "warning" } else { "info" };
+            text += &format!("| `{reason}` | {means} | {severity} |\n");
         }
         text += &format!(
             "\n## How many series\n\n\
@@ -558,6 +565,9 @@ mod tests {
         assert_eq!(is, reference(), "UPDATE_DOCS=1 cargo test -p tracer writes it");
         for (_, reason) in Counter::LOSSES {
             assert!(LOSSES.iter().any(|(known, _)| *known == reason), "{reason}");
+        }
+        for reason in UNTOLD {
+            assert!(LOSSES.iter().any(|(known, _)| known == reason), "{reason}");
         }
         assert!(LOSSES.is_sorted());
     }
