@@ -2,9 +2,12 @@
 //! data. It has to do with less, or is killed as it would be anywhere.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::Agent;
 
@@ -77,6 +80,63 @@ fn group(pid: u32, bytes: u64) -> Option<(PathBuf, PathBuf)> {
         let events = group.join(events);
         Some((group, events))
     })
+}
+
+/// A control group that an agent is started in: what the kernel holds for it, too, is the group's from the first byte on.
+#[derive(Debug)]
+pub struct Group {
+    dir: PathBuf,
+    limit: &'static str,
+}
+
+impl Group {
+    /// An empty one of this name, without a limit; none where the machine has no such groups.
+    pub fn make(name: &str) -> Option<Self> {
+        PLACES.iter().find_map(|(place, limit, _)| {
+            let dir = Path::new(place).join(format!("tracer-tests-{name}-{}", std::process::id()));
+            fs::create_dir(&dir).ok()?;
+            let group = Self { dir, limit };
+            group.dir.join(limit).exists().then_some(group)
+        })
+    }
+
+    /// What the command starts is in it.
+    pub fn take(&self, command: &mut Command) {
+        let procs = fs::OpenOptions::new().write(true).open(self.dir.join("cgroup.procs")).expect("a group");
+        let enter = move || {
+            // SAFETY: the text has a byte; the file is open as long as this closure lives.
+            match unsafe { libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) } {
+                1 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        };
+        // SAFETY: between fork and exec it makes one system call, and allocates nothing.
+        unsafe { command.pre_exec(enter) };
+    }
+
+    /// What its processes and the kernel use for it, bytes.
+    pub fn used(&self) -> u64 {
+        let files = ["memory.current", "memory.usage_in_bytes"];
+        let text = files.iter().find_map(|file| fs::read_to_string(self.dir.join(file)).ok());
+        text.and_then(|text| text.trim().parse().ok()).expect("a group of memory")
+    }
+
+    /// Limits it; the kernel refuses where it cannot make do with so much.
+    pub fn limit(&self, bytes: u64) -> io::Result<()> {
+        fs::write(self.dir.join(self.limit), bytes.to_string())
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Its last process may be on its way out.
+        for _ in 0..20 {
+            if fs::remove_dir(&self.dir).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
 }
 
 /// Sets a soft limit of an agent's, by the name that prlimit(1) has for it.

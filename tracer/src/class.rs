@@ -105,12 +105,31 @@ classes! {
 mod tests {
     use super::*;
 
+    /// Its table has each class at its level; the thresholds are those that it names.
     #[test]
-    fn only_classes_that_worry_have_a_threshold() {
-        for class in Class::ALL {
-            if class.level() == Level::Idle {
-                assert_eq!(class.threshold(), None, "{}", class.label());
+    fn levels_and_thresholds_are_what_the_readme_says() {
+        let readme = include_str!("../../README.md");
+        let table = readme.split_once("| level | class | waits for |\n").expect("a table").1;
+        let mut listed = Vec::new();
+        let mut level = "";
+        for row in table.lines().skip(1).take_while(|row| row.starts_with('|')) {
+            let mut cells = row.split('|').skip(1);
+            if let Some(named) = cells.next().and_then(|cell| cell.split("**").nth(1)) {
+                level = named;
             }
+            let names = cells.next().unwrap_or_default().split('`').skip(1).step_by(2);
+            listed.extend(names.map(|name| (name, level)));
+        }
+        assert_eq!(listed.len(), Class::ALL.len());
+        for class in Class::ALL {
+            let (level, threshold) = match class.level() {
+                Level::Stuck => ("stuck", Some(Duration::from_secs(30))),
+                Level::Doubtful if ["pipe", "dialog"].contains(&class.label()) => ("doubtful", None),
+                Level::Doubtful => ("doubtful", Some(Duration::from_secs(600))),
+                Level::Idle => ("idle", None),
+            };
+            assert!(listed.contains(&(class.label(), level)), "{}: {listed:?}", class.label());
+            assert_eq!(class.threshold(), threshold, "{}", class.label());
         }
     }
 }

@@ -60,6 +60,8 @@ pub struct State {
     kept: Vec<KeptStall>,
     changed: bool,
     unsaved: u64,
+    /// The last time it could not be written.
+    failed: bool,
 }
 
 impl State {
@@ -80,6 +82,7 @@ impl State {
             kept: kept.stalls,
             changed: false,
             unsaved: 0,
+            failed: false,
         }
     }
 
@@ -125,9 +128,10 @@ impl State {
         }
         let all = Kept { habits: self.habits.export(), stalls: kept.clone() };
         match write(&self.file, &all) {
-            Ok(()) => (self.kept, self.changed) = (kept, false),
+            Ok(()) => (self.kept, self.changed, self.failed) = (kept, false, false),
             Err(error) => {
-                if self.unsaved == 0 {
+                // Once for each time that it begins to fail.
+                if !std::mem::replace(&mut self.failed, true) {
                     human::say(&format!("{error:#}; habits and announced stalls will not survive a restart"));
                 }
                 self.unsaved += 1;

@@ -89,6 +89,33 @@ fn the_message_names_host_process_peer_and_age() {
     assert!(subject.starts_with("[firing] php (pid 7) on web1:9779"), "{subject}");
 }
 
+/// The reasons of losses in `docs/METRICS.md`, each with the severity of its alert.
+fn reasons() -> Vec<(String, String)> {
+    let reference = read("docs/METRICS.md");
+    let table = reference.split_once("| reason | means | alert |").expect("a table").1;
+    let cells = |line: &str| -> Option<(String, String)> {
+        let (reason, rest) = line.strip_prefix("| `")?.split_once('`')?;
+        Some((reason.to_owned(), rest.trim_end_matches(" |").rsplit("| ").next()?.to_owned()))
+    };
+    table.lines().filter_map(cells).collect()
+}
+
+/// A loss that means that somebody was not told wakes somebody; one alert is for these reasons, the other for all others.
+#[test]
+fn losses_are_as_grave_as_their_reasons() {
+    let of = |severity: &str| -> Vec<String> {
+        reasons().into_iter().filter(|(_, has)| has == severity).map(|(reason, _)| reason).collect()
+    };
+    let (grave, light) = (of("warning"), of("info"));
+    assert!(grave.len() + light.len() == reasons().len() && !grave.is_empty() && !light.is_empty());
+    for (name, operator, severity) in [("TracerUntold", "=~", "warning"), ("TracerLosses", "!~", "info")] {
+        let rule = rules("alert").into_iter().find(|rule| rule.name == name).expect("an alert");
+        let matcher = format!("{{reason{operator}\"{}\"}}", grave.join("|"));
+        assert!(rule.expression.contains(&matcher), "{name}: {matcher} is not in {}", rule.expression);
+        assert!(rule.rest.contains(&format!("severity: {severity}\n")), "{name}: {}", rule.rest);
+    }
+}
+
 /// Prometheus's own linter says nothing of a page with every family on it.
 #[test]
 fn the_page_is_clean() {
@@ -124,14 +151,8 @@ fn the_page_is_clean() {
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(output.status.success() && said.trim().is_empty(), "{}: {said}", output.status);
     // Every reason of a loss is on the page, and every one on the page is explained.
-    let reference = read("docs/METRICS.md");
-    let explained: Vec<&str> = reference
-        .split_once("| reason | means |")
-        .expect("a table")
-        .1
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
-        .collect();
+    let reference = reasons();
+    let explained: Vec<&str> = reference.iter().map(|(reason, _)| reason.as_str()).collect();
     let samples = agent.samples("tracer_lost_events_total", &[]);
     let mut on_page: Vec<&str> = samples.iter().map(|sample| sample.label("reason")).collect();
     on_page.sort_unstable();

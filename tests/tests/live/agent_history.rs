@@ -1,11 +1,11 @@
 //! Does the agent remember what was stuck: over its end, a kill in the middle of writing, a full disk?
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Agent, Waiter, own_dir, shared, slow, tracer};
+use tests::{Agent, SmallDisk, Waiter, own_dir, shared, slow, tracer};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -97,48 +97,16 @@ fn what_is_older_than_a_second_survives_a_kill_in_the_middle_of_writing() {
     }
 }
 
-/// A file system of so many KiB, unmounted when this is dropped.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(kib: u32) -> Self {
-        let dir = own_dir().join("small");
-        std::fs::create_dir_all(&dir).expect("our own directory");
-        let status = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "small"])
-            .arg(&dir)
-            .status()
-            .expect("mount starts");
-        assert!(status.success());
-        Self(dir)
-    }
-
-    /// Makes it larger: what a file leaves when it is removed may be less than a database grows by.
-    fn grow(&self, kib: u32) {
-        let status =
-            Command::new("mount").args(["-o", &format!("remount,size={kib}k")]).arg(&self.0).status();
-        assert!(status.expect("mount starts").success());
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        // The agent has gone before.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).stderr(Stdio::null()).status();
-    }
-}
-
 #[test]
 fn on_a_full_disk_it_goes_on_and_counts() {
     let _shared = shared();
-    let small = Small::mount(256);
-    let state = small.0.join("state");
+    let disk = SmallDisk::mount("history-disk", 256);
+    let state = disk.path().join("state");
     let mut agent = start(&state);
     let first = Waiter::start("recvfrom-tcp4");
     agent.wait_stall("stall_opened", first.pid(), PATIENCE);
     wait_stall(&agent, &state, first.pid(), |_| true);
-    // Full to the last byte.
-    let _ = std::fs::write(small.0.join("filler"), vec![0; 1024 * 1024]);
+    disk.fill();
     // Long enough sentences to need another page sooner or later.
     let unwritten = |agent: &Agent| -> f64 {
         agent
@@ -163,8 +131,7 @@ fn on_a_full_disk_it_goes_on_and_counts() {
     agent.wait_stall("stall_closed", ended, PATIENCE);
     std::thread::sleep(Duration::from_secs(2));
     // With room again, it goes on keeping.
-    std::fs::remove_file(small.0.join("filler")).expect("it is there");
-    small.grow(4096);
+    disk.make_room();
     let begin = Instant::now();
     loop {
         let late = Waiter::start("recvfrom-tcp4");

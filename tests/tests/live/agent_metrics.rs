@@ -1,5 +1,7 @@
 //! Does `/metrics` hold what the design lists, and do its counters grow while a wait lasts?
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use tests::{Agent, Sample, Waiter, age_tolerance, pause, seconds_between, shared, slow};
@@ -34,6 +36,33 @@ fn the_page_declares_its_metrics() {
     assert!(one("tracer_snapshot_duration_seconds_count", &[("source", "bpf")]), "{page}");
     let probes: Vec<&Sample> = samples.iter().filter(|s| s.name == "tracer_probe_up").collect();
     assert!(!probes.is_empty() && probes.iter().all(|s| !s.label("probe").is_empty()), "{page}");
+}
+
+/// Prometheus would rather have OpenMetrics, and some would have anything else: they get the classic text, and are told so.
+#[test]
+fn whatever_is_accepted_the_page_is_classic_text() {
+    let _shared = shared();
+    let agent = Agent::start(&[]);
+    for accept in [
+        "",
+        "Accept: */*\r\n",
+        "Accept: application/openmetrics-text\r\n",
+        "Accept: application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=1.0.0;q=0.4,*/*;q=0.2\r\n",
+        "Accept: application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited\r\n",
+        "Accept: text/html\r\nAccept-Encoding: gzip\r\n",
+    ] {
+        let mut stream = TcpStream::connect(agent.address()).expect("connect");
+        stream.set_read_timeout(Some(slow(PATIENCE))).expect("a time-out");
+        write!(stream, "GET /metrics HTTP/1.0\r\n{accept}\r\n").expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("text");
+        let (head, page) = answer.split_once("\r\n\r\n").expect("a head");
+        assert!(
+            head.contains(" 200 ") && head.contains("\r\ncontent-type: text/plain; version=0.0.4\r\n"),
+            "{head}"
+        );
+        assert!(page.contains("\n# TYPE tracer_stalls_total counter\n") && !page.contains("# EOF"), "{page}");
+    }
 }
 
 #[test]

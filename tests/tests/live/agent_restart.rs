@@ -1,8 +1,9 @@
 //! What does an agent know of the one before it?
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tests::{Agent, Waiter, own_dir, shared};
+use serde_json::Value;
+use tests::{Agent, SmallDisk, Waiter, own_dir, shared, slow};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -42,4 +43,68 @@ fn a_broken_state_is_no_hindrance() {
     let mut agent = Agent::start(&["--threshold", "1s", "--state-dir", dir.to_str().expect("UTF-8")]);
     let waiter = Waiter::start("recvfrom-tcp4");
     agent.wait_stall("stall_opened", waiter.pid(), PATIENCE);
+}
+
+/// What it cannot write down for want of room is counted and said, once each time; with room again it is written, and counts for the
+/// next agent.
+#[test]
+fn a_state_that_cannot_be_written_is_counted_and_written_later() {
+    let _shared = shared();
+    let disk = SmallDisk::mount("state-disk", 256);
+    let dir = disk.path().join("state");
+    let args = ["--threshold", "1s", "--state-dir", dir.to_str().expect("UTF-8")];
+    let mut agent = Agent::start(&args);
+    // Processes of the stalls that are on disk: always a whole file.
+    let written = || -> Vec<u64> {
+        let Ok(text) = std::fs::read(dir.join("state.json")) else { return Vec::new() };
+        let state: Value = serde_json::from_slice(&text).expect("a whole file");
+        state["stalls"].as_array().expect("a list").iter().filter_map(|stall| stall["pid"].as_u64()).collect()
+    };
+    let is_written = |waiter: &Waiter| written().contains(&waiter.pid().into());
+    let until_written = |agent: &Agent, waiter: &Waiter| {
+        let begin = Instant::now();
+        while !is_written(waiter) {
+            assert!(begin.elapsed() < slow(PATIENCE), "it is not written\n{}", agent.stderr());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let unsaved = |agent: &Agent| -> f64 {
+        let samples = agent.samples("tracer_lost_events_total", &[("reason", "state_unsaved")]);
+        samples.iter().map(|sample| sample.value).sum()
+    };
+    let said = |agent: &Agent| agent.stderr().matches("will not survive a restart").count();
+    let one_more = |agent: &mut Agent| {
+        let waiter = Waiter::start("recvfrom-tcp4");
+        agent.wait_stall("stall_opened", waiter.pid(), PATIENCE);
+        waiter
+    };
+    let mut stalled = Vec::new();
+    let first = one_more(&mut agent);
+    until_written(&agent, &first);
+    assert_eq!((unsaved(&agent), said(&agent)), (0.0, 0));
+    let mut before = 0.0;
+    for time in 1..=2 {
+        disk.fill();
+        let second = one_more(&mut agent);
+        // It tries once a second.
+        agent.wait_scrape(PATIENCE, |_| unsaved(&agent) >= before + 3.0);
+        assert_eq!(said(&agent), time, "{}", agent.stderr());
+        assert!(is_written(&first) && !is_written(&second), "what was there stays: {:?}", written());
+        assert_eq!(agent.get("/-/healthy").map(|(status, _)| status), Some(200));
+        disk.make_room();
+        until_written(&agent, &second);
+        before = unsaved(&agent);
+        std::thread::sleep(Duration::from_millis(2_500));
+        assert_eq!(unsaved(&agent), before);
+        stalled.push(second);
+    }
+    agent.stop(libc::SIGKILL);
+    let mut again = Agent::start(&args);
+    for waiter in stalled.iter().chain([&first]) {
+        let pid = waiter.pid().to_string();
+        again.wait_scrape(PATIENCE, |all| all.iter().any(|s| s.is("tracer_stall_seconds", &[("pid", &pid)])));
+    }
+    let told: Vec<String> = stalled.iter().flat_map(|waiter| again.events_of(waiter.pid())).collect();
+    assert!(told.is_empty(), "{told:?}");
+    again.stop(libc::SIGTERM);
 }

@@ -130,6 +130,8 @@ fn a_lock_stall() {
     let woke = waiter.answer();
     let (event, _) = agent.wait_stall("stall_closed", waiter.pid(), PATIENCE);
     assert_eq!(event["ended"], "resumed", "{event:#}");
+    // It has been there from the first moment, and no connection knows better.
+    assert_eq!(event["wait"]["age_exact"], true, "{event:#}");
     let off = stall_seconds(&event) - seconds_between(waiter.begun_ns(), woke);
     assert!(off.abs() <= age_tolerance(), "off by {off:+.3} s: {event:#}");
 }
@@ -155,6 +157,7 @@ fn a_stall_older_than_the_agent() {
     let mut agent = Agent::start(&["--threshold", "2s"]);
     let (event, arrived) = agent.wait_stall("stall_opened", waiter.pid(), PATIENCE);
     let truth = seconds_between(waiter.begun_ns(), arrived);
+    assert_eq!(event["wait"]["age_exact"], false, "{event:#}");
     let off = stall_seconds(&event) - truth;
     let least = -slow(Duration::from_millis(500)).as_secs_f64();
     assert!((least..=age_tolerance()).contains(&off), "off by {off:+.3} s: {event:#}");

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use tests::{Agent, Limited, Waiter, limit, seconds_between, shared, slow};
+use tests::{Agent, Group, Limited, Waiter, limit, seconds_between, shared, slow, unsupported};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -58,6 +58,48 @@ fn in_sixty_four_mebibytes_it_works() {
         assert_eq!(agent.get("/metrics").map(|(status, _)| status), Some(200));
     }
     memory.was_enough();
+}
+
+/// The kernel charges the slots of all threads to the agent's control group. Where that has no room, threads begin without one: that
+/// is counted, they are seen all the same, and with room again they get one.
+#[test]
+fn threads_that_get_no_slot_are_counted_and_seen() {
+    const THREADS: f64 = 8000.0;
+    let _shared = shared();
+    let Some(group) = Group::make("slots") else { return unsupported("control groups of memory") };
+    let agent = Agent::start_as(&[], |command| group.take(command));
+    if !agent.samples("tracer_probe_up", &[("probe", "exited")]).is_empty() {
+        return unsupported("slots in task storage");
+    }
+    let failed = || -> f64 {
+        let samples = agent.samples("tracer_lost_events_total", &[("reason", "slot_failed")]);
+        samples.iter().map(|sample| sample.value).sum()
+    };
+    assert_eq!(failed(), 0.0);
+    // It stands still, so that the kernel alone wants for memory.
+    agent.signal(libc::SIGSTOP);
+    std::thread::sleep(Duration::from_millis(100));
+    group.limit(group.used() + (32 << 10)).expect("it has no more");
+    let _crowd = Waiter::start_with("pipes", &[&THREADS.to_string()]);
+    group.limit(64 << 20).expect("it has less");
+    agent.signal(libc::SIGCONT);
+    agent.wait_scrape(PATIENCE, |all| {
+        let seen = |sample: &tests::Sample| {
+            sample.is("tracer_waiting_threads", &[("class", "pipe")]) && sample.value >= THREADS
+        };
+        all.iter().any(seen)
+    });
+    agent.wait_scrape(PATIENCE, |_| failed() > 0.0);
+    // Looks make the slots; so many at a time may take more than one.
+    let begin = Instant::now();
+    loop {
+        let before = failed();
+        std::thread::sleep(slow(Duration::from_millis(2_500)));
+        if failed() == before {
+            break;
+        }
+        assert!(begin.elapsed() < slow(2 * PATIENCE), "there is room, and no slots: {before}");
+    }
 }
 
 /// A machine that was suspended by its host, a processor that others have: the agent gets none for a minute. What happened

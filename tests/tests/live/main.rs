@@ -13,6 +13,7 @@ mod agent_crash;
 mod agent_ends;
 mod agent_history;
 mod agent_hook;
+mod agent_limits;
 mod agent_many;
 mod agent_metrics;
 mod agent_reload;

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
 use crate::cli::Cli;
@@ -16,8 +16,45 @@ pub fn run(dir: &Path) -> Result<()> {
     }
     clap_mangen::generate_to(Cli::command(), &man).context("cannot write the manual pages")?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        clap_complete::generate_to(shell, &mut Cli::command(), "tracer", &completions)
+        clap_complete::generate_to(shell, &mut offered(&Cli::command()), "tracer", &completions)
             .context("cannot write the completions")?;
     }
     Ok(())
+}
+
+/// The command line without what is hidden, which not every shell's generator leaves out. A command cannot lose subcommands: this
+/// is another with the others.
+fn offered(command: &Command) -> Command {
+    Command::new("tracer")
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(command.get_arguments())
+        .subcommands(command.get_subcommands().filter(|command| !command.is_hide_set()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn no_shell_offers_what_is_hidden() {
+        let whole = Cli::command();
+        let (hidden, shown): (Vec<&Command>, Vec<&Command>) =
+            whole.get_subcommands().partition(|command| command.is_hide_set());
+        assert!(hidden.len() == 2 && shown.len() > 5);
+        for shell in Shell::value_variants() {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut offered(&whole), "tracer", &mut script);
+            let script = String::from_utf8(script).expect("text");
+            for (commands, expected) in [(&hidden, false), (&shown, true)] {
+                for name in commands.iter().map(|command| command.get_name()) {
+                    let word = |letter: char| letter.is_alphanumeric() || letter == '-';
+                    let is_there = script.split(|letter| !word(letter)).any(|part| part == name);
+                    assert_eq!(is_there, expected, "{shell}: {name}");
+                }
+            }
+            assert!(script.contains("version") && script.contains("btf"), "{shell}");
+        }
+    }
 }

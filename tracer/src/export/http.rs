@@ -8,10 +8,12 @@ use std::{
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::Path,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context as Waking, Poll},
     time::Duration,
 };
 
@@ -20,7 +22,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{
     Method, Request, Response, StatusCode,
-    body::Incoming,
+    body::{Body as Contents, Frame, Incoming, SizeHint},
     header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
     server::conn::http1,
     service::service_fn,
@@ -181,6 +183,33 @@ impl Drop for Pending {
     }
 }
 
+/// An answer's contents, pending until they are written. They say how long they are: a reader who loses the connection in the
+/// middle knows that it is not the end.
+struct Writing {
+    body: Body,
+    _pending: Pending,
+}
+
+impl Contents for Writing {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Waking<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// What is known of a connection when one has to end.
 #[derive(Clone, Copy, Debug)]
 struct Standing {
@@ -192,19 +221,19 @@ struct Standing {
     since_ns: u64,
 }
 
-/// Which connection ends for one more to be taken: the one that is idle for longest, and where none is, the one that asks for
+/// Which connection ends where there is one too many: the one that is idle for longest, and where none is, the one that asks for
 /// longest. The young are spared while there are not too many of them.
 fn whom_to_end(open: &[Standing], now_ns: u64) -> Option<usize> {
     let is_young = |one: &Standing| now_ns.saturating_sub(one.since_ns) < YOUNG.as_nanos() as u64;
     open.iter()
         .enumerate()
-        .filter(|(_, one)| open.len() >= CONNECTIONS && (open.len() >= BURST || !is_young(one)))
+        .filter(|(_, one)| open.len() > CONNECTIONS && (open.len() > BURST || !is_young(one)))
         .min_by_key(|(_, one)| (one.asks, one.last_ns))
         .map(|(at, _)| at)
 }
 
-/// Makes room for one more.
-fn make_room(open: &mut Vec<Connection>) {
+/// Ends those that are too many.
+fn end_some(open: &mut Vec<Connection>) {
     open.retain(|connection| !connection.task.is_finished());
     let now_ns = monotonic_ns();
     loop {
@@ -233,11 +262,11 @@ async fn serve_with<S, A, F>(
     loop {
         // Those that came before get their turn: what they have asked is answered before somebody has to go.
         yield_now().await;
-        make_room(&mut open);
+        end_some(&mut open);
         let stream = tokio::select! {
             accepted = accept() => accepted,
             // Of a burst not everybody stays.
-            () = sleep(YOUNG), if open.len() >= CONNECTIONS => continue,
+            () = sleep(YOUNG), if open.len() > CONNECTIONS => continue,
         };
         let Ok(stream) = stream else {
             // Out of fds, most likely: they come back.
@@ -252,16 +281,7 @@ async fn serve_with<S, A, F>(
             let service = service_fn(move |request| {
                 let pending = Pending::new(&served);
                 let response = answer(request);
-                async move {
-                    let whole = move |body: Body| {
-                        body.map_frame(move |frame| {
-                            let _until_it_is_written = &pending;
-                            frame
-                        })
-                        .boxed()
-                    };
-                    Ok::<_, Infallible>(response.await.map(whole))
-                }
+                async move { Ok::<_, Infallible>(response.await.map(|body| Writing { body, _pending: pending })) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -347,12 +367,41 @@ mod tests {
 
     #[test]
     fn the_longest_idle_ends_and_the_young_do_not() {
-        assert_eq!(ends(63, 1000, |_| (false, 0, 0)), None, "there is room");
-        assert_eq!(ends(64, 1000, |number| (false, 100 - number, 0)), Some(63));
-        assert_eq!(ends(64, 1000, |number| (number != 5, number, 0)), Some(5), "it asks nothing");
-        assert_eq!(ends(64, 1000, |number| (true, 100 + number, 0)), Some(0), "it has asked for longest");
-        assert_eq!(ends(500, 1000, |_| (false, 950, 950)), None, "all are young");
-        assert_eq!(ends(500, 1000, |number| (number == 7, 950, if number == 7 { 0 } else { 950 })), Some(7));
-        assert_eq!(ends(512, 1000, |number| (false, 950 + number % 40, 950)), Some(0), "too many are");
+        assert_eq!(ends(64, 1000, |_| (false, 0, 0)), None, "there is room");
+        assert_eq!(ends(65, 1000, |number| (false, 100 - number, 0)), Some(64));
+        assert_eq!(ends(65, 1000, |number| (number != 5, number, 0)), Some(5), "it asks nothing");
+        assert_eq!(ends(65, 1000, |number| (true, 100 + number, 0)), Some(0), "it has asked for longest");
+        assert_eq!(ends(512, 1000, |_| (false, 950, 950)), None, "all are young");
+        assert_eq!(ends(512, 1000, |number| (number == 7, 950, if number == 7 { 0 } else { 950 })), Some(7));
+        assert_eq!(ends(513, 1000, |number| (false, 950 + number % 40, 950)), Some(0), "too many are");
+    }
+
+    /// Whoever asks again and again, too, is sent away when the time is over.
+    #[tokio::test]
+    async fn a_connection_lives_so_long_at_most() {
+        use std::io::Write;
+        let lifetime = Duration::from_millis(500);
+        let listener = bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
+        let serves = serve_with(accept, lifetime, |_| async { text(StatusCode::OK, "x") });
+        let asks = tokio::task::spawn_blocking(move || {
+            let mut stream = std::net::TcpStream::connect(address).expect("connect");
+            let begin = std::time::Instant::now();
+            let mut answers = 0;
+            while stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").is_ok()
+                && matches!(stream.read(&mut [0; 1024]), Ok(1..))
+            {
+                assert!(begin.elapsed() < Duration::from_secs(20), "it is served on");
+                answers += 1;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            (answers, begin.elapsed())
+        });
+        let (answers, lived) = tokio::select! {
+            lived = asks => lived.expect("it is sent away"),
+            () = serves => unreachable!("it serves on"),
+        };
+        assert!(answers > 1 && lived >= lifetime - Duration::from_millis(50), "{answers}, {lived:?}");
     }
 }

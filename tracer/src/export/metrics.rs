@@ -68,7 +68,11 @@ const LOSSES: &[(&str, &str)] = &[
     ("calls_full", "A call was not followed: too many at once (`--probes calls` only)."),
     ("events_unread", "A stall event nobody took from standard output."),
     ("histogram_full", "An ended wait was not counted: more than 8,192 kinds of them in one interval."),
-    ("history_unwritten", "A stall or a minute that the history could not keep: a full disk, mostly."),
+    (
+        "history_unwritten",
+        "A stall's opening or end, or a minute's worst waits, that could not be written to the history: a full disk, mostly. \
+         Stalls are written later if they can be, minutes are not.",
+    ),
     ("hook_failed", "A stall that `on_stall` failed for, both times."),
     ("hook_not_run", "A stall that `on_stall` was not run for: more of them than it may be told of."),
     (
@@ -85,10 +89,22 @@ const LOSSES: &[(&str, &str)] = &[
         "The end of a long wait was not reported: the agent got no CPU for long. A snapshot finds it ended.",
     ),
     ("runs_skipped", "The kernel skipped a program because it was running already on that CPU."),
-    ("slot_failed", "The kernel had no memory for a thread's slot: its waits are seen by snapshots only."),
+    (
+        "slot_failed",
+        "The kernel had no memory for a thread's slot, mostly for want of it in the agent's control group: its waits are seen by \
+         snapshots only, until one of them has made the slot.",
+    ),
     ("slot_missing", "A thread ran before it had a slot: its first wait is not timed."),
-    ("state_unsaved", "Habits and announced stalls could not be written: a restart may announce them again."),
+    (
+        "state_unsaved",
+        "Habits and announced stalls could not be written, each time: a restart may announce stalls again.",
+    ),
 ];
+
+/// Those that cost a message or a record of a stall: somebody is to be told. The others cost statistics.
+#[cfg(test)]
+const UNTOLD: &[&str] =
+    &["events_unread", "history_unwritten", "hook_failed", "hook_not_run", "state_unsaved"];
 
 /// Series a labelled family has at most.
 pub const SERIES: usize = 1000;
@@ -517,10 +533,12 @@ mod tests {
         }
         text += "\n`process_cpu_seconds_total`, `process_resident_memory_bytes` and their like are the agent's own, by the library's names.\n\n\
                  ## `tracer_lost_events_total`\n\n\
-                 Every reason is there from the start, so that `increase()` sees the first loss.\n\n\
-                 | reason | means |\n| --- | --- |\n";
+                 Every reason is there from the start, so that `increase()` sees the first loss. The last column is the severity of\n\
+                 its alert: `warning` where a message or a record of a stall is lost, `info` where statistics are.\n\n\
+                 | reason | means | alert |\n| --- | --- | --- |\n";
         for (reason, means) in LOSSES {
-            text += &format!("| `{reason}` | {means} |\n");
+            let severity = if UNTOLD.contains(reason) { "warning" } else { "info" };
+            text += &format!("| `{reason}` | {means} | {severity} |\n");
         }
         text += &format!(
             "\n## How many series\n\n\
@@ -547,6 +565,9 @@ mod tests {
         assert_eq!(is, reference(), "UPDATE_DOCS=1 cargo test -p tracer writes it");
         for (_, reason) in Counter::LOSSES {
             assert!(LOSSES.iter().any(|(known, _)| *known == reason), "{reason}");
+        }
+        for reason in UNTOLD {
+            assert!(LOSSES.iter().any(|(known, _)| known == reason), "{reason}");
         }
         assert!(LOSSES.is_sorted());
     }
