@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use tests::{Agent, Sample, Waiter, shared, slow};
+use tests::{Agent, Sample, Waiter, alone, shared, slow};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What a request's head may take.
@@ -154,7 +154,7 @@ fn the_sixty_fifth_ends_the_longest_idle() {
 #[test]
 fn who_does_not_read_loses_the_page() {
     const PAGES: usize = 12;
-    let _shared = shared();
+    let _alone = alone();
     let agent = Agent::start(&["--interval", "500ms"]);
     let _crowd = [Waiter::start_with("named", &["1200"]), Waiter::start_with("family", &["1200"])];
     let large = |all: &[Sample]| {

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use tests::{Agent, Group, Limited, Waiter, limit, seconds_between, shared, slow, unsupported};
+use tests::{Agent, Group, Limited, Waiter, alone, limit, seconds_between, shared, slow, unsupported};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -65,7 +65,7 @@ fn in_sixty_four_mebibytes_it_works() {
 #[test]
 fn threads_that_get_no_slot_are_counted_and_seen() {
     const THREADS: f64 = 8000.0;
-    let _shared = shared();
+    let _alone = alone();
     let Some(group) = Group::make("slots") else { return unsupported("control groups of memory") };
     let agent = Agent::start_as(&[], |command| group.take(command));
     if !agent.samples("tracer_probe_up", &[("probe", "exited")]).is_empty() {
