@@ -1,7 +1,8 @@
 //! Which tests must not run beside others? Those that load the machine exclude those that measure latency.
 //!
 //! The test harness runs tests in parallel. A test that starts ten thousand threads on two cores would make
-//! another's "within 3.1 seconds" a matter of luck, so the one asks to be [`alone`] and the other is [`shared`].
+//! another's "within 3.1 seconds" a matter of luck, so the one asks to be [`alone`] and the other is [`shared`]. So does one that
+//! sets the clock, beside those that read it.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 

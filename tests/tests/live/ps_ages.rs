@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{age_tolerance, parse_rfc3339_ns, ps, realtime_ns, seconds_between, start};
+use tests::{age_tolerance, parse_rfc3339_ns, ps, realtime_ns, seconds_between, shared, start};
 
 use crate::aged::{AGE, check_target, old_row};
 
@@ -19,37 +19,44 @@ const TUPLE: &[&str] = &["local", "remote", "inode"];
 
 #[test]
 fn recvfrom_on_tcp_over_ipv4() {
+    let _shared = shared();
     check("recvfrom-tcp4", "tcp", TUPLE, "reply");
 }
 
 #[test]
 fn recvfrom_on_tcp_over_ipv6() {
+    let _shared = shared();
     check("recvfrom-tcp6", "tcp", TUPLE, "reply");
 }
 
 #[test]
 fn read_on_tcp() {
+    let _shared = shared();
     check("read-tcp4", "tcp", TUPLE, "reply");
 }
 
 #[test]
 fn recvfrom_on_bound_udp() {
+    let _shared = shared();
     check("recvfrom-udp", "udp", &["local", "inode"], "datagram");
 }
 
 #[test]
 fn recvmsg_on_unix_stream() {
+    let _shared = shared();
     // The kernel's peer_pid is who made the listener, which need not be who serves it now; here it is.
     check("recvmsg-unix", "unix", &["path", "inode", "peer_inode", "peer_pid"], "reply");
 }
 
 #[test]
 fn read_on_pipe() {
+    let _shared = shared();
     check("read-pipe", "pipe", &["inode"], "pipe");
 }
 
 #[test]
 fn connect_to_full_backlog() {
+    let _shared = shared();
     let row = check("connect-backlog", "tcp", TUPLE, "connect");
     assert_eq!(
         row["target"]["state"].as_str().map(str::to_uppercase).as_deref(),
@@ -60,33 +67,39 @@ fn connect_to_full_backlog() {
 
 #[test]
 fn accept_on_listener() {
+    let _shared = shared();
     let row = check("accept", "tcp", &["local", "inode"], "listen");
     assert_eq!(row["target"]["state"].as_str().map(str::to_uppercase).as_deref(), Some("LISTEN"), "{row:#}");
 }
 
 #[test]
 fn sendto_when_the_peer_does_not_read() {
+    let _shared = shared();
     check("sendto-full", "tcp", TUPLE, "send");
 }
 
 #[test]
 fn flock_held_by_another() {
+    let _shared = shared();
     check("flock", "file", &["path", "inode"], "lock");
 }
 
 #[test]
 fn fcntl_lock_held_by_another() {
+    let _shared = shared();
     check("fcntl-setlkw", "file", &["path", "inode"], "lock");
 }
 
 #[test]
 fn opening_a_fifo() {
+    let _shared = shared();
     let row = check("open-fifo", "fifo", &["path"], "fifo");
     assert!(row["fd"].is_null(), "an open has no descriptor yet: {row:#}");
 }
 
 #[test]
 fn futex() {
+    let _shared = shared();
     let row = old_row("futex");
     assert_eq!(row["class"], "futex", "{row:#}");
     assert!(row["fd"].is_null(), "{row:#}");
@@ -94,6 +107,7 @@ fn futex() {
 
 #[test]
 fn wait4() {
+    let _shared = shared();
     let row = old_row("wait4");
     assert_eq!(row["class"], "child", "{row:#}");
     assert!(row["fd"].is_null(), "{row:#}");
@@ -101,6 +115,7 @@ fn wait4() {
 
 #[test]
 fn nanosleep() {
+    let _shared = shared();
     let row = old_row("nanosleep");
     assert_eq!(row["class"], "timer", "{row:#}");
     assert!(row["fd"].is_null(), "{row:#}");
@@ -109,6 +124,7 @@ fn nanosleep() {
 /// The shell's `sleep 1000 | cat`, both of whose processes are ordinary programs that stamp nothing.
 #[test]
 fn sleep_into_cat() {
+    let _shared = shared();
     let before = realtime_ns();
     let mut command = Command::new("sleep");
     command.arg("1000").stdin(Stdio::null()).stdout(Stdio::piped());
