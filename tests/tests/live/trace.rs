@@ -78,6 +78,13 @@ impl Trace {
     }
 }
 
+/// How many records it says are lost, for this reason.
+fn lost(said: &str, reason: &str) -> usize {
+    let mut lines = said.lines().filter(|line| line.ends_with(&format!("lost: {reason}")));
+    let number = lines.next().and_then(|line| line.split(' ').nth(1));
+    number.map_or(0, |number| number.parse().expect("tracer: 3 records lost"))
+}
+
 /// By each mechanism this kernel has: what is reported is what the process did.
 fn hundred_calls(mechanism: &str) {
     let _alone = alone();
@@ -101,7 +108,7 @@ fn hundred_calls(mechanism: &str) {
     let done = waiter.next_line();
     // The last line is on its way.
     std::thread::sleep(Duration::from_millis(500));
-    let lines = trace.end();
+    let (lines, losses) = trace.end_and_say();
     let own = |line: &&Value| line["tid"] == waiter.tid() && line["event"] == "ended";
     // Before it was told to go, it read its standard input.
     let seen = lines.iter().filter(own).filter(|line| line["fd"] != 0);
@@ -112,14 +119,25 @@ fn hundred_calls(mechanism: &str) {
     let late = |line: &&Value| line["syscall"] == "connect" && truth.iter().any(|of| of["fd"] == line["fd"]);
     let is_known = |line: &&Value| known.iter().any(|name| line["syscall"] == *name) || late(line);
     let seen: Vec<&Value> = seen.filter(|line| tests::slowness() == 1 || is_known(line)).collect();
-    assert_eq!(seen.len(), truth.len(), "{seen:#?}");
+    let mut truth: Vec<&Value> = truth.iter().collect();
+    let is_of = |seen: &Value, truth: &Value| {
+        // What becomes of an interrupted call is decided after its return: the program saw EINTR.
+        let interrupted = seen["errno"] == "ERESTARTSYS" && truth["result"] == -4;
+        seen["syscall"] == truth["syscall"] && (seen["result"] == truth["result"] || interrupted)
+    };
+    // Linux 7 may switch to another thread in the middle of a program, and does not run it for that one: which is counted. It
+    // takes a machine as slow as an emulated one to see it.
+    let mut skipped = if tests::slowness() > 1 { lost(&losses, "runs_skipped") } else { 0 };
+    while truth.len() > seen.len() && skipped > 0 {
+        let missing = seen.iter().zip(&truth).position(|(seen, truth)| !is_of(seen, truth));
+        truth.remove(missing.unwrap_or(truth.len() - 1));
+        skipped -= 1;
+    }
+    assert_eq!(seen.len(), truth.len(), "{losses}{seen:#?}");
     let mut off: Vec<f64> = Vec::new();
     for (seen, truth) in seen.iter().zip(truth) {
-        let (result, returned) = (seen["result"].as_i64(), truth["result"].as_i64());
-        // What becomes of an interrupted call is decided after its return: the program saw EINTR.
-        let interrupted = seen["errno"] == "ERESTARTSYS" && returned == Some(-4);
-        assert!(result == returned || interrupted, "{seen:#}\n{truth:#}");
-        assert_eq!(seen["syscall"], truth["syscall"], "{seen:#}\n{truth:#}");
+        let result = seen["result"].as_i64();
+        assert!(is_of(seen, truth), "{seen:#}\n{truth:#}");
         assert_eq!(seen["errno"].is_string(), result < Some(0), "{seen:#}");
         // The kernel takes the port back from a connect that failed: it is known from a look while it lasted, for which an
         // emulated machine may be too slow.
