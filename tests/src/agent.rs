@@ -190,6 +190,11 @@ impl Agent {
         about.map(|event| event.value["event"].as_str().unwrap_or("?").to_owned()).collect()
     }
 
+    /// Forgets the events about a process: its id may be another's soon.
+    pub fn forget(&mut self, pid: u32) {
+        self.seen.retain(|event| event.value["wait"]["pid"] != pid);
+    }
+
     /// All events about a process so far, each with the moment it came.
     pub fn stories_of(&mut self, pid: u32) -> Vec<(Value, i128)> {
         self.receive(Duration::from_millis(20));

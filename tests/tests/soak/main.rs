@@ -111,6 +111,7 @@ fn it_stays_what_it_was_and_misses_nothing() {
                 let lasted = event["stall_seconds"].as_f64().expect("a number");
                 assert!((truth - lasted).abs() < 1.0, "{truth} s: {event:#}");
                 assert_eq!(agent.events_of(pid), ["stall_opened", "stall_closed"]);
+                agent.forget(pid);
             }
             hanging.push(Waiter::start("recvfrom-tcp4"));
             planted += 1;
