@@ -43,6 +43,12 @@ macro_rules! classes {
             pub fn threshold(self) -> Option<Duration> {
                 match self { $(Class::$name => $threshold),+ }
             }
+
+            /// Whether a wait of it is shown to who has not asked for any in particular: a healthy host has plenty of those
+            /// that nothing flags but a rule, as readers of other processes' pipes.
+            pub fn is_listed(self) -> bool {
+                self.level() != Level::Idle && self.threshold().is_some()
+            }
         }
     };
 }

@@ -154,7 +154,7 @@ pub struct Top {
     /// Only these processes
     #[arg(short, long = "pid", value_name = "PID")]
     pub pid: Vec<u32>,
-    /// Idle waits too: how healthy programs rest
+    /// Idle waits too, how healthy programs rest; and those that nothing flags but a rule
     #[arg(short, long)]
     pub all: bool,
     /// How often to look

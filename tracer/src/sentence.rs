@@ -6,7 +6,7 @@ use crate::{
     class::Class,
     human::{age, count},
     progress::{LastWord, unacknowledged},
-    resolve::{Resolved, peers::Peers, target::Target},
+    resolve::{Resolved, peers::Peers, semaphore::Semaphore, target::Target},
     syscalls::{PAGE_FAULT, Way},
     timers,
     wait::{Record, SocketFacts, TcpFacts, UNREAD_BYTES, UnixFacts, Wait},
@@ -252,9 +252,21 @@ fn quiet(resolved: &Resolved) -> String {
 
 fn lock(wait: &Wait, resolved: &Resolved) -> String {
     let on = on(&resolved.target);
+    if let Some(semaphore) = resolved.peers.as_ref().and_then(|peers| peers.semaphore) {
+        let Semaphore { set, number, changed_by, .. } = semaphore;
+        let who = match (others(resolved.peers.as_ref()), changed_by) {
+            (Some(who), _) => format!("which {who} changed last"),
+            (None, Some(pid)) if pid == wait.thread.process.pid => "which it changed last itself".into(),
+            (None, Some(pid)) => {
+                format!("which pid {pid} changed last, and that has ended: nobody may be left to release it")
+            }
+            (None, None) => "and who changed it last is not to be seen".into(),
+        };
+        return format!("for semaphore {number} of set {set}, {who}");
+    }
     match others(resolved.peers.as_ref()) {
         Some(holder) => format!("for the lock{on} that {holder} holds"),
-        None if wait.call.name.starts_with("sem") => "for a semaphore that another process holds".into(),
+        None if wait.call.name.starts_with("sem") => format!("for a semaphore{on}"),
         None => format!("for a lock{on} that another process holds"),
     }
 }

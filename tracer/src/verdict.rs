@@ -7,6 +7,7 @@ use crate::{
         epoll::is_epoll,
         peers::Peers,
         poll::is_set,
+        semaphore::is_semaphore,
         target::{Target, TcpState},
     },
     sentence::sentence,
@@ -47,7 +48,8 @@ fn by_call(wait: &Wait, target: &Target) -> Option<Class> {
         "accept" | "accept4" => Class::Listen,
         "connect" => Class::Connect,
         "close" if matches!(target, Target::Tcp { .. }) => Class::Send,
-        "flock" | "semop" | "semtimedop" | "semtimedop_time64" => Class::Lock,
+        "flock" => Class::Lock,
+        name if is_semaphore(name) => Class::Lock,
         "fcntl" | "fcntl64" if is_lock(wait.call.args[1]) => Class::Lock,
         "futex" | "futex_time64" => futex(&wait.call.args),
         "futex_wait" | "futex_waitv" | "futex_requeue" => Class::Futex,
@@ -136,6 +138,7 @@ fn by_target(wait: &Wait, resolved: &Resolved) -> Class {
         }
         Target::IoUring => Class::Ring,
         Target::Futex { .. } => Class::Futex,
+        Target::Semaphores { .. } => Class::Lock,
         Target::Gone | Target::Reused | Target::Unreadable { .. } | Target::Fds { .. } | Target::None => {
             if wait.sleep == Sleep::Uninterruptible {
                 Class::Disk

@@ -13,6 +13,9 @@ const CARGO_FUZZ: &str = "0.13.2";
 /// An input that takes longer hangs, seconds.
 const HANGS: &str = "10";
 
+/// From so many seconds a fuzzer on, to build it optimised makes up for the time that takes.
+const WORTH_IT: u64 = 60;
+
 /// Runs these, or all, so long each, two at a time.
 pub fn run(names: &[String], seconds: u64) -> Result<()> {
     let all = targets()?;
@@ -21,7 +24,7 @@ pub fn run(names: &[String], seconds: u64) -> Result<()> {
     }
     let chosen: Vec<String> =
         all.into_iter().filter(|name| names.is_empty() || names.contains(name)).collect();
-    build()?;
+    build(seconds >= WORTH_IT)?;
     let (left, failed) = (Mutex::new(chosen.clone()), Mutex::new(Vec::new()));
     let next = || left.lock().ok()?.pop();
     thread::scope(|scope| {
@@ -54,7 +57,7 @@ fn targets() -> Result<Vec<String>> {
 }
 
 /// Without a sanitizer: there is hardly any unsafe code, and overflow and out-of-bounds panic by themselves.
-fn build() -> Result<()> {
+fn build(optimised: bool) -> Result<()> {
     let tools = root().join("target/tools");
     let program = tools.join("bin/cargo-fuzz");
     let mut version = Command::new(&program);
@@ -70,6 +73,9 @@ fn build() -> Result<()> {
         command("cargo", &[&format!("+{nightly}"), "fuzz", "build", "--sanitizer", "none", "--dev"]);
     build.env("PATH", format!("{}:{}", tools.join("bin").display(), setup::path()));
     build.env("CARGO_TARGET_DIR", made());
+    if !optimised {
+        build.env("CARGO_PROFILE_DEV_OPT_LEVEL", "0");
+    }
     cmd::run(build)
 }
 

@@ -32,6 +32,17 @@ fn a_right_file_is_fine() {
     assert_eq!(agent(&["--check-config"], &path), (Some(0), line, String::new()));
 }
 
+/// A rule for a user whom nobody knows never matches, which nobody would notice.
+#[test]
+fn a_user_whom_the_host_does_not_know_is_named() {
+    let path = file("stranger", "[[rule]]\nuser = ['root', \"no\\nbody\", 7]\nflag = false\n");
+    let line = format!(
+        "{}: fine, 1 rule; no user in /etc/passwd is called \"no\\nbody\", as a rule has it\n",
+        path.display()
+    );
+    assert_eq!(agent(&["--check-config"], &path), (Some(0), line, String::new()));
+}
+
 #[test]
 fn a_wrong_file_is_refused_by_the_check_and_by_the_agent() {
     let path = file("wrong", "[[rule]]\ncomm = 'php*'\nthreshhold = 'never'\n");

@@ -4,6 +4,7 @@
 //! looked for beside this one.
 
 mod aged;
+mod agent_api;
 mod agent_clock;
 mod agent_config;
 mod agent_confined;
@@ -40,6 +41,7 @@ mod ps_restarted;
 mod ps_targets;
 mod ps_terminal;
 mod ps_who;
+mod semaphores;
 mod sets;
 mod top;
 mod trace;

@@ -11,7 +11,7 @@ use tests::{
 use super::ps_held::{Group, until_state};
 
 /// The report once it says so: a process needs a moment to get where it is going.
-fn until(id: u32, condition: &str) -> Value {
+pub(crate) fn until(id: u32, condition: &str) -> Value {
     let begin = Instant::now();
     loop {
         let report = report(id);
@@ -23,7 +23,7 @@ fn until(id: u32, condition: &str) -> Value {
     }
 }
 
-fn headline(report: &Value) -> &str {
+pub(crate) fn headline(report: &Value) -> &str {
     report["headline"].as_str().expect("a headline")
 }
 

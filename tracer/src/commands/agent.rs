@@ -46,6 +46,9 @@ pub fn run(args: &AgentArgs) -> Result<()> {
         writeln!(io::stdout(), "{}", config.summary())?;
         return Ok(());
     }
+    if let Some(doubts) = config.doubts() {
+        human::say(&doubts);
+    }
     allocator::keep_small();
     let policy = config.with_threshold(args.threshold);
     let reload = Reload::new(args, &policy);

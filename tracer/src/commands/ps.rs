@@ -97,12 +97,11 @@ fn objects(out: &mut impl Write, mut waits: Vec<WaitObject>) -> Result<()> {
     Ok(())
 }
 
-/// Whether a wait of this class is shown. One that is never flagged by itself, as a reader of another process's pipe, is
-/// in the list only for who asks about its process: a healthy host has plenty of them.
+/// Whether a wait of this class is shown: who asks about a process sees all of its waits that are not idle.
 fn wanted(args: &Ps, class: Class) -> bool {
     let asked_about = !args.pid.is_empty() || args.comm.is_some();
     match args.class[..] {
-        [] => args.all || class.threshold().is_some() || asked_about && class.level() != Level::Idle,
+        [] => args.all || class.is_listed() || asked_about && class.level() != Level::Idle,
         _ => args.class.contains(&class),
     }
 }

@@ -26,6 +26,7 @@ use self::{
 use crate::{
     class::{Class, Level},
     cli, human,
+    resolve::process::users,
 };
 
 /// Where the file is unless the command line names another.
@@ -240,6 +241,21 @@ impl Config {
 
     /// One line for `--check-config`.
     pub fn summary(&self) -> String {
+        [self.tally()].into_iter().chain(self.doubts()).collect::<Vec<_>>().join("; ")
+    }
+
+    /// What is written right and will not do what it says: a user in a rule whom this host does not know.
+    pub fn doubts(&self) -> Option<String> {
+        let mut strangers: Vec<&str> = self.rules.iter().flat_map(Rule::users).collect();
+        strangers.retain(|name| !users::is_known(name));
+        strangers.sort_unstable();
+        strangers.dedup();
+        let names: Vec<String> = strangers.into_iter().map(|name| format!("{name:?}")).collect();
+        (!names.is_empty())
+            .then(|| format!("no user in /etc/passwd is called {}, as a rule has it", names.join(", ")))
+    }
+
+    fn tally(&self) -> String {
         match &self.file {
             Some(file) => {
                 let name = human::clean(&file.display().to_string());

@@ -124,6 +124,14 @@ impl Rule {
             && remote.is_none()
     }
 
+    /// Users it names; not those that it numbers.
+    pub fn users(&self) -> impl Iterator<Item = &str> {
+        self.user.iter().flatten().filter_map(|one| match one {
+            User::Name(name) => Some(name.as_str()),
+            User::Id(_) => None,
+        })
+    }
+
     /// Whether it is about this wait.
     pub fn matches(&self, subject: &Subject) -> bool {
         let Subject { comm, unit, container, uid, user, syscall, class, local, remote, path } = *subject;

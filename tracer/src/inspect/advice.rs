@@ -87,6 +87,13 @@ fn stuck(pid: u32, wait: &Judged, others: &[Other]) -> Vec<Advice> {
             "shows the kernel's view of the connection; the cause is on that host: look there with tracer",
         ));
     }
+    if let Target::Semaphores { set } = wait.resolved.target {
+        let command = format!("ipcs -s -i {set}");
+        list.push(advice(
+            command,
+            "shows whose semaphores they are, their values, and who changed each last",
+        ));
+    }
     if let Target::Tcp { .. } | Target::Unix { .. } = wait.resolved.target
         && let Some(fd) = wait.resolved.fd
     {

@@ -32,7 +32,7 @@ pub struct Other {
     pub comm: String,
     /// Its command line.
     pub cmdline: Option<String>,
-    /// What it has to do with the wait: `at the other end`, `holds the lock`, `its child`.
+    /// What it has to do with the wait: `at the other end`, `holds the lock`, `changed it last`, `its child`.
     pub role: &'static str,
     /// What it does.
     pub doing: String,
@@ -145,14 +145,21 @@ impl<'a> Chain<'a> {
             return Ok(beyond);
         }
         let Some(peers) = &wait.resolved.peers else { return Ok(beyond) };
-        let role = if is_lock(&wait.wait) { "holds the lock" } else { "at the other end" };
+        let role = match &peers.semaphore {
+            Some(_) => "changed it last",
+            None if is_lock(&wait.wait) => "holds the lock",
+            None => "at the other end",
+        };
         if let Some(owner) = &peers.owner {
             let pid = wait.wait.thread.process.pid;
             beyond.others.push(self.other(pid, Some(owner.pid), owner, "holds the lock", None, depth)?);
         }
         // Another thread of its own could end it as well.
         let own = peers.own && !peers.alone && threads::tids(wait.wait.thread.process.pid).len() > 1;
-        beyond.alternatives = beyond.others.len() + peers.others.len() + usize::from(own);
+        // A semaphore anybody may raise.
+        let anybody = peers.semaphore.is_some();
+        beyond.alternatives =
+            beyond.others.len() + peers.others.len() + usize::from(own) + usize::from(anybody);
         for peer in peers.others.iter().take(WIDEST) {
             let from = Some(&wait.resolved.target);
             beyond.others.push(self.other(peer.pid, None, peer, role, from, depth)?);

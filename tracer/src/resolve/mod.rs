@@ -11,6 +11,7 @@ pub mod path;
 pub mod peers;
 pub mod poll;
 pub mod process;
+pub mod semaphore;
 pub mod target;
 
 use std::{

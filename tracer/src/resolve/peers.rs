@@ -15,6 +15,7 @@ use super::{
     Resolved, epoll,
     guard::Guard,
     locks, mutex, poll,
+    semaphore::{self, Semaphore},
     target::{Target, TcpState},
 };
 use crate::{
@@ -53,6 +54,8 @@ pub struct Peers {
     pub owner: Option<Peer>,
     /// The word in memory is no lock's but a barrier's.
     pub barrier: bool,
+    /// The System V semaphore it is; of the others who changed it last.
+    pub semaphore: Option<Semaphore>,
 }
 
 /// What a wait's other end is looked for by.
@@ -144,6 +147,16 @@ pub fn look_up(
             None if is_lock(wait) => {
                 for holder in locks_on_record(wait, resolved) {
                     peers.others.push(Peer { pid: holder, comm: name(&mut names, holder), fd: -1 });
+                }
+            }
+            None if semaphore::is_semaphore(wait.call.name) => {
+                peers.semaphore = semaphore::look(wait, guard);
+                match peers.semaphore {
+                    Some(Semaphore { changed_by: Some(by), .. }) if by == pid => peers.own = true,
+                    Some(Semaphore { changed_by: Some(by), lives: true, .. }) => {
+                        peers.others.push(Peer { pid: by, comm: name(&mut names, by), fd: -1 });
+                    }
+                    _ => {}
                 }
             }
             None => (peers.owner, peers.barrier) = mutex::look(wait, guard),

@@ -44,6 +44,11 @@ impl Filter {
         Self(text.split_whitespace().map(Term::parse).collect())
     }
 
+    /// Whether it keeps everything.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether it keeps this wait.
     pub fn keeps(&self, wait: &WaitObject) -> bool {
         self.0.iter().all(|term| term.keeps(wait))

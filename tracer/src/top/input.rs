@@ -79,7 +79,7 @@ pub const KEYS: &[(&[Key], Action, &str)] = &[
     ),
     (&[char('s')], Action::Sort, "sort by the next column"),
     (&[char('S')], Action::Reverse, "sort the other way round"),
-    (&[char('i')], Action::Idle, "show idle waits, or hide them"),
+    (&[char('i')], Action::Idle, "show idle waits and what only a rule flags, or hide them"),
     (&[char('t')], Action::Processes, "a line for each process, or for each thread"),
     (&[char('u')], Action::Units, "a line for each unit"),
     (&[char('c')], Action::Containers, "a line for each container"),

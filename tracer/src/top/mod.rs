@@ -75,6 +75,7 @@ pub fn run(args: &Top) -> Result<()> {
     };
     let mut screen = Screen::open()?;
     let mut model = Model::new(args.interval, args.all);
+    model.chosen = !args.pid.is_empty();
     screen.draw(&model, &host)?;
 
     let to = send.clone();

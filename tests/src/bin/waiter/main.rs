@@ -18,6 +18,7 @@ mod reborn;
 mod report;
 mod restless;
 mod ring;
+mod semaphores;
 mod sets;
 mod sleepers;
 mod sockets;
@@ -117,6 +118,8 @@ const ROLES: &[Role] = &[
     ("evil-flock", names::evil_flock),
     ("evil-unix", names::evil_unix),
     ("named", names::named),
+    ("semop", semaphores::semop),
+    ("semop-left", semaphores::semop_left),
     ("ring", ring::ring),
     ("ring-worker", ring::ring_worker),
     ("reborn", reborn::reborn),

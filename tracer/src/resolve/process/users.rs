@@ -20,8 +20,18 @@ struct Users {
 
 static USERS: Mutex<Option<Users>> = Mutex::new(None);
 
-/// Name of a user of the host. The file is read again when it has changed.
+/// Name of a user of the host.
 pub fn name(uid: u32) -> Option<String> {
+    look_up(|names| names.get(&uid).cloned())
+}
+
+/// Whether a user of the host has this name, which [`name`] gives.
+pub fn is_known(name: &str) -> bool {
+    look_up(|names| names.values().any(|known| known == name).then_some(())).is_some()
+}
+
+/// The file is read again when it has changed.
+fn look_up<T>(wanted: impl Fn(&HashMap<u32, String>) -> Option<T>) -> Option<T> {
     let metadata = fs::metadata(PASSWD).ok()?;
     let version = (metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec());
     let mut users = USERS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -29,7 +39,7 @@ pub fn name(uid: u32) -> Option<String> {
         Some(users) => users,
         None => Users { version, names: parse(&String::from_utf8_lossy(&fs::read(PASSWD).ok()?)) },
     };
-    users.insert(current).names.get(&uid).cloned()
+    wanted(&users.insert(current).names)
 }
 
 /// Number of a group of the host, by its name or as it is.
@@ -87,6 +97,7 @@ mod tests {
         assert_eq!(name(0).as_deref(), Some("root"));
         assert_eq!(name(0).as_deref(), Some("root"), "and remembers it");
         assert_eq!(name(u32::MAX - 7), None);
+        assert!(is_known("root") && !is_known("nobody of that name"));
         assert_eq!((group("root"), group("no such group")), (Some(0), None));
         assert_eq!((group_name(0).as_deref(), group("17")), (Some("root"), Some(17)));
     }

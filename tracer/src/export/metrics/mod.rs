@@ -1,4 +1,7 @@
-//! The metrics: one table that declares them, and the state behind them.
+//! What `/metrics` shows: the state behind the metrics, which the watching thread keeps, and the page.
+
+mod families;
+mod table;
 
 use std::{
     hash::{BuildHasher, Hash},
@@ -11,100 +14,17 @@ use hashbrown::{HashMap, HashSet};
 use prometheus::{
     Encoder, TextEncoder,
     core::{Collector, Desc},
-    proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
+    proto::MetricFamily,
 };
 use tracer_ebpf::abi::{BUCKETS, FIRST_BUCKET_LOG2};
 
+use self::{
+    families::{histograms, numbers},
+    table::{
+        BLOCKED, BUILD, DROPPED, DURATION, LOST, OPEN_STALLS, PROBE, SNAPSHOT, STALL_SECONDS, STALLS, WAITING,
+    },
+};
 use crate::{verdict::Class, wait::ProcessId};
-
-/// One metric as it is declared.
-#[derive(Clone, Copy, Debug)]
-pub struct Definition {
-    /// Its name.
-    pub name: &'static str,
-    /// Its type.
-    pub kind: MetricType,
-    /// What it says.
-    pub help: &'static str,
-    /// Names of its labels, in order.
-    pub labels: &'static [&'static str],
-}
-
-macro_rules! metrics {
-    ($($name:ident = $metric:literal, $kind:ident, [$($label:literal)*], $help:literal;)+) => {
-        $(const $name: Definition = Definition {
-            name: $metric, kind: MetricType::$kind, help: $help, labels: &[$($label),*],
-        };)+
-        /// Every metric of tracer's own; `process_*` come from the library.
-        #[cfg(test)]
-        pub const DEFINITIONS: &[Definition] = &[$($name),+];
-    };
-}
-
-metrics! {
-    STALL_SECONDS = "tracer_stall_seconds", GAUGE,
-        ["pid" "tid" "comm" "unit" "namespace" "pod" "container" "syscall" "fd" "class" "local" "remote"],
-        "Age of each open stall; the oldest 200.";
-    OPEN_STALLS = "tracer_open_stalls", GAUGE, ["class"], "Stalls open now.";
-    STALLS = "tracer_stalls_total", COUNTER, ["class"], "Stalls opened.";
-    WAITING = "tracer_waiting_threads", GAUGE, ["class"], "Threads waiting at the last snapshot.";
-    DURATION = "tracer_wait_duration_seconds", HISTOGRAM, ["comm" "syscall" "kind"],
-        "Waits that have ended, those shorter than --min-wait left out.";
-    BLOCKED = "tracer_blocked_seconds_total", COUNTER, ["pid" "comm" "syscall" "kind"],
-        "Time spent waiting; grows while a wait lasts.";
-    LOST = "tracer_lost_events_total", COUNTER, ["reason"], "What could not be recorded, by reason.";
-    DROPPED = "tracer_dropped_series_total", COUNTER, ["reason"],
-        "Series folded into \"other\" because their family was full, by family.";
-    SNAPSHOT = "tracer_snapshot_duration_seconds", HISTOGRAM, ["source"], "How long a snapshot took.";
-    PROBE = "tracer_probe_up", GAUGE, ["probe" "mechanism"], "1 where the kernel program is attached.";
-    BUILD = "tracer_build_info", GAUGE, ["version"], "1, with the version as label.";
-}
-
-/// Reasons of `tracer_lost_events_total`, and what each means. Those of the kernel programs are [`Counter::LOSSES`]'s.
-///
-/// [`Counter::LOSSES`]: tracer_ebpf::abi::Counter::LOSSES
-#[cfg(test)]
-const LOSSES: &[(&str, &str)] = &[
-    ("calls_full", "A call was not followed: too many at once (`--probes calls` only)."),
-    ("events_unread", "A stall event nobody took from standard output."),
-    ("histogram_full", "An ended wait was not counted: more than 8,192 kinds of them in one interval."),
-    (
-        "history_unwritten",
-        "A stall's opening or end, or a minute's worst waits, that could not be written to the history: a full disk, mostly. \
-         Stalls are written later if they can be, minutes are not.",
-    ),
-    ("hook_failed", "A stall that `on_stall` failed for, both times."),
-    ("hook_not_run", "A stall that `on_stall` was not run for: more of them than it may be told of."),
-    (
-        "look_failed",
-        "A whole look at the host failed, for want of descriptors mostly: the next one makes up for it.",
-    ),
-    (
-        "read_failed",
-        "A kernel pointer on the way to a wait's target could not be read: the target is unknown.",
-    ),
-    ("reads_abandoned", "A look into a process's memory that did not come back: its page never came."),
-    (
-        "ring_full",
-        "The end of a long wait was not reported: the agent got no CPU for long. A snapshot finds it ended.",
-    ),
-    ("runs_skipped", "The kernel skipped a program because it was running already on that CPU."),
-    (
-        "slot_failed",
-        "The kernel had no memory for a thread's slot, mostly for want of it in the agent's control group: its waits are seen by \
-         snapshots only, until one of them has made the slot.",
-    ),
-    ("slot_missing", "A thread ran before it had a slot: its first wait is not timed."),
-    (
-        "state_unsaved",
-        "Habits and announced stalls could not be written, each time: a restart may announce stalls again.",
-    ),
-];
-
-/// Those that cost a message or a record of a stall: somebody is to be told. The others cost statistics.
-#[cfg(test)]
-const UNTOLD: &[&str] =
-    &["events_unread", "history_unwritten", "hook_failed", "hook_not_run", "state_unsaved"];
 
 /// Series a labelled family has at most.
 pub const SERIES: usize = 1000;
@@ -418,65 +338,6 @@ fn bounded<'a, K: Hash + Eq + Clone, V: Default>(
     (family.entry(key).or_default(), own)
 }
 
-fn family(definition: &Definition, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(definition.name.to_owned());
-    family.set_help(definition.help.to_owned());
-    family.set_field_type(definition.kind);
-    family.set_metric(metrics);
-    family
-}
-
-fn metric(definition: &Definition, labels: Vec<String>) -> Metric {
-    let pairs = definition.labels.iter().zip(labels).map(|(name, value)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value(value);
-        pair
-    });
-    Metric::from_label(pairs.collect())
-}
-
-fn numbers(definition: &Definition, mut values: Vec<(Vec<String>, f64)>) -> MetricFamily {
-    values.sort_by(|a, b| a.0.cmp(&b.0));
-    let metrics = values.into_iter().map(|(labels, value)| {
-        let mut metric = metric(definition, labels);
-        if definition.kind == MetricType::COUNTER {
-            let mut counter = Counter::default();
-            counter.set_value(value);
-            metric.set_counter(counter);
-        } else {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value);
-            metric.set_gauge(gauge);
-        }
-        metric
-    });
-    family(definition, metrics.collect())
-}
-
-type HistogramValue = (Vec<String>, u64, f64, Vec<(f64, u64)>);
-
-fn histograms(definition: &Definition, mut values: Vec<HistogramValue>) -> MetricFamily {
-    values.sort_by(|a, b| a.0.cmp(&b.0));
-    let metrics = values.into_iter().map(|(labels, count, sum, buckets)| {
-        let mut histogram = Histogram::default();
-        histogram.set_sample_count(count);
-        histogram.set_sample_sum(sum);
-        let buckets = buckets.into_iter().map(|(bound, cumulative)| {
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(bound);
-            bucket.set_cumulative_count(cumulative);
-            bucket
-        });
-        histogram.set_bucket(buckets.collect());
-        let mut metric = metric(definition, labels);
-        metric.set_histogram(histogram);
-        metric
-    });
-    family(definition, metrics.collect())
-}
-
 /// The state shared between the thread that watches and the one that serves.
 #[derive(Default)]
 pub struct Metrics(Mutex<State>);
@@ -515,62 +376,7 @@ pub fn page(metrics: &std::sync::Arc<Metrics>) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use tracer_ebpf::abi::Counter;
-
     use super::*;
-
-    /// `docs/METRICS.md`, as the tables here have it.
-    fn reference() -> String {
-        let mut text = String::from(
-            "# Metrics\n\n\
-             Of `/metrics`, in Prometheus's text format. Written by the test of `tracer/src/export/metrics.rs` from the table\n\
-             there (`UPDATE_DOCS=1 cargo test -p tracer`), which the agent's page is held against.\n\n\
-             | metric | type | labels | says |\n| --- | --- | --- | --- |\n",
-        );
-        for Definition { name, kind, help, labels } in DEFINITIONS {
-            let kind = format!("{kind:?}").to_lowercase();
-            text += &format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(" "));
-        }
-        text += "\n`process_cpu_seconds_total`, `process_resident_memory_bytes` and their like are the agent's own, by the library's names.\n\n\
-                 ## `tracer_lost_events_total`\n\n\
-                 Every reason is there from the start, so that `increase()` sees the first loss. The last column is the severity of\n\
-                 its alert: `warning` where a message or a record of a stall is lost, `info` where statistics are.\n\n\
-                 | reason | means | alert |\n| --- | --- | --- |\n";
-        for (reason, means) in LOSSES {
-            let severity = if UNTOLD.contains(reason) { "warning" } else { "info" };
-            text += &format!("| `{reason}` | {means} | {severity} |\n");
-        }
-        text += &format!(
-            "\n## How many series\n\n\
-             A family with labels of processes has {SERIES} series at most; what is more is folded into one whose labels all say\n\
-             `{OTHER}`, and counted in `tracer_dropped_series_total` (`reason` is the family). `tracer_stall_seconds` has the oldest\n\
-             {STALL_SERIES} stalls; `tracer_open_stalls` counts them all. A series that would be folded counts once; beyond\n\
-             {FOLDED} of them some count again.\n\n\
-             A series of `tracer_wait_duration_seconds` that nothing was added to for {0} minutes goes; one of\n\
-             `tracer_blocked_seconds_total` does if its process has gone as well. The page is written at most once a look.\n\n\
-             Labels of pods (`namespace`, `pod`) are empty outside Kubernetes, `unit` outside systemd, `local` and `remote` where\n\
-             there is no socket. Control characters in names are as the process has them; Prometheus escapes them.\n",
-            EXPIRY.as_secs() / 60
-        );
-        text
-    }
-
-    #[test]
-    fn the_reference_is_what_the_tables_say() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/METRICS.md");
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            std::fs::write(path, reference()).expect("it is written");
-        }
-        let is = std::fs::read_to_string(path).unwrap_or_default();
-        assert_eq!(is, reference(), "UPDATE_DOCS=1 cargo test -p tracer writes it");
-        for (_, reason) in Counter::LOSSES {
-            assert!(LOSSES.iter().any(|(known, _)| *known == reason), "{reason}");
-        }
-        for reason in UNTOLD {
-            assert!(LOSSES.iter().any(|(known, _)| known == reason), "{reason}");
-        }
-        assert!(LOSSES.is_sorted());
-    }
 
     fn key(pid: u32) -> BlockedKey {
         let process = Some(ProcessId { pid, start_ns: 1 });
@@ -666,19 +472,6 @@ mod tests {
         durations.buckets[0] = 1;
         durations.buckets[2] = 2;
         assert_eq!(wait_buckets(&durations), vec![(0.000128, 1), (0.000256, 1), (0.000512, 3)]);
-    }
-
-    #[test]
-    fn definitions_follow_the_conventions() {
-        for definition in DEFINITIONS {
-            assert!(definition.name.starts_with("tracer_"), "{definition:?}");
-            assert!(definition.help.ends_with('.'), "{definition:?}");
-            assert_eq!(
-                definition.kind == MetricType::COUNTER,
-                definition.name.ends_with("_total"),
-                "{definition:?}"
-            );
-        }
     }
 
     #[test]

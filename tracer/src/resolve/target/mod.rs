@@ -1,31 +1,17 @@
-//! What a wait waits on: the kernel's record where it says, `/proc` where it does not, and honesty where neither can.
+//! What a wait waits on: the type, as JSON has it, and its one line for people.
 
-use std::{borrow::Cow, fmt, net::SocketAddr, sync::OnceLock, time::Duration};
+mod found;
+
+use std::{borrow::Cow, fmt, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tracer_ebpf::abi::{File, Tcp};
 
-use super::{
-    fd,
-    guard::Guard,
-    path,
-    poll::{self, Interest},
+pub use self::found::{is_socket_or_pipe, kind_of, kind_of_file, of, pidfd, sketch};
+use super::poll::Interest;
+use crate::{
+    human, timers,
+    wait::{Record, TcpFacts},
 };
-use crate::wait::{FdState, Record, SocketFacts, TcpFacts, UnixFacts, Wait, socket_addr};
-use crate::{human, timers};
-
-const S_IFMT: u16 = 0o170_000;
-const S_IFSOCK: u16 = 0o140_000;
-const S_IFBLK: u16 = 0o060_000;
-const S_IFCHR: u16 = 0o020_000;
-const S_IFIFO: u16 = 0o010_000;
-const AF_UNIX: u16 = 1;
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
-const IPPROTO_TCP: u16 = 6;
-const IPPROTO_UDP: u16 = 17;
-const SOCK_STREAM: u16 = 1;
-const SOCK_DGRAM: u16 = 2;
 
 /// Fds of a set that a line names.
 const NAMED: usize = 8;
@@ -183,6 +169,11 @@ pub enum Target {
         /// Its address, as `0x…`.
         address: String,
     },
+    /// System V semaphores.
+    Semaphores {
+        /// Their set's id.
+        set: i32,
+    },
     /// The fd was closed while the thread waits on it.
     Gone,
     /// The fd means another file by now.
@@ -299,85 +290,7 @@ pub struct WatchedFd {
     pub target: Target,
 }
 
-/// Looks the target of a wait up.
-pub fn of(wait: &Wait, guard: &mut Guard) -> Target {
-    let (pid, tid) = (wait.thread.process.pid, wait.thread.tid);
-    match (wait.fd_state, wait.fd) {
-        (FdState::Absent, Some(fd)) if fd >= 0 => Target::Gone,
-        (FdState::Absent, _) => Target::Unreadable { reason: "the call's fd is no number of an fd".into() },
-        (FdState::Unknown, Some(fd)) => device(fd::look_up(pid, tid, fd, None), 0),
-        (FdState::Open(file), Some(fd)) => of_file(wait, fd, &file),
-        _ => without_fd(wait, guard),
-    }
-}
-
-/// The target by the kernel's record alone, without its name.
-pub fn sketch(wait: &Wait) -> Target {
-    let FdState::Open(file) = wait.fd_state else { return Target::None };
-    let path = String::new;
-    match file.mode & S_IFMT {
-        S_IFSOCK => of_socket(wait, &file),
-        S_IFIFO => Target::Pipe { inode: file.inode },
-        S_IFCHR if is_tty(file.rdev) => Target::Tty { path: path() },
-        S_IFCHR | S_IFBLK => Target::Device { path: path() },
-        0 => Target::Anonymous { name: path() },
-        _ => Target::File { path: path(), inode: Some(file.inode), deleted: false, made_up: false },
-    }
-}
-
-fn of_file(wait: &Wait, fd: i32, file: &File) -> Target {
-    if file.mode & S_IFMT == S_IFSOCK {
-        return of_socket(wait, file);
-    }
-    if wait.call.name.starts_with("recv")
-        || wait.call.name.starts_with("send") && wait.call.name != "sendfile"
-    {
-        // Only a socket can block these: the fd was closed and given out again.
-        return Target::Reused;
-    }
-    if file.mode & S_IFMT == S_IFIFO && Some(file.dev) == pipe_device() {
-        // It has no name that could be looked up.
-        return Target::Pipe { inode: file.inode };
-    }
-    let named = fd::look_up(wait.thread.process.pid, wait.thread.tid, fd, Some(file.inode));
-    device(named, file.mode & S_IFMT).with_rdev(file.rdev)
-}
-
-/// Whether it is a socket or a pipe, each of which has an inode of its own.
-pub fn is_socket_or_pipe(file: &File) -> bool {
-    matches!(file.mode & S_IFMT, S_IFSOCK | S_IFIFO)
-}
-
-/// The device of the file system that anonymous pipes are in, in the kernel's own encoding: as a pipe of ours has it.
-fn pipe_device() -> Option<u32> {
-    static DEVICE: OnceLock<Option<u32>> = OnceLock::new();
-    *DEVICE.get_or_init(|| {
-        let (reader, _) = rustix::pipe::pipe().ok()?;
-        let device = rustix::fs::fstat(reader).ok()?.st_dev;
-        Some(libc::major(device) << 20 | libc::minor(device))
-    })
-}
-
-/// Tells device files and FIFOs from regular ones: their names look alike.
-fn device(named: Target, kind: u16) -> Target {
-    match (named, kind) {
-        (Target::File { path, .. }, S_IFCHR | S_IFBLK) => Target::Device { path },
-        (Target::File { path, inode, .. }, S_IFIFO) => Target::Fifo { path, inode },
-        (Target::File { path, .. }, 0) if path.starts_with("/dev/pts/") || path.starts_with("/dev/tty") => {
-            Target::Tty { path }
-        }
-        (other, _) => other,
-    }
-}
-
 impl Target {
-    fn with_rdev(self, rdev: u32) -> Target {
-        match self {
-            Target::Device { path } if is_tty(rdev) => Target::Tty { path },
-            other => other,
-        }
-    }
-
     /// One line of at most `width` columns: the peer is kept before the own address, a path's end before its start.
     pub fn fitted(&self, width: usize) -> String {
         let whole = human::clean(&self.to_string());
@@ -425,140 +338,6 @@ impl Target {
             Target::Unix { path: Some(path), .. } => (String::new(), path.clone()),
             _ => (String::new(), String::new()),
         }
-    }
-}
-
-/// Terminal devices by major number: virtual consoles and serial lines, `/dev/tty`, pseudo-terminals
-/// (Documentation/admin-guide/devices.txt). The kernel's own encoding has the major number above bit 20.
-fn is_tty(rdev: u32) -> bool {
-    matches!(rdev >> 20, 4 | 5 | 136..=143 | 204)
-}
-
-fn of_socket(wait: &Wait, file: &File) -> Target {
-    let local = socket_addr(file.local, file.local_port);
-    let remote = socket_addr(file.remote, file.remote_port);
-    let connected = file.remote_port != 0;
-    match (file.family, file.protocol, &wait.socket) {
-        (AF_INET | AF_INET6, IPPROTO_TCP, SocketFacts::Tcp(facts)) => {
-            tcp(wait, local, remote, file.inode, facts)
-        }
-        // The connection has gone; its addresses are known.
-        (AF_INET | AF_INET6, IPPROTO_TCP, _) => {
-            tcp(wait, local, remote, file.inode, &TcpFacts::table(Tcp::default()))
-        }
-        (AF_INET | AF_INET6, IPPROTO_UDP, _) => Target::Udp {
-            local,
-            remote: connected.then_some(remote),
-            state: if connected { UdpState::Connected } else { UdpState::Unconnected },
-            inode: file.inode,
-        },
-        (AF_UNIX, _, SocketFacts::Unix(UnixFacts { path, peer_path, peer_inode, peer_pid, .. })) => {
-            Target::Unix {
-                path: path.clone().or_else(|| peer_path.clone()),
-                inode: file.inode,
-                peer_inode: *peer_inode,
-                peer_pid: *peer_pid,
-                datagram: file.sock_type == SOCK_DGRAM,
-                client: peer_path.is_some(),
-            }
-        }
-        _ => Target::Socket { family: Some(family(file.family, file.sock_type).into()), inode: file.inode },
-    }
-}
-
-fn tcp(wait: &Wait, local: SocketAddr, remote: SocketAddr, inode: u64, facts: &TcpFacts) -> Target {
-    let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());
-    let sends = matches!(crate::syscalls::way(wait.call.name), crate::syscalls::Way::Out)
-        || wait.call.name == "connect";
-    Target::Tcp {
-        local,
-        remote,
-        state: TcpState::of(facts.raw.state),
-        inode,
-        sent_seconds: seconds(facts.sent),
-        received_seconds: seconds(facts.received),
-        bytes_sent: facts.raw.bytes_sent.saturating_sub(facts.raw.bytes_retrans),
-        bytes_received: facts.raw.bytes_received,
-        retransmits: facts.raw.retransmits,
-        keepalive: facts.keepalive,
-        timeout_seconds: seconds(if sends { facts.send_timeout } else { facts.receive_timeout }),
-        unacknowledged: crate::progress::unacknowledged(facts),
-        timers: Timers::of(facts),
-    }
-}
-
-fn family(family: u16, sock_type: u16) -> &'static str {
-    match (family, sock_type) {
-        (AF_UNIX, _) => "unix",
-        (AF_INET | AF_INET6, 3) => "raw",
-        (AF_INET | AF_INET6, SOCK_STREAM) => "inet stream",
-        (AF_INET | AF_INET6, _) => "inet",
-        (16, _) => "netlink",
-        (17, _) => "packet",
-        (40, _) => "vsock",
-        (38, _) => "alg",
-        (31, _) => "bluetooth",
-        (29, _) => "can",
-        (44, _) => "xdp",
-        _ => "other",
-    }
-}
-
-/// The pidfd that `waitid` waits on, if it is told to wait on one.
-pub fn pidfd(wait: &Wait) -> Option<i32> {
-    const P_PIDFD: u64 = 3;
-    (wait.call.name == "waitid" && wait.call.args[0] == P_PIDFD).then_some(wait.call.args[1] as i32)
-}
-
-fn without_fd(wait: &Wait, guard: &mut Guard) -> Target {
-    if let Some(fd) = pidfd(wait) {
-        return fd::look_up(wait.thread.process.pid, wait.thread.tid, fd, None);
-    }
-    match wait.call.name {
-        name if name.starts_with("futex") => Target::Futex { address: format!("{:#x}", wait.call.args[0]) },
-        "open" | "openat" | "openat2" | "creat" => match path::of(wait, guard) {
-            Some(opened) => {
-                let path = opened.path.to_string_lossy().into_owned();
-                if opened.fifo {
-                    Target::Fifo { path, inode: opened.inode }
-                } else {
-                    Target::File { path, inode: opened.inode, deleted: false, made_up: false }
-                }
-            }
-            None => Target::Unreadable { reason: "the path to open could not be read".into() },
-        },
-        name if poll::is_set(name) => Target::Unreadable {
-            reason: match poll::count(name, &wait.call.args, poll::MOST) {
-                0..=poll::MOST => "its set of fds could not be read".into(),
-                many => format!("its set of {many} fds is too large to be read").into(),
-            },
-        },
-        _ => Target::None,
-    }
-}
-
-/// What an open file is, in the one word that the metrics and the histograms of ended waits use.
-pub fn kind_of(state: &FdState) -> &'static str {
-    match state {
-        FdState::Open(file) => kind_of_file(file),
-        FdState::Absent => "gone",
-        FdState::None | FdState::Unknown => "none",
-    }
-}
-
-/// The same for a bare record; `none` for an empty one.
-pub fn kind_of_file(file: &File) -> &'static str {
-    match (file.mode & S_IFMT, file.family, file.protocol) {
-        (S_IFSOCK, AF_INET | AF_INET6, IPPROTO_TCP) => "tcp",
-        (S_IFSOCK, AF_INET | AF_INET6, IPPROTO_UDP) => "udp",
-        (S_IFSOCK, AF_UNIX, _) => "unix",
-        (S_IFSOCK, ..) => "socket",
-        (S_IFIFO, ..) => "pipe",
-        (S_IFCHR, ..) if is_tty(file.rdev) => "tty",
-        (S_IFCHR | S_IFBLK, ..) => "device",
-        (0, ..) if file.inode != 0 => "anonymous",
-        (0, ..) => "none",
-        _ => "file",
     }
 }
 
@@ -620,6 +399,7 @@ impl fmt::Display for Target {
                 }
             }
             Target::Futex { address } => write!(f, "futex {address}"),
+            Target::Semaphores { set } => write!(f, "semaphore set {set}"),
             Target::Gone => write!(f, "fd closed meanwhile"),
             Target::Reused => write!(f, "fd closed and reused meanwhile"),
             Target::Unreadable { reason } => write!(f, "unknown: {reason}"),

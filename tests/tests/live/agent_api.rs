@@ -1,0 +1,128 @@
+//! Does the agent's socket answer what docs/API.md says?
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tests::{Agent, Waiter, shared, slow};
+
+const API: &str = include_str!("../../../docs/API.md");
+const WHY: &str = include_str!("../../../docs/WHY.md");
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Names in the code spans of a text.
+fn names(text: &str) -> BTreeSet<String> {
+    let words = text.split('`').skip(1).step_by(2).flat_map(str::split_whitespace);
+    words
+        .filter(|word| word.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_'))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// What the page's row about a path says that its objects have.
+fn documented(path: &str) -> BTreeSet<String> {
+    let row = API.lines().find_map(|line| line.strip_prefix(&format!("| `{path}` |")));
+    names(row.unwrap_or_else(|| panic!("docs/API.md has no row of {path}")))
+}
+
+/// What stands between two texts of a page.
+fn between<'a>(page: &'a str, begin: &str, end: &str) -> &'a str {
+    let (_, rest) = page.split_once(begin).unwrap_or_else(|| panic!("there is no `{begin}`"));
+    rest.split_once(end).unwrap_or_else(|| panic!("there is no `{end}`")).0
+}
+
+fn keys(object: &Value) -> BTreeSet<String> {
+    object.as_object().unwrap_or_else(|| panic!("no object: {object}")).keys().cloned().collect()
+}
+
+/// Status and body.
+fn get(agent: &Agent, path: &str) -> (u16, String) {
+    ask(&agent.socket(), path)
+}
+
+fn ask(socket: &Path, path: &str) -> (u16, String) {
+    let mut stream = UnixStream::connect(socket).expect("it listens");
+    // HTTP/1.0: the answer is not chunked and ends with the connection.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: t\r\n\r\n").expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    (head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status"), body.to_owned())
+}
+
+fn object(agent: &Agent, path: &str) -> Value {
+    let (status, body) = get(agent, path);
+    assert_eq!(status, 200, "{path}: {body}");
+    serde_json::from_str(body.lines().next().unwrap_or_default())
+        .unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
+}
+
+/// Asks until there is something.
+fn until(what: &str, is_there: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !is_there() {
+        assert!(begin.elapsed() < slow(PATIENCE), "{what} after {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn objects_have_the_names_that_the_page_says() {
+    let _shared = shared();
+    let agent = Agent::start(&["--threshold", "1s"]);
+    let waiter = Waiter::start("recvfrom-tcp4");
+    let path = "/v1/host";
+    assert_eq!(keys(&object(&agent, path)), documented(path));
+
+    // Of itself: it waits between its looks.
+    let path = format!("/v1/durations/{}", agent.pid());
+    until("no wait of the agent's has ended", || get(&agent, &path).0 == 200);
+    let durations = object(&agent, &path);
+    assert_eq!(keys(&durations), documented("/v1/durations/PID"));
+    assert_eq!(durations["comm"], "tracer");
+    assert!(durations["buckets"].as_array().is_some_and(|all| all.iter().any(|n| n.as_u64() > Some(0))));
+
+    until("no stall", || get(&agent, "/v1/stalls").1.contains(&format!("\"pid\":{},", waiter.pid())));
+    let stall = object(&agent, "/v1/stalls");
+    assert_eq!(keys(&stall), documented("/v1/stalls"));
+    let of_a_wait = names(between(API, "A wait has these names always:", ";"));
+    assert_eq!(keys(&stall["wait"]), of_a_wait);
+    assert_eq!(keys(&object(&agent, "/v1/waits?all")), of_a_wait);
+    let past = object(&agent, "/v1/waits?at=2026-01-01T00:00:00Z");
+    assert_eq!(keys(&past), documented("/v1/waits?at=2026-11-23T03:12:00Z"));
+    assert_eq!(past["at"], Value::Null, "nothing was kept then");
+
+    let why = object(&agent, &format!("/v1/why/{}", waiter.pid()));
+    assert_eq!(keys(&why), names(between(WHY, "prints the same as one object:", ";")));
+    let (_, page) = get(&agent, &format!("/v1/why/{}?width=60", waiter.pid()));
+    assert!(
+        page.starts_with("waiter (pid ") && page.lines().all(|line| line.chars().count() <= 60),
+        "{page}"
+    );
+    for path in ["/v1/why/4194305", "/v1/durations/4194305"] {
+        assert_eq!(get(&agent, path).0, 404, "{path}");
+    }
+}
+
+/// Sixteen may wait for an answer; who comes after them is told so at once, and the others are answered.
+#[test]
+fn too_many_at_once_are_told_so() {
+    const ASKERS: usize = 60;
+    let _shared = shared();
+    let agent = Agent::start(&[]);
+    let waiter = Waiter::start("recvfrom-tcp4");
+    waiter.until_age(1.0);
+    let path = format!("/v1/why/{}", waiter.pid());
+    let socket = agent.socket();
+    let answers: Vec<(u16, String)> = thread::scope(|scope| {
+        let askers: Vec<_> = (0..ASKERS).map(|_| scope.spawn(|| ask(&socket, &path))).collect();
+        askers.into_iter().map(|asker| asker.join().expect("it asked")).collect()
+    });
+    let of = |wanted: u16| answers.iter().filter(|(status, _)| *status == wanted).count();
+    assert!(of(200) >= 16 && of(503) > 0 && of(200) + of(503) == ASKERS, "{answers:?}");
+    assert!(answers.iter().all(|(status, body)| *status == 200 || body == "too many ask at once\n"));
+}
