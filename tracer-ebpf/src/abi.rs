@@ -510,20 +510,23 @@ pub enum Counter {
     ReadFailed,
     /// A traced call was not followed: too many at once, or too many processes.
     CallsFull,
+    /// A thread goes to sleep whose last sleep was not seen to end.
+    EndUnseen,
 }
 
 impl Counter {
     /// Every counter with the `reason` it is exported under, losses only.
-    pub const LOSSES: [(Counter, &'static str); 6] = [
+    pub const LOSSES: [(Counter, &'static str); 7] = [
         (Counter::SlotMissing, "slot_missing"),
         (Counter::SlotFailed, "slot_failed"),
         (Counter::HistogramFull, "histogram_full"),
         (Counter::RingFull, "ring_full"),
         (Counter::ReadFailed, "read_failed"),
         (Counter::CallsFull, "calls_full"),
+        (Counter::EndUnseen, "end_unseen"),
     ];
     /// Entries of the array.
-    pub const COUNT: u32 = 8;
+    pub const COUNT: u32 = 9;
 }
 
 /// Records made of integers only: every bit pattern is a value, and there is no padding.

@@ -104,6 +104,13 @@ pub fn find_or_make(task: Task) -> Option<&'static mut Slot> {
     slot
 }
 
+/// The start in a slot as it is now, not as it was read before.
+#[inline(always)]
+pub fn began(slot: &Slot) -> u64 {
+    // SAFETY: a reference is valid for reads.
+    unsafe { core::ptr::read_volatile(&raw const slot.began_ns) }
+}
+
 /// Counts a thread that went to sleep without a slot; in its last moments it rightly has none where slots are in a hash.
 #[inline(always)]
 pub fn missing(task: Task) {

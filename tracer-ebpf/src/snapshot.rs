@@ -142,10 +142,14 @@ fn adopt(task: Task, condition: u32, slot: &mut tracer_ebpf::abi::Slot) {
             began = began.wrapping_add(ran);
         }
     }
+    // This program may be held up anywhere, while the thread goes on, on another CPU: what `waits` has written meanwhile stays.
+    if slot::began(slot) != 0 {
+        return;
+    }
     slot.flags = WAIT_DERIVED.into();
     slot.began_ns = began;
-    // It may have woken meanwhile, on another CPU: a start must not stay behind on a thread that runs.
-    if task.arrival_ns() != arrival || !is_asleep(task.state()) {
+    // It may have woken, too: a start must not stay behind on a thread that runs.
+    if (task.arrival_ns() != arrival || !is_asleep(task.state())) && slot::began(slot) == began {
         slot.began_ns = 0;
     }
 }

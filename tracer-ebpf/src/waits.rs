@@ -61,7 +61,13 @@ pub fn waits(ctx: BtfTracePointContext) -> i32 {
         let state = if HAS_PREV_STATE.load() != 0 { ctx.arg::<u64>(3) as u32 } else { prev.state() };
         if is_asleep(state) && !prev.is_worker() {
             match slot::find(prev) {
-                Some(slot) => *slot = Slot { began_ns: now, flags: 0 },
+                Some(slot) => {
+                    // Where the snapshot has put it there, the thread was only about to sleep.
+                    if slot.began_ns != 0 && slot.flags == 0 {
+                        count(Counter::EndUnseen);
+                    }
+                    *slot = Slot { began_ns: now, flags: 0 };
+                }
                 None => slot::missing(prev),
             }
         }

@@ -1,14 +1,14 @@
 //! Does the agent's socket answer what docs/API.md says?
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Agent, Waiter, shared, slow};
+use tests::{Agent, Waiter, alone, shared, slow};
 
 const API: &str = include_str!("../../../docs/API.md");
 const WHY: &str = include_str!("../../../docs/WHY.md");
@@ -59,6 +59,13 @@ fn object(agent: &Agent, path: &str) -> Value {
     assert_eq!(status, 200, "{path}: {body}");
     serde_json::from_str(body.lines().next().unwrap_or_default())
         .unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
+}
+
+/// The agent's events from now on.
+fn events(agent: &Agent) -> UnixStream {
+    let mut stream = UnixStream::connect(agent.socket()).expect("it listens");
+    write!(stream, "GET /v1/events HTTP/1.0\r\nHost: t\r\n\r\n").expect("it reads");
+    stream
 }
 
 /// Asks until there is something.
@@ -125,4 +132,58 @@ fn too_many_at_once_are_told_so() {
     let of = |wanted: u16| answers.iter().filter(|(status, _)| *status == wanted).count();
     assert!(of(200) >= 16 && of(503) > 0 && of(200) + of(503) == ASKERS, "{answers:?}");
     assert!(answers.iter().all(|(status, body)| *status == 200 || body == "too many ask at once\n"));
+}
+
+/// Who waits for the agent's next event is not stuck: to be told of oneself would be the next event.
+#[test]
+fn a_reader_of_events_is_not_flagged() {
+    let _shared = shared();
+    let mut agent = Agent::start(&["--threshold", "1s"]);
+    let stream = events(&agent);
+    stream.set_read_timeout(Some(slow(Duration::from_secs(4)))).expect("a time-out");
+    // One that is flagged shows that the agent looks.
+    let waiter = Waiter::start("recvfrom-tcp4");
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains(&format!("\"pid\":{},", waiter.pid()))));
+    lines.for_each(drop);
+    let own = std::process::id();
+    let socket = agent.socket().to_string_lossy().into_owned();
+    let of_this = |event: &Value| {
+        event["wait"]["pid"] == own
+            && event["wait"]["target"]["path"].as_str().is_some_and(|path| path.starts_with(&socket))
+    };
+    assert!(!agent.all_events().iter().any(of_this), "{:#?}", agent.all_events());
+}
+
+/// A reader of the events that does not read is told how many it has missed, once it reads again; no event is missing from the
+/// sum.
+#[test]
+fn a_reader_that_falls_behind_is_told_how_far() {
+    const THREADS: usize = 900;
+    let _alone = alone();
+    let agent = Agent::start(&["--threshold", "1s"]);
+    let stream = events(&agent);
+    let open = |all: &[tests::Sample]| -> f64 {
+        all.iter().filter(|s| s.name == "tracer_open_stalls").map(|s| s.value).sum()
+    };
+    let mut crowd = Waiter::start_with("threads", &[&THREADS.to_string()]);
+    agent.wait_scrape(PATIENCE, |all| open(all) >= THREADS as f64);
+    crowd.kill();
+    agent.wait_scrape(PATIENCE, |all| open(all) < 100.0);
+
+    stream.set_read_timeout(Some(slow(Duration::from_secs(3)))).expect("a time-out");
+    let (mut came, mut lost) = (0, 0);
+    // Until nothing more comes.
+    for line in BufReader::new(stream).lines().map_while(Result::ok).filter(|line| line.starts_with('{')) {
+        let event: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        match event["event"].as_str() {
+            Some("events_lost") => lost += event["count"].as_u64().expect("a number"),
+            _ => came += 1,
+        }
+        if came + lost >= 2 * THREADS as u64 {
+            break;
+        }
+    }
+    assert!(lost > 0 && came > 0, "{came} came, {lost} were lost");
+    assert!(came + lost >= 2 * THREADS as u64, "{came} came, {lost} were lost");
 }

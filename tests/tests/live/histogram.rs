@@ -17,20 +17,28 @@ fn fifty_waits_of_20_ms() {
     let comm = waiter.text("comm").to_owned();
     let labels = [("comm", &*comm), ("syscall", "recvfrom"), ("kind", "tcp")];
     let count = "tracer_wait_duration_seconds_count";
-    agent.wait_scrape(PATIENCE, |all| all.iter().any(|s| s.is(count, &labels) && s.value >= 50.0));
+    // Of the host's waits those whose end this machine has hidden; hardly more than two are of these.
+    let unseen = |all: &[tests::Sample]| -> f64 {
+        let mut hidden = all.iter().filter(|s| s.is("tracer_lost_events_total", &[("reason", "end_unseen")]));
+        hidden.next().map_or(0.0, |s| s.value.min(2.0))
+    };
+    let is_all =
+        |all: &[tests::Sample]| all.iter().any(|s| s.is(count, &labels) && s.value + unseen(all) >= 50.0);
+    agent.wait_scrape(PATIENCE, is_all);
     // And no more than fifty, whatever comes late.
     pause(Duration::from_millis(1_500));
     let value = |name: &str, more: &[(&str, &str)]| -> f64 {
         let labels: Vec<(&str, &str)> = labels.iter().chain(more).copied().collect();
         agent.samples(name, &labels).iter().map(|s| s.value).sum()
     };
-    assert_eq!(value(count, &[]), 50.0);
-    assert_eq!(value("tracer_wait_duration_seconds_bucket", &[("le", "+Inf")]), 50.0);
+    let counted = value(count, &[]);
+    assert!((50.0 - unseen(&agent.scrape())..=50.0).contains(&counted), "{counted}");
+    assert_eq!(value("tracer_wait_duration_seconds_bucket", &[("le", "+Inf")]), counted);
     let sum = value("tracer_wait_duration_seconds_sum", &[]);
     // The truth has the time from the wait's end until the thread runs, which in an emulated machine is long.
     let tolerance = 0.05 * f64::from(slowness().min(4));
     assert!(
-        (sum / truth - 1.0).abs() <= tolerance,
+        (sum / counted / (truth / 50.0) - 1.0).abs() <= tolerance,
         "the waits took {truth:.4} s, the histogram says {sum:.4}"
     );
 }

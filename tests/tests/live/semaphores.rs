@@ -1,6 +1,6 @@
 //! Does `why` say who changed a System V semaphore last?
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::{Waiter, why_page as page};
 
 use super::why::{headline, until};
@@ -10,9 +10,18 @@ struct Semaphores(Waiter);
 
 impl Semaphores {
     fn start(role: &str) -> Self {
-        let waiter = Waiter::start(role);
-        waiter.until_age(1.2);
-        Self(waiter)
+        let semaphores = Self(Waiter::start(role));
+        semaphores.0.until_age(1.2);
+        semaphores
+    }
+
+    /// What `why` says, whose first sentence has this of the semaphore.
+    fn report(&self, says: &str) -> Value {
+        let report = until(self.0.pid(), "stuck");
+        let expected = format!("for semaphore 1 of set {}, which {says}", self.0.number("set"));
+        assert!(headline(&report).contains(&expected), "{report:#}");
+        page(self.0.pid());
+        report
     }
 }
 
@@ -26,31 +35,19 @@ impl Drop for Semaphores {
 #[test]
 fn who_changed_a_semaphore_last() {
     let semaphores = Semaphores::start("semop");
-    let waiter = &semaphores.0;
-    let (set, holder) = (waiter.number("set"), waiter.number("holder"));
-    let report = until(waiter.pid(), "stuck");
-    let expected = format!("for semaphore 1 of set {set}, which waiter (pid {holder}) changed last");
-    assert!(headline(&report).contains(&expected), "{report:#}");
+    let (set, holder) = (semaphores.0.number("set"), semaphores.0.number("holder"));
+    let report = semaphores.report(&format!("waiter (pid {holder}) changed last"));
     assert_eq!(report["others"][0]["role"], "changed it last", "{report:#}");
     assert_eq!(report["others"][0]["pid"], holder, "{report:#}");
-    assert_eq!(report["threads"][0]["wait"]["class"], "lock", "{report:#}");
-    assert_eq!(
-        report["threads"][0]["wait"]["target"],
-        json!({"kind": "semaphores", "set": set}),
-        "{report:#}"
-    );
-    page(waiter.pid());
+    let wait = &report["threads"][0]["wait"];
+    assert_eq!(wait["class"], "lock", "{report:#}");
+    assert_eq!(wait["target"], json!({"kind": "semaphores", "set": set}), "{report:#}");
 }
 
 #[test]
 fn a_semaphore_that_was_left() {
     let semaphores = Semaphores::start("semop-left");
-    let waiter = &semaphores.0;
-    let (set, holder) = (waiter.number("set"), waiter.number("holder"));
-    let report = until(waiter.pid(), "stuck");
-    let expected =
-        format!("for semaphore 1 of set {set}, which pid {holder} changed last, and that has ended");
-    assert!(headline(&report).contains(&expected), "{report:#}");
+    let holder = semaphores.0.number("holder");
+    let report = semaphores.report(&format!("pid {holder} changed last, and that has ended"));
     assert_eq!(report["others"].as_array().map(Vec::len), Some(0), "{report:#}");
-    page(waiter.pid());
 }

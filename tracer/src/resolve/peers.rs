@@ -232,27 +232,32 @@ fn locks_on_record(wait: &Wait, resolved: &Resolved) -> Vec<u32> {
     holders
 }
 
-/// Whether a thread of one of the peers waits to read its end: directly, in poll or select, or in an epoll set.
+/// Whether a thread of one of the peers waits to read its end: directly, in poll or select, or in an epoll set. This very process is
+/// in no snapshot of its own; as it looks, it is not stuck, and who waits for its next event waits as all readers of events do.
 fn waits_on(peers: &Peers, inode: u64, all: &[Wait], guard: &mut Guard) -> bool {
-    all.iter().any(|wait| {
-        let pid = wait.thread.process.pid;
-        let Some(peer) = peers.others.iter().find(|peer| peer.pid == pid) else { return false };
-        let reads = |set: &std::collections::BTreeMap<i32, poll::Interest>| {
-            set.get(&peer.fd).is_some_and(|interest| interest.read)
-        };
-        match (wait.fd, &wait.fd_state) {
-            // Which requests a ring holds is not to be seen.
-            _ if wait.call.name.starts_with("io_") => true,
-            (Some(fd), _) if epoll::is_epoll(wait.call.name) => {
-                epoll::read(pid, wait.thread.tid, fd).is_some_and(|set| reads(&set))
+    let own = std::process::id();
+    peers.others.iter().any(|peer| peer.pid == own)
+        || all.iter().any(|wait| {
+            let pid = wait.thread.process.pid;
+            let Some(peer) = peers.others.iter().find(|peer| peer.pid == pid) else { return false };
+            let reads = |set: &std::collections::BTreeMap<i32, poll::Interest>| {
+                set.get(&peer.fd).is_some_and(|interest| interest.read)
+            };
+            match (wait.fd, &wait.fd_state) {
+                // Which requests a ring holds is not to be seen.
+                _ if wait.call.name.starts_with("io_") => true,
+                (Some(fd), _) if epoll::is_epoll(wait.call.name) => {
+                    epoll::read(pid, wait.thread.tid, fd).is_some_and(|set| reads(&set))
+                }
+                (_, FdState::Open(file)) => {
+                    file.inode == inode && crate::syscalls::way(wait.call.name) == Way::In
+                }
+                _ if poll::is_set(wait.call.name) => {
+                    poll::read(wait, guard).is_some_and(|set| reads(&set.fds))
+                }
+                _ => false,
             }
-            (_, FdState::Open(file)) => {
-                file.inode == inode && crate::syscalls::way(wait.call.name) == Way::In
-            }
-            _ if poll::is_set(wait.call.name) => poll::read(wait, guard).is_some_and(|set| reads(&set.fds)),
-            _ => false,
-        }
-    })
+        })
 }
 
 #[cfg(test)]

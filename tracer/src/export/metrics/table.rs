@@ -51,6 +51,11 @@ metrics! {
 #[cfg(test)]
 const LOSSES: &[(&str, &str)] = &[
     ("calls_full", "A call was not followed: too many at once (`--probes calls` only)."),
+    (
+        "end_unseen",
+        "A wait was not timed: the kernel did not show the thread getting the CPU back. Some virtual machines hide switches from \
+         threads of their own.",
+    ),
     ("events_unread", "A stall event nobody took from standard output."),
     ("histogram_full", "An ended wait was not counted: more than 8,192 kinds of them in one interval."),
     (
