@@ -158,6 +158,29 @@ fn a_second_agent_is_refused_and_what_a_killed_one_has_left_is_replaced() {
     std::fs::remove_file(&path).expect("it is there");
 }
 
+/// Who waits for an answer is seen to wait on the path that a rule would name.
+#[test]
+fn a_connection_to_it_bears_its_name() {
+    let _shared = shared();
+    let agent = agent();
+    let stream = UnixStream::connect(agent.socket()).expect("it listens");
+    stream.set_read_timeout(Some(slow(Duration::from_secs(10)))).expect("a time-out");
+    std::thread::scope(|scope| {
+        let (send, tid) = std::sync::mpsc::channel();
+        let mut of_reader = &stream;
+        scope.spawn(move || {
+            // SAFETY: takes no pointers.
+            send.send(unsafe { libc::gettid() }.cast_unsigned()).expect("it is waited for");
+            let _ = of_reader.read(&mut [0]);
+        });
+        let tid = tid.recv().expect("it starts");
+        std::thread::sleep(slow(Duration::from_millis(200)));
+        let seen = ps(&["--all", "--min-age", "0s", "-p", &std::process::id().to_string()]);
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+        assert_eq!(seen.row(tid)["target"]["path"], socket(&agent), "{:#}", seen.row(tid));
+    });
+}
+
 #[test]
 fn it_only_answers_questions() {
     let _shared = shared();

@@ -11,12 +11,18 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
+};
 
 use crate::{human, resolve::process::users};
 
 /// Members of this group may ask the agent, unless it was told of another.
 pub const GROUP: &str = "tracer";
+
+/// How many may wait to be let in.
+const BACKLOG: i32 = 128;
 
 /// A bound socket. Its file goes when this is dropped.
 pub struct Socket {
@@ -53,36 +59,34 @@ impl Socket {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("cannot look at {whom}")),
         }
-        // Nobody can reach it under its name before its owner and mode are right.
-        let new = beside(path, "new");
-        let _ = fs::remove_file(&new);
-        let listener = UnixListener::bind(&new).with_context(|| format!("cannot listen on {whom}"))?;
-        let bound = || -> Result<()> {
-            match gid {
-                Some(gid) => {
-                    chown(&new, None, Some(gid)).with_context(|| {
-                        format!(
-                            "cannot give {whom} to the group {group}: without CAP_CHOWN it has to be the agent's own \
-                             (`Group=` of its unit)"
-                        )
-                    })?;
-                    fs::set_permissions(&new, Permissions::from_mode(0o660))?;
-                }
-                None => {
-                    fs::set_permissions(&new, Permissions::from_mode(0o600))?;
-                    human::say(&format!(
-                        "there is no group {GROUP} on this host: only root may ask the agent on {whom} \
-                         (groupadd --system {GROUP})"
-                    ));
-                }
+        // Bound under its own name, which is what the kernel shows of each connection to it, and refusing all until its owner
+        // and mode are right.
+        let _ = fs::remove_file(path);
+        let listen = || format!("cannot listen on {whom}");
+        let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .with_context(listen)?;
+        SocketAddrUnix::new(path).and_then(|address| net::bind(&socket, &address)).with_context(listen)?;
+        let socket = Self { listener: socket.into(), path: path.to_owned(), _lock: lock };
+        match gid {
+            Some(gid) => {
+                chown(path, None, Some(gid)).with_context(|| {
+                    format!(
+                        "cannot give {whom} to the group {group}: without CAP_CHOWN it has to be the agent's own \
+                         (`Group=` of its unit)"
+                    )
+                })?;
+                fs::set_permissions(path, Permissions::from_mode(0o660))?;
             }
-            fs::rename(&new, path).with_context(|| format!("cannot listen on {whom}"))
-        };
-        if let Err(error) = bound() {
-            let _ = fs::remove_file(&new);
-            return Err(error);
+            None => {
+                fs::set_permissions(path, Permissions::from_mode(0o600))?;
+                human::say(&format!(
+                    "there is no group {GROUP} on this host: only root may ask the agent on {whom} \
+                     (groupadd --system {GROUP})"
+                ));
+            }
         }
-        Ok(Self { listener, path: path.to_owned(), _lock: lock })
+        net::listen(&socket.listener, BACKLOG).with_context(listen)?;
+        Ok(socket)
     }
 
     /// What connections come from.
