@@ -413,7 +413,7 @@ fn a_thread(probes: &str) {
         }
     };
     assert!(trace.said.contains(&format!("following 1 thread by {probes}")), "{}", trace.said);
-    let seconds = slow(Duration::from_secs(2)).as_secs();
+    let seconds = slow(Duration::from_secs(2)).as_secs().min(6);
     let mut child_of = |name: &str| {
         waiter.command(&format!("{name} child {seconds}"));
         let child = waiter.next_line()["child"].as_u64().expect("a child");
@@ -559,7 +559,7 @@ fn a_thousand_sleepers_lose_nothing() {
     let waiter = Waiter::start_with("pipes", &[&SLEEPERS.to_string()]);
     waiter.until_age(1.0);
     let trace = Trace::start(&["-p", &waiter.pid().to_string()]).unwrap_or_else(|said| panic!("{said}"));
-    std::thread::sleep(slow(Duration::from_secs(2)));
+    std::thread::sleep(slow(Duration::from_secs(2)).min(Duration::from_secs(6)));
     let (lines, said) = trace.end_and_say();
     // Its first thread reads what it is told.
     let waits = |line: &&Value| line["event"] == "waiting" && line["tid"] != line["pid"];

@@ -7,6 +7,8 @@ pub struct Arch {
     pub target: &'static str,
     /// A linker for it that comes with the compiler, as cargo's variable; not where the machine's own one does.
     pub linker: Option<(&'static str, &'static str)>,
+    /// `cargo xtask dist` makes a binary for it, and the guests run that.
+    pub is_shipped: bool,
     /// Debian's name.
     pub debian: &'static str,
     /// The emulator and its package.
@@ -21,6 +23,7 @@ pub struct Arch {
 pub static X86_64: Arch = Arch {
     target: "x86_64-unknown-linux-musl",
     linker: None,
+    is_shipped: true,
     debian: "amd64",
     qemu: "/usr/bin/qemu-system-x86_64",
     package: "qemu-system-x86",
@@ -31,6 +34,7 @@ pub static X86_64: Arch = Arch {
 pub static AARCH64: Arch = Arch {
     target: "aarch64-unknown-linux-musl",
     linker: Some(("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld")),
+    is_shipped: false,
     debian: "arm64",
     qemu: "/usr/bin/qemu-system-aarch64",
     package: "qemu-system-arm",

@@ -207,6 +207,10 @@ fn build(arch: &Arch) -> Result<Vec<Program>> {
         cargo.args(more).args(["--release", "--locked", "--target", target]);
         // A tenth of the size to load and to fill in.
         cargo.env("CARGO_PROFILE_RELEASE_STRIP", "symbols").envs(arch.linker);
+        // What nobody is given need not be as fast as it can be.
+        if !arch.is_shipped {
+            cargo.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+        }
         cargo
     };
     cmd::run(build(&["build", "--package", "tracer"]))?;
