@@ -202,20 +202,23 @@ pub fn static_target(target: &str) -> Result<()> {
 fn build(arch: &Arch) -> Result<Vec<Program>> {
     let target = arch.target;
     static_target(target)?;
-    let build = |more: &[&str]| {
+    let build = |package: &str, more: &[&str]| {
         let mut cargo = command("cargo", &["--quiet"]);
-        cargo.args(more).args(["--release", "--locked", "--target", target]);
+        cargo.args(more).args(["--package", package, "--release", "--locked", "--target", target]);
         // A tenth of the size to load and to fill in.
         cargo.env("CARGO_PROFILE_RELEASE_STRIP", "symbols").envs(arch.linker);
         // What nobody is given need not be as fast as it can be.
-        if !arch.is_shipped {
+        if !arch.is_shipped || package == "tests" {
             cargo.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+        }
+        if package == "tests" {
+            cargo.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
         }
         cargo
     };
-    cmd::run(build(&["build", "--package", "tracer"]))?;
-    cmd::run(build(&["build", "--package", "tests", "--bins"]))?;
-    let mut tests = build(&["test", "--package", "tests", "--test", "live", "--no-run"]);
+    cmd::run(build("tracer", &["build"]))?;
+    cmd::run(build("tests", &["build", "--bins"]))?;
+    let mut tests = build("tests", &["test", "--test", "live", "--no-run"]);
     tests.arg("--message-format=json").stderr(Stdio::inherit());
     let messages = cmd::output(tests)?;
     let live = messages
