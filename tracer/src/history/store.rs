@@ -32,7 +32,7 @@ const GAP: SignedDuration = SignedDuration::from_secs(150);
 const LARGEST: u64 = 16 * 1024 * 1024;
 
 /// What a stall is kept under.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(u64, u32, u32);
 
 impl Id {

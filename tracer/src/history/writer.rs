@@ -1,0 +1,304 @@
+//! The thread that writes the history: what waits to be written, under which id, and when. What it is not told of it asks for.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    Kept,
+    owed::Owed,
+    store::{Id, Store},
+};
+use crate::{
+    class::Level,
+    collect::shared::Shared,
+    export::{events::StallObject, json::WaitObject},
+    human,
+    look::{self, Judged},
+    resolve::Resolver,
+};
+
+/// What comes within this is written at once.
+const BATCH: Duration = Duration::from_millis(500);
+/// How often the worst waits are kept.
+const MINUTE: Duration = Duration::from_secs(60);
+/// So many of them.
+const WORST: usize = 100;
+/// After an error, it is not tried again for this long.
+const PAUSE: Duration = Duration::from_secs(10);
+/// Stalls that were open when the agent stopped and are not found again within this have ended meanwhile.
+const GRACE: Duration = Duration::from_secs(90);
+/// How far apart two agents may date the same wait.
+const SAME: SignedDuration = SignedDuration::from_secs(2);
+
+/// What is kept, and what is known of it.
+pub struct Writer {
+    store: Arc<Store>,
+    shared: Shared,
+    /// Open stalls by process and thread.
+    open: HashMap<(u32, u32), Id>,
+    /// What is not written yet.
+    owed: Owed,
+    /// Stalls that were open when the agent last stopped and were not found again yet.
+    before: Vec<(Id, StallObject)>,
+    /// When the agent last wrote before it started.
+    alive: Option<Timestamp>,
+    started: Instant,
+    lost: Arc<AtomicU64>,
+    /// The queue was full: something that has opened or ended is not known here.
+    unheard: Arc<AtomicBool>,
+    failed: Option<Instant>,
+}
+
+impl Writer {
+    /// One that goes on where the last agent has stopped. What cannot be written is counted in `lost`; `unheard` is set by whoever
+    /// could not say something to it.
+    pub fn new(
+        store: &Arc<Store>,
+        shared: Shared,
+        lost: &Arc<AtomicU64>,
+        unheard: &Arc<AtomicBool>,
+    ) -> Result<Self> {
+        Ok(Self {
+            store: Arc::clone(store),
+            shared,
+            open: HashMap::new(),
+            owed: Owed::default(),
+            before: store.open_stalls()?,
+            alive: store.last_alive()?,
+            started: Instant::now(),
+            lost: Arc::clone(lost),
+            unheard: Arc::clone(unheard),
+            failed: None,
+        })
+    }
+
+    /// Until nobody is left to send.
+    pub fn run(mut self, queue: &Receiver<Kept>) {
+        let mut minute = Instant::now() + MINUTE;
+        loop {
+            // With something owed it does not wait for the next stall.
+            let next = match self.failed {
+                Some(failed) if !self.owed.is_empty() => minute.min(failed + PAUSE),
+                _ => minute,
+            };
+            match queue.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(kept) => {
+                    self.owe(kept);
+                    let mut number = 1;
+                    let end = Instant::now() + BATCH;
+                    // Until the time is up, or nobody is left to send.
+                    while let Ok(kept) = queue.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                        self.owe(kept);
+                        number += 1;
+                    }
+                    self.try_to(number, |_| Ok(()));
+                }
+                Err(RecvTimeoutError::Timeout) if Instant::now() < minute => self.try_to(0, |_| Ok(())),
+                Err(RecvTimeoutError::Timeout) => {
+                    minute = Instant::now() + MINUTE;
+                    self.keep_minute();
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    // The agent ends: once more, whenever it failed.
+                    self.failed = None;
+                    self.try_to(0, |_| Ok(()));
+                    return;
+                }
+            }
+            // Not while nothing can be written.
+            if self.failed.is_none()
+                && self.unheard.swap(false, Ordering::Acquire)
+                && self.ask_again(queue).is_err()
+            {
+                self.unheard.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    /// Asks which stalls are open: the end of one that is not may have found the queue full, as when a disk hangs that many
+    /// wait for, this thread among them.
+    fn ask_again(&mut self, queue: &Receiver<Kept>) -> Result<()> {
+        let before: Vec<_> = self.open.iter().map(|(thread, id)| (*thread, *id)).collect();
+        let still: HashSet<_> = self
+            .shared
+            .stalls()?
+            .iter()
+            .map(|stall| (stall.wait.thread.process.pid, stall.wait.thread.tid))
+            .collect();
+        // What came before the answer.
+        while let Ok(kept) = queue.try_recv() {
+            self.owe(kept);
+        }
+        let is_open = |(thread, id): &((u32, u32), Id)| self.open.get(thread) == Some(id);
+        let ended: Vec<_> =
+            before.into_iter().filter(is_open).filter(|(thread, _)| !still.contains(thread)).collect();
+        self.end_unheard(&ended)
+    }
+
+    /// These have ended, and by now is all that is known of when.
+    fn end_unheard(&mut self, ended: &[((u32, u32), Id)]) -> Result<()> {
+        if ended.is_empty() {
+            return Ok(());
+        }
+        // The row of one that is not written yet is owed.
+        self.owed.settle(|rows| self.store.put(rows, None))?;
+        let ids: HashSet<Id> = ended.iter().map(|(_, id)| *id).collect();
+        let open = self.store.open_stalls()?.into_iter().filter(|(id, _)| ids.contains(id));
+        let rows: Vec<_> = open.map(|(id, stall)| (id, ended_unseen(stall, Timestamp::now()))).collect();
+        self.store.put(&rows, None)?;
+        for (thread, _) in ended {
+            self.open.remove(thread);
+        }
+        Ok(())
+    }
+
+    fn owe(&mut self, kept: Kept) {
+        let (id, stall) = self.place(kept);
+        self.owed.add(id, stall);
+    }
+
+    /// Under which id a stall is kept.
+    fn place(&mut self, kept: Kept) -> (Id, StallObject) {
+        match kept {
+            Kept::Stall(mut stall) => {
+                let thread = (stall.wait.pid, stall.wait.tid);
+                match self.open.get(&thread) {
+                    Some(id) => stall.opened = id.opened(),
+                    None => drop(self.open.insert(thread, Id::of(&stall))),
+                }
+                let id = self.open[&thread];
+                if stall.closed.is_some() {
+                    self.open.remove(&thread);
+                }
+                (id, *stall)
+            }
+            Kept::FoundAgain(mut stall) => {
+                let thread = (stall.wait.pid, stall.wait.tid);
+                let same = |(_, before): &(Id, StallObject)| {
+                    (before.wait.pid, before.wait.tid) == thread
+                        && before.wait.since.duration_since(stall.wait.since).abs() <= SAME
+                };
+                let id = match self.before.iter().position(same) {
+                    Some(at) => self.before.swap_remove(at).0,
+                    None => Id::of(&stall),
+                };
+                stall.opened = id.opened();
+                self.open.insert(thread, id);
+                (id, *stall)
+            }
+        }
+    }
+
+    /// Keeps the worst waits of this minute, throws away what is too old, and closes stalls that ended while no agent ran.
+    fn keep_minute(&mut self) {
+        let mut number = 1;
+        if self.started.elapsed() >= GRACE {
+            for (id, stall) in self.before.drain(..) {
+                let closed = self.alive.unwrap_or(stall.opened).max(stall.opened);
+                self.owed.add(id, ended_unseen(stall, closed));
+                number += 1;
+            }
+        }
+        match worst(&mut self.shared) {
+            Ok(waits) => self.try_to(number, |store| {
+                store.put(&[], Some((Timestamp::now(), &waits)))?;
+                store.prune(Timestamp::now())
+            }),
+            // The agent ends.
+            Err(_) => drop(self.lost.fetch_add(number, Ordering::Relaxed)),
+        }
+    }
+
+    /// Writes what is owed, and something more. So many rows of it are new: they are counted if they cannot be written now,
+    /// though stalls will be tried again.
+    fn try_to(&mut self, number: u64, more: impl FnOnce(&Store) -> Result<()>) {
+        if self.failed.is_some_and(|failed| failed.elapsed() < PAUSE) {
+            self.lost.fetch_add(number, Ordering::Relaxed);
+            return;
+        }
+        match self.owed.settle(|rows| self.store.put(rows, None)).and_then(|()| more(&self.store)) {
+            Ok(()) => self.failed = None,
+            Err(error) => {
+                self.lost.fetch_add(number, Ordering::Relaxed);
+                // Once for each time that it begins to fail.
+                if self.failed.replace(Instant::now()).is_none() {
+                    human::say(&format!("{error:#}; the history has a gap"));
+                }
+            }
+        }
+    }
+}
+
+/// The stall, closed at a moment although nobody saw how.
+fn ended_unseen(mut stall: StallObject, closed: Timestamp) -> StallObject {
+    (stall.closed, stall.ended) = (Some(closed), Some("unknown".into()));
+    stall.lasted = closed.duration_since(stall.wait.since).try_into().unwrap_or(stall.lasted);
+    stall
+}
+
+/// The worst waits of now.
+fn worst(shared: &mut Shared) -> Result<Vec<WaitObject>> {
+    let (snapshot, worst) = shared.worst(WORST)?;
+    let waits = worst.into_iter().map(|at| snapshot.waits[at].clone()).collect();
+    let mut resolver = Resolver::new();
+    let judged = look::judge(waits, &snapshot.waits, &mut resolver, shared, |_, _| true)?;
+    let worries = judged.into_iter().filter(|judged| judged.verdict.class.level() != Level::Idle);
+    Ok(worries
+        .map(|Judged { wait, resolved, verdict }| {
+            let who = resolver.who(wait.thread.process);
+            WaitObject::new(&wait, &resolved, &verdict, &who)
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::{
+        super::{Limits, samples::stall},
+        *,
+    };
+    use crate::collect::shared::{Ask, pair};
+
+    /// Of two stalls that are thought open the agent knows of none, but that one of them has ended is still in the queue.
+    #[test]
+    fn an_end_that_nobody_heard_of_is_asked_for() {
+        let dir = std::env::temp_dir().join(format!("tracer-writer-{}", std::process::id()));
+        let limits = Limits { age: Duration::MAX, bytes: u64::MAX };
+        let store = Arc::new(Store::open(&dir.join("history.redb"), limits).expect("a directory of ours"));
+        let (shared, asked) = pair().expect("two ends");
+        let mut writer =
+            Writer::new(&store, shared, &Arc::default(), &Arc::default()).expect("an empty store");
+        let (kept, queue) = sync_channel(8);
+        for pid in [1, 2] {
+            writer.owe(Kept::Stall(Box::new(stall(pid, 10, None))));
+        }
+        kept.send(Kept::Stall(Box::new(stall(2, 10, Some(20))))).expect("there is room");
+        // Opened since: not in the answer, and open all the same.
+        kept.send(Kept::Stall(Box::new(stall(3, 30, None)))).expect("there is room");
+        std::thread::scope(|scope| {
+            scope.spawn(move || match asked.asks.recv() {
+                Ok(Ask::Stalls(reply)) => reply.send(Ok(vec![])).expect("it is waited for"),
+                other => panic!("{other:?}"),
+            });
+            writer.ask_again(&queue).expect("written");
+        });
+        writer.owed.settle(|rows| store.put(rows, None)).expect("written");
+        let kept = store.stalls_since(Timestamp::UNIX_EPOCH).expect("read");
+        let ends: Vec<_> = kept.iter().map(|stall| (stall.wait.pid, stall.ended.as_deref())).collect();
+        assert_eq!(ends, [(1, Some("unknown")), (2, Some("resumed")), (3, None)]);
+        assert_eq!(writer.open.keys().copied().collect::<Vec<_>>(), [(3, 3)]);
+        std::fs::remove_dir_all(&dir).expect("it is ours");
+    }
+}
