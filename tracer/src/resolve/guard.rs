@@ -2,10 +2,13 @@
 //! some `/proc` files wait for a lock the process holds. Such reads run here, on a thread that can be left behind.
 
 use std::{
-    collections::HashSet,
-    sync::mpsc::{self, Receiver, Sender},
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        mpsc::{self, Receiver, Sender},
+    },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::wait::ProcessId;
@@ -14,8 +17,14 @@ use crate::wait::ProcessId;
 const DEADLINE: Duration = Duration::from_millis(100);
 /// How often it is given as much again while its thread is not held up but wants for a CPU, on a machine that is overloaded.
 const EXTENSIONS: u32 = 20;
-/// Threads left behind at most; beyond that nothing risky is read any more.
-const LEFT_BEHIND: u64 = 16;
+/// Threads left behind at most; beyond that nothing risky is read until one of them comes back.
+const LEFT_BEHIND: usize = 16;
+/// How long a process is left alone whose read did not come back in time, although it has by now; twice as long each further time.
+const ALONE: Duration = Duration::from_secs(10);
+/// At most so often twice as long: three hours.
+const DOUBLED: u32 = 10;
+/// Processes that are remembered, though their reads have come back.
+const REMEMBERED: usize = 256;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -45,17 +54,38 @@ impl Worker {
     }
 }
 
-/// Runs reads with a deadline. One that misses it is counted, and that process is never read again.
+/// A process whose read was given up.
+struct Left {
+    /// Held by the read: gone once it has come back.
+    read: Weak<()>,
+    /// Not read again before.
+    until: Instant,
+    times: u32,
+}
+
+impl Left {
+    fn is_back(&self) -> bool {
+        self.read.strong_count() == 0
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_back() && Instant::now() >= self.until
+    }
+}
+
+/// Runs reads with a deadline. One that misses it is counted, and that process is not read again before it has come back, and
+/// for a while.
 pub struct Guard {
     worker: Option<Worker>,
-    refused: HashSet<ProcessId>,
+    left: HashMap<ProcessId, Left>,
     abandoned: u64,
+    alone: Duration,
 }
 
 impl Guard {
     /// A guard without a thread yet.
     pub fn new() -> Self {
-        Self { worker: None, refused: HashSet::new(), abandoned: 0 }
+        Self { worker: None, left: HashMap::new(), abandoned: 0, alone: ALONE }
     }
 
     /// Reads that did not come back in time, so far.
@@ -63,17 +93,21 @@ impl Guard {
         self.abandoned
     }
 
-    /// Runs `read`; `None` if it does not come back in time, or did not for this process before.
+    /// Runs `read`; `None` if it does not come back in time, or did not for this process lately.
     pub fn read<T: Send + 'static>(
         &mut self,
         process: ProcessId,
         read: impl FnOnce() -> Option<T> + Send + 'static,
     ) -> Option<T> {
-        if self.refused.contains(&process) || self.abandoned >= LEFT_BEHIND {
+        if self.left.get(&process).is_some_and(|left| !left.is_over()) || self.is_worn_out() {
             return None;
         }
         let (answer, wait): (Sender<Option<T>>, Receiver<Option<T>>) = mpsc::channel();
+        let held = Arc::new(());
+        let is_held = Arc::downgrade(&held);
         let job: Job = Box::new(move || {
+            // Also if it panics.
+            let _held = held;
             // Nobody listens any more if the deadline has passed.
             let _ = answer.send(read());
         });
@@ -88,9 +122,24 @@ impl Guard {
                 break;
             }
         }
-        self.abandoned += 1;
-        self.refused.insert(process);
+        self.abandon(process, is_held);
         None
+    }
+
+    /// Too many threads are left behind.
+    fn is_worn_out(&self) -> bool {
+        self.left.len() >= LEFT_BEHIND
+            && self.left.values().filter(|left| !left.is_back()).count() >= LEFT_BEHIND
+    }
+
+    fn abandon(&mut self, process: ProcessId, read: Weak<()>) {
+        self.abandoned += 1;
+        if self.left.len() >= REMEMBERED {
+            self.left.retain(|_, left| !left.is_over());
+        }
+        let times = self.left.get(&process).map_or(0, |left| left.times + 1).min(DOUBLED);
+        let until = Instant::now() + self.alone * 2u32.pow(times);
+        self.left.insert(process, Left { read, until, times });
     }
 }
 
@@ -98,20 +147,60 @@ impl Guard {
 mod tests {
     use super::*;
 
+    const WELL: ProcessId = ProcessId { pid: 2, start_ns: 1 };
+
+    /// A read that comes back when the other end is dropped.
+    fn hang(guard: &mut Guard, pid: u32) -> (ProcessId, Sender<()>) {
+        let (end, ended) = mpsc::channel::<()>();
+        let process = ProcessId { pid, start_ns: 1 };
+        assert_eq!(guard.read(process, move || ended.recv().ok()), None);
+        (process, end)
+    }
+
+    fn is_read(guard: &mut Guard, process: ProcessId) -> bool {
+        guard.read(process, || Some(())).is_some()
+    }
+
+    fn soon(mut is_so: impl FnMut() -> bool) -> bool {
+        (0..200).any(|_| {
+            thread::sleep(Duration::from_millis(10));
+            is_so()
+        })
+    }
+
     #[test]
-    fn a_read_that_hangs_is_left_behind_and_not_tried_again() {
+    fn a_read_that_hangs_is_left_behind_and_tried_again_once_it_is_back() {
+        let mut guard = Guard { alone: Duration::from_millis(50), ..Guard::new() };
+        assert!(is_read(&mut guard, WELL));
+        let (sick, end) = hang(&mut guard, 1);
+        thread::sleep(Duration::from_millis(100));
+        assert!(!is_read(&mut guard, sick), "it is not back");
+        assert!(is_read(&mut guard, WELL), "others go on");
+        drop(end);
+        assert!(soon(|| is_read(&mut guard, sick)), "it is back");
+        let (_, end) = hang(&mut guard, 1);
+        drop(end);
+        let again = Instant::now();
+        assert!(soon(|| is_read(&mut guard, sick)) && again.elapsed() >= Duration::from_millis(50));
+        assert_eq!((guard.abandoned(), guard.left[&sick].times), (2, 1));
+    }
+
+    #[test]
+    fn with_too_many_left_behind_nothing_is_read_until_one_is_back() {
         let mut guard = Guard::new();
-        let (sick, well) = (ProcessId { pid: 1, start_ns: 1 }, ProcessId { pid: 2, start_ns: 1 });
-        assert_eq!(guard.read(well, || Some(1)), Some(1));
-        assert_eq!(
-            guard.read(sick, || {
-                thread::sleep(Duration::from_secs(2));
-                Some(1)
-            }),
-            None
-        );
-        assert_eq!(guard.read(sick, || Some(1)), None, "not tried again");
-        assert_eq!(guard.read(well, || Some(2)), Some(2), "others go on");
-        assert_eq!(guard.abandoned(), 1);
+        let mut ends: Vec<_> = (10..).take(LEFT_BEHIND).map(|pid| hang(&mut guard, pid)).collect();
+        assert!(!is_read(&mut guard, WELL));
+        ends.pop();
+        assert!(soon(|| is_read(&mut guard, WELL)));
+        assert_eq!(guard.abandoned(), LEFT_BEHIND as u64);
+    }
+
+    #[test]
+    fn those_that_are_long_back_are_forgotten() {
+        let mut guard = Guard { alone: Duration::ZERO, ..Guard::new() };
+        for pid in 0..2 * REMEMBERED as u32 {
+            guard.abandon(ProcessId { pid, start_ns: 1 }, Weak::new());
+        }
+        assert!(guard.left.len() <= REMEMBERED, "{}", guard.left.len());
     }
 }

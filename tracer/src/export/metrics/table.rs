@@ -73,7 +73,10 @@ const LOSSES: &[(&str, &str)] = &[
         "read_failed",
         "A kernel pointer on the way to a wait's target could not be read: the target is unknown.",
     ),
-    ("reads_abandoned", "A look into a process's memory that did not come back: its page never came."),
+    (
+        "reads_abandoned",
+        "A look into a process's memory that did not come back: its page never came. It is left alone until it does.",
+    ),
     (
         "ring_full",
         "The end of a long wait was not reported: the agent got no CPU for long. A snapshot finds it ended.",
