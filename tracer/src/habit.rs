@@ -13,6 +13,8 @@ const FACTOR: u32 = 3;
 const CAP: Duration = Duration::from_secs(6 * 3600);
 /// How long a wait is remembered.
 const MEMORY: u64 = 8 * 86_400;
+/// A clock that is set back by more has been wrong, seconds.
+const STEP: u64 = 86_400;
 /// Waits remembered of each habit, the longest.
 const SAMPLES: usize = 8;
 /// Shorter waits are nobody's habit.
@@ -38,6 +40,13 @@ pub struct Sample {
     pub at: u64,
 }
 
+impl Sample {
+    /// Whether it still counts. One of the future was taken while the clock was wrong.
+    fn counts(&self, now: u64) -> bool {
+        self.at + MEMORY > now && self.at < now + STEP
+    }
+}
+
 /// All habits known.
 #[derive(Debug, Default)]
 pub struct Habits(HashMap<Arc<Key>, Vec<Sample>>);
@@ -45,20 +54,34 @@ pub struct Habits(HashMap<Arc<Key>, Vec<Sample>>);
 impl Habits {
     /// A wait ended with bytes received.
     pub fn add(&mut self, key: &Arc<Key>, lasted: Duration, now: u64) {
-        if lasted < LEAST || self.0.len() >= KEYS && !self.0.contains_key(key) {
+        if lasted < LEAST {
             return;
         }
+        if self.0.len() >= KEYS && !self.0.contains_key(key) {
+            self.make_room(now);
+        }
         let samples = self.0.entry(Arc::clone(key)).or_default();
-        samples.retain(|sample| sample.at + MEMORY > now);
+        samples.retain(|sample| sample.counts(now));
         samples.push(Sample { seconds: lasted.as_secs_f64(), at: now });
         samples.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
         samples.truncate(SAMPLES);
     }
 
+    /// Forgets those that do not count any more, or the one that was last seen longest ago.
+    fn make_room(&mut self, now: u64) {
+        self.0.retain(|_, samples| samples.iter().any(|sample| sample.counts(now)));
+        if self.0.len() >= KEYS {
+            let last = |samples: &[Sample]| samples.iter().map(|sample| sample.at).max();
+            let oldest =
+                self.0.iter().min_by_key(|(_, samples)| last(samples)).map(|(key, _)| Arc::clone(key));
+            oldest.map(|key| self.0.remove(&key));
+        }
+    }
+
     /// How long such waits usually take: the longest length that was reached more than once, since one hang that
     /// recovered must not hide the next.
     pub fn usual(&self, key: &Key, now: u64) -> Option<Duration> {
-        let recent = self.0.get(key)?.iter().filter(|sample| sample.at + MEMORY > now);
+        let recent = self.0.get(key)?.iter().filter(|sample| sample.counts(now));
         recent.map(|sample| Duration::from_secs_f64(sample.seconds)).nth(1)
     }
 
@@ -131,6 +154,31 @@ mod tests {
         }
         assert_eq!(habits.patience(&key(), 7 * DAY), CAP);
         assert_eq!(habits.patience(&key(), 9 * DAY), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_a_wrong_clock_has_dated_does_not_count() {
+        let mut habits = Habits::default();
+        for _ in 0..2 {
+            habits.add(&key(), Duration::from_secs(60), 30_000 * DAY);
+        }
+        assert_eq!(habits.patience(&key(), 20_000 * DAY), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_new_habit_takes_the_place_of_the_one_seen_longest_ago() {
+        let of = |remote_port| Arc::new(Key { comm: "worker".into(), remote_port });
+        let mut habits = Habits::default();
+        for at in 0..2 * KEYS as u64 {
+            habits.add(&of(at as u16), Duration::from_secs(60), at);
+            habits.add(&key(), Duration::from_secs(60), at);
+        }
+        assert_eq!(habits.0.len(), KEYS);
+        assert!(habits.0.contains_key(&of(2 * KEYS as u16 - 1)) && !habits.0.contains_key(&of(0)));
+        assert_eq!(habits.usual(&key(), 2 * KEYS as u64), Some(Duration::from_secs(60)), "it is in use");
+        // Those that do not count any more go first, all of them.
+        habits.add(&of(60_000), Duration::from_secs(60), 9 * DAY);
+        assert_eq!(habits.0.len(), 1);
     }
 
     #[test]

@@ -29,15 +29,6 @@ const AWAY: Duration = Duration::from_secs(60);
 /// How much sooner than its time-out a call may come back: the kernel rounds up, our clocks are read apart.
 const TIMEOUT_SLACK: Duration = Duration::from_millis(5);
 
-/// The last end of a sleep, as the kernel saw it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
-    /// When, nanoseconds of `CLOCK_MONOTONIC`.
-    pub at_ns: u64,
-    /// The thread was exiting.
-    pub exiting: bool,
-}
-
 /// What is remembered of a waiting thread from one snapshot to the next.
 #[derive(Clone, Debug)]
 pub struct Track {
@@ -70,7 +61,10 @@ pub struct Track {
     timeout: Option<Duration>,
     /// Who spoke last on the connection, and the progress and bytes sent when that was seen.
     last_word: Option<(LastWord, Mark, u64)>,
-    end: Option<End>,
+    /// When the sleep ended as the kernel saw it, nanoseconds of `CLOCK_MONOTONIC`.
+    end_ns: Option<u64>,
+    /// Start of the sleep in which the thread was killed.
+    killed_in_ns: Option<u64>,
     /// A signal woke it, or it is held: the same call may go on.
     interrupted: bool,
     /// That has happened before in this wait.
@@ -113,7 +107,8 @@ impl Track {
             mark,
             timeout: None,
             last_word: None,
-            end: None,
+            end_ns: None,
+            killed_in_ns: None,
             interrupted: false,
             interrupted_before: false,
             ran: 0,
@@ -179,7 +174,7 @@ impl Track {
         self.timeout = timeout_in_arguments(self.name, &self.args).or(self.timeout);
         self.sleep_began_ns = wait.sleep_began_ns;
         self.ran = 0;
-        self.end = None;
+        self.end_ns = None;
     }
 
     /// Takes what was found out about the wait.
@@ -212,7 +207,20 @@ impl Track {
 
     /// When the wait ended, as far as the kernel said; else `otherwise`.
     pub fn end_ns(&self, otherwise: u64) -> u64 {
-        self.end.map_or(otherwise, |end| end.at_ns)
+        self.end_ns.unwrap_or(otherwise)
+    }
+
+    /// How old a wait is that may be flagged, `None` for one that is over. A thread that was killed is on its way out: what it did
+    /// before counts no more, though its call and its connection are still to be seen while it writes a core or is kept from its end.
+    pub fn age_to_flag(&self, wait: &Wait) -> Option<Duration> {
+        match self.killed_in_ns {
+            None => Some(wait.age),
+            Some(killed) if wait.sleep_began_ns <= killed => None,
+            Some(_) => {
+                let before = Duration::from_nanos(wait.sleep_began_ns.saturating_sub(wait.began_ns));
+                Some(wait.age.saturating_sub(before))
+            }
+        }
     }
 
     /// The thread is held now: when it is let go, the same call may go on.
@@ -284,7 +292,8 @@ impl Tracks {
 
     /// Begins to follow, or begins anew.
     pub fn insert(&mut self, wait: &Wait) -> &mut Track {
-        let track = Track::new(wait);
+        let mut track = Track::new(wait);
+        track.killed_in_ns = self.waits.get(&wait.thread).and_then(|before| before.killed_in_ns);
         self.waits.entry(wait.thread).insert(track).into_mut()
     }
 
@@ -341,8 +350,15 @@ impl Tracks {
         let exiting = event.flags & THREAD_EXITING != 0;
         // The first end counts: later sleeps are another wait's until a snapshot says otherwise.
         if event.began_ns == track.sleep_began_ns {
-            track.end = Some(End { at_ns: event.began_ns + event.duration_ns, exiting });
-            track.interrupted |= !exiting && event.flags & THREAD_SIGNALLED != 0;
+            track.end_ns = Some(event.began_ns + event.duration_ns);
+            match event.flags & THREAD_SIGNALLED != 0 {
+                true => track.interrupted |= !exiting,
+                // What it slept for has come: the call that was interrupted once is over.
+                false => (track.interrupted, track.interrupted_before) = (false, false),
+            }
+        }
+        if exiting {
+            track.killed_in_ns = Some(event.began_ns);
         }
         exiting
     }
@@ -511,6 +527,42 @@ mod tests {
         assert_eq!(held.step(&again(2 * SECOND)), Step::GoesOn);
         assert!((0..3).all(|_| held.may_go_on()), "it may wait for a CPU");
         assert!(!held.may_go_on(), "not for ever");
+    }
+
+    #[test]
+    fn an_end_of_its_own_ends_a_call_that_was_interrupted_before() {
+        let mut tracks = Tracks::default();
+        let sleep = |at| Wait { socket: SocketFacts::None, ..read(at, 0) };
+        let first = sleep(SECOND);
+        tracks.insert(&first);
+        tracks.ended(&event(SECOND, 5, THREAD_SIGNALLED));
+        tracks.get_mut(&first.thread).expect("is followed").go_on(&sleep(2 * SECOND));
+        tracks.ended(&event(2 * SECOND, 5, 0));
+        assert_eq!(tracks.get(&first.thread).map(|track| track.step(&sleep(3 * SECOND))), Some(Step::New));
+    }
+
+    #[test]
+    fn who_was_killed_is_flagged_for_what_keeps_it_from_its_end_only() {
+        let mut tracks = Tracks::default();
+        let sleep = |at: u64| Wait {
+            began_ns: SECOND,
+            age: Duration::from_nanos(100 * SECOND - SECOND),
+            ..read(at, 0)
+        };
+        let first = sleep(SECOND);
+        tracks.insert(&first);
+        let to_flag =
+            |tracks: &Tracks, wait: &Wait| tracks.get(&wait.thread).expect("is followed").age_to_flag(wait);
+        assert_eq!(to_flag(&tracks, &first), Some(Duration::from_secs(99)));
+        assert!(tracks.ended(&event(SECOND, 50 * SECOND, THREAD_EXITING | THREAD_SIGNALLED)));
+        assert_eq!(to_flag(&tracks, &first), None, "a snapshot from before its end");
+        // It writes a core: the call and the connection are what they were.
+        let core = sleep(60 * SECOND);
+        assert_eq!(tracks.get(&core.thread).map(|track| track.step(&core)), Some(Step::GoesOn));
+        tracks.get_mut(&core.thread).expect("is followed").go_on(&core);
+        assert_eq!(to_flag(&tracks, &core), Some(Duration::from_secs(40)));
+        tracks.insert(&core);
+        assert_eq!(to_flag(&tracks, &core), Some(Duration::from_secs(40)));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Weak,
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
         mpsc::{self, Receiver, Sender},
     },
     thread,
@@ -73,24 +73,53 @@ impl Left {
     }
 }
 
-/// Runs reads with a deadline. One that misses it is counted, and that process is not read again before it has come back, and
-/// for a while.
-pub struct Guard {
-    worker: Option<Worker>,
+/// What is known of reads that were given up.
+#[derive(Default)]
+struct Known {
     left: HashMap<ProcessId, Left>,
     abandoned: u64,
+}
+
+impl Known {
+    fn may_read(&self, process: ProcessId) -> bool {
+        self.left.get(&process).is_none_or(Left::is_over)
+            && (self.left.len() < LEFT_BEHIND
+                || self.left.values().filter(|left| !left.is_back()).count() < LEFT_BEHIND)
+    }
+
+    fn abandon(&mut self, process: ProcessId, read: Weak<()>, alone: Duration) {
+        self.abandoned += 1;
+        if self.left.len() >= REMEMBERED {
+            self.left.retain(|_, left| !left.is_over());
+        }
+        let times = self.left.get(&process).map_or(0, |left| left.times + 1).min(DOUBLED);
+        let until = Instant::now() + alone * 2u32.pow(times);
+        self.left.insert(process, Left { read, until, times });
+    }
+}
+
+/// Runs reads with a deadline. One that misses it is counted, and that process is not read again before it has come back, and
+/// for a while: by no guard of this program, since the threads that are left behind are all its own.
+pub struct Guard {
+    worker: Option<Worker>,
+    known: Arc<Mutex<Known>>,
     alone: Duration,
 }
 
 impl Guard {
     /// A guard without a thread yet.
     pub fn new() -> Self {
-        Self { worker: None, left: HashMap::new(), abandoned: 0, alone: ALONE }
+        static OF_ALL: LazyLock<Arc<Mutex<Known>>> = LazyLock::new(Arc::default);
+        Self { worker: None, known: Arc::clone(&OF_ALL), alone: ALONE }
     }
 
-    /// Reads that did not come back in time, so far.
+    /// Reads of all guards that did not come back in time, so far.
     pub fn abandoned(&self) -> u64 {
-        self.abandoned
+        self.known().abandoned
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs `read`; `None` if it does not come back in time, or did not for this process lately.
@@ -99,7 +128,7 @@ impl Guard {
         process: ProcessId,
         read: impl FnOnce() -> Option<T> + Send + 'static,
     ) -> Option<T> {
-        if self.left.get(&process).is_some_and(|left| !left.is_over()) || self.is_worn_out() {
+        if !self.known().may_read(process) {
             return None;
         }
         let (answer, wait): (Sender<Option<T>>, Receiver<Option<T>>) = mpsc::channel();
@@ -111,7 +140,10 @@ impl Guard {
             // Nobody listens any more if the deadline has passed.
             let _ = answer.send(read());
         });
-        let worker = self.worker.take().or_else(Worker::start)?;
+        let Some(worker) = self.worker.take().or_else(Worker::start) else {
+            self.known().abandoned += 1;
+            return None;
+        };
         worker.jobs.send(job).ok()?;
         for _ in 0..=EXTENSIONS {
             if let Ok(value) = wait.recv_timeout(DEADLINE) {
@@ -122,30 +154,19 @@ impl Guard {
                 break;
             }
         }
-        self.abandon(process, is_held);
+        self.known().abandon(process, is_held, self.alone);
         None
-    }
-
-    /// Too many threads are left behind.
-    fn is_worn_out(&self) -> bool {
-        self.left.len() >= LEFT_BEHIND
-            && self.left.values().filter(|left| !left.is_back()).count() >= LEFT_BEHIND
-    }
-
-    fn abandon(&mut self, process: ProcessId, read: Weak<()>) {
-        self.abandoned += 1;
-        if self.left.len() >= REMEMBERED {
-            self.left.retain(|_, left| !left.is_over());
-        }
-        let times = self.left.get(&process).map_or(0, |left| left.times + 1).min(DOUBLED);
-        let until = Instant::now() + self.alone * 2u32.pow(times);
-        self.left.insert(process, Left { read, until, times });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One that shares nothing with the others.
+    fn apart(alone: Duration) -> Guard {
+        Guard { worker: None, known: Arc::default(), alone }
+    }
 
     const WELL: ProcessId = ProcessId { pid: 2, start_ns: 1 };
 
@@ -170,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_read_that_hangs_is_left_behind_and_tried_again_once_it_is_back() {
-        let mut guard = Guard { alone: Duration::from_millis(50), ..Guard::new() };
+        let mut guard = apart(Duration::from_millis(50));
         assert!(is_read(&mut guard, WELL));
         let (sick, end) = hang(&mut guard, 1);
         thread::sleep(Duration::from_millis(100));
@@ -182,14 +203,16 @@ mod tests {
         drop(end);
         let again = Instant::now();
         assert!(soon(|| is_read(&mut guard, sick)) && again.elapsed() >= Duration::from_millis(50));
-        assert_eq!((guard.abandoned(), guard.left[&sick].times), (2, 1));
+        assert_eq!((guard.abandoned(), guard.known().left[&sick].times), (2, 1));
     }
 
     #[test]
     fn with_too_many_left_behind_nothing_is_read_until_one_is_back() {
-        let mut guard = Guard::new();
+        let mut guard = apart(ALONE);
         let mut ends: Vec<_> = (10..).take(LEFT_BEHIND).map(|pid| hang(&mut guard, pid)).collect();
         assert!(!is_read(&mut guard, WELL));
+        let mut another = Guard { worker: None, known: Arc::clone(&guard.known), alone: ALONE };
+        assert!(!is_read(&mut another, WELL), "they are all left behind by the same program");
         ends.pop();
         assert!(soon(|| is_read(&mut guard, WELL)));
         assert_eq!(guard.abandoned(), LEFT_BEHIND as u64);
@@ -197,10 +220,10 @@ mod tests {
 
     #[test]
     fn those_that_are_long_back_are_forgotten() {
-        let mut guard = Guard { alone: Duration::ZERO, ..Guard::new() };
+        let mut known = Known::default();
         for pid in 0..2 * REMEMBERED as u32 {
-            guard.abandon(ProcessId { pid, start_ns: 1 }, Weak::new());
+            known.abandon(ProcessId { pid, start_ns: 1 }, Weak::new(), Duration::ZERO);
         }
-        assert!(guard.left.len() <= REMEMBERED, "{}", guard.left.len());
+        assert!(known.left.len() <= REMEMBERED, "{}", known.left.len());
     }
 }

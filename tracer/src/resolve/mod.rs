@@ -17,7 +17,7 @@ pub mod target;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -116,8 +116,11 @@ impl Resolved {
 pub struct Resolver {
     guard: Guard,
     listeners: Listeners,
-    processes: HashMap<ProcessId, Arc<Who>>,
+    processes: HashMap<ProcessId, (Instant, Arc<Who>)>,
 }
+
+/// For how long it is known who a process is: it may write a title, go elsewhere, lose its parent, or not have been readable.
+const KNOWN: Duration = Duration::from_secs(60);
 
 /// An fd of a set with what the source saw of it.
 struct Member {
@@ -326,13 +329,15 @@ impl Resolver {
         (!loops || client).then_some((one, interest))
     }
 
-    /// Who waits; read once for each process.
+    /// Who waits; read once a minute for each process.
     pub fn who(&mut self, process: ProcessId) -> Arc<Who> {
-        if let Some(who) = self.processes.get(&process) {
+        if let Some((read, who)) = self.processes.get(&process)
+            && read.elapsed() < KNOWN
+        {
             return Arc::clone(who);
         }
         let who = Arc::new(process::read(process, &mut self.guard));
-        self.processes.insert(process, Arc::clone(&who));
+        self.processes.insert(process, (Instant::now(), Arc::clone(&who)));
         who
     }
 

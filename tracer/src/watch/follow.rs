@@ -320,10 +320,10 @@ fn lasted(track: &Track, otherwise: u64) -> Duration {
     Duration::from_nanos(track.end_ns(otherwise).saturating_sub(track.began_ns))
 }
 
-/// Under what the length of such a wait is remembered.
+/// Under what the length of such a wait is remembered: a client's wait for the service it asks. A server's clients have any port.
 pub fn habit_of(wait: &Wait, resolved: &Resolved) -> Option<std::sync::Arc<Key>> {
     match (&resolved.target, resolved.way) {
-        (Target::Tcp { remote, .. }, Way::In) => {
+        (Target::Tcp { remote, .. }, Way::In) if !resolved.is_server() => {
             Some(std::sync::Arc::new(Key { comm: wait.comm.clone(), remote_port: remote.port() }))
         }
         _ => None,
