@@ -63,8 +63,9 @@ pub struct Track {
     last_word: Option<(LastWord, Mark, u64)>,
     /// When the sleep ended as the kernel saw it, nanoseconds of `CLOCK_MONOTONIC`.
     end_ns: Option<u64>,
-    /// Start of the sleep in which the thread was killed.
-    killed_in_ns: Option<u64>,
+    /// The thread was killed while it slept. It is on its way out and makes no call any more, though the last one and its
+    /// connection are still to be seen while it writes a core.
+    pub killed: bool,
     /// A signal woke it, or it is held: the same call may go on.
     interrupted: bool,
     /// That has happened before in this wait.
@@ -108,7 +109,7 @@ impl Track {
             timeout: None,
             last_word: None,
             end_ns: None,
-            killed_in_ns: None,
+            killed: false,
             interrupted: false,
             interrupted_before: false,
             ran: 0,
@@ -210,19 +211,6 @@ impl Track {
         self.end_ns.unwrap_or(otherwise)
     }
 
-    /// How old a wait is that may be flagged, `None` for one that is over. A thread that was killed is on its way out: what it did
-    /// before counts no more, though its call and its connection are still to be seen while it writes a core or is kept from its end.
-    pub fn age_to_flag(&self, wait: &Wait) -> Option<Duration> {
-        match self.killed_in_ns {
-            None => Some(wait.age),
-            Some(killed) if wait.sleep_began_ns <= killed => None,
-            Some(_) => {
-                let before = Duration::from_nanos(wait.sleep_began_ns.saturating_sub(wait.began_ns));
-                Some(wait.age.saturating_sub(before))
-            }
-        }
-    }
-
     /// The thread is held now: when it is let go, the same call may go on.
     pub fn hold(&mut self) {
         self.interrupted = true;
@@ -293,7 +281,7 @@ impl Tracks {
     /// Begins to follow, or begins anew.
     pub fn insert(&mut self, wait: &Wait) -> &mut Track {
         let mut track = Track::new(wait);
-        track.killed_in_ns = self.waits.get(&wait.thread).and_then(|before| before.killed_in_ns);
+        track.killed = self.waits.get(&wait.thread).is_some_and(|before| before.killed);
         self.waits.entry(wait.thread).insert(track).into_mut()
     }
 
@@ -357,9 +345,7 @@ impl Tracks {
                 false => (track.interrupted, track.interrupted_before) = (false, false),
             }
         }
-        if exiting {
-            track.killed_in_ns = Some(event.began_ns);
-        }
+        track.killed |= exiting;
         exiting
     }
 }
@@ -542,27 +528,15 @@ mod tests {
     }
 
     #[test]
-    fn who_was_killed_is_flagged_for_what_keeps_it_from_its_end_only() {
+    fn who_was_killed_stays_so_in_whatever_sleep_it_is_kept_from_its_end() {
         let mut tracks = Tracks::default();
-        let sleep = |at: u64| Wait {
-            began_ns: SECOND,
-            age: Duration::from_nanos(100 * SECOND - SECOND),
-            ..read(at, 0)
-        };
-        let first = sleep(SECOND);
+        let first = read(SECOND, 50);
         tracks.insert(&first);
-        let to_flag =
-            |tracks: &Tracks, wait: &Wait| tracks.get(&wait.thread).expect("is followed").age_to_flag(wait);
-        assert_eq!(to_flag(&tracks, &first), Some(Duration::from_secs(99)));
-        assert!(tracks.ended(&event(SECOND, 50 * SECOND, THREAD_EXITING | THREAD_SIGNALLED)));
-        assert_eq!(to_flag(&tracks, &first), None, "a snapshot from before its end");
-        // It writes a core: the call and the connection are what they were.
-        let core = sleep(60 * SECOND);
-        assert_eq!(tracks.get(&core.thread).map(|track| track.step(&core)), Some(Step::GoesOn));
-        tracks.get_mut(&core.thread).expect("is followed").go_on(&core);
-        assert_eq!(to_flag(&tracks, &core), Some(Duration::from_secs(40)));
-        tracks.insert(&core);
-        assert_eq!(to_flag(&tracks, &core), Some(Duration::from_secs(40)));
+        assert!(tracks.ended(&event(SECOND, 5, THREAD_EXITING | THREAD_SIGNALLED)));
+        tracks.get_mut(&first.thread).expect("is followed").go_on(&read(60 * SECOND, 50));
+        assert!(tracks.get(&first.thread).is_some_and(|track| track.killed));
+        tracks.insert(&read(60 * SECOND, 51));
+        assert!(tracks.get(&first.thread).is_some_and(|track| track.killed));
     }
 
     #[test]

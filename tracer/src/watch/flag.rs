@@ -29,20 +29,19 @@ impl Watch {
                 }
             } else if let Some(track) = self.tracks.get(&wait.thread)
                 && track.looked_ns.is_some()
-                && let Some(age) = track.age_to_flag(wait)
-                && self.may_be_due(track, age)
+                && !track.killed
+                && self.may_be_due(track, wait.age)
             {
-                due.push((wait, age));
+                due.push(wait);
             }
         }
         if due.is_empty() {
             return Ok(());
         }
-        let waits: Vec<&Wait> = due.iter().map(|(wait, _)| *wait).collect();
-        let mut resolved = self.resolver.resolve(&waits, &mut self.bpf)?;
-        let mut pairs: Vec<(&Wait, &mut Resolved)> = waits.into_iter().zip(&mut resolved).collect();
+        let mut resolved = self.resolver.resolve(&due, &mut self.bpf)?;
+        let mut pairs: Vec<(&Wait, &mut Resolved)> = due.iter().copied().zip(&mut resolved).collect();
         self.resolver.find_peers(&mut pairs, &snapshot.waits, &mut self.bpf)?;
-        for ((wait, age), mut resolved) in due.into_iter().zip(resolved) {
+        for (wait, mut resolved) in due.into_iter().zip(resolved) {
             if let Some(track) = self.tracks.get_mut(&wait.thread) {
                 track.remember_last_word(&mut resolved);
             }
@@ -53,7 +52,7 @@ impl Watch {
             let habit = habit_of(wait, &resolved).filter(|_| !decision.by_rule);
             let patience = habit.as_ref().map(|key| self.state.patience(key)).unwrap_or_default();
             let due = decision.threshold.map_or(Duration::MAX, |threshold| threshold.max(patience));
-            if age < due {
+            if wait.age < due {
                 if let Some(track) = self.tracks.get_mut(&wait.thread) {
                     (track.class, track.let_be) = (verdict.class, due);
                 }
