@@ -134,7 +134,10 @@ pub fn run(options: &Options) -> Result<()> {
 
     let work = root().join("target/vm");
     fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
-    let left = Mutex::new(vms.iter().rev().collect::<Vec<_>>());
+    // Those that take long come first, or one of them runs alone at the end.
+    let mut left: Vec<_> = vms.iter().rev().collect();
+    left.sort_by_key(|vm| vm.tests.len());
+    let left = Mutex::new(left);
     let done = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {

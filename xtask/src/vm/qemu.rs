@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use super::arch::Arch;
 
 /// Longer than any run that will still succeed.
-const LIMIT: Duration = Duration::from_secs(9 * 60);
+const LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// A machine to boot.
 pub struct Guest<'a> {
