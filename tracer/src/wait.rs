@@ -290,6 +290,11 @@ impl Wait {
         self.exact = false;
     }
 
+    /// When it was seen, nanoseconds of `CLOCK_MONOTONIC`.
+    pub fn seen_ns(&self) -> u64 {
+        self.began_ns.saturating_add(self.age.as_nanos() as u64)
+    }
+
     /// How long the present sleep has lasted.
     pub fn asleep(&self) -> Duration {
         self.age.saturating_sub(Duration::from_nanos(self.sleep_began_ns - self.began_ns))

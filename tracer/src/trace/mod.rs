@@ -48,8 +48,6 @@ use crate::{
 
 /// How often it is looked for calls that have not ended.
 const LOOK: Duration = Duration::from_millis(250);
-/// By how much the start of a sleep may seem to be before its call's: it is derived where it was not seen.
-const SLACK_NS: u64 = 1_000_000;
 
 /// Where ends come from.
 enum Ends {
@@ -257,7 +255,8 @@ impl Tracer {
                 continue;
             }
             let told = self.told.remove(&wait.thread);
-            let told = told.filter(|told| told.wait.sleep_began_ns + SLACK_NS >= wait.began_ns);
+            // Not by when its sleep began: where that was not seen, it may seem to be before the call did.
+            let told = told.filter(|told| told.wait.seen_ns() >= wait.began_ns);
             let set = call.as_ref().and_then(|call| pointed::polled(wait.call.name, call));
             restore_peer(&mut wait, call.as_ref(), told.as_ref());
             let in_set = poll::is_set(wait.call.name) || epoll::is_epoll(wait.call.name);
