@@ -81,7 +81,8 @@ enum Task {
         /// How many machines run at a time; each takes one of this one's processors
         #[arg(long, default_value_t = 2)]
         jobs: usize,
-        /// How often a machine that fails is booted again: the tests are about time, and emulation is slow
+        /// How often a machine that fails is booted again, with the tests that failed: they are about time, and emulation
+        /// is slow
         #[arg(long, default_value_t = 0)]
         retries: u32,
         /// Put the table of kernels and what works on them into README.md, if everything holds

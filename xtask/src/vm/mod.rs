@@ -7,7 +7,7 @@ mod kernels;
 mod qemu;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -102,7 +102,7 @@ pub struct Options {
     pub refresh: bool,
     /// How many machines run at a time.
     pub jobs: usize,
-    /// How often a machine that fails is booted again. The table says so.
+    /// How often a machine that fails is booted again, with the tests that failed. The report says so.
     pub retries: u32,
     /// Put the table of capabilities into README.md.
     pub write: bool,
@@ -114,6 +114,8 @@ struct Done {
     took: Duration,
     /// How often it was booted.
     tries: u32,
+    /// What did not pass at every boot.
+    failed_once: BTreeSet<String>,
 }
 
 /// Boots the machines and prints a table of what passed.
@@ -237,26 +239,45 @@ fn build(arch: &Arch) -> Result<Vec<Program>> {
     Ok(vec![own("tracer"), own("waiter"), own("guest"), live, busybox])
 }
 
-/// Boots one machine and waits for its end, again if it fails and may.
+/// Boots one machine and waits for its end; if it fails and may, again, with the tests that failed.
 fn one(vm: &Vm, image: &Path, programs: &[Program], work: &Path, options: &Options) -> Result<Done> {
     let disk = work.join(format!("{}.cpio", vm.name));
-    fs::write(&disk, disk_of(vm, programs, &options.tests)?)
-        .with_context(|| format!("cannot write {}", disk.display()))?;
+    let mut words: Vec<String> = vm.tests.iter().map(|&word| word.to_owned()).collect();
+    if !options.tests.is_empty() {
+        words.clone_from(&options.tests);
+    }
     let console = work.join(format!("{}.log", vm.name));
     let guest =
         Guest { name: vm.name, arch: vm.kernel.arch, image, disk: &disk, console: &console, boot: vm.boot };
+    let mut took = Duration::ZERO;
+    let mut before: Option<Outcome> = None;
+    let mut failed_once = BTreeSet::new();
     for tries in 1.. {
+        fs::write(&disk, disk_of(vm, programs, &words)?)
+            .with_context(|| format!("cannot write {}", disk.display()))?;
         let begun = Instant::now();
         let outcome = guest.run()?;
+        took += begun.elapsed();
+        failed_once.extend(outcome.not_ok.iter().cloned());
+        let outcome = match before.take() {
+            Some(before) => before.repeated(outcome),
+            None => outcome,
+        };
         if outcome.succeeded || tries > options.retries {
-            return Ok(Done { outcome, took: begun.elapsed(), tries });
+            return Ok(Done { outcome, took, tries, failed_once });
+        }
+        if let Some(names) = outcome.to_repeat() {
+            words.retain(|word| word.starts_with("--") && word != "--exact");
+            words.push("--exact".to_owned());
+            words.extend_from_slice(names);
+            before = Some(outcome);
         }
     }
     bail!("it was never booted")
 }
 
 /// The guest's root file system.
-fn disk_of(vm: &Vm, programs: &[Program], tests: &[String]) -> Result<Vec<u8>> {
+fn disk_of(vm: &Vm, programs: &[Program], words: &[String]) -> Result<Vec<u8>> {
     let mut cpio = Cpio::new();
     for dir in ["bin", "proc", "sys", "dev", "tmp", "etc", "root", "run"] {
         cpio.dir(dir);
@@ -275,11 +296,7 @@ fn disk_of(vm: &Vm, programs: &[Program], tests: &[String]) -> Result<Vec<u8>> {
     cpio.link("init", "bin/guest");
     cpio.file("etc/passwd", b"root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n");
     let mut plan = vm.plan.to_owned();
-    if tests.is_empty() {
-        vm.tests.iter().for_each(|word| plan.push_str(&format!("argument {word}\n")));
-    } else {
-        tests.iter().for_each(|word| plan.push_str(&format!("argument {word}\n")));
-    }
+    words.iter().for_each(|word| plan.push_str(&format!("argument {word}\n")));
     cpio.file("plan", plan.as_bytes());
     Ok(cpio.finish())
 }
@@ -334,9 +351,12 @@ fn capabilities(vms: &[&Vm], done: &BTreeMap<&str, Result<Done>>) -> String {
 
 fn report(vms: &[&Vm], done: &BTreeMap<&str, Result<Done>>) -> Result<()> {
     for vm in vms {
-        if let Some(Ok(Done { outcome, .. })) = done.get(vm.name) {
+        if let Some(Ok(Done { outcome, failed_once, .. })) = done.get(vm.name) {
             for line in &outcome.unsupported {
                 println!("{}: {line}", vm.name);
+            }
+            for test in failed_once.iter().filter(|&test| !outcome.not_ok.contains(test)) {
+                println!("{}: {test} failed and passed in a further boot", vm.name);
             }
         }
     }
@@ -346,7 +366,7 @@ fn report(vms: &[&Vm], done: &BTreeMap<&str, Result<Done>>) -> Result<()> {
     let mut bad = Vec::new();
     for vm in vms {
         match done.get(vm.name) {
-            Some(Ok(Done { outcome, took, tries })) => {
+            Some(Ok(Done { outcome, took, tries, .. })) => {
                 let Outcome { release, failed, .. } = outcome;
                 let passed = outcome.done();
                 let lacks = outcome.lacking().len();

@@ -41,6 +41,8 @@ pub struct Outcome {
     pub unsupported: Vec<String>,
     /// Names of the tests that the harness says are `ok`.
     pub ok: Vec<String>,
+    /// Names of those that it says are `FAILED`.
+    pub not_ok: Vec<String>,
     /// What `tracer doctor --json` said there.
     pub doctor: serde_json::Value,
     /// The guest said so itself.
@@ -102,8 +104,10 @@ impl Outcome {
     fn of(text: &str) -> Self {
         let mut outcome = Self::default();
         for line in text.lines().map(str::trim) {
-            if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... ok")) {
-                outcome.ok.push(name.to_owned());
+            match line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
+                Some((name, "ok")) => outcome.ok.push(name.to_owned()),
+                Some((name, "FAILED")) => outcome.not_ok.push(name.to_owned()),
+                _ => {}
             }
             let Some(said) = line.strip_prefix("guest: ") else { continue };
             if let Some(release) = said.strip_prefix("kernel ") {
@@ -124,6 +128,24 @@ impl Outcome {
 }
 
 impl Outcome {
+    /// The tests that a further boot has to run, if all have been run and only some failed.
+    pub fn to_repeat(&self) -> Option<&[String]> {
+        let all_known = self.failed > 0 && self.not_ok.len() == self.failed as usize;
+        (self.passed > 0 && all_known).then_some(&self.not_ok)
+    }
+
+    /// What it is together with a further boot that has run only what failed in this one.
+    pub fn repeated(mut self, again: Self) -> Self {
+        self.passed += again.passed;
+        self.ok.extend(again.ok);
+        self.unsupported.extend(again.unsupported);
+        // One that ended early leaves everything as it was.
+        if again.passed + again.failed == self.failed {
+            (self.failed, self.not_ok, self.succeeded) = (again.failed, again.not_ok, again.succeeded);
+        }
+        self
+    }
+
     /// The tests whose feature this kernel lacks.
     pub fn lacking(&self) -> BTreeSet<&str> {
         self.unsupported.iter().filter_map(|what| what.split(": ").next()).collect()
@@ -161,6 +183,7 @@ mod tests {
             failed: 0,
             unsupported: vec!["a::b: no gate".into()],
             ok: vec!["a::b".into(), "a::c".into()],
+            not_ok: vec![],
             doctor: serde_json::json!({"agent": true}),
             succeeded: true,
         };
@@ -172,5 +195,23 @@ mod tests {
         assert!(!Outcome::of(&GOOD.replace("guest: success", "Kernel panic")).succeeded);
         assert!(!Outcome::of(&GOOD.replace("counts 12", "counts 0")).succeeded);
         assert!(!Outcome::of(&GOOD.replace("12 0", "11 1")).succeeded);
+    }
+    #[test]
+    fn a_further_boot_runs_what_failed() {
+        let bad = GOOD.replace("a::c ... ok", "a::c ... FAILED").replace("12 0", "11 1");
+        let first = || Outcome::of(&bad.replace("guest: success", ""));
+        assert_eq!(first().to_repeat(), Some(&["a::c".to_owned()][..]));
+        let again = |text: &str| first().repeated(Outcome::of(text));
+        let whole = again("test a::c ... ok\r\nguest: counts 1 0\r\nguest: success\r\n");
+        assert_eq!((whole.passed, whole.failed, whole.succeeded), (12, 0, true));
+        assert_eq!(whole.proved(&["a::"]), "1 of 2");
+        let failed = again("test a::c ... FAILED\r\nguest: counts 0 1\r\n");
+        assert_eq!((failed.passed, failed.failed, failed.succeeded), (11, 1, false));
+        let ended = again("Kernel panic");
+        assert_eq!((ended.passed, ended.failed, ended.succeeded), (11, 1, false));
+        assert_eq!(ended.to_repeat(), first().to_repeat());
+        // One that did not get through its tests runs all of them again.
+        assert_eq!(Outcome::of("test a::c ... FAILED\r\nKernel panic").to_repeat(), None);
+        assert_eq!(Outcome::of(GOOD).to_repeat(), None);
     }
 }
