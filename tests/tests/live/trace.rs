@@ -150,8 +150,9 @@ fn hundred_calls(mechanism: &str) {
         }
         let took = seen["seconds"].as_f64().expect("seconds");
         let [most, least] = ["ns", "least_ns"].map(|name| truth[name].as_f64().expect("ns") / 1e9);
-        // Seconds are cut to the millisecond, and the alarm is set a moment before the call.
-        assert!((least - 0.005..=most).contains(&took), "{seen:#}\n{truth:#}");
+        // Seconds are cut to the millisecond, and a machine may do something else between the alarm and the call.
+        let slack = if tests::slowness() == 1 { 0.005 } else { 0.025 };
+        assert!((least - slack..=most).contains(&took), "{seen:#}\n{truth:#}");
         off.push(most - took);
     }
     for name in ["EAGAIN", "ERESTARTSYS", "EINTR", "ECONNREFUSED"] {

@@ -36,39 +36,44 @@ pub(crate) fn hundred_calls(call: &Call) {
             return;
         }
         let mut blocked: Vec<Value> = Vec::new();
-        let mut timed =
-            |name: &str, fd: Option<RawFd>, tcp: Option<(SocketAddr, SocketAddr)>, act: Act<'_>| {
-                let begun = sys::monotonic_ns();
-                let result = act();
-                let result = if result < 0 { -i64::from(errno()) } else { result };
-                let took = sys::monotonic_ns() - begun;
-                let (local, remote) =
-                    tcp.map(|(local, remote)| (local.to_string(), remote.to_string())).unzip();
-                blocked.push(json!({
-                    "syscall": name, "fd": fd, "local": local, "remote": remote, "result": result, "ns": took,
-                    "least_ns": BLOCKS.as_nanos() as u64,
-                }));
-            };
+        let mut timed = |name: &str,
+                         fd: Option<RawFd>,
+                         tcp: Option<(SocketAddr, SocketAddr)>,
+                         set: Set<'_>,
+                         act: Act<'_>| {
+            let begun = sys::monotonic_ns();
+            set();
+            let late = sys::monotonic_ns() - begun;
+            let result = act();
+            let result = if result < 0 { -i64::from(errno()) } else { result };
+            let took = sys::monotonic_ns() - begun;
+            let (local, remote) = tcp.map(|(local, remote)| (local.to_string(), remote.to_string())).unzip();
+            blocked.push(json!({
+                "syscall": name, "fd": fd, "local": local, "remote": remote, "result": result, "ns": took,
+                "least_ns": (BLOCKS.as_nanos() as u64).saturating_sub(late),
+            }));
+        };
         let tuple =
             |of: &TcpStream| Some((of.local_addr().expect("connected"), of.peer_addr().expect("connected")));
         for round in 0..ROUNDS {
             // Blocks, and times out: EAGAIN.
-            timed("recvfrom", Some(quiet.as_raw_fd()), tuple(&quiet), &mut || recvfrom(quiet.as_raw_fd()));
+            timed("recvfrom", Some(quiet.as_raw_fd()), tuple(&quiet), &mut || {}, &mut || {
+                recvfrom(quiet.as_raw_fd())
+            });
             // Blocks for its time, or until an answer comes.
             if round % 2 == 0 {
-                timed("ppoll", None, None, &mut || poll(BLOCKS));
+                timed("ppoll", None, None, &mut || {}, &mut || poll(BLOCKS));
             } else {
-                timed("recvfrom", Some(reader.as_raw_fd()), tuple(&reader), &mut || {
-                    answer_later(&writer);
+                let answer = &mut || answer_later(&writer);
+                timed("recvfrom", Some(reader.as_raw_fd()), tuple(&reader), answer, &mut || {
                     recvfrom(reader.as_raw_fd())
                 });
             }
-            timed("clock_nanosleep", None, None, &mut || nanosleep(BLOCKS));
+            timed("clock_nanosleep", None, None, &mut || {}, &mut || nanosleep(BLOCKS));
             // Blocks until a signal interrupts it, whose handler does not have it go on: EINTR, which the kernel returns
             // by itself where the socket has a time-out, and decides on after the call's return where it has none.
             let patient = if round % 2 == 0 { &patient } else { &timed_patient };
-            timed("recvfrom", Some(patient.as_raw_fd()), None, &mut || {
-                sys::alarm(BLOCKS);
+            timed("recvfrom", Some(patient.as_raw_fd()), None, &mut || sys::alarm(BLOCKS), &mut || {
                 recvfrom(patient.as_raw_fd())
             });
             // Does not block: data is there. And fails at once.
@@ -79,7 +84,7 @@ pub(crate) fn hundred_calls(call: &Call) {
         }
         if let Some((fd, local, remote, connect)) = late.take() {
             let mut connect = Some(connect);
-            timed("connect", Some(fd), Some((local, remote)), &mut || {
+            timed("connect", Some(fd), Some((local, remote)), &mut || {}, &mut || {
                 connect.take().map_or(0, |connect| connect(BLOCKS))
             });
         }
@@ -87,6 +92,8 @@ pub(crate) fn hundred_calls(call: &Call) {
     });
 }
 
+/// What ends the call, set before it; and the call.
+type Set<'a> = &'a mut dyn FnMut();
 type Act<'a> = &'a mut dyn FnMut() -> i64;
 
 fn errno() -> i32 {
