@@ -173,17 +173,31 @@ fn the_worst_of_each_minute_can_be_asked_for() {
     assert!(!long_ago.contains("recvfrom("), "{long_ago}");
 }
 
+/// One that is no database at all, and one whose pages a disk has lost but for the first.
 #[test]
 fn a_damaged_one_is_put_aside() {
     let _shared = shared();
     let state = own_dir().join("history-damaged");
-    start(&state).stop(libc::SIGTERM);
-    std::fs::write(state.join("history.redb"), vec![0x5a; 64 * 1024]).expect("our own file");
-    let mut agent = start(&state);
+    let file = state.join("history.redb");
     let waiter = Waiter::start("recvfrom-tcp4");
-    agent.wait_stall("stall_opened", waiter.pid(), PATIENCE);
-    wait_stall(&agent, &state, waiter.pid(), |stall| stall["closed"].is_null());
-    assert!(agent.stderr().contains("a new history begun"), "{}", agent.stderr());
-    let aside = std::fs::read(state.join("history.damaged")).expect("it is kept");
-    assert!(aside.iter().all(|byte| *byte == 0x5a));
+    let is_kept = |agent: &mut Agent| {
+        agent.wait_stall("stall_opened", waiter.pid(), PATIENCE);
+        wait_stall(agent, &state, waiter.pid(), |stall| stall["closed"].is_null());
+    };
+    let mut agent = start(&state);
+    is_kept(&mut agent);
+    agent.stop(libc::SIGTERM);
+    let damages: [fn(&mut Vec<u8>); 2] =
+        [|bytes| bytes[4096..].fill(0), |bytes| *bytes = vec![0x5a; 64 * 1024]];
+    for damage in damages {
+        let mut bytes = std::fs::read(&file).expect("our own file");
+        damage(&mut bytes);
+        std::fs::write(&file, &bytes).expect("our own file");
+        std::fs::remove_file(state.join("state.json")).expect("what it was told is told again");
+        let mut agent = start(&state);
+        is_kept(&mut agent);
+        assert!(agent.stderr().contains("a new history begun"), "{}", agent.stderr());
+        assert!(state.join("history.damaged").exists());
+        agent.stop(libc::SIGTERM);
+    }
 }

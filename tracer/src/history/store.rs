@@ -1,9 +1,11 @@
 //! The database: stalls by when they opened, minutes by when they were. redb commits as a whole or not at all, so a process
-//! that is killed while it writes leaves what it had committed.
+//! that is killed while it writes leaves what it had committed. A disk may still damage the file: redb has no checksums it
+//! looks at while it reads, and panics at a page that makes no sense. Such a file is put aside, and a new one begun.
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -71,38 +73,48 @@ impl Store {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
-        let database = match open(path) {
-            Ok(database) => database,
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
+        let store = Self { database: Mutex::new(Opened::Lost), path: path.to_owned(), limits };
+        match caught(|| Ok(open(path)?)) {
+            Ok(database) => *store.lock() = Opened::Written(database),
+            Err(redb::Error::DatabaseAlreadyOpen) => {
                 bail!("another agent has {}: --state-dir takes another directory", path.display())
             }
-            // A file that is no database at all is invalid data; the disk is not to blame.
-            Err(redb::DatabaseError::Storage(redb::StorageError::Io(error)))
-                if error.kind() != std::io::ErrorKind::InvalidData =>
+            // A file that is no database at all is invalid data, and one that is cut off too short: the disk is not to blame.
+            Err(redb::Error::Io(error))
+                if !matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
             {
                 return Err(error).with_context(|| format!("cannot open {}", path.display()));
             }
-            Err(error) => {
-                let aside = path.with_extension("damaged");
-                crate::human::say(&format!(
-                    "{}: {error}; it is kept as {}, and a new history begun",
-                    path.display(),
-                    aside.display()
-                ));
-                fs::rename(path, &aside).with_context(|| format!("cannot put {} aside", path.display()))?;
-                open(path).with_context(|| format!("cannot make {}", path.display()))?
-            }
-        };
-        Ok(Self { database: Mutex::new(Opened::Written(database)), path: path.to_owned(), limits })
+            Err(error) => store.put_aside(&mut store.lock(), &error)?,
+        }
+        // What is to be gone on with must be readable; a damaged minute is found when it is too old.
+        if let Ok(Rows { unread: number @ 1.., .. }) = store.rows_to_go_on_with() {
+            let number = crate::human::count(number, "stall");
+            crate::human::say(&format!("{}: {number} cannot be read, and left out", path.display()));
+        }
+        Ok(store)
+    }
+
+    /// Keeps a damaged file under another name, and begins a new one.
+    fn put_aside(&self, opened: &mut Opened, error: &redb::Error) -> Result<()> {
+        // Closing it writes to it.
+        let _ = catch_unwind(AssertUnwindSafe(|| *opened = Opened::Lost));
+        let (path, aside) = (&self.path, self.path.with_extension("damaged"));
+        let (name, kept) = (path.display(), aside.display());
+        crate::human::say(&format!("{name}: {error}; it is kept as {kept}, and a new history begun"));
+        fs::rename(path, &aside).with_context(|| format!("cannot put {name} aside"))?;
+        *opened = Opened::Written(open(path).with_context(|| format!("cannot make {name}"))?);
+        Ok(())
     }
 
     /// Opens the file to read it only.
     pub fn read(path: &Path) -> Result<Self> {
-        let database = match ReadOnlyDatabase::open(path) {
+        let database = match caught(|| Ok(ReadOnlyDatabase::open(path)?)) {
             Ok(database) => Opened::Read(database),
             // An agent that was killed has left it to be mended.
-            Err(redb::DatabaseError::RepairAborted) => {
-                Opened::Written(open(path).with_context(|| format!("cannot mend {}", path.display()))?)
+            Err(redb::Error::RepairAborted) => {
+                let mended = caught(|| Ok(open(path)?));
+                Opened::Written(mended.with_context(|| format!("cannot mend {}", path.display()))?)
             }
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
@@ -119,7 +131,8 @@ impl Store {
         let mut opened = self.lock();
         if let Opened::Lost = &*opened {
             let path = self.path.display();
-            *opened = Opened::Written(open(&self.path).with_context(|| format!("cannot open {path} again"))?);
+            let again = caught(|| Ok(open(&self.path)?));
+            *opened = Opened::Written(again.with_context(|| format!("cannot open {path} again"))?);
         }
         Ok(opened)
     }
@@ -184,50 +197,62 @@ impl Store {
     fn in_use(&self) -> Result<u64> {
         let database = self.lock();
         let Opened::Written(database) = &*database else { bail!("it is not open") };
-        let transaction = database.begin_write()?;
-        let stats = transaction.stats()?;
-        transaction.abort()?;
-        // Its "fragmented" bytes are all that is free, too.
-        Ok(stats.allocated_pages() * stats.page_size() as u64)
+        Ok(caught(|| {
+            let transaction = database.begin_write()?;
+            let stats = transaction.stats()?;
+            transaction.abort()?;
+            // Its "fragmented" bytes are all that is free, too.
+            Ok(stats.allocated_pages() * stats.page_size() as u64)
+        })?)
     }
 
     fn write(&self, work: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>) -> Result<()> {
         let mut opened = self.opened()?;
         let Opened::Written(database) = &*opened else { bail!("the history is open to be read only") };
-        let result = (|| {
+        let result = caught(|| {
             let mut transaction = database.begin_write()?;
             // Opening the file after a crash then takes no time.
             transaction.set_quick_repair(true);
             work(&transaction)?;
             transaction.commit()?;
-            Ok::<_, redb::Error>(())
-        })();
-        result.map_err(|error| {
-            // After an error of the disk nothing more can be written through this handle.
-            *opened = Opened::Lost;
-            anyhow::Error::from(error).context(format!("cannot write {}", self.path.display()))
+            Ok(())
+        });
+        result.or_else(|error| {
+            if let redb::Error::Corrupted(_) = error {
+                self.put_aside(&mut opened, &error)?;
+            } else {
+                // After an error of the disk nothing more can be written through this handle.
+                *opened = Opened::Lost;
+            }
+            Err(error).with_context(|| format!("cannot write {}", self.path.display()))
         })
     }
 
     fn begin_read(&self) -> Result<ReadTransaction> {
-        Ok(match &*self.opened()? {
-            Opened::Written(database) => database.begin_read()?,
-            Opened::Read(database) => database.begin_read()?,
+        match &*self.opened()? {
+            Opened::Written(database) => Ok(caught(|| Ok(database.begin_read()?))?),
+            Opened::Read(database) => Ok(caught(|| Ok(database.begin_read()?))?),
             Opened::Lost => bail!("the history cannot be read"),
-        })
+        }
+    }
+
+    fn look<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T> {
+        let transaction = self.begin_read()?;
+        caught(move || work(&transaction)).with_context(|| format!("cannot read {}", self.path.display()))
     }
 
     /// What waited at a moment: the minute before it, and the stalls that were open then.
     pub fn waits_at(&self, at: Timestamp) -> Result<Past> {
-        let transaction = self.begin_read()?;
-        let mut past = Past { at: None, waits: Vec::new() };
-        if let Some(minutes) = there(transaction.open_table(MINUTES))? {
+        let minute = self.look(|transaction| {
+            let Some(minutes) = there(transaction.open_table(MINUTES))? else { return Ok(None) };
             let last = minutes.range(..=at.as_second().max(0) as u64)?.next_back().transpose()?;
-            if let Some((key, bytes)) = last {
-                let seen = Timestamp::from_second(key.value() as i64)?;
-                if at.duration_since(seen) <= GAP {
-                    past = Past { at: Some(seen), waits: unpack(bytes.value())? };
-                }
+            Ok(last.map(|(key, bytes)| (key.value(), bytes.value().to_vec())))
+        })?;
+        let mut past = Past { at: None, waits: Vec::new() };
+        if let Some((key, bytes)) = minute {
+            let seen = Timestamp::from_second(key as i64)?;
+            if at.duration_since(seen) <= GAP {
+                past = Past { at: Some(seen), waits: unpack(&bytes)? };
             }
         }
         for stall in self.stalls_since(at)? {
@@ -241,43 +266,81 @@ impl Store {
         Ok(past)
     }
 
-    /// Stalls that were open after a moment, the oldest first. Those that are open still have lasted until now.
+    /// Stalls that were open after a moment, the oldest first. Those that are open still have lasted until now. What cannot be
+    /// read is left out.
     pub fn stalls_since(&self, since: Timestamp) -> Result<Vec<StallObject>> {
-        let transaction = self.begin_read()?;
-        let Some(table) = there(transaction.open_table(STALLS))? else { return Ok(Vec::new()) };
-        let mut stalls = Vec::new();
-        for row in table.iter()? {
-            let (_, bytes) = row?;
-            let mut stall: StallObject = serde_json::from_slice(bytes.value())?;
-            if stall.closed.is_none() {
-                let now = Timestamp::now();
-                stall.lasted = now.duration_since(stall.wait.since).try_into().unwrap_or(stall.lasted);
-            }
-            if stall.closed.is_none_or(|closed| closed >= since) {
-                stalls.push(stall);
-            }
-        }
+        let mut stalls = self.look(rows)?.stalls;
+        stalls.retain(|stall| stall.closed.is_none_or(|closed| closed >= since));
         Ok(stalls)
     }
 
     /// Stalls without an end.
     pub fn open_stalls(&self) -> Result<Vec<(Id, StallObject)>> {
-        let stalls = self.stalls_since(Timestamp::MAX)?;
+        let mut stalls = self.rows_to_go_on_with()?.stalls;
+        stalls.retain(|stall| stall.closed.is_none());
         Ok(stalls.into_iter().map(|stall| (Id::of(&stall), stall)).collect())
+    }
+
+    /// All stalls; of a file so damaged that they cannot be read none, and it is put aside.
+    fn rows_to_go_on_with(&self) -> Result<Rows> {
+        self.look(rows).or_else(|error| match error.downcast_ref() {
+            Some(damage @ redb::Error::Corrupted(_)) => {
+                self.put_aside(&mut self.lock(), damage)?;
+                Ok(Rows::default())
+            }
+            _ => Err(error),
+        })
     }
 
     /// When it was last written: a minute, or a stall that opened.
     pub fn last_alive(&self) -> Result<Option<Timestamp>> {
-        let transaction = self.begin_read()?;
-        let mut last = None;
-        if let Some(table) = there(transaction.open_table(MINUTES))? {
-            last = table.last()?.map(|(key, _)| key.value().saturating_mul(1000));
-        }
-        if let Some(table) = there(transaction.open_table(STALLS))? {
-            last = last.max(table.last()?.map(|(key, _)| key.value().0));
-        }
+        let last = self.look(|transaction| {
+            let mut last = None;
+            if let Some(table) = there(transaction.open_table(MINUTES))? {
+                last = table.last()?.map(|(key, _)| key.value().saturating_mul(1000));
+            }
+            if let Some(table) = there(transaction.open_table(STALLS))? {
+                last = last.max(table.last()?.map(|(key, _)| key.value().0));
+            }
+            Ok(last)
+        })?;
         Ok(last.and_then(|at| Timestamp::from_millisecond(i64::try_from(at).ok()?).ok()))
     }
+}
+
+/// All stalls, the oldest first.
+#[derive(Default)]
+struct Rows {
+    stalls: Vec<StallObject>,
+    /// How many rows are damaged, or of another version of tracer's.
+    unread: usize,
+}
+
+fn rows(transaction: &ReadTransaction) -> Result<Rows, redb::Error> {
+    let mut rows = Rows::default();
+    let Some(table) = there(transaction.open_table(STALLS))? else { return Ok(rows) };
+    for row in table.iter()? {
+        let (_, bytes) = row?;
+        let Ok(mut stall) = serde_json::from_slice::<StallObject>(bytes.value()) else {
+            rows.unread += 1;
+            continue;
+        };
+        if stall.closed.is_none() {
+            let now = Timestamp::now();
+            stall.lasted = now.duration_since(stall.wait.since).try_into().unwrap_or(stall.lasted);
+        }
+        rows.stalls.push(stall);
+    }
+    Ok(rows)
+}
+
+/// A panic of redb's is damage of the file.
+fn caught<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref().copied()).unwrap_or("a page makes no sense");
+        Err(redb::Error::Corrupted(said.to_owned()))
+    })
 }
 
 fn open(path: &Path) -> Result<Database, redb::DatabaseError> {
@@ -300,7 +363,7 @@ fn end(row: &[u8]) -> Option<Timestamp> {
 }
 
 /// A table that nobody has written yet is not there.
-fn there<T>(table: Result<T, TableError>) -> Result<Option<T>> {
+fn there<T>(table: Result<T, TableError>) -> Result<Option<T>, redb::Error> {
     match table {
         Ok(table) => Ok(Some(table)),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
@@ -416,5 +479,60 @@ mod tests {
         assert_eq!((pids(&past(99)), pids(&past(200))), (vec![], vec![]));
         tried.store.put(&[], Some((at(140), &[stall(2, 0, None).wait]))).expect("written");
         assert_eq!((past(150).at, pids(&past(150))), (Some(at(140)), vec![2, 1]));
+    }
+    /// Pages that a disk has lost, bits that it has turned, a file that is cut off: nothing of it keeps an agent from starting,
+    /// or from keeping what is new.
+    #[test]
+    fn a_damaged_file_is_read_or_put_aside() {
+        let all = || Limits { age: Duration::MAX, bytes: u64::MAX };
+        let tried = Tried::new("damage", all());
+        let closed = |pid: u32| (!pid.is_multiple_of(3)).then_some(3000);
+        let rows: Vec<_> = (1..=150).map(|pid| stall(pid, i64::from(pid), closed(pid))).collect();
+        let rows: Vec<_> = rows.into_iter().map(|stall| (Id::of(&stall), stall)).collect();
+        for (minute, rows) in (0..).zip(rows.chunks(10)) {
+            let waits = vec![stall(5, 0, None).wait; 20];
+            tried.store.put(rows, Some((at(minute * 60), &waits))).expect("written");
+        }
+        *tried.store.lock() = Opened::Lost;
+        let file = tried.dir.join("history.redb");
+        let good = fs::read(&file).expect("ours");
+        let mut seed = 1_u64;
+        let mut random = move |below: usize| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed as usize % below
+        };
+        let mut put_aside = 0;
+        for _ in 0..100 {
+            let mut bytes = good.clone();
+            let place = random(bytes.len());
+            match random(4) {
+                0 => bytes[place] ^= 1 << random(8),
+                1 => bytes[place & !4095..].iter_mut().take(4096).for_each(|byte| *byte = 0),
+                2 => bytes[place..].iter_mut().take(64).for_each(|byte| *byte = random(256) as u8),
+                _ => bytes.truncate(place),
+            }
+            fs::remove_dir_all(&tried.dir).expect("ours");
+            fs::create_dir_all(&tried.dir).expect("ours");
+            fs::write(&file, &bytes).expect("ours");
+            // By one who only asks, as after an agent.
+            let _ = Store::read(&file).and_then(|store| store.stalls_since(at(0)));
+            let store = Store::open(&file, all()).expect("it starts");
+            store.open_stalls().expect("read");
+            store.last_alive().expect("read");
+            let fresh = stall(5000, 90_000, None);
+            let write = || store.put(&[(Id::of(&fresh), fresh.clone())], Some((at(90_000), &[])));
+            // What is found while it is written is lost; not so what comes after.
+            write().or_else(|_| write()).expect("written");
+            let prune = || store.prune(at(90_000));
+            prune().or_else(|_| prune()).expect("pruned");
+            write().expect("written");
+            let kept = store.stalls_since(at(0)).expect("read");
+            assert!(kept.iter().any(|stall| stall.wait.pid == 5000));
+            let _ = store.waits_at(at(600));
+            put_aside += u32::from(file.with_extension("damaged").exists());
+        }
+        assert!((10..90).contains(&put_aside), "{put_aside}");
     }
 }
