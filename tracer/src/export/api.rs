@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
@@ -133,8 +134,7 @@ impl Api {
         history: Option<Arc<History>>,
     ) -> Result<Self> {
         let (questions, queue) = sync_channel(QUEUE);
-        let desk =
-            Desk { shared, interval, history, lookout: Lookout::new(), last: None, rest: Instant::now() };
+        let desk = Desk::new(shared, interval, history);
         thread::Builder::new()
             .name("api".into())
             .spawn(move || desk.work(&queue))
@@ -265,13 +265,17 @@ struct Desk {
 }
 
 impl Desk {
+    fn new(shared: Shared, interval: Duration, history: Option<Arc<History>>) -> Self {
+        Self { shared, interval, history, lookout: Lookout::new(), last: None, rest: Instant::now() }
+    }
+
     fn work(mut self, queue: &Receiver<Question>) {
         loop {
             let Question { asked, reply } = match queue.recv_timeout(FORGET) {
                 Ok(question) => question,
                 Err(RecvTimeoutError::Timeout) => {
                     // Nobody asks any more: what was known for them need not be kept.
-                    (self.lookout, self.last) = (Lookout::new(), None);
+                    self.forget();
                     match queue.recv() {
                         Ok(question) => question,
                         Err(_) => return,
@@ -283,10 +287,26 @@ impl Desk {
             if reply.is_closed() {
                 continue;
             }
-            let answer = self.answer(&asked).unwrap_or_else(|error| {
-                Answer::Failed(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}"))
-            });
+            let answer = self.guarded(|desk| desk.answer(&asked));
             let _ = reply.send(answer);
+        }
+    }
+
+    fn forget(&mut self) {
+        (self.lookout, self.last) = (Lookout::new(), None);
+    }
+
+    /// A mistake in one answer, which standard error has been told of, is not one in all that follow.
+    fn guarded(&mut self, answer: impl FnOnce(&mut Self) -> Result<Answer>) -> Answer {
+        let failed = |why| Answer::Failed(StatusCode::INTERNAL_SERVER_ERROR, why);
+        match catch_unwind(AssertUnwindSafe(|| answer(self))) {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => failed(format!("{error:#}")),
+            Err(_) => {
+                // Whatever it has left of what is remembered.
+                self.forget();
+                failed("this is a bug of tracer's, of which the agent's standard error has more".into())
+            }
         }
     }
 
@@ -404,6 +424,7 @@ fn lines<T: Serialize>(objects: impl IntoIterator<Item = T>) -> Result<Answer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collect::shared;
 
     #[test]
     fn paths_and_queries() {
@@ -417,5 +438,14 @@ mod tests {
         assert!(matches!(asked("/v1/why/init", ""), Err(400)));
         assert!(matches!(asked("/v1/why/7/8", ""), Err(404)));
         assert!(matches!(asked("/v2/waits", ""), Err(404)));
+    }
+    #[test]
+    fn a_panic_ends_one_answer() {
+        let (shared, _asked) = shared::pair().expect("two ends");
+        let mut desk = Desk::new(shared, Duration::from_secs(1), None);
+        let Answer::Failed(status, why) = desk.guarded(|_| panic!("on purpose")) else { panic!("it failed") };
+        assert!(status.is_server_error() && why.contains("a bug"), "{why}");
+        let answer = desk.guarded(|_| Ok(Answer::Text("fine".into())));
+        assert!(matches!(answer, Answer::Text(text) if text == "fine"));
     }
 }

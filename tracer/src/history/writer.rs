@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -57,6 +58,8 @@ pub struct Writer {
     /// The queue was full: something that has opened or ended is not known here.
     unheard: Arc<AtomicBool>,
     failed: Option<Instant>,
+    /// When the next minute is to be kept.
+    minute: Instant,
 }
 
 impl Writer {
@@ -79,50 +82,69 @@ impl Writer {
             lost: Arc::clone(lost),
             unheard: Arc::clone(unheard),
             failed: None,
+            minute: Instant::now() + MINUTE,
         })
     }
 
     /// Until nobody is left to send.
     pub fn run(mut self, queue: &Receiver<Kept>) {
-        let mut minute = Instant::now() + MINUTE;
+        self.go_on(|writer| writer.round(queue));
+    }
+
+    /// Does rounds until one says that it was the last. A mistake in one, which standard error has been told of, costs what it
+    /// was about.
+    fn go_on(&mut self, mut round: impl FnMut(&mut Self) -> bool) {
         loop {
-            // With something owed it does not wait for the next stall.
-            let next = match self.failed {
-                Some(failed) if !self.owed.is_empty() => minute.min(failed + PAUSE),
-                _ => minute,
-            };
-            match queue.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                Ok(kept) => {
-                    self.owe(kept);
-                    let mut number = 1;
-                    let end = Instant::now() + BATCH;
-                    // Until the time is up, or nobody is left to send.
-                    while let Ok(kept) = queue.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                        self.owe(kept);
-                        number += 1;
-                    }
-                    self.try_to(number, |_| Ok(()));
+            match catch_unwind(AssertUnwindSafe(|| round(self))) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(_) => {
+                    self.lost.fetch_add(1, Ordering::Relaxed);
+                    self.failed = Some(Instant::now());
                 }
-                Err(RecvTimeoutError::Timeout) if Instant::now() < minute => self.try_to(0, |_| Ok(())),
-                Err(RecvTimeoutError::Timeout) => {
-                    minute = Instant::now() + MINUTE;
-                    self.keep_minute();
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    // The agent ends: once more, whenever it failed.
-                    self.failed = None;
-                    self.try_to(0, |_| Ok(()));
-                    return;
-                }
-            }
-            // Not while nothing can be written.
-            if self.failed.is_none()
-                && self.unheard.swap(false, Ordering::Acquire)
-                && self.ask_again(queue).is_err()
-            {
-                self.unheard.store(true, Ordering::Release);
             }
         }
+    }
+
+    /// Waits for something to keep, or for the minute, and keeps it. False: the agent ends.
+    fn round(&mut self, queue: &Receiver<Kept>) -> bool {
+        // With something owed it does not wait for the next stall.
+        let next = match self.failed {
+            Some(failed) if !self.owed.is_empty() => self.minute.min(failed + PAUSE),
+            _ => self.minute,
+        };
+        match queue.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            Ok(kept) => {
+                self.owe(kept);
+                let mut number = 1;
+                let end = Instant::now() + BATCH;
+                // Until the time is up, or nobody is left to send.
+                while let Ok(kept) = queue.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                    self.owe(kept);
+                    number += 1;
+                }
+                self.try_to(number, |_| Ok(()));
+            }
+            Err(RecvTimeoutError::Timeout) if Instant::now() < self.minute => self.try_to(0, |_| Ok(())),
+            Err(RecvTimeoutError::Timeout) => {
+                self.minute = Instant::now() + MINUTE;
+                self.keep_minute();
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                // The agent ends: once more, whenever it failed.
+                self.failed = None;
+                self.try_to(0, |_| Ok(()));
+                return false;
+            }
+        }
+        // Not while nothing can be written.
+        if self.failed.is_none()
+            && self.unheard.swap(false, Ordering::Acquire)
+            && self.ask_again(queue).is_err()
+        {
+            self.unheard.store(true, Ordering::Release);
+        }
+        true
     }
 
     /// Asks which stalls are open: the end of one that is not may have found the queue full, as when a disk hangs that many
@@ -270,6 +292,31 @@ mod tests {
         *,
     };
     use crate::collect::shared::{Ask, pair};
+
+    #[test]
+    fn a_panic_ends_one_round() {
+        let dir = std::env::temp_dir().join(format!("tracer-rounds-{}", std::process::id()));
+        let limits = Limits { age: Duration::MAX, bytes: u64::MAX };
+        let store = Arc::new(Store::open(&dir.join("history.redb"), limits).expect("a directory of ours"));
+        let (shared, _asked) = pair().expect("two ends");
+        let lost = Arc::default();
+        let mut writer = Writer::new(&store, shared, &lost, &Arc::default()).expect("an empty store");
+        let (kept, queue) = sync_channel(8);
+        let mut rounds = 0;
+        writer.go_on(|writer| {
+            rounds += 1;
+            match rounds {
+                1 => panic!("on purpose"),
+                2 => kept.send(Kept::Stall(Box::new(stall(1, 10, None)))).expect("there is room"),
+                3 => writer.failed = None,
+                _ => return false,
+            }
+            rounds == 2 || writer.round(&queue)
+        });
+        assert_eq!((rounds, lost.load(Ordering::Relaxed)), (4, 1));
+        assert_eq!(store.stalls_since(Timestamp::UNIX_EPOCH).expect("read").len(), 1);
+        std::fs::remove_dir_all(&dir).expect("it is ours");
+    }
 
     /// Of two stalls that are thought open the agent knows of none, but that one of them has ended is still in the queue.
     #[test]
