@@ -13,6 +13,12 @@ pub const UNIX_PATH_LEN: usize = 108;
 pub const SYSCALLS: usize = 512;
 /// Numbers of clocks are smaller, addresses are not (`MAX_CLOCKS` is 16).
 pub const CLOCKS: u64 = 32;
+/// In place of a system call's number: the thread is in none, so it sleeps in a page fault.
+pub const NR_PAGE_FAULT: i32 = -1;
+/// It is on its way out: of its last call only the registers are left.
+pub const NR_EXIT: i32 = -2;
+/// A signal has killed it, and its process's memory is being written as a core dump.
+pub const NR_CORE_DUMP: i32 = -3;
 /// An offset (see [`fields`](crate::fields)) of this value: the running kernel does not have the field.
 pub const MISSING: u32 = u32::MAX;
 

@@ -16,7 +16,7 @@ const POLLFD: u64 = 8;
 /// A system call as its caller made it.
 #[derive(Clone, Copy)]
 pub struct Call {
-    /// Number in its table; negative: the thread is in none.
+    /// Number in its table; negative: the thread is in none, one of `NR_*`.
     pub nr: i32,
     /// `CALL_COMPAT` or zero.
     pub flags: u32,
@@ -34,6 +34,10 @@ impl Call {
         let nr: i32 = register(regs, &REGS_NR);
         let compat = TASK_COMPAT.exists() && task.compat_word() & settings::COMPAT_MASK.load() != 0;
         let nr = if compat || nr < 0 { nr } else { nr & !X32 };
+        let nr = match task.leaving() {
+            0 => nr,
+            leaving => leaving,
+        };
         let mut call = Call { nr, flags: if compat { CALL_COMPAT } else { 0 }, fd: -1, row: 0, regs };
         if nr >= 0 && (nr as u32) < SYSCALLS as u32 {
             let row =

@@ -81,6 +81,8 @@ classes! {
     Request = "request", Doubtful, LATE;
     /// Another process's end of a pipe: the cause, if any, is there.
     Pipe = "pipe", Doubtful, None;
+    /// Its own end, which something in the kernel keeps from it.
+    Exit = "exit", Doubtful, LATE;
     /// What no other class names.
     Other = "other", Doubtful, LATE;
     /// A client's next request on a connection kept alive.

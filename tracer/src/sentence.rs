@@ -7,7 +7,7 @@ use crate::{
     human::{age, count},
     progress::{LastWord, unacknowledged},
     resolve::{Resolved, peers::Peers, semaphore::Semaphore, target::Target},
-    syscalls::{PAGE_FAULT, Way},
+    syscalls::{CORE_DUMP, PAGE_FAULT, Way},
     timers,
     wait::{Record, SocketFacts, TcpFacts, UNREAD_BYTES, UnixFacts, Wait},
 };
@@ -75,6 +75,10 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         },
         Class::Pipe if out => format!("for {} to read{}", pipe_peer("the reader", resolved), on(target)),
         Class::Pipe => format!("for {} to write{}", pipe_peer("the writer", resolved), on(target)),
+        Class::Exit if wait.call.name == CORE_DUMP => {
+            "for its core dump to be written: a signal has killed it".into()
+        }
+        Class::Exit => "for its own end, which the kernel has begun: it has exited or was killed".into(),
         Class::Other => format!("in {}{}", wait.call.name, on(target)),
         Class::Peer => match (&resolved.last_word, facts(resolved)) {
             (Some(LastWord::Ours), Some(facts)) => format!(

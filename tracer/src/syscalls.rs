@@ -27,6 +27,12 @@ pub enum Way {
 /// Name of the pseudo-call of a thread that sleeps in a page fault.
 pub const PAGE_FAULT: &str = "page_fault";
 
+/// That of a thread on its way out; a call of this name gets there at once.
+pub const EXIT: &str = "exit";
+
+/// That of a thread whose process's memory is being written as a core dump.
+pub const CORE_DUMP: &str = "core_dump";
+
 /// Every call that takes one fd and can block: name, which argument the fd is, which way.
 #[rustfmt::skip]
 const FD_CALLS: &[(&str, u8, Way)] = &[

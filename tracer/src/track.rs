@@ -63,9 +63,6 @@ pub struct Track {
     last_word: Option<(LastWord, Mark, u64)>,
     /// When the sleep ended as the kernel saw it, nanoseconds of `CLOCK_MONOTONIC`.
     end_ns: Option<u64>,
-    /// The thread was killed while it slept. It is on its way out and makes no call any more, though the last one and its
-    /// connection are still to be seen while it writes a core.
-    pub killed: bool,
     /// A signal woke it, or it is held: the same call may go on.
     interrupted: bool,
     /// That has happened before in this wait.
@@ -109,7 +106,6 @@ impl Track {
             timeout: None,
             last_word: None,
             end_ns: None,
-            killed: false,
             interrupted: false,
             interrupted_before: false,
             ran: 0,
@@ -280,9 +276,7 @@ impl Tracks {
 
     /// Begins to follow, or begins anew.
     pub fn insert(&mut self, wait: &Wait) -> &mut Track {
-        let mut track = Track::new(wait);
-        track.killed = self.waits.get(&wait.thread).is_some_and(|before| before.killed);
-        self.waits.entry(wait.thread).insert(track).into_mut()
+        self.waits.entry(wait.thread).insert(Track::new(wait)).into_mut()
     }
 
     /// Takes out the tracks that `gone` names.
@@ -345,7 +339,6 @@ impl Tracks {
                 false => (track.interrupted, track.interrupted_before) = (false, false),
             }
         }
-        track.killed |= exiting;
         exiting
     }
 }
@@ -525,18 +518,6 @@ mod tests {
         tracks.get_mut(&first.thread).expect("is followed").go_on(&sleep(2 * SECOND));
         tracks.ended(&event(2 * SECOND, 5, 0));
         assert_eq!(tracks.get(&first.thread).map(|track| track.step(&sleep(3 * SECOND))), Some(Step::New));
-    }
-
-    #[test]
-    fn who_was_killed_stays_so_in_whatever_sleep_it_is_kept_from_its_end() {
-        let mut tracks = Tracks::default();
-        let first = read(SECOND, 50);
-        tracks.insert(&first);
-        assert!(tracks.ended(&event(SECOND, 5, THREAD_EXITING | THREAD_SIGNALLED)));
-        tracks.get_mut(&first.thread).expect("is followed").go_on(&read(60 * SECOND, 50));
-        assert!(tracks.get(&first.thread).is_some_and(|track| track.killed));
-        tracks.insert(&read(60 * SECOND, 51));
-        assert!(tracks.get(&first.thread).is_some_and(|track| track.killed));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
         target::{Target, TcpState},
     },
     sentence::sentence,
-    syscalls::{PAGE_FAULT, Way},
+    syscalls::{CORE_DUMP, EXIT, PAGE_FAULT, Way},
     wait::{Sleep, SocketFacts, Wait},
 };
 
@@ -74,6 +74,7 @@ fn by_call(wait: &Wait, target: &Target) -> Option<Class> {
         "open" | "openat" | "openat2" | "creat" if matches!(target, Target::Fifo { .. }) => Class::Fifo,
         "fsync" | "fdatasync" | "sync" | "syncfs" | "sync_file_range" | "msync" => Class::Disk,
         PAGE_FAULT => Class::Disk,
+        EXIT | CORE_DUMP => Class::Exit,
         _ => return None,
     })
 }
@@ -343,7 +344,9 @@ pub mod tests {
 
     #[test]
     fn an_uninterruptible_sleep_that_nothing_else_explains_is_storage() {
-        assert_eq!(judge(&wait(PAGE_FAULT, [0; 6]), &on(PAGE_FAULT, Target::None)).class, Class::Disk);
+        for (name, class) in [(PAGE_FAULT, Class::Disk), (EXIT, Class::Exit), (CORE_DUMP, Class::Exit)] {
+            assert_eq!(judge(&wait(name, [0; 6]), &on(name, Target::None)).class, class);
+        }
         for name in ["stat", "unlink", "openat"] {
             let mut wait = wait(name, [0; 6]);
             wait.sleep = Sleep::Uninterruptible;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tracer_ebpf::abi::{File, Tcp};
+use tracer_ebpf::abi::{File, NR_CORE_DUMP, NR_EXIT, Tcp};
 
 use crate::{clock::Now, syscalls::Table};
 
@@ -288,6 +288,11 @@ impl Wait {
         self.since =
             self.since.checked_sub(jiff::SignedDuration::from_nanos(earlier as i64)).unwrap_or(self.since);
         self.exact = false;
+    }
+
+    /// Whether its thread is on its way out, and makes no call any more.
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.call.number, NR_EXIT | NR_CORE_DUMP)
     }
 
     /// When it was seen, nanoseconds of `CLOCK_MONOTONIC`.

@@ -19,6 +19,7 @@ const PROCESSES: &[(&str, &str)] = &[
     ("dialog", "dialog"),
     ("request", "request"),
     ("pipe", "read-pipe"),
+    ("exit", "exiting"),
     ("other", "closed-fd"),
     ("peer", "peer"),
     ("listen", "accept"),
@@ -53,9 +54,12 @@ fn each_class_has_a_process() {
     std::thread::sleep(Duration::from_millis(1500));
     let snapshot = ps(&["--all"]);
     for (class, role, waiter) in &waiters {
-        // The deadlock's line has several threads, and no tid of its own that waits.
-        let rows: Vec<_> = snapshot.rows.iter().filter(|row| row["pid"] == waiter.pid()).collect();
-        let tid = waiter.line()["threads"][0]["tid"].as_u64().unwrap_or_else(|| waiter.tid().into());
+        // The deadlock's line has several threads, and no tid of its own that waits; what exits is a child.
+        let child = waiter.line()["exiting"].as_u64();
+        let pid = child.unwrap_or_else(|| waiter.pid().into());
+        let rows: Vec<_> = snapshot.rows.iter().filter(|row| row["pid"] == pid).collect();
+        let first = waiter.line()["threads"][0]["tid"].as_u64().or(child);
+        let tid = first.unwrap_or_else(|| waiter.tid().into());
         let row = rows.iter().find(|row| row["tid"] == tid);
         let row = row.unwrap_or_else(|| panic!("{role}: no row of thread {tid}: {rows:#?}"));
         assert_eq!(row["class"], *class, "{role}: {row:#}");

@@ -34,6 +34,7 @@ mod proc_source;
 mod ps_ages;
 mod ps_contract;
 mod ps_held;
+mod ps_leaving;
 mod ps_many;
 mod ps_races;
 mod ps_registers;

@@ -8,9 +8,9 @@ use std::{
 use anyhow::Result;
 use hashbrown::HashMap;
 use tracer_ebpf::abi::{
-    CALL_CLOCK, CALL_COMPAT, CLOCKS, EndedWait, FD_ABSENT, FD_OPEN, File, FileKey, HolderRecord, TAIL_TCP,
-    TAIL_UNIX, THREAD_FAIR, THREAD_FROZEN, THREAD_STOPPED, THREAD_TRACED, Tcp, ThreadRecord, TupleKey, Unix,
-    WAIT_DERIVED, WaitKey,
+    CALL_CLOCK, CALL_COMPAT, CLOCKS, EndedWait, FD_ABSENT, FD_OPEN, File, FileKey, HolderRecord,
+    NR_CORE_DUMP, NR_EXIT, TAIL_TCP, TAIL_UNIX, THREAD_FAIR, THREAD_FROZEN, THREAD_STOPPED, THREAD_TRACED,
+    Tcp, ThreadRecord, TupleKey, Unix, WAIT_DERIVED, WaitKey,
 };
 
 use super::Source;
@@ -22,7 +22,7 @@ use crate::{
         record::{Record, plain},
         symbols::Restarts,
     },
-    syscalls::{self, PAGE_FAULT, Table},
+    syscalls::{self, CORE_DUMP, EXIT, PAGE_FAULT, Table},
     wait::{
         Call, FdState, Held, HeldThread, ProcessId, Record as Seen, SeenFd, Sleep, Snapshot, SocketFacts,
         TcpFacts, ThreadId, UnixFacts, Wait,
@@ -261,7 +261,12 @@ fn restarted(
 
 /// Name of a call or of what stands for one.
 pub fn call_name(table: Table, number: i32) -> &'static str {
-    if number < 0 { PAGE_FAULT } else { syscalls::name(table, number).unwrap_or("unknown") }
+    match number {
+        0.. => syscalls::name(table, number).unwrap_or("unknown"),
+        NR_EXIT => EXIT,
+        NR_CORE_DUMP => CORE_DUMP,
+        _ => PAGE_FAULT,
+    }
 }
 
 fn facts(kind: u32, mut tail: &[u8], jiffies: u64, hz: u64) -> SocketFacts {

@@ -109,7 +109,13 @@ impl Look<'_> {
             }
             _ => return None,
         };
-        let call = self.call(thread, &dir, table)?;
+        let call = match stat.leaving {
+            Some(number) => {
+                let name = call_name(Table::Native, number);
+                Call { table: Table::Native, number, name, args: [0; 6], restarted: false }
+            }
+            None => self.call(thread, &dir, table)?,
+        };
         let (uid, switches) = stat::status(&stat::read(dir.join("status"))?)?;
         let now_ns = self.now.monotonic_ns;
         let began = match self.before.get(&thread) {

@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use tracer_ebpf::abi::{NR_CORE_DUMP, NR_EXIT};
+
 use crate::syscalls::Table;
 
 /// A file of `/proc` that has a process's name in it, which may be any bytes.
@@ -25,6 +27,9 @@ pub struct Stat {
     pub threads: u32,
     /// It is the kernel's own.
     pub kernel_thread: bool,
+    /// What it does in place of a system call, where its registers are only what is left of the last: `NR_EXIT` or
+    /// `NR_CORE_DUMP`.
+    pub leaving: Option<i32>,
 }
 
 impl Stat {
@@ -55,14 +60,23 @@ pub fn stat(dir: impl AsRef<Path>) -> Option<Stat> {
 
 /// Fields of Documentation/filesystems/proc.rst; the name may itself have blanks and parentheses.
 pub fn parse_stat(text: &str) -> Option<Stat> {
+    // Of include/linux/sched.h; PF_POSTCOREDUMP and PF_DUMPCORE are the core dump's.
     const PF_KTHREAD: u64 = 0x0020_0000;
+    const PF_EXITING: u64 = 0x4;
+    const PF_CORE_DUMP: u64 = 0x8 | 0x200;
     let (open, close) = (text.find('(')?, text.rfind(')')?);
     let fields: Vec<&str> = text.get(close + 1..)?.split_ascii_whitespace().collect();
+    let flags: u64 = fields.get(6)?.parse().ok()?;
     Some(Stat {
         comm: text.get(open + 1..close)?.to_owned(),
         state: fields.first()?.chars().next()?,
         parent: fields.get(1)?.parse().ok()?,
-        kernel_thread: fields.get(6)?.parse::<u64>().ok()? & PF_KTHREAD != 0,
+        kernel_thread: flags & PF_KTHREAD != 0,
+        leaving: match flags {
+            _ if flags & PF_EXITING != 0 => Some(NR_EXIT),
+            _ if flags & PF_CORE_DUMP != 0 => Some(NR_CORE_DUMP),
+            _ => None,
+        },
         threads: fields.get(17)?.parse().ok()?,
         start_ticks: fields.get(19)?.parse().ok()?,
         cpu: fields.get(36)?.parse().ok()?,

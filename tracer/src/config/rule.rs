@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     class::Class,
-    syscalls::{self, PAGE_FAULT, Table},
+    syscalls::{self, CORE_DUMP, PAGE_FAULT, Table},
 };
 
 /// What rules see of a wait.
@@ -223,7 +223,7 @@ fn syscall(text: &str) -> Result<String, String> {
     let names: Vec<&str> = (0..tracer_ebpf::abi::SYSCALLS as i32)
         .flat_map(|number| [syscalls::name(Table::Native, number), syscalls::name(Table::Compat, number)])
         .flatten()
-        .chain([PAGE_FAULT])
+        .chain([PAGE_FAULT, CORE_DUMP])
         .collect();
     if names.contains(&text) {
         return Ok(text.to_owned());

@@ -217,7 +217,7 @@ fn the_least_threshold_counts_rules_in() {
     let any = config("[[rule]]\ncomm='*'\nthreshold='5s'\n");
     assert_eq!(any.least_of(Class::Listen), seconds(5));
     let never = config(
-        "[agent]\nthreshold='never'\n[thresholds]\nquiet='never'\ndialog='never'\nrequest='never'\nother='never'",
+        "[agent]\nthreshold='never'\n[thresholds]\nquiet='never'\ndialog='never'\nrequest='never'\nexit='never'\nother='never'",
     );
     assert_eq!(never.least(), Duration::MAX);
 }
@@ -280,11 +280,11 @@ fn a_mistake_is_told_with_its_place_and_what_was_expected() {
         ),
         (
             "[[rule]]\nflag = false\nclass = 'replay'",
-            "3:9: `class`: unknown class \"replay\": did you mean \"reply\"? Classes are connect, reply, send, lock, mutex, disk, fifo, orphan, quiet, dialog, request, pipe, other, peer, listen, events, tty, timer, child, futex, signal, notify, ring, datagram",
+            "3:9: `class`: unknown class \"replay\": did you mean \"reply\"? Classes are connect, reply, send, lock, mutex, disk, fifo, orphan, quiet, dialog, request, pipe, exit, other, peer, listen, events, tty, timer, child, futex, signal, notify, ring, datagram",
         ),
         (
             "[[rule]]\nflag = false\nclass = 'slow'",
-            "3:9: `class`: unknown class \"slow\": expected one of connect, reply, send, lock, mutex, disk, fifo, orphan, quiet, dialog, request, pipe, other, peer, listen, events, tty, timer, child, futex, signal, notify, ring, datagram",
+            "3:9: `class`: unknown class \"slow\": expected one of connect, reply, send, lock, mutex, disk, fifo, orphan, quiet, dialog, request, pipe, exit, other, peer, listen, events, tty, timer, child, futex, signal, notify, ring, datagram",
         ),
         (
             "[[rule]]\nflag = false\nsyscall = ['read', 'recfrom']",

@@ -29,7 +29,6 @@ impl Watch {
                 }
             } else if let Some(track) = self.tracks.get(&wait.thread)
                 && track.looked_ns.is_some()
-                && !track.killed
                 && self.may_be_due(track, wait.age)
             {
                 due.push(wait);

@@ -33,6 +33,9 @@ impl Watch {
         let mut over: Vec<(ThreadId, u64)> = Vec::new();
         let mut back: HashSet<ThreadId> = HashSet::new();
         for (at, wait) in snapshot.waits.iter_mut().enumerate() {
+            if wait.is_leaving() {
+                self.leaves(wait);
+            }
             if self.tracks.come_back(wait) {
                 back.insert(wait.thread);
             }
@@ -94,6 +97,17 @@ impl Watch {
             self.restless.looked(&wait.thread, now, at_rest, self.policy.least());
         }
         Ok(())
+    }
+
+    /// A thread on its way out does not come back to what it waited for: its stall closes, unless it is about the end itself.
+    fn leaves(&mut self, wait: &Wait) {
+        let away = self.tracks.not_away(&wait.thread).map(|away| away.track);
+        let track = away.as_ref().or(self.tracks.get(&wait.thread));
+        let stall = self.stalls.get(&wait.thread).filter(|stall| !stall.wait.is_leaving());
+        if let (Some(track), Some(_)) = (track, stall) {
+            let lasted = lasted(track, wait.sleep_began_ns);
+            self.close(&wait.thread, Ended::Exited, lasted);
+        }
     }
 
     /// Whether a wait must be looked up now.

@@ -53,6 +53,7 @@ const KERNEL: &[&str] = &[
     "ps_ages",
     "ps_contract",
     "ps_held",
+    "ps_leaving",
     "ps_many::each",
     "ps_registers",
     "ps_restarted",

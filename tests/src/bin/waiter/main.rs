@@ -106,6 +106,7 @@ const ROLES: &[Role] = &[
     ("exec-by-thread", process::exec_by_thread),
     ("two-sleepers", sleepers::two_sleepers),
     ("first-thread-ends", process::first_thread_ends),
+    ("exiting", process::exiting),
     ("storm", process::storm),
     ("page-fault", memory::page_fault),
     ("deadlock", mutexes::deadlock),

@@ -94,6 +94,39 @@ pub(crate) fn first_thread_ends(call: &Call) {
     unsafe { libc::syscall(libc::SYS_exit, 0) };
 }
 
+/// The first process of a namespace of ids has been killed, and waits in its end until another of the namespace, which has
+/// ended, is waited for: nobody does.
+pub(crate) fn exiting(call: &Call) {
+    // SAFETY: unshare takes a number.
+    if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
+        unsupported(call.role, "it may make no namespace of process ids");
+    }
+    let child = |body: fn()| {
+        // SAFETY: this process has one thread; the child makes two calls at most and leaves.
+        match unsafe { libc::fork() } {
+            0 => {
+                body();
+                // SAFETY: _exit takes a number.
+                unsafe { libc::_exit(0) };
+            }
+            -1 => panic!("fork: {}", std::io::Error::last_os_error()),
+            pid => pid,
+        }
+    };
+    let first = child(|| {
+        // SAFETY: pause has no arguments.
+        unsafe { libc::pause() };
+    });
+    child(|| ());
+    // SAFETY: kill takes numbers.
+    unsafe { libc::kill(first, libc::SIGKILL) };
+    Report::new(call.role, "exit").with("exiting", first).print();
+    loop {
+        // SAFETY: pause has no arguments.
+        unsafe { libc::pause() };
+    }
+}
+
 /// How many short-lived children there are at a time.
 const STORM: usize = 16;
 
