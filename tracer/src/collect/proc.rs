@@ -101,7 +101,9 @@ impl Look<'_> {
         let thread = ThreadId { process, tid, start_ns: stat.start_ns() };
         let sleep = match stat.state {
             'S' => Sleep::Interruptible,
-            'D' => Sleep::Uninterruptible,
+            // A sleep that does not count as load is one all the same: before Linux 6.10 that of a namespace's first process,
+            // which waits in its end for the others.
+            'D' | 'I' => Sleep::Uninterruptible,
             'T' | 't' => {
                 let held = if stat.state == 'T' { Held::Stopped } else { Held::Traced };
                 self.snapshot.held.push(HeldThread { thread, held });
