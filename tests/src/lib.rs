@@ -38,6 +38,6 @@ pub use quiet::{alone, shared};
 pub use small_disk::SmallDisk;
 pub use tls::{Manners, Tickets, TlsServer};
 pub use traced::Traced;
-pub use vm::{UNSUPPORTED, age_tolerance, pause, slow, slowness, unsupported};
+pub use vm::{UNSUPPORTED, age_tolerance, pause, slow, slowness, stolen_seconds, unsupported};
 pub use waiter::Waiter;
 pub use why::{names, why, why_page, why_run};

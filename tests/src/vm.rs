@@ -32,6 +32,15 @@ pub fn age_tolerance() -> f64 {
     if slowness() == 1 { 0.2 } else { 1.0 }
 }
 
+/// How long a hypervisor has kept the processor from which it has taken most from it, since boot. Seconds.
+pub fn stolen_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/stat").expect("/proc");
+    let processors = text.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu "));
+    // "cpu0 user nice system idle iowait irq softirq steal …", in hundredths.
+    let ticks = processors.filter_map(|line| line.split_ascii_whitespace().nth(8)?.parse::<u64>().ok());
+    ticks.max().unwrap_or(0) as f64 / 100.0
+}
+
 /// Sleeps until an agent's looks of so much time have certainly passed.
 pub fn pause(time: Duration) {
     std::thread::sleep(time * slowness().min(3));

@@ -43,6 +43,15 @@ pub(crate) const ROLES: &[&str] = &[
     "evil-name",
 ];
 
+/// What a hypervisor had taken from a processor when the waiters started.
+static STOLEN: OnceLock<f64> = OnceLock::new();
+
+/// What it has taken since, seconds: the scheduler's clock, by which `/proc` says when a thread last ran, stands still
+/// meanwhile.
+pub(crate) fn stolen_meanwhile() -> f64 {
+    tests::stolen_seconds() - STOLEN.get().expect("there are waiters")
+}
+
 /// A shared waiter, whatever its age. `evil-name` has arguments as hostile as its name.
 pub(crate) fn waiter(role: &str) -> &'static Waiter {
     static ALL: LazyLock<Vec<OnceLock<Waiter>>> = LazyLock::new(|| {
@@ -50,6 +59,7 @@ pub(crate) fn waiter(role: &str) -> &'static Waiter {
             "evil-name" => Waiter::start_with(role, &["\x1b]0;title\x07", "two\nlines", "\u{9b}2J", "\r"]),
             role => Waiter::start_any(role, &[]),
         };
+        STOLEN.get_or_init(tests::stolen_seconds);
         ROLES.iter().map(|role| OnceLock::from(start(role))).collect()
     });
     let place = ROLES.iter().position(|name| *name == role).unwrap_or_else(|| panic!("not shared: {role}"));
