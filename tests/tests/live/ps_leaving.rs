@@ -60,7 +60,7 @@ fn a_first_process_whose_end_waits_for_another() {
 fn a_core_dump_is_no_wait_for_an_answer() {
     let _alone = alone();
     // Reads nothing of the dump: it takes as long as this lives.
-    let lives = if slowness() == 1 { 8 } else { 30 };
+    let lives = if slowness() == 1 { 20 } else { 300 };
     let _pattern = CorePattern::set(&format!("|/bin/sleep {lives}"));
     let mut agent = Agent::start(&["--threshold", "1s"]);
     let waiter = Waiter::start("recvfrom-tcp4");
