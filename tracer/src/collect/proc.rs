@@ -101,8 +101,8 @@ impl Look<'_> {
         let thread = ThreadId { process, tid, start_ns: stat.start_ns() };
         let sleep = match stat.state {
             'S' => Sleep::Interruptible,
-            // A sleep that does not count as load is one all the same: before Linux 6.10 that of a namespace's first process,
-            // which waits in its end for the others.
+            // A sleep that does not count as load is one all the same: some kernels have the first process of a namespace wait
+            // so, in its end, for the others.
             'D' | 'I' => Sleep::Uninterruptible,
             'T' | 't' => {
                 let held = if stat.state == 'T' { Held::Stopped } else { Held::Traced };
