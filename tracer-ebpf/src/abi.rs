@@ -19,6 +19,23 @@ pub const NR_PAGE_FAULT: i32 = -1;
 pub const NR_EXIT: i32 = -2;
 /// A signal has killed it, and its process's memory is being written as a core dump.
 pub const NR_CORE_DUMP: i32 = -3;
+/// Bit of task->flags (include/linux/sched.h): the thread exits.
+pub const PF_EXITING: u32 = 0x4;
+/// Bits of it: the thread waits until the core dump of its process is written (since Linux 5.16), or writes it.
+const PF_CORE_DUMP: u32 = 0x8 | 0x200;
+
+/// What a thread of these task->flags does in place of a system call, where its registers are only what is left of the last:
+/// `NR_EXIT`, `NR_CORE_DUMP`, or zero.
+#[inline(always)]
+pub fn leaving(task_flags: u32) -> i32 {
+    if task_flags & PF_EXITING != 0 {
+        NR_EXIT
+    } else if task_flags & PF_CORE_DUMP != 0 {
+        NR_CORE_DUMP
+    } else {
+        0
+    }
+}
 /// An offset (see [`fields`](crate::fields)) of this value: the running kernel does not have the field.
 pub const MISSING: u32 = u32::MAX;
 

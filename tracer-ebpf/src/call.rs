@@ -3,7 +3,9 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_task_pt_regs};
-use tracer_ebpf::abi::{CALL_COMPAT, CLOCKS, POINTED, ROW_ADDRESS, ROW_FD, ROW_POLLED, SYSCALLS, SyscallRow};
+use tracer_ebpf::abi::{
+    CALL_COMPAT, CLOCKS, POINTED, ROW_ADDRESS, ROW_FD, ROW_POLLED, SYSCALLS, SyscallRow, leaving,
+};
 
 use crate::{offsets::*, settings, task::Task};
 
@@ -34,9 +36,9 @@ impl Call {
         let nr: i32 = register(regs, &REGS_NR);
         let compat = TASK_COMPAT.exists() && task.compat_word() & settings::COMPAT_MASK.load() != 0;
         let nr = if compat || nr < 0 { nr } else { nr & !X32 };
-        let nr = match task.leaving() {
+        let nr = match leaving(task.task_flags()) {
             0 => nr,
-            leaving => leaving,
+            instead => instead,
         };
         let mut call = Call { nr, flags: if compat { CALL_COMPAT } else { 0 }, fd: -1, row: 0, regs };
         if nr >= 0 && (nr as u32) < SYSCALLS as u32 {

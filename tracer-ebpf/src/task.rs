@@ -1,8 +1,8 @@
 //! Reading `task_struct`, through typed pointers only.
 
 use tracer_ebpf::abi::{
-    COMM_LEN, NR_CORE_DUMP, NR_EXIT, THREAD_EXITING, THREAD_FAIR, THREAD_FROZEN, THREAD_SIGNALLED,
-    THREAD_STOPPED, THREAD_TRACED,
+    COMM_LEN, PF_EXITING, THREAD_EXITING, THREAD_FAIR, THREAD_FROZEN, THREAD_SIGNALLED, THREAD_STOPPED,
+    THREAD_TRACED,
 };
 
 use crate::{offsets::*, settings};
@@ -20,9 +20,6 @@ const JOBCTL_TRAP_FREEZE: u64 = 1 << 23;
 const JOBCTL_PENDING: u64 = 1 << 17 | 1 << 19 | 1 << 20 | JOBCTL_TRAP_FREEZE;
 /// signal_struct.flags: the whole process is exiting.
 const SIGNAL_GROUP_EXIT: u32 = 0x4;
-const PF_EXITING: u32 = 0x4;
-/// Bits of task->flags: the thread waits until the core dump of its process is written (since Linux 5.16), or writes it.
-const PF_CORE_DUMP: u32 = 0x8 | 0x200;
 const SIGKILL_BIT: u64 = 1 << 8;
 
 /// Whether a state is a sleep that a wait can be (S or D).
@@ -73,20 +70,6 @@ impl Task {
     #[inline(always)]
     pub fn is_exiting(self) -> bool {
         self.task_flags() & PF_EXITING != 0
-    }
-
-    /// What it does in place of a system call, where its registers are only what is left of the last: `NR_EXIT`,
-    /// `NR_CORE_DUMP`, or zero.
-    #[inline(always)]
-    pub fn leaving(self) -> i32 {
-        let flags = self.task_flags();
-        if flags & PF_EXITING != 0 {
-            NR_EXIT
-        } else if flags & PF_CORE_DUMP != 0 {
-            NR_CORE_DUMP
-        } else {
-            0
-        }
     }
 
     /// How many threads of its process are not on their way out.

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use tracer_ebpf::abi::{NR_CORE_DUMP, NR_EXIT};
+use tracer_ebpf::abi::leaving;
 
 use crate::syscalls::Table;
 
@@ -60,10 +60,7 @@ pub fn stat(dir: impl AsRef<Path>) -> Option<Stat> {
 
 /// Fields of Documentation/filesystems/proc.rst; the name may itself have blanks and parentheses.
 pub fn parse_stat(text: &str) -> Option<Stat> {
-    // Of include/linux/sched.h; PF_POSTCOREDUMP and PF_DUMPCORE are the core dump's.
     const PF_KTHREAD: u64 = 0x0020_0000;
-    const PF_EXITING: u64 = 0x4;
-    const PF_CORE_DUMP: u64 = 0x8 | 0x200;
     let (open, close) = (text.find('(')?, text.rfind(')')?);
     let fields: Vec<&str> = text.get(close + 1..)?.split_ascii_whitespace().collect();
     let flags: u64 = fields.get(6)?.parse().ok()?;
@@ -72,11 +69,7 @@ pub fn parse_stat(text: &str) -> Option<Stat> {
         state: fields.first()?.chars().next()?,
         parent: fields.get(1)?.parse().ok()?,
         kernel_thread: flags & PF_KTHREAD != 0,
-        leaving: match flags {
-            _ if flags & PF_EXITING != 0 => Some(NR_EXIT),
-            _ if flags & PF_CORE_DUMP != 0 => Some(NR_CORE_DUMP),
-            _ => None,
-        },
+        leaving: Some(leaving(flags as u32)).filter(|number| *number != 0),
         threads: fields.get(17)?.parse().ok()?,
         start_ticks: fields.get(19)?.parse().ok()?,
         cpu: fields.get(36)?.parse().ok()?,

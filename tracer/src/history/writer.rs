@@ -293,11 +293,17 @@ mod tests {
     };
     use crate::collect::shared::{Ask, pair};
 
+    /// An empty store in a directory of its own.
+    fn empty(name: &str) -> (std::path::PathBuf, Arc<Store>) {
+        let dir = std::env::temp_dir().join(format!("tracer-{name}-{}", std::process::id()));
+        let limits = Limits { age: Duration::MAX, bytes: u64::MAX };
+        let store = Store::open(&dir.join("history.redb"), limits).expect("a directory of ours");
+        (dir, Arc::new(store))
+    }
+
     #[test]
     fn a_panic_ends_one_round() {
-        let dir = std::env::temp_dir().join(format!("tracer-rounds-{}", std::process::id()));
-        let limits = Limits { age: Duration::MAX, bytes: u64::MAX };
-        let store = Arc::new(Store::open(&dir.join("history.redb"), limits).expect("a directory of ours"));
+        let (dir, store) = empty("rounds");
         let (shared, _asked) = pair().expect("two ends");
         let lost = Arc::default();
         let mut writer = Writer::new(&store, shared, &lost, &Arc::default()).expect("an empty store");
@@ -321,9 +327,7 @@ mod tests {
     /// Of two stalls that are thought open the agent knows of none, but that one of them has ended is still in the queue.
     #[test]
     fn an_end_that_nobody_heard_of_is_asked_for() {
-        let dir = std::env::temp_dir().join(format!("tracer-writer-{}", std::process::id()));
-        let limits = Limits { age: Duration::MAX, bytes: u64::MAX };
-        let store = Arc::new(Store::open(&dir.join("history.redb"), limits).expect("a directory of ours"));
+        let (dir, store) = empty("writer");
         let (shared, asked) = pair().expect("two ends");
         let mut writer =
             Writer::new(&store, shared, &Arc::default(), &Arc::default()).expect("an empty store");
