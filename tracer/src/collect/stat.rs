@@ -43,7 +43,12 @@ impl Stat {
 impl Stat {
     /// Whether a process still makes calls: its first thread may have ended before others.
     pub fn lives(&self) -> bool {
-        !matches!(self.state, 'Z' | 'X') || self.threads > 1
+        self.thread_lives() || self.threads > 1
+    }
+
+    /// Whether the thread itself still does.
+    pub fn thread_lives(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X')
     }
 }
 

@@ -7,6 +7,7 @@ pub mod family;
 pub mod line;
 pub mod pointed;
 pub mod summary;
+pub mod told;
 pub mod wanted;
 
 use std::{
@@ -24,6 +25,7 @@ use tracer_ebpf::abi::{Counter, EndedCall};
 use self::{
     line::{End, Line},
     summary::Summary,
+    told::{Next, Seen, Teller, Told},
     wanted::Wanted,
 };
 use crate::{
@@ -57,14 +59,6 @@ enum Ends {
     Waits,
 }
 
-/// A call that was told to wait.
-struct Told {
-    wait: Wait,
-    resolved: Resolved,
-    /// The last look has not seen its thread wait: its end, if it is not in the ring yet, is about to be.
-    missed: bool,
-}
-
 /// A call that has ended.
 struct Ended {
     wait: Wait,
@@ -73,6 +67,14 @@ struct Ended {
     /// What it waited on, where a look has seen it: what its arguments point to cannot be read any more.
     resolved: Option<Resolved>,
     end: End,
+}
+
+impl Ended {
+    /// One whose end nobody has seen: it lasted at least until it was seen last.
+    fn gone(told: Told) -> Self {
+        let wait = Wait { exact: false, ..told.wait };
+        Self { wait, set: None, resolved: Some(told.resolved), end: End::Gone }
+    }
 }
 
 /// A run.
@@ -91,6 +93,8 @@ pub struct Tracer {
     resolver: Resolver,
     /// Calls that were told to wait, by thread.
     told: HashMap<ThreadId, Told>,
+    /// When ends were taken last: all that had been seen by then.
+    taken: Instant,
     summary: Summary,
     out: BufWriter<io::Stdout>,
     stop: OwnedFd,
@@ -138,6 +142,7 @@ impl Tracer {
             missed: Vec::new(),
             resolver: Resolver::new(),
             told: HashMap::new(),
+            taken: Instant::now(),
             summary: Summary::default(),
             out: BufWriter::new(io::stdout()),
             stop,
@@ -236,6 +241,7 @@ impl Tracer {
 
     /// Prints the calls that have ended.
     fn take_ends(&mut self) -> Result<()> {
+        self.taken = Instant::now();
         let mut ended: Vec<Ended> = Vec::new();
         loop {
             let (mut wait, call) = match &mut self.ends {
@@ -254,9 +260,14 @@ impl Tracer {
             {
                 continue;
             }
-            let told = self.told.remove(&wait.thread);
             // Not by when its sleep began: where that was not seen, it may seem to be before the call did.
-            let told = told.filter(|told| told.wait.seen_ns() >= wait.began_ns);
+            let told = match self.told.remove(&wait.thread) {
+                Some(told) if told.wait.seen_ns() < wait.began_ns => {
+                    ended.push(Ended::gone(told));
+                    None
+                }
+                told => told,
+            };
             let set = call.as_ref().and_then(|call| pointed::polled(wait.call.name, call));
             restore_peer(&mut wait, call.as_ref(), told.as_ref());
             let in_set = poll::is_set(wait.call.name) || epoll::is_epoll(wait.call.name);
@@ -321,8 +332,8 @@ impl Tracer {
         let snapshot = self.bpf.snapshot()?;
         // Also the young: who they are must be known before they end.
         let mut waits: Vec<&Wait> = snapshot.waits.iter().filter(|wait| self.follows(wait.thread)).collect();
-        let alive: HashMap<ThreadId, u64> = waits.iter().map(|wait| (wait.thread, wait.switches)).collect();
-        self.end_page_faults(&alive)?;
+        let waiting: HashMap<ThreadId, &Wait> = waits.iter().map(|wait| (wait.thread, *wait)).collect();
+        self.end_unseen(&waiting)?;
         waits.retain(|wait| wait.asleep() >= self.min);
         for wait in &waits {
             if let Some(told) = self.told.get_mut(&wait.thread)
@@ -334,11 +345,7 @@ impl Tracer {
         let is_told =
             |wait: &Wait| self.told.get(&wait.thread).is_some_and(|told| told.wait.switches == wait.switches);
         waits.retain(|wait| last || !is_told(wait));
-        self.told.retain(|thread, told| {
-            let missed_before = std::mem::replace(&mut told.missed, !alive.contains_key(thread));
-            !(told.missed && missed_before)
-        });
-        let processes: HashSet<ProcessId> = alive.keys().map(|thread| thread.process).collect();
+        let processes: HashSet<ProcessId> = waiting.keys().map(|thread| thread.process).collect();
         // What they have ended is in the ring, and was taken since the last look.
         for process in std::mem::take(&mut self.gone) {
             self.family.remove(&process);
@@ -370,23 +377,28 @@ impl Tracer {
         Ok(())
     }
 
-    /// A page fault is no call, so no program sees it return: it has ended when its thread is not in it any more.
-    fn end_page_faults(&mut self, alive: &HashMap<ThreadId, u64>) -> Result<()> {
-        if matches!(self.ends, Ends::Waits) {
-            // Those see it wake.
-            return Ok(());
-        }
-        let gone = |thread: &ThreadId, told: &mut Told| {
-            told.wait.call.number < 0 && alive.get(thread) != Some(&told.wait.switches)
+    /// Prints what has ended and was not seen to; forgets what will not be.
+    fn end_unseen(&mut self, waiting: &HashMap<ThreadId, &Wait>) -> Result<()> {
+        let teller = match self.ends {
+            Ends::Calls(_) => Teller::Calls,
+            Ends::Waits => Teller::Waits { taken: self.taken.elapsed() },
         };
-        let gone: Vec<(ThreadId, Told)> = self.told.extract_if(gone).collect();
-        let end = |(_, Told { wait, resolved, .. }): (ThreadId, Told)| Ended {
-            wait,
-            set: None,
-            resolved: Some(resolved),
-            end: End::Gone,
+        let seen = |thread: &ThreadId| match waiting.get(thread) {
+            Some(wait) => Seen::Asleep { switches: wait.switches, asleep: wait.asleep() },
+            None if family::thread_lives(*thread) => Seen::Awake,
+            None => Seen::Gone,
         };
-        self.print_ended(gone.into_iter().map(end).collect())
+        let mut ended = Vec::new();
+        let left = std::mem::take(&mut self.told).into_iter().filter_map(|(thread, mut told)| {
+            match told.next(seen(&thread), teller) {
+                Next::Keep => return Some((thread, told)),
+                Next::End => ended.push(Ended::gone(told)),
+                Next::Forget => {}
+            }
+            None
+        });
+        self.told = left.collect();
+        self.print_ended(ended)
     }
 
     /// Whether a thread is one of those asked for, or its process one of those or descends from one.

@@ -113,7 +113,7 @@ impl Thread {
     /// Whether it still makes calls. One that runs another program changes its id, and its old one has ended.
     pub fn lives(&self, tid: u32) -> bool {
         stat::stat(task(self.pid, tid))
-            .is_some_and(|stat| stat.start_ticks == self.stat.start_ticks && !matches!(stat.state, 'Z' | 'X'))
+            .is_some_and(|stat| stat.start_ticks == self.stat.start_ticks && stat.thread_lives())
     }
 }
 
