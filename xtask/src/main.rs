@@ -7,6 +7,7 @@ mod ebpf;
 mod fuzz;
 mod load;
 mod packages;
+mod retry;
 mod run;
 mod setup;
 mod test;
@@ -51,6 +52,9 @@ enum Task {
         /// Only what takes long: a healthy host for five minutes
         #[arg(long, conflicts_with_all = ["all", "extra"])]
         soak: bool,
+        /// How often live tests that failed are run again: they are about time, and a machine may be held up
+        #[arg(long, default_value_t = 0)]
+        retries: u32,
     },
     /// Measure what tracer costs and hold it against the budgets
     Bench {
@@ -102,7 +106,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::run(),
         Task::Ebpf { check } => ebpf::run(check),
         Task::Run { args } => run::run(&args),
-        Task::Test { all, extra, soak } => test::run(all, extra, soak),
+        Task::Test { all, extra, soak, retries } => test::run(all, extra, soak, retries),
         Task::Fuzz { names, seconds } => fuzz::run(&names, seconds),
         Task::Dist => dist::run(),
         Task::Bench { quick } => bench::run(quick),

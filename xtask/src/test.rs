@@ -9,42 +9,44 @@ use anyhow::{Result, bail, ensure};
 
 use crate::{
     cmd::{self, command, is_root, root},
-    dist, ebpf, fuzz, packages, setup,
+    dist, ebpf, fuzz, packages,
+    retry::Retries,
+    setup,
 };
 
 /// A step: its name and what it does.
-type Step = (&'static str, fn() -> Result<()>);
+type Step = (&'static str, fn(&mut Retries) -> Result<()>);
 
 /// Needs stable Rust and root, installs nothing.
 const STEPS: &[Step] = &[
-    ("format", || cargo(&["fmt", "--all", "--check"])),
-    ("lint", || cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
-    ("unit tests", || cargo(&["test", "--workspace", "--exclude", "tests", "--locked"])),
-    ("live tests", || on_the_kernel(&["--lib", "--bins", "--test", "live"], 20)),
+    ("format", |_| cargo(&["fmt", "--all", "--check"])),
+    ("lint", |_| cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
+    ("unit tests", |_| cargo(&["test", "--workspace", "--exclude", "tests", "--locked"])),
+    ("live tests", |retries| on_the_kernel(retries, &["--lib", "--bins", "--test", "live"], 20)),
 ];
 
 /// What `--all` adds: steps that install what they need.
 const EXTRA: &[Step] = &[
-    ("BPF toolchain", setup::run),
-    ("kernel programs are as committed", || ebpf::run(true)),
-    ("clients and servers", packages::install),
-    ("tests with real clients", || on_the_kernel(&["--test", "clients"], 48)),
-    ("alerts and dashboard", || on_the_kernel(&["--test", "deploy"], 8)),
-    ("a healthy host for a minute", || healthy(60)),
-    ("the agent under load for two minutes", || under_load(120)),
-    ("the package", package),
-    ("fuzzers, ten seconds each", || fuzz::run(&[], 10)),
+    ("BPF toolchain", |_| setup::run()),
+    ("kernel programs are as committed", |_| ebpf::run(true)),
+    ("clients and servers", |_| packages::install()),
+    ("tests with real clients", |retries| on_the_kernel(retries, &["--test", "clients"], 48)),
+    ("alerts and dashboard", |retries| on_the_kernel(retries, &["--test", "deploy"], 8)),
+    ("a healthy host for a minute", |_| healthy(60)),
+    ("the agent under load for two minutes", |_| under_load(120)),
+    ("the package", |_| package()),
+    ("fuzzers, ten seconds each", |_| fuzz::run(&[], 10)),
 ];
 
 /// What `--soak` adds: steps that take long.
 const SOAK: &[Step] = &[
-    ("clients and servers", packages::install),
-    ("a healthy host for five minutes", || healthy(300)),
-    ("the agent under load for half an hour", || under_load(1800)),
+    ("clients and servers", |_| packages::install()),
+    ("a healthy host for five minutes", |_| healthy(300)),
+    ("the agent under load for half an hour", |_| under_load(1800)),
 ];
 
 /// Runs the steps; a failed one does not keep the others from running.
-pub fn run(all: bool, extra: bool, soak: bool) -> Result<()> {
+pub fn run(all: bool, extra: bool, soak: bool, retries: u32) -> Result<()> {
     ensure!(is_root(), "the tests read the kernel: run `cargo xtask test` as root");
     let steps: Vec<&Step> = match (all, extra, soak) {
         (true, ..) => STEPS.iter().chain(EXTRA).collect(),
@@ -52,11 +54,12 @@ pub fn run(all: bool, extra: bool, soak: bool) -> Result<()> {
         (_, _, true) => SOAK.iter().collect(),
         _ => STEPS.iter().collect(),
     };
+    let mut retries = Retries { allowed: retries, needed: Vec::new() };
     let mut results: Vec<(&str, bool, Duration)> = Vec::new();
     for (name, step) in steps {
         eprintln!("== {name}");
         let begun = Instant::now();
-        let result = step();
+        let result = step(&mut retries);
         if let Err(error) = &result {
             eprintln!("xtask: {name}: {error:#}");
         }
@@ -65,6 +68,9 @@ pub fn run(all: bool, extra: bool, soak: bool) -> Result<()> {
     eprintln!();
     for (name, passed, took) in &results {
         eprintln!("{} {name} ({:.0}s)", if *passed { "ok    " } else { "FAILED" }, took.as_secs_f64());
+    }
+    for test in &retries.needed {
+        eprintln!("       {test} failed and passed when it was run again");
     }
     let passed = results.iter().filter(|(_, passed, _)| *passed).count();
     println!("{passed} passed, {} failed", results.len() - passed);
@@ -104,10 +110,8 @@ fn healthy(seconds: u32) -> Result<()> {
 
 /// Some of the tests in `tests/`, against this machine's kernel and the released tracer, so many at a time: most of
 /// them sleep most of the time.
-fn on_the_kernel(which: &[&str], at_a_time: usize) -> Result<()> {
-    let mut tests = prepared(which)?;
-    tests.args(["--", "--test-threads", &at_a_time.to_string()]);
-    cmd::run(tests)
+fn on_the_kernel(retries: &mut Retries, which: &[&str], at_a_time: usize) -> Result<()> {
+    retries.run(|| prepared(which), &["--test-threads", &at_a_time.to_string()])
 }
 
 /// `cargo test` of these targets in `tests/`, with the released tracer.
