@@ -195,7 +195,7 @@ mod tests {
         let first = look();
         pages.latest().expect("it is there");
         assert_eq!(look(), first);
-        metrics.lock().settle(0, |_| true);
+        metrics.lock().settle(0, |_| false, |_| true);
         pages.latest().expect("it is written");
         assert_ne!(look(), first);
     }

@@ -322,6 +322,11 @@ impl Kernel {
         used.map(|probe| (probe.name, probe.hook.mechanism(), up(probe))).collect()
     }
 
+    /// Whether a wait ends with the sleep, not with the call.
+    pub fn sees_sleeps_end(&self) -> bool {
+        self.attached.contains(&"waits")
+    }
+
     /// Becomes readable when a long wait has ended.
     pub fn ended_fd(&self) -> RawFd {
         self.ended.as_raw_fd()

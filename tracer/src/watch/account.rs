@@ -98,7 +98,12 @@ impl Watch {
                 state.set_name(process, name(process.pid).unwrap_or_else(|| thread.to_owned()));
             }
         }
-        state.settle(snapshot.monotonic_ns, lives);
+        // What is frozen in its sleep goes on with it. By calls a wait counts once its call has returned, which may be long
+        // after it was asleep.
+        let held: HashSet<ProcessId> = snapshot.held.iter().map(|held| held.thread.process).collect();
+        let is_held = |process: Option<&ProcessId>| process.is_some_and(|process| held.contains(process));
+        let by_calls = !self.bpf.kernel.sees_sleeps_end();
+        state.settle(snapshot.monotonic_ns, |process| by_calls || is_held(process), lives);
         state.add_snapshot(snapshot.source, snapshot.duration);
         show_stalls(&mut state, &self.stalls);
         Ok(())

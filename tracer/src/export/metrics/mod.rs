@@ -1,5 +1,6 @@
 //! What `/metrics` shows: the state behind the metrics, which the watching thread keeps, and the page.
 
+mod blocked;
 mod families;
 mod table;
 
@@ -19,6 +20,7 @@ use prometheus::{
 use tracer_ebpf::abi::{BUCKETS, FIRST_BUCKET_LOG2};
 
 use self::{
+    blocked::Blocked,
     families::{histograms, numbers},
     table::{
         BLOCKED, BUILD, DROPPED, DURATION, LOST, OPEN_STALLS, PROBE, SNAPSHOT, STALL_SECONDS, STALLS, WAITING,
@@ -69,19 +71,6 @@ pub struct Durations {
     /// Waits by bucket, not cumulative.
     pub buckets: [u64; BUCKETS],
     /// When something was last added; `None` since the last look.
-    used_ns: Option<u64>,
-}
-
-/// Time spent waiting in one series.
-#[derive(Clone, Debug, Default)]
-struct Blocked {
-    /// Of waits that have ended, nanoseconds.
-    ended_ns: u64,
-    /// Of waits that last, nanoseconds, as of the last snapshot.
-    open_ns: u64,
-    /// The most ever shown: a counter never falls.
-    shown_ns: u64,
-    /// When its process was last seen to wait or to have waited; `None` since the last look.
     used_ns: Option<u64>,
 }
 
@@ -179,15 +168,21 @@ impl State {
     }
 
     /// Ends the account of a snapshot: counters move up, series that are over go. Of a series that nothing was added to for long
-    /// it is asked whether the process lives: then it stays, as a counter never falls.
-    pub fn settle(&mut self, now_ns: u64, lives: impl Fn(&ProcessId) -> bool) {
+    /// it is asked whether the process lives: then it stays, as a counter never falls. Time that
+    /// `may_return` to a process's account is waited for.
+    pub fn settle(
+        &mut self,
+        now_ns: u64,
+        may_return: impl Fn(Option<&ProcessId>) -> bool,
+        lives: impl Fn(&ProcessId) -> bool,
+    ) {
         self.looks += 1;
         let expired = |used_ns: &mut Option<u64>| {
             now_ns.saturating_sub(*used_ns.get_or_insert(now_ns)) >= EXPIRY.as_nanos() as u64
         };
         self.durations.retain(|key, series| !expired(&mut series.used_ns) || key.syscall == OTHER);
         self.blocked.retain(|key, series| {
-            series.shown_ns = series.shown_ns.max(series.ended_ns + series.open_ns);
+            series.settle(may_return(key.process.as_ref()));
             let Some(process) = &key.process else { return true };
             if !expired(&mut series.used_ns) {
                 return true;
@@ -394,7 +389,7 @@ mod tests {
             state.reset_open();
             state.add_open(key(1), open);
             state.add_blocked(key(1), ended);
-            state.settle(0, |_| true);
+            state.settle(0, |_| false, |_| true);
             assert_eq!(shown(&state, 1), Some(expected));
         }
     }
@@ -409,9 +404,9 @@ mod tests {
         }
         assert_eq!(state.blocked.len(), SERIES);
         assert_eq!(state.folded.by_family.get("blocked_seconds"), Some(&4001), "each counts once");
-        state.settle(0, |_| false);
+        state.settle(0, |_| false, |_| false);
         assert_eq!(state.blocked.len(), SERIES, "they stay a while");
-        state.settle(EXPIRY.as_nanos() as u64, |_| false);
+        state.settle(EXPIRY.as_nanos() as u64, |_| false, |_| false);
         assert_eq!(state.blocked.len(), 1, "the folded series has no process");
     }
 
@@ -428,7 +423,7 @@ mod tests {
         assert_eq!(state.durations.len(), SERIES);
         for now in 0..6 {
             state.add_durations(named("busy"), &waits);
-            state.settle(now * minute, |_| false);
+            state.settle(now * minute, |_| false, |_| false);
         }
         state.add_durations(named("late"), &waits);
         let mut names: Vec<(&str, u64)> =
@@ -447,12 +442,12 @@ mod tests {
             if minute % 7 == 6 {
                 state.add_open(key(1), 2);
             }
-            state.settle(minute * 60_000_000_000, |_| true);
+            state.settle(minute * 60_000_000_000, |_| false, |_| true);
         }
-        assert_eq!(shown(&state, 1), Some(7));
-        state.settle(22 * 60_000_000_000, |_| false);
-        assert_eq!(shown(&state, 1), Some(7), "its end is not asked for at each look");
-        state.settle(23 * 60_000_000_000, |_| false);
+        assert_eq!(shown(&state, 1), Some(9));
+        state.settle(22 * 60_000_000_000, |_| false, |_| false);
+        assert_eq!(shown(&state, 1), Some(9), "its end is not asked for at each look");
+        state.settle(23 * 60_000_000_000, |_| false, |_| false);
         assert_eq!(shown(&state, 1), None);
     }
 
@@ -462,7 +457,7 @@ mod tests {
         let again = BlockedKey { process: Some(ProcessId { pid: 1, start_ns: 9 }), ..key(1) };
         state.add_blocked(key(1), 1_000_000_000);
         state.add_blocked(again, 2_000_000_000);
-        state.settle(0, |_| true);
+        state.settle(0, |_| false, |_| true);
         assert_eq!(state.blocked_values().iter().map(|(_, value)| *value).collect::<Vec<_>>(), vec![2.0]);
     }
 
