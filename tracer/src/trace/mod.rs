@@ -25,7 +25,7 @@ use tracer_ebpf::abi::{Counter, EndedCall};
 use self::{
     line::{End, Line},
     summary::Summary,
-    told::{Next, Seen, Teller, Told},
+    told::{Next, Seen, Told},
     wanted::Wanted,
 };
 use crate::{
@@ -260,10 +260,17 @@ impl Tracer {
             {
                 continue;
             }
-            // Not by when its sleep began: where that was not seen, it may seem to be before the call did.
+            let over_ns = wait.began_ns + wait.age.as_nanos() as u64;
             let told = match self.told.remove(&wait.thread) {
-                Some(told) if told.wait.seen_ns() < wait.began_ns => {
-                    ended.push(Ended::gone(told));
+                // A look has seen the next already.
+                Some(later) if later.wait.sleep_began_ns > over_ns => {
+                    self.told.insert(wait.thread, later);
+                    None
+                }
+                // Not by when its sleep began: where that was not seen, it may seem to be before the call did. One that was
+                // seen in its first moment may seem to have been seen before it.
+                Some(before) if before.wait.seen_ns() < wait.began_ns && !before.wait.age.is_zero() => {
+                    ended.push(Ended::gone(before));
                     None
                 }
                 told => told,
@@ -333,7 +340,7 @@ impl Tracer {
         // Also the young: who they are must be known before they end.
         let mut waits: Vec<&Wait> = snapshot.waits.iter().filter(|wait| self.follows(wait.thread)).collect();
         let waiting: HashMap<ThreadId, &Wait> = waits.iter().map(|wait| (wait.thread, *wait)).collect();
-        self.end_unseen(&waiting)?;
+        self.end_unseen(&waiting, last)?;
         waits.retain(|wait| wait.asleep() >= self.min);
         for wait in &waits {
             if let Some(told) = self.told.get_mut(&wait.thread)
@@ -378,19 +385,17 @@ impl Tracer {
     }
 
     /// Prints what has ended and was not seen to; forgets what will not be.
-    fn end_unseen(&mut self, waiting: &HashMap<ThreadId, &Wait>) -> Result<()> {
-        let teller = match self.ends {
-            Ends::Calls(_) => Teller::Calls,
-            Ends::Waits => Teller::Waits { taken: self.taken.elapsed() },
-        };
+    fn end_unseen(&mut self, waiting: &HashMap<ThreadId, &Wait>, last: bool) -> Result<()> {
+        let by_calls = matches!(self.ends, Ends::Calls(_));
+        let ends = told::Ends { by_calls, taken: self.taken.elapsed(), last };
         let seen = |thread: &ThreadId| match waiting.get(thread) {
-            Some(wait) => Seen::Asleep { switches: wait.switches, asleep: wait.asleep() },
+            Some(wait) => Seen::Asleep(wait),
             None if family::thread_lives(*thread) => Seen::Awake,
             None => Seen::Gone,
         };
         let mut ended = Vec::new();
         let left = std::mem::take(&mut self.told).into_iter().filter_map(|(thread, mut told)| {
-            match told.next(seen(&thread), teller) {
+            match told.next(seen(&thread), ends) {
                 Next::Keep => return Some((thread, told)),
                 Next::End => ended.push(Ended::gone(told)),
                 Next::Forget => {}

@@ -16,22 +16,24 @@ pub struct Told {
 
 /// What a look sees of a thread that was told to wait.
 #[derive(Clone, Copy)]
-pub enum Seen {
-    /// It waits: how many context switches it has made, and how long it has been asleep.
-    Asleep { switches: u64, asleep: Duration },
+pub enum Seen<'a> {
+    /// It waits.
+    Asleep(&'a Wait),
     /// It runs, or is about to.
     Awake,
     /// There is no such thread any more.
     Gone,
 }
 
-/// Who else tells of ends.
+/// How ends are told.
 #[derive(Clone, Copy)]
-pub enum Teller {
-    /// Programs at the exit of calls.
-    Calls,
-    /// A program at context switches. All that it saw until so long ago has been printed.
-    Waits { taken: Duration },
+pub struct Ends {
+    /// By programs at the exit of calls, not at context switches.
+    pub by_calls: bool,
+    /// All that were seen until so long ago have been taken.
+    pub taken: Duration,
+    /// No more will be.
+    pub last: bool,
 }
 
 /// What is to be done about one that was told.
@@ -46,31 +48,31 @@ pub enum Next {
 }
 
 impl Told {
-    /// Has it ended without being seen to? A page fault is no call, so no program sees it return; and some kernels hide a
-    /// context switch now and then.
-    pub fn next(&mut self, seen: Seen, teller: Teller) -> Next {
-        let is_gone = match (seen, teller) {
-            (Seen::Asleep { .. }, _) => false,
-            (Seen::Awake, Teller::Calls) => true,
-            (Seen::Awake, Teller::Waits { .. }) => false,
-            (Seen::Gone, _) => true,
+    /// Has it ended without being seen to? A page fault is no call, so no program sees it return; some kernels hide a context
+    /// switch now and then, or skip a program; and a ring may be full.
+    pub fn next(&mut self, seen: Seen, ends: Ends) -> Next {
+        let away = match seen {
+            Seen::Asleep(_) => false,
+            Seen::Awake => ends.by_calls,
+            Seen::Gone => true,
         };
-        let twice = std::mem::replace(&mut self.missed, is_gone) && is_gone;
-        match (seen, teller) {
-            (Seen::Asleep { switches, .. }, _) if switches == self.wait.switches => Next::Keep,
-            (_, Teller::Calls) if self.wait.call.number < 0 => Next::End,
-            (_, Teller::Calls) => {
-                if twice {
-                    Next::Forget
-                } else {
-                    Next::Keep
-                }
+        // By then its end would have been taken.
+        let twice = std::mem::replace(&mut self.missed, away) && away || ends.last;
+        match seen {
+            Seen::Asleep(wait) if wait.switches == self.wait.switches => Next::Keep,
+            _ if ends.by_calls && self.wait.call.number < 0 => Next::End,
+            // What came before was over when ends were taken last. A call may sleep more than once.
+            Seen::Asleep(wait) if wait.asleep() > ends.taken && !(ends.by_calls && self.may_be(wait)) => {
+                Next::End
             }
-            // The sleep before was over when the last end was taken.
-            (Seen::Asleep { asleep, .. }, Teller::Waits { taken }) if asleep > taken => Next::End,
-            (Seen::Gone, Teller::Waits { .. }) if twice => Next::End,
-            (_, Teller::Waits { .. }) => Next::Keep,
+            Seen::Gone if twice => Next::End,
+            Seen::Awake if ends.by_calls && twice => Next::Forget,
+            _ => Next::Keep,
         }
+    }
+
+    fn may_be(&self, wait: &Wait) -> bool {
+        (self.wait.call.name, self.wait.call.args) == (wait.call.name, wait.call.args)
     }
 }
 
@@ -83,53 +85,73 @@ mod tests {
         wait::{ProcessId, ThreadId},
     };
 
-    const TAKEN: Duration = Duration::from_millis(5);
+    const CALLS: Ends = Ends { by_calls: true, taken: Duration::from_millis(5), last: false };
+    const WAITS: Ends = Ends { by_calls: false, ..CALLS };
 
-    /// In its third sleep.
+    /// In its third sleep, for 300 ms.
     fn told(number: i32) -> Told {
-        let thread = ThreadId { process: ProcessId { pid: 7, start_ns: 1 }, tid: 7, start_ns: 1 };
-        let mut wait = Wait::reading(thread, 3);
-        wait.switches = 3;
-        wait.call.number = number;
-        Told { wait, resolved: Resolved::new(Some(3), Target::None, Way::In), missed: false }
+        Told {
+            wait: asleep(number, 3, 300),
+            resolved: Resolved::new(Some(3), Target::None, Way::In),
+            missed: false,
+        }
     }
 
-    fn asleep(switches: u64, ms: u64) -> Seen {
-        Seen::Asleep { switches, asleep: Duration::from_millis(ms) }
+    fn asleep(number: i32, switches: u64, ms: u64) -> Wait {
+        let thread = ThreadId { process: ProcessId { pid: 7, start_ns: 1 }, tid: 7, start_ns: 1 };
+        let mut wait = Wait::reading(thread, 3);
+        (wait.call.number, wait.switches, wait.age) = (number, switches, Duration::from_millis(ms));
+        wait
     }
 
     #[test]
     fn what_waits_is_kept() {
-        for teller in [Teller::Calls, Teller::Waits { taken: TAKEN }] {
-            assert_eq!(told(0).next(asleep(3, 900), teller), Next::Keep);
+        for ends in [CALLS, WAITS] {
+            assert_eq!(told(0).next(Seen::Asleep(&asleep(0, 3, 900)), ends), Next::Keep);
         }
     }
 
     #[test]
-    fn a_hidden_switch_ends_with_the_next_sleep_or_the_thread() {
-        let waits = Teller::Waits { taken: TAKEN };
-        assert_eq!(told(0).next(asleep(4, 900), waits), Next::End);
-        assert_eq!(told(0).next(asleep(4, 2), waits), Next::Keep, "its end may be in the ring");
-        let mut told = told(0);
-        assert_eq!(told.next(Seen::Gone, waits), Next::Keep, "its end may be in the ring");
-        assert_eq!(told.next(Seen::Gone, waits), Next::End);
+    fn a_hidden_switch_ends_with_the_next_sleep() {
+        assert_eq!(told(0).next(Seen::Asleep(&asleep(0, 4, 900)), WAITS), Next::End);
+        assert_eq!(told(0).next(Seen::Asleep(&asleep(0, 4, 2)), WAITS), Next::Keep, "it may be in the ring");
+    }
+
+    #[test]
+    fn a_lost_end_comes_with_another_call() {
+        let mut other = asleep(0, 4, 900);
+        assert_eq!(told(0).next(Seen::Asleep(&other), CALLS), Next::Keep, "the same call, perhaps");
+        other.call.args[0] = 9;
+        assert_eq!(told(0).next(Seen::Asleep(&other), CALLS), Next::End);
+        other.age = Duration::from_millis(2);
+        assert_eq!(told(0).next(Seen::Asleep(&other), CALLS), Next::Keep, "it may be in the ring");
+    }
+
+    #[test]
+    fn the_end_of_a_thread_is_the_end() {
+        for ends in [CALLS, WAITS] {
+            let mut told = told(0);
+            assert_eq!(told.next(Seen::Gone, ends), Next::Keep, "it may be in the ring");
+            assert_eq!(told.next(Seen::Gone, ends), Next::End);
+            let last = Ends { last: true, ..ends };
+            assert_eq!(super::tests::told(0).next(Seen::Gone, last), Next::End);
+        }
     }
 
     #[test]
     fn who_is_awake_may_not_have_got_the_cpu_yet() {
         let mut told = told(0);
         for _ in 0..5 {
-            assert_eq!(told.next(Seen::Awake, Teller::Waits { taken: TAKEN }), Next::Keep);
+            assert_eq!(told.next(Seen::Awake, WAITS), Next::Keep);
         }
     }
 
     #[test]
     fn calls_are_seen_to_return_and_page_faults_are_not() {
-        assert_eq!(told(0).next(asleep(4, 900), Teller::Calls), Next::Keep, "the same call, perhaps");
-        assert_eq!(told(-1).next(asleep(4, 900), Teller::Calls), Next::End);
-        assert_eq!(told(-1).next(Seen::Awake, Teller::Calls), Next::End);
+        assert_eq!(told(-1).next(Seen::Asleep(&asleep(-1, 4, 900)), CALLS), Next::End);
+        assert_eq!(told(-1).next(Seen::Awake, CALLS), Next::End);
         let mut told = told(0);
-        assert_eq!(told.next(Seen::Awake, Teller::Calls), Next::Keep);
-        assert_eq!(told.next(Seen::Awake, Teller::Calls), Next::Forget);
+        assert_eq!(told.next(Seen::Awake, CALLS), Next::Keep);
+        assert_eq!(told.next(Seen::Awake, CALLS), Next::Forget);
     }
 }
