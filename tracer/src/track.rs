@@ -67,6 +67,9 @@ pub struct Track {
     interrupted: bool,
     /// That has happened before in this wait.
     interrupted_before: bool,
+    /// When the call began whose sleep this is, or goes on, nanoseconds of `CLOCK_MONOTONIC`: what is left of one that was
+    /// interrupted ends when all of its time-out has passed.
+    call_began_ns: u64,
     /// Snapshots in a row that did not show it waiting.
     ran: u8,
 }
@@ -108,6 +111,7 @@ impl Track {
             end_ns: None,
             interrupted: false,
             interrupted_before: false,
+            call_began_ns: wait.sleep_began_ns,
             ran: 0,
         }
     }
@@ -143,7 +147,7 @@ impl Track {
         if self.interrupted || self.interrupted_before {
             return Step::GoesOn;
         }
-        let apart = Duration::from_nanos(wait.sleep_began_ns.saturating_sub(self.sleep_began_ns));
+        let apart = Duration::from_nanos(wait.sleep_began_ns.saturating_sub(self.call_began_ns));
         match self.timeout {
             Some(timeout) if !timeout.is_zero() && apart + TIMEOUT_SLACK >= timeout => Step::GoesOn,
             _ => Step::New,
@@ -166,7 +170,11 @@ impl Track {
 
     /// Another sleep of the same wait.
     pub fn go_on(&mut self, wait: &Wait) {
-        self.interrupted_before |= std::mem::take(&mut self.interrupted);
+        let interrupted = std::mem::take(&mut self.interrupted);
+        self.interrupted_before |= interrupted;
+        if !interrupted {
+            self.call_began_ns = wait.sleep_began_ns;
+        }
         (self.name, self.args) = (wait.call.name, wait.call.args);
         self.timeout = timeout_in_arguments(self.name, &self.args).or(self.timeout);
         self.sleep_began_ns = wait.sleep_began_ns;
@@ -518,6 +526,30 @@ mod tests {
         tracks.get_mut(&first.thread).expect("is followed").go_on(&sleep(2 * SECOND));
         tracks.ended(&event(2 * SECOND, 5, 0));
         assert_eq!(tracks.get(&first.thread).map(|track| track.step(&sleep(3 * SECOND))), Some(Step::New));
+    }
+
+    /// A poll is interrupted, goes on, and comes back when its time is over: the next one is the same stall.
+    #[test]
+    fn the_rest_of_an_interrupted_call_ends_by_its_own_timeout() {
+        let after = |end: u64| {
+            let sleep = |at| {
+                let mut wait = Wait { socket: SocketFacts::None, ..read(at, 0) };
+                (wait.call.name, wait.call.args) = ("poll", [0x7000, 1, 30_000, 0, 0, 0]);
+                wait
+            };
+            let mut tracks = Tracks::default();
+            let first = sleep(SECOND);
+            tracks.insert(&first).timeout = Some(Duration::from_secs(30));
+            tracks.ended(&event(SECOND, 20, THREAD_SIGNALLED));
+            let track = tracks.get_mut(&first.thread).expect("is followed");
+            let rest = sleep(21 * SECOND);
+            assert_eq!(track.step(&rest), Step::GoesOn);
+            track.go_on(&rest);
+            tracks.ended(&event(21 * SECOND, end - 21, 0));
+            tracks.get(&first.thread).map(|track| track.step(&sleep(end * SECOND)))
+        };
+        assert_eq!(after(31), Some(Step::GoesOn));
+        assert_eq!(after(25), Some(Step::New), "something came");
     }
 
     #[test]
