@@ -29,6 +29,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(20);
 /// How often those that it has left are ended before they are given up.
 const ROUNDS: usize = 50;
+/// Programs that do not end, as storage keeps them, of which no more are started then.
+const MOST_LEFT: usize = 4;
 /// No stall is longer.
 const LONGEST: usize = 1024 * 1024;
 
@@ -60,7 +62,11 @@ fn tell(hook: &Hook, stall: &[u8], budget: &mut Budget) -> Option<Report> {
         if second {
             thread::sleep(AGAIN);
         }
-        if !budget.take(Instant::now()) {
+        let left = left().len();
+        if left >= MOST_LEFT {
+            human::say(&format!("on_stall: {name}: not run, as {left} processes of earlier runs do not end"));
+        }
+        if left >= MOST_LEFT || !budget.take(Instant::now()) {
             return Some(if second { Report::Failed } else { Report::NotRun });
         }
         let outcome = once(hook, stall);
@@ -106,15 +112,21 @@ fn once(hook: &Hook, stall: &[u8]) -> Result<()> {
     }
 }
 
+/// What earlier runs have started and left, as far as it has not ended.
+fn left() -> Vec<Pid> {
+    let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+}
+
 /// Ends what the program has started and left, whatever session it is in. Those that go leave their own children to this process,
 /// so it looks until there is none.
 fn end_the_rest() {
     for _ in 0..ROUNDS {
-        let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+        let children = left();
         if children.is_empty() {
             return;
         }
-        for child in children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+        for child in children {
             // One that has ended already is only waited for.
             let _ = kill_process(child, Signal::KILL);
             let _ = waitpid(Some(child), WaitOptions::NOHANG);
