@@ -1,11 +1,17 @@
 //! Running tests, and once more those that failed: most are about time, and a machine may be held up. Which they were is said.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read},
     process::{Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+
+/// How long what a test has left behind may keep the output open.
+const LEFT: Duration = Duration::from_secs(10);
 
 /// How often tests that failed may be run again, and which needed it.
 pub struct Retries {
@@ -25,45 +31,96 @@ impl Retries {
             if further > 0 {
                 command.arg("--exact").args(&chosen);
             }
-            let (passed, failed) = watched(command)?;
-            if passed {
+            let (succeeded, told) = watched(command)?;
+            if succeeded && (further == 0 || told.passed == chosen.len()) {
                 self.needed.append(&mut chosen);
                 return Ok(());
             }
-            if failed.is_empty() {
-                bail!("the tests ended before they were done");
-            }
-            eprintln!("xtask: failed: {}", failed.join(", "));
-            self.needed.extend(chosen.into_iter().filter(|name| !failed.contains(name)));
-            chosen = failed;
+            ensure!(!told.failed.is_empty() && told.is_whole(), "the tests ended before they were done");
+            eprintln!("xtask: failed: {}", told.failed.join(", "));
+            self.needed.extend(chosen.into_iter().filter(|name| !told.failed.contains(name)));
+            chosen = told.failed;
         }
         bail!("{} did not pass", chosen.join(", "))
     }
 }
 
-/// Runs tests and shows what they print: whether all passed, and the names of those that did not.
-fn watched(mut command: Command) -> Result<(bool, Vec<String>)> {
-    eprintln!("+ {}", crate::cmd::shown(&command));
-    let mut tests = command.stdout(Stdio::piped()).spawn().context("cannot run the tests")?;
-    let mut failed = Vec::new();
-    for line in tests.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines) {
-        let line = line.context("cannot read what the tests print")?;
-        println!("{line}");
-        failed.extend(failed_test(&line).map(str::to_owned));
-    }
-    Ok((tests.wait()?.success(), failed))
+/// What test programs have said.
+#[derive(Default)]
+struct Told {
+    /// Programs that have begun.
+    begun: usize,
+    /// Programs that have told how it went.
+    ended: usize,
+    /// Tests that passed, by their own count.
+    passed: usize,
+    /// Tests that did not, by their own count.
+    not_passed: usize,
+    /// Those, by name.
+    failed: Vec<String>,
 }
 
-/// The name of the test that a line of the test program's says has failed.
-fn failed_test(line: &str) -> Option<&str> {
-    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
+impl Told {
+    fn line(&mut self, line: &str) {
+        let count = |what: &str| -> usize {
+            let before = line.split_once(what).map_or("", |(before, _)| before);
+            before.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+        };
+        if line.starts_with("running ") && (line.ends_with(" tests") || line.ends_with(" test")) {
+            self.begun += 1;
+        } else if line.starts_with("test result: ") {
+            self.ended += 1;
+            self.passed += count(" passed;");
+            self.not_passed += count(" failed;");
+        } else if let Some(name) =
+            line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"))
+        {
+            self.failed.push(name.to_owned());
+        }
+    }
+
+    /// Whether each program got through its tests, and each that failed is known by name.
+    fn is_whole(&self) -> bool {
+        self.begun == self.ended && self.not_passed == self.failed.len()
+    }
+}
+
+/// Runs tests and shows what they print: whether all passed, and what they said.
+fn watched(mut command: Command) -> Result<(bool, Told)> {
+    eprintln!("+ {}", crate::cmd::shown(&command));
+    let mut tests = command.stdout(Stdio::piped()).spawn().context("cannot run the tests")?;
+    let output = tests.stdout.take().context("the tests have no output")?;
+    let told = Arc::new(Mutex::new(Told::default()));
+    let reader = {
+        let told = Arc::clone(&told);
+        thread::spawn(move || read(output, &told))
+    };
+    let succeeded = tests.wait()?.success();
+    let until = Instant::now() + LEFT;
+    while !reader.is_finished() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let told = std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok((succeeded, told))
+}
+
+fn read(output: impl Read, told: &Mutex<Told>) -> io::Result<()> {
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    while output.read_until(b'\n', &mut line)? > 0 {
+        let text = String::from_utf8_lossy(&line);
+        print!("{text}");
+        told.lock().unwrap_or_else(PoisonError::into_inner).line(text.trim_end());
+        line.clear();
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// `sh` in place of `cargo test`: `$0` is its first own argument, so it sees whether it is a further run.
+    /// `sh` in place of `cargo test`, with what it would be given but the first.
     fn ran(allowed: u32, script: &str) -> (bool, Vec<String>) {
         let mut retries = Retries { allowed, needed: Vec::new() };
         let tests = || {
@@ -76,8 +133,11 @@ mod tests {
     }
 
     const FLAKY: &str = r#"case "$*" in
-        *--exact*) [ "$*" = "-- --quiet --exact b::c" ] ;;
-        *) echo "test a ... ok"; echo "test b::c ... FAILED"; exit 101 ;;
+        *--exact*) [ "$*" = "-- --quiet --exact b::c" ] || exit 101
+            echo "running 1 test"; echo "test b::c ... ok"
+            echo "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 7 filtered out" ;;
+        *) echo "running 2 tests"; echo "test a ... ok"; echo "test b::c ... FAILED"
+            echo "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 6 filtered out"; exit 101 ;;
     esac"#;
 
     #[test]
@@ -88,12 +148,20 @@ mod tests {
 
     #[test]
     fn what_fails_again_has_failed() {
-        let script = r#"echo "test b::c ... FAILED"; exit 101"#;
+        let script = r#"echo "running 1 test"; echo "test b::c ... FAILED"
+            echo "test result: FAILED. 0 passed; 1 failed; 0 ignored"; exit 101"#;
         assert_eq!(ran(2, script), (false, vec![]));
     }
 
+    /// One that dies half-way has named the first that failed, and not run the rest.
     #[test]
     fn tests_that_did_not_run_have_not_passed() {
         assert_eq!(ran(2, "exit 101"), (false, vec![]));
+        assert_eq!(
+            ran(2, &FLAKY.replace("; exit 101", "; echo 'running 9 tests'; exit 101")),
+            (false, vec![])
+        );
+        assert_eq!(ran(2, &FLAKY.replace("echo \"test b::c ... ok\"", "exit 0")), (false, vec![]));
+        assert_eq!(ran(2, &FLAKY.replace("1 passed; 0 failed", "0 passed; 0 failed")), (false, vec![]));
     }
 }

@@ -116,9 +116,11 @@ fn it_stays_what_it_was_and_misses_nothing() {
             hanging.push(Waiter::start("recvfrom-tcp4"));
             planted += 1;
         }
-        let scrape = Instant::now();
+        let (scrape, stolen) = (Instant::now(), tests::stolen_seconds());
         assert_eq!(agent.get("/metrics").map(|(status, _)| status), Some(200));
-        slowest_scrape = slowest_scrape.max(scrape.elapsed());
+        // Not what a hypervisor has taken meanwhile.
+        let stolen = Duration::from_secs_f64(tests::stolen_seconds() - stolen);
+        slowest_scrape = slowest_scrape.max(scrape.elapsed().saturating_sub(stolen));
         let resident = resident_kib(&agent);
         (least, most) = (least.min(resident), most.max(resident));
         sleep(Duration::from_secs(1).saturating_sub(tick.elapsed()));

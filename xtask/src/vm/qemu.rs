@@ -136,11 +136,11 @@ impl Outcome {
 
     /// What it is together with a further boot that has run only what failed in this one.
     pub fn repeated(mut self, again: Self) -> Self {
-        self.passed += again.passed;
-        self.ok.extend(again.ok);
-        self.unsupported.extend(again.unsupported);
         // One that ended early leaves everything as it was.
         if again.passed + again.failed == self.failed {
+            self.passed += again.passed;
+            self.ok.extend(again.ok);
+            self.unsupported.extend(again.unsupported);
             (self.failed, self.not_ok, self.succeeded) = (again.failed, again.not_ok, again.succeeded);
         }
         self
