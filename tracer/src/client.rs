@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::ErrorKind,
-    os::unix::{fs::MetadataExt, net::UnixStream},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,6 +13,10 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, StatusCode, header::HOST};
 use hyper_util::rt::TokioIo;
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
+};
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
@@ -23,9 +27,13 @@ const PATIENCE: Duration = Duration::from_secs(25);
 /// The longest answer that is read, bytes: that of a hundred thousand waits.
 const LONGEST: usize = 128 * 1024 * 1024;
 
+/// How long is waited where it has more askers than it takes.
+const FULL: Duration = Duration::from_millis(20);
+
 /// A running agent.
 pub struct Client {
     socket: PathBuf,
+    patience: Duration,
     runtime: Runtime,
 }
 
@@ -41,9 +49,10 @@ pub enum Refusal {
 impl Client {
     /// Finds out whether an agent listens to this user.
     pub fn connect(socket: &Path) -> Result<Self, Refusal> {
-        match UnixStream::connect(socket) {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+        match probe(socket) {
+            // With more askers than it takes it is there, too.
+            Ok(()) | Err(Errno::AGAIN) => {}
+            Err(Errno::ACCESS | Errno::PERM) => {
                 let group = fs::metadata(socket).ok().map(|socket| socket.gid());
                 let whom = match group {
                     Some(0) | None => "only root".to_owned(),
@@ -57,13 +66,26 @@ impl Client {
             Err(_) => return Err(Refusal::Absent),
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.map(|runtime| Self { socket: socket.to_owned(), runtime }).map_err(|_| Refusal::Absent)
+        runtime
+            .map(|runtime| Self { socket: socket.to_owned(), patience: PATIENCE, runtime })
+            .map_err(|_| Refusal::Absent)
+    }
+
+    /// For whoever can do without an answer: how long one may take.
+    pub fn within(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The body of an answer.
     pub fn get(&self, path: &str) -> Result<Bytes> {
         let asked = async {
-            let stream = tokio::net::UnixStream::connect(&self.socket).await?;
+            let stream = loop {
+                match tokio::net::UnixStream::connect(&self.socket).await {
+                    // Too many ask at the moment.
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => tokio::time::sleep(FULL).await,
+                    other => break other?,
+                }
+            };
             let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
             let connection = tokio::spawn(connection);
             let request = Request::get(path).header(HOST, "tracer").body(Empty::<Bytes>::new())?;
@@ -75,7 +97,7 @@ impl Client {
             connection.abort();
             Ok::<_, anyhow::Error>((status, body))
         };
-        let answer = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, asked).await });
+        let answer = self.runtime.block_on(async { tokio::time::timeout(self.patience, asked).await });
         let (status, body) = answer
             .context("it takes too long")
             .and_then(|answer| answer)
@@ -99,4 +121,11 @@ impl Client {
             .map(|line| serde_json::from_slice(line).context("the agent's answer is not understood"))
             .collect()
     }
+}
+
+/// Connects, and waits for nothing: an agent that hangs does not take whom it has.
+fn probe(socket: &Path) -> Result<(), Errno> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&probe, &SocketAddrUnix::new(socket)?)
 }

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tests::{Agent, Waiter, own_dir, seconds_between, shared, tracer};
+use tests::{Agent, Waiter, own_dir, seconds_between, shared, slow, tracer};
 
 /// Writes a file of the test's own.
 fn file(name: &str, text: &str) -> PathBuf {
@@ -88,6 +88,37 @@ fn thresholds_of_the_file_hold_and_the_command_line_wins() {
     flagged(&mut by_flag, reply, 4.0);
     flagged(&mut by_flag, lock, 4.0);
     assert_eq!(by_file.events_of(lock.pid()), Vec::<String>::new());
+}
+
+/// Whom an alert names is in `ps`, whatever the class. An agent that does not answer is named, and holds nobody up.
+#[test]
+fn what_a_rule_has_flagged_is_shown_by_ps() {
+    let _shared = shared();
+    let path = file("shown", "[agent]\nthreshold = '1h'\n[[rule]]\nclass = 'pipe'\nthreshold = '2s'\n");
+    let mut agent = Agent::start(&["--config", path.to_str().expect("UTF-8")]);
+    let waiter = Waiter::start("read-pipe");
+    let socket = agent.socket();
+    let ps = |more: &[&str]| {
+        let begin = Instant::now();
+        let output = Command::new(tracer()).args(["ps", "--socket"]).arg(&socket).args(more).output();
+        let text = String::from_utf8(output.expect("tracer starts").stdout).expect("UTF-8");
+        (text, begin.elapsed())
+    };
+    let row = |text: &str| text.lines().any(|line| line.contains(&format!(" {} ", waiter.pid())));
+    waiter.until_age(1.2);
+    assert!(!row(&ps(&[]).0), "nothing has flagged it");
+    flagged(&mut agent, &waiter, 2.0);
+    for source in ["bpf", "agent", "proc"] {
+        let (text, _) = ps(&["--source", source]);
+        let said = text.lines().any(|line| line.contains("flagged by the agent; "));
+        assert!(row(&text) && said, "{source}: {text}");
+    }
+    assert!(!row(&ps(&["--class", "lock"]).0), "another class was asked for");
+    agent.signal(libc::SIGSTOP);
+    let (text, took) = ps(&[]);
+    agent.signal(libc::SIGCONT);
+    assert!(text.contains("What the agent has flagged is not known: cannot ask the agent on "), "{text}");
+    assert!(took < slow(Duration::from_secs(5)), "{took:?}");
 }
 
 #[test]

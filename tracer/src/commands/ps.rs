@@ -2,7 +2,9 @@
 
 use std::{
     cmp::Reverse,
+    collections::HashSet,
     io::{self, BufWriter, IsTerminal, Write},
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -10,11 +12,12 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
     class::{Class, Level},
-    cli::Ps,
+    cli::{Place, Ps},
     client::Client,
     collect::Source,
     export::{
         api::{HeldObject, HostObject},
+        events::StallObject,
         json::WaitObject,
     },
     history::{self, Past},
@@ -24,9 +27,19 @@ use crate::{
     wait::{Held, Snapshot, Wait},
 };
 
+/// How long an agent may take to say what it has flagged, where nothing else is asked of it.
+const BRIEFLY: Duration = Duration::from_millis(500);
+
+/// Threads by process and id, whose waits an agent that runs has flagged: an alert may have named them, whatever their class.
+type Flagged = HashSet<(u32, u32)>;
+
 /// What is shown, and what is said below it.
 struct Page {
     waits: Vec<WaitObject>,
+    /// How many of them the agent has flagged.
+    flagged: usize,
+    /// An agent is there and does not say what it has flagged.
+    agent_silent: Option<String>,
     hidden: Hidden,
     held: Vec<HeldObject>,
     source: String,
@@ -97,11 +110,24 @@ fn objects(out: &mut impl Write, mut waits: Vec<WaitObject>) -> Result<()> {
     Ok(())
 }
 
+/// Asks an agent, if one runs and answers this user.
+fn flagged(place: &Place) -> Result<Flagged> {
+    match Client::connect(&place.socket) {
+        Ok(client) => flagged_by(&client.within(BRIEFLY)),
+        Err(_) => Ok(Flagged::new()),
+    }
+}
+
+fn flagged_by(agent: &Client) -> Result<Flagged> {
+    let stalls: Vec<StallObject> = agent.objects("/v1/stalls")?;
+    Ok(stalls.iter().map(|stall| (stall.wait.pid, stall.wait.tid)).collect())
+}
+
 /// Whether a wait of this class is shown: who asks about a process sees all of its waits that are not idle.
-fn wanted(args: &Ps, class: Class) -> bool {
+fn wanted(args: &Ps, class: Class, is_flagged: bool) -> bool {
     let asked_about = !args.pid.is_empty() || args.comm.is_some();
     match args.class[..] {
-        [] => args.all || class.is_listed() || asked_about && class.level() != Level::Idle,
+        [] => args.all || class.is_listed() || (is_flagged || asked_about) && class.level() != Level::Idle,
         _ => args.class.contains(&class),
     }
 }
@@ -113,6 +139,15 @@ fn chosen(args: &Ps, pid: u32, comm: &str) -> bool {
 
 /// What this very program sees.
 fn own(args: &Ps, source: &mut dyn Source) -> Result<Page> {
+    let (flagged, agent_silent) = match flagged(&args.place) {
+        Ok(flagged) => (flagged, None),
+        Err(error) => (Flagged::new(), Some(format!("{error:#}"))),
+    };
+    // A thread may be elsewhere at the moment.
+    let is_flagged = |judged: &Judged| {
+        let thread = judged.wait.thread;
+        flagged.contains(&(thread.process.pid, thread.tid)) && judged.verdict.class.level() != Level::Idle
+    };
     let Snapshot { waits: all, held, source: name, guessed, .. } = look::snapshot(source, args.min_age)?;
     let waits: Vec<Wait> = all
         .iter()
@@ -122,39 +157,65 @@ fn own(args: &Ps, source: &mut dyn Source) -> Result<Page> {
         .collect();
     // Who is at the other end of what worries, or may worry once that is known.
     let weigh = |wait: &Wait, class: Class| {
-        wait.age >= args.min_age && (class.level() != Level::Idle || wanted(args, class) && args.all)
+        wait.age >= args.min_age && (class.level() != Level::Idle || wanted(args, class, false) && args.all)
     };
     let mut resolver = Resolver::new();
     let mut judged = look::judge(waits, &all, &mut resolver, source, weigh)?;
     judged.retain(|judged| judged.wait.age >= args.min_age);
     let (judged, hidden): (Vec<Judged>, Vec<Judged>) =
-        judged.into_iter().partition(|judged| wanted(args, judged.verdict.class));
+        judged.into_iter().partition(|judged| wanted(args, judged.verdict.class, is_flagged(judged)));
     let hidden = Hidden::of(hidden.iter().map(|judged| judged.verdict.class));
+    let number = judged.iter().filter(|judged| is_flagged(judged)).count();
     let object = |Judged { wait, resolved, verdict }| {
         WaitObject::new(&wait, &resolved, &verdict, &resolver.who(wait.thread.process))
     };
     let waits = judged.into_iter().map(object).collect();
     let held = held.iter().map(HeldObject::of).filter(|held| of_chosen(args, held)).collect();
-    Ok(Page { waits, hidden, held, source: name.into(), guessed, why_not_better: None })
+    Ok(Page {
+        waits,
+        flagged: number,
+        agent_silent,
+        hidden,
+        held,
+        source: name.into(),
+        guessed,
+        why_not_better: None,
+    })
 }
 
 /// What a running agent sees.
 fn asked(args: &Ps, client: &Client) -> Result<Page> {
     let waits: Vec<WaitObject> = client.objects("/v1/waits?all")?;
     let host: HostObject = client.object("/v1/host")?;
-    let (waits, hidden) = pick(args, waits);
+    let flagged = flagged_by(client)?;
+    let (waits, hidden) = pick(args, waits, &flagged);
+    let number = waits.iter().filter(|wait| is_flagged(&flagged, wait)).count();
     let held = host.held.into_iter().filter(|held| of_chosen(args, held)).collect();
     let source = format!("{}, by the agent", host.source);
-    Ok(Page { waits, hidden, held, source, guessed: 0, why_not_better: None })
+    Ok(Page {
+        waits,
+        flagged: number,
+        agent_silent: None,
+        hidden,
+        held,
+        source,
+        guessed: 0,
+        why_not_better: None,
+    })
 }
 
 /// Those that are asked for, and how many are left out.
-fn pick(args: &Ps, waits: Vec<WaitObject>) -> (Vec<WaitObject>, Hidden) {
+fn pick(args: &Ps, waits: Vec<WaitObject>, flagged: &Flagged) -> (Vec<WaitObject>, Hidden) {
     let waits = waits.into_iter().filter(|wait| chosen(args, wait.pid, &wait.comm));
     let waits = waits.filter(|wait| wait.age >= args.min_age);
-    let (waits, hidden): (Vec<_>, Vec<_>) =
-        waits.partition(|wait| wait.class.is_some_and(|class| wanted(args, class)));
+    let (waits, hidden): (Vec<_>, Vec<_>) = waits
+        .partition(|wait| wait.class.is_some_and(|class| wanted(args, class, is_flagged(flagged, wait))));
     (waits, Hidden::of(hidden.iter().filter_map(|wait| wait.class)))
+}
+
+/// Whether it is the wait that was flagged: its thread may be elsewhere at the moment.
+fn is_flagged(flagged: &Flagged, wait: &WaitObject) -> bool {
+    flagged.contains(&(wait.pid, wait.tid)) && wait.class.is_some_and(|class| class.level() != Level::Idle)
 }
 
 fn of_chosen(args: &Ps, held: &HeldObject) -> bool {
@@ -167,7 +228,7 @@ fn past(args: &Ps, at: Timestamp) -> Result<()> {
         Ok(client) => client.object(&format!("/v1/waits?at={at}"))?,
         Err(refusal) => history::left(&args.place.state_dir, refusal)?.waits_at(at)?,
     };
-    let (mut waits, _) = pick(args, waits);
+    let (mut waits, _) = pick(args, waits, &Flagged::new());
     let out = &mut BufWriter::new(io::stdout().lock());
     if args.json {
         objects(out, waits)?;
@@ -278,6 +339,9 @@ fn tally(waits: &[WaitObject]) -> String {
 
 fn footer(out: &mut impl Write, page: &Page) -> io::Result<()> {
     let mut parts = vec![tally(&page.waits)];
+    if page.flagged > 0 {
+        parts.push(format!("{} flagged by the agent", page.flagged));
+    }
     if let Some(hidden) = page.hidden.text() {
         parts.push(format!("{hidden} hidden (--all shows them)"));
     }
@@ -289,6 +353,9 @@ fn footer(out: &mut impl Write, page: &Page) -> io::Result<()> {
     }
     parts.push(format!("source {}", page.source));
     writeln!(out, "{}.", parts.join("; "))?;
+    if let Some(why) = &page.agent_silent {
+        writeln!(out, "What the agent has flagged is not known: {}.", human::clean(why))?;
+    }
     // Of what an agent sees by /proc it has said so itself.
     if page.why_not_better.is_none() && page.source != "proc" {
         return Ok(());
