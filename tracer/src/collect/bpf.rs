@@ -64,6 +64,8 @@ impl Bpf {
         let table = if key.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
         let name = call_name(table, key.nr);
         let name = restarted(name, key.restart_fn, ended.args[0], &mut self.restarts).unwrap_or(name);
+        // What is no call has none, and only what its thread has left in the registers.
+        let args = if key.nr < 0 { [0; 6] } else { ended.args };
         Wait {
             thread: ThreadId {
                 process: ProcessId { pid: key.tgid, start_ns: key.process_start_ns },
@@ -73,7 +75,7 @@ impl Bpf {
             comm: text(&ended.comm),
             uid: 0,
             sleep: Sleep::Interruptible,
-            call: Call { table, number: key.nr, name, args: ended.args, restarted: key.restart_fn != 0 },
+            call: Call { table, number: key.nr, name, args, restarted: key.restart_fn != 0 },
             fd: (key.fd >= 0).then_some(key.fd),
             fd_state: if key.file == File::EMPTY { FdState::None } else { FdState::Open(key.file) },
             socket: SocketFacts::None,

@@ -101,7 +101,8 @@ impl Watch {
         // What is frozen in its sleep goes on with it. By calls a wait counts once its call has returned, which may be long
         // after it was asleep.
         let held: HashSet<ProcessId> = snapshot.held.iter().map(|held| held.thread.process).collect();
-        let is_held = |process: Option<&ProcessId>| process.is_some_and(|process| held.contains(process));
+        let is_held =
+            |process: Option<&ProcessId>| process.map_or(!held.is_empty(), |process| held.contains(process));
         let by_calls = !self.bpf.kernel.sees_sleeps_end();
         state.settle(snapshot.monotonic_ns, |process| by_calls || is_held(process), lives);
         state.add_snapshot(snapshot.source, snapshot.duration);
