@@ -1,6 +1,6 @@
 //! Stalls for the tests of the history.
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
 use jiff::Timestamp;
 
@@ -26,4 +26,18 @@ pub fn stall(pid: u32, opened: i64, closed: Option<i64>) -> StallObject {
         note: None,
         wait: WaitObject::brief(&wait, &resolved, Class::Reply, &Who::default()),
     }
+}
+
+/// Makes no page any more of all pages of the file that hold these bytes; how many they were.
+pub fn damage_pages(file: &Path, bytes: &[u8]) -> usize {
+    let mut pages = fs::read(file).expect("a file of ours");
+    let mut damaged = 0;
+    for page in pages.chunks_mut(4096) {
+        if page.windows(bytes.len()).any(|window| window == bytes) {
+            page.fill(0);
+            damaged += 1;
+        }
+    }
+    fs::write(file, &pages).expect("a file of ours");
+    damaged
 }

@@ -15,12 +15,15 @@ use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 use jiff::{SignedDuration, Timestamp};
 use redb::{
     Builder, Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable,
-    ReadableTableMetadata, TableDefinition, TableError,
+    ReadableTableMetadata, TableDefinition, TableError, WriteTransaction,
 };
 use serde::Deserialize;
 
 use super::{Limits, Past};
-use crate::export::{events::StallObject, json::WaitObject};
+use crate::{
+    export::{events::StallObject, json::WaitObject},
+    human,
+};
 
 /// By milliseconds of Unix time at the opening, process, thread: JSON.
 const STALLS: TableDefinition<'_, (u64, u32, u32), &[u8]> = TableDefinition::new("stalls");
@@ -74,23 +77,11 @@ impl Store {
             fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
         let store = Self { database: Mutex::new(Opened::Lost), path: path.to_owned(), limits };
-        match caught(|| Ok(open(path)?)) {
-            Ok(database) => *store.lock() = Opened::Written(database),
-            Err(redb::Error::DatabaseAlreadyOpen) => {
-                bail!("another agent has {}: --state-dir takes another directory", path.display())
-            }
-            // A file that is no database at all is invalid data, and one that is cut off too short: the disk is not to blame.
-            Err(redb::Error::Io(error))
-                if !matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
-            {
-                return Err(error).with_context(|| format!("cannot open {}", path.display()));
-            }
-            Err(error) => store.put_aside(&mut store.lock(), &error)?,
-        }
+        drop(store.opened()?);
         // What is to be gone on with must be readable; a damaged minute is found when it is too old.
-        if let Ok(Rows { unread: number @ 1.., .. }) = store.rows_to_go_on_with() {
-            let number = crate::human::count(number, "stall");
-            crate::human::say(&format!("{}: {number} cannot be read, and left out", path.display()));
+        if let Ok(Rows { unread: number @ 1.., .. }) = store.look_to_go_on(rows) {
+            let number = human::count(number, "stall");
+            human::say(&format!("{}: {number} cannot be read, and left out", path.display()));
         }
         Ok(store)
     }
@@ -101,7 +92,7 @@ impl Store {
         let _ = catch_unwind(AssertUnwindSafe(|| *opened = Opened::Lost));
         let (path, aside) = (&self.path, self.path.with_extension("damaged"));
         let (name, kept) = (path.display(), aside.display());
-        crate::human::say(&format!("{name}: {error}; it is kept as {kept}, and a new history begun"));
+        human::say(&format!("{name}: {error}; it is kept as {kept}, and a new history begun"));
         fs::rename(path, &aside).with_context(|| format!("cannot put {name} aside"))?;
         *opened = Opened::Written(open(path).with_context(|| format!("cannot make {name}"))?);
         Ok(())
@@ -126,13 +117,19 @@ impl Store {
         self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Open again, if it was given up after an error.
+    /// Open, also if it was not yet or was given up after an error. A damaged file is put aside.
     fn opened(&self) -> Result<MutexGuard<'_, Opened>> {
         let mut opened = self.lock();
         if let Opened::Lost = &*opened {
             let path = self.path.display();
-            let again = caught(|| Ok(open(&self.path)?));
-            *opened = Opened::Written(again.with_context(|| format!("cannot open {path} again"))?);
+            match caught(|| Ok(open(&self.path)?)) {
+                Ok(database) => *opened = Opened::Written(database),
+                Err(redb::Error::DatabaseAlreadyOpen) => {
+                    bail!("another agent has {path}: --state-dir takes another directory")
+                }
+                Err(error) if is_damage(&error) => self.put_aside(&mut opened, &error)?,
+                Err(error) => return Err(error).with_context(|| format!("cannot open {path}")),
+            }
         }
         Ok(opened)
     }
@@ -166,9 +163,9 @@ impl Store {
     pub fn prune(&self, now: Timestamp) -> Result<()> {
         let oldest = now.checked_sub(self.limits.age).unwrap_or(Timestamp::UNIX_EPOCH);
         let size = fs::metadata(&self.path).map_or(0, |file| file.len());
-        // Half of the file may be free pages by now, so what is in use decides.
-        let excess = size > self.limits.bytes && self.in_use()? > self.limits.bytes / 2;
         self.write(|transaction| {
+            // Half of the file may be free pages by now, so what is in use decides.
+            let excess = size > self.limits.bytes && in_use(transaction)? > self.limits.bytes / 2;
             let mut minutes = transaction.open_table(MINUTES)?;
             let mut stalls = transaction.open_table(STALLS)?;
             minutes.retain_in(..oldest.as_second().max(0) as u64, |_, _| false)?;
@@ -194,19 +191,7 @@ impl Store {
         })
     }
 
-    fn in_use(&self) -> Result<u64> {
-        let database = self.lock();
-        let Opened::Written(database) = &*database else { bail!("it is not open") };
-        Ok(caught(|| {
-            let transaction = database.begin_write()?;
-            let stats = transaction.stats()?;
-            transaction.abort()?;
-            // Its "fragmented" bytes are all that is free, too.
-            Ok(stats.allocated_pages() * stats.page_size() as u64)
-        })?)
-    }
-
-    fn write(&self, work: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>) -> Result<()> {
+    fn write(&self, work: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>) -> Result<()> {
         let mut opened = self.opened()?;
         let Opened::Written(database) = &*opened else { bail!("the history is open to be read only") };
         let result = caught(|| {
@@ -218,7 +203,7 @@ impl Store {
             Ok(())
         });
         result.or_else(|error| {
-            if let redb::Error::Corrupted(_) = error {
+            if is_damage(&error) {
                 self.put_aside(&mut opened, &error)?;
             } else {
                 // After an error of the disk nothing more can be written through this handle.
@@ -276,17 +261,27 @@ impl Store {
 
     /// Stalls without an end.
     pub fn open_stalls(&self) -> Result<Vec<(Id, StallObject)>> {
-        let mut stalls = self.rows_to_go_on_with()?.stalls;
+        let mut stalls = self.look_to_go_on(rows)?.stalls;
         stalls.retain(|stall| stall.closed.is_none());
         Ok(stalls.into_iter().map(|stall| (Id::of(&stall), stall)).collect())
     }
 
-    /// All stalls; of a file so damaged that they cannot be read none, and it is put aside.
-    fn rows_to_go_on_with(&self) -> Result<Rows> {
-        self.look(rows).or_else(|error| match error.downcast_ref() {
-            Some(damage @ redb::Error::Corrupted(_)) => {
+    /// What an agent goes on with: stalls without an end, and when the one before it last wrote.
+    pub fn left(&self) -> Result<Left> {
+        // The stalls first: if the other cannot be read, the file is put aside, and they are written to the new one.
+        let open = self.open_stalls()?;
+        Ok(Left { open, alive: self.look_to_go_on(last_row)?.and_then(moment) })
+    }
+
+    /// Looks for what is to be gone on with. Of a file so damaged that it cannot be read that is nothing, and it is put aside.
+    fn look_to_go_on<T: Default>(
+        &self,
+        work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T> {
+        self.look(work).or_else(|error| match error.downcast_ref() {
+            Some(damage) if is_damage(damage) => {
                 self.put_aside(&mut self.lock(), damage)?;
-                Ok(Rows::default())
+                Ok(T::default())
             }
             _ => Err(error),
         })
@@ -294,18 +289,16 @@ impl Store {
 
     /// When it was last written: a minute, or a stall that opened.
     pub fn last_alive(&self) -> Result<Option<Timestamp>> {
-        let last = self.look(|transaction| {
-            let mut last = None;
-            if let Some(table) = there(transaction.open_table(MINUTES))? {
-                last = table.last()?.map(|(key, _)| key.value().saturating_mul(1000));
-            }
-            if let Some(table) = there(transaction.open_table(STALLS))? {
-                last = last.max(table.last()?.map(|(key, _)| key.value().0));
-            }
-            Ok(last)
-        })?;
-        Ok(last.and_then(|at| Timestamp::from_millisecond(i64::try_from(at).ok()?).ok()))
+        Ok(self.look(last_row)?.and_then(moment))
     }
+}
+
+/// What an agent has left for the next one.
+pub struct Left {
+    /// Stalls without an end.
+    pub open: Vec<(Id, StallObject)>,
+    /// When it last wrote.
+    pub alive: Option<Timestamp>,
 }
 
 /// All stalls, the oldest first.
@@ -332,6 +325,41 @@ fn rows(transaction: &ReadTransaction) -> Result<Rows, redb::Error> {
         rows.stalls.push(stall);
     }
     Ok(rows)
+}
+
+/// Milliseconds of Unix time of the last row.
+fn last_row(transaction: &ReadTransaction) -> Result<Option<u64>, redb::Error> {
+    let mut last = None;
+    if let Some(table) = there(transaction.open_table(MINUTES))? {
+        last = table.last()?.map(|(key, _)| key.value().saturating_mul(1000));
+    }
+    if let Some(table) = there(transaction.open_table(STALLS))? {
+        last = last.max(table.last()?.map(|(key, _)| key.value().0));
+    }
+    Ok(last)
+}
+
+/// Bytes of pages in use. It looks at each of them.
+fn in_use(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
+    let stats = transaction.stats()?;
+    // Its "fragmented" bytes are all that is free, too.
+    Ok(stats.allocated_pages() * stats.page_size() as u64)
+}
+
+/// The file is damaged. Otherwise the disk is full, or cannot be read, or something else is wrong that may pass.
+fn is_damage(error: &redb::Error) -> bool {
+    match error {
+        redb::Error::Corrupted(_)
+        | redb::Error::UpgradeRequired(_)
+        | redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TableIsMultimap(_)
+        | redb::Error::TypeDefinitionChanged { .. } => true,
+        // A file that is no database at all is invalid data, and one that is cut off too short: the disk is not to blame.
+        redb::Error::Io(error) => {
+            matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
+        }
+        _ => false,
+    }
 }
 
 /// A panic of redb's is damage of the file.
@@ -371,6 +399,10 @@ fn there<T>(table: Result<T, TableError>) -> Result<Option<T>, redb::Error> {
     }
 }
 
+fn moment(milliseconds: u64) -> Option<Timestamp> {
+    Timestamp::from_millisecond(i64::try_from(milliseconds).ok()?).ok()
+}
+
 fn milliseconds(at: Timestamp) -> u64 {
     at.as_millisecond().max(0) as u64
 }
@@ -394,7 +426,10 @@ fn unpack(bytes: &[u8]) -> Result<Vec<WaitObject>> {
 mod tests {
     use std::time::Duration;
 
-    use super::{super::samples::stall, *};
+    use super::{
+        super::samples::{damage_pages, stall},
+        *,
+    };
 
     const DAY: i64 = 86_400;
 
@@ -462,7 +497,13 @@ mod tests {
         for _ in 0..60 {
             tried.store.prune(at(DAY)).expect("pruned");
         }
-        let (pids, in_use) = (tried.pids(), tried.store.in_use().expect("read"));
+        let mut in_use = 0;
+        let look = |transaction: &WriteTransaction| {
+            in_use = super::in_use(transaction)?;
+            Ok(())
+        };
+        tried.store.write(look).expect("read");
+        let pids = tried.pids();
         // No more than has to.
         assert!((256..=512).contains(&(in_use / 1024)), "{in_use} bytes, {} stalls", pids.len());
         assert!((1..=40).all(|pid| pids.contains(&pid)), "{pids:?}");
@@ -504,7 +545,7 @@ mod tests {
             seed as usize % below
         };
         let mut put_aside = 0;
-        for _ in 0..100 {
+        for round in 0..100 {
             let mut bytes = good.clone();
             let place = random(bytes.len());
             match random(4) {
@@ -518,9 +559,10 @@ mod tests {
             fs::write(&file, &bytes).expect("ours");
             // By one who only asks, as after an agent.
             let _ = Store::read(&file).and_then(|store| store.stalls_since(at(0)));
-            let store = Store::open(&file, all()).expect("it starts");
-            store.open_stalls().expect("read");
-            store.last_alive().expect("read");
+            // Each second time there is too much: each page in use is looked at.
+            let limits = if round % 2 == 0 { all() } else { Limits { bytes: 0, ..all() } };
+            let store = Store::open(&file, limits).expect("it starts");
+            store.left().expect("read");
             let fresh = stall(5000, 90_000, None);
             let write = || store.put(&[(Id::of(&fresh), fresh.clone())], Some((at(90_000), &[])));
             // What is found while it is written is lost; not so what comes after.
@@ -534,5 +576,36 @@ mod tests {
             put_aside += u32::from(file.with_extension("damaged").exists());
         }
         assert!((10..90).contains(&put_aside), "{put_aside}");
+    }
+
+    /// What is in use is counted page by page. One that makes no sense must not keep what is too much from going for ever.
+    #[test]
+    fn a_damaged_minute_does_not_keep_what_is_too_much() {
+        let tried = Tried::new("pruned", Limits { age: Duration::MAX, bytes: 1 });
+        let waits = vec![stall(5, 0, None).wait; 5];
+        for minute in 0..100 {
+            tried.store.put(&[], Some((at(0x1234_5678 + minute * 60), &waits))).expect("written");
+        }
+        *tried.store.lock() = Opened::Lost;
+        let file = tried.dir.join("history.redb");
+        assert!(damage_pages(&file, &(0x1234_5678_u64 + 50 * 60).to_le_bytes()) > 0);
+        tried.put(&stall(1, 0, None));
+        let prune = || tried.store.prune(at(0x1234_5678));
+        prune().expect_err("a page of it makes no sense");
+        prune().expect("pruned");
+        assert!(file.with_extension("damaged").exists());
+    }
+
+    /// As after an error of the disk's, which also has damaged it.
+    #[test]
+    fn one_that_is_found_damaged_when_it_is_opened_again_is_put_aside() {
+        let tried = Tried::new("again", Limits { age: Duration::MAX, bytes: u64::MAX });
+        tried.put(&stall(1, 0, None));
+        *tried.store.lock() = Opened::Lost;
+        let file = tried.dir.join("history.redb");
+        fs::write(&file, vec![0x5a; 64 * 1024]).expect("ours");
+        tried.put(&stall(2, 0, None));
+        assert_eq!(tried.pids(), [2]);
+        assert!(file.with_extension("damaged").exists());
     }
 }

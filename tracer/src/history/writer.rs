@@ -71,13 +71,14 @@ impl Writer {
         lost: &Arc<AtomicU64>,
         unheard: &Arc<AtomicBool>,
     ) -> Result<Self> {
+        let left = store.left()?;
         Ok(Self {
             store: Arc::clone(store),
             shared,
             open: HashMap::new(),
             owed: Owed::default(),
-            before: store.open_stalls()?,
-            alive: store.last_alive()?,
+            before: left.open,
+            alive: left.alive,
             started: Instant::now(),
             lost: Arc::clone(lost),
             unheard: Arc::clone(unheard),
@@ -288,7 +289,10 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     use super::{
-        super::{Limits, samples::stall},
+        super::{
+            Limits,
+            samples::{damage_pages, stall},
+        },
         *,
     };
     use crate::collect::shared::{Ask, pair};
@@ -299,6 +303,27 @@ mod tests {
         let limits = Limits { age: Duration::MAX, bytes: u64::MAX };
         let store = Store::open(&dir.join("history.redb"), limits).expect("a directory of ours");
         (dir, Arc::new(store))
+    }
+
+    /// The page of the last minute is damaged: what was open is gone on with.
+    #[test]
+    fn a_minute_that_cannot_be_read_keeps_no_agent_from_starting() {
+        let dir = std::env::temp_dir().join(format!("tracer-minute-{}", std::process::id()));
+        let file = dir.join("history.redb");
+        let limits = Limits { age: Duration::MAX, bytes: u64::MAX };
+        let store = Store::open(&file, limits).expect("a directory of ours");
+        let (open, last) = (stall(1, 10, None), Timestamp::from_second(0x1234_5678).expect("a moment"));
+        let waits = std::slice::from_ref(&open.wait);
+        store.put(&[(Id::of(&open), open.clone())], Some((last, waits))).expect("written");
+        drop(store);
+        assert!(damage_pages(&file, &0x1234_5678_u64.to_le_bytes()) > 0);
+        let store = Arc::new(Store::open(&file, limits).expect("it starts"));
+        let (shared, _asked) = pair().expect("two ends");
+        let writer = Writer::new(&store, shared, &Arc::default(), &Arc::default()).expect("it starts");
+        assert_eq!(writer.before.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [Id::of(&open)]);
+        assert!(file.with_extension("damaged").exists());
+        store.put(&[(Id::of(&open), open)], Some((last, &[]))).expect("written");
+        std::fs::remove_dir_all(&dir).expect("it is ours");
     }
 
     #[test]
