@@ -26,7 +26,7 @@ use crate::{
         metrics::Metrics,
         socket::Socket,
     },
-    history::{self, History, Store},
+    history::{self, History},
     hook::{self, Runner},
     human,
     kernel::object::{Followed, Options},
@@ -139,15 +139,9 @@ fn is_read_only(error: &anyhow::Error) -> bool {
     io.is_some_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem)
 }
 
-/// The history; `None` where it cannot be kept, which is said: the agent does without, except beside another agent.
-fn open_history(args: &Agent) -> Option<Store> {
-    match history::open(&args.state_dir, args.history) {
-        Ok(store) => Some(store),
-        Err(error) => {
-            human::say(&format!("{error:#}; no history is kept"));
-            None
-        }
-    }
+/// The history, or a step towards it. `None` where it cannot be kept, which is said: the agent does without.
+fn or_without<T>(history: Result<T>) -> Option<T> {
+    history.inspect_err(|error| human::say(&format!("{error:#}; no history is kept"))).ok()
 }
 
 async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Result<()> {
@@ -171,7 +165,7 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
     let log = args.verbose.then(|| bpf.kernel.log()).transpose()?;
     let socket = bind(&args.socket, &args.socket_group)?;
     let (hook, runner) = args.hook.as_ref().map(Runner::start).transpose()?.unzip();
-    let opened = open_history(args);
+    let opened = or_without(history::open(&args.state_dir, args.history));
     if args.confined {
         bpf.learn_symbols();
         confine().unwrap_or_else(|error| {
@@ -179,7 +173,7 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
         });
     }
     let (shared, asked) = shared::pair()?;
-    let history = opened.map(|store| History::start(store, shared.clone())).transpose()?;
+    let history = opened.and_then(|store| or_without(History::start(store, shared.clone())));
     let events = Events::start(history.clone(), hook)?;
     let api = Api::start(shared, args.interval, events.listeners(), history)?;
     let watch =
