@@ -35,6 +35,8 @@ const CACHE: usize = 512 * 1024;
 const GAP: SignedDuration = SignedDuration::from_secs(150);
 /// A minute is never larger, bytes of JSON: more would not be ours.
 const LARGEST: u64 = 16 * 1024 * 1024;
+/// What the names of damaged files end in that are put aside. They are for somebody to look at, and must not fill the disk.
+const ASIDE: [&str; 2] = ["damaged", "damaged-2"];
 
 /// What a stall is kept under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,14 +88,29 @@ impl Store {
         Ok(store)
     }
 
-    /// Keeps a damaged file under another name, and begins a new one.
+    /// Keeps a damaged file under another name, unless two that are no smaller are kept already, and begins a new one.
     fn put_aside(&self, opened: &mut Opened, error: &redb::Error) -> Result<()> {
         // Closing it writes to it.
         let _ = catch_unwind(AssertUnwindSafe(|| *opened = Opened::Lost));
-        let (path, aside) = (&self.path, self.path.with_extension("damaged"));
-        let (name, kept) = (path.display(), aside.display());
-        human::say(&format!("{name}: {error}; it is kept as {kept}, and a new history begun"));
-        fs::rename(path, &aside).with_context(|| format!("cannot put {name} aside"))?;
+        let path = &self.path;
+        let name = path.display();
+        let size = |path: &Path| fs::metadata(path).ok().map(|file| file.len());
+        let aside = ASIDE.map(|ending| path.with_extension(ending));
+        let place = place_of(size(path).unwrap_or(0), aside.each_ref().map(|aside| size(aside)));
+        let done = match place {
+            Some(at) => {
+                let kept = aside[at].display();
+                human::say(&format!("{name}: {error}; it is kept as {kept}, and a new history begun"));
+                fs::rename(path, &aside[at])
+            }
+            None => {
+                human::say(&format!(
+                    "{name}: {error}; it is removed, for two are kept, and a new history begun"
+                ));
+                fs::remove_file(path)
+            }
+        };
+        done.with_context(|| format!("cannot put {name} aside"))?;
         *opened = Opened::Written(open(path).with_context(|| format!("cannot make {name}"))?);
         Ok(())
     }
@@ -362,6 +379,13 @@ fn is_damage(error: &redb::Error) -> bool {
     }
 }
 
+/// Which of the places a damaged file of this size is kept at, as others of these sizes are already: a free one, or the
+/// smallest one's. None if it is no larger.
+fn place_of(size: u64, kept: [Option<u64>; ASIDE.len()]) -> Option<usize> {
+    let (place, smallest) = kept.into_iter().enumerate().min_by_key(|(_, kept)| *kept)?;
+    smallest.is_none_or(|kept| kept < size).then_some(place)
+}
+
 /// A panic of redb's is damage of the file.
 fn caught<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
@@ -601,11 +625,38 @@ mod tests {
     fn one_that_is_found_damaged_when_it_is_opened_again_is_put_aside() {
         let tried = Tried::new("again", Limits { age: Duration::MAX, bytes: u64::MAX });
         tried.put(&stall(1, 0, None));
-        *tried.store.lock() = Opened::Lost;
+        for aside in ["damaged", "damaged-2"] {
+            *tried.store.lock() = Opened::Lost;
+            let file = tried.dir.join("history.redb");
+            fs::write(&file, vec![0x5a; 64 * 1024]).expect("ours");
+            tried.put(&stall(2, 0, None));
+            assert_eq!(tried.pids(), [2]);
+            assert!(file.with_extension(aside).exists());
+        }
+    }
+
+    #[test]
+    fn of_damaged_files_the_two_largest_are_kept() {
+        let places = [
+            (5, [None, None], Some(0)),
+            (5, [Some(9), None], Some(1)),
+            (5, [None, Some(9)], Some(0)),
+            (5, [Some(9), Some(4)], Some(1)),
+            (5, [Some(3), Some(4)], Some(0)),
+            (5, [Some(9), Some(5)], None),
+        ];
+        for (size, kept, place) in places {
+            assert_eq!(place_of(size, kept), place, "{size} {kept:?}");
+        }
+        let tried = Tried::new("aside", Limits { age: Duration::MAX, bytes: u64::MAX });
         let file = tried.dir.join("history.redb");
-        fs::write(&file, vec![0x5a; 64 * 1024]).expect("ours");
-        tried.put(&stall(2, 0, None));
-        assert_eq!(tried.pids(), [2]);
-        assert!(file.with_extension("damaged").exists());
+        for (size, kept) in [(64, [64, 0]), (8, [64, 8]), (16, [64, 16]), (4, [64, 16])] {
+            *tried.store.lock() = Opened::Lost;
+            fs::write(&file, vec![0x5a; size * 1024]).expect("ours");
+            tried.put(&stall(2, 0, None));
+            let size = |ending| fs::metadata(file.with_extension(ending)).map_or(0, |file| file.len() / 1024);
+            assert_eq!(ASIDE.map(size), kept);
+        }
+        assert_eq!(fs::read_dir(&tried.dir).expect("ours").count(), 3);
     }
 }
