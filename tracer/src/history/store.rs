@@ -405,13 +405,17 @@ fn open(path: &Path) -> Result<Database, redb::DatabaseError> {
     Builder::new().set_cache_size(CACHE).create(path)
 }
 
-/// When a stall ended, if it has; what cannot be read ended long ago.
+/// When a stall ended, if it has. What cannot be read ended long ago, also if it has no end.
 fn end(row: &[u8]) -> Option<Timestamp> {
     #[derive(Deserialize)]
     struct End {
         closed: Option<Timestamp>,
     }
-    serde_json::from_slice(row).map_or(Some(Timestamp::UNIX_EPOCH), |End { closed }| closed)
+    match serde_json::from_slice(row) {
+        Ok(End { closed: Some(closed) }) => Some(closed),
+        Ok(End { closed: None }) if serde_json::from_slice::<StallObject>(row).is_ok() => None,
+        _ => Some(Timestamp::UNIX_EPOCH),
+    }
 }
 
 /// A table that nobody has written yet is not there.
@@ -633,6 +637,16 @@ mod tests {
             assert_eq!(tried.pids(), [2]);
             assert!(file.with_extension(aside).exists());
         }
+    }
+
+    /// A row of another version's, without an end.
+    #[test]
+    fn a_row_that_cannot_be_read_is_no_open_stall() {
+        let closed = |row: &str| end(row.as_bytes());
+        assert_eq!(closed(r#"{"closed":null}"#), Some(Timestamp::UNIX_EPOCH));
+        assert_eq!(closed("{"), Some(Timestamp::UNIX_EPOCH));
+        assert_eq!(closed(r#"{"closed":"1970-01-01T00:00:09Z"}"#), Some(at(9)));
+        assert_eq!(end(&serde_json::to_vec(&stall(1, 0, None)).expect("JSON")), None);
     }
 
     #[test]
