@@ -1,31 +1,47 @@
 //! Stalls for the tests of the history.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
 use crate::{
     class::Class,
     export::{events::StallObject, json::WaitObject},
-    resolve::{Resolved, process::Who},
+    resolve::Resolved,
+    stall::Stall,
     syscalls::Way,
-    verdict::tests as samples,
+    verdict::{Verdict, tests as samples},
 };
 
 /// A process's stall that opened and closed at these seconds of Unix time.
 pub fn stall(pid: u32, opened: i64, closed: Option<i64>) -> StallObject {
-    let moment = |seconds| Timestamp::from_second(seconds).expect("a moment");
-    let mut wait = samples::wait("recvfrom", [13, 0, 0, 0, 0, 0]);
-    (wait.thread.process.pid, wait.thread.tid, wait.since) = (pid, pid, moment(opened));
-    let resolved = Resolved::new(Some(13), samples::tcp(), Way::In);
+    let stall = flagged(pid, opened);
     StallObject {
-        opened: moment(opened),
+        opened: stall.opened,
         closed: closed.map(moment),
         ended: closed.map(|_| "resumed".into()),
         lasted: Duration::from_secs(closed.unwrap_or(opened).abs_diff(opened)),
         note: None,
-        wait: WaitObject::brief(&wait, &resolved, Class::Reply, &Who::default()),
+        wait: WaitObject::brief(&stall.wait, &stall.resolved, Class::Reply, &stall.who),
     }
+}
+
+/// One that is open, as the agent has it.
+pub fn flagged(pid: u32, opened: i64) -> Stall {
+    let mut wait = samples::wait("recvfrom", [13, 0, 0, 0, 0, 0]);
+    (wait.thread.process.pid, wait.thread.tid, wait.since) = (pid, pid, moment(opened));
+    Stall {
+        wait,
+        resolved: Resolved::new(Some(13), samples::tcp(), Way::In),
+        verdict: Verdict { class: Class::Reply, sentence: String::new() },
+        opened: moment(opened),
+        who: Arc::default(),
+        note: None,
+    }
+}
+
+fn moment(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).expect("a moment")
 }
 
 /// Makes no page any more of all pages of the file that hold these bytes; how many they were.

@@ -149,22 +149,29 @@ impl Writer {
     }
 
     /// Asks which stalls are open: the end of one that is not may have found the queue full, as when a disk hangs that many
-    /// wait for, this thread among them.
+    /// wait for, this thread among them. So may the opening of one that is, or that it was found again.
     fn ask_again(&mut self, queue: &Receiver<Kept>) -> Result<()> {
         let before: Vec<_> = self.open.iter().map(|(thread, id)| (*thread, *id)).collect();
-        let still: HashSet<_> = self
+        let mut still: HashMap<_, _> = self
             .shared
             .stalls()?
-            .iter()
-            .map(|stall| (stall.wait.thread.process.pid, stall.wait.thread.tid))
+            .into_iter()
+            .map(|stall| ((stall.wait.thread.process.pid, stall.wait.thread.tid), stall))
             .collect();
-        // What came before the answer.
+        // What came before the answer, and what since: it tells more than the answer does.
+        let mut heard = HashSet::new();
         while let Ok(kept) = queue.try_recv() {
-            self.owe(kept);
+            heard.insert(self.owe(kept));
         }
         let is_open = |(thread, id): &((u32, u32), Id)| self.open.get(thread) == Some(id);
         let ended: Vec<_> =
-            before.into_iter().filter(is_open).filter(|(thread, _)| !still.contains(thread)).collect();
+            before.into_iter().filter(is_open).filter(|(thread, _)| !still.contains_key(thread)).collect();
+        still.retain(|thread, _| !heard.contains(thread) && !self.open.contains_key(thread));
+        for stall in still.values() {
+            self.owe(Kept::FoundAgain(Box::new(StallObject::open(stall))));
+        }
+        // The row of one that has ended may be owed.
+        self.owed.settle(|rows| self.store.put(rows, None))?;
         self.end_unheard(&ended)
     }
 
@@ -173,8 +180,6 @@ impl Writer {
         if ended.is_empty() {
             return Ok(());
         }
-        // The row of one that is not written yet is owed.
-        self.owed.settle(|rows| self.store.put(rows, None))?;
         let ids: HashSet<Id> = ended.iter().map(|(_, id)| *id).collect();
         let open = self.store.open_stalls()?.into_iter().filter(|(id, _)| ids.contains(id));
         let rows: Vec<_> = open.map(|(id, stall)| (id, ended_unseen(stall, Timestamp::now()))).collect();
@@ -185,9 +190,12 @@ impl Writer {
         Ok(())
     }
 
-    fn owe(&mut self, kept: Kept) {
+    /// Whose it is.
+    fn owe(&mut self, kept: Kept) -> (u32, u32) {
         let (id, stall) = self.place(kept);
+        let thread = (stall.wait.pid, stall.wait.tid);
         self.owed.add(id, stall);
+        thread
     }
 
     /// Under which id a stall is kept.
@@ -225,7 +233,8 @@ impl Writer {
     /// Keeps the worst waits of this minute, throws away what is too old, and closes stalls that ended while no agent ran.
     fn keep_minute(&mut self) {
         let mut number = 1;
-        if self.started.elapsed() >= GRACE {
+        // Not before it has asked for what it was not told of: some may have been found again.
+        if self.started.elapsed() >= GRACE && !self.unheard.load(Ordering::Acquire) {
             for (id, stall) in self.before.drain(..) {
                 let closed = self.alive.unwrap_or(stall.opened).max(stall.opened);
                 self.owed.add(id, ended_unseen(stall, closed));
@@ -291,7 +300,7 @@ mod tests {
     use super::{
         super::{
             Limits,
-            samples::{damage_pages, stall},
+            samples::{damage_pages, flagged, stall},
         },
         *,
     };
@@ -375,6 +384,40 @@ mod tests {
         let ends: Vec<_> = kept.iter().map(|stall| (stall.wait.pid, stall.ended.as_deref())).collect();
         assert_eq!(ends, [(1, Some("unknown")), (2, Some("resumed")), (3, None)]);
         assert_eq!(writer.open.keys().copied().collect::<Vec<_>>(), [(3, 3)]);
+        std::fs::remove_dir_all(&dir).expect("it is ours");
+    }
+
+    /// Of three stalls that are open one was so before the agent started, one is new, and the end of one is in the queue.
+    #[test]
+    fn an_opening_that_nobody_heard_of_is_asked_for() {
+        let (dir, store) = empty("unheard");
+        let before = stall(1, 10, None);
+        store.put(&[(Id::of(&before), before)], None).expect("written");
+        let (shared, asked) = pair().expect("two ends");
+        let mut writer = Writer::new(&store, shared, &Arc::default(), &Arc::default()).expect("a stall");
+        let (kept, queue) = sync_channel(8);
+        kept.send(Kept::Stall(Box::new(stall(3, 30, Some(40))))).expect("there is room");
+        std::thread::scope(|scope| {
+            scope.spawn(move || match asked.asks.recv() {
+                Ok(Ask::Stalls(reply)) => {
+                    let mut again = flagged(1, 11);
+                    again.opened += SignedDuration::from_secs(50);
+                    reply.send(Ok(vec![again, flagged(2, 20), flagged(3, 30)])).expect("it is waited for");
+                }
+                other => panic!("{other:?}"),
+            });
+            writer.ask_again(&queue).expect("written");
+        });
+        let rows = store.stalls_since(Timestamp::UNIX_EPOCH).expect("read");
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|stall| (stall.wait.pid, stall.opened.as_second(), stall.closed.is_some()))
+            .collect();
+        assert_eq!(rows, [(1, 10, false), (2, 20, false), (3, 30, true)]);
+        assert!(writer.before.is_empty());
+        let mut open: Vec<_> = writer.open.keys().copied().collect();
+        open.sort_unstable();
+        assert_eq!(open, [(1, 1), (2, 2)]);
         std::fs::remove_dir_all(&dir).expect("it is ours");
     }
 }
