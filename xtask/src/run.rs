@@ -8,7 +8,7 @@ use crate::cmd::{self, command, is_root, root};
 
 /// Runs tracer with `args`; only returns if that fails.
 pub fn run(args: &[String]) -> Result<()> {
-    cmd::run(command("cargo", &["build", "--quiet", "--release", "--locked", "--package", "tracer"]))?;
+    cmd::run(command("cargo", &["build", "--release", "--locked", "--package", "tracer"]))?;
     let tracer = root().join("target/release/tracer");
     let mut command = if is_root() {
         Command::new(&tracer)

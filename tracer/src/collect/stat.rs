@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use tracer_ebpf::abi::leaving;
 
-use crate::syscalls::Table;
+use crate::{syscalls::Table, wait::ThreadId};
 
 /// A file of `/proc` that has a process's name in it, which may be any bytes.
 pub fn read(path: impl AsRef<Path>) -> Option<String> {
@@ -56,6 +56,12 @@ impl Stat {
 pub fn same_start(start_ns: u64, stat: &Stat) -> bool {
     let hz = u128::from(rustix::param::clock_ticks_per_second());
     u128::from(start_ns) * hz / 1_000_000_000 == u128::from(stat.start_ticks)
+}
+
+/// Whether this very thread has not ended. A zombie's is gone in all but name.
+pub fn thread_lives(thread: &ThreadId) -> bool {
+    let stat = stat(format!("/proc/{}/task/{}", thread.process.pid, thread.tid));
+    stat.is_some_and(|stat| stat.thread_lives() && same_start(thread.start_ns, &stat))
 }
 
 /// Reads and parses `stat` of a process's or thread's directory.

@@ -1,6 +1,7 @@
 //! The last hours: each stall, and each minute's worst waits, in a database of the agent's own. It is written by a thread of its
 //! own, at most twice a second; what cannot be kept, on a full disk for instance, is counted, and stalls are tried again.
 
+mod damage;
 mod moment;
 mod owed;
 #[cfg(test)]

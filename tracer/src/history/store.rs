@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    io::{ErrorKind, Read, Write},
+    io::{Read, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -19,7 +19,10 @@ use redb::{
 };
 use serde::Deserialize;
 
-use super::{Limits, Past};
+use super::{
+    Limits, Past,
+    damage::{self, is_damage},
+};
 use crate::{
     export::{events::StallObject, json::WaitObject},
     human,
@@ -35,8 +38,6 @@ const CACHE: usize = 512 * 1024;
 const GAP: SignedDuration = SignedDuration::from_secs(150);
 /// A minute is never larger, bytes of JSON: more would not be ours.
 const LARGEST: u64 = 16 * 1024 * 1024;
-/// What the names of damaged files end in that are put aside. They are for somebody to look at, and must not fill the disk.
-const ASIDE: [&str; 2] = ["damaged", "damaged-2"];
 
 /// What a stall is kept under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,30 +89,13 @@ impl Store {
         Ok(store)
     }
 
-    /// Keeps a damaged file under another name, unless two that are no smaller are kept already, and begins a new one.
+    /// Puts a damaged file aside, and begins a new one.
     fn put_aside(&self, opened: &mut Opened, error: &redb::Error) -> Result<()> {
         // Closing it writes to it.
         let _ = catch_unwind(AssertUnwindSafe(|| *opened = Opened::Lost));
         let path = &self.path;
-        let name = path.display();
-        let size = |path: &Path| fs::metadata(path).ok().map(|file| file.len());
-        let aside = ASIDE.map(|ending| path.with_extension(ending));
-        let place = place_of(size(path).unwrap_or(0), aside.each_ref().map(|aside| size(aside)));
-        let done = match place {
-            Some(at) => {
-                let kept = aside[at].display();
-                human::say(&format!("{name}: {error}; it is kept as {kept}, and a new history begun"));
-                fs::rename(path, &aside[at])
-            }
-            None => {
-                human::say(&format!(
-                    "{name}: {error}; it is removed, for two are kept, and a new history begun"
-                ));
-                fs::remove_file(path)
-            }
-        };
-        done.with_context(|| format!("cannot put {name} aside"))?;
-        *opened = Opened::Written(open(path).with_context(|| format!("cannot make {name}"))?);
+        damage::put_aside(path, error)?;
+        *opened = Opened::Written(open(path).with_context(|| format!("cannot make {}", path.display()))?);
         Ok(())
     }
 
@@ -361,29 +345,6 @@ fn in_use(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
     let stats = transaction.stats()?;
     // Its "fragmented" bytes are all that is free, too.
     Ok(stats.allocated_pages() * stats.page_size() as u64)
-}
-
-/// The file is damaged. Otherwise the disk is full, or cannot be read, or something else is wrong that may pass.
-fn is_damage(error: &redb::Error) -> bool {
-    match error {
-        redb::Error::Corrupted(_)
-        | redb::Error::UpgradeRequired(_)
-        | redb::Error::TableTypeMismatch { .. }
-        | redb::Error::TableIsMultimap(_)
-        | redb::Error::TypeDefinitionChanged { .. } => true,
-        // A file that is no database at all is invalid data, and one that is cut off too short: the disk is not to blame.
-        redb::Error::Io(error) => {
-            matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
-        }
-        _ => false,
-    }
-}
-
-/// Which of the places a damaged file of this size is kept at, as others of these sizes are already: a free one, or the
-/// smallest one's. None if it is no larger.
-fn place_of(size: u64, kept: [Option<u64>; ASIDE.len()]) -> Option<usize> {
-    let (place, smallest) = kept.into_iter().enumerate().min_by_key(|(_, kept)| *kept)?;
-    smallest.is_none_or(|kept| kept < size).then_some(place)
 }
 
 /// A panic of redb's is damage of the file.
@@ -651,17 +612,6 @@ mod tests {
 
     #[test]
     fn of_damaged_files_the_two_largest_are_kept() {
-        let places = [
-            (5, [None, None], Some(0)),
-            (5, [Some(9), None], Some(1)),
-            (5, [None, Some(9)], Some(0)),
-            (5, [Some(9), Some(4)], Some(1)),
-            (5, [Some(3), Some(4)], Some(0)),
-            (5, [Some(9), Some(5)], None),
-        ];
-        for (size, kept, place) in places {
-            assert_eq!(place_of(size, kept), place, "{size} {kept:?}");
-        }
         let tried = Tried::new("aside", Limits { age: Duration::MAX, bytes: u64::MAX });
         let file = tried.dir.join("history.redb");
         for (size, kept) in [(64, [64, 0]), (8, [64, 8]), (16, [64, 16]), (4, [64, 16])] {
@@ -669,7 +619,7 @@ mod tests {
             fs::write(&file, vec![0x5a; size * 1024]).expect("ours");
             tried.put(&stall(2, 0, None));
             let size = |ending| fs::metadata(file.with_extension(ending)).map_or(0, |file| file.len() / 1024);
-            assert_eq!(ASIDE.map(size), kept);
+            assert_eq!(damage::ASIDE.map(size), kept);
         }
         assert_eq!(fs::read_dir(&tried.dir).expect("ours").count(), 3);
     }

@@ -5,10 +5,7 @@ use std::{
     fs,
 };
 
-use crate::{
-    collect::stat,
-    wait::{ProcessId, ThreadId},
-};
+use crate::{collect::stat, wait::ProcessId};
 
 /// Processes that descend from these, and are none of them.
 pub fn descendants(of: &HashSet<u32>) -> HashSet<u32> {
@@ -38,12 +35,6 @@ pub fn lives(pid: u32) -> bool {
 pub fn is_alive(process: ProcessId) -> bool {
     let stat = stat::stat(format!("/proc/{}", process.pid));
     stat.is_some_and(|stat| stat.lives() && stat::same_start(process.start_ns, &stat))
-}
-
-/// Whether this very thread has not ended.
-pub fn thread_lives(thread: ThreadId) -> bool {
-    let stat = stat::stat(format!("/proc/{}/task/{}", thread.process.pid, thread.tid));
-    stat.is_some_and(|stat| stat.thread_lives() && stat::same_start(thread.start_ns, &stat))
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ use self::{
 use crate::{
     cli::{Probes, Trace},
     clock::Now,
-    collect::{Source, bpf::Bpf},
+    collect::{Source, bpf::Bpf, stat},
     export::json::{CallObject, WaitObject},
     human,
     kernel::{
@@ -390,7 +390,7 @@ impl Tracer {
         let ends = told::Ends { by_calls, taken: self.taken.elapsed(), last };
         let seen = |thread: &ThreadId| match waiting.get(thread) {
             Some(wait) => Seen::Asleep(wait),
-            None if family::thread_lives(*thread) => Seen::Awake,
+            None if stat::thread_lives(thread) => Seen::Awake,
             None => Seen::Gone,
         };
         let mut ended = Vec::new();

@@ -254,7 +254,7 @@ impl Watch {
             {
                 self.state.learn(key, lasted);
             }
-            let ended = if lives(&thread) { Ended::Resumed } else { Ended::Exited };
+            let ended = if stat::thread_lives(&thread) { Ended::Resumed } else { Ended::Exited };
             self.close(&thread, ended, lasted);
         }
         for (thread, away) in self.tracks.away() {
@@ -303,7 +303,7 @@ impl Watch {
                 }
                 return false;
             }
-            !(stalls.contains_key(thread) && lives(thread) && track.may_go_on())
+            !(stalls.contains_key(thread) && stat::thread_lives(thread) && track.may_go_on())
         });
         let mut ask = Vec::new();
         for (thread, track) in gone {
@@ -316,7 +316,7 @@ impl Watch {
             }
             let lasted = lasted(&track, now);
             if self.stalls.contains_key(&thread) {
-                let ended = if lives(&thread) { Ended::Resumed } else { Ended::Exited };
+                let ended = if stat::thread_lives(&thread) { Ended::Resumed } else { Ended::Exited };
                 self.close(&thread, ended, lasted);
             }
             if track.habit.is_some() && lasted >= crate::habit::LEAST {
@@ -342,12 +342,4 @@ pub fn habit_of(wait: &Wait, resolved: &Resolved) -> Option<std::sync::Arc<Key>>
         }
         _ => None,
     }
-}
-
-/// Whether the very thread still exists, by its start time.
-fn lives(thread: &ThreadId) -> bool {
-    let path = format!("/proc/{}/task/{}", thread.process.pid, thread.tid);
-    let Some(stat) = stat::stat(path) else { return false };
-    // A zombie's thread is gone in all but name.
-    !matches!(stat.state, 'Z' | 'X') && stat::same_start(thread.start_ns, &stat)
 }
