@@ -1,11 +1,11 @@
 //! How long the waits of each process took that have ended meanwhile, by the power of two.
 
-use std::{collections::HashMap, fs};
+use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use tracer_ebpf::abi::{BUCKETS, Histogram, WaitKey};
 
-use crate::{collect::bpf::text, wait::ProcessId};
+use crate::{collect::bpf::text, procfs::Reads, wait::ProcessId};
 
 /// Processes that are kept.
 const MOST: usize = 10_000;
@@ -37,7 +37,8 @@ impl AllDurations {
         if self.of.len() >= MOST && !self.of.contains_key(&process) {
             // Finding the dead costs a look at each of all: not for every newcomer.
             if self.refused.is_multiple_of(PATIENT) {
-                self.of.retain(|process, _| fs::exists(format!("/proc/{}", process.pid)).unwrap_or(true));
+                let mut reads = Reads::new();
+                self.of.retain(|process, _| reads.exists(*process));
             }
             self.refused += 1;
             if self.of.len() >= MOST {

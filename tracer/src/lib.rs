@@ -21,6 +21,7 @@ mod human;
 mod inspect;
 mod kernel;
 mod look;
+mod procfs;
 mod progress;
 mod resolve;
 mod restless;
@@ -55,7 +56,12 @@ pub fn main() -> ExitCode {
     if let Some(file) = cli.btf {
         kernel::btf::use_file(file);
     }
+    // While there is one thread. The agent does it itself, once it knows what rights to give up.
     let result = match &cli.command {
+        Command::Agent(_) | Command::Generate { .. } | Command::RunHook(_) => Ok(()),
+        _ => crate::procfs::supervisor::start(false),
+    };
+    let result = result.and_then(|()| match &cli.command {
         Command::Ps(args) => commands::ps::run(args),
         Command::Stalls(args) => commands::stalls::run(args),
         Command::Why(args) => commands::why::run(args),
@@ -65,7 +71,8 @@ pub fn main() -> ExitCode {
         Command::Agent(args) => commands::agent::run(args),
         Command::Generate { dir } => commands::generate::run(dir),
         Command::RunHook(args) => hook::run(&args.hook()),
-    };
+    });
+    crate::procfs::supervisor::stop();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@ use crate::{
     resolve::{
         Resolved,
         epoll::is_epoll,
+        path::{opens, takes_path},
         peers::Peers,
         poll::is_set,
         semaphore::is_semaphore,
@@ -74,6 +75,8 @@ fn by_call(wait: &Wait, target: &Target) -> Option<Class> {
         "open" | "openat" | "openat2" | "creat" if matches!(target, Target::Fifo { .. }) => Class::Fifo,
         "fsync" | "fdatasync" | "sync" | "syncfs" | "sync_file_range" | "msync" => Class::Disk,
         PAGE_FAULT => Class::Disk,
+        // Nobody but storage, or who serves it, holds these up; one that opens may wait for a device, or for another's end.
+        name if takes_path(name) && !opens(name) => Class::Disk,
         EXIT | CORE_DUMP => Class::Exit,
         _ => return None,
     })
@@ -302,6 +305,10 @@ pub mod tests {
             ("openat", none, file(), Class::Disk),
             ("read", none, file(), Class::Disk),
             ("fsync", none, file(), Class::Disk),
+            ("statfs", none, file(), Class::Disk),
+            ("execve", none, Target::Unreadable { reason: "hangs".into() }, Class::Disk),
+            ("renameat2", none, Target::Unreadable { reason: "hangs".into() }, Class::Disk),
+            ("openat", none, Target::Unreadable { reason: "hangs".into() }, Class::Other),
             ("read", none, made_up(), Class::Notify),
             ("ppoll", none, made_up(), Class::Notify),
             ("ppoll", none, file(), Class::Notify),

@@ -22,6 +22,7 @@ use crate::{
         record::{Record, plain},
         symbols::Restarts,
     },
+    procfs,
     syscalls::{self, CORE_DUMP, EXIT, PAGE_FAULT, Table},
     wait::{
         Call, FdState, Held, HeldThread, ProcessId, Record as Seen, SeenFd, Sleep, Snapshot, SocketFacts,
@@ -113,14 +114,14 @@ impl Source for Bpf {
     fn snapshot(&mut self) -> Result<Snapshot> {
         let begun = Instant::now();
         let hz = self.kernel.hz();
-        let own = std::process::id();
+        let own = procfs::own();
         let (restarts, jiffies) = (&mut self.restarts, &mut self.jiffies);
         let now = Now::read();
         let mut snapshot = Snapshot::empty(&now, "bpf");
         self.kernel.pass(|clocks, record| {
             let Record::Thread(record, tail) = record else { return };
             *jiffies = clocks.header.jiffies;
-            if record.tgid == own {
+            if own.contains(&record.tgid) {
                 return;
             }
             if let Some(held) = held(record.flags) {
@@ -154,10 +155,10 @@ impl Source for Bpf {
         Ok(seen)
     }
 
-    fn holders(&mut self, files: &[FileKey], tuples: &[TupleKey]) -> Result<Vec<HolderRecord>> {
+    fn holders(&mut self, files: &[FileKey], tuples: &[TupleKey]) -> Result<Option<Vec<HolderRecord>>> {
         let mut holders = Vec::new();
-        self.kernel.holders(files, tuples, |holder| holders.push(holder))?;
-        Ok(holders)
+        let walked = self.kernel.holders(files, tuples, |holder| holders.push(holder))?;
+        Ok(walked.then_some(holders))
     }
 }
 

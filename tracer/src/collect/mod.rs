@@ -6,7 +6,7 @@ pub mod proc;
 pub mod sched;
 pub mod shared;
 pub mod sockets;
-pub mod stat;
+
 mod wchan;
 
 use anyhow::Result;
@@ -23,6 +23,7 @@ pub trait Source {
     /// What fds of threads are that no call of theirs names, in no order; those that are not found are left out.
     fn look_up(&mut self, fds: &[(ThreadId, i32)]) -> Result<Vec<SeenFd>>;
 
-    /// Every fd of every process that is one of these files or connections, as far as the source can see.
-    fn holders(&mut self, files: &[FileKey], tuples: &[TupleKey]) -> Result<Vec<HolderRecord>>;
+    /// Every fd of every process that is one of these files or connections, as far as the source can see. `None`: the walk over
+    /// all open files did not come to its end.
+    fn holders(&mut self, files: &[FileKey], tuples: &[TupleKey]) -> Result<Option<Vec<HolderRecord>>>;
 }

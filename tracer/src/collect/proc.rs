@@ -4,17 +4,11 @@
 use std::{
     cell::OnceCell,
     collections::{HashMap, HashSet},
-    fs, io,
-    os::unix::fs::MetadataExt,
-    path::Path,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
-use rustix::{
-    fs::{AtFlags, CWD, StatxFlags, statx},
-    io::Errno,
-};
+use anyhow::{Result, anyhow};
+use rustix::io::Errno;
 use tracer_ebpf::abi::{File, FileKey, HOLDS_READ, HOLDS_WRITE, HolderRecord, KIND_HOLDER, TupleKey};
 
 use super::{
@@ -22,10 +16,14 @@ use super::{
     bpf::call_name,
     sched::CpuClocks,
     sockets::{Socket, Sockets},
-    stat, wchan,
+    wchan,
 };
 use crate::{
     clock::Now,
+    procfs::{
+        self, FileStat, Reads, Unread, by_pid,
+        stat::{self, Stat},
+    },
     syscalls::{self, Table},
     wait::{
         Call, FdState, Held, HeldThread, ProcessId, SeenFd, Sleep, Snapshot, SocketFacts, ThreadId,
@@ -61,6 +59,8 @@ struct Look<'a> {
     seen: HashMap<ThreadId, Began>,
     /// `None`: the kernel does not show when a thread last ran.
     clocks: Option<CpuClocks>,
+    reads: Reads,
+    sockets: &'a mut Sockets,
     snapshot: Snapshot,
 }
 
@@ -71,59 +71,91 @@ impl Proc {
     }
 }
 
+/// What `/proc` says of a thread before it is known what it waits for.
+struct Seen {
+    comm: String,
+    state: char,
+    start_ns: u64,
+    leaving: Option<i32>,
+    cpu: Option<usize>,
+}
+
+impl Seen {
+    /// By its `stat`; while that hangs, as `execve` keeps it, by what else answers.
+    fn of(stat: Result<Vec<u8>, Unread>, status: &str) -> Option<Self> {
+        match stat {
+            Ok(stat) => {
+                let stat = stat::parse_stat(&String::from_utf8_lossy(&stat))?;
+                let start_ns = stat.start_ns();
+                let Stat { comm, state, leaving, cpu, .. } = stat;
+                Some(Self { comm, state, start_ns, leaving, cpu: Some(cpu) })
+            }
+            Err(Unread::Failed(_)) => None,
+            Err(_) => {
+                let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+                let state = field("State:")?.chars().next()?;
+                Some(Self { comm: field("Name:")?.to_owned(), state, start_ns: 0, leaving: None, cpu: None })
+            }
+        }
+    }
+}
+
 impl Look<'_> {
-    fn process(&mut self, pid: u32, sockets: &mut Sockets) -> Option<()> {
-        let dir = Path::new("/proc").join(pid.to_string());
-        let leader = stat::stat(&dir)?;
-        if leader.kernel_thread {
+    fn process(&mut self, pid: u32) -> Option<()> {
+        let bare = by_pid(pid);
+        let [stat, status] = self.reads.files(bare, ["stat", "status"]);
+        let is_kernels = |stat: &Vec<u8>| {
+            stat::parse_stat(&String::from_utf8_lossy(stat)).is_none_or(|stat| stat.kernel_thread)
+        };
+        if stat.as_ref().is_ok_and(is_kernels) {
             return None;
         }
-        let process = ProcessId { pid, start_ns: leader.start_ns() };
+        let leader = Seen::of(stat, &String::from_utf8_lossy(&status.ok()?))?;
+        let process = ProcessId { pid, start_ns: leader.start_ns };
         let table = OnceCell::new();
-        let table = || *table.get_or_init(|| stat::table(&fs::read(dir.join("auxv")).unwrap_or_default()));
-        for tid in numbers(&dir.join("task")) {
+        for tid in self.reads.numbers(bare, "task") {
             // The thread may be gone by now, or another user's.
-            let _ = self.thread(process, tid, &dir, &table, sockets);
+            let _ = self.thread(process, tid, &table);
         }
         Some(())
     }
 
-    fn thread(
-        &mut self,
-        process: ProcessId,
-        tid: u32,
-        dir: &Path,
-        table: &dyn Fn() -> Table,
-        sockets: &mut Sockets,
-    ) -> Option<()> {
-        let dir = dir.join("task").join(tid.to_string());
-        let stat = stat::stat(&dir)?;
-        let thread = ThreadId { process, tid, start_ns: stat.start_ns() };
-        let sleep = match stat.state {
+    fn thread(&mut self, process: ProcessId, tid: u32, table: &OnceCell<Table>) -> Option<()> {
+        let bare = by_pid(process.pid);
+        let dir = format!("task/{tid}");
+        let [stat, status] = self.reads.files(bare, [&format!("{dir}/stat"), &format!("{dir}/status")]);
+        let status = String::from_utf8_lossy(&status.ok()?).into_owned();
+        let seen = Seen::of(stat, &status)?;
+        let thread = ThreadId { process, tid, start_ns: seen.start_ns };
+        let sleep = match seen.state {
             'S' => Sleep::Interruptible,
             // A sleep that does not count as load is one all the same: some kernels have the first process of a namespace wait
             // so, in its end, for the others.
             'D' | 'I' => Sleep::Uninterruptible,
             'T' | 't' => {
-                let held = if stat.state == 'T' { Held::Stopped } else { Held::Traced };
+                let held = if seen.state == 'T' { Held::Stopped } else { Held::Traced };
                 self.snapshot.held.push(HeldThread { thread, held });
                 return Some(());
             }
             _ => return None,
         };
-        let call = match stat.leaving {
+        let call = match seen.leaving {
             Some(number) => {
                 let name = call_name(Table::Native, number);
                 Call { table: Table::Native, number, name, args: [0; 6], restarted: false }
             }
-            None => self.call(thread, &dir, table)?,
+            None => self.call(thread, table)?,
         };
-        let (uid, switches) = stat::status(&stat::read(dir.join("status"))?)?;
+        let (uid, switches) = stat::status(&status)?;
         let now_ns = self.now.monotonic_ns;
         let began = match self.before.get(&thread) {
             Some(before) if before.switches == switches => *before,
             _ => {
-                let age = self.clocks.as_mut().and_then(|clocks| clocks.since_last_ran(&dir, stat.cpu));
+                let age = self
+                    .clocks
+                    .as_mut()
+                    .zip(seen.cpu)
+                    .and_then(|(clocks, cpu)| clocks.since_last_ran(bare, tid, cpu, &mut self.reads));
                 self.snapshot.dated &= age.is_some();
                 Began { switches, at_ns: now_ns - age.map_or(0, |age| age.as_nanos() as u64).min(now_ns) }
             }
@@ -133,12 +165,12 @@ impl Look<'_> {
             .filter(|_| call.number != GUESSED)
             .map(|argument| call.args[argument] as i32);
         let (fd_state, socket) = match fd {
-            Some(fd) => describe_with_peer(process.pid, tid, fd, sockets),
+            Some(fd) => describe_with_peer(bare, tid, fd, self.sockets, &mut self.reads),
             None => (FdState::None, SocketFacts::None),
         };
         self.snapshot.waits.push(Wait {
             thread,
-            comm: stat.comm,
+            comm: seen.comm,
             uid,
             sleep,
             call,
@@ -156,62 +188,76 @@ impl Look<'_> {
     }
 
     /// The call a sleeping thread is in, by `syscall`, or as near as `wchan` gets.
-    fn call(&mut self, thread: ThreadId, dir: &Path, table: &dyn Fn() -> Table) -> Option<Call> {
-        let wchan = || fs::read_to_string(dir.join("wchan")).unwrap_or_default();
-        let text = match fs::read_to_string(dir.join("syscall")) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let function = wchan();
+    fn call(&mut self, thread: ThreadId, table: &OnceCell<Table>) -> Option<Call> {
+        let bare = by_pid(thread.process.pid);
+        let dir = format!("task/{}", thread.tid);
+        let guessed = |name| {
+            let table = Table::Native;
+            Some(Call { table, number: GUESSED, name, args: [0; 6], restarted: false })
+        };
+        let text = match self.reads.file(bare, &format!("{dir}/syscall")) {
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
+            Err(Unread::Failed(Errno::ACCESS | Errno::PERM)) => {
+                let function = self.asleep_in(thread);
                 let name = wchan::call(&function).unwrap_or("unknown");
                 // Of others' processes not even that is shown; some kernels show nobody's.
-                if matches!(function.as_str(), "" | "0") && !is_own(dir) {
+                if matches!(function.as_str(), "" | "0") && !self.is_own(bare) {
                     self.snapshot.hidden.push(thread);
                     return None;
                 }
                 self.snapshot.guessed += 1;
-                let table = Table::Native;
-                return Some(Call { table, number: GUESSED, name, args: [0; 6], restarted: false });
+                return guessed(name);
             }
-            Err(_) => return None,
+            Err(Unread::Failed(_)) => return None,
+            // The process hangs in what keeps its files from being read.
+            Err(_) => {
+                self.snapshot.guessed += 1;
+                return guessed("unknown");
+            }
         };
         let (number, args) = stat::call(&text)?;
-        let table = table();
+        let mut read_table = || stat::table(&self.reads.file(bare, "auxv").unwrap_or_default());
+        let table = *table.get_or_init(&mut read_table);
         let name = call_name(table, number);
         if name == "restart_syscall"
-            && let Some(name) = wchan::call(&wchan())
+            && let Some(name) = wchan::call(&self.asleep_in(thread))
         {
             return Some(Call { table, number, name, args, restarted: true });
         }
         Some(Call { table, number, name, args, restarted: false })
     }
-}
 
-/// Whether a process is this one's user's.
-fn is_own(dir: &Path) -> bool {
-    fs::metadata(dir).is_ok_and(|metadata| metadata.uid() == rustix::process::geteuid().as_raw())
+    /// The kernel function that a thread sleeps in; empty where that is not shown.
+    fn asleep_in(&mut self, thread: ThreadId) -> String {
+        let name = format!("task/{}/wchan", thread.tid);
+        self.reads.text(by_pid(thread.process.pid), &name).unwrap_or_default()
+    }
+
+    /// Whether a process is this one's user's.
+    fn is_own(&mut self, process: ProcessId) -> bool {
+        self.reads.what(process, "").is_ok_and(|dir| dir.uid == rustix::process::geteuid().as_raw())
+    }
 }
 
 /// What an fd is, as the kernel's record would have it. Nothing is opened, and no file system that is far away is asked.
-fn describe(pid: u32, tid: u32, fd: i32, sockets: &mut Sockets) -> (FdState, SocketFacts) {
-    let path = format!("/proc/{pid}/task/{tid}/fd/{fd}");
-    let wanted = StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::INO;
-    let stat = match statx(CWD, path, AtFlags::STATX_DONT_SYNC, wanted) {
+fn describe(
+    process: ProcessId,
+    tid: u32,
+    fd: i32,
+    sockets: &mut Sockets,
+    reads: &mut Reads,
+) -> (FdState, SocketFacts) {
+    let stat = match reads.what(process, &format!("task/{tid}/fd/{fd}")) {
         Ok(stat) => stat,
-        Err(Errno::NOENT) => return (FdState::Absent, SocketFacts::None),
+        Err(Unread::Failed(Errno::NOENT)) => return (FdState::Absent, SocketFacts::None),
         Err(_) => return (FdState::Unknown, SocketFacts::None),
     };
-    let device = |major: u32, minor: u32| major << 20 | minor;
-    let file = File {
-        inode: stat.stx_ino,
-        mode: stat.stx_mode,
-        dev: device(stat.stx_dev_major, stat.stx_dev_minor),
-        rdev: device(stat.stx_rdev_major, stat.stx_rdev_minor),
-        ..File::EMPTY
-    };
+    let FileStat { inode, mode, dev, rdev, .. } = stat;
+    let file = File { inode, mode, dev, rdev, ..File::EMPTY };
     if u32::from(file.mode) & S_IFMT != S_IFSOCK {
         return (FdState::Open(file), SocketFacts::None);
     }
-    match sockets.get(pid, file.inode) {
+    match sockets.get(process, file.inode, reads) {
         Some(Socket { file: socket, facts }) => {
             let File { mode, dev, rdev, .. } = file;
             (FdState::Open(File { mode, dev, rdev, ..*socket }), facts.clone())
@@ -223,14 +269,18 @@ fn describe(pid: u32, tid: u32, fd: i32, sockets: &mut Sockets) -> (FdState, Soc
 
 /// The same, with who made a unix socket's peer where that is the process itself, as of a pair it wakes itself up with:
 /// who holds it now, since who made it is not shown.
-fn describe_with_peer(pid: u32, tid: u32, fd: i32, sockets: &mut Sockets) -> (FdState, SocketFacts) {
-    let (state, mut socket) = describe(pid, tid, fd, sockets);
+fn describe_with_peer(
+    process: ProcessId,
+    tid: u32,
+    fd: i32,
+    sockets: &mut Sockets,
+    reads: &mut Reads,
+) -> (FdState, SocketFacts) {
+    let (state, mut socket) = describe(process, tid, fd, sockets, reads);
     if let SocketFacts::Unix(UnixFacts { peer_inode: Some(peer), peer_pid, .. }) = &mut socket {
         let name = format!("socket:[{peer}]");
-        let dir = format!("/proc/{pid}/fd");
-        let is_peer =
-            |fd: u32| fs::read_link(format!("{dir}/{fd}")).is_ok_and(|link| link.as_os_str() == &*name);
-        *peer_pid = numbers(Path::new(&dir)).any(is_peer).then_some(pid);
+        let holds = reads.links(process, "fd").iter().any(|entry| entry.link == name);
+        *peer_pid = holds.then_some(process.pid);
     }
     (state, socket)
 }
@@ -243,11 +293,13 @@ impl Source for Proc {
         let mut snapshot = Snapshot::empty(&now, "proc");
         snapshot.dated = clocks.is_some();
         self.sockets = Sockets::default();
-        let mut look = Look { now, before: &self.seen, seen: HashMap::new(), clocks, snapshot };
-        let own = std::process::id();
-        fs::read_dir("/proc").context("cannot read /proc")?;
-        for pid in numbers(Path::new("/proc")).filter(|pid| *pid != own) {
-            let _ = look.process(pid, &mut self.sockets);
+        let mut reads = Reads::new();
+        let pids = reads.processes().map_err(|unread| anyhow!("cannot read /proc: {unread}"))?;
+        let sockets = &mut self.sockets;
+        let mut look =
+            Look { now, before: &self.seen, seen: HashMap::new(), clocks, reads, sockets, snapshot };
+        for pid in pids.into_iter().filter(|pid| !procfs::is_own(*pid)) {
+            let _ = look.process(pid);
         }
         let Look { seen, mut snapshot, .. } = look;
         self.seen = seen;
@@ -256,21 +308,25 @@ impl Source for Proc {
     }
 
     fn look_up(&mut self, fds: &[(ThreadId, i32)]) -> Result<Vec<SeenFd>> {
-        let mut seen = Vec::with_capacity(fds.len());
+        let (mut seen, mut reads) = (Vec::with_capacity(fds.len()), Reads::new());
         for (thread, fd) in fds {
-            let (state, socket) = describe_with_peer(thread.process.pid, thread.tid, *fd, &mut self.sockets);
+            let (state, socket) =
+                describe_with_peer(thread.process, thread.tid, *fd, &mut self.sockets, &mut reads);
             seen.push(SeenFd { thread: *thread, fd: *fd, state, socket });
         }
         Ok(seen)
     }
 
-    fn holders(&mut self, files: &[FileKey], tuples: &[TupleKey]) -> Result<Vec<HolderRecord>> {
+    fn holders(&mut self, files: &[FileKey], tuples: &[TupleKey]) -> Result<Option<Vec<HolderRecord>>> {
         let files: HashSet<FileKey> = files.iter().copied().collect();
         let tuples: HashSet<TupleKey> = tuples.iter().copied().collect();
-        let mut holders = Vec::new();
-        for pid in numbers(Path::new("/proc")) {
-            for fd in numbers(&Path::new("/proc").join(pid.to_string()).join("fd")) {
-                let (FdState::Open(file), socket) = describe(pid, pid, fd as i32, &mut self.sockets) else {
+        let (mut holders, mut reads) = (Vec::new(), Reads::new());
+        for pid in reads.processes().unwrap_or_default() {
+            let process = by_pid(pid);
+            for fd in reads.numbers(process, "fd") {
+                let (FdState::Open(file), socket) =
+                    describe(process, pid, fd as i32, &mut self.sockets, &mut reads)
+                else {
                     continue;
                 };
                 let netns = if let SocketFacts::Tcp(facts) = &socket { facts.raw.netns } else { 0 };
@@ -282,7 +338,7 @@ impl Source for Proc {
                         size: 0,
                         tgid: pid,
                         fd: fd as i32,
-                        access: access(pid, fd),
+                        access: access(process, fd, &mut reads),
                         netns,
                         process_start_ns: 0,
                         file,
@@ -290,13 +346,13 @@ impl Source for Proc {
                 }
             }
         }
-        Ok(holders)
+        Ok(Some(holders))
     }
 }
 
 /// How a file is open: bits of `HOLDS_*`.
-fn access(pid: u32, fd: u32) -> u32 {
-    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
+fn access(process: ProcessId, fd: u32, reads: &mut Reads) -> u32 {
+    let info = reads.text(process, &format!("fdinfo/{fd}")).unwrap_or_default();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
     match flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).map(|flags| flags & 3) {
         Some(0) => HOLDS_READ,
@@ -305,24 +361,33 @@ fn access(pid: u32, fd: u32) -> u32 {
     }
 }
 
-/// Names in a directory that are numbers.
-fn numbers(dir: &Path) -> impl Iterator<Item = u32> + use<> {
-    fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
-    fn it_sees_a_thread_of_its_own_test() {
-        // The test harness's first thread waits for this one; but a source leaves its own process out.
+    fn it_sees_a_reader_and_leaves_its_own_process_out() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().expect("cat");
         let mut source = Proc::new();
-        let snapshot = source.snapshot().expect("reads /proc");
-        assert!(snapshot.waits.iter().all(|wait| wait.thread.process.pid != std::process::id()));
+        let is_it = |wait: &Wait| wait.thread.process.pid == child.id() && wait.call.name == "read";
+        let seen = (0..200).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            let waits = source.snapshot().expect("reads /proc").waits;
+            assert!(waits.iter().all(|wait| wait.thread.process.pid != std::process::id()));
+            waits.iter().any(is_it)
+        });
+        drop(child.stdin.take());
+        child.wait().expect("ends");
+        assert!(seen);
+    }
+
+    #[test]
+    fn a_thread_whose_stat_hangs_is_seen_by_what_answers() {
+        let status = "Name:\tsh\nUmask:\t0022\nState:\tD (disk sleep)\n";
+        let seen = Seen::of(Err(Unread::Late), status).expect("it is there");
+        assert_eq!((seen.comm.as_str(), seen.state, seen.start_ns), ("sh", 'D', 0));
+        assert!(Seen::of(Err(Unread::Failed(Errno::SRCH)), status).is_none(), "it has gone");
     }
 }

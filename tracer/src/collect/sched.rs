@@ -2,9 +2,9 @@
 //! the kernel shows it (CONFIG_SCHED_DEBUG, always since Linux 6.15). Those clocks leave out interrupts and what a
 //! hypervisor took, so an age by them is a least value, and CPUs differ: each is read on the CPU itself.
 
-use std::{collections::HashMap, mem, path::Path, time::Duration};
+use std::{collections::HashMap, mem, time::Duration};
 
-use super::stat;
+use crate::{procfs::Reads, wait::ProcessId};
 
 /// The present moment on the CPUs' clocks, each read when it is first needed.
 #[derive(Default)]
@@ -13,14 +13,21 @@ pub struct CpuClocks(HashMap<usize, Option<Duration>>);
 impl CpuClocks {
     /// Whether this kernel shows when a thread last ran.
     pub fn work() -> bool {
-        last_ran(Path::new("/proc/thread-self")).is_some()
+        own_last_ran().is_some()
     }
 
-    /// How long ago a sleeping thread last ran; its directory in `/proc`, and the CPU it ran on. `None`: the kernel has
-    /// moved it to another CPU in its sleep, and forgotten.
-    pub fn since_last_ran(&mut self, dir: &Path, cpu: usize) -> Option<Duration> {
+    /// How long ago a sleeping thread last ran, on this CPU. `None`: the kernel has moved it to another CPU in its sleep, and
+    /// forgotten.
+    pub fn since_last_ran(
+        &mut self,
+        process: ProcessId,
+        tid: u32,
+        cpu: usize,
+        reads: &mut Reads,
+    ) -> Option<Duration> {
         let now = (*self.0.entry(cpu).or_insert_with(|| now_on(cpu)))?;
-        Some(now.saturating_sub(last_ran(dir)?))
+        let last = parse(&reads.text(process, &format!("task/{tid}/sched"))?)?;
+        Some(now.saturating_sub(last))
     }
 }
 
@@ -39,14 +46,16 @@ fn now_on(cpu: usize) -> Option<Duration> {
         }
         // Getting the CPU back is the last time it ran: now.
         std::thread::sleep(Duration::from_micros(20));
-        let now = last_ran(Path::new("/proc/thread-self"));
+        let now = own_last_ran();
         libc::sched_setaffinity(0, size, &raw const before);
         now
     }
 }
 
-fn last_ran(dir: &Path) -> Option<Duration> {
-    parse(&stat::read(dir.join("sched"))?)
+/// When the present thread last ran. What the kernel says of it waits for nobody.
+fn own_last_ran() -> Option<Duration> {
+    let text = std::fs::read("/proc/thread-self/sched").ok()?;
+    parse(&String::from_utf8_lossy(&text))
 }
 
 /// `se.exec_start : 40019856.037272`, milliseconds.

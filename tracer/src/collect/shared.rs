@@ -31,7 +31,7 @@ pub enum Ask {
     /// What fds are.
     LookUp(Vec<(ThreadId, i32)>, SyncSender<Result<Vec<SeenFd>>>),
     /// Who holds files and connections.
-    Holders(Vec<FileKey>, Vec<TupleKey>, SyncSender<Result<Vec<HolderRecord>>>),
+    Holders(Vec<FileKey>, Vec<TupleKey>, SyncSender<Result<Option<Vec<HolderRecord>>>>),
     /// The open stalls.
     Stalls(SyncSender<Result<Vec<Stall>>>),
     /// A snapshot, and which of its waits are the worst: so many at most, none that is idle.
@@ -115,7 +115,7 @@ impl Source for Shared {
         self.ask(|reply| Ask::LookUp(fds.to_vec(), reply))
     }
 
-    fn holders(&mut self, files: &[FileKey], tuples: &[TupleKey]) -> Result<Vec<HolderRecord>> {
+    fn holders(&mut self, files: &[FileKey], tuples: &[TupleKey]) -> Result<Option<Vec<HolderRecord>>> {
         self.ask(|reply| Ask::Holders(files.to_vec(), tuples.to_vec(), reply))
     }
 }

@@ -4,10 +4,8 @@
 
 use std::{
     collections::HashMap,
-    fs,
     net::SocketAddr,
-    os::fd::AsFd,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::{fd::AsFd, unix::ffi::OsStrExt},
     time::Duration,
 };
 
@@ -23,14 +21,17 @@ use netlink_packet_sock_diag::{
 };
 use netlink_sys::{Socket as Netlink, protocols::NETLINK_SOCK_DIAG};
 use procfs::{
-    net::{TcpNetEntry, UdpNetEntry, UnixNetEntry, UnixState},
-    process::Process,
+    FromBufRead, FromBufReadSI, current_system_info,
+    net::{TcpNetEntries, TcpNetEntry, UdpNetEntries, UdpNetEntry, UnixNetEntries, UnixNetEntry, UnixState},
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tracer_ebpf::abi::{File, Tcp};
 
 use super::bpf::KEEPALIVE_TIME;
-use crate::wait::{Record, SocketFacts, TcpFacts, UNREAD_BYTES, UnixFacts};
+use crate::{
+    procfs::{Reads, by_pid},
+    wait::{ProcessId, Record, SocketFacts, TcpFacts, UNREAD_BYTES, UnixFacts},
+};
 
 const AF_UNIX: u16 = 1;
 const SOCK_STREAM: u16 = 1;
@@ -55,31 +56,30 @@ pub struct Sockets(HashMap<u64, HashMap<u64, Socket>>);
 impl Sockets {
     /// The socket with this inode number, in the network namespace of a process. `None`: it is of another kind, it is
     /// in a namespace the process has left, or the namespace is not ours to look into.
-    pub fn get(&mut self, pid: u32, inode: u64) -> Option<&Socket> {
-        let netns = fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.ino();
-        self.0.entry(netns).or_insert_with(|| read(pid, netns)).get(&inode)
+    pub fn get(&mut self, process: ProcessId, inode: u64, reads: &mut Reads) -> Option<&Socket> {
+        let netns = reads.what(process, "ns/net").ok()?.inode;
+        self.0.entry(netns).or_insert_with(|| read(process, netns, reads)).get(&inode)
     }
 }
 
 /// All sockets of a process's network namespace, by inode number.
-fn read(pid: u32, netns: u64) -> HashMap<u64, Socket> {
+fn read(process: ProcessId, netns: u64, reads: &mut Reads) -> HashMap<u64, Socket> {
     let mut sockets = HashMap::new();
-    let Ok(process) = Process::new(pid as i32) else { return sockets };
-    // A kernel without IPv6 has no tables of it.
-    for entry in [process.tcp(), process.tcp6()].into_iter().flatten().flatten() {
-        sockets.insert(entry.inode, tcp(&entry, netns));
+    let tables = Tables::read(process, reads);
+    for entry in &tables.tcp {
+        sockets.insert(entry.inode, tcp(entry, netns));
     }
-    for entry in [process.udp(), process.udp6()].into_iter().flatten().flatten() {
-        sockets.insert(entry.inode, udp(&entry));
+    for entry in &tables.udp {
+        sockets.insert(entry.inode, udp(entry));
     }
     let mut connected = Vec::new();
-    for entry in process.unix().into_iter().flatten() {
+    for entry in tables.unix {
         if entry.state == UnixState::CONNECTED {
             connected.push(entry.inode);
         }
         sockets.insert(entry.inode, unix(&entry));
     }
-    add(&mut sockets, &diagnostics(pid, netns));
+    add(&mut sockets, &diagnostics(process, netns, reads));
     for inode in connected {
         // Without its peer a connection would look like a listener.
         if let Some(socket) = sockets.get_mut(&inode)
@@ -89,6 +89,40 @@ fn read(pid: u32, netns: u64) -> HashMap<u64, Socket> {
         }
     }
     sockets
+}
+
+/// The tables of a network namespace, as `/proc/PID/net` has them. A kernel without IPv6 has none of it.
+#[derive(Default)]
+pub struct Tables {
+    /// TCP sockets of both families.
+    pub tcp: Vec<TcpNetEntry>,
+    /// UDP sockets of both families.
+    pub udp: Vec<UdpNetEntry>,
+    /// Unix sockets.
+    pub unix: Vec<UnixNetEntry>,
+}
+
+impl Tables {
+    /// Of the namespace that a process is in.
+    pub fn read(process: ProcessId, reads: &mut Reads) -> Self {
+        let mut tables = Self::default();
+        for name in ["net/tcp", "net/tcp6"] {
+            let table = reads
+                .table(process, name)
+                .and_then(|text| TcpNetEntries::from_buf_read(&text[..], current_system_info()).ok());
+            tables.tcp.extend(table.into_iter().flat_map(|table| table.0));
+        }
+        for name in ["net/udp", "net/udp6"] {
+            let table = reads
+                .table(process, name)
+                .and_then(|text| UdpNetEntries::from_buf_read(&text[..], current_system_info()).ok());
+            tables.udp.extend(table.into_iter().flat_map(|table| table.0));
+        }
+        let table = reads.table(process, "net/unix");
+        let table = table.and_then(|text| UnixNetEntries::from_buf_read(&text[..]).ok());
+        tables.unix.extend(table.into_iter().flat_map(|table| table.0));
+        tables
+    }
 }
 
 /// The two addresses of an internet socket, as the kernel's record has them.
@@ -264,8 +298,8 @@ fn name_peers(sockets: &mut HashMap<u64, Socket>) {
 }
 
 /// What the kernel's diagnostics say of all TCP and unix sockets of a network namespace; nothing where it has none.
-fn diagnostics(pid: u32, netns: u64) -> Vec<SockDiagMessage> {
-    let Some(socket) = netlink_in(pid, netns) else { return Vec::new() };
+fn diagnostics(process: ProcessId, netns: u64, reads: &mut Reads) -> Vec<SockDiagMessage> {
+    let Some(socket) = netlink_in(process, netns, reads) else { return Vec::new() };
     let mut responses = Vec::new();
     for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
         let request = InetRequest {
@@ -289,12 +323,12 @@ fn diagnostics(pid: u32, netns: u64) -> Vec<SockDiagMessage> {
 
 /// A netlink socket belongs to the namespace it was made in: for another one a thread goes there, which needs
 /// CAP_SYS_ADMIN, and ends.
-fn netlink_in(pid: u32, netns: u64) -> Option<Netlink> {
+fn netlink_in(process: ProcessId, netns: u64, reads: &mut Reads) -> Option<Netlink> {
     let make = || Netlink::new(NETLINK_SOCK_DIAG).ok();
-    if fs::metadata("/proc/self/ns/net").is_ok_and(|own| own.ino() == netns) {
+    if reads.what(by_pid(std::process::id()), "ns/net").is_ok_and(|own| own.inode == netns) {
         return make();
     }
-    let there = fs::File::open(format!("/proc/{pid}/ns/net")).ok()?;
+    let there = reads.open(process, "ns/net")?;
     let go = move || {
         move_into_link_name_space(there.as_fd(), Some(LinkNameSpaceType::Network)).ok()?;
         make()

@@ -30,7 +30,7 @@ use crate::{
     hook::{self, Runner},
     human,
     kernel::object::{Followed, Options},
-    service,
+    procfs, service,
     watch::Watch,
 };
 
@@ -53,6 +53,7 @@ pub fn run(args: &AgentArgs) -> Result<()> {
     let policy = config.with_threshold(args.threshold);
     let reload = Reload::new(args, &policy);
     let args = args.over(&policy.defaults);
+    procfs::supervisor::start(args.confined)?;
     let bpf = load(&args, reload.report)?;
     allocator::give_back();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -1,7 +1,5 @@
 //! From a wait to whom it is for, to what that one waits for, and on: the culprit is at the end of the chain.
 
-use std::fs;
-
 use anyhow::Result;
 
 use super::{classes, threads};
@@ -10,6 +8,7 @@ use crate::{
     collect::Source,
     human,
     look::{self, Judged},
+    procfs::{Reads, by_pid},
     resolve::{Resolver, peers::Peer, target::Target},
     wait::{Held, Snapshot, Wait},
 };
@@ -155,7 +154,7 @@ impl<'a> Chain<'a> {
             beyond.others.push(self.other(pid, Some(owner.pid), owner, "holds the lock", None, depth)?);
         }
         // Another thread of its own could end it as well.
-        let own = peers.own && !peers.alone && threads::tids(wait.wait.thread.process.pid).len() > 1;
+        let own = peers.own && !peers.alone && tids(wait.wait.thread.process.pid).len() > 1;
         // A semaphore anybody may raise.
         let anybody = peers.semaphore.is_some();
         beyond.alternatives =
@@ -192,7 +191,7 @@ impl<'a> Chain<'a> {
         if self.seen.contains(&(pid, tid)) {
             other.again = true;
             // Of a process with many threads another one may do the work.
-            let one_thread = tid.is_some() || threads::tids(pid).len() == 1;
+            let one_thread = tid.is_some() || tids(pid).len() == 1;
             other.circle = one_thread && self.path.contains(&(pid, tid));
             other.doing = match other.circle {
                 true => "waits itself, as above: each waits for the other".into(),
@@ -212,7 +211,7 @@ impl<'a> Chain<'a> {
         if let Some(back) =
             from.and_then(|from| waits.iter().find(|wait| is_other_end(&wait.resolved.target, from)))
         {
-            let place = inside(back, &threads::tids(pid));
+            let place = inside(back, &tids(pid));
             other.doing = format!("waits on this very connection as well{place}: {}", back.verdict.sentence);
             return Ok(other);
         }
@@ -228,7 +227,7 @@ impl<'a> Chain<'a> {
         if follow && depth + 1 < LONGEST {
             let beyond = self.on(worst, depth + 1)?;
             // Another thread of it may do what this one cannot.
-            let one_thread = tid.is_some() || threads::tids(pid).len() == 1;
+            let one_thread = tid.is_some() || tids(pid).len() == 1;
             other.locked = one_thread && beyond.deadlock;
             other.then = beyond.others;
         }
@@ -249,14 +248,16 @@ impl<'a> Chain<'a> {
             }
             .into();
         }
-        let tids = tid.map_or_else(|| threads::tids(pid), |tid| vec![tid]);
+        let tids = tid.map_or_else(|| tids(pid), |tid| vec![tid]);
         let level = worst.map(|worst| worst.verdict.class.level());
         if let (Some(worst), Some(Level::Stuck)) = (worst, level) {
             return format!("is stuck itself{}: {}", inside(worst, &tids), worst.verdict.sentence);
         }
         let running = tids
             .iter()
-            .filter(|tid| threads::seen(pid, **tid).is_some_and(|(_, state)| state == 'R'))
+            .filter(|tid| {
+                threads::seen(by_pid(pid), **tid, &mut Reads::new()).is_some_and(|(_, state)| state == 'R')
+            })
             .count();
         match (running, tids.len()) {
             (_, 0) => return "has gone".into(),
@@ -285,6 +286,11 @@ fn inside(wait: &Judged, tids: &[u32]) -> String {
     }
 }
 
+/// Ids of a process's threads.
+fn tids(pid: u32) -> Vec<u32> {
+    threads::tids(by_pid(pid), &mut Reads::new())
+}
+
 /// Whether one socket is the other end of the other's connection.
 fn is_other_end(one: &Target, other: &Target) -> bool {
     match (one, other) {
@@ -299,9 +305,9 @@ fn is_other_end(one: &Target, other: &Target) -> bool {
 /// The children that a thread waits for: the one it names, or all of them.
 fn children(wait: &Wait) -> Vec<Peer> {
     let pid = wait.thread.process.pid;
-    let mut all: Vec<u32> = threads::tids(pid)
+    let mut all: Vec<u32> = tids(pid)
         .into_iter()
-        .filter_map(|tid| fs::read_to_string(format!("/proc/{pid}/task/{tid}/children")).ok())
+        .filter_map(|tid| Reads::new().text(by_pid(pid), &format!("task/{tid}/children")))
         .flat_map(|text| {
             text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
         })
@@ -314,7 +320,7 @@ fn children(wait: &Wait) -> Vec<Peer> {
         all = vec![named];
     }
     all.into_iter()
-        .filter_map(|pid| threads::seen(pid, pid).map(|(comm, _)| Peer { pid, comm, fd: -1 }))
+        .filter_map(|pid| Some(Peer { pid, comm: Reads::new().comm(by_pid(pid))?, fd: -1 }))
         .collect()
 }
 

@@ -5,7 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{collect::stat, resolve::peers::Peer};
+use crate::{
+    procfs::{Reads, by_pid},
+    resolve::peers::Peer,
+    wait::ProcessId,
+};
 
 /// A frozen cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,22 +23,22 @@ pub struct Group {
 }
 
 /// The process that traces a thread.
-pub fn tracer(tid: u32) -> Option<Peer> {
+pub fn tracer(tid: u32, reads: &mut Reads) -> Option<Peer> {
     // It is a thread that traces, and its id that the kernel shows.
-    let pid = field(field(tid, "TracerPid:")?, "Tgid:")?;
-    let comm = fs::read(format!("/proc/{pid}/comm")).ok()?;
-    Some(Peer { pid, comm: String::from_utf8_lossy(comm.trim_ascii_end()).into_owned(), fd: -1 })
+    let by = field(tid, "TracerPid:", reads)?;
+    let pid = field(by, "Tgid:", reads)?;
+    Some(Peer { pid, comm: reads.comm(by_pid(pid))?, fd: -1 })
 }
 
 /// A number in the status of a process or thread.
-fn field(id: u32, name: &str) -> Option<u32> {
-    let status = stat::read(format!("/proc/{id}/status"))?;
+fn field(id: u32, name: &str, reads: &mut Reads) -> Option<u32> {
+    let status = reads.text(by_pid(id), "status")?;
     status.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }
 
 /// The group, its own or one above, whose switch froze a process.
-pub fn frozen_group(pid: u32) -> Option<Group> {
-    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+pub fn frozen_group(process: ProcessId, reads: &mut Reads) -> Option<Group> {
+    let groups = reads.text(process, "cgroup")?;
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
     let of = |line: &str| {
         let mut parts = line.splitn(3, ':');
@@ -88,6 +92,6 @@ mod tests {
     #[test]
     fn nobody_traces_this_test() {
         // Pid 0 has no name.
-        assert_eq!(tracer(std::process::id()), None);
+        assert_eq!(tracer(std::process::id(), &mut Reads::new()), None);
     }
 }

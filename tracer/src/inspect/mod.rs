@@ -14,9 +14,10 @@ use anyhow::{Context, Result, bail};
 use self::{advice::Advice, chain::Other, sockets::Sockets, threads::Thread};
 use crate::{
     class::Level,
-    collect::{Source, stat},
+    collect::Source,
     human,
     look::{self, Judged},
+    procfs::{Reads, Unread, by_pid, stat},
     resolve::{Resolver, process::Who},
     wait::{ProcessId, Snapshot, Wait},
 };
@@ -101,14 +102,7 @@ pub fn inspect(id: u32, source: &mut dyn Source) -> Result<Report> {
     let (pid, only) = process_of(id)?;
     let snapshot = look::snapshot(source, YOUNG)?;
     let mut resolver = Resolver::new();
-    let stat = stat::stat(format!("/proc/{pid}")).with_context(|| format!("process {pid} has just ended"))?;
-    if stat.kernel_thread {
-        bail!(
-            "{pid} ({}) is a thread of the kernel, which makes no system calls: `cat /proc/{pid}/stack` shows where it is",
-            human::clean(&stat.comm)
-        );
-    }
-    let process = ProcessId { pid, start_ns: stat.start_ns() };
+    let (process, comm) = identity(pid, &snapshot, resolver.reads())?;
     let waits: Vec<Wait> = snapshot.waits.iter().filter(|wait| is(wait, pid, only)).cloned().collect();
     let few = waits.len() <= FEW;
     let weigh = |_: &Wait, class: crate::class::Class| few || class.level() != Level::Idle;
@@ -117,7 +111,7 @@ pub fn inspect(id: u32, source: &mut dyn Source) -> Result<Report> {
     let who = resolver.who(process);
     let sockets = sockets::of(process, &mut resolver, source)?;
     let (others, deadlock) = followed(&threads, &snapshot, &mut resolver, source)?;
-    let (condition, mut headline) = headline(pid, only, &stat.comm, &who, &threads, &sockets);
+    let (condition, mut headline) = headline(pid, only, &comm, &who, &threads, &sockets);
     if let (Condition::Idle | Condition::Busy, Some(stuck)) =
         (condition, others.iter().find_map(Other::stuck_one))
     {
@@ -127,13 +121,36 @@ pub fn inspect(id: u32, source: &mut dyn Source) -> Result<Report> {
         headline += " It is a deadlock: they wait for each other, and will for ever.";
     }
     let advice = advice::of(pid, condition, &who, &threads, &others);
-    let comm = stat.comm;
     Ok(Report { process, comm, only, who, condition, headline, threads, others, sockets, advice })
+}
+
+/// Which process has this id now, and its name. One that hangs so that the kernel does not say is known by the look.
+fn identity(pid: u32, snapshot: &Snapshot, reads: &mut Reads) -> Result<(ProcessId, String)> {
+    let stat = reads.file(by_pid(pid), "stat");
+    let Ok(stat) = stat else {
+        let seen = snapshot.waits.iter().find(|wait| wait.thread.process.pid == pid);
+        let seen = seen.filter(|_| !matches!(stat, Err(Unread::Failed(_))));
+        let comm = reads.comm(by_pid(pid));
+        return seen
+            .zip(comm)
+            .map(|(wait, comm)| (wait.thread.process, comm))
+            .with_context(|| format!("process {pid} has just ended, or hangs and is not in the look"));
+    };
+    let stat = stat::parse_stat(&String::from_utf8_lossy(&stat))
+        .with_context(|| format!("process {pid} has just ended"))?;
+    if stat.kernel_thread {
+        bail!(
+            "{pid} ({}) is a thread of the kernel, which makes no system calls: `cat /proc/{pid}/stack` shows where it is",
+            human::clean(&stat.comm)
+        );
+    }
+    Ok((ProcessId { pid, start_ns: stat.start_ns() }, stat.comm))
 }
 
 /// The process, and the thread where the id is not a process's.
 fn process_of(id: u32) -> Result<(u32, Option<u32>)> {
-    let status = stat::read(format!("/proc/{id}/status"))
+    let status = Reads::new()
+        .text(by_pid(id), "status")
         .with_context(|| format!("there is no process or thread {id}"))?;
     let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
     let tgid: u32 =

@@ -8,13 +8,11 @@ use std::{
 };
 
 use anyhow::Result;
-use procfs::{
-    net::TcpState,
-    process::{FDTarget, Process},
-};
+use procfs::net::TcpState;
 
 use crate::{
-    collect::Source,
+    collect::{Source, sockets::Tables},
+    procfs::Entry,
     progress::{LastWord, since},
     resolve::{Resolved, Resolver, target},
     wait::{ProcessId, SocketFacts, ThreadId},
@@ -50,17 +48,12 @@ pub struct Sockets {
 /// Looks at a process's sockets; those that cannot be read are not there.
 pub fn of(process: ProcessId, resolver: &mut Resolver, source: &mut dyn Source) -> Result<Sockets> {
     let mut sockets = Sockets::default();
-    let Ok(read) = Process::new(process.pid as i32) else { return Ok(sockets) };
-    let fds: HashMap<u64, i32> = read
-        .fd()
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|fd| match fd.target {
-            FDTarget::Socket(inode) => Some((inode, fd.fd)),
-            _ => None,
-        })
-        .collect();
+    let reads = resolver.reads();
+    let socket = |entry: &Entry| {
+        let inode = entry.link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
+        Some((inode, entry.name.parse().ok()?))
+    };
+    let fds: HashMap<u64, i32> = reads.links(process, "fd").iter().filter_map(socket).collect();
     if fds.is_empty() {
         return Ok(sockets);
     }
@@ -70,15 +63,13 @@ pub fn of(process: ProcessId, resolver: &mut Resolver, source: &mut dyn Source) 
             *states.entry(label).or_default() += count;
         }
     };
-    let tcp: Vec<_> = [read.tcp(), read.tcp6()].into_iter().flatten().flatten().collect();
+    let Tables { tcp, udp, unix } = Tables::read(process, reads);
     let own: Vec<_> = tcp.iter().filter(|socket| fds.contains_key(&socket.inode)).collect();
     for socket in &own {
         let state = target::TcpState::of(socket.state.clone() as u8);
         add(format!("tcp {}", state.name()), 1);
     }
-    let udp = [read.udp(), read.udp6()].into_iter().flatten().flatten();
-    add("udp".into(), udp.filter(|socket| fds.contains_key(&socket.inode)).count());
-    let unix = read.unix().unwrap_or_default();
+    add("udp".into(), udp.iter().filter(|socket| fds.contains_key(&socket.inode)).count());
     add("unix".into(), unix.iter().filter(|socket| fds.contains_key(&socket.inode)).count());
     // Of other families, or of another network namespace.
     let known: usize = sockets.states.values().sum();

@@ -1,14 +1,12 @@
 //! What each thread of a process is doing: waiting, running, or held.
 
-use std::{cmp::Reverse, fs, thread, time::Duration};
-
-use procfs::process::{Process, Task};
+use std::{cmp::Reverse, thread, time::Duration};
 
 use super::held::{self, Group};
 use crate::{
     class::Level,
-    collect::stat,
     look::Judged,
+    procfs::Reads,
     resolve::{Resolver, peers::Peer},
     wait::{Held, ProcessId, Snapshot},
 };
@@ -100,7 +98,7 @@ pub fn list(
     snapshot: &Snapshot,
     resolver: &mut Resolver,
 ) -> Vec<Thread> {
-    let pid = process.pid;
+    let (pid, reads) = (process.pid, resolver.reads());
     let mut threads: Vec<Thread> = waits
         .into_iter()
         .map(|wait| Thread {
@@ -111,22 +109,22 @@ pub fn list(
         })
         .collect();
     let mut running = Vec::new();
-    for tid in tids(pid).into_iter().filter(|tid| only.is_none_or(|only| *tid == only)) {
+    for tid in tids(process, reads).into_iter().filter(|tid| only.is_none_or(|only| *tid == only)) {
         if threads.iter().any(|thread| thread.tid == tid) {
             continue;
         }
-        let Some((comm, state)) = seen(pid, tid) else { continue };
+        let Some((comm, state)) = seen(process, tid, reads) else { continue };
         let held = snapshot.held.iter().find(|held| held.thread.process.pid == pid && held.thread.tid == tid);
         let doing = match held.map(|held| held.held) {
             Some(Held::Stopped) => Doing::Stopped,
-            Some(Held::Traced) => Doing::Traced(held::tracer(tid)),
-            Some(Held::Frozen) => Doing::Frozen(held::frozen_group(pid)),
+            Some(Held::Traced) => Doing::Traced(held::tracer(tid, reads)),
+            Some(Held::Frozen) => Doing::Frozen(held::frozen_group(process, reads)),
             None if matches!(state, 'Z' | 'X') => Doing::Zombie,
             None if snapshot.hidden.iter().any(|hidden| hidden.process.pid == pid && hidden.tid == tid) => {
                 Doing::Hidden
             }
             None => {
-                running.push((threads.len(), tid, cpu_seconds(pid, tid)));
+                running.push((threads.len(), tid, cpu_seconds(process, tid, reads)));
                 Doing::Runs { cpu: 0.0 }
             }
         };
@@ -135,23 +133,18 @@ pub fn list(
     if !running.is_empty() {
         thread::sleep(WATCHED);
         for (at, tid, before) in running {
-            let used = cpu_seconds(pid, tid).zip(before).map_or(0.0, |(now, before)| now - before);
+            let used = cpu_seconds(process, tid, reads).zip(before).map_or(0.0, |(now, before)| now - before);
             threads[at].doing = Doing::Runs { cpu: (used / WATCHED.as_secs_f64()).clamp(0.0, 1.0) };
         }
     }
     threads.sort_by_key(Thread::rank);
     for thread in threads.iter_mut().take(STACKS).filter(|thread| thread.wait().is_some()) {
         let tid = thread.tid;
-        thread.stack = resolver
-            .guarded(process, move || {
-                let dir = format!("/proc/{pid}/task/{tid}");
-                match fs::read_to_string(format!("{dir}/stack")) {
-                    Ok(stack) => Some(functions(&stack)),
-                    // It takes CAP_SYS_ADMIN, which an agent has given up. Where it sleeps takes less.
-                    Err(_) => fs::read_to_string(format!("{dir}/wchan")).ok().map(asleep_in),
-                }
-            })
-            .unwrap_or_default();
+        thread.stack = match reads.text(process, &format!("task/{tid}/stack")) {
+            Some(stack) => functions(&stack),
+            // It takes CAP_SYS_ADMIN, which an agent has given up. Where it sleeps takes less.
+            None => reads.text(process, &format!("task/{tid}/wchan")).map(asleep_in).unwrap_or_default(),
+        };
     }
     threads
 }
@@ -162,26 +155,25 @@ fn asleep_in(wchan: String) -> Vec<String> {
 }
 
 /// Ids of a process's threads.
-pub fn tids(pid: u32) -> Vec<u32> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+pub fn tids(process: ProcessId, reads: &mut Reads) -> Vec<u32> {
+    reads.numbers(process, "task")
 }
 
 /// A thread's name and the letter of its state.
-pub fn seen(pid: u32, tid: u32) -> Option<(String, char)> {
-    let stat = stat::stat(format!("/proc/{pid}/task/{tid}"))?;
+pub fn seen(process: ProcessId, tid: u32, reads: &mut Reads) -> Option<(String, char)> {
+    let stat = reads.thread_stat(process, tid)?;
     Some((stat.comm, stat.state))
 }
 
 /// How long a thread has run so far, seconds.
-fn cpu_seconds(pid: u32, tid: u32) -> Option<f64> {
-    let task: Task = Process::new(pid as i32).ok()?.task_from_tid(tid as i32).ok()?;
-    if let Ok(schedstat) = task.schedstat() {
-        return Some(schedstat.sum_exec_runtime as f64 / 1e9);
+fn cpu_seconds(process: ProcessId, tid: u32, reads: &mut Reads) -> Option<f64> {
+    if let Some(schedstat) = reads.text(process, &format!("task/{tid}/schedstat")) {
+        // How long it ran and how long it waited for a CPU, nanoseconds, and how often it ran.
+        return Some(schedstat.split_ascii_whitespace().next()?.parse::<f64>().ok()? / 1e9);
     }
     // A kernel without scheduler statistics has clock ticks.
-    let stat = task.stat().ok()?;
-    Some((stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64)
+    let ticks = reads.thread_stat(process, tid)?.cpu_ticks;
+    Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
 /// The functions of `/proc/PID/stack` that say something: not how it came into the kernel nor how it went to sleep.

@@ -24,7 +24,10 @@ use super::{
     probes::{Hook, PROBES, Probe, find},
     record::{Record, plain},
 };
-use crate::syscalls::{Table, rows};
+use crate::{
+    procfs::{Reads, Unread},
+    syscalls::{Table, rows},
+};
 
 /// Indices of the map `LIVE`, see `settings.rs` of the kernel's half.
 const CLOCK_OFFSET: u32 = 0;
@@ -156,6 +159,20 @@ impl Kernel {
         }
     }
 
+    /// Everything that an iterator over open files writes, read by a reader: the kernel takes a reference on every file it visits, so
+    /// that whoever reads may be the last to let go of one that others close meanwhile, and wait for its file system. `None`: it
+    /// did not come to its end.
+    fn walk(&mut self, name: &str) -> Result<Option<Vec<u8>>> {
+        let file = self.open_iterator(name)?;
+        match Reads::new().drain(file.as_fd()) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(Unread::Failed(error)) => {
+                Err(error).with_context(|| format!("cannot read what {name} writes"))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
     fn open_iterator(&mut self, name: &str) -> Result<File> {
         let iterator: &mut Iter = program(&mut self.ebpf, name)?.try_into()?;
         let link =
@@ -242,25 +259,25 @@ impl Kernel {
     }
 
     /// Every fd of every process that is one of these files or connections; none where the kernel refuses to tell. One walk over all open files of the host
-    /// for each [`WANTED_AT_ONCE`] of them.
+    /// for each [`WANTED_AT_ONCE`] of them. False: a walk did not come to its end.
     pub fn holders(
         &mut self,
         files: &[FileKey],
         tuples: &[TupleKey],
         mut each: impl FnMut(HolderRecord),
-    ) -> Result<()> {
+    ) -> Result<bool> {
         if self.holders == Optional::NotLoaded {
             let aya_btf = super::btf::for_loading()?;
             self.holders = load_holders(&mut self.ebpf, &aya_btf);
         }
         if self.holders == Optional::Refused {
-            return Ok(());
+            return Ok(true);
         }
         let (mut files, mut tuples) = (files.chunks(WANTED_AT_ONCE), tuples.chunks(WANTED_AT_ONCE));
         loop {
             let (some, others) = (files.next().unwrap_or(&[]), tuples.next().unwrap_or(&[]));
             if some.is_empty() && others.is_empty() {
-                return Ok(());
+                return Ok(true);
             }
             for file in some {
                 self.wanted_files.insert(Key(*file), 0, 0).context("cannot tell holders what is wanted")?;
@@ -268,22 +285,21 @@ impl Kernel {
             for tuple in others {
                 self.wanted_tuples.insert(Key(*tuple), 0, 0).context("cannot tell holders what is wanted")?;
             }
-            let walked = self.stream("holders", |bytes| {
-                let mut rest = bytes;
-                while let Some(record) = Record::take(&mut rest)? {
-                    if let Record::Holder(record) = record {
-                        each(record);
-                    }
-                }
-                Ok(bytes.len() - rest.len())
-            });
+            let walked = self.walk("holders");
             for file in some {
                 self.wanted_files.remove(&Key(*file)).context("cannot empty what holders wants")?;
             }
             for tuple in others {
                 self.wanted_tuples.remove(&Key(*tuple)).context("cannot empty what holders wants")?;
             }
-            walked?;
+            let Some(bytes) = walked? else { return Ok(false) };
+            let mut rest = &bytes[..];
+            while let Some(record) = Record::take(&mut rest)? {
+                if let Record::Holder(record) = record {
+                    each(record);
+                }
+            }
+            ensure!(rest.is_empty(), "what holders writes ends in the middle of a record");
         }
     }
 

@@ -1,17 +1,19 @@
 //! Which fds an epoll set watches: the `tfd:` lines of its fdinfo (Documentation/filesystems/proc.rst).
 
-use std::{collections::BTreeMap, fs};
+use std::collections::BTreeMap;
 
 use super::poll::Interest;
+use crate::{procfs::Reads, wait::ProcessId};
 
 const EPOLLIN: u32 = 0x1;
 const EPOLLOUT: u32 = 0x4;
 const EPOLLRDHUP: u32 = 0x2000;
 
 /// The fds of the set `fd` of a thread; `None` if it could not be read.
-pub fn read(pid: u32, tid: u32, fd: i32) -> Option<BTreeMap<i32, Interest>> {
-    let info = fs::read_to_string(format!("/proc/{pid}/task/{tid}/fdinfo/{fd}")).ok()?;
-    Some(parse(&info))
+pub fn read(process: ProcessId, tid: u32, fd: i32, reads: &mut Reads) -> Option<BTreeMap<i32, Interest>> {
+    // A set of a hundred thousand connections has a line for each.
+    let info = reads.table(process, &format!("task/{tid}/fdinfo/{fd}"))?;
+    Some(parse(&String::from_utf8_lossy(&info)))
 }
 
 pub fn parse(info: &str) -> BTreeMap<i32, Interest> {

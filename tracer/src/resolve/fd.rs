@@ -1,22 +1,32 @@
 //! What an open fd is by its name in `/proc/PID/fd`.
 
-use std::fs;
+use rustix::io::Errno;
 
 use super::target::Target;
+use crate::{
+    procfs::{Reads, Refused, Unread},
+    wait::ProcessId,
+};
 
 /// Reads the fd's link; `expected` is the inode the kernel's record gave, if it did.
-pub fn look_up(pid: u32, tid: u32, fd: i32, expected: Option<u64>) -> Target {
-    let dir = format!("/proc/{pid}/task/{tid}");
-    let link = match fs::read_link(format!("{dir}/fd/{fd}")) {
+pub fn look_up(process: ProcessId, tid: u32, fd: i32, expected: Option<u64>, reads: &mut Reads) -> Target {
+    let dir = format!("task/{tid}");
+    let link = match reads.link(process, &format!("{dir}/fd/{fd}")) {
         Ok(link) => link,
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+        Err(Unread::Failed(Errno::ACCESS | Errno::PERM)) => {
             return Target::Unreadable { reason: "permission denied".into() };
         }
+        Err(Unread::Late | Unread::Refused(Refused::LeftAlone)) => {
+            return Target::Unreadable { reason: "the kernel does not say while the process hangs".into() };
+        }
+        Err(Unread::Refused(Refused::Budget) | Unread::NoReader) => {
+            return Target::Unreadable { reason: "too much else on this host hangs to look".into() };
+        }
         // Either the fd has been closed or the thread has gone.
-        Err(_) if fs::exists(&dir).unwrap_or(false) => return Target::Gone,
-        Err(_) => return Target::Unreadable { reason: "the thread has gone".into() },
+        Err(Unread::Failed(_)) if reads.what(process, &dir).is_ok() => return Target::Gone,
+        Err(Unread::Failed(_)) => return Target::Unreadable { reason: "the thread has gone".into() },
     };
-    let info = fs::read_to_string(format!("{dir}/fdinfo/{fd}")).unwrap_or_default();
+    let info = reads.text(process, &format!("{dir}/fdinfo/{fd}")).unwrap_or_default();
     // fdinfo names the inode since Linux 5.14.
     let inode = field(&info, "ino:").and_then(|ino| ino.parse().ok());
     if let (Some(expected), Some(inode)) = (expected, inode)
@@ -26,7 +36,8 @@ pub fn look_up(pid: u32, tid: u32, fd: i32, expected: Option<u64>) -> Target {
     }
     let mut target = named(&link.to_string_lossy(), &info, inode.or(expected));
     if let (Target::File { made_up, .. }, Some(mount)) = (&mut target, field(&info, "mnt_id:")) {
-        let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+        let mounts = reads.table(process, "mountinfo").unwrap_or_default();
+        let mounts = String::from_utf8_lossy(&mounts);
         *made_up = file_system(&mounts, mount).is_some_and(|kind| MADE_UP.contains(&kind));
     }
     target
@@ -129,13 +140,14 @@ mod tests {
 
     #[test]
     fn what_the_kernel_makes_up_is_told_from_a_stored_file() {
+        use crate::procfs::by_pid;
         use std::os::fd::AsRawFd;
-        let me = std::process::id();
         for (path, expected) in
             [("/proc/self/mountinfo".into(), true), (std::env::current_exe().expect("this test"), false)]
         {
-            let file = fs::File::open::<std::path::PathBuf>(path).expect("opens");
-            let target = look_up(me, me, file.as_raw_fd(), None);
+            let file = std::fs::File::open::<std::path::PathBuf>(path).expect("opens");
+            let me = by_pid(std::process::id());
+            let target = look_up(me, me.pid, file.as_raw_fd(), None, &mut Reads::new());
             assert!(
                 matches!(target, Target::File { made_up, .. } if made_up == expected),
                 "{target:?}: {expected}"

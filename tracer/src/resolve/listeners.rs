@@ -2,15 +2,14 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::{BufRead, BufReader},
+    io::BufRead,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
-use std::os::unix::fs::MetadataExt;
-
 use tracer_ebpf::abi::{PORT_BIND, PORT_CONNECT};
+
+use crate::{procfs::Reads, wait::ProcessId};
 
 /// How long what was read counts as true: servers seldom come and go.
 const FRESH: Duration = Duration::from_secs(5);
@@ -22,10 +21,16 @@ pub struct Listeners(HashMap<u32, (Instant, Vec<SocketAddr>)>);
 impl Listeners {
     /// Whether somebody listens where `local` is: then this end was accepted, and is the server's. `None`: not known,
     /// the process has left the socket's namespace or has gone.
-    pub fn has(&mut self, netns: u32, pid: u32, local: SocketAddr) -> Option<bool> {
+    pub fn has(
+        &mut self,
+        netns: u32,
+        process: ProcessId,
+        local: SocketAddr,
+        reads: &mut Reads,
+    ) -> Option<bool> {
         let known = self.0.get(&netns).filter(|(read, _)| read.elapsed() < FRESH);
         if known.is_none() {
-            let listeners = read(netns, pid)?;
+            let listeners = read(netns, process, reads)?;
             self.0.retain(|_, (read, _)| read.elapsed() < FRESH);
             self.0.insert(netns, (Instant::now(), listeners));
         }
@@ -52,23 +57,33 @@ pub fn side(listener: Option<bool>, port: u8, local: u16, remote: u16) -> Option
 }
 
 /// All listeners of a namespace, through a process that is in it.
-fn read(netns: u32, pid: u32) -> Option<Vec<SocketAddr>> {
-    let inode = std::fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.ino();
+fn read(netns: u32, process: ProcessId, reads: &mut Reads) -> Option<Vec<SocketAddr>> {
+    let inode = reads.what(process, "ns/net").ok()?.inode;
     if netns != 0 && inode != u64::from(netns) {
         return None;
     }
     let mut listeners = Vec::new();
     for table in ["tcp", "tcp6"] {
         // A kernel without IPv6 has no table of it.
-        let Ok(file) = File::open(format!("/proc/{pid}/net/{table}")) else { continue };
-        listeners.extend(parse(BufReader::new(file)));
+        let Some(table) = reads.beginning(process, &format!("net/{table}"), has_others) else { continue };
+        listeners.extend(parse(&table[..]));
     }
     Some(listeners)
 }
 
+const LISTEN: &str = "0A";
+
+/// Whether there is anything else behind the listeners: the last line may be cut off.
+fn has_others(table: &[u8]) -> bool {
+    let state = |line: &[u8]| {
+        let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        words.clone().count() > 4 && words.clone().nth(3) != Some(LISTEN.as_bytes())
+    };
+    table.split(|byte| *byte == b'\n').skip(1).any(state)
+}
+
 /// The listeners come first in the table; a host with a hundred thousand connections is not read to its end.
 pub fn parse(table: impl BufRead) -> Vec<SocketAddr> {
-    const LISTEN: &str = "0A";
     let mut listeners = Vec::new();
     for line in table.lines().skip(1).map_while(Result::ok) {
         let mut words = line.split_ascii_whitespace().skip(1);
@@ -102,6 +117,7 @@ mod tests {
     use tracer_ebpf::abi::PORT_UNKNOWN;
 
     use super::*;
+    use crate::procfs::by_pid;
 
     #[test]
     #[cfg(target_endian = "little")]
@@ -142,9 +158,9 @@ mod tests {
         let at = listener.local_addr().expect("bound");
         let client = std::net::TcpStream::connect(at).expect("connects");
         let mut listeners = Listeners::default();
-        let pid = std::process::id();
-        assert_eq!(listeners.has(0, pid, at), Some(true));
-        assert_eq!(listeners.has(0, pid, client.local_addr().expect("bound")), Some(false));
-        assert_eq!(listeners.has(1, pid, at), None, "another namespace");
+        let (me, mut reads) = (by_pid(std::process::id()), Reads::new());
+        assert_eq!(listeners.has(0, me, at, &mut reads), Some(true));
+        assert_eq!(listeners.has(0, me, client.local_addr().expect("bound"), &mut reads), Some(false));
+        assert_eq!(listeners.has(1, me, at, &mut reads), None, "another namespace");
     }
 }

@@ -1,17 +1,18 @@
 //! Who holds the file lock that a process waits for: `/proc/locks` (Documentation/filesystems/proc.rst).
 
-use std::fs;
+use crate::procfs::{Reads, by_pid};
 
 /// Processes whose locks keep `pid` from getting its own on the file with this inode number. An open file description's
 /// lock has no process and is left out.
-pub fn holders(pid: u32, inode: Option<u64>) -> Vec<u32> {
-    fs::read_to_string("/proc/locks").map(|locks| parse(&locks, pid, inode)).unwrap_or_default()
+pub fn holders(pid: u32, inode: Option<u64>, reads: &mut Reads) -> Vec<u32> {
+    let locks = reads.host_file("/proc/locks").unwrap_or_default();
+    parse(&String::from_utf8_lossy(&locks), pid, inode)
 }
 
 /// Whether this open fd has a lock on its file: its fdinfo lists the locks that were taken through it, also those of an
 /// open file description, and those whose taker has exited and left them to a process that shares the description.
-pub fn held_through(pid: u32, fd: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).is_ok_and(|info| has_lock(&info))
+pub fn held_through(pid: u32, fd: i32, reads: &mut Reads) -> bool {
+    reads.text(by_pid(pid), &format!("fdinfo/{fd}")).is_some_and(|info| has_lock(&info))
 }
 
 fn has_lock(info: &str) -> bool {

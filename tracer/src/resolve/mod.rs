@@ -2,10 +2,8 @@
 
 pub mod epoll;
 pub mod fd;
-pub mod guard;
 pub mod listeners;
 pub mod locks;
-pub mod memory;
 pub mod mutex;
 pub mod path;
 pub mod peers;
@@ -24,7 +22,6 @@ use anyhow::Result;
 use tracer_ebpf::abi::FileKey;
 
 use self::{
-    guard::Guard,
     listeners::Listeners,
     peers::Peers,
     poll::{Interest, Set},
@@ -33,6 +30,7 @@ use self::{
 };
 use crate::{
     collect::Source,
+    procfs::Reads,
     progress::{LastWord, last_word},
     syscalls::{Way, way},
     wait::{FdState, ProcessId, SeenFd, SocketFacts, ThreadId, Wait},
@@ -114,7 +112,7 @@ impl Resolved {
 
 /// Looks waits up, with a cache of who processes are.
 pub struct Resolver {
-    guard: Guard,
+    reads: Reads,
     listeners: Listeners,
     processes: HashMap<ProcessId, (Instant, Arc<Who>)>,
 }
@@ -142,7 +140,7 @@ impl Member {
 impl Resolver {
     /// An empty cache.
     pub fn new() -> Self {
-        Self { guard: Guard::new(), listeners: Listeners::default(), processes: HashMap::new() }
+        Self { reads: Reads::new(), listeners: Listeners::default(), processes: HashMap::new() }
     }
 
     /// What waits wait on, in their order. Costs a few reads of `/proc` each, never more than the guard's deadline.
@@ -159,7 +157,7 @@ impl Resolver {
         all: &[Wait],
         source: &mut dyn Source,
     ) -> Result<()> {
-        peers::look_up(pairs, all, &mut self.guard, source)
+        peers::look_up(pairs, all, &mut self.reads, source)
     }
 
     /// What a wait waits on by the kernel's record alone: no names, no `/proc`. Enough for most classes.
@@ -224,14 +222,14 @@ impl Resolver {
         let name = if interest.way() == Way::Out { "write" } else { "read" };
         let call = crate::wait::Call { name, ..wait.call };
         let alone = Wait { call, fd: Some(fd), fd_state: *state, socket: socket.clone(), ..wait.clone() };
-        let watched = WatchedFd { fd, interest, target: target::of(&alone, &mut self.guard) };
+        let watched = WatchedFd { fd, interest, target: target::of(&alone, &mut self.reads) };
         Member { watched, file: *state, socket: socket.clone() }
     }
 
     /// A wait in a call that names its one fd, or none.
     fn alone(&mut self, wait: &Wait) -> Resolved {
         let fd = wait.fd.or_else(|| target::pidfd(wait));
-        let mut resolved = Resolved::new(fd, target::of(wait, &mut self.guard), way(wait.call.name))
+        let mut resolved = Resolved::new(fd, target::of(wait, &mut self.reads), way(wait.call.name))
             .seen(wait.fd_state, wait.socket.clone());
         resolved.server = self.is_server(wait, &resolved.target, &wait.socket);
         if let SocketFacts::Tcp(facts) = &wait.socket {
@@ -246,7 +244,8 @@ impl Resolver {
             (Target::Tcp { local, remote, state, .. }, SocketFacts::Tcp(facts))
                 if *state != TcpState::Listen =>
             {
-                let listener = self.listeners.has(facts.raw.netns, wait.thread.process.pid, *local);
+                let process = wait.thread.process;
+                let listener = self.listeners.has(facts.raw.netns, process, *local, &mut self.reads);
                 listeners::side(listener, facts.raw.port, local.port(), remote.port())
             }
             _ => None,
@@ -256,10 +255,10 @@ impl Resolver {
     /// The fds that a thread in poll, select or epoll watches.
     fn read_set(&mut self, wait: &Wait) -> Option<Set> {
         if poll::is_set(wait.call.name) {
-            return poll::read(wait, &mut self.guard);
+            return poll::read(wait, &mut self.reads);
         }
         if epoll::is_epoll(wait.call.name) {
-            let fds = epoll::read(wait.thread.process.pid, wait.thread.tid, wait.fd?)?;
+            let fds = epoll::read(wait.thread.process, wait.thread.tid, wait.fd?, &mut self.reads)?;
             let timeout = poll::timeout_in_arguments(wait.call.name, &wait.call.args);
             return Some(Set { fds, timeout });
         }
@@ -301,7 +300,8 @@ impl Resolver {
         let pid = wait.thread.process.pid;
         let pipes =
             members.iter().any(|fd| matches!(fd.watched.target, Target::Pipe { .. })) && members.len() > 1;
-        let own_pipes = if pipes { poll::own_pipes(pid) } else { Vec::new() };
+        let own_pipes =
+            if pipes { poll::own_pipes(wait.thread.process, &mut self.reads) } else { Vec::new() };
         let mut real = (0..members.len()).filter(|at| {
             let WatchedFd { interest, target, .. } = &members[*at].watched;
             let beside = poll::is_wake_up(target, pid, &own_pipes) || loops && poll::is_side_show(target);
@@ -336,7 +336,7 @@ impl Resolver {
         {
             return Arc::clone(who);
         }
-        let who = Arc::new(process::read(process, &mut self.guard));
+        let who = Arc::new(process::read(process, &mut self.reads));
         self.processes.insert(process, (Instant::now(), Arc::clone(&who)));
         who
     }
@@ -358,22 +358,13 @@ impl Resolver {
         Ok(connections)
     }
 
-    /// Reads something of a process that may never come; see [`Guard::read`].
-    pub fn guarded<T: Send + 'static>(
-        &mut self,
-        process: ProcessId,
-        read: impl FnOnce() -> Option<T> + Send + 'static,
-    ) -> Option<T> {
-        self.guard.read(process, read)
+    /// What reads of other processes go through.
+    pub fn reads(&mut self) -> &mut Reads {
+        &mut self.reads
     }
 
     /// Forgets processes that no longer matter.
     pub fn retain(&mut self, keep: impl Fn(&ProcessId) -> bool) {
         self.processes.retain(|process, _| keep(process));
-    }
-
-    /// Reads that did not come back in time, so far.
-    pub fn abandoned(&self) -> u64 {
-        self.guard.abandoned()
     }
 }

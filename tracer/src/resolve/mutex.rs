@@ -1,12 +1,10 @@
 //! Which thread holds the lock in memory that another waits for, if it is a lock: the C library writes the owner's id beside
 //! it.
 
-use std::fs;
-
-use super::{guard::Guard, memory, peers::Peer};
+use super::peers::Peer;
 use crate::{
     class::Class,
-    collect::stat,
+    procfs::Reads,
     verdict::futex,
     wait::{ProcessId, Wait},
 };
@@ -18,20 +16,21 @@ const FUTEX_LOCK_PI: u64 = 6;
 const FUTEX_LOCK_PI2: u64 = 13;
 
 /// The thread that holds the lock `wait` waits for, `None` if there is no telling; and whether it is a barrier instead.
-pub fn look(wait: &Wait, guard: &mut Guard) -> (Option<Peer>, bool) {
+pub fn look(wait: &Wait, reads: &mut Reads) -> (Option<Peer>, bool) {
     if !wait.call.name.starts_with("futex") || futex(&wait.call.args) != Class::Mutex {
         return (None, false);
     }
-    let (stamp, call) = (memory::Stamp::of(wait), wait.call);
-    let read = guard.read(wait.thread.process, move || {
-        let words = memory::read(stamp.pid, call.args[0], 12).filter(|bytes| bytes.len() == 12)?;
-        // What lies before a lock need not be there.
-        let before = call.args[0].checked_sub(4).and_then(|at| memory::read(stamp.pid, at, 4));
-        memory::still_in(&stamp).then_some((words, before.unwrap_or_default()))
-    });
-    let Some((words, before)) = read else { return (None, false) };
-    let inherits = matches!(call.args[1] & 0x7f, FUTEX_LOCK_PI | FUTEX_LOCK_PI2);
-    let owner = owner_in(&words, inherits).and_then(|id| thread(wait.thread.process, id));
+    let (process, args) = (wait.thread.process, wait.call.args);
+    let Some(words) = reads.memory(process, args[0], 12).filter(|bytes| bytes.len() == 12) else {
+        return (None, false);
+    };
+    // What lies before a lock need not be there.
+    let before = args[0].checked_sub(4).and_then(|at| reads.memory(process, at, 4)).unwrap_or_default();
+    if !reads.still_in(wait) {
+        return (None, false);
+    }
+    let inherits = matches!(args[1] & 0x7f, FUTEX_LOCK_PI | FUTEX_LOCK_PI2);
+    let owner = owner_in(&words, inherits).and_then(|id| thread(process, id, reads));
     let owner = owner.filter(|owner| owner.pid != wait.thread.tid);
     let barrier = owner.is_none() && !inherits && is_barrier(&before, &words);
     (owner, barrier)
@@ -66,24 +65,20 @@ fn owner_in(words: &[u8], inherits: bool) -> Option<u32> {
 }
 
 /// The thread of a process that has this id in the process's own PID namespace.
-fn thread(process: ProcessId, id: u32) -> Option<Peer> {
-    let dir = format!("/proc/{}/task", process.pid);
-    let named = |tid: u32| {
-        let comm = fs::read(format!("{dir}/{tid}/comm")).ok()?;
-        let comm = String::from_utf8_lossy(comm.trim_ascii_end()).into_owned();
-        Some(Peer { pid: tid, comm, fd: -1 })
+fn thread(process: ProcessId, id: u32, reads: &mut Reads) -> Option<Peer> {
+    let tid = if own_id(process, process.pid, reads)? == process.pid {
+        id
+    } else {
+        let mut tids = reads.numbers(process, "task").into_iter();
+        tids.find(|tid| own_id(process, *tid, reads) == Some(id))?
     };
-    if own_id(&format!("{dir}/{}", process.pid))? == process.pid {
-        return named(id);
-    }
-    let tids = fs::read_dir(&dir).ok()?.flatten();
-    let mut tids = tids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    named(tids.find(|tid| own_id(&format!("{dir}/{tid}")) == Some(id))?)
+    let comm = reads.text(process, &format!("task/{tid}/comm"))?;
+    Some(Peer { pid: tid, comm: comm.trim_ascii_end().to_owned(), fd: -1 })
 }
 
 /// A thread's id in its innermost PID namespace.
-fn own_id(dir: &str) -> Option<u32> {
-    let status = stat::read(format!("{dir}/status"))?;
+fn own_id(process: ProcessId, tid: u32, reads: &mut Reads) -> Option<u32> {
+    let status = reads.text(process, &format!("task/{tid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
     line.split_ascii_whitespace().next_back()?.parse().ok()
 }
@@ -123,7 +118,7 @@ mod tests {
     fn only_threads_of_the_process_are_owners() {
         let pid = std::process::id();
         let process = ProcessId { pid, start_ns: 0 };
-        assert_eq!(thread(process, pid).map(|peer| peer.pid), Some(pid));
-        assert_eq!(thread(process, 1), None);
+        assert_eq!(thread(process, pid, &mut Reads::new()).map(|peer| peer.pid), Some(pid));
+        assert_eq!(thread(process, 1, &mut Reads::new()), None);
     }
 }

@@ -1,27 +1,22 @@
 //! Who is at the other end: the processes of this host that hold a pipe's or socket's other end, or a lock, and whether
 //! they wait on it themselves.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fs,
-    os::unix::fs::MetadataExt,
-};
+use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
 use serde::Serialize;
 use tracer_ebpf::abi::{File, FileKey, HOLDS_READ, HOLDS_WRITE, HolderRecord, TupleKey};
 
 use super::{
-    Resolved, epoll,
-    guard::Guard,
-    locks, mutex, poll,
+    Resolved, epoll, locks, mutex, poll,
     semaphore::{self, Semaphore},
     target::{Target, TcpState},
 };
 use crate::{
-    collect::{Source, stat},
+    collect::Source,
+    procfs::{self, Reads, by_pid},
     syscalls::Way,
-    wait::{FdState, SocketFacts, Wait},
+    wait::{FdState, ProcessId, SocketFacts, Wait},
 };
 
 const S_IFSOCK: u16 = 0o140_000;
@@ -68,13 +63,13 @@ enum Wanted {
 
 /// A directory has two links, and this one another for each thread (fs/proc/base.c, `proc_task_getattr`). To list it
 /// costs a look at every thread.
-fn has_one_thread(pid: u32) -> bool {
-    fs::metadata(format!("/proc/{pid}/task")).is_ok_and(|task| task.nlink() == 3)
+fn has_one_thread(process: ProcessId, reads: &mut Reads) -> bool {
+    reads.what(process, "task").is_ok_and(|task| task.links == 3)
 }
 
 /// Whether a signal from outside would run a handler, which may write what the process waits for.
-fn handles_signals(pid: u32) -> bool {
-    stat::read(format!("/proc/{pid}/status")).is_none_or(|status| has_handlers(&status))
+fn handles_signals(process: ProcessId, reads: &mut Reads) -> bool {
+    reads.text(process, "status").is_none_or(|status| has_handlers(&status))
 }
 
 /// The same by the text of its status. Handlers of faults run only where the process itself is at fault, and the first
@@ -92,10 +87,11 @@ fn has_handlers(status: &str) -> bool {
 pub fn look_up(
     pairs: &mut [(&Wait, &mut Resolved)],
     all: &[Wait],
-    guard: &mut Guard,
+    reads: &mut Reads,
     source: &mut dyn Source,
 ) -> Result<()> {
-    let wanted: Vec<Option<Wanted>> = pairs.iter().map(|(wait, resolved)| wanted(wait, resolved)).collect();
+    let wanted: Vec<Option<Wanted>> =
+        pairs.iter().map(|(wait, resolved)| wanted(wait, resolved, reads)).collect();
     let (mut files, mut tuples) = (HashSet::new(), HashSet::new());
     for one in wanted.iter().flatten() {
         match one {
@@ -104,8 +100,13 @@ pub fn look_up(
         }
     }
     let (files, tuples): (Vec<_>, Vec<_>) = (files.into_iter().collect(), tuples.into_iter().collect());
-    let found =
-        if files.is_empty() && tuples.is_empty() { Vec::new() } else { source.holders(&files, &tuples)? };
+    let found = if files.is_empty() && tuples.is_empty() {
+        Some(Vec::new())
+    } else {
+        source.holders(&files, &tuples)?
+    };
+    // Nobody is said to be alone with what could not be looked at.
+    let Some(found) = found else { return Ok(()) };
     let (mut by_file, mut by_tuple) = (HashMap::<FileKey, Vec<&HolderRecord>>::new(), HashMap::new());
     for holder in &found {
         if holder.file.local_port == 0 {
@@ -122,44 +123,49 @@ pub fn look_up(
         match wanted {
             Some(Wanted::File(key, access)) => {
                 for holder in by_file.get(key).unwrap_or(&none).iter().filter(|h| h.access & access != 0) {
-                    peers.add(holder, pid, &mut names);
+                    peers.add(holder, pid, &mut names, reads);
                 }
                 // Only asked where nobody else can write.
                 peers.alone = peers.own
                     && peers.others.is_empty()
-                    && *alone.entry(pid).or_insert_with(|| has_one_thread(pid) && !handles_signals(pid));
+                    && *alone.entry(pid).or_insert_with(|| {
+                        has_one_thread(wait.thread.process, reads)
+                            && !handles_signals(wait.thread.process, reads)
+                    });
                 if matches!(resolved.target, Target::Unix { .. }) {
-                    peers.waits = Some(waits_on(&peers, key.inode, all, guard));
+                    peers.waits = Some(waits_on(&peers, key.inode, all, reads));
                 }
             }
             Some(Wanted::Tuple(key)) => {
                 for holder in by_tuple.get(key).unwrap_or(&none) {
-                    peers.add(holder, pid, &mut names);
+                    peers.add(holder, pid, &mut names, reads);
                 }
             }
             Some(Wanted::Lock(key)) => {
                 for holder in by_file.get(key).unwrap_or(&none) {
-                    if locks::held_through(holder.tgid, holder.fd) {
-                        peers.add(holder, pid, &mut names);
+                    if locks::held_through(holder.tgid, holder.fd, reads) {
+                        peers.add(holder, pid, &mut names, reads);
                     }
                 }
             }
             None if is_lock(wait) => {
-                for holder in locks_on_record(wait, resolved) {
-                    peers.others.push(Peer { pid: holder, comm: name(&mut names, holder), fd: -1 });
+                for holder in locks_on_record(wait, resolved, reads) {
+                    let comm = name(&mut names, holder, reads);
+                    peers.others.push(Peer { pid: holder, comm, fd: -1 });
                 }
             }
             None if semaphore::is_semaphore(wait.call.name) => {
-                peers.semaphore = semaphore::look(wait, guard);
+                peers.semaphore = semaphore::look(wait, reads);
                 match peers.semaphore {
                     Some(Semaphore { changed_by: Some(by), .. }) if by == pid => peers.own = true,
                     Some(Semaphore { changed_by: Some(by), lives: true, .. }) => {
-                        peers.others.push(Peer { pid: by, comm: name(&mut names, by), fd: -1 });
+                        let comm = name(&mut names, by, reads);
+                        peers.others.push(Peer { pid: by, comm, fd: -1 });
                     }
                     _ => {}
                 }
             }
-            None => (peers.owner, peers.barrier) = mutex::look(wait, guard),
+            None => (peers.owner, peers.barrier) = mutex::look(wait, reads),
         }
         resolved.peers = Some(peers);
     }
@@ -167,30 +173,26 @@ pub fn look_up(
 }
 
 impl Peers {
-    fn add(&mut self, holder: &HolderRecord, own: u32, names: &mut HashMap<u32, String>) {
+    fn add(&mut self, holder: &HolderRecord, own: u32, names: &mut HashMap<u32, String>, reads: &mut Reads) {
         if holder.tgid == own {
             self.own = true;
         } else if self.others.iter().all(|peer| peer.pid != holder.tgid) {
-            self.others.push(Peer { pid: holder.tgid, comm: name(names, holder.tgid), fd: holder.fd });
+            let comm = name(names, holder.tgid, reads);
+            self.others.push(Peer { pid: holder.tgid, comm, fd: holder.fd });
         }
     }
 }
 
 /// Name of a process, read once.
-fn name(names: &mut HashMap<u32, String>, pid: u32) -> String {
-    let read = || {
-        fs::read(format!("/proc/{pid}/comm"))
-            .map(|bytes| String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned())
-            .unwrap_or_default()
-    };
-    names.entry(pid).or_insert_with(read).clone()
+fn name(names: &mut HashMap<u32, String>, pid: u32, reads: &mut Reads) -> String {
+    names.entry(pid).or_insert_with(|| reads.comm(by_pid(pid)).unwrap_or_default()).clone()
 }
 
 /// The other end of what a wait waits on, with the access that makes a holder its other end.
-fn wanted(wait: &Wait, resolved: &Resolved) -> Option<Wanted> {
+fn wanted(wait: &Wait, resolved: &Resolved, reads: &mut Reads) -> Option<Wanted> {
     let FdState::Open(file) = resolved.file else { return None };
     if is_lock(wait) {
-        return locks_on_record(wait, resolved).is_empty().then_some(Wanted::Lock(FileKey::of(&file)));
+        return locks_on_record(wait, resolved, reads).is_empty().then_some(Wanted::Lock(FileKey::of(&file)));
     }
     match (&resolved.target, &resolved.socket) {
         (Target::Pipe { .. } | Target::Fifo { .. }, _) => {
@@ -222,38 +224,38 @@ fn is_lock(wait: &Wait) -> bool {
 
 /// Living processes that `/proc/locks` names. It names who took the lock: `flock 9` in a script is gone by now, and the
 /// script has the lock.
-fn locks_on_record(wait: &Wait, resolved: &Resolved) -> Vec<u32> {
+fn locks_on_record(wait: &Wait, resolved: &Resolved, reads: &mut Reads) -> Vec<u32> {
     let inode = match resolved.target {
         Target::File { inode, .. } => inode,
         _ => None,
     };
-    let mut holders = locks::holders(wait.thread.process.pid, inode);
-    holders.retain(|pid| fs::exists(format!("/proc/{pid}")).unwrap_or(false));
+    let mut holders = locks::holders(wait.thread.process.pid, inode, reads);
+    holders.retain(|pid| reads.exists(by_pid(*pid)));
     holders
 }
 
 /// Whether a thread of one of the peers waits to read its end: directly, in poll or select, or in an epoll set. This very process is
 /// in no snapshot of its own; as it looks, it is not stuck, and who waits for its next event waits as all readers of events do.
-fn waits_on(peers: &Peers, inode: u64, all: &[Wait], guard: &mut Guard) -> bool {
-    let own = std::process::id();
-    peers.others.iter().any(|peer| peer.pid == own)
+fn waits_on(peers: &Peers, inode: u64, all: &[Wait], reads: &mut Reads) -> bool {
+    peers.others.iter().any(|peer| procfs::is_own(peer.pid))
         || all.iter().any(|wait| {
             let pid = wait.thread.process.pid;
             let Some(peer) = peers.others.iter().find(|peer| peer.pid == pid) else { return false };
-            let reads = |set: &std::collections::BTreeMap<i32, poll::Interest>| {
+            let awaits = |set: &std::collections::BTreeMap<i32, poll::Interest>| {
                 set.get(&peer.fd).is_some_and(|interest| interest.read)
             };
             match (wait.fd, &wait.fd_state) {
                 // Which requests a ring holds is not to be seen.
                 _ if wait.call.name.starts_with("io_") => true,
                 (Some(fd), _) if epoll::is_epoll(wait.call.name) => {
-                    epoll::read(pid, wait.thread.tid, fd).is_some_and(|set| reads(&set))
+                    epoll::read(wait.thread.process, wait.thread.tid, fd, reads)
+                        .is_some_and(|set| awaits(&set))
                 }
                 (_, FdState::Open(file)) => {
                     file.inode == inode && crate::syscalls::way(wait.call.name) == Way::In
                 }
                 _ if poll::is_set(wait.call.name) => {
-                    poll::read(wait, guard).is_some_and(|set| reads(&set.fds))
+                    poll::read(wait, reads).is_some_and(|set| awaits(&set.fds))
                 }
                 _ => false,
             }

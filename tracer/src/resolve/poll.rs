@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{guard::Guard, memory, target::Target};
+use super::target::Target;
 use crate::{
-    collect::stat,
+    procfs::{Entry, Reads},
     syscalls::{Table, Way},
-    wait::Wait,
+    wait::{ProcessId, Wait},
 };
 
 /// Fds of a set that are looked at; a larger set is an event loop whatever it holds.
@@ -91,36 +91,41 @@ pub fn count(name: &str, args: &[u64; 6], table_size: usize) -> usize {
 }
 
 /// The fds a wait watches; `None` if they could not be read.
-pub fn read(wait: &Wait, guard: &mut Guard) -> Option<Set> {
-    let (stamp, call) = (memory::Stamp::of(wait), wait.call);
-    guard.read(wait.thread.process, move || {
-        let count = count(call.name, &call.args, table_size(stamp.pid)?);
-        if count > MOST {
-            return None;
-        }
-        let polls = call.name.contains("poll");
-        let read = if polls { poll_set } else { select_set };
-        let fds = if count == 0 { BTreeMap::new() } else { read(stamp.pid, call.args, count)? };
-        let pointer = |address: u64, unit| match address {
-            0 => None,
-            address => {
-                read_time(stamp.pid, address, unit, call.table == Table::Compat && !call.name.ends_with("64"))
-            }
-        };
-        let timeout = match call.name {
-            "poll" => timeout_in_arguments(call.name, &call.args),
-            "ppoll" | "ppoll_time64" => pointer(call.args[2], 1),
-            "pselect6" | "pselect6_time64" => pointer(call.args[4], 1),
-            _ => pointer(call.args[4], 1000),
-        };
-        memory::still_in(&stamp).then_some(Set { fds, timeout })
-    })
+pub fn read(wait: &Wait, reads: &mut Reads) -> Option<Set> {
+    let (process, call) = (wait.thread.process, wait.call);
+    let polls = call.name.contains("poll");
+    // `poll` looks at as many as it is told to, whatever the table's size.
+    let table = if polls { 0 } else { table_size(process, reads)? };
+    let count = count(call.name, &call.args, table);
+    if count > MOST {
+        return None;
+    }
+    let read = if polls { poll_set } else { select_set };
+    let fds = if count == 0 { BTreeMap::new() } else { read(process, call.args, count, reads)? };
+    let narrow = call.table == Table::Compat && !call.name.ends_with("64");
+    let mut pointer = |address: u64, unit| match address {
+        0 => None,
+        address => read_time(process, address, unit, narrow, reads),
+    };
+    let timeout = match call.name {
+        "poll" => timeout_in_arguments(call.name, &call.args),
+        "ppoll" | "ppoll_time64" => pointer(call.args[2], 1),
+        "pselect6" | "pselect6_time64" => pointer(call.args[4], 1),
+        _ => pointer(call.args[4], 1000),
+    };
+    reads.still_in(wait).then_some(Set { fds, timeout })
 }
 
 /// A `timespec` (`unit` 1) or `timeval` (`unit` 1000) of a process: two words, four bytes each in old 32-bit calls.
-fn read_time(pid: u32, address: u64, unit: u64, narrow: bool) -> Option<Duration> {
+fn read_time(
+    process: ProcessId,
+    address: u64,
+    unit: u64,
+    narrow: bool,
+    reads: &mut Reads,
+) -> Option<Duration> {
     let word = if narrow { 4 } else { 8 };
-    let bytes = memory::read(pid, address, 2 * word)?;
+    let bytes = reads.memory(process, address, 2 * word)?;
     let number = |bytes: &[u8]| match narrow {
         true => bytes.try_into().ok().map(|bytes| u64::from(u32::from_ne_bytes(bytes))),
         false => bytes.try_into().ok().map(u64::from_ne_bytes),
@@ -131,8 +136,13 @@ fn read_time(pid: u32, address: u64, unit: u64, narrow: bool) -> Option<Duration
 }
 
 /// `struct pollfd { int fd; short events; short revents; }`, the same in every table.
-fn poll_set(pid: u32, args: [u64; 6], count: usize) -> Option<BTreeMap<i32, Interest>> {
-    let bytes = memory::read(pid, args[0], count * 8)?;
+fn poll_set(
+    process: ProcessId,
+    args: [u64; 6],
+    count: usize,
+    reads: &mut Reads,
+) -> Option<BTreeMap<i32, Interest>> {
+    let bytes = reads.memory(process, args[0], count * 8)?;
     (bytes.len() == count * 8).then(|| parse_poll(&bytes))
 }
 
@@ -152,17 +162,22 @@ pub fn parse_poll(bytes: &[u8]) -> BTreeMap<i32, Interest> {
 }
 
 /// Three bitmaps: to read, to write, exceptions.
-fn select_set(pid: u32, args: [u64; 6], count: usize) -> Option<BTreeMap<i32, Interest>> {
-    let map = |address: u64| match address {
+fn select_set(
+    process: ProcessId,
+    args: [u64; 6],
+    count: usize,
+    reads: &mut Reads,
+) -> Option<BTreeMap<i32, Interest>> {
+    let mut map = |address: u64| match address {
         0 => Some(Vec::new()),
-        address => memory::read(pid, address, count.div_ceil(64) * 8),
+        address => reads.memory(process, address, count.div_ceil(64) * 8),
     };
     Some(parse_select(count, &map(args[1])?, &map(args[2])?, &map(args[3])?))
 }
 
 /// How many fds a process's table has room for now.
-fn table_size(pid: u32) -> Option<usize> {
-    let status = stat::read(format!("/proc/{pid}/status"))?;
+fn table_size(process: ProcessId, reads: &mut Reads) -> Option<usize> {
+    let status = reads.text(process, "status")?;
     status.lines().find_map(|line| line.strip_prefix("FDSize:"))?.trim().parse().ok()
 }
 
@@ -200,18 +215,15 @@ pub fn is_side_show(target: &Target) -> bool {
 }
 
 /// Inodes of the pipes of which the process holds both ends.
-pub fn own_pipes(pid: u32) -> Vec<u64> {
+pub fn own_pipes(process: ProcessId, reads: &mut Reads) -> Vec<u64> {
     const O_WRONLY: u32 = 1;
     let mut ends: BTreeMap<u64, (bool, bool)> = BTreeMap::new();
-    for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().take(MOST) {
-        let Ok(link) = std::fs::read_link(entry.path()) else { continue };
-        let Some(inode) =
-            link.to_str().and_then(|link| link.strip_prefix("pipe:[")?.strip_suffix(']')?.parse().ok())
+    for Entry { name: fd, link } in reads.links(process, "fd").into_iter().take(MOST) {
+        let Some(inode) = link.strip_prefix("pipe:[").and_then(|rest| rest.strip_suffix(']')?.parse().ok())
         else {
             continue;
         };
-        let info = format!("/proc/{pid}/fdinfo/{}", entry.file_name().to_string_lossy());
-        let flags = std::fs::read_to_string(info).ok().and_then(|info| {
+        let flags = reads.text(process, &format!("fdinfo/{fd}")).and_then(|info| {
             u32::from_str_radix(info.lines().find_map(|line| line.strip_prefix("flags:"))?.trim(), 8).ok()
         });
         let end = ends.entry(inode).or_default();

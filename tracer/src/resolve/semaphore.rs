@@ -1,10 +1,10 @@
 //! Which System V semaphore does a process wait for, and who changed it last? The kernel keeps that process beside each (semctl(2),
 //! `GETPID`): of one that is used as a lock, it is the one that has the lock.
 
-use std::fs;
-
-use super::{guard::Guard, memory};
-use crate::{collect::stat, wait::Wait};
+use crate::{
+    procfs::{Reads, by_pid},
+    wait::Wait,
+};
 
 /// Operations of one call that are looked at.
 const MOST: usize = 32;
@@ -30,23 +30,25 @@ pub fn is_semaphore(call: &str) -> bool {
 }
 
 /// The semaphore `wait` is for; `None` where there is no telling, as of a process with semaphores of its own (an IPC namespace).
-pub fn look(wait: &Wait, guard: &mut Guard) -> Option<Semaphore> {
-    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/ipc")).ok();
-    let process = wait.thread.process;
-    if !is_semaphore(wait.call.name) || namespace("self")? != namespace(&process.pid.to_string())? {
+pub fn look(wait: &Wait, reads: &mut Reads) -> Option<Semaphore> {
+    if !is_semaphore(wait.call.name) {
         return None;
     }
-    let (stamp, call) = (memory::Stamp::of(wait), wait.call);
-    let operations = guard.read(process, move || {
-        let length = usize::try_from(call.args[2]).ok()?.min(MOST) * OPERATION;
-        memory::read(stamp.pid, call.args[1], length).filter(|_| memory::still_in(&stamp))
-    })?;
+    let (process, call) = (wait.thread.process, wait.call);
+    let mut namespace = |process| reads.link(process, "ns/ipc").ok();
+    if namespace(by_pid(std::process::id()))? != namespace(process)? {
+        return None;
+    }
+    let length = usize::try_from(call.args[2]).ok()?.min(MOST) * OPERATION;
+    let operations = reads.memory(process, call.args[1], length)?;
+    if !reads.still_in(wait) {
+        return None;
+    }
     // The kernel takes the lower half of the register.
     let set = call.args[0] as u32 as i32;
     let number = blocking(&operations, |number| control(set, number, libc::GETVAL))?;
     let changed_by = control(set, number, libc::GETPID)?.try_into().ok().filter(|pid| *pid != 0);
-    let lives =
-        changed_by.is_some_and(|pid: u32| stat::stat(format!("/proc/{pid}")).is_some_and(|s| s.lives()));
+    let lives = changed_by.is_some_and(|pid: u32| reads.stat(by_pid(pid)).is_some_and(|stat| stat.lives()));
     Some(Semaphore { set, number, changed_by, lives })
 }
 

@@ -1,18 +1,18 @@
 //! Which processes descend from which, and whether one still makes calls: as `/proc` shows them now.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fs,
-};
+use std::collections::{HashMap, HashSet};
 
-use crate::{collect::stat, wait::ProcessId};
+use crate::{
+    procfs::{Reads, by_pid},
+    wait::ProcessId,
+};
 
 /// Processes that descend from these, and are none of them.
 pub fn descendants(of: &HashSet<u32>) -> HashSet<u32> {
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut reads = Reads::new();
+    let pids = reads.processes().unwrap_or_default().into_iter();
     let parents: HashMap<u32, u32> =
-        pids.filter_map(|pid| Some((pid, stat::stat(format!("/proc/{pid}"))?.parent))).collect();
+        pids.filter_map(|pid| Some((pid, reads.stat(by_pid(pid))?.parent))).collect();
     below(of, &parents)
 }
 
@@ -28,13 +28,12 @@ fn below(of: &HashSet<u32>, parents: &HashMap<u32, u32>) -> HashSet<u32> {
 
 /// Whether a process makes calls. A zombie makes none, unless only its first thread has ended.
 pub fn lives(pid: u32) -> bool {
-    stat::stat(format!("/proc/{pid}")).is_some_and(|stat| stat.lives())
+    Reads::new().stat(by_pid(pid)).is_some_and(|stat| stat.lives())
 }
 
 /// The same of this very process, whose id may be another's by now.
 pub fn is_alive(process: ProcessId) -> bool {
-    let stat = stat::stat(format!("/proc/{}", process.pid));
-    stat.is_some_and(|stat| stat.lives() && stat::same_start(process.start_ns, &stat))
+    Reads::new().lives(process)
 }
 
 #[cfg(test)]

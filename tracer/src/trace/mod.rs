@@ -31,7 +31,7 @@ use self::{
 use crate::{
     cli::{Probes, Trace},
     clock::Now,
-    collect::{Source, bpf::Bpf, stat},
+    collect::{Source, bpf::Bpf},
     export::json::{CallObject, WaitObject},
     human,
     kernel::{
@@ -39,6 +39,7 @@ use crate::{
         object::{Followed, Options},
         probes::Mechanism,
     },
+    procfs::Reads,
     resolve::{
         Resolved, Resolver, epoll,
         poll::{self, Set},
@@ -390,7 +391,7 @@ impl Tracer {
         let ends = told::Ends { by_calls, taken: self.taken.elapsed(), last };
         let seen = |thread: &ThreadId| match waiting.get(thread) {
             Some(wait) => Seen::Asleep(wait),
-            None if stat::thread_lives(thread) => Seen::Awake,
+            None if Reads::new().thread_lives(thread) => Seen::Awake,
             None => Seen::Gone,
         };
         let mut ended = Vec::new();

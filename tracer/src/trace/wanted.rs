@@ -1,16 +1,16 @@
 //! Whom was `tracer trace` asked to follow: which processes, and which threads without their processes?
 
-use std::{
-    collections::{HashMap, HashSet},
-    fs,
-};
+use std::collections::{HashMap, HashSet};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::{
     cli::Trace,
-    collect::stat::{self, Stat},
     human,
+    procfs::{
+        Reads, by_pid,
+        stat::{self, Stat},
+    },
     wait::ThreadId,
 };
 
@@ -34,26 +34,25 @@ pub struct Thread {
 impl Wanted {
     /// Looks for all that was asked for. The error says what is not there.
     pub fn find(args: &Trace) -> Result<Self> {
-        let mut wanted = Self::default();
+        let (mut wanted, mut reads) = (Self::default(), Reads::new());
         for id in &args.pid {
             let missing = || format!("there is no process or thread {id}");
-            let status = stat::read(format!("/proc/{id}/status")).with_context(missing)?;
+            let status = reads.text(by_pid(*id), "status").with_context(missing)?;
             match status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok()) {
                 Some(pid) if pid != *id => {
-                    let stat = stat::stat(task(pid, *id)).with_context(missing)?;
+                    let stat = reads.thread_stat(by_pid(pid), *id).with_context(missing)?;
                     wanted.threads.insert(*id, Thread { pid, stat });
                 }
                 _ => _ = wanted.processes.insert(*id),
             }
         }
         if let Some(comm) = &args.comm {
+            let pids = reads.processes().map_err(|unread| anyhow!("cannot read /proc: {unread}"))?;
             let named = |pid: &u32| {
-                fs::read(format!("/proc/{pid}/comm"))
-                    .is_ok_and(|name| name.trim_ascii_end() == comm.as_bytes())
+                let name = reads.file(by_pid(*pid), "comm");
+                name.is_ok_and(|name| name.trim_ascii_end() == comm.as_bytes())
             };
-            let pids = fs::read_dir("/proc").context("cannot read /proc")?.flatten();
-            let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(named);
-            let pids: Vec<u32> = pids.collect();
+            let pids: Vec<u32> = pids.into_iter().filter(named).collect();
             ensure!(!pids.is_empty(), "there is no process named {}", human::clean(comm));
             wanted.processes.extend(pids);
         }
@@ -112,19 +111,16 @@ impl Thread {
 
     /// Whether it still makes calls. One that runs another program changes its id, and its old one has ended.
     pub fn lives(&self, tid: u32) -> bool {
-        stat::stat(task(self.pid, tid))
+        Reads::new()
+            .thread_stat(by_pid(self.pid), tid)
             .is_some_and(|stat| stat.start_ticks == self.stat.start_ticks && stat.thread_lives())
     }
-}
-
-fn task(pid: u32, tid: u32) -> String {
-    format!("/proc/{pid}/task/{tid}")
 }
 
 /// The processes that a thread has started, which its process's other threads take over when it ends. None where the kernel
 /// does not tell (CONFIG_PROC_CHILDREN).
 fn children(pid: u32, tid: u32) -> HashSet<u32> {
-    let text = fs::read_to_string(format!("{}/children", task(pid, tid))).unwrap_or_default();
+    let text = Reads::new().text(by_pid(pid), &format!("task/{tid}/children")).unwrap_or_default();
     text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 

@@ -9,11 +9,9 @@ use tracer_ebpf::abi::Counter;
 use super::{FORGET, Watch};
 use crate::{
     class::Class,
-    collect::{
-        bpf::{Bpf, ended_name, text},
-        stat,
-    },
+    collect::bpf::{Bpf, ended_name, text},
     export::metrics::{BlockedKey, DurationKey, StallSeries, State},
+    procfs::{Reads, Unread, stat},
     resolve::target::{kind_of, kind_of_file},
     stall::Stall,
     wait::{ProcessId, Snapshot, ThreadId},
@@ -44,7 +42,7 @@ impl Watch {
             if state.add_blocked(blocked, histogram.sum_ns)
                 && state.name(&process).is_none_or(|known| known != comm)
             {
-                state.set_name(process, name(process.pid).unwrap_or_else(|| comm.clone()));
+                state.set_name(process, name(process).unwrap_or_else(|| comm.clone()));
             }
             state.add_durations(DurationKey { comm, syscall, kind }, &histogram);
         })
@@ -77,7 +75,7 @@ impl Watch {
         state.lost.extend(losses);
         state.lost.extend(skipped.map(|number| ("runs_skipped", number)));
         state.lost.insert("look_failed", self.failed);
-        state.lost.insert("reads_abandoned", self.resolver.abandoned());
+        state.lost.insert("reads_abandoned", Reads::new().abandoned());
         state.lost.insert("events_unread", self.events.lost());
         state.lost.insert("history_unwritten", self.events.unwritten());
         state.lost.insert("state_unsaved", self.state.unsaved());
@@ -95,7 +93,7 @@ impl Watch {
                 && state.name(&process).is_none()
             {
                 // Where the process has gone meanwhile, a thread's name has to do.
-                state.set_name(process, name(process.pid).unwrap_or_else(|| thread.to_owned()));
+                state.set_name(process, name(process).unwrap_or_else(|| thread.to_owned()));
             }
         }
         // What is frozen in its sleep goes on with it. By calls a wait counts once its call has returned, which may be long
@@ -141,13 +139,15 @@ fn show_stalls(state: &mut State, stalls: &BTreeMap<ThreadId, Stall>) {
     }
 }
 
-/// Whether the very process still exists, by its start time.
+/// Whether the very process still exists, by its start time. One that hangs so that it cannot be read does.
 fn lives(process: &ProcessId) -> bool {
-    stat::stat(format!("/proc/{}", process.pid)).is_some_and(|stat| stat::same_start(process.start_ns, &stat))
+    match Reads::new().file(*process, "stat") {
+        Ok(text) => stat::parse_stat(&String::from_utf8_lossy(&text))
+            .is_some_and(|stat| stat::same_start(process.start_ns, &stat)),
+        Err(unread) => !matches!(unread, Unread::Failed(_)),
+    }
 }
 
-fn name(pid: u32) -> Option<String> {
-    std::fs::read(format!("/proc/{pid}/comm"))
-        .ok()
-        .map(|bytes| String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned())
+fn name(process: ProcessId) -> Option<String> {
+    Reads::new().comm(process)
 }

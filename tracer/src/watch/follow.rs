@@ -10,8 +10,8 @@ use super::Watch;
 use crate::{
     class::Class,
     clock::boottime_ns,
-    collect::stat,
     habit::Key,
+    procfs::Reads,
     progress,
     resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set, target::Target},
     stall::Ended,
@@ -179,6 +179,7 @@ impl Watch {
         snapshot: &Snapshot,
         resolved: &[(usize, Resolved)],
     ) {
+        Reads::new().forgive(over.iter().map(|(thread, _)| thread.process));
         let mut ask = Vec::new();
         let over_threads: HashSet<ThreadId> = over.iter().map(|(thread, _)| *thread).collect();
         let seen: hashbrown::HashMap<ThreadId, &Resolved> = resolved
@@ -254,7 +255,7 @@ impl Watch {
             {
                 self.state.learn(key, lasted);
             }
-            let ended = if stat::thread_lives(&thread) { Ended::Resumed } else { Ended::Exited };
+            let ended = if Reads::new().thread_lives(&thread) { Ended::Resumed } else { Ended::Exited };
             self.close(&thread, ended, lasted);
         }
         for (thread, away) in self.tracks.away() {
@@ -303,7 +304,7 @@ impl Watch {
                 }
                 return false;
             }
-            !(stalls.contains_key(thread) && stat::thread_lives(thread) && track.may_go_on())
+            !(stalls.contains_key(thread) && Reads::new().thread_lives(thread) && track.may_go_on())
         });
         let mut ask = Vec::new();
         for (thread, track) in gone {
@@ -316,7 +317,7 @@ impl Watch {
             }
             let lasted = lasted(&track, now);
             if self.stalls.contains_key(&thread) {
-                let ended = if stat::thread_lives(&thread) { Ended::Resumed } else { Ended::Exited };
+                let ended = if Reads::new().thread_lives(&thread) { Ended::Resumed } else { Ended::Exited };
                 self.close(&thread, ended, lasted);
             }
             if track.habit.is_some() && lasted >= crate::habit::LEAST {

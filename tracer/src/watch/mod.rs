@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
@@ -27,6 +27,7 @@ use crate::{
     export::{events::Events, http::Health, metrics::Metrics},
     human,
     kernel::log::KernelLog,
+    procfs,
     resolve::Resolver,
     restless::Restless,
     stall::{Policy, Stall},
@@ -127,6 +128,10 @@ impl Watch {
         let mut next = Instant::now();
         loop {
             self.try_tick()?;
+            ensure!(
+                !procfs::supervisor::is_gone(),
+                "the process that starts readers of /proc has ended: start the agent again"
+            );
             next += self.interval;
             // After a pause (the machine was suspended, the agent stopped) there is nothing to catch up with.
             next = next.max(Instant::now());

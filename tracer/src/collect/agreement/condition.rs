@@ -11,8 +11,9 @@ use tracer_ebpf::abi::{
 
 use super::{SETTLES, Value, child::Child, value};
 use crate::{
-    collect::{bpf::Bpf, stat},
+    collect::bpf::Bpf,
     kernel::record::Record,
+    procfs::{Reads, by_pid},
 };
 
 /// A condition, and what a process does to be in it.
@@ -47,21 +48,20 @@ pub fn values(bpf: &mut Bpf, values: &mut Vec<Value>) -> Result<()> {
             records.get(&child.pid()).with_context(|| format!("the snapshot lacks a process: {name}"))?;
         of_condition(name, record, values)?;
     }
-    let kernels = |record: &&ThreadRecord| {
-        stat::stat(format!("/proc/{}", record.tid)).is_some_and(|stat| stat.kernel_thread)
-    };
+    let kernels =
+        |record: &&ThreadRecord| Reads::new().stat(by_pid(record.tid)).is_some_and(|stat| stat.kernel_thread);
     value(values, "the kernel's threads among those that wait", records.values().filter(kernels).count(), 0);
     Ok(())
 }
 
 fn of_condition(name: &str, record: &ThreadRecord, values: &mut Vec<Value>) -> Result<()> {
     const PF_EXITING: u64 = 0x4;
-    let dir = format!("/proc/{}", record.tid);
-    let status = stat::read(format!("{dir}/status")).context("no status")?;
+    let [status, stat] = Reads::new().texts(by_pid(record.tid), ["status", "stat"]);
+    let status = status.context("no status")?;
     let field =
         |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
     let pending = |name: &str| u64::from_str_radix(field(name), 16).unwrap_or_default();
-    let text = stat::read(format!("{dir}/stat")).context("no stat")?;
+    let text = stat.context("no stat")?;
     let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().collect();
     // Documentation/filesystems/proc.rst, without the two before the name's end.
     let number =

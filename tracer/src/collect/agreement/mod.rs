@@ -14,7 +14,6 @@ use std::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixListener, UnixStream},
     },
-    path::Path,
     thread,
     time::Duration,
 };
@@ -23,7 +22,8 @@ use anyhow::{Context, Result};
 use tracer_ebpf::abi::{File, FileKey, HOLDS_READ, HOLDS_WRITE, Tcp};
 
 use self::child::Child;
-use super::{Source, bpf::Bpf, stat};
+use super::{Source, bpf::Bpf};
+use crate::procfs::Reads;
 use crate::wait::{FdState, SeenFd, SocketFacts, ThreadId, Wait};
 
 /// Until a new process is asleep.
@@ -90,30 +90,32 @@ fn value(values: &mut Vec<Value>, name: &str, read: impl ToString, shown: impl T
 }
 
 fn of_thread(wait: &Wait, values: &mut Vec<Value>) -> Result<()> {
-    let process = format!("/proc/{}", wait.thread.process.pid);
-    let (process, dir) = (Path::new(&process), Path::new(&process).join(format!("task/{}", wait.thread.tid)));
-    let status = fs::read_to_string(dir.join("status"))?;
+    let (mut reads, process) = (Reads::new(), wait.thread.process);
+    let dir = format!("task/{}", wait.thread.tid);
+    let [status, comm, call] =
+        reads.texts(process, [&format!("{dir}/status"), &format!("{dir}/comm"), &format!("{dir}/syscall")]);
+    let status = status.context("no status")?;
     let field = |name: &str| -> String {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.and_then(|line| line.split_ascii_whitespace().next()).unwrap_or_default().to_owned()
     };
     value(values, "tgid", wait.thread.process.pid, field("Tgid"));
     value(values, "pid", wait.thread.tid, field("Pid"));
-    value(values, "comm", &wait.comm, fs::read_to_string(dir.join("comm"))?.trim_end());
+    value(values, "comm", &wait.comm, comm.context("no comm")?.trim_end());
     value(values, "uid", wait.uid, field("Uid"));
     value(values, "state", wait.sleep.letter(), field("State"));
     let number = |name: &str| field(name).parse::<u64>().unwrap_or(u64::MAX);
     let switches = number("voluntary_ctxt_switches").saturating_add(number("nonvoluntary_ctxt_switches"));
     value(values, "nvcsw + nivcsw", wait.switches, switches);
-    for (name, start_ns, of) in [
-        ("start of the process", wait.thread.process.start_ns, process),
-        ("start of the thread", wait.thread.start_ns, &*dir),
+    for (name, start_ns, stat) in [
+        ("start of the process", process.start_ns, reads.stat(process)),
+        ("start of the thread", wait.thread.start_ns, reads.thread_stat(process, wait.thread.tid)),
     ] {
         let hz = u128::from(rustix::param::clock_ticks_per_second());
-        let shown = stat::stat(of).context("no stat")?.start_ticks;
+        let shown = stat.context("no stat")?.start_ticks;
         value(values, name, u128::from(start_ns) * hz / 1_000_000_000, shown);
     }
-    let call = fs::read_to_string(dir.join("syscall")).context("no syscall")?;
+    let call = call.context("no syscall")?;
     let mut shown = call.split_ascii_whitespace();
     value(values, "number of the call", wait.call.number, shown.next().unwrap_or_default());
     for (at, arg) in wait.call.args.iter().enumerate() {
@@ -165,7 +167,7 @@ fn of_holder(source: &mut dyn Source, fd: RawFd, file: &File, values: &mut Vec<V
         Ok(1) => "write",
         _ => "both",
     };
-    let holders = source.holders(&[FileKey::of(file)], &[])?;
+    let holders = source.holders(&[FileKey::of(file)], &[])?.unwrap_or_default();
     let own = holders.iter().find(|holder| (holder.tgid, holder.fd) == (std::process::id(), fd));
     let read = own.map(|holder| match holder.access & (HOLDS_READ | HOLDS_WRITE) {
         HOLDS_READ => "read",

@@ -4,31 +4,25 @@ pub mod cgroup;
 pub mod pods;
 pub mod users;
 
-use std::{
-    ffi::OsStr,
-    io::Read,
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
-    sync::Arc,
-};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
 use jiff::Timestamp;
-use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
 
 use self::{
     cgroup::{Home, Runtime},
     pods::Pod,
 };
-use super::guard::Guard;
 use crate::{
     clock,
-    collect::stat::{Stat, parse_stat, same_start},
+    procfs::{
+        Reads, Unread, by_pid,
+        stat::{Stat, parse_stat, same_start},
+    },
     wait::ProcessId,
 };
 
 /// As much of a command line as is kept, bytes.
 const LONGEST_CMDLINE: usize = 4096;
-/// As much of a file of `/proc` as is read; those read here have a few hundred bytes.
-const LONGEST_FILE: usize = 64 * 1024;
 /// Parents that are named at most.
 const MOST_PARENTS: usize = 8;
 
@@ -79,70 +73,42 @@ pub struct Parent {
     pub comm: String,
 }
 
-/// Reads who a process is; what has gone meanwhile stays `None`, and all of it if the pid is another process's by now.
-pub fn read(process: ProcessId, guard: &mut Guard) -> Who {
-    let Some(dir) = Dir::open(process.pid) else { return Who::default() };
-    let Some(stat) = dir.stat().filter(|stat| same_start(process.start_ns, stat)) else {
-        return Who::default();
+/// Reads who a process is; what has gone meanwhile, or hangs, stays `None`, and all of it if the pid is another process's by
+/// now.
+pub fn read(process: ProcessId, reads: &mut Reads) -> Who {
+    // What answers whatever the process hangs in comes first.
+    let [status, cgroup, stat, cmdline] = reads.files(process, ["status", "cgroup", "stat", "cmdline"]);
+    let text =
+        |bytes: Result<Vec<u8>, Unread>| bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let stat = text(stat).map(|stat| parse_stat(&stat));
+    // One that hangs has not given its pid to another.
+    let is_it = match &stat {
+        Ok(stat) => stat.as_ref().is_some_and(|stat| same_start(process.start_ns, stat)),
+        Err(unread) => !matches!(unread, Unread::Failed(_)),
     };
-    // The command line lies in the process's memory. What else is read here takes neither its locks nor its pages, and
-    // reading a link asks no file system.
-    let its = dir.clone();
-    let cmdline = guard
-        .read(process, move || its.read("cmdline", LONGEST_CMDLINE + 1))
-        .and_then(|bytes| cmdline(&bytes));
-    let (cgroup, home) = dir
-        .text("cgroup")
+    let (Ok(status), true) = (text(status), is_it) else { return Who::default() };
+    let (cgroup, home) = text(cgroup)
+        .ok()
         .and_then(|text| cgroup::of(&text))
         .map_or((None, Home::default()), |(path, home)| (Some(path), home));
     let Home { unit, container, runtime, pod } = home;
-    let pod = pod.map(|uid| pods::pod(uid, container.as_deref()));
-    let uid = dir.text("status").and_then(|status| real_user(&status));
+    let pod = pod.map(|uid| pods::pod(uid, container.as_deref(), reads));
+    let uid = field(&status, "Uid:");
     let user = uid.and_then(|uid| user(uid, container.is_some()));
+    let mut link = |name| reads.link(process, name).ok().map(|link| place(link.as_os_str().as_bytes()));
     Who {
-        cmdline,
-        exe: dir.link("exe"),
-        cwd: dir.link("cwd"),
+        cmdline: cmdline.ok().and_then(|bytes| self::cmdline(&bytes)),
+        exe: link("exe"),
+        cwd: link("cwd"),
         uid,
         user,
-        parents: parents(&stat),
+        parents: parents(&status, stat.ok().flatten(), reads),
         started: Some(clock::wall_at_boottime(process.start_ns)),
         cgroup,
         unit,
         container,
         runtime,
         pod,
-    }
-}
-
-/// A process's directory in `/proc`. Held open it stays that process's, whoever gets the pid next.
-#[derive(Clone)]
-struct Dir(Arc<OwnedFd>);
-
-impl Dir {
-    fn open(pid: u32) -> Option<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        openat(CWD, format!("/proc/{pid}"), flags, Mode::empty()).ok().map(|fd| Self(Arc::new(fd)))
-    }
-
-    /// The first bytes of a file, `longest` at most.
-    fn read(&self, name: &str, longest: usize) -> Option<Vec<u8>> {
-        let file = openat(&*self.0, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-        let mut bytes = Vec::new();
-        std::fs::File::from(file).take(longest as u64).read_to_end(&mut bytes).ok()?;
-        Some(bytes)
-    }
-
-    fn text(&self, name: &str) -> Option<String> {
-        self.read(name, LONGEST_FILE).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-    }
-
-    fn stat(&self) -> Option<Stat> {
-        parse_stat(&self.text("stat")?)
-    }
-
-    fn link(&self, name: &str) -> Option<Place> {
-        readlinkat(&*self.0, name, Vec::new()).ok().map(|link| place(link.as_bytes()))
     }
 }
 
@@ -155,9 +121,9 @@ fn place(link: &[u8]) -> Place {
     Place { path: OsStr::from_bytes(path).to_string_lossy().into_owned(), deleted }
 }
 
-/// The real user of a `status` file.
-fn real_user(status: &str) -> Option<u32> {
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+/// The first number of a line of a `status` file.
+fn field(status: &str, name: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
@@ -167,17 +133,22 @@ fn user(uid: u32, in_container: bool) -> Option<String> {
 }
 
 /// The parents of a process, as long as each can be read.
-fn parents(stat: &Stat) -> Vec<Parent> {
+fn parents(status: &str, stat: Option<Stat>, reads: &mut Reads) -> Vec<Parent> {
     let mut parents = Vec::new();
-    let (mut pid, mut youngest) = (stat.parent, stat.start_ticks);
+    let mut pid = field(status, "PPid:").unwrap_or(0);
+    let mut youngest = stat.map(|stat| stat.start_ticks);
     while pid != 0 && parents.len() < MOST_PARENTS {
-        let Some(stat) = Dir::open(pid).and_then(|dir| dir.stat()) else { break };
+        let [status, comm, stat] = reads.texts(by_pid(pid), ["status", "comm", "stat"]);
+        let (Some(status), Some(comm)) = (status, comm) else { break };
         // Nobody is older than its parent: a younger one got the pid of a parent that has just exited.
-        if stat.start_ticks > youngest {
+        let started = stat.and_then(|stat| parse_stat(&stat)).map(|stat| stat.start_ticks);
+        if let (Some(started), Some(youngest)) = (started, youngest)
+            && started > youngest
+        {
             break;
         }
-        parents.push(Parent { pid, comm: stat.comm });
-        (pid, youngest) = (stat.parent, stat.start_ticks);
+        parents.push(Parent { pid, comm: comm.trim_end_matches('\n').to_owned() });
+        (pid, youngest) = (field(&status, "PPid:").unwrap_or(0), started.or(youngest));
     }
     parents
 }
@@ -219,8 +190,7 @@ mod tests {
         fn begin(command: &mut Command) -> Self {
             let child = Self(command.stdin(Stdio::piped()).spawn().expect("starts"));
             // The kernel lets go of `spawn` before the new program's arguments are in place.
-            let asleep =
-                || Dir::open(child.0.id()).and_then(|dir| dir.stat()).is_some_and(|s| s.state == 'S');
+            let asleep = || Reads::new().stat(by_pid(child.0.id())).is_some_and(|s| s.state == 'S');
             let deadline = Instant::now() + Duration::from_secs(10);
             while !asleep() {
                 assert!(Instant::now() < deadline, "does not come to rest");
@@ -261,12 +231,12 @@ mod tests {
     }
 
     fn id(pid: u32) -> ProcessId {
-        let ticks = Dir::open(pid).and_then(|dir| dir.stat()).expect("lives").start_ticks;
+        let ticks = Reads::new().stat(by_pid(pid)).expect("lives").start_ticks;
         ProcessId { pid, start_ns: ticks * (1_000_000_000 / rustix::param::clock_ticks_per_second()) }
     }
 
     fn who(pid: u32) -> Who {
-        read(id(pid), &mut Guard::new())
+        read(id(pid), &mut Reads::new())
     }
 
     fn at(path: &Path, deleted: bool) -> Option<Place> {
@@ -295,8 +265,8 @@ mod tests {
         let child = Waits::begin(&mut Command::new("/bin/cat"));
         let mut process = id(child.0.id());
         process.start_ns += 1_000_000_000;
-        assert_eq!(read(process, &mut Guard::new()), Who::default());
-        assert_eq!(read(ProcessId { pid: u32::MAX, start_ns: 0 }, &mut Guard::new()), Who::default());
+        assert_eq!(read(process, &mut Reads::new()), Who::default());
+        assert_eq!(read(ProcessId { pid: u32::MAX, start_ns: 0 }, &mut Reads::new()), Who::default());
     }
 
     #[test]
@@ -362,7 +332,7 @@ mod tests {
 
     #[test]
     fn the_real_user_is_read() {
-        assert_eq!(real_user("Name:\ta\nUid:\t33\t0\t0\t0\nGid:\t1\t1\t1\t1\n"), Some(33));
-        assert_eq!(real_user("Name:\tUid:\n"), None);
+        assert_eq!(field("Name:\ta\nUid:\t33\t0\t0\t0\nGid:\t1\t1\t1\t1\n", "Uid:"), Some(33));
+        assert_eq!(field("Name:\tUid:\n", "Uid:"), None);
     }
 }

@@ -1,9 +1,9 @@
 //! Names of Kubernetes pods and containers: the kubelet keeps logs under them (`/var/log/pods/NAMESPACE_POD_UID/CONTAINER`,
 //! `/var/log/containers/POD_NAMESPACE_CONTAINER-ID.log`), so no server need be asked.
 
-use std::{fs, path::Path};
-
 use serde::{Deserialize, Serialize};
+
+use crate::procfs::Reads;
 
 /// Where the kubelet keeps logs.
 const LOGS: &str = "/var/log";
@@ -29,24 +29,22 @@ impl Pod {
 }
 
 /// The pod with this uid, and its container with this id.
-pub fn pod(uid: String, container: Option<&str>) -> Pod {
-    pod_in(Path::new(LOGS), uid, container)
+pub fn pod(uid: String, container: Option<&str>, reads: &mut Reads) -> Pod {
+    pod_in(LOGS, uid, container, reads)
 }
 
-fn pod_in(logs: &Path, uid: String, container: Option<&str>) -> Pod {
+fn pod_in(logs: &str, uid: String, container: Option<&str>, reads: &mut Reads) -> Pod {
     let mut known = Pod { uid, ..Pod::default() };
-    for entry in fs::read_dir(logs.join("pods")).into_iter().flatten().flatten() {
-        if let Some((namespace, pod)) = entry.file_name().to_str().and_then(|name| pod_of(name, &known.uid)) {
+    for name in reads.host_names(&format!("{logs}/pods")) {
+        if let Some((namespace, pod)) = pod_of(&name, &known.uid) {
             (known.namespace, known.name) = (Some(namespace.to_owned()), Some(pod.to_owned()));
         }
     }
     let (Some(namespace), Some(pod), Some(id)) = (&known.namespace, &known.name, container) else {
         return known;
     };
-    known.container =
-        fs::read_dir(logs.join("containers")).into_iter().flatten().flatten().find_map(|entry| {
-            container_of(entry.file_name().to_str()?, pod, namespace, id).map(str::to_owned)
-        });
+    let logs = reads.host_names(&format!("{logs}/containers"));
+    known.container = logs.iter().find_map(|name| container_of(name, pod, namespace, id)).map(str::to_owned);
     known
 }
 
@@ -71,6 +69,8 @@ pub fn container_of<'a>(log: &'a str, pod: &str, namespace: &str, id: &str) -> O
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -94,10 +94,13 @@ mod tests {
             container: container.map(str::to_owned),
         };
         let unknown = |uid: &str| Pod { uid: uid.into(), ..Pod::default() };
-        assert_eq!(pod_in(&logs, uid.into(), Some(&id)), named(Some("worker")));
-        assert_eq!(pod_in(&logs, uid.into(), Some("another")), named(None));
-        assert_eq!(pod_in(&logs, "another".into(), Some(&id)), unknown("another"));
+        let pod = |uid: &str, container| {
+            pod_in(logs.to_str().expect("text"), uid.into(), Some(container), &mut Reads::new())
+        };
+        assert_eq!(pod(uid, &id), named(Some("worker")));
+        assert_eq!(pod(uid, "another"), named(None));
+        assert_eq!(pod("another", &id), unknown("another"));
         fs::remove_dir_all(&logs).expect("is removed");
-        assert_eq!(pod_in(&logs, uid.into(), Some(&id)), unknown(uid));
+        assert_eq!(pod(uid, &id), unknown(uid));
     }
 }

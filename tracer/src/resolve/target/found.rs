@@ -5,9 +5,10 @@ use std::{net::SocketAddr, sync::OnceLock, time::Duration};
 use tracer_ebpf::abi::{File, Tcp};
 
 use super::{
-    super::{fd, guard::Guard, path, poll, semaphore},
+    super::{fd, path, poll, semaphore},
     Target, TcpState, Timers, UdpState,
 };
+use crate::procfs::Reads;
 use crate::wait::{FdState, SocketFacts, TcpFacts, UnixFacts, Wait, socket_addr};
 
 const S_IFMT: u16 = 0o170_000;
@@ -24,14 +25,14 @@ const SOCK_STREAM: u16 = 1;
 const SOCK_DGRAM: u16 = 2;
 
 /// Looks the target of a wait up.
-pub fn of(wait: &Wait, guard: &mut Guard) -> Target {
-    let (pid, tid) = (wait.thread.process.pid, wait.thread.tid);
+pub fn of(wait: &Wait, reads: &mut Reads) -> Target {
+    let (process, tid) = (wait.thread.process, wait.thread.tid);
     match (wait.fd_state, wait.fd) {
         (FdState::Absent, Some(fd)) if fd >= 0 => Target::Gone,
         (FdState::Absent, _) => Target::Unreadable { reason: "the call's fd is no number of an fd".into() },
-        (FdState::Unknown, Some(fd)) => device(fd::look_up(pid, tid, fd, None), 0),
-        (FdState::Open(file), Some(fd)) => of_file(wait, fd, &file),
-        _ => without_fd(wait, guard),
+        (FdState::Unknown, Some(fd)) => device(fd::look_up(process, tid, fd, None, reads), 0),
+        (FdState::Open(file), Some(fd)) => of_file(wait, fd, &file, reads),
+        _ => without_fd(wait, reads),
     }
 }
 
@@ -49,7 +50,7 @@ pub fn sketch(wait: &Wait) -> Target {
     }
 }
 
-fn of_file(wait: &Wait, fd: i32, file: &File) -> Target {
+fn of_file(wait: &Wait, fd: i32, file: &File, reads: &mut Reads) -> Target {
     if file.mode & S_IFMT == S_IFSOCK {
         return of_socket(wait, file);
     }
@@ -63,7 +64,7 @@ fn of_file(wait: &Wait, fd: i32, file: &File) -> Target {
         // It has no name that could be looked up.
         return Target::Pipe { inode: file.inode };
     }
-    let named = fd::look_up(wait.thread.process.pid, wait.thread.tid, fd, Some(file.inode));
+    let named = fd::look_up(wait.thread.process, wait.thread.tid, fd, Some(file.inode), reads);
     device(named, file.mode & S_IFMT).with_rdev(file.rdev)
 }
 
@@ -185,24 +186,24 @@ pub fn pidfd(wait: &Wait) -> Option<i32> {
     (wait.call.name == "waitid" && wait.call.args[0] == P_PIDFD).then_some(wait.call.args[1] as i32)
 }
 
-fn without_fd(wait: &Wait, guard: &mut Guard) -> Target {
+fn without_fd(wait: &Wait, reads: &mut Reads) -> Target {
     if let Some(fd) = pidfd(wait) {
-        return fd::look_up(wait.thread.process.pid, wait.thread.tid, fd, None);
+        return fd::look_up(wait.thread.process, wait.thread.tid, fd, None, reads);
     }
     match wait.call.name {
         name if name.starts_with("futex") => Target::Futex { address: format!("{:#x}", wait.call.args[0]) },
         // The kernel takes the lower half of the register.
         name if semaphore::is_semaphore(name) => Target::Semaphores { set: wait.call.args[0] as u32 as i32 },
-        "open" | "openat" | "openat2" | "creat" => match path::of(wait, guard) {
-            Some(opened) => {
-                let path = opened.path.to_string_lossy().into_owned();
-                if opened.fifo {
-                    Target::Fifo { path, inode: opened.inode }
+        name if path::takes_path(name) => match path::of(wait, reads) {
+            Some(path) => {
+                let path = path.to_string_lossy().into_owned();
+                if path::opens(name) && path::waits_for_partner(wait, reads) {
+                    Target::Fifo { path, inode: None }
                 } else {
-                    Target::File { path, inode: opened.inode, deleted: false, made_up: false }
+                    Target::File { path, inode: None, deleted: false, made_up: false }
                 }
             }
-            None => Target::Unreadable { reason: "the path to open could not be read".into() },
+            None => Target::Unreadable { reason: "its path could not be read".into() },
         },
         name if poll::is_set(name) => Target::Unreadable {
             reason: match poll::count(name, &wait.call.args, poll::MOST) {

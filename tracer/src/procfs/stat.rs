@@ -1,15 +1,8 @@
-//! The text of `/proc/PID/stat`, `status`, `syscall` and `auxv`.
-
-use std::{fs, path::Path};
+//! The text of `/proc/PID/stat`, `status`, `syscall` and `auxv`. Pure.
 
 use tracer_ebpf::abi::leaving;
 
-use crate::{syscalls::Table, wait::ThreadId};
-
-/// A file of `/proc` that has a process's name in it, which may be any bytes.
-pub fn read(path: impl AsRef<Path>) -> Option<String> {
-    fs::read(path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-}
+use crate::syscalls::Table;
 
 /// What `/proc/PID/stat` says of a thread.
 pub struct Stat {
@@ -23,6 +16,8 @@ pub struct Stat {
     pub parent: u32,
     /// The CPU it last ran on.
     pub cpu: usize,
+    /// How long it has run, in user mode and in the kernel, clock ticks.
+    pub cpu_ticks: u64,
     /// How many threads its process has, those that have ended and are not yet waited for included.
     pub threads: u32,
     /// It is the kernel's own.
@@ -58,17 +53,6 @@ pub fn same_start(start_ns: u64, stat: &Stat) -> bool {
     u128::from(start_ns) * hz / 1_000_000_000 == u128::from(stat.start_ticks)
 }
 
-/// Whether this very thread has not ended. A zombie's is gone in all but name.
-pub fn thread_lives(thread: &ThreadId) -> bool {
-    let stat = stat(format!("/proc/{}/task/{}", thread.process.pid, thread.tid));
-    stat.is_some_and(|stat| stat.thread_lives() && same_start(thread.start_ns, &stat))
-}
-
-/// Reads and parses `stat` of a process's or thread's directory.
-pub fn stat(dir: impl AsRef<Path>) -> Option<Stat> {
-    parse_stat(&read(dir.as_ref().join("stat"))?)
-}
-
 /// Fields of Documentation/filesystems/proc.rst; the name may itself have blanks and parentheses.
 pub fn parse_stat(text: &str) -> Option<Stat> {
     const PF_KTHREAD: u64 = 0x0020_0000;
@@ -81,6 +65,7 @@ pub fn parse_stat(text: &str) -> Option<Stat> {
         parent: fields.get(1)?.parse().ok()?,
         kernel_thread: flags & PF_KTHREAD != 0,
         leaving: Some(leaving(flags as u32)).filter(|number| *number != 0),
+        cpu_ticks: fields.get(11)?.parse::<u64>().ok()?.saturating_add(fields.get(12)?.parse().ok()?),
         threads: fields.get(17)?.parse().ok()?,
         start_ticks: fields.get(19)?.parse().ok()?,
         cpu: fields.get(36)?.parse().ok()?,
@@ -127,10 +112,10 @@ mod tests {
 
     #[test]
     fn names_with_parentheses_do_not_confuse_stat() {
-        let text = "12 (a) b (c) S 1 12 12 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 777 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 17 3 0 0";
+        let text = "12 (a) b (c) S 1 12 12 0 -1 4194304 0 0 0 0 3 4 0 0 20 0 1 0 777 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 17 3 0 0";
         let stat = parse_stat(text).expect("parses");
         assert_eq!((stat.comm.as_str(), stat.state, stat.start_ticks), ("a) b (c", 'S', 777));
-        assert_eq!((stat.parent, stat.threads, stat.cpu), (1, 1, 3));
+        assert_eq!((stat.parent, stat.threads, stat.cpu, stat.cpu_ticks), (1, 1, 3, 7));
         assert!(!stat.kernel_thread);
         assert!(parse_stat("12 (a").is_none());
         assert!(parse_stat("").is_none());

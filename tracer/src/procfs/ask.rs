@@ -1,0 +1,229 @@
+//! What a reader process is asked and what it answers: the bytes between it and the rest of tracer. Pure.
+
+use rustix::io::Errno;
+
+/// Bytes of a file that are read unless more are asked for: those of `/proc` that are read here have a few hundred.
+pub const SHORT: usize = 64 * 1024;
+/// As much of one file as is ever read: a network namespace's table with a hundred thousand connections.
+pub const LONG: usize = 32 * 1024 * 1024;
+/// Entries of one directory that are read at most: a process may have a million descriptors.
+pub const MOST_ENTRIES: usize = 65_536;
+
+/// One read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// The first `limit` bytes of a file.
+    File { path: String, limit: usize },
+    /// Where a symbolic link leads.
+    Link { path: String },
+    /// The names in a directory, [`MOST_ENTRIES`] at most.
+    Names { path: String },
+    /// The names in a directory of symbolic links, each with where it leads.
+    Links { path: String },
+    /// What a file is; see [`Stat`]. No file system is asked for news of it.
+    Stat { path: String },
+    /// `length` bytes of a process's memory; fewer where it ends before.
+    Memory { pid: u32, address: u64, length: usize },
+    /// A zero-terminated string of `limit` bytes at most in a process's memory, without its zero.
+    Text { pid: u32, address: u64, limit: usize },
+    /// Opens a file for reading and hands over its descriptor.
+    Open { path: String },
+    /// Everything that can be read from the descriptor that comes with the question.
+    Drain,
+}
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stat {
+    /// Inode number.
+    pub inode: u64,
+    /// Device that it is on, as the kernel has it (`major << 20 | minor`).
+    pub dev: u32,
+    /// Device that it is, likewise.
+    pub rdev: u32,
+    /// Kind and permissions (`S_IF*`).
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Number of names.
+    pub links: u32,
+}
+
+/// Length of a question's head: length of the whole, kind, pid, address, limit.
+const QUESTION: usize = 4 + 1 + 4 + 8 + 8;
+/// Length of an answer's head: what it is, and how many bytes follow.
+pub const ANSWER: usize = 4 + 4;
+/// Bytes of one answer of several.
+pub const PART: usize = 64 * 1024;
+
+/// What an answer's head says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// The last bytes, so many.
+    Last(usize),
+    /// So many bytes, and more to come.
+    Part(usize),
+    /// It failed.
+    Failed(Errno),
+}
+
+const LAST: i32 = 0;
+const MORE: i32 = 1;
+
+impl Head {
+    /// As bytes.
+    pub fn encode(self) -> [u8; ANSWER] {
+        let (status, length) = match self {
+            Head::Last(length) => (LAST, length),
+            Head::Part(length) => (MORE, length),
+            Head::Failed(error) => (-error.raw_os_error(), 0),
+        };
+        let mut bytes = [0; ANSWER];
+        bytes[..4].copy_from_slice(&status.to_ne_bytes());
+        bytes[4..].copy_from_slice(&(length as u32).to_ne_bytes());
+        bytes
+    }
+
+    /// From bytes.
+    pub fn decode(bytes: [u8; ANSWER]) -> Self {
+        let [a, b, c, d, length @ ..] = bytes;
+        let length = u32::from_ne_bytes(length) as usize;
+        match i32::from_ne_bytes([a, b, c, d]) {
+            LAST => Head::Last(length),
+            status if status > 0 => Head::Part(length),
+            status => Head::Failed(Errno::from_raw_os_error(status.saturating_neg())),
+        }
+    }
+}
+
+impl Ask {
+    /// Whether a descriptor comes with the answer.
+    pub fn opens(&self) -> bool {
+        matches!(self, Ask::Open { .. })
+    }
+
+    /// As bytes, at the end of `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let (kind, path, pid, address, limit): (u8, &str, u32, u64, usize) = match self {
+            Ask::File { path, limit } => (0, path, 0, 0, *limit),
+            Ask::Link { path } => (1, path, 0, 0, 0),
+            Ask::Names { path } => (2, path, 0, 0, 0),
+            Ask::Links { path } => (3, path, 0, 0, 0),
+            Ask::Stat { path } => (4, path, 0, 0, 0),
+            Ask::Memory { pid, address, length } => (5, "", *pid, *address, *length),
+            Ask::Text { pid, address, limit } => (6, "", *pid, *address, *limit),
+            Ask::Open { path } => (7, path, 0, 0, 0),
+            Ask::Drain => (8, "", 0, 0, 0),
+        };
+        out.extend(((QUESTION + path.len()) as u32).to_ne_bytes());
+        out.push(kind);
+        out.extend(pid.to_ne_bytes());
+        out.extend(address.to_ne_bytes());
+        out.extend((limit as u64).to_ne_bytes());
+        out.extend(path.as_bytes());
+    }
+
+    /// The first question in `bytes`, and how long it is; `None` where it has not all come. A question that makes no sense is
+    /// an error: only tracer itself asks.
+    pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, Errno> {
+        let Some(head) = bytes.get(..QUESTION) else { return Ok(None) };
+        let number = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| head[at + byte]));
+        let short = |at: usize| u32::from_ne_bytes(std::array::from_fn(|byte| head[at + byte]));
+        let whole = short(0) as usize;
+        if !(QUESTION..QUESTION + SHORT).contains(&whole) {
+            return Err(Errno::INVAL);
+        }
+        let Some(path) = bytes.get(QUESTION..whole) else { return Ok(None) };
+        let path = || String::from_utf8(path.to_vec()).map_err(|_| Errno::INVAL);
+        let (pid, address) = (short(5), number(9));
+        let limit = usize::try_from(number(17)).map_err(|_| Errno::INVAL)?.min(LONG);
+        let ask = match head[4] {
+            0 => Ask::File { path: path()?, limit },
+            1 => Ask::Link { path: path()? },
+            2 => Ask::Names { path: path()? },
+            3 => Ask::Links { path: path()? },
+            4 => Ask::Stat { path: path()? },
+            5 => Ask::Memory { pid, address, length: limit },
+            6 => Ask::Text { pid, address, limit },
+            7 => Ask::Open { path: path()? },
+            8 => Ask::Drain,
+            _ => return Err(Errno::INVAL),
+        };
+        Ok(Some((ask, whole)))
+    }
+}
+
+impl Stat {
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.inode.to_ne_bytes().to_vec();
+        for word in [self.dev, self.rdev, u32::from(self.mode), self.uid, self.links] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        bytes
+    }
+
+    /// From bytes.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (inode, words) = bytes.split_first_chunk::<8>()?;
+        let (words, rest) = words.as_chunks::<4>();
+        let [dev, rdev, mode, uid, links] = words else { return None };
+        let word = |bytes: &[u8; 4]| u32::from_ne_bytes(*bytes);
+        rest.is_empty().then(|| Self {
+            inode: u64::from_ne_bytes(*inode),
+            dev: word(dev),
+            rdev: word(rdev),
+            mode: word(mode) as u16,
+            uid: word(uid),
+            links: word(links),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_and_answers_arrive_as_they_were_sent() {
+        let path = || "/proc/1/fd/3".to_owned();
+        let asks = [
+            Ask::File { path: path(), limit: 7 },
+            Ask::Link { path: path() },
+            Ask::Names { path: path() },
+            Ask::Links { path: path() },
+            Ask::Stat { path: path() },
+            Ask::Memory { pid: 4_000_000, address: u64::MAX, length: 9 },
+            Ask::Text { pid: 1, address: 2, limit: 3 },
+            Ask::Open { path: path() },
+            Ask::Drain,
+        ];
+        let mut bytes = Vec::new();
+        asks.iter().for_each(|ask| ask.encode(&mut bytes));
+        let mut rest = &bytes[..];
+        for ask in &asks {
+            let (came, used) = Ask::decode(rest).expect("makes sense").expect("all of it");
+            assert_eq!(came, *ask);
+            assert_eq!(Ask::decode(&rest[..used - 1]), Ok(None), "not yet");
+            rest = &rest[used..];
+        }
+        assert!(rest.is_empty());
+        for head in [Head::Last(0), Head::Last(70_000), Head::Part(5), Head::Failed(Errno::ACCESS)] {
+            assert_eq!(Head::decode(head.encode()), head);
+        }
+        let stat = Stat { inode: u64::MAX, dev: 1, rdev: 2, mode: 0o140_777, uid: 65_534, links: 6 };
+        assert_eq!(Stat::decode(&stat.encode()), Some(stat));
+        assert_eq!(Stat::decode(&[0; 27]), None);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_an_error_and_never_a_huge_read() {
+        let mut bytes = Vec::new();
+        Ask::Memory { pid: 1, address: 0, length: usize::MAX }.encode(&mut bytes);
+        assert!(matches!(Ask::decode(&bytes), Ok(Some((Ask::Memory { length: LONG, .. }, _)))));
+        bytes[4] = 99;
+        assert_eq!(Ask::decode(&bytes), Err(Errno::INVAL));
+        assert_eq!(Ask::decode(&[0; QUESTION]), Err(Errno::INVAL));
+        assert_eq!(Ask::decode(&[0xff; QUESTION]), Err(Errno::INVAL));
+    }
+}

@@ -1,0 +1,566 @@
+//! Asking a reader, and what becomes of one that does not answer: it is left behind, and what it read is left alone.
+
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet, VecDeque},
+    fmt,
+    io::IoSlice,
+    mem::MaybeUninit,
+    os::fd::{BorrowedFd, OwnedFd},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::{Errno, retry_on_intr},
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+        SendFlags, recvmsg, sendmsg,
+    },
+};
+
+use super::{
+    ask::{ANSWER, Ask, Head, LONG, PART},
+    ledger::{Ledger, Needs, Owner, Refused},
+    supervisor::{self, Started},
+};
+use crate::wait::ProcessId;
+
+/// How long a reader may be silent. Reads of `/proc` take microseconds.
+const DEADLINE: Duration = Duration::from_millis(100);
+/// How often it is given as much again while nothing holds it up but the want of a CPU, on a machine that is overloaded or
+/// at a long walk.
+const EXTENSIONS: u32 = 40;
+/// Questions that are under way at a time.
+const WINDOW: usize = 64;
+/// Processes whose owners are remembered.
+const OWNERS: usize = 4096;
+
+/// Why something was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// The kernel's own word.
+    Failed(Errno),
+    /// It did not come back in time.
+    Late,
+    /// It was not tried.
+    Refused(Refused),
+    /// There is no reader: see [`supervisor::is_gone`].
+    NoReader,
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unread::Failed(error) => write!(f, "{error}"),
+            Unread::Late => write!(f, "the kernel does not answer"),
+            Unread::Refused(_) => write!(f, "the kernel did not answer before"),
+            Unread::NoReader => write!(f, "the process that reads it has ended"),
+        }
+    }
+}
+
+/// An answer: bytes, and a descriptor if one was asked for.
+type Answer = (Vec<u8>, Option<OwnedFd>);
+
+/// A question about a process, and what has to be free for its answer.
+pub struct Question<'a> {
+    /// Whom it is about. Of the host: see [`HOST`].
+    pub process: ProcessId,
+    /// What it needs.
+    pub needs: Needs,
+    /// What is asked.
+    pub ask: Ask,
+    /// A descriptor that goes with it.
+    pub with: Option<BorrowedFd<'a>>,
+}
+
+/// Whom questions about the host's own files are about.
+pub const HOST: ProcessId = ProcessId { pid: 0, start_ns: 0 };
+
+/// A reader that did not answer. It is gone when its socket closes.
+struct LeftBehind {
+    reader: Reader,
+    owner: Owner,
+}
+
+/// What all readers of this program share.
+#[derive(Default)]
+struct Shared {
+    ledger: Ledger,
+    left: Vec<LeftBehind>,
+    owners: HashMap<ProcessId, Owner>,
+}
+
+impl Shared {
+    /// Forgets readers that have ended since.
+    fn count_left(&mut self) {
+        if self.left.is_empty() {
+            return;
+        }
+        let mut fds: Vec<PollFd<'_>> =
+            self.left.iter().map(|left| PollFd::new(&left.reader.socket, PollFlags::empty())).collect();
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let ended: Vec<bool> = match poll(&mut fds, Some(&now)) {
+            Ok(_) => fds.iter().map(|fd| fd.revents().contains(PollFlags::HUP)).collect(),
+            Err(_) => return,
+        };
+        let mut ended = ended.into_iter();
+        self.left.retain(|_| !ended.next().unwrap_or(false));
+        self.ledger.left_behind(self.left.iter().map(|left| left.owner.clone()));
+    }
+}
+
+/// A reader, known as tracer's own for as long as this lives.
+struct Reader {
+    pid: u32,
+    socket: OwnedFd,
+}
+
+impl Reader {
+    fn start() -> Option<Self> {
+        let Started { pid, socket } = supervisor::start_reader().ok()?;
+        OWN.write().unwrap_or_else(PoisonError::into_inner).insert(pid);
+        Some(Self { pid, socket })
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        OWN.write().unwrap_or_else(PoisonError::into_inner).remove(&self.pid);
+    }
+}
+
+/// A reader at work.
+struct Connection {
+    reader: Reader,
+    /// What has come, of which so many bytes have been taken.
+    came: Vec<u8>,
+    taken: usize,
+    descriptor: Option<OwnedFd>,
+}
+
+/// Process ids of readers of this program that are at work or left behind, and of what starts them.
+static OWN: LazyLock<RwLock<HashSet<u32>>> = LazyLock::new(RwLock::default);
+
+/// This process and its helpers, which no look is about.
+pub fn own() -> HashSet<u32> {
+    let readers = OWN.read().unwrap_or_else(PoisonError::into_inner);
+    readers.iter().copied().chain(supervisor::pid()).chain([std::process::id()]).collect()
+}
+
+/// Whether a process is one of [`own`].
+pub fn is_own(pid: u32) -> bool {
+    own().contains(&pid)
+}
+
+thread_local! {
+    /// The reader of this thread, once it has asked one.
+    static CONNECTION: RefCell<Option<Connection>> = const { RefCell::new(None) };
+}
+
+fn take_connection() -> Option<Connection> {
+    CONNECTION.take().or_else(Connection::open)
+}
+
+fn keep_connection(connection: Connection) {
+    CONNECTION.set(Some(connection));
+}
+
+/// Asks the reader of the present thread, and answers within a deadline whatever becomes of it. What is late is known to all
+/// of this program's.
+pub struct Client {
+    shared: Arc<Mutex<Shared>>,
+}
+
+impl Client {
+    /// Costs nothing before it is asked.
+    pub fn new() -> Self {
+        static OF_ALL: LazyLock<Arc<Mutex<Shared>>> = LazyLock::new(Arc::default);
+        Self { shared: Arc::clone(&OF_ALL) }
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads that did not come back in time, so far.
+    pub fn abandoned(&self) -> u64 {
+        self.shared().ledger.abandoned()
+    }
+
+    /// Reads that were not made as too many others had been late, so far.
+    pub fn refused(&self) -> u64 {
+        self.shared().ledger.refused()
+    }
+
+    /// Waits of these processes have ended: what hung may have come back with them.
+    pub fn forgive(&self, processes: impl Iterator<Item = ProcessId>) {
+        let (mut shared, now) = (self.shared(), Instant::now());
+        processes.for_each(|process| shared.ledger.forgive(process, now));
+    }
+
+    /// Asks one thing.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub fn ask(&self, question: Question<'_>) -> Result<Answer, Unread> {
+        self.ask_all(vec![question]).pop().unwrap_or(Err(Unread::NoReader))
+    }
+
+    /// Asks several things, in their order. One that hangs costs the others nothing but its deadline.
+    pub fn ask_all(&self, questions: Vec<Question<'_>>) -> Vec<Result<Answer, Unread>> {
+        let mut answers: Vec<Option<Result<Answer, Unread>>> = questions.iter().map(|_| None).collect();
+        let mut open: VecDeque<usize> = (0..questions.len()).collect();
+        while !open.is_empty() {
+            let mut window = Vec::new();
+            while window.len() < WINDOW
+                && let Some(at) = open.pop_front()
+            {
+                match self.may_read(questions[at].process, questions[at].needs) {
+                    Ok(()) => window.push(at),
+                    Err(refused) => answers[at] = Some(Err(Unread::Refused(refused))),
+                }
+            }
+            if window.is_empty() {
+                break;
+            }
+            let done = self.ask_some(&questions, &window, &mut answers);
+            // What was asked behind one that hung is asked again.
+            for at in window.into_iter().skip(done).rev() {
+                open.push_front(at);
+            }
+        }
+        answers.into_iter().map(|answer| answer.unwrap_or(Err(Unread::NoReader))).collect()
+    }
+
+    /// Asks these together; how many of them have their answer, the last of which may be that it was late.
+    fn ask_some(
+        &self,
+        questions: &[Question<'_>],
+        window: &[usize],
+        answers: &mut [Option<Result<Answer, Unread>>],
+    ) -> usize {
+        let Some(mut connection) = take_connection() else {
+            window.iter().for_each(|at| answers[*at] = Some(Err(Unread::NoReader)));
+            return window.len();
+        };
+        let sent = connection.send(window.iter().map(|at| &questions[*at]));
+        for (done, at) in window.iter().enumerate() {
+            let question = &questions[*at];
+            match sent.and_then(|()| connection.receive()) {
+                Ok(answer) => {
+                    // It may have come with the bytes of an answer before.
+                    let opened = if question.ask.opens() { connection.descriptor.take() } else { None };
+                    let answer = answer.map(|bytes| (bytes, opened));
+                    self.shared().ledger.answered(question.process);
+                    answers[*at] = Some(answer.map_err(Unread::Failed));
+                }
+                Err(Broken::Late) => {
+                    self.leave(connection, question);
+                    answers[*at] = Some(Err(Unread::Late));
+                    return done + 1;
+                }
+                Err(Broken::Ended) => {
+                    // Killed by somebody else, or the supervisor has gone.
+                    answers[*at] = Some(Err(Unread::NoReader));
+                    return done + 1;
+                }
+            }
+        }
+        keep_connection(connection);
+        window.len()
+    }
+
+    fn may_read(&self, process: ProcessId, needs: Needs) -> Result<(), Refused> {
+        let now = Instant::now();
+        let mut shared = self.shared();
+        shared.count_left();
+        let Shared { ledger, owners, .. } = &mut *shared;
+        // Who it is is only asked while something is late.
+        ledger.may_read(process, needs, now, || self.owner(process, owners))
+    }
+
+    /// A reader does not answer.
+    fn leave(&self, connection: Connection, question: &Question<'_>) {
+        let mut shared = self.shared();
+        let owner = self.owner(question.process, &mut shared.owners);
+        shared.ledger.late(question.process, question.needs, owner.clone(), Instant::now());
+        supervisor::end_reader(connection.reader.pid);
+        shared.left.push(LeftBehind { reader: connection.reader, owner });
+        shared.count_left();
+    }
+
+    /// Whose a process is, by what can be read of it whatever it hangs in.
+    fn owner(&self, process: ProcessId, known: &mut HashMap<ProcessId, Owner>) -> Owner {
+        if process == HOST {
+            return "the host".into();
+        }
+        if let Some(owner) = known.get(&process) {
+            return owner.clone();
+        }
+        let owner = self.read_owner(process).unwrap_or_default();
+        if known.len() >= OWNERS {
+            known.clear();
+        }
+        known.insert(process, owner.clone());
+        owner
+    }
+
+    fn read_owner(&self, process: ProcessId) -> Option<Owner> {
+        let mut connection = take_connection()?;
+        let file = |name: &str| Question {
+            process,
+            needs: Needs::Nothing,
+            ask: Ask::File { path: format!("/proc/{}/{name}", process.pid), limit: PART },
+            with: None,
+        };
+        connection.send([&file("cgroup"), &file("status")].into_iter()).ok()?;
+        let mut text = || {
+            let bytes = connection.receive().ok()?.ok()?;
+            Some(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let (cgroup, status) = (text()?, text()?);
+        keep_connection(connection);
+        Some(super::owner_of(&cgroup, &status))
+    }
+}
+
+/// Why a reader says nothing more.
+#[derive(Clone, Copy)]
+enum Broken {
+    Late,
+    Ended,
+}
+
+impl Connection {
+    fn open() -> Option<Self> {
+        Some(Self { reader: Reader::start()?, came: Vec::new(), taken: 0, descriptor: None })
+    }
+
+    fn send<'a>(&mut self, questions: impl Iterator<Item = &'a Question<'a>>) -> Result<(), Broken> {
+        let mut bytes = Vec::new();
+        let mut with = None;
+        for question in questions {
+            question.ask.encode(&mut bytes);
+            with = with.or(question.with);
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            let descriptors: Vec<BorrowedFd<'_>> = with.take().into_iter().collect();
+            if !descriptors.is_empty() {
+                ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+            }
+            let sent = retry_on_intr(|| {
+                sendmsg(&self.reader.socket, &[IoSlice::new(rest)], &mut ancillary, SendFlags::NOSIGNAL)
+            });
+            rest = &rest[sent.map_err(|_| Broken::Ended)?..];
+        }
+        Ok(())
+    }
+
+    /// The next answer, or why the kernel has none.
+    fn receive(&mut self) -> Result<Result<Vec<u8>, Errno>, Broken> {
+        let mut answer = Vec::new();
+        loop {
+            let head = self.take(ANSWER)?.try_into().map_err(|_| Broken::Ended)?;
+            let (length, last) = match Head::decode(head) {
+                Head::Failed(error) => return Ok(Err(error)),
+                Head::Last(length) => (length, true),
+                Head::Part(length) => (length, false),
+            };
+            // Only a reader that has been taken over says more than it was asked for.
+            if length > PART || answer.len() + length > 2 * LONG {
+                return Err(Broken::Ended);
+            }
+            answer.extend(self.take(length)?);
+            if last {
+                return Ok(Ok(answer));
+            }
+        }
+    }
+
+    /// The next so many bytes; waits for them.
+    fn take(&mut self, length: usize) -> Result<&[u8], Broken> {
+        if self.taken > 0 && self.came.len() < self.taken + length {
+            self.came.drain(..self.taken);
+            self.taken = 0;
+        }
+        while self.came.len() < self.taken + length {
+            self.receive_some()?;
+        }
+        let bytes = &self.came[self.taken..self.taken + length];
+        self.taken += length;
+        Ok(bytes)
+    }
+
+    fn receive_some(&mut self) -> Result<(), Broken> {
+        self.wait()?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let before = self.came.len();
+        self.came.resize(before + PART, 0);
+        let mut parts = [std::io::IoSliceMut::new(&mut self.came[before..])];
+        let received = retry_on_intr(|| {
+            recvmsg(&self.reader.socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+        });
+        let received = received.map_or(0, |received| received.bytes);
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                self.descriptor = descriptors.last();
+            }
+        }
+        self.came.truncate(before + received);
+        if received == 0 { Err(Broken::Ended) } else { Ok(()) }
+    }
+
+    fn wait(&self) -> Result<(), Broken> {
+        let patience = Timespec { tv_sec: 0, tv_nsec: DEADLINE.subsec_nanos().into() };
+        for _ in 0..=EXTENSIONS {
+            let mut fds = [PollFd::new(&self.reader.socket, PollFlags::IN)];
+            match retry_on_intr(|| poll(&mut fds, Some(&patience))) {
+                Ok(0) if !runs(self.reader.pid) => break,
+                Ok(0) => {}
+                Ok(_) => return Ok(()),
+                Err(_) => return Err(Broken::Ended),
+            }
+        }
+        Err(Broken::Late)
+    }
+}
+
+/// Whether a reader runs, or would if it were given a CPU. It is tracer's own and never executes a program, so that reading
+/// this file of it waits for nothing.
+fn runs(reader: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{reader}/stat"));
+    stat.is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('R')))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, os::fd::AsFd};
+
+    use super::*;
+
+    /// One that shares nothing with the others.
+    fn apart() -> Client {
+        Client { shared: Arc::default() }
+    }
+
+    fn file(path: &str, process: ProcessId) -> Question<'static> {
+        Question {
+            process,
+            needs: Needs::Host,
+            ask: Ask::File { path: path.into(), limit: LONG },
+            with: None,
+        }
+    }
+
+    fn process(pid: u32) -> ProcessId {
+        ProcessId { pid, start_ns: 1 }
+    }
+
+    /// A descriptor of which nothing can be read for now; readable once the other is written to or dropped.
+    fn silent() -> (OwnedFd, OwnedFd) {
+        rustix::pipe::pipe().expect("a pipe")
+    }
+
+    fn drain(from: &OwnedFd, pid: u32) -> Question<'_> {
+        Question { process: process(pid), needs: Needs::File, ask: Ask::Drain, with: Some(from.as_fd()) }
+    }
+
+    fn soon(mut is_so: impl FnMut() -> bool) -> bool {
+        (0..200).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            is_so()
+        })
+    }
+
+    #[test]
+    fn everything_that_can_be_asked_is_answered() {
+        let client = apart();
+        let pid = std::process::id();
+        let ask = |ask| Question { process: process(pid), needs: Needs::Nothing, ask, with: None };
+        let path = |name: &str| format!("/proc/{pid}/{name}");
+        let text = b"a text in memory\0";
+        let address = text.as_ptr() as u64;
+        let answers = client.ask_all(vec![
+            ask(Ask::File { path: path("comm"), limit: 3 }),
+            ask(Ask::Link { path: path("exe") }),
+            ask(Ask::Names { path: path("task") }),
+            ask(Ask::Links { path: path("ns") }),
+            ask(Ask::Stat { path: "/dev/null".into() }),
+            ask(Ask::Memory { pid, address, length: 6 }),
+            ask(Ask::Text { pid, address, limit: 100 }),
+            ask(Ask::Open { path: path("ns/net") }),
+            ask(Ask::File { path: "/nonexistent".into(), limit: 1 }),
+            ask(Ask::Text { pid, address: 1, limit: 100 }),
+        ]);
+        let bytes = |at: usize| answers[at].as_ref().expect("an answer").0.clone();
+        assert_eq!(bytes(0).len(), 3);
+        assert_eq!(bytes(1), std::env::current_exe().expect("this").as_os_str().as_encoded_bytes());
+        assert!(bytes(2).ends_with(b"\0"));
+        assert!(String::from_utf8_lossy(&bytes(3)).contains("net\0net:["));
+        assert_eq!(super::super::ask::Stat::decode(&bytes(4)).expect("a record").rdev, 1 << 20 | 3);
+        assert_eq!(bytes(5), b"a text");
+        assert_eq!(bytes(6), b"a text in memory");
+        assert!(answers[7].as_ref().is_ok_and(|(_, descriptor)| descriptor.is_some()));
+        assert!(matches!(answers[8], Err(Unread::Failed(Errno::NOENT))));
+        assert!(matches!(answers[9], Err(Unread::Failed(Errno::FAULT))));
+        // A device never ends, and is not waited for.
+        let zeros = client.ask(Question {
+            ask: Ask::File { path: "/dev/zero".into(), limit: 3 * PART },
+            ..file("", process(pid))
+        });
+        assert!(zeros.is_ok_and(|(bytes, _)| bytes.len() == 3 * PART));
+    }
+
+    #[test]
+    fn one_that_hangs_costs_the_others_nothing() {
+        let client = apart();
+        let (hangs, end) = silent();
+        let comm = format!("/proc/{}/comm", std::process::id());
+        let begun = Instant::now();
+        let answers =
+            client.ask_all(vec![file(&comm, process(1)), drain(&hangs, 2), file(&comm, process(3))]);
+        assert!(answers[0].is_ok() && answers[2].is_ok());
+        assert!(matches!(answers[1], Err(Unread::Late)));
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert!(matches!(client.ask(drain(&hangs, 2)), Err(Unread::Refused(Refused::LeftAlone))));
+        // A read of a pipe ends when its reader is killed: nobody is left behind.
+        assert!(soon(|| {
+            let mut shared = client.shared();
+            shared.count_left();
+            shared.left.is_empty()
+        }));
+        assert_eq!(client.abandoned(), 1);
+        drop(end);
+    }
+
+    #[test]
+    fn what_a_descriptor_gives_comes_whole() {
+        let client = apart();
+        let (reader, writer) = silent();
+        let bytes: Vec<u8> = (0..3 * PART).map(|at| at as u8).collect();
+        let (answer, ()) = std::thread::scope(|scope| {
+            let all = &bytes;
+            let write = scope.spawn(move || std::fs::File::from(writer).write_all(all).expect("writes"));
+            (client.ask(drain(&reader, 1)), write.join().expect("ends"))
+        });
+        assert!(answer.is_ok_and(|(came, _)| came == bytes));
+    }
+
+    #[test]
+    fn readers_are_known_as_tracers_own() {
+        let client = apart();
+        assert!(client.ask(file("/proc/version", HOST)).is_ok());
+        let pid = CONNECTION.with_borrow(|kept| kept.as_ref().expect("it is kept").reader.pid);
+        assert!(is_own(pid) && is_own(std::process::id()) && !is_own(1));
+        assert!(is_own(supervisor::pid().expect("it runs")));
+        CONNECTION.take();
+        assert!(!is_own(pid));
+    }
+}

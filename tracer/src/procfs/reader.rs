@@ -1,0 +1,238 @@
+//! A reader: a process that makes the reads which may never come back, one after the other, and nothing else. It holds
+//! nothing but its end of a socket pair, so that whatever becomes of it holds up nobody and keeps nothing.
+
+use std::{
+    io::IoSliceMut,
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, Dir, Mode, OFlags, StatxFlags, openat, readlinkat, statx},
+    io::{Errno, read, retry_on_intr},
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+        SendFlags, recvmsg, send, sendmsg,
+    },
+};
+
+use super::ask::{Ask, Head, MOST_ENTRIES, PART, Stat};
+
+/// Bytes of questions that are taken at a time.
+const QUESTIONS: usize = 64 * 1024;
+/// Size of a page of memory that every machine's is a multiple of.
+const PAGE: u64 = 4096;
+
+/// Answers until nobody asks any more. An error means that nobody listens.
+pub fn serve(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut questions = Vec::new();
+    let mut came = None;
+    loop {
+        let mut used = 0;
+        while let Some((ask, length)) = Ask::decode(&questions[used..])? {
+            used += length;
+            answer(socket, &ask, &mut came)?;
+        }
+        questions.drain(..used);
+        if !receive(socket, &mut questions, &mut came)? {
+            return Ok(());
+        }
+    }
+}
+
+/// Takes what has been asked, and the descriptor that came with it; false: nobody asks any more.
+fn receive(
+    socket: BorrowedFd<'_>,
+    questions: &mut Vec<u8>,
+    came: &mut Option<OwnedFd>,
+) -> Result<bool, Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let before = questions.len();
+    questions.resize(before + QUESTIONS, 0);
+    let mut parts = [IoSliceMut::new(&mut questions[before..])];
+    let received =
+        retry_on_intr(|| recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC))?.bytes;
+    questions.truncate(before + received);
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            *came = descriptors.last();
+        }
+    }
+    Ok(received > 0)
+}
+
+fn answer(socket: BorrowedFd<'_>, ask: &Ask, came: &mut Option<OwnedFd>) -> Result<(), Errno> {
+    match ask {
+        Ask::Drain => drain(socket, came.take()),
+        Ask::Open { path } => match open(path) {
+            Ok(file) => hand_over(socket, &file),
+            Err(error) => send_all(socket, &Head::Failed(error).encode()),
+        },
+        _ => match bytes(ask) {
+            Ok(bytes) => send_answer(socket, &bytes),
+            Err(error) => send_all(socket, &Head::Failed(error).encode()),
+        },
+    }
+}
+
+/// What is asked for, as bytes.
+fn bytes(ask: &Ask) -> Result<Vec<u8>, Errno> {
+    match ask {
+        Ask::File { path, limit } => file(path, *limit),
+        Ask::Link { path } => Ok(readlinkat(CWD, path, Vec::new())?.into_bytes()),
+        Ask::Names { path } => entries(path, |_, _| None),
+        Ask::Links { path } => {
+            entries(path, |dir, name| Some(readlinkat(dir, name, Vec::new()).ok()?.into_bytes()))
+        }
+        Ask::Stat { path } => Ok(stat(path)?.encode()),
+        Ask::Memory { pid, address, length } => memory(*pid, *address, *length),
+        Ask::Text { pid, address, limit } => text(*pid, *address, *limit),
+        Ask::Open { .. } | Ask::Drain => Err(Errno::INVAL),
+    }
+}
+
+/// Without waiting for the other end of a FIFO or for a device.
+fn open(path: &str) -> Result<OwnedFd, Errno> {
+    openat(CWD, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn file(path: &str, limit: usize) -> Result<Vec<u8>, Errno> {
+    let file = open(path)?;
+    let mut bytes = Vec::new();
+    while bytes.len() < limit {
+        let filled = bytes.len();
+        bytes.resize(limit.min(filled + PART), 0);
+        let read = retry_on_intr(|| read(&file, &mut bytes[filled..]));
+        bytes.truncate(filled + *read.as_ref().unwrap_or(&0));
+        if read? == 0 {
+            break;
+        }
+    }
+    Ok(bytes)
+}
+
+/// Names, each with a zero behind it; where `leads` says where one leads, that and another zero.
+fn entries(
+    path: &str,
+    leads: impl Fn(BorrowedFd<'_>, &std::ffi::CStr) -> Option<Vec<u8>>,
+) -> Result<Vec<u8>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let dir = openat(CWD, path, flags, Mode::empty())?;
+    let mut entries = Vec::new();
+    let names = Dir::read_from(&dir)?
+        .filter_map(Result::ok)
+        .filter(|entry| !matches!(entry.file_name().to_bytes(), b"." | b".."));
+    for entry in names.take(MOST_ENTRIES) {
+        entries.extend(entry.file_name().to_bytes_with_nul());
+        if let Some(link) = leads(dir.as_fd(), entry.file_name()) {
+            entries.extend(link);
+            entries.push(0);
+        }
+    }
+    Ok(entries)
+}
+
+/// Asks no file system for news of a file: a server that is gone would not answer.
+fn stat(path: &str) -> Result<Stat, Errno> {
+    let wanted = StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::INO | StatxFlags::UID | StatxFlags::NLINK;
+    let stat = statx(CWD, path, AtFlags::STATX_DONT_SYNC, wanted)?;
+    let device = |major: u32, minor: u32| major << 20 | minor;
+    Ok(Stat {
+        inode: stat.stx_ino,
+        dev: device(stat.stx_dev_major, stat.stx_dev_minor),
+        rdev: device(stat.stx_rdev_major, stat.stx_rdev_minor),
+        mode: stat.stx_mode,
+        uid: stat.stx_uid,
+        links: stat.stx_nlink,
+    })
+}
+
+fn memory(pid: u32, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes = vec![0u8; length];
+    let local = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: length };
+    let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: length };
+    // SAFETY: `local` is `length` bytes of `bytes`; the remote side is checked by the kernel.
+    let read = unsafe { libc::process_vm_readv(pid as i32, &raw const local, 1, &raw const remote, 1, 0) };
+    let read = usize::try_from(read).map_err(|_| last_error())?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// Page by page: the string may end just before memory that is not there.
+fn text(pid: u32, address: u64, limit: usize) -> Result<Vec<u8>, Errno> {
+    let mut text = Vec::new();
+    while text.len() < limit {
+        let at = address.checked_add(text.len() as u64).ok_or(Errno::FAULT)?;
+        let part = memory(pid, at, (PAGE - at % PAGE) as usize)?;
+        if let Some(end) = part.iter().position(|byte| *byte == 0) {
+            text.extend(&part[..end]);
+            return Ok(text);
+        }
+        if part.is_empty() {
+            break;
+        }
+        text.extend(part);
+    }
+    Err(Errno::NAMETOOLONG)
+}
+
+/// Everything a descriptor gives, as it comes.
+fn drain(socket: BorrowedFd<'_>, from: Option<OwnedFd>) -> Result<(), Errno> {
+    let Some(from) = from else { return send_all(socket, &Head::Failed(Errno::BADF).encode()) };
+    let mut buffer = vec![0; PART];
+    loop {
+        match read(&from, &mut buffer[..]) {
+            // An iterator that has visited a million files without a record asks for a pause.
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(error) => return send_all(socket, &Head::Failed(error).encode()),
+            Ok(0) => return send_all(socket, &Head::Last(0).encode()),
+            Ok(read) => {
+                send_all(socket, &Head::Part(read).encode())?;
+                send_all(socket, &buffer[..read])?;
+            }
+        }
+    }
+}
+
+fn hand_over(socket: BorrowedFd<'_>, file: &OwnedFd) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [file.as_fd()];
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let head = Head::Last(0).encode();
+    let parts = [std::io::IoSlice::new(&head)];
+    retry_on_intr(|| sendmsg(socket, &parts, &mut ancillary, SendFlags::NOSIGNAL)).map(drop)
+}
+
+fn send_answer(socket: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), Errno> {
+    let mut parts = bytes.chunks(PART).peekable();
+    while let Some(part) = parts.next() {
+        let head = if parts.peek().is_some() { Head::Part(part.len()) } else { Head::Last(part.len()) };
+        // One message each, as most answers are one part.
+        let mut message = head.encode().to_vec();
+        message.extend(part);
+        send_all(socket, &message)?;
+    }
+    if bytes.is_empty() { send_all(socket, &Head::Last(0).encode()) } else { Ok(()) }
+}
+
+fn send_all(socket: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        let sent = retry_on_intr(|| send(socket, bytes, SendFlags::NOSIGNAL))?;
+        bytes = &bytes[sent..];
+    }
+    Ok(())
+}
+
+/// Names as [`Ask::Names`] gives them.
+pub fn names(bytes: &[u8]) -> impl Iterator<Item = &std::ffi::OsStr> {
+    bytes.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(std::ffi::OsStr::from_bytes)
+}
