@@ -117,6 +117,12 @@ pub fn inspect(id: u32, source: &mut dyn Source) -> Result<Report> {
     {
         headline += &format!(" But {} (pid {}), for which it waits, is stuck.", stuck.comm, stuck.pid);
     }
+    if is_killed(
+        &resolver.reads().text(process, &format!("task/{}/status", only.unwrap_or(pid))).unwrap_or_default(),
+    ) {
+        headline +=
+            " It has been killed: SIGKILL is pending, and it ends as soon as the kernel lets go of it.";
+    }
     if deadlock {
         headline += " It is a deadlock: they wait for each other, and will for ever.";
     }
@@ -145,6 +151,16 @@ fn identity(pid: u32, snapshot: &Snapshot, reads: &mut Reads) -> Result<(Process
         );
     }
     Ok((ProcessId { pid, start_ns: stat.start_ns() }, stat.comm))
+}
+
+/// Whether SIGKILL is pending, by the text of `status`: a process that has been killed and does not end is held in the kernel.
+fn is_killed(status: &str) -> bool {
+    const KILL: u64 = 1 << (libc::SIGKILL - 1);
+    let pending = |name: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    };
+    ["SigPnd:", "ShdPnd:"].iter().any(|name| pending(name).is_some_and(|mask| mask & KILL != 0))
 }
 
 /// The process, and the thread where the id is not a process's.
@@ -294,4 +310,17 @@ pub fn classes<'a>(waits: impl Iterator<Item = &'a Judged>) -> String {
     }
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     counts.iter().map(|(label, count)| format!("{count} {label}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pending_sigkill_is_told_from_other_signals() {
+        assert!(is_killed("Name:\ta\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n"));
+        assert!(is_killed("SigPnd:\t0000000000000000\nShdPnd:\t0000000000004100\n"));
+        assert!(!is_killed("SigPnd:\t0000000000004000\nShdPnd:\t0000000000000000\n"));
+        assert!(!is_killed(""));
+    }
 }
