@@ -30,8 +30,14 @@ impl Family {
     pub fn look(&self) -> Vec<u32> {
         let parents = parents();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.extend(parents.keys().map(|&pid| (pid, descends(&parents, pid))));
+        seen.extend(parents.keys().map(|&pid| (pid, descends(&parents, pid, std::process::id()))));
         parents.keys().copied().filter(|pid| seen[pid]).collect()
+    }
+
+    /// The descendants of another process as they are now.
+    pub fn below(root: u32) -> Vec<u32> {
+        let parents = parents();
+        parents.keys().copied().filter(|pid| *pid != root && descends(&parents, *pid, root)).collect()
     }
 
     /// Whether a process is known to be somebody else's. Of one that was never seen nothing is known.
@@ -81,10 +87,10 @@ impl Drop for Family {
 }
 
 /// Whether a process is this one or has it among its ancestors.
-fn descends(parents: &HashMap<u32, u32>, mut pid: u32) -> bool {
+fn descends(parents: &HashMap<u32, u32>, mut pid: u32, root: u32) -> bool {
     // Longer than any chain: the table is not of one moment, and may go round.
     for _ in 0..100 {
-        if pid == std::process::id() {
+        if pid == root {
             return true;
         }
         match parents.get(&pid) {

@@ -10,20 +10,10 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-/// What is kept, and what it is for.
+/// What is kept, and what it is for. Whatever is read of other processes, its readers read: see [`supervisor`].
 pub const KEPT: &[(CapabilitySet, &str, &str)] = &[
     (CapabilitySet::BPF, "CAP_BPF", "to read its maps and start its iterators"),
     (CapabilitySet::PERFMON, "CAP_PERFMON", "to ask how often the kernel skipped its programs"),
-    (
-        CapabilitySet::SYS_PTRACE,
-        "CAP_SYS_PTRACE",
-        "to look into /proc/PID of other users: descriptors, the memory of a poll",
-    ),
-    (
-        CapabilitySet::DAC_READ_SEARCH,
-        "CAP_DAC_READ_SEARCH",
-        "to see where their descriptors lead, through folders that are closed to it",
-    ),
 ];
 
 /// Calls it never makes, which fail with EPERM from now on. Those that depend on what they are asked are in [`filter`].
@@ -179,7 +169,8 @@ fn filter() -> Result<BpfProgram> {
     program(rules, libc::EPERM)
 }
 
-/// What reading takes: the rights of readers, and of what starts them.
+/// What reading takes: the rights of readers, and of what starts them. To look into `/proc/PID` of other users, at descriptors and
+/// the memory of a poll, and to see where their descriptors lead, through folders that are closed to it.
 const OF_READERS: CapabilitySet = CapabilitySet::SYS_PTRACE.union(CapabilitySet::DAC_READ_SEARCH);
 
 /// All that a reader does, and why. Everything else fails with EPERM.

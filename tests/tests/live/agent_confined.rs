@@ -3,12 +3,14 @@
 use std::fs;
 use std::time::Duration;
 
-use tests::{Agent, Waiter, shared};
+use tests::{Agent, Family, Waiter, shared};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_PERFMON, CAP_BPF (include/uapi/linux/capability.h).
-const KEPT: u64 = 1 << 2 | 1 << 19 | 1 << 38 | 1 << 39;
+/// CAP_PERFMON, CAP_BPF (include/uapi/linux/capability.h).
+const KEPT: u64 = 1 << 38 | 1 << 39;
+/// CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE: of the processes that read for it.
+const OF_READERS: u64 = 1 << 2 | 1 << 19;
 
 #[test]
 fn all_its_threads_have_the_least_rights() {
@@ -21,15 +23,34 @@ fn all_its_threads_have_the_least_rights() {
     let mut threads = 0;
     for task in tasks.flatten() {
         let status = fs::read_to_string(task.path().join("status")).expect("a thread");
-        let field = |name: &str| {
-            status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
-        };
         for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
-            let has = u64::from_str_radix(&field(set), 16).expect("hexadecimal");
+            let has = u64::from_str_radix(&field(&status, set), 16).expect("hexadecimal");
             assert_eq!(has & !KEPT, 0, "{set} {status}");
         }
-        assert_eq!((&*field("NoNewPrivs:"), &*field("Seccomp:")), ("1", "2"), "{status}");
+        assert_eq!((&*field(&status, "NoNewPrivs:"), &*field(&status, "Seccomp:")), ("1", "2"), "{status}");
         threads += 1;
     }
     assert!(threads >= 4, "{threads} threads");
+    let helpers = Family::below(agent.pid());
+    let named = |name: &str| helpers.iter().filter(|pid| comm(**pid) == name).count();
+    assert_eq!(named("tracer-readers"), 1, "{helpers:?}");
+    assert!(named("tracer-reader") >= 1, "{helpers:?}");
+    for pid in helpers {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a helper");
+        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+            let has = u64::from_str_radix(&field(&status, set), 16).expect("hexadecimal");
+            assert_eq!(has & !OF_READERS, 0, "{set} {status}");
+        }
+        assert_eq!((&*field(&status, "NoNewPrivs:"), &*field(&status, "Seccomp:")), ("1", "2"), "{status}");
+        let open: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd")).expect("its own").flatten().collect();
+        assert_eq!(open.len(), 4, "nothing but what leads to nobody, and a socket: {open:?}");
+    }
+}
+
+fn comm(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
+fn field(status: &str, name: &str) -> String {
+    status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
 }

@@ -6,7 +6,7 @@ use std::slice;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Agent, Waiter, own_dir, shared, slow};
+use tests::{Agent, Family, Waiter, own_dir, shared, slow};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -95,16 +95,41 @@ fn its_process_ends_with_the_agent() {
     let _shared = shared();
     let (path, _) = config("end", "true", "", &[]);
     let mut agent = start(&path);
-    let children =
-        || fs::read_to_string(format!("/proc/{0}/task/{0}/children", agent.pid())).expect("an agent");
-    let runner = children().trim().to_owned();
-    assert!(!runner.is_empty(), "there is a runner");
+    let helpers = Family::below(agent.pid());
+    assert!(helpers.len() >= 2, "a runner, and readers: {helpers:?}");
     agent.kill();
     let begin = Instant::now();
-    while Path::new("/proc").join(&runner).exists() {
-        assert!(begin.elapsed() < slow(PATIENCE), "{runner} stays");
+    let left = || helpers.iter().filter(|pid| Path::new("/proc").join(pid.to_string()).exists()).count();
+    while left() > 0 {
+        assert!(begin.elapsed() < slow(PATIENCE), "{} of {helpers:?} stay", left());
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The child of an agent whose command line or name has this in it.
+fn helper(agent: &Agent, named: &str) -> libc::pid_t {
+    let is_it = |pid: &u32| {
+        let text = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        text("cmdline").contains(named) || text("comm").trim_end() == named
+    };
+    let helper = Family::below(agent.pid()).into_iter().find(is_it).expect("there is one");
+    libc::pid_t::try_from(helper).expect("a pid")
+}
+
+/// Without those who read for it, it sees hardly anything.
+#[test]
+fn without_its_readers_the_agent_ends() {
+    let _shared = shared();
+    let agent = Agent::start(&[]);
+    // SAFETY: kill takes two numbers; it is the agent's child, and waited for only when the agent ends.
+    assert_eq!(unsafe { libc::kill(helper(&agent, "tracer-readers"), libc::SIGKILL) }, 0);
+    let begin = Instant::now();
+    while !agent.stderr().contains("the process that starts readers of /proc has ended") {
+        assert!(begin.elapsed() < slow(PATIENCE), "it does not say so\n{}", agent.stderr());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (status, _) = agent.stop(0);
+    assert_eq!(status.code(), Some(1), "{status}");
 }
 
 /// A confined agent cannot start it again, so whoever keeps the agent starts both.
@@ -113,8 +138,7 @@ fn without_its_process_the_agent_ends() {
     let _shared = shared();
     let (path, _) = config("killed", "true", "", &[]);
     let agent = start(&path);
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", agent.pid())).expect("an agent");
-    let runner: libc::pid_t = children.trim().parse().expect("there is a runner");
+    let runner = helper(&agent, "run-hook");
     // SAFETY: kill takes two numbers; the runner is the agent's child, and waited for only when it has ended.
     assert_eq!(unsafe { libc::kill(runner, libc::SIGKILL) }, 0);
     let begin = Instant::now();

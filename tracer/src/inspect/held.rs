@@ -39,8 +39,9 @@ fn field(id: u32, name: &str, reads: &mut Reads) -> Option<u32> {
 /// The group, its own or one above, whose switch froze a process.
 pub fn frozen_group(process: ProcessId, reads: &mut Reads) -> Option<Group> {
     let groups = reads.text(process, "cgroup")?;
+    // Its own mounts, which the kernel lists without asking any of them.
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-    let of = |line: &str| {
+    let mut of = |line: &str| {
         let mut parts = line.splitn(3, ':');
         let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
         let unified = controllers.is_empty();
@@ -48,19 +49,19 @@ pub fn frozen_group(process: ProcessId, reads: &mut Reads) -> Option<Group> {
             return None;
         }
         let root = mounted(&mounts, unified)?;
-        Path::new(path).ancestors().find_map(|group| switch(&root, group, unified))
+        Path::new(path).ancestors().find_map(|group| switch(&root, group, unified, reads))
     };
     groups.lines().find_map(of)
 }
 
 /// The switch of a group, if it is on.
-fn switch(root: &Path, group: &Path, unified: bool) -> Option<Group> {
+fn switch(root: &Path, group: &Path, unified: bool, reads: &mut Reads) -> Option<Group> {
     let dir = root.join(group.strip_prefix("/").unwrap_or(group));
     let (file, on, thaw) =
         if unified { ("cgroup.freeze", "1", "0") } else { ("freezer.self_freezing", "1", "THAWED") };
-    let state = fs::read_to_string(dir.join(file)).ok()?;
+    let state = reads.host_file(dir.join(file).to_str()?)?;
     let switch = dir.join(if unified { file } else { "freezer.state" });
-    (state.trim() == on).then(|| Group { path: group.display().to_string(), switch, thaw })
+    (state.trim_ascii() == on.as_bytes()).then(|| Group { path: group.display().to_string(), switch, thaw })
 }
 
 /// Where the hierarchy with the freezer is mounted.

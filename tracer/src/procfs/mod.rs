@@ -5,6 +5,7 @@
 //! So none is made by a thread of tracer's. A small process of tracer's own makes it, [`reader`], and is left behind if it
 //! does not answer in time; [`supervisor`] starts and ends these; [`ledger`] knows whom to leave alone; [`client`] joins them.
 
+mod allowed;
 mod ask;
 mod client;
 mod ledger;

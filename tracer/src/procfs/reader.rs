@@ -19,7 +19,10 @@ use rustix::{
     },
 };
 
-use super::ask::{Ask, Head, MOST_ENTRIES, PART, Stat};
+use super::{
+    allowed::is_allowed,
+    ask::{Ask, Head, MOST_ENTRIES, PART, Stat},
+};
 
 /// Bytes of questions that are taken at a time.
 const QUESTIONS: usize = 64 * 1024;
@@ -67,8 +70,10 @@ fn receive(
 
 fn answer(socket: BorrowedFd<'_>, ask: &Ask, came: &mut Option<OwnedFd>) -> Result<(), Errno> {
     match ask {
+        _ if !is_allowed(ask) => send_all(socket, &Head::Failed(Errno::PERM).encode()),
         Ask::Drain => drain(socket, came.take()),
-        Ask::Open { path } => match open(path) {
+        // A namespace is behind a link.
+        Ask::Open { path } => match open(path, OFlags::empty()) {
             Ok(file) => hand_over(socket, &file),
             Err(error) => send_all(socket, &Head::Failed(error).encode()),
         },
@@ -96,12 +101,13 @@ fn bytes(ask: &Ask) -> Result<Vec<u8>, Errno> {
 }
 
 /// Without waiting for the other end of a FIFO or for a device.
-fn open(path: &str) -> Result<OwnedFd, Errno> {
-    openat(CWD, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
+fn open(path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty())
 }
 
 fn file(path: &str, limit: usize) -> Result<Vec<u8>, Errno> {
-    let file = open(path)?;
+    let file = open(path, OFlags::NOFOLLOW)?;
     let mut bytes = Vec::new();
     while bytes.len() < limit {
         let filled = bytes.len();

@@ -30,22 +30,19 @@ impl Pod {
 
 /// The pod with this uid, and its container with this id.
 pub fn pod(uid: String, container: Option<&str>, reads: &mut Reads) -> Pod {
-    pod_in(LOGS, uid, container, reads)
+    let pods = reads.host_names(&format!("{LOGS}/pods"));
+    named(uid, container, &pods, || reads.host_names(&format!("{LOGS}/containers")))
 }
 
-fn pod_in(logs: &str, uid: String, container: Option<&str>, reads: &mut Reads) -> Pod {
-    let mut known = Pod { uid, ..Pod::default() };
-    for name in reads.host_names(&format!("{logs}/pods")) {
-        if let Some((namespace, pod)) = pod_of(&name, &known.uid) {
-            (known.namespace, known.name) = (Some(namespace.to_owned()), Some(pod.to_owned()));
-        }
-    }
-    let (Some(namespace), Some(pod), Some(id)) = (&known.namespace, &known.name, container) else {
-        return known;
+/// The same by the names of the folders of pods, and of the logs of containers. Pure.
+fn named(uid: String, container: Option<&str>, pods: &[String], logs: impl FnOnce() -> Vec<String>) -> Pod {
+    let Some((namespace, pod)) = pods.iter().find_map(|name| pod_of(name, &uid)) else {
+        return Pod { uid, ..Pod::default() };
     };
-    let logs = reads.host_names(&format!("{logs}/containers"));
-    known.container = logs.iter().find_map(|name| container_of(name, pod, namespace, id)).map(str::to_owned);
-    known
+    let of_container =
+        |id: &str| logs().iter().find_map(|name| container_of(name, pod, namespace, id).map(str::to_owned));
+    let container = container.and_then(of_container);
+    Pod { uid, namespace: Some(namespace.to_owned()), name: Some(pod.to_owned()), container }
 }
 
 /// Namespace and name of the pod with this uid, if the folder is its.
@@ -69,38 +66,28 @@ pub fn container_of<'a>(log: &'a str, pod: &str, namespace: &str, id: &str) -> O
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
     fn names_come_from_the_logs() {
-        let logs = std::env::temp_dir().join(format!("tracer-pods-{}", std::process::id()));
         let uid = "0e5c1f0a-6d0c-4d3a-9a59-7b7a3f3d2c11";
         let id = "a".repeat(64);
-        fs::create_dir_all(logs.join("containers")).expect("a directory");
-        for pod in
-            ["shop_web-6f_11111111-6d0c-4d3a-9a59-7b7a3f3d2c11", &format!("shop_mail-7d9f_{uid}"), "odd"]
-        {
-            fs::create_dir_all(logs.join("pods").join(pod)).expect("a directory");
-        }
-        for log in [format!("web-6f_shop_web-{id}.log"), format!("mail-7d9f_shop_worker-{id}.log")] {
-            fs::write(logs.join("containers").join(log), "").expect("a file");
-        }
-        let named = |container: Option<&str>| Pod {
+        let pods = [
+            "shop_web-6f_11111111-6d0c-4d3a-9a59-7b7a3f3d2c11".to_owned(),
+            format!("shop_mail-7d9f_{uid}"),
+            "odd".to_owned(),
+        ];
+        let logs = || vec![format!("web-6f_shop_web-{id}.log"), format!("mail-7d9f_shop_worker-{id}.log")];
+        let of = |container: Option<&str>| Pod {
             uid: uid.into(),
             namespace: Some("shop".into()),
             name: Some("mail-7d9f".into()),
             container: container.map(str::to_owned),
         };
         let unknown = |uid: &str| Pod { uid: uid.into(), ..Pod::default() };
-        let pod = |uid: &str, container| {
-            pod_in(logs.to_str().expect("text"), uid.into(), Some(container), &mut Reads::new())
-        };
-        assert_eq!(pod(uid, &id), named(Some("worker")));
-        assert_eq!(pod(uid, "another"), named(None));
-        assert_eq!(pod("another", &id), unknown("another"));
-        fs::remove_dir_all(&logs).expect("is removed");
-        assert_eq!(pod(uid, &id), unknown(uid));
+        assert_eq!(named(uid.into(), Some(&id), &pods, logs), of(Some("worker")));
+        assert_eq!(named(uid.into(), Some("another"), &pods, logs), of(None));
+        assert_eq!(named("another".into(), Some(&id), &pods, logs), unknown("another"));
+        assert_eq!(named(uid.into(), Some(&id), &[], logs), unknown(uid));
     }
 }

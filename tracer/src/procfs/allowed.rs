@@ -1,0 +1,157 @@
+//! What a reader reads, and nothing else: an agent that somebody has taken over may ask for anything, but gets no file's
+//! contents by it. Pure.
+
+use super::ask::Ask;
+
+/// Files of `/proc/PID`, and of a thread's directory there, that are read.
+const FILES: &[&str] = &[
+    "auxv",
+    "cgroup",
+    "children",
+    "cmdline",
+    "comm",
+    "mountinfo",
+    "sched",
+    "schedstat",
+    "stack",
+    "stat",
+    "status",
+    "syscall",
+    "wchan",
+];
+/// Tables of a process's network namespace.
+const TABLES: &[&str] = &["tcp", "tcp6", "udp", "udp6", "unix"];
+/// Links that are followed by name only: what they lead to is not opened.
+const LINKS: &[&str] = &["cwd", "exe"];
+/// Namespaces, which may be told apart, and of which the network's may be entered by who has the right to.
+const NAMESPACES: &[&str] = &["ipc", "net"];
+/// Files of the host's that are about no process, or about pods by name.
+const HOST_FILES: &[&str] = &["/proc/locks"];
+const HOST_FOLDERS: &[&str] = &["/proc", "/var/log/containers", "/var/log/pods"];
+/// As much of a process's memory as is read at a time: a set of 4,096 fds, a path.
+const MEMORY: usize = 64 * 1024;
+
+/// Whether a question may be answered.
+pub fn is_allowed(ask: &Ask) -> bool {
+    match ask {
+        Ask::File { path, .. } => {
+            HOST_FILES.contains(&path.as_str())
+                || is_cgroup_switch(path)
+                || below(path, |parts| match parts {
+                    [file] => FILES.contains(file),
+                    ["net", table] => TABLES.contains(table),
+                    ["fdinfo", fd] => is_number(fd),
+                    _ => false,
+                })
+        }
+        Ask::Link { path } => below(path, |parts| match parts {
+            [link] => LINKS.contains(link),
+            ["fd", fd] => is_number(fd),
+            ["ns", namespace] => NAMESPACES.contains(namespace),
+            _ => false,
+        }),
+        Ask::Names { path } => {
+            HOST_FOLDERS.contains(&path.as_str()) || below(path, |parts| matches!(parts, ["task" | "fd"]))
+        }
+        Ask::Links { path } => below(path, |parts| matches!(parts, ["fd" | "ns"])),
+        Ask::Stat { path } => below(path, |parts| match parts {
+            [] | ["task"] => true,
+            ["fd", fd] => is_number(fd),
+            ["ns", namespace] => NAMESPACES.contains(namespace),
+            _ => false,
+        }),
+        Ask::Open { path } => below(path, |parts| matches!(parts, ["ns", "net"])),
+        Ask::Memory { length, .. } => *length <= MEMORY,
+        Ask::Text { limit, .. } => *limit <= MEMORY,
+        Ask::Drain => true,
+    }
+}
+
+/// Whether a path is one of a process's directory, or of a thread's in it, and the rest of it as it should be.
+fn below(path: &str, is_so: impl Fn(&[&str]) -> bool) -> bool {
+    let Some(rest) = path.strip_prefix("/proc/") else { return false };
+    let parts: Vec<&str> = rest.split('/').collect();
+    match &parts[..] {
+        [pid, "task", tid, rest @ ..] if is_number(pid) && is_number(tid) => is_so(rest),
+        [pid, rest @ ..] if is_number(pid) => is_so(rest),
+        _ => false,
+    }
+}
+
+/// The files that say whether a cgroup is frozen, wherever the hierarchy is mounted.
+fn is_cgroup_switch(path: &str) -> bool {
+    let name = path.rsplit_once('/').map_or("", |(_, name)| name);
+    path.starts_with("/sys/fs/cgroup/")
+        && !path.split('/').any(|part| part == "..")
+        && matches!(name, "cgroup.freeze" | "freezer.self_freezing")
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str) -> Ask {
+        Ask::File { path: path.into(), limit: 1 }
+    }
+
+    #[test]
+    fn what_tracer_looks_at_may_be_read() {
+        for ask in [
+            file("/proc/1/status"),
+            file("/proc/1/task/2/stat"),
+            file("/proc/1/net/tcp6"),
+            file("/proc/1/fdinfo/3"),
+            file("/proc/1/task/2/fdinfo/3"),
+            file("/proc/locks"),
+            file("/sys/fs/cgroup/freezer/a/freezer.self_freezing"),
+            Ask::Link { path: "/proc/1/exe".into() },
+            Ask::Link { path: "/proc/1/task/1/fd/7".into() },
+            Ask::Names { path: "/proc".into() },
+            Ask::Names { path: "/proc/1/task".into() },
+            Ask::Links { path: "/proc/1/fd".into() },
+            Ask::Stat { path: "/proc/1".into() },
+            Ask::Stat { path: "/proc/1/task/2".into() },
+            Ask::Stat { path: "/proc/1/ns/net".into() },
+            Ask::Open { path: "/proc/1/ns/net".into() },
+            Ask::Memory { pid: 1, address: 0, length: 32_768 },
+            Ask::Drain,
+        ] {
+            assert!(is_allowed(&ask), "{ask:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_else_may() {
+        for ask in [
+            file("/etc/shadow"),
+            file("/proc/1/environ"),
+            file("/proc/1/mem"),
+            file("/proc/1/fd/3"),
+            file("/proc/1/root/etc/shadow"),
+            file("/proc/1/cwd/secret"),
+            file("/proc/1/exe"),
+            file("/proc/self/status"),
+            file("/proc/1/../kcore"),
+            file("/proc/1/task/../mem"),
+            file("/proc/1/net/../environ"),
+            file("/proc/1/fdinfo/"),
+            file("/proc/kcore"),
+            file("/sys/fs/cgroup/../../../etc/cgroup.freeze"),
+            file("/sys/fs/cgroup/a/cgroup.procs"),
+            Ask::Open { path: "/proc/1/fd/3".into() },
+            Ask::Open { path: "/etc/shadow".into() },
+            Ask::Stat { path: "/proc/1/cwd/x".into() },
+            Ask::Names { path: "/root".into() },
+            Ask::Names { path: "/proc/1/cwd".into() },
+            Ask::Links { path: "/proc/1/map_files".into() },
+            Ask::Link { path: "/proc/1/root/x".into() },
+            Ask::Memory { pid: 1, address: 0, length: 1 << 20 },
+        ] {
+            assert!(!is_allowed(&ask), "{ask:?}");
+        }
+    }
+}
