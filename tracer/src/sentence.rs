@@ -134,10 +134,10 @@ fn ago(since: Option<Duration>) -> String {
 
 /// `nginx (pid 812)`, and how many more.
 fn others(peers: Option<&Peers>) -> Option<String> {
-    let peers = &peers?.others;
-    let first = peers.first()?;
+    let peers = peers?;
+    let first = peers.others.first()?;
     let name = format!("{} (pid {})", first.comm, first.pid);
-    Some(match peers.len() {
+    Some(match peers.number() {
         1 => name,
         more => format!("{name} and {} more", more - 1),
     })
@@ -390,7 +390,7 @@ mod tests {
     #[test]
     fn who_is_at_the_other_end_is_named() {
         let peer = Peer { pid: 812, comm: "mariadbd".into(), fd: 9 };
-        let peers = Some(Peers { others: vec![peer], waits: Some(false), ..Peers::default() });
+        let peers = Some(Peers { others: [peer].into(), waits: Some(false), ..Peers::default() });
         let target = Target::Unix {
             path: Some("/run/db".into()),
             inode: 1,

@@ -35,7 +35,7 @@ use crate::{
     collect::Source,
     progress::{LastWord, last_word},
     syscalls::{Way, way},
-    wait::{FdState, ProcessId, SeenFd, SocketFacts, ThreadId, Wait},
+    wait::{ByProcess, FdState, ProcessId, SeenFd, SocketFacts, ThreadId, Wait},
 };
 
 /// What a wait waits on, and the evidence for its verdict.
@@ -117,6 +117,8 @@ pub struct Resolver {
     guard: Guard,
     listeners: Listeners,
     processes: HashMap<ProcessId, (Instant, Arc<Who>)>,
+    /// Pipes of which processes hold both ends, as found in this look.
+    own_pipes: HashMap<u32, Vec<u64>>,
 }
 
 /// For how long it is known who a process is: it may write a title, go elsewhere, lose its parent, or not have been readable.
@@ -139,27 +141,74 @@ impl Member {
     }
 }
 
+/// Waits of which several may be resolved as one: threads of a process that wait on the same epoll set wait for the same. (A thread
+/// with descriptors of its own, `CLONE_FILES`, is taken for one of them.)
+struct Shared<'a> {
+    /// The first of each.
+    firsts: Vec<&'a Wait>,
+    /// For each wait, where its first is among them.
+    first: Vec<usize>,
+}
+
+impl<'a> Shared<'a> {
+    fn of(waits: &[&'a Wait]) -> Self {
+        let mut sets: HashMap<(ProcessId, i32), usize> = HashMap::new();
+        let mut shared = Self { firsts: Vec::new(), first: Vec::with_capacity(waits.len()) };
+        for wait in waits {
+            let new = shared.firsts.len();
+            let at = match wait.fd.filter(|_| epoll::is_epoll(wait.call.name)) {
+                Some(fd) => *sets.entry((wait.thread.process, fd)).or_insert(new),
+                None => new,
+            };
+            if at == new {
+                shared.firsts.push(wait);
+            }
+            shared.first.push(at);
+        }
+        shared
+    }
+}
+
 impl Resolver {
     /// An empty cache.
     pub fn new() -> Self {
-        Self { guard: Guard::new(), listeners: Listeners::default(), processes: HashMap::new() }
+        Self {
+            guard: Guard::new(),
+            listeners: Listeners::default(),
+            processes: HashMap::new(),
+            own_pipes: HashMap::new(),
+        }
     }
 
     /// What waits wait on, in their order. Costs a few reads of `/proc` each, never more than the guard's deadline.
     pub fn resolve(&mut self, waits: &[&Wait], source: &mut dyn Source) -> Result<Vec<Resolved>> {
-        let sets = waits.iter().map(|wait| self.read_set(wait)).collect();
-        self.resolve_with(waits, sets, source)
+        let shared = Shared::of(waits);
+        let sets: Vec<Option<Set>> = shared.firsts.iter().map(|wait| self.read_set(wait)).collect();
+        let timed: Vec<bool> = sets.iter().map(Option::is_some).collect();
+        let resolved = self.resolve_with(&shared.firsts, sets, source)?;
+        if shared.firsts.len() == waits.len() {
+            return Ok(resolved);
+        }
+        let of = |(wait, first): (&&Wait, &usize)| {
+            let mut resolved = resolved[*first].clone();
+            if epoll::is_epoll(wait.call.name) && timed[*first] {
+                resolved.timeout = poll::timeout_in_arguments(wait.call.name, &wait.call.args);
+            }
+            resolved
+        };
+        Ok(waits.iter().zip(&shared.first).map(of).collect())
     }
 
-    /// Finds out who is at the other ends; `all` are the host's waits of the same moment. Walks all open files of the
-    /// host, so it is for waits that are old enough to ask.
+    /// Finds out who is at the other ends, in the order of the waits; `all` are the host's waits of the same moment. Walks all open files
+    /// of the host, so it is for waits that are old enough to ask. Those that are not reached `until` then are left without.
     pub fn find_peers(
         &mut self,
         pairs: &mut [(&Wait, &mut Resolved)],
-        all: &[Wait],
+        all: &ByProcess<'_>,
         source: &mut dyn Source,
+        until: Option<Instant>,
     ) -> Result<()> {
-        peers::look_up(pairs, all, &mut self.guard, source)
+        peers::look_up(pairs, all, &mut self.guard, source, until)
     }
 
     /// What a wait waits on by the kernel's record alone: no names, no `/proc`. Enough for most classes.
@@ -191,6 +240,7 @@ impl Resolver {
         sets: Vec<Option<Set>>,
         source: &mut dyn Source,
     ) -> Result<Vec<Resolved>> {
+        self.own_pipes.clear();
         let mut asked: HashSet<(ThreadId, i32)> = HashSet::new();
         for (wait, set) in waits.iter().zip(&sets) {
             let few = set.iter().filter(|set| set.fds.len() <= poll::FEW);
@@ -301,10 +351,13 @@ impl Resolver {
         let pid = wait.thread.process.pid;
         let pipes =
             members.iter().any(|fd| matches!(fd.watched.target, Target::Pipe { .. })) && members.len() > 1;
-        let own_pipes = if pipes { poll::own_pipes(pid) } else { Vec::new() };
+        let own_pipes: &[u64] = match pipes {
+            true => self.own_pipes.entry(pid).or_insert_with(|| poll::own_pipes(pid)),
+            false => &[],
+        };
         let mut real = (0..members.len()).filter(|at| {
             let WatchedFd { interest, target, .. } = &members[*at].watched;
-            let beside = poll::is_wake_up(target, pid, &own_pipes) || loops && poll::is_side_show(target);
+            let beside = poll::is_wake_up(target, pid, own_pipes) || loops && poll::is_side_show(target);
             interest.is_any() && !beside
         });
         let Some(one) = real.next() else {

@@ -1,7 +1,7 @@
 //! Which thread holds the lock in memory that another waits for, if it is a lock: the C library writes the owner's id beside
 //! it.
 
-use std::fs;
+use std::{collections::HashMap, fs};
 
 use super::{guard::Guard, memory, peers::Peer};
 use crate::{
@@ -18,7 +18,7 @@ const FUTEX_LOCK_PI: u64 = 6;
 const FUTEX_LOCK_PI2: u64 = 13;
 
 /// The thread that holds the lock `wait` waits for, `None` if there is no telling; and whether it is a barrier instead.
-pub fn look(wait: &Wait, guard: &mut Guard) -> (Option<Peer>, bool) {
+pub fn look(wait: &Wait, guard: &mut Guard, owners: &mut Owners) -> (Option<Peer>, bool) {
     if !wait.call.name.starts_with("futex") || futex(&wait.call.args) != Class::Mutex {
         return (None, false);
     }
@@ -31,7 +31,7 @@ pub fn look(wait: &Wait, guard: &mut Guard) -> (Option<Peer>, bool) {
     });
     let Some((words, before)) = read else { return (None, false) };
     let inherits = matches!(call.args[1] & 0x7f, FUTEX_LOCK_PI | FUTEX_LOCK_PI2);
-    let owner = owner_in(&words, inherits).and_then(|id| thread(wait.thread.process, id));
+    let owner = owner_in(&words, inherits).and_then(|id| owners.thread(wait.thread.process, id));
     let owner = owner.filter(|owner| owner.pid != wait.thread.tid);
     let barrier = owner.is_none() && !inherits && is_barrier(&before, &words);
     (owner, barrier)
@@ -65,20 +65,37 @@ fn owner_in(words: &[u8], inherits: bool) -> Option<u32> {
     (owner != 0).then_some(owner)
 }
 
-/// The thread of a process that has this id in the process's own PID namespace.
-fn thread(process: ProcessId, id: u32) -> Option<Peer> {
-    let dir = format!("/proc/{}/task", process.pid);
-    let named = |tid: u32| {
-        let comm = fs::read(format!("{dir}/{tid}/comm")).ok()?;
-        let comm = String::from_utf8_lossy(comm.trim_ascii_end()).into_owned();
-        Some(Peer { pid: tid, comm, fd: -1 })
-    };
-    if own_id(&format!("{dir}/{}", process.pid))? == process.pid {
-        return named(id);
+/// Threads by their ids in their processes' own PID namespaces, as far as they were asked for.
+#[derive(Default)]
+pub struct Owners {
+    named: HashMap<(ProcessId, u32), Option<Peer>>,
+    inside: HashMap<ProcessId, HashMap<u32, u32>>,
+}
+
+impl Owners {
+    /// The thread of a process that has this id in the process's own PID namespace. The threads of a process are walked once at
+    /// most.
+    fn thread(&mut self, process: ProcessId, id: u32) -> Option<Peer> {
+        let inside = &mut self.inside;
+        let find = || {
+            let dir = format!("/proc/{}/task", process.pid);
+            let tid = match own_id(&format!("{dir}/{}", process.pid))? == process.pid {
+                true => id,
+                false => *inside.entry(process).or_insert_with(|| ids_inside(&dir)).get(&id)?,
+            };
+            let comm = fs::read(format!("{dir}/{tid}/comm")).ok()?;
+            let comm = String::from_utf8_lossy(comm.trim_ascii_end()).into_owned();
+            Some(Peer { pid: tid, comm, fd: -1 })
+        };
+        self.named.entry((process, id)).or_insert_with(find).clone()
     }
-    let tids = fs::read_dir(&dir).ok()?.flatten();
-    let mut tids = tids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    named(tids.find(|tid| own_id(&format!("{dir}/{tid}")) == Some(id))?)
+}
+
+/// The ids that the threads in this directory have here, by those that they have inside.
+fn ids_inside(dir: &str) -> HashMap<u32, u32> {
+    let tids = fs::read_dir(dir).into_iter().flatten().flatten();
+    let tids = tids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    tids.filter_map(|tid| Some((own_id(&format!("{dir}/{tid}"))?, tid))).collect()
 }
 
 /// A thread's id in its innermost PID namespace.
@@ -123,7 +140,8 @@ mod tests {
     fn only_threads_of_the_process_are_owners() {
         let pid = std::process::id();
         let process = ProcessId { pid, start_ns: 0 };
-        assert_eq!(thread(process, pid).map(|peer| peer.pid), Some(pid));
-        assert_eq!(thread(process, 1), None);
+        let mut owners = Owners::default();
+        assert_eq!(owners.thread(process, pid).map(|peer| peer.pid), Some(pid));
+        assert_eq!(owners.thread(process, 1), None);
     }
 }

@@ -2,9 +2,12 @@
 //! they wait on it themselves.
 
 use std::{
+    cell::OnceCell,
     collections::{HashMap, HashSet},
     fs,
     os::unix::fs::MetadataExt,
+    sync::Arc,
+    time::Instant,
 };
 
 use anyhow::Result;
@@ -21,10 +24,15 @@ use super::{
 use crate::{
     collect::{Source, stat},
     syscalls::Way,
-    wait::{FdState, SocketFacts, Wait},
+    wait::{ByProcess, FdState, SocketFacts, Wait},
 };
 
 const S_IFSOCK: u16 = 0o140_000;
+
+/// Processes that are named at the other end; the others are counted.
+pub const NAMED: usize = 8;
+/// Files and connections whose holders are looked for in one walk over all open files.
+const ONE_WALK: usize = crate::kernel::load::WANTED_AT_ONCE;
 
 /// A process at the other end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -41,8 +49,10 @@ pub struct Peer {
 /// What was found at the other end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peers {
-    /// Other processes that hold it.
-    pub others: Vec<Peer>,
+    /// Other processes that hold it: [`NAMED`] at most. All that wait for the same file share them.
+    pub others: Arc<[Peer]>,
+    /// How many more there are.
+    pub more: usize,
     /// The waiting process holds it too.
     pub own: bool,
     /// Nothing but the waiting thread could use what the process holds: it has no other thread, and no handler of a
@@ -58,12 +68,79 @@ pub struct Peers {
     pub semaphore: Option<Semaphore>,
 }
 
-/// What a wait's other end is looked for by.
+impl Peers {
+    /// How many other processes hold it.
+    pub fn number(&self) -> usize {
+        self.others.len() + self.more
+    }
+}
+
+/// What a wait's other end is looked for by. Waits for the same thing have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Wanted {
+    /// A file, and the access that makes a holder its other end.
     File(FileKey, u32),
-    /// A file whose lock another has, unless `/proc/locks` names who.
-    Lock(FileKey),
     Tuple(TupleKey),
+    /// A file whose lock another has, though `/proc/locks` does not name who.
+    Lock(FileKey),
+    /// A lock that keeps a process from this inode, by `/proc/locks`.
+    Recorded(u32, Option<u64>),
+}
+
+/// The processes at one other end: found once, however many wait for it.
+#[derive(Debug, Default)]
+struct Holders {
+    /// Their ids, sorted.
+    pids: Vec<u32>,
+    /// The first of them, one more than are named: where the waiter is among them, it is left out.
+    first: Vec<Peer>,
+    /// Those that are named to all who are not among them.
+    named: Arc<[Peer]>,
+    /// Those that wait to read it, two at most: one of them may be the waiter. `None`: not looked at.
+    readers: Option<Vec<u32>>,
+}
+
+impl Holders {
+    /// Of these processes with their fds, in the order in which they are named. One process may be there several times.
+    fn new(found: &[(u32, i32)], mut name: impl FnMut(u32) -> String) -> Self {
+        let mut first: Vec<Peer> = Vec::new();
+        for (pid, fd) in found {
+            if first.len() > NAMED {
+                break;
+            }
+            if first.iter().all(|peer| peer.pid != *pid) {
+                first.push(Peer { pid: *pid, comm: name(*pid), fd: *fd });
+            }
+        }
+        let mut pids: Vec<u32> = found.iter().map(|(pid, _)| *pid).collect();
+        pids.sort_unstable();
+        pids.dedup();
+        let named = first.iter().take(NAMED).cloned().collect();
+        Self { pids, first, named, readers: None }
+    }
+
+    /// What one who waits for it is told.
+    fn told(&self, waiter: u32) -> Peers {
+        let own = self.pids.binary_search(&waiter).is_ok();
+        let others = match self.named.iter().any(|peer| peer.pid == waiter) {
+            true => self.first.iter().filter(|peer| peer.pid != waiter).cloned().collect(),
+            false => Arc::clone(&self.named),
+        };
+        let more = self.pids.len() - usize::from(own) - others.len();
+        let waits = self.readers.as_ref().map(|readers| readers.iter().any(|pid| *pid != waiter));
+        Peers { others, more, own, waits, ..Peers::default() }
+    }
+}
+
+/// What the threads of a process wait to read.
+#[derive(Debug, Default)]
+struct Reads {
+    /// That is not to be seen.
+    anything: bool,
+    /// Files, by inode.
+    inodes: HashSet<u64>,
+    /// Fds, in sets.
+    fds: HashSet<i32>,
 }
 
 /// A directory has two links, and this one another for each thread (fs/proc/base.c, `proc_task_getattr`). To list it
@@ -88,91 +165,225 @@ fn has_handlers(status: &str) -> bool {
     caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_none_or(|mask| mask & !beside != 0)
 }
 
-/// Looks the other ends of these waits up; `all` are the host's waits of the same moment.
+/// Looks the other ends of these waits up, in their order; `all` are the host's waits of the same moment. Those that are not reached
+/// `until` then are left without; some are always reached.
 pub fn look_up(
     pairs: &mut [(&Wait, &mut Resolved)],
-    all: &[Wait],
+    all: &ByProcess<'_>,
     guard: &mut Guard,
     source: &mut dyn Source,
+    until: Option<Instant>,
 ) -> Result<()> {
-    let wanted: Vec<Option<Wanted>> = pairs.iter().map(|(wait, resolved)| wanted(wait, resolved)).collect();
-    let (mut files, mut tuples) = (HashSet::new(), HashSet::new());
-    for one in wanted.iter().flatten() {
-        match one {
-            Wanted::File(key, _) | Wanted::Lock(key) => drop(files.insert(*key)),
-            Wanted::Tuple(key) => drop(tuples.insert(*key)),
+    let mut look = Look {
+        all,
+        guard,
+        table: OnceCell::new(),
+        names: HashMap::new(),
+        lives: HashMap::new(),
+        alone: HashMap::new(),
+        reads: HashMap::new(),
+        owners: mutex::Owners::default(),
+        found: HashMap::new(),
+    };
+    let is_over = || until.is_some_and(|until| Instant::now() >= until);
+    let mut rest = pairs;
+    while !rest.is_empty() {
+        let wanted = look.find_some(rest, source)?;
+        let (now, later) = rest.split_at_mut(wanted.len());
+        for ((wait, resolved), wanted) in now.iter_mut().zip(wanted) {
+            resolved.peers = Some(look.peers(wait, wanted));
+            if is_over() {
+                return Ok(());
+            }
         }
-    }
-    let (files, tuples): (Vec<_>, Vec<_>) = (files.into_iter().collect(), tuples.into_iter().collect());
-    let found =
-        if files.is_empty() && tuples.is_empty() { Vec::new() } else { source.holders(&files, &tuples)? };
-    let (mut by_file, mut by_tuple) = (HashMap::<FileKey, Vec<&HolderRecord>>::new(), HashMap::new());
-    for holder in &found {
-        if holder.file.local_port == 0 {
-            by_file.entry(FileKey::of(&holder.file)).or_default().push(holder);
-        } else {
-            by_tuple.entry(TupleKey::of(&holder.file, holder.netns)).or_insert_with(Vec::new).push(holder);
-        }
-    }
-    let (mut names, mut alone) = (HashMap::new(), HashMap::new());
-    for ((wait, resolved), wanted) in pairs.iter_mut().zip(&wanted) {
-        let none = Vec::new();
-        let pid = wait.thread.process.pid;
-        let mut peers = Peers::default();
-        match wanted {
-            Some(Wanted::File(key, access)) => {
-                for holder in by_file.get(key).unwrap_or(&none).iter().filter(|h| h.access & access != 0) {
-                    peers.add(holder, pid, &mut names);
-                }
-                // Only asked where nobody else can write.
-                peers.alone = peers.own
-                    && peers.others.is_empty()
-                    && *alone.entry(pid).or_insert_with(|| has_one_thread(pid) && !handles_signals(pid));
-                if matches!(resolved.target, Target::Unix { .. }) {
-                    peers.waits = Some(waits_on(&peers, key.inode, all, guard));
-                }
-            }
-            Some(Wanted::Tuple(key)) => {
-                for holder in by_tuple.get(key).unwrap_or(&none) {
-                    peers.add(holder, pid, &mut names);
-                }
-            }
-            Some(Wanted::Lock(key)) => {
-                for holder in by_file.get(key).unwrap_or(&none) {
-                    if locks::held_through(holder.tgid, holder.fd) {
-                        peers.add(holder, pid, &mut names);
-                    }
-                }
-            }
-            None if is_lock(wait) => {
-                for holder in locks_on_record(wait, resolved) {
-                    peers.others.push(Peer { pid: holder, comm: name(&mut names, holder), fd: -1 });
-                }
-            }
-            None if semaphore::is_semaphore(wait.call.name) => {
-                peers.semaphore = semaphore::look(wait, guard);
-                match peers.semaphore {
-                    Some(Semaphore { changed_by: Some(by), .. }) if by == pid => peers.own = true,
-                    Some(Semaphore { changed_by: Some(by), lives: true, .. }) => {
-                        peers.others.push(Peer { pid: by, comm: name(&mut names, by), fd: -1 });
-                    }
-                    _ => {}
-                }
-            }
-            None => (peers.owner, peers.barrier) = mutex::look(wait, guard),
-        }
-        resolved.peers = Some(peers);
+        rest = later;
     }
     Ok(())
 }
 
-impl Peers {
-    fn add(&mut self, holder: &HolderRecord, own: u32, names: &mut HashMap<u32, String>) {
-        if holder.tgid == own {
-            self.own = true;
-        } else if self.others.iter().all(|peer| peer.pid != holder.tgid) {
-            self.others.push(Peer { pid: holder.tgid, comm: name(names, holder.tgid), fd: holder.fd });
+/// A look at other ends that is under way, with what it has found so far.
+struct Look<'a, 'w> {
+    all: &'a ByProcess<'w>,
+    guard: &'a mut Guard,
+    /// `/proc/locks`; `None`: not read, since too many wait.
+    table: OnceCell<Option<locks::Table>>,
+    names: HashMap<u32, String>,
+    lives: HashMap<u32, bool>,
+    alone: HashMap<u32, bool>,
+    reads: HashMap<u32, Reads>,
+    owners: mutex::Owners,
+    found: HashMap<Wanted, Holders>,
+}
+
+impl Look<'_, '_> {
+    /// Finds the holders of what the first of these waits want, as many as one walk over all open files can tell.
+    fn find_some(
+        &mut self,
+        pairs: &[(&Wait, &mut Resolved)],
+        source: &mut dyn Source,
+    ) -> Result<Vec<Option<Wanted>>> {
+        let (mut files, mut tuples) = (HashSet::new(), HashSet::new());
+        let mut new = HashSet::new();
+        let mut all = Vec::new();
+        for (wait, resolved) in pairs {
+            if files.len() >= ONE_WALK || tuples.len() >= ONE_WALK {
+                break;
+            }
+            let wanted = self.wanted(wait, resolved);
+            all.push(wanted);
+            let Some(wanted) = wanted.filter(|wanted| !self.found.contains_key(wanted)) else { continue };
+            match wanted {
+                Wanted::File(key, _) | Wanted::Lock(key) => _ = files.insert(key),
+                Wanted::Tuple(key) => _ = tuples.insert(key),
+                Wanted::Recorded(waiter, inode) => {
+                    let holders = self.on_record(waiter, inode);
+                    self.keep(wanted, &holders.into_iter().map(|pid| (pid, -1)).collect::<Vec<_>>());
+                    continue;
+                }
+            }
+            new.insert(wanted);
         }
+        if new.is_empty() {
+            return Ok(all);
+        }
+        let (files, tuples): (Vec<_>, Vec<_>) = (files.into_iter().collect(), tuples.into_iter().collect());
+        let records = source.holders(&files, &tuples)?;
+        let (mut by_file, mut by_tuple) = (HashMap::<_, Vec<&HolderRecord>>::new(), HashMap::new());
+        for record in &records {
+            if record.file.local_port == 0 {
+                by_file.entry(FileKey::of(&record.file)).or_default().push(record);
+            } else {
+                let key = TupleKey::of(&record.file, record.netns);
+                by_tuple.entry(key).or_insert_with(Vec::new).push(record);
+            }
+        }
+        for wanted in new {
+            let records = match &wanted {
+                Wanted::File(key, _) | Wanted::Lock(key) => by_file.get(key),
+                Wanted::Tuple(key) => by_tuple.get(key),
+                Wanted::Recorded(..) => None,
+            };
+            let is_end = |record: &&&HolderRecord| match wanted {
+                Wanted::File(_, access) => record.access & access != 0,
+                Wanted::Lock(_) => locks::held_through(record.tgid, record.fd),
+                Wanted::Tuple(_) | Wanted::Recorded(..) => true,
+            };
+            let records = records.into_iter().flatten().filter(is_end);
+            self.keep(wanted, &records.map(|record| (record.tgid, record.fd)).collect::<Vec<_>>());
+        }
+        Ok(all)
+    }
+
+    fn keep(&mut self, wanted: Wanted, found: &[(u32, i32)]) {
+        let names = &mut self.names;
+        let mut holders = Holders::new(found, |pid| name(names, pid));
+        if let Wanted::File(FileKey { inode, kind, .. }, _) = wanted
+            && kind == u32::from(S_IFSOCK)
+        {
+            holders.readers = Some(self.readers(found, inode));
+        }
+        self.found.insert(wanted, holders);
+    }
+
+    /// What is told to one that waits.
+    fn peers(&mut self, wait: &Wait, wanted: Option<Wanted>) -> Peers {
+        let pid = wait.thread.process.pid;
+        if let Some(wanted) = wanted {
+            let mut peers = self.found.get(&wanted).map(|holders| holders.told(pid)).unwrap_or_default();
+            // Only asked where nobody else can write.
+            peers.alone = matches!(wanted, Wanted::File(..))
+                && peers.own
+                && peers.others.is_empty()
+                && *self.alone.entry(pid).or_insert_with(|| has_one_thread(pid) && !handles_signals(pid));
+            return peers;
+        }
+        let mut peers = Peers::default();
+        if semaphore::is_semaphore(wait.call.name) {
+            peers.semaphore = semaphore::look(wait, self.guard);
+            match peers.semaphore {
+                Some(Semaphore { changed_by: Some(by), .. }) if by == pid => peers.own = true,
+                Some(Semaphore { changed_by: Some(by), lives: true, .. }) => {
+                    peers.others = [Peer { pid: by, comm: name(&mut self.names, by), fd: -1 }].into();
+                }
+                _ => {}
+            }
+        } else if !is_lock(wait) {
+            (peers.owner, peers.barrier) = mutex::look(wait, self.guard, &mut self.owners);
+        }
+        peers
+    }
+
+    /// The other end of what a wait waits on.
+    fn wanted(&mut self, wait: &Wait, resolved: &Resolved) -> Option<Wanted> {
+        if is_lock(wait) {
+            let inode = match resolved.target {
+                Target::File { inode, .. } => inode,
+                _ => None,
+            };
+            let waiter = wait.thread.process.pid;
+            return match resolved.file {
+                FdState::Open(file) if self.on_record(waiter, inode).is_empty() => {
+                    Some(Wanted::Lock(FileKey::of(&file)))
+                }
+                _ => Some(Wanted::Recorded(waiter, inode)),
+            };
+        }
+        let FdState::Open(file) = resolved.file else { return None };
+        match (&resolved.target, &resolved.socket) {
+            (Target::Pipe { .. } | Target::Fifo { .. }, _) => {
+                let access = if resolved.way == Way::Out { HOLDS_READ } else { HOLDS_WRITE };
+                Some(Wanted::File(FileKey::of(&file), access))
+            }
+            (Target::Unix { peer_inode: Some(peer), .. }, _) => Some(Wanted::File(
+                FileKey { inode: *peer, kind: S_IFSOCK.into(), dev: file.dev },
+                HOLDS_READ | HOLDS_WRITE,
+            )),
+            (Target::Tcp { state, .. }, SocketFacts::Tcp(facts)) if *state != TcpState::Listen => {
+                let other = File {
+                    local: file.remote,
+                    remote: file.local,
+                    local_port: file.remote_port,
+                    remote_port: file.local_port,
+                    ..file
+                };
+                Some(Wanted::Tuple(TupleKey::of(&other, facts.raw.netns)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Living processes that `/proc/locks` names. It names who took the lock: `flock 9` in a script is gone by now, and
+    /// the script has the lock.
+    fn on_record(&mut self, waiter: u32, inode: Option<u64>) -> Vec<u32> {
+        let all = self.all;
+        let table =
+            self.table.get_or_init(|| (all.count(is_lock) <= locks::LONGEST_QUEUE).then(locks::Table::read));
+        let mut holders = table.as_ref().map(|table| table.holders(waiter, inode)).unwrap_or_default();
+        let lives = &mut self.lives;
+        holders.retain(|pid| {
+            *lives.entry(*pid).or_insert_with(|| fs::exists(format!("/proc/{pid}")).unwrap_or(false))
+        });
+        holders
+    }
+
+    /// Which of a socket's holders wait to read it, two at most. This very process is in no snapshot of its own; as it looks, it is not
+    /// stuck, and who waits for its next event waits as all readers of events do.
+    fn readers(&mut self, holders: &[(u32, i32)], inode: u64) -> Vec<u32> {
+        let own = std::process::id();
+        let mut readers = Vec::new();
+        for (pid, fd) in holders {
+            if readers.contains(pid) {
+                continue;
+            }
+            let reads = self.reads.entry(*pid).or_insert_with(|| reads(self.all.of(*pid), self.guard));
+            if *pid == own || reads.anything || reads.inodes.contains(&inode) || reads.fds.contains(fd) {
+                readers.push(*pid);
+            }
+            if readers.len() == 2 {
+                break;
+            }
+        }
+        readers
     }
 }
 
@@ -186,78 +397,37 @@ fn name(names: &mut HashMap<u32, String>, pid: u32) -> String {
     names.entry(pid).or_insert_with(read).clone()
 }
 
-/// The other end of what a wait waits on, with the access that makes a holder its other end.
-fn wanted(wait: &Wait, resolved: &Resolved) -> Option<Wanted> {
-    let FdState::Open(file) = resolved.file else { return None };
-    if is_lock(wait) {
-        return locks_on_record(wait, resolved).is_empty().then_some(Wanted::Lock(FileKey::of(&file)));
-    }
-    match (&resolved.target, &resolved.socket) {
-        (Target::Pipe { .. } | Target::Fifo { .. }, _) => {
-            let access = if resolved.way == Way::Out { HOLDS_READ } else { HOLDS_WRITE };
-            Some(Wanted::File(FileKey::of(&file), access))
-        }
-        (Target::Unix { peer_inode: Some(peer), .. }, _) => Some(Wanted::File(
-            FileKey { inode: *peer, kind: S_IFSOCK.into(), dev: file.dev },
-            HOLDS_READ | HOLDS_WRITE,
-        )),
-        (Target::Tcp { state, .. }, SocketFacts::Tcp(facts)) if *state != TcpState::Listen => {
-            let other = File {
-                local: file.remote,
-                remote: file.local,
-                local_port: file.remote_port,
-                remote_port: file.local_port,
-                ..file
-            };
-            Some(Wanted::Tuple(TupleKey::of(&other, facts.raw.netns)))
-        }
-        _ => None,
-    }
-}
-
 /// Whether it is a call that takes locks on files.
 fn is_lock(wait: &Wait) -> bool {
     matches!(wait.call.name, "flock" | "fcntl" | "fcntl64")
 }
 
-/// Living processes that `/proc/locks` names. It names who took the lock: `flock 9` in a script is gone by now, and the
-/// script has the lock.
-fn locks_on_record(wait: &Wait, resolved: &Resolved) -> Vec<u32> {
-    let inode = match resolved.target {
-        Target::File { inode, .. } => inode,
-        _ => None,
-    };
-    let mut holders = locks::holders(wait.thread.process.pid, inode);
-    holders.retain(|pid| fs::exists(format!("/proc/{pid}")).unwrap_or(false));
-    holders
-}
-
-/// Whether a thread of one of the peers waits to read its end: directly, in poll or select, or in an epoll set. This very process is
-/// in no snapshot of its own; as it looks, it is not stuck, and who waits for its next event waits as all readers of events do.
-fn waits_on(peers: &Peers, inode: u64, all: &[Wait], guard: &mut Guard) -> bool {
-    let own = std::process::id();
-    peers.others.iter().any(|peer| peer.pid == own)
-        || all.iter().any(|wait| {
-            let pid = wait.thread.process.pid;
-            let Some(peer) = peers.others.iter().find(|peer| peer.pid == pid) else { return false };
-            let reads = |set: &std::collections::BTreeMap<i32, poll::Interest>| {
-                set.get(&peer.fd).is_some_and(|interest| interest.read)
-            };
-            match (wait.fd, &wait.fd_state) {
-                // Which requests a ring holds is not to be seen.
-                _ if wait.call.name.starts_with("io_") => true,
-                (Some(fd), _) if epoll::is_epoll(wait.call.name) => {
-                    epoll::read(pid, wait.thread.tid, fd).is_some_and(|set| reads(&set))
+/// What the threads of a process wait to read: directly, in poll or select, or in epoll sets, each of which is read once.
+fn reads(waits: &[&Wait], guard: &mut Guard) -> Reads {
+    let mut reads = Reads::default();
+    let mut sets = HashSet::new();
+    for wait in waits {
+        let name = wait.call.name;
+        let set = match (wait.fd, &wait.fd_state) {
+            // Which requests a ring holds is not to be seen.
+            _ if name.starts_with("io_") => return Reads { anything: true, ..reads },
+            (Some(fd), _) if epoll::is_epoll(name) => match sets.insert(fd) {
+                true => epoll::read(wait.thread.process.pid, wait.thread.tid, fd),
+                false => None,
+            },
+            (_, FdState::Open(file)) => {
+                if crate::syscalls::way(name) == Way::In {
+                    reads.inodes.insert(file.inode);
                 }
-                (_, FdState::Open(file)) => {
-                    file.inode == inode && crate::syscalls::way(wait.call.name) == Way::In
-                }
-                _ if poll::is_set(wait.call.name) => {
-                    poll::read(wait, guard).is_some_and(|set| reads(&set.fds))
-                }
-                _ => false,
+                None
             }
-        })
+            _ if poll::is_set(name) => poll::read(wait, guard).map(|set| set.fds),
+            _ => None,
+        };
+        let read = set.into_iter().flatten().filter(|(_, interest)| interest.read);
+        reads.fds.extend(read.map(|(fd, _)| fd));
+    }
+    reads
 }
 
 #[cfg(test)]

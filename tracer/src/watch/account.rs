@@ -76,6 +76,7 @@ impl Watch {
         state.waiting = waiting;
         state.lost.extend(losses);
         state.lost.extend(skipped.map(|number| ("runs_skipped", number)));
+        state.lost.insert("look_cut", self.cut);
         state.lost.insert("look_failed", self.failed);
         state.lost.insert("reads_abandoned", self.resolver.abandoned());
         state.lost.insert("events_unread", self.events.lost());
