@@ -475,3 +475,25 @@ enum Optional {
     Loaded,
     Refused,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_walk_asks_one_fd_of_a_thread() {
+        assert_eq!(rounds(&[], 2), [] as [Vec<(u32, i32)>; 0]);
+        let asked = [(1, 10), (1, 11), (2, 20), (3, 30), (1, 12), (2, 21)];
+        let expected = [vec![(1, 10), (2, 20)], vec![(3, 30)], vec![(1, 11), (2, 21)], vec![(1, 12)]];
+        assert_eq!(rounds(&asked, 2), expected);
+    }
+
+    #[test]
+    fn what_is_asked_is_divided_once() {
+        let asked =
+            |number: usize| (0..number as u32).flat_map(|tid| [(tid, 3), (tid, 4)]).collect::<Vec<_>>();
+        crate::growth::assert_linear("fds of threads", asked, |asked| {
+            assert_eq!(rounds(&asked, 1024).len(), 2 * (asked.len() / 2).div_ceil(1024));
+        });
+    }
+}

@@ -1,11 +1,11 @@
 //! What an open fd is by its name in `/proc/PID/fd`.
 
-use std::fs;
+use std::{collections::HashMap, fs};
 
 use super::target::Target;
 
 /// Reads the fd's link; `expected` is the inode the kernel's record gave, if it did.
-pub fn look_up(pid: u32, tid: u32, fd: i32, expected: Option<u64>) -> Target {
+pub fn look_up(pid: u32, tid: u32, fd: i32, expected: Option<u64>, mounts: &mut Mounts) -> Target {
     let dir = format!("/proc/{pid}/task/{tid}");
     let link = match fs::read_link(format!("{dir}/fd/{fd}")) {
         Ok(link) => link,
@@ -26,10 +26,28 @@ pub fn look_up(pid: u32, tid: u32, fd: i32, expected: Option<u64>) -> Target {
     }
     let mut target = named(&link.to_string_lossy(), &info, inode.or(expected));
     if let (Target::File { made_up, .. }, Some(mount)) = (&mut target, field(&info, "mnt_id:")) {
-        let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-        *made_up = file_system(&mounts, mount).is_some_and(|kind| MADE_UP.contains(&kind));
+        *made_up = mounts.is_made_up(mount, pid);
     }
     target
+}
+
+/// Mounts by their ids, of which the host has each but once. Thousands of files may be on one, whose list is as long as there are
+/// mounts.
+#[derive(Default)]
+pub struct Mounts(HashMap<String, bool>);
+
+impl Mounts {
+    /// Whether the kernel makes up the files of a mount, which a process sees.
+    fn is_made_up(&mut self, mount: &str, pid: u32) -> bool {
+        if let Some(known) = self.0.get(mount) {
+            return *known;
+        }
+        let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+        let Some(kind) = file_system(&mounts, mount) else { return false };
+        let made_up = MADE_UP.contains(&kind);
+        self.0.insert(mount.to_owned(), made_up);
+        made_up
+    }
 }
 
 /// File systems whose files the kernel makes up when they are read.
@@ -135,7 +153,7 @@ mod tests {
             [("/proc/self/mountinfo".into(), true), (std::env::current_exe().expect("this test"), false)]
         {
             let file = fs::File::open::<std::path::PathBuf>(path).expect("opens");
-            let target = look_up(me, me, file.as_raw_fd(), None);
+            let target = look_up(me, me, file.as_raw_fd(), None, &mut Mounts::default());
             assert!(
                 matches!(target, Target::File { made_up, .. } if made_up == expected),
                 "{target:?}: {expected}"

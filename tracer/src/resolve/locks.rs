@@ -42,9 +42,9 @@ impl Table {
         };
         while next(&mut bytes) {
             let line = String::from_utf8_lossy(&bytes);
-            let mut words = line.split_ascii_whitespace();
-            let Some(number) = words.next() else { continue };
-            let mut words = words.peekable();
+            let Some((number, rest)) = line.split_once(' ') else { continue };
+            // The blanks are most of the text where many wait for one lock.
+            let mut words = rest.trim_start_matches(' ').split_ascii_whitespace().peekable();
             let waits = words.next_if_eq(&"->").is_some();
             // FLOCK ADVISORY WRITE 1234 fe:01:5678 0 EOF
             let (Some(pid), Some(file)) = (words.nth(3), words.next()) else { continue };
@@ -126,5 +126,24 @@ mod tests {
         assert_eq!(table.holders(100, None), [] as [u32; 0]);
         let garbage = Table::parse("garbage\n\n1: ->\n\u{0}".as_bytes());
         assert_eq!(garbage.holders(1, None), [] as [u32; 0]);
+    }
+
+    /// As the kernel writes it, each indented by its place in the queue; those blanks are the kernel's doing, and left out here.
+    #[test]
+    fn a_queue_is_read_once() {
+        let queue = |number: usize| {
+            let waiter = |at: usize| format!("1: -> FLOCK  ADVISORY  WRITE {} fe:01:5 0 EOF\n", 200 + at);
+            "1: FLOCK  ADVISORY  WRITE 100 fe:01:5 0 EOF\n".to_owned()
+                + &(0..number).map(waiter).collect::<String>()
+        };
+        crate::growth::at_each_size(|number| {
+            let table = Table::parse(queue(number).as_bytes());
+            assert!((0..number as u32).all(|at| table.holders(200 + at, Some(5)) == [100]));
+            assert_eq!(table.0.values().map(Vec::len).sum::<usize>(), number);
+        });
+        crate::growth::assert_linear("a queue for a lock", queue, |text| {
+            let table = Table::parse(text.as_bytes());
+            assert_eq!(table.holders(200, None), [100]);
+        });
     }
 }

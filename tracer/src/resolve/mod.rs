@@ -24,11 +24,12 @@ use anyhow::Result;
 use tracer_ebpf::abi::FileKey;
 
 use self::{
+    fd::Mounts,
     guard::Guard,
     listeners::Listeners,
     peers::Peers,
     poll::{Interest, Set},
-    process::Who,
+    process::{Ancestors, Who},
     target::{Target, TcpState, WatchedFd},
 };
 use crate::{
@@ -117,8 +118,11 @@ pub struct Resolver {
     guard: Guard,
     listeners: Listeners,
     processes: HashMap<ProcessId, (Instant, Arc<Who>)>,
+    ancestors: Ancestors,
     /// Pipes of which processes hold both ends, as found in this look.
     own_pipes: HashMap<u32, Vec<u64>>,
+    /// Mounts, as found in this look.
+    mounts: Mounts,
 }
 
 /// For how long it is known who a process is: it may write a title, go elsewhere, lose its parent, or not have been readable.
@@ -176,7 +180,9 @@ impl Resolver {
             guard: Guard::new(),
             listeners: Listeners::default(),
             processes: HashMap::new(),
+            ancestors: Ancestors::default(),
             own_pipes: HashMap::new(),
+            mounts: Mounts::default(),
         }
     }
 
@@ -241,6 +247,7 @@ impl Resolver {
         source: &mut dyn Source,
     ) -> Result<Vec<Resolved>> {
         self.own_pipes.clear();
+        self.mounts = Mounts::default();
         let mut asked: HashSet<(ThreadId, i32)> = HashSet::new();
         for (wait, set) in waits.iter().zip(&sets) {
             let few = set.iter().filter(|set| set.fds.len() <= poll::FEW);
@@ -274,15 +281,17 @@ impl Resolver {
         let name = if interest.way() == Way::Out { "write" } else { "read" };
         let call = crate::wait::Call { name, ..wait.call };
         let alone = Wait { call, fd: Some(fd), fd_state: *state, socket: socket.clone(), ..wait.clone() };
-        let watched = WatchedFd { fd, interest, target: target::of(&alone, &mut self.guard) };
+        let watched =
+            WatchedFd { fd, interest, target: target::of(&alone, &mut self.guard, &mut self.mounts) };
         Member { watched, file: *state, socket: socket.clone() }
     }
 
     /// A wait in a call that names its one fd, or none.
     fn alone(&mut self, wait: &Wait) -> Resolved {
         let fd = wait.fd.or_else(|| target::pidfd(wait));
-        let mut resolved = Resolved::new(fd, target::of(wait, &mut self.guard), way(wait.call.name))
-            .seen(wait.fd_state, wait.socket.clone());
+        let mut resolved =
+            Resolved::new(fd, target::of(wait, &mut self.guard, &mut self.mounts), way(wait.call.name))
+                .seen(wait.fd_state, wait.socket.clone());
         resolved.server = self.is_server(wait, &resolved.target, &wait.socket);
         if let SocketFacts::Tcp(facts) = &wait.socket {
             resolved.timeout =
@@ -389,7 +398,7 @@ impl Resolver {
         {
             return Arc::clone(who);
         }
-        let who = Arc::new(process::read(process, &mut self.guard));
+        let who = Arc::new(process::read(process, &mut self.guard, &mut self.ancestors));
         self.processes.insert(process, (Instant::now(), Arc::clone(&who)));
         who
     }
@@ -423,10 +432,42 @@ impl Resolver {
     /// Forgets processes that no longer matter.
     pub fn retain(&mut self, keep: impl Fn(&ProcessId) -> bool) {
         self.processes.retain(|process, _| keep(process));
+        self.ancestors.forget();
     }
 
     /// Reads that did not come back in time, so far.
     pub fn abandoned(&self) -> u64 {
         self.guard.abandoned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::tests as samples;
+
+    #[test]
+    fn threads_that_wait_on_one_epoll_set_are_resolved_as_one() {
+        let wait = |pid: u32, tid: u32, name: &'static str, fd: i32| {
+            let mut wait = samples::wait(name, [0; 6]);
+            (wait.thread.process.pid, wait.thread.tid, wait.fd) = (pid, tid, Some(fd));
+            wait
+        };
+        let few = [
+            wait(1, 1, "epoll_wait", 3),
+            wait(1, 2, "read", 3),
+            wait(1, 3, "epoll_pwait", 3),
+            wait(1, 4, "epoll_wait", 4),
+            wait(2, 5, "epoll_wait", 3),
+            wait(1, 6, "read", 3),
+        ];
+        let shared = Shared::of(&few.iter().collect::<Vec<_>>());
+        assert_eq!(shared.first, [0, 1, 0, 2, 3, 4]);
+        let tids: Vec<u32> = shared.firsts.iter().map(|wait| wait.thread.tid).collect();
+        assert_eq!(tids, [1, 2, 4, 5, 6]);
+        crate::growth::at_each_size(|number| {
+            let many: Vec<Wait> = (0..number as u32).map(|tid| wait(1, tid, "epoll_wait", 3)).collect();
+            assert_eq!(Shared::of(&many.iter().collect::<Vec<_>>()).firsts.len(), 1);
+        });
     }
 }

@@ -107,6 +107,15 @@ mod tests {
         assert_eq!(below(&HashSet::from([7, 8]), &parents), HashSet::new());
     }
 
+    /// Each is the child of the one before.
+    #[test]
+    fn a_long_line_is_walked_once() {
+        let line = |number: usize| (1..=number as u32).map(|pid| (pid, pid - 1)).collect();
+        crate::growth::assert_linear("a line of processes", line, |parents: HashMap<u32, u32>| {
+            assert_eq!(below(&HashSet::from([1]), &parents).len(), parents.len() - 1);
+        });
+    }
+
     #[test]
     fn a_member_is_one_until_it_is_forgotten() {
         let of = |pid, start_ns| ProcessId { pid, start_ns };

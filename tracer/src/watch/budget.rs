@@ -144,6 +144,16 @@ mod tests {
     }
 
     #[test]
+    fn waits_are_put_in_order_in_no_more_than_it_takes_to_sort_them() {
+        let many = |number: usize| {
+            (0..number as u64).map(|at| due(at as u32 % 7, at % 3 == 0, 0, at * 31 % 997)).collect()
+        };
+        crate::growth::assert_linear("due waits", many, |due: Vec<Due>| {
+            assert_eq!(order(&due).len(), due.len())
+        });
+    }
+
+    #[test]
     fn a_budget_ends_and_always_begins() {
         let looked_up = |time: Duration, each: Duration| {
             let mut budget = Budget::new(time);

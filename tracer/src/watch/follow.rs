@@ -413,3 +413,42 @@ pub fn habit_of(wait: &Wait, resolved: &Resolved) -> Option<Arc<Key>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        progress::tests::facts,
+        verdict::tests as samples,
+        wait::{FdState, SocketFacts},
+    };
+
+    /// N waits that are over, and what is seen of their connections: an answer came on every other one.
+    fn over(number: usize) -> (Vec<Over>, Vec<SeenFd>) {
+        let (mut ask, mut seen) = (Vec::new(), Vec::new());
+        for at in 0..number as u32 {
+            let mut wait = samples::wait("read", [3, 0, 0, 0, 0, 0]);
+            wait.thread.tid = at;
+            wait.socket = SocketFacts::Tcp(facts(517, 0));
+            let mut track = Track::new(&wait);
+            track.habit = Some(Arc::new(Key { comm: "test".into(), remote_port: 443 }));
+            let (thread, lasted) = (wait.thread, Duration::from_secs(at.into()));
+            ask.push(Over { thread, fd: 3, track, lasted });
+            let socket = SocketFacts::Tcp(facts(517, u64::from(at % 2)));
+            seen.push(SeenFd { thread, fd: 3, state: FdState::None, socket });
+        }
+        seen.reverse();
+        (ask, seen)
+    }
+
+    #[test]
+    fn waits_that_an_answer_has_ended_are_told_from_others() {
+        let (ask, seen) = over(5);
+        let lasted: Vec<u64> = answered(&ask, &seen).iter().map(|(_, lasted)| lasted.as_secs()).collect();
+        assert_eq!(lasted, [1, 3]);
+        assert!(answered(&ask, &[]).is_empty(), "what cannot be looked up");
+        crate::growth::assert_linear("waits that are over", over, |(ask, seen)| {
+            assert_eq!(answered(&ask, &seen).len(), ask.len() / 2);
+        });
+    }
+}

@@ -5,10 +5,12 @@ pub mod pods;
 pub mod users;
 
 use std::{
+    collections::HashMap,
     ffi::OsStr,
     io::Read,
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -80,7 +82,7 @@ pub struct Parent {
 }
 
 /// Reads who a process is; what has gone meanwhile stays `None`, and all of it if the pid is another process's by now.
-pub fn read(process: ProcessId, guard: &mut Guard) -> Who {
+pub fn read(process: ProcessId, guard: &mut Guard, ancestors: &mut Ancestors) -> Who {
     let Some(dir) = Dir::open(process.pid) else { return Who::default() };
     let Some(stat) = dir.stat().filter(|stat| same_start(process.start_ns, stat)) else {
         return Who::default();
@@ -105,7 +107,7 @@ pub fn read(process: ProcessId, guard: &mut Guard) -> Who {
         cwd: dir.link("cwd"),
         uid,
         user,
-        parents: parents(&stat),
+        parents: ancestors.of(&stat),
         started: Some(clock::wall_at_boottime(process.start_ns)),
         cgroup,
         unit,
@@ -166,20 +168,55 @@ fn user(uid: u32, in_container: bool) -> Option<String> {
     if in_container && uid != 0 { None } else { users::name(uid) }
 }
 
-/// The parents of a process, as long as each can be read.
-fn parents(stat: &Stat) -> Vec<Parent> {
-    let mut parents = Vec::new();
-    let (mut pid, mut youngest) = (stat.parent, stat.start_ticks);
-    while pid != 0 && parents.len() < MOST_PARENTS {
-        let Some(stat) = Dir::open(pid).and_then(|dir| dir.stat()) else { break };
-        // Nobody is older than its parent: a younger one got the pid of a parent that has just exited.
-        if stat.start_ticks > youngest {
-            break;
+/// Processes that others descend from. Thousands may have the same parents, each of which is read once while that is fresh.
+#[derive(Default)]
+pub struct Ancestors(HashMap<u32, (Instant, Option<Ancestor>)>);
+
+/// What of a process its descendants show.
+#[derive(Clone)]
+struct Ancestor {
+    comm: String,
+    parent: u32,
+    start_ticks: u64,
+}
+
+impl Ancestors {
+    /// For how long what was read counts as true.
+    const FRESH: Duration = Duration::from_secs(1);
+
+    /// The parents of a process, as long as each can be read.
+    fn of(&mut self, stat: &Stat) -> Vec<Parent> {
+        let mut parents = Vec::new();
+        let (mut pid, mut youngest) = (stat.parent, stat.start_ticks);
+        while pid != 0 && parents.len() < MOST_PARENTS {
+            let Some(ancestor) = self.get(pid) else { break };
+            // Nobody is older than its parent: a younger one got the pid of a parent that has just exited.
+            if ancestor.start_ticks > youngest {
+                break;
+            }
+            parents.push(Parent { pid, comm: ancestor.comm });
+            (pid, youngest) = (ancestor.parent, ancestor.start_ticks);
         }
-        parents.push(Parent { pid, comm: stat.comm });
-        (pid, youngest) = (stat.parent, stat.start_ticks);
+        parents
     }
-    parents
+
+    fn get(&mut self, pid: u32) -> Option<Ancestor> {
+        if let Some((read, ancestor)) = self.0.get(&pid)
+            && read.elapsed() < Self::FRESH
+        {
+            return ancestor.clone();
+        }
+        let stat = Dir::open(pid).and_then(|dir| dir.stat());
+        let ancestor =
+            stat.map(|Stat { comm, parent, start_ticks, .. }| Ancestor { comm, parent, start_ticks });
+        self.0.insert(pid, (Instant::now(), ancestor.clone()));
+        ancestor
+    }
+
+    /// Forgets what is not fresh any more.
+    pub fn forget(&mut self) {
+        self.0.retain(|_, (read, _)| read.elapsed() < Self::FRESH);
+    }
 }
 
 /// Arguments joined by blanks. What a process writes over them it often pads with blanks or zeros.
@@ -266,7 +303,7 @@ mod tests {
     }
 
     fn who(pid: u32) -> Who {
-        read(id(pid), &mut Guard::new())
+        read(id(pid), &mut Guard::new(), &mut Ancestors::default())
     }
 
     fn at(path: &Path, deleted: bool) -> Option<Place> {
@@ -295,8 +332,11 @@ mod tests {
         let child = Waits::begin(&mut Command::new("/bin/cat"));
         let mut process = id(child.0.id());
         process.start_ns += 1_000_000_000;
-        assert_eq!(read(process, &mut Guard::new()), Who::default());
-        assert_eq!(read(ProcessId { pid: u32::MAX, start_ns: 0 }, &mut Guard::new()), Who::default());
+        assert_eq!(read(process, &mut Guard::new(), &mut Ancestors::default()), Who::default());
+        assert_eq!(
+            read(ProcessId { pid: u32::MAX, start_ns: 0 }, &mut Guard::new(), &mut Ancestors::default()),
+            Who::default()
+        );
     }
 
     #[test]

@@ -5,7 +5,11 @@ use std::{net::SocketAddr, sync::OnceLock, time::Duration};
 use tracer_ebpf::abi::{File, Tcp};
 
 use super::{
-    super::{fd, guard::Guard, path, poll, semaphore},
+    super::{
+        fd::{self, Mounts},
+        guard::Guard,
+        path, poll, semaphore,
+    },
     Target, TcpState, Timers, UdpState,
 };
 use crate::wait::{FdState, SocketFacts, TcpFacts, UnixFacts, Wait, socket_addr};
@@ -24,14 +28,14 @@ const SOCK_STREAM: u16 = 1;
 const SOCK_DGRAM: u16 = 2;
 
 /// Looks the target of a wait up.
-pub fn of(wait: &Wait, guard: &mut Guard) -> Target {
+pub fn of(wait: &Wait, guard: &mut Guard, mounts: &mut Mounts) -> Target {
     let (pid, tid) = (wait.thread.process.pid, wait.thread.tid);
     match (wait.fd_state, wait.fd) {
         (FdState::Absent, Some(fd)) if fd >= 0 => Target::Gone,
         (FdState::Absent, _) => Target::Unreadable { reason: "the call's fd is no number of an fd".into() },
-        (FdState::Unknown, Some(fd)) => device(fd::look_up(pid, tid, fd, None), 0),
-        (FdState::Open(file), Some(fd)) => of_file(wait, fd, &file),
-        _ => without_fd(wait, guard),
+        (FdState::Unknown, Some(fd)) => device(fd::look_up(pid, tid, fd, None, mounts), 0),
+        (FdState::Open(file), Some(fd)) => of_file(wait, fd, &file, mounts),
+        _ => without_fd(wait, guard, mounts),
     }
 }
 
@@ -49,7 +53,7 @@ pub fn sketch(wait: &Wait) -> Target {
     }
 }
 
-fn of_file(wait: &Wait, fd: i32, file: &File) -> Target {
+fn of_file(wait: &Wait, fd: i32, file: &File, mounts: &mut Mounts) -> Target {
     if file.mode & S_IFMT == S_IFSOCK {
         return of_socket(wait, file);
     }
@@ -63,7 +67,7 @@ fn of_file(wait: &Wait, fd: i32, file: &File) -> Target {
         // It has no name that could be looked up.
         return Target::Pipe { inode: file.inode };
     }
-    let named = fd::look_up(wait.thread.process.pid, wait.thread.tid, fd, Some(file.inode));
+    let named = fd::look_up(wait.thread.process.pid, wait.thread.tid, fd, Some(file.inode), mounts);
     device(named, file.mode & S_IFMT).with_rdev(file.rdev)
 }
 
@@ -185,9 +189,9 @@ pub fn pidfd(wait: &Wait) -> Option<i32> {
     (wait.call.name == "waitid" && wait.call.args[0] == P_PIDFD).then_some(wait.call.args[1] as i32)
 }
 
-fn without_fd(wait: &Wait, guard: &mut Guard) -> Target {
+fn without_fd(wait: &Wait, guard: &mut Guard, mounts: &mut Mounts) -> Target {
     if let Some(fd) = pidfd(wait) {
-        return fd::look_up(wait.thread.process.pid, wait.thread.tid, fd, None);
+        return fd::look_up(wait.thread.process.pid, wait.thread.tid, fd, None, mounts);
     }
     match wait.call.name {
         name if name.starts_with("futex") => Target::Futex { address: format!("{:#x}", wait.call.args[0]) },
