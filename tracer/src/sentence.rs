@@ -220,7 +220,11 @@ fn reply(wait: &Wait, resolved: &Resolved) -> String {
 fn send(resolved: &Resolved) -> String {
     let Some(facts) = facts(resolved) else {
         return match others(resolved.peers.as_ref()) {
-            Some(others) => format!("to write{}: {others} does not read it", on(&resolved.target)),
+            Some(others) => {
+                let several = resolved.peers.as_ref().is_some_and(|peers| peers.number() > 1);
+                let verb = if several { "do not read it" } else { "does not read it" };
+                format!("to write{}: {others} {verb}", on(&resolved.target))
+            }
             None => format!("to write{}: it is full and nobody reads it", on(&resolved.target)),
         };
     };
@@ -269,7 +273,10 @@ fn lock(wait: &Wait, resolved: &Resolved) -> String {
         return format!("for semaphore {number} of set {set}, {who}");
     }
     match others(resolved.peers.as_ref()) {
-        Some(holder) => format!("for the lock{on} that {holder} holds"),
+        Some(holders) => {
+            let several = resolved.peers.as_ref().is_some_and(|peers| peers.number() > 1);
+            format!("for the lock{on} that {holders} {}", if several { "hold" } else { "holds" })
+        }
         None if wait.call.name.starts_with("sem") => format!("for a semaphore{on}"),
         None => format!("for a lock{on} that another process holds"),
     }
@@ -404,10 +411,12 @@ mod tests {
         let sentence = of("read", &resolved);
         assert!(sentence.contains("for a reply from mariadbd (pid 812) on unix /run/db"), "{sentence}");
         let file = Target::File { path: "/x.lock".into(), inode: None, deleted: false, made_up: false };
-        let resolved = Resolved { peers, ..samples::on("flock", file) };
-        assert_eq!(
-            of("flock", &resolved),
-            "waiting 1m 0s for the lock on /x.lock that mariadbd (pid 812) holds"
-        );
+        let mut resolved = Resolved { peers, ..samples::on("flock", file) };
+        let said = "waiting 1m 0s for the lock on /x.lock that mariadbd (pid 812)";
+        assert_eq!(of("flock", &resolved), format!("{said} holds"));
+        if let Some(peers) = &mut resolved.peers {
+            peers.more = 4992;
+        }
+        assert_eq!(of("flock", &resolved), format!("{said} and 4992 more hold"));
     }
 }

@@ -31,6 +31,8 @@ const S_IFSOCK: u16 = 0o140_000;
 
 /// Processes that are named at the other end; the others are counted.
 pub const NAMED: usize = 8;
+/// Waits that are told of their other ends however late it is.
+pub const AT_LEAST: usize = 32;
 /// Files and connections whose holders are looked for in one walk over all open files.
 const ONE_WALK: usize = crate::kernel::load::WANTED_AT_ONCE;
 
@@ -166,7 +168,7 @@ fn has_handlers(status: &str) -> bool {
 }
 
 /// Looks the other ends of these waits up, in their order; `all` are the host's waits of the same moment. Those that are not reached
-/// `until` then are left without; some are always reached.
+/// `until` then are left without; the first [`AT_LEAST`] are always reached.
 pub fn look_up(
     pairs: &mut [(&Wait, &mut Resolved)],
     all: &ByProcess<'_>,
@@ -186,13 +188,14 @@ pub fn look_up(
         found: HashMap::new(),
     };
     let is_over = || until.is_some_and(|until| Instant::now() >= until);
-    let mut rest = pairs;
+    let (mut rest, mut reached) = (pairs, 0);
     while !rest.is_empty() {
         let wanted = look.find_some(rest, source)?;
         let (now, later) = rest.split_at_mut(wanted.len());
         for ((wait, resolved), wanted) in now.iter_mut().zip(wanted) {
             resolved.peers = Some(look.peers(wait, wanted));
-            if is_over() {
+            reached += 1;
+            if reached >= AT_LEAST && is_over() {
                 return Ok(());
             }
         }
@@ -651,7 +654,7 @@ mod tests {
         let mut host = Host::on_one_pipe(50);
         host.look(Some(Instant::now()));
         let reached = host.resolved.iter().take_while(|resolved| resolved.peers.is_some()).count();
-        assert_eq!(reached, 1);
+        assert_eq!(reached, AT_LEAST);
         assert!(host.resolved[reached..].iter().all(|resolved| resolved.peers.is_none()));
     }
 

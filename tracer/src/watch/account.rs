@@ -1,6 +1,6 @@
 //! The numbers: what `/metrics` shows, brought up to date after each snapshot.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use anyhow::Result;
 use hashbrown::{HashMap, HashSet};
@@ -13,7 +13,7 @@ use crate::{
         bpf::{Bpf, ended_name, text},
         stat,
     },
-    export::metrics::{BlockedKey, DurationKey, StallSeries, State},
+    export::metrics::{BlockedKey, DurationKey, STALL_SERIES, StallSeries, State},
     resolve::target::{kind_of, kind_of_file},
     stall::Stall,
     wait::{ProcessId, Snapshot, ThreadId},
@@ -118,6 +118,14 @@ fn show_stalls(state: &mut State, stalls: &BTreeMap<ThreadId, Stall>) {
     state.stalls.clear();
     for stall in stalls.values() {
         *state.open_stalls.entry(stall.verdict.class).or_default() += 1;
+    }
+    // Labels are made of those only that have a series.
+    let mut oldest: Vec<&Stall> = stalls.values().collect();
+    if oldest.len() > STALL_SERIES {
+        oldest.select_nth_unstable_by_key(STALL_SERIES, |stall| Reverse(stall.wait.age));
+        oldest.truncate(STALL_SERIES);
+    }
+    for stall in oldest {
         let (local, remote) = stall.resolved.target.addresses();
         let pod = stall.who.pod.as_ref();
         let container = pod.and_then(|pod| pod.container.clone()).or_else(|| stall.who.container.clone());

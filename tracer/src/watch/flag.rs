@@ -18,7 +18,7 @@ use crate::{
     class::Class,
     config::Subject,
     human,
-    resolve::{Resolved, process::Who, target::Target},
+    resolve::{Resolved, peers::AT_LEAST, process::Who, target::Target},
     stall::{Closed, Ended, Stall, thread_of},
     track::Track,
     verdict,
@@ -55,7 +55,7 @@ impl Watch {
         let until = Instant::now() + self.time_for(Stage::Flag);
         let mut reached = 0;
         for (wait, mut resolved) in due.iter().copied().zip(resolved) {
-            if resolved.peers.is_none() || reached > 0 && Instant::now() >= until {
+            if resolved.peers.is_none() || reached >= AT_LEAST && Instant::now() >= until {
                 break;
             }
             reached += 1;

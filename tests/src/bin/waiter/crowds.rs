@@ -15,18 +15,19 @@ const NOBODY: libc::uid_t = 65534;
 /// Fds of the set that a crowd of threads waits on.
 const WATCHED: usize = 100;
 
-/// So many processes, of another user, each of which does this and inherits all descriptors.
-fn crowd(count: usize, body: impl Fn() -> i64) {
+/// So many processes, of another user, each of which does this with what it has opened before. They inherit all other descriptors.
+fn crowd<T>(count: usize, not_its: &[RawFd], open: impl Fn() -> T, body: impl Fn(T) -> i64) {
     let parent = std::process::id();
     for _ in 0..count {
-        sys::peer(&[], || {
+        sys::peer(not_its, || {
+            let opened = open();
             // SAFETY: setresgid and setresuid take numbers.
             sys::must(unsafe { libc::setresgid(NOBODY, NOBODY, NOBODY) }.into(), "setresgid");
             // SAFETY: as above.
             sys::must(unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) }.into(), "setresuid");
             // A change of user takes the death signal away.
             sys::die_with(parent);
-            body();
+            body(opened);
         });
     }
 }
@@ -39,14 +40,14 @@ fn say(call: &Call, syscall: &str) -> ! {
 /// N processes that read one pipe, and could all write it: what prefork servers and make's jobserver have.
 pub(crate) fn pipe(call: &Call) {
     let (reader, _writer) = sys::pipe();
-    crowd(call.count(), || sys::read_byte(reader.as_raw_fd()));
+    crowd(call.count(), &[], || (), |()| sys::read_byte(reader.as_raw_fd()));
     say(call, "read")
 }
 
 /// N processes that read one end of a pair of Unix sockets, and hold both.
 pub(crate) fn unix(call: &Call) {
     let (reader, _writer) = UnixStream::pair().expect("a pair of sockets");
-    crowd(call.count(), || sys::read_byte(reader.as_raw_fd()));
+    crowd(call.count(), &[], || (), |()| sys::read_byte(reader.as_raw_fd()));
     say(call, "read")
 }
 
@@ -60,14 +61,7 @@ pub(crate) fn lock(call: &Call) {
     let held = open();
     sys::must(flock(held.as_raw_fd()), "flock");
     // A lock is an open file's: each opens its own, while it may.
-    let parent = std::process::id();
-    for _ in 0..call.count() {
-        sys::peer(&[], || {
-            let own = open();
-            sys::die_with(parent);
-            flock(own.as_raw_fd());
-        });
-    }
+    crowd(call.count(), &[held.as_raw_fd()], open, |own| flock(own.as_raw_fd()));
     say(call, "flock")
 }
 
