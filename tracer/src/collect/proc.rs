@@ -226,11 +226,7 @@ fn describe(pid: u32, tid: u32, fd: i32, sockets: &mut Sockets) -> (FdState, Soc
 fn describe_with_peer(pid: u32, tid: u32, fd: i32, sockets: &mut Sockets) -> (FdState, SocketFacts) {
     let (state, mut socket) = describe(pid, tid, fd, sockets);
     if let SocketFacts::Unix(UnixFacts { peer_inode: Some(peer), peer_pid, .. }) = &mut socket {
-        let name = format!("socket:[{peer}]");
-        let dir = format!("/proc/{pid}/fd");
-        let is_peer =
-            |fd: u32| fs::read_link(format!("{dir}/{fd}")).is_ok_and(|link| link.as_os_str() == &*name);
-        *peer_pid = numbers(Path::new(&dir)).any(is_peer).then_some(pid);
+        *peer_pid = sockets.holds(pid, *peer).then_some(pid);
     }
     (state, socket)
 }

@@ -3,7 +3,7 @@
 //! socket's peer.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     net::SocketAddr,
     os::fd::AsFd,
@@ -48,17 +48,37 @@ pub struct Socket {
     pub facts: SocketFacts,
 }
 
-/// The sockets of each network namespace asked about, read once for each snapshot.
+/// The sockets of each network namespace and of each process asked about, read once for each snapshot.
 #[derive(Default)]
-pub struct Sockets(HashMap<u64, HashMap<u64, Socket>>);
+pub struct Sockets {
+    /// By network namespace and inode number.
+    all: HashMap<u64, HashMap<u64, Socket>>,
+    /// Inode numbers, by the process that holds them.
+    held: HashMap<u32, HashSet<u64>>,
+}
 
 impl Sockets {
     /// The socket with this inode number, in the network namespace of a process. `None`: it is of another kind, it is
     /// in a namespace the process has left, or the namespace is not ours to look into.
     pub fn get(&mut self, pid: u32, inode: u64) -> Option<&Socket> {
         let netns = fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.ino();
-        self.0.entry(netns).or_insert_with(|| read(pid, netns)).get(&inode)
+        self.all.entry(netns).or_insert_with(|| read(pid, netns)).get(&inode)
     }
+
+    /// Whether a process has the socket with this inode number open.
+    pub fn holds(&mut self, pid: u32, inode: u64) -> bool {
+        self.held.entry(pid).or_insert_with(|| held(pid)).contains(&inode)
+    }
+}
+
+/// Inode numbers of the sockets that a process has open.
+fn held(pid: u32) -> HashSet<u64> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let inode = |entry: fs::DirEntry| {
+        let link = fs::read_link(entry.path()).ok()?;
+        link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    };
+    entries.filter_map(inode).collect()
 }
 
 /// All sockets of a process's network namespace, by inode number.
