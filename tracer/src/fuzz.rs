@@ -62,7 +62,7 @@ pub fn proc_files(bytes: &[u8]) {
     let _ = cgroup::of(&text);
     let _ = users::parse(&text);
     let _ = epoll::parse(&text);
-    let _ = locks::parse(&text, 7, Some(9));
+    let _ = locks::Table::parse(text.as_bytes()).holders(7, Some(9));
     let _ = listeners::parse(bytes);
     let _ = (held::mounted(&text, true), held::mounted(&text, false));
     let _ = Restarts::of(bytes).call(0x10);

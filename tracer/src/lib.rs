@@ -14,6 +14,8 @@ mod durations;
 mod export;
 #[cfg(fuzzing)]
 pub mod fuzz;
+#[cfg(test)]
+mod growth;
 mod habit;
 mod history;
 mod hook;

@@ -20,7 +20,7 @@ use crate::{
     resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set},
     syscalls::{Way, way},
     verdict::{self, Verdict},
-    wait::{ProcessId, Snapshot, SocketFacts, ThreadId, Wait},
+    wait::{ByProcess, ProcessId, Snapshot, SocketFacts, ThreadId, Wait},
 };
 
 /// A wait with everything that was found out about it.
@@ -112,7 +112,7 @@ pub fn may_be_older(wait: &Wait) -> bool {
 /// walk over all open files, is looked up for those that `weigh` names.
 pub fn judge(
     mut waits: Vec<Wait>,
-    all: &[Wait],
+    all: &ByProcess<'_>,
     resolver: &mut Resolver,
     source: &mut dyn Source,
     weigh: impl Fn(&Wait, Class) -> bool,
@@ -131,7 +131,7 @@ pub fn judge(
         .filter(|(_, weighed)| **weighed)
         .map(|(pair, _)| pair)
         .collect();
-    resolver.find_peers(&mut pairs, all, source)?;
+    resolver.find_peers(&mut pairs, all, source, None)?;
     Ok(waits
         .into_iter()
         .zip(resolved)
@@ -210,7 +210,7 @@ impl Lookout {
         }
         let weigh = |_: &Wait, class: Class| class.level() != Level::Idle;
         for Judged { wait, resolved, verdict } in
-            judge(fresh, &snapshot.waits, &mut self.resolver, source, weigh)?
+            judge(fresh, &ByProcess::new(&snapshot.waits), &mut self.resolver, source, weigh)?
         {
             let class = verdict.class;
             if shown(&mut sight, class, idle) {

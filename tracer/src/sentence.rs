@@ -134,10 +134,10 @@ fn ago(since: Option<Duration>) -> String {
 
 /// `nginx (pid 812)`, and how many more.
 fn others(peers: Option<&Peers>) -> Option<String> {
-    let peers = &peers?.others;
-    let first = peers.first()?;
+    let peers = peers?;
+    let first = peers.others.first()?;
     let name = format!("{} (pid {})", first.comm, first.pid);
-    Some(match peers.len() {
+    Some(match peers.number() {
         1 => name,
         more => format!("{name} and {} more", more - 1),
     })
@@ -220,7 +220,11 @@ fn reply(wait: &Wait, resolved: &Resolved) -> String {
 fn send(resolved: &Resolved) -> String {
     let Some(facts) = facts(resolved) else {
         return match others(resolved.peers.as_ref()) {
-            Some(others) => format!("to write{}: {others} does not read it", on(&resolved.target)),
+            Some(others) => {
+                let several = resolved.peers.as_ref().is_some_and(|peers| peers.number() > 1);
+                let verb = if several { "do not read it" } else { "does not read it" };
+                format!("to write{}: {others} {verb}", on(&resolved.target))
+            }
             None => format!("to write{}: it is full and nobody reads it", on(&resolved.target)),
         };
     };
@@ -269,7 +273,10 @@ fn lock(wait: &Wait, resolved: &Resolved) -> String {
         return format!("for semaphore {number} of set {set}, {who}");
     }
     match others(resolved.peers.as_ref()) {
-        Some(holder) => format!("for the lock{on} that {holder} holds"),
+        Some(holders) => {
+            let several = resolved.peers.as_ref().is_some_and(|peers| peers.number() > 1);
+            format!("for the lock{on} that {holders} {}", if several { "hold" } else { "holds" })
+        }
         None if wait.call.name.starts_with("sem") => format!("for a semaphore{on}"),
         None => format!("for a lock{on} that another process holds"),
     }
@@ -390,7 +397,7 @@ mod tests {
     #[test]
     fn who_is_at_the_other_end_is_named() {
         let peer = Peer { pid: 812, comm: "mariadbd".into(), fd: 9 };
-        let peers = Some(Peers { others: vec![peer], waits: Some(false), ..Peers::default() });
+        let peers = Some(Peers { others: [peer].into(), waits: Some(false), ..Peers::default() });
         let target = Target::Unix {
             path: Some("/run/db".into()),
             inode: 1,
@@ -404,10 +411,12 @@ mod tests {
         let sentence = of("read", &resolved);
         assert!(sentence.contains("for a reply from mariadbd (pid 812) on unix /run/db"), "{sentence}");
         let file = Target::File { path: "/x.lock".into(), inode: None, deleted: false, made_up: false };
-        let resolved = Resolved { peers, ..samples::on("flock", file) };
-        assert_eq!(
-            of("flock", &resolved),
-            "waiting 1m 0s for the lock on /x.lock that mariadbd (pid 812) holds"
-        );
+        let mut resolved = Resolved { peers, ..samples::on("flock", file) };
+        let said = "waiting 1m 0s for the lock on /x.lock that mariadbd (pid 812)";
+        assert_eq!(of("flock", &resolved), format!("{said} holds"));
+        if let Some(peers) = &mut resolved.peers {
+            peers.more = 4992;
+        }
+        assert_eq!(of("flock", &resolved), format!("{said} and 4992 more hold"));
     }
 }

@@ -397,7 +397,7 @@ pub mod tests {
 
     fn peers(others: usize, own: bool, alone: bool, waits: Option<bool>) -> Option<Peers> {
         let peer = Peer { pid: 7, comm: "x".into(), fd: 1 };
-        Some(Peers { others: vec![peer; others], own, alone, waits, ..Peers::default() })
+        Some(Peers { others: vec![peer; others].into(), own, alone, waits, ..Peers::default() })
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The domain types everything after `collect` speaks: a wait, the snapshot it is part of, and who it is.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{cell::OnceCell, collections::HashMap, net::SocketAddr, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -340,6 +340,36 @@ impl Snapshot {
             guessed: 0,
             hidden: Vec::new(),
         }
+    }
+}
+
+/// The waits of a moment by process. The index is made when it is first asked, once.
+pub struct ByProcess<'a> {
+    waits: &'a [Wait],
+    index: OnceCell<HashMap<u32, Vec<&'a Wait>>>,
+}
+
+impl<'a> ByProcess<'a> {
+    /// Of these waits.
+    pub fn new(waits: &'a [Wait]) -> Self {
+        Self { waits, index: OnceCell::new() }
+    }
+
+    /// The waits of a process, in their order.
+    pub fn of(&self, pid: u32) -> &[&'a Wait] {
+        let index = self.index.get_or_init(|| {
+            let mut index: HashMap<u32, Vec<&Wait>> = HashMap::new();
+            for wait in self.waits {
+                index.entry(wait.thread.process.pid).or_default().push(wait);
+            }
+            index
+        });
+        index.get(&pid).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many of them there are for which this holds.
+    pub fn count(&self, holds: impl Fn(&Wait) -> bool) -> usize {
+        self.waits.iter().filter(|wait| holds(wait)).count()
     }
 }
 

@@ -27,6 +27,7 @@ mod agent_starved;
 mod agent_stopped;
 mod agent_unit;
 mod classes;
+mod crowds;
 mod doctor;
 mod errors;
 mod histogram;

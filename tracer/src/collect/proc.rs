@@ -278,9 +278,7 @@ fn describe_with_peer(
 ) -> (FdState, SocketFacts) {
     let (state, mut socket) = describe(process, tid, fd, sockets, reads);
     if let SocketFacts::Unix(UnixFacts { peer_inode: Some(peer), peer_pid, .. }) = &mut socket {
-        let name = format!("socket:[{peer}]");
-        let holds = reads.links(process, "fd").iter().any(|entry| entry.link == name);
-        *peer_pid = holds.then_some(process.pid);
+        *peer_pid = sockets.holds(process, *peer, reads).then_some(process.pid);
     }
     (state, socket)
 }

@@ -3,7 +3,7 @@
 //! socket's peer.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     os::{fd::AsFd, unix::ffi::OsStrExt},
     time::Duration,
@@ -29,7 +29,7 @@ use tracer_ebpf::abi::{File, Tcp};
 
 use super::bpf::KEEPALIVE_TIME;
 use crate::{
-    procfs::{Reads, by_pid},
+    procfs::{Entry, Reads, by_pid},
     wait::{ProcessId, Record, SocketFacts, TcpFacts, UNREAD_BYTES, UnixFacts},
 };
 
@@ -49,17 +49,33 @@ pub struct Socket {
     pub facts: SocketFacts,
 }
 
-/// The sockets of each network namespace asked about, read once for each snapshot.
+/// The sockets of each network namespace and of each process asked about, read once for each snapshot.
 #[derive(Default)]
-pub struct Sockets(HashMap<u64, HashMap<u64, Socket>>);
+pub struct Sockets {
+    /// By network namespace and inode number.
+    all: HashMap<u64, HashMap<u64, Socket>>,
+    /// Inode numbers, by the process that holds them.
+    held: HashMap<u32, HashSet<u64>>,
+}
 
 impl Sockets {
     /// The socket with this inode number, in the network namespace of a process. `None`: it is of another kind, it is
     /// in a namespace the process has left, or the namespace is not ours to look into.
     pub fn get(&mut self, process: ProcessId, inode: u64, reads: &mut Reads) -> Option<&Socket> {
         let netns = reads.what(process, "ns/net").ok()?.inode;
-        self.0.entry(netns).or_insert_with(|| read(process, netns, reads)).get(&inode)
+        self.all.entry(netns).or_insert_with(|| read(process, netns, reads)).get(&inode)
     }
+
+    /// Whether a process has the socket with this inode number open.
+    pub fn holds(&mut self, process: ProcessId, inode: u64, reads: &mut Reads) -> bool {
+        self.held.entry(process.pid).or_insert_with(|| held(process, reads)).contains(&inode)
+    }
+}
+
+/// Inode numbers of the sockets that a process has open.
+fn held(process: ProcessId, reads: &mut Reads) -> HashSet<u64> {
+    let inode = |entry: Entry| entry.link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
+    reads.links(process, "fd").into_iter().filter_map(inode).collect()
 }
 
 /// All sockets of a process's network namespace, by inode number.

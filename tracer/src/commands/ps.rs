@@ -24,7 +24,7 @@ use crate::{
     human,
     look::{self, Feed, Judged},
     resolve::Resolver,
-    wait::{Held, Snapshot, Wait},
+    wait::{ByProcess, Held, Snapshot, Wait},
 };
 
 /// How long an agent may take to say what it has flagged, where nothing else is asked of it.
@@ -160,7 +160,7 @@ fn own(args: &Ps, source: &mut dyn Source) -> Result<Page> {
         wait.age >= args.min_age && (class.level() != Level::Idle || wanted(args, class, false) && args.all)
     };
     let mut resolver = Resolver::new();
-    let mut judged = look::judge(waits, &all, &mut resolver, source, weigh)?;
+    let mut judged = look::judge(waits, &ByProcess::new(&all), &mut resolver, source, weigh)?;
     judged.retain(|judged| judged.wait.age >= args.min_age);
     let (judged, hidden): (Vec<Judged>, Vec<Judged>) =
         judged.into_iter().partition(|judged| wanted(args, judged.verdict.class, is_flagged(judged)));

@@ -108,6 +108,7 @@ pub fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String 
     for (at, other) in report.others.iter().enumerate() {
         add_other(&mut page, if at == 0 { "Others" } else { "" }, 0, other);
     }
+    add_left_out(&mut page, 0, report.others_left_out);
     page.entries("Sockets", socket_lines(report));
     for (at, advice) in report.advice.iter().enumerate() {
         page.entry(if at == 0 { "Next" } else { "" }, &advice.command);
@@ -276,6 +277,15 @@ fn add_other(page: &mut Page, word: &str, depth: usize, other: &Other) {
     );
     for then in &other.then {
         add_other(page, "", depth + 1, then);
+    }
+    add_left_out(page, depth + 1, other.then_left_out);
+}
+
+/// That there are more processes than were looked at.
+fn add_left_out(page: &mut Page, depth: usize, number: usize) {
+    if number > 0 {
+        let indent = " ".repeat(MARGIN + 2 * depth);
+        page.wrapped(&indent, &indent, &format!("and {number} more, which were not looked at"));
     }
 }
 

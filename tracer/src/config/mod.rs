@@ -4,6 +4,7 @@
 
 mod address;
 mod file;
+mod index;
 mod rule;
 
 use std::{
@@ -21,6 +22,7 @@ use hashbrown::HashMap;
 pub use self::rule::Subject;
 use self::{
     file::{Mistake, Section},
+    index::Index,
     rule::Rule,
 };
 use crate::{
@@ -49,6 +51,8 @@ pub struct Config {
     /// `[thresholds]`.
     classes: HashMap<Class, Threshold>,
     rules: Vec<Rule>,
+    /// Which of them can be about a wait.
+    index: Index,
     /// [`Config::least_of`] each class, which is asked for every wait of every snapshot.
     least_of: HashMap<Class, Duration>,
     /// [`Config::least`].
@@ -64,6 +68,7 @@ impl Default for Config {
             flag: None,
             classes: HashMap::new(),
             rules: Vec::new(),
+            index: Index::default(),
             least_of: HashMap::new(),
             least: Duration::MAX,
         }
@@ -206,7 +211,8 @@ impl Config {
     /// What holds for one wait: of each setting, what the first rule that matches and has it says.
     pub fn decide(&self, subject: &Subject) -> Decision<'_> {
         let (mut flag, mut threshold, mut note) = (None, None, None);
-        for rule in self.rules.iter().filter(|rule| rule.matches(subject)) {
+        let rules = self.index.candidates(subject);
+        for rule in rules.into_iter().map(|at| &self.rules[at]).filter(|rule| rule.matches(subject)) {
             flag = flag.or(rule.flag);
             threshold = threshold.or(rule.threshold);
             note = note.or(rule.note.as_deref());
@@ -235,6 +241,7 @@ impl Config {
             of_rules.chain(self.threshold(*class)).min().map(|least| (*class, least))
         };
         self.least_of = Class::ALL.iter().filter_map(least_of).collect();
+        self.index = Index::of(&self.rules);
         self.least = self.least_of.values().copied().min().unwrap_or(Duration::MAX);
         self
     }

@@ -58,6 +58,26 @@ pub struct Rule {
     pub note: Option<String>,
 }
 
+/// What a rule demands by name, one of each list.
+pub enum Names<'a> {
+    /// Of the thread.
+    Comms(Vec<&'a str>),
+    /// Of the unit.
+    Units(Vec<&'a str>),
+    /// Of the user, or its number.
+    Users(Vec<&'a str>, Vec<u32>),
+    /// Of the class.
+    Classes(&'a [Class]),
+    /// Nothing by name.
+    Nothing,
+}
+
+/// The patterns as names, if none of them has a wildcard.
+fn literals(patterns: &[Pattern]) -> Option<Vec<&str>> {
+    let name = |pattern: &'_ Pattern| !has_wildcards(pattern.as_str());
+    patterns.iter().all(name).then(|| patterns.iter().map(Pattern::as_str).collect())
+}
+
 /// A container by glob, or by the first digits of its id.
 #[derive(Debug)]
 enum Container {
@@ -130,6 +150,21 @@ impl Rule {
             User::Name(name) => Some(name.as_str()),
             User::Id(_) => None,
         })
+    }
+
+    /// What a wait must have for this rule to be about it, by the most telling of its conditions that has no wildcards.
+    pub fn names(&self) -> Names<'_> {
+        if let Some(comms) = self.comm.as_deref().and_then(literals) {
+            return Names::Comms(comms);
+        }
+        if let Some(units) = self.unit.as_deref().and_then(literals) {
+            return Names::Units(units);
+        }
+        if let Some(users) = &self.user {
+            let uid = |one: &User| if let User::Id(uid) = one { Some(*uid) } else { None };
+            return Names::Users(self.users().collect(), users.iter().filter_map(uid).collect());
+        }
+        self.class.as_deref().map_or(Names::Nothing, Names::Classes)
     }
 
     /// Whether it is about this wait.

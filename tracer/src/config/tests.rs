@@ -396,3 +396,64 @@ proptest::proptest! {
         }
     }
 }
+
+/// A rule for each of so many programs, units or users, and a few that name none.
+fn many_rules(number: usize) -> Config {
+    let mut text = String::new();
+    for at in 0..number {
+        let what = match at % 4 {
+            0 => format!("comm = [\"php{at}\", \"php{at}\"]"),
+            1 => format!("unit = \"report{at}\""),
+            2 => format!("user = [\"user{at}\", {at}]"),
+            _ => format!("comm = \"php{at}\"\nclass = \"reply\""),
+        };
+        let _ = writeln!(text, "[[rule]]\n{what}\nthreshold = \"{}s\"", at + 1);
+    }
+    text += "[[rule]]\ncomm = \"ph*\"\nnote = \"any\"\n[[rule]]\nclass = \"connect\"\nflag = false\n";
+    config(&text)
+}
+
+#[test]
+fn of_many_rules_those_are_looked_at_that_name_the_wait() {
+    crate::growth::at_each_size(|number| {
+        let rules = many_rules(number);
+        let of = |comm, unit, user, uid| Subject { comm, unit, user, uid, ..subject() };
+        for (subject, expected) in [
+            (of("php8", None, None, 9_999), vec![8, number]),
+            (of("x", Some("report9.service"), None, 9_999), vec![9, number]),
+            (of("x", None, Some("user10"), 10), vec![10, number]),
+            (of("x", None, None, 14), vec![14, number]),
+            (of("php11", Some("report5.service"), None, 9_999), vec![5, 11, number]),
+            (Subject { class: Class::Connect, ..of("x", None, None, 9_999) }, vec![number, number + 1]),
+        ] {
+            assert_eq!(rules.index.candidates(&subject), expected, "{subject:?}");
+        }
+    });
+}
+
+#[test]
+fn all_rules_that_match_are_looked_at() {
+    let rules = many_rules(40);
+    let names = |kind: &str| (0..44).map(|at| format!("{kind}{at}")).collect::<Vec<_>>();
+    let (comms, units, users) = (names("php"), names("report"), names("user"));
+    let units: Vec<String> = units.into_iter().map(|unit| unit + ".service").collect();
+    for at in 0..44 * 44 {
+        let (first, second) = (at % 44, at / 44);
+        for class in [Class::Reply, Class::Connect] {
+            let subject = Subject {
+                comm: &comms[first],
+                unit: Some(&units[second]),
+                user: Some(&users[(first + second) % 44]),
+                uid: (first * second % 44) as u32,
+                class,
+                ..subject()
+            };
+            let all: Vec<usize> =
+                (0..rules.rules.len()).filter(|at| rules.rules[*at].matches(&subject)).collect();
+            let candidates = rules.index.candidates(&subject);
+            let found: Vec<usize> =
+                candidates.into_iter().filter(|at| rules.rules[*at].matches(&subject)).collect();
+            assert_eq!(found, all, "{subject:?}");
+        }
+    }
+}

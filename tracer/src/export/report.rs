@@ -27,6 +27,8 @@ pub struct ReportObject<'a> {
     who: WhoObject<'a>,
     threads: Vec<ThreadObject<'a>>,
     others: Vec<OtherObject<'a>>,
+    /// Processes at the other ends that were too many to look at.
+    others_left_out: usize,
     sockets: SocketsObject<'a>,
     next: Vec<AdviceObject<'a>>,
 }
@@ -82,6 +84,8 @@ struct OtherObject<'a> {
     doing: &'a str,
     circle: bool,
     then: Vec<OtherObject<'a>>,
+    /// How many of those were too many to look at.
+    then_left_out: usize,
 }
 
 #[derive(Serialize)]
@@ -116,6 +120,7 @@ impl<'a> ReportObject<'a> {
             who: who(&report.who),
             threads: report.threads.iter().map(|of| thread(of, &report.who)).collect(),
             others: report.others.iter().map(other).collect(),
+            others_left_out: report.others_left_out,
             sockets: SocketsObject {
                 states: &report.sockets.states,
                 unanswered: report
@@ -186,5 +191,6 @@ fn other(of: &Other) -> OtherObject<'_> {
         doing: &of.doing,
         circle: of.circle,
         then: of.then.iter().map(other).collect(),
+        then_left_out: of.then_left_out,
     }
 }

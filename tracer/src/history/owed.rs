@@ -11,25 +11,29 @@ const MOST: usize = 4096;
 
 /// What is to be written.
 #[derive(Debug, Default)]
-pub struct Owed(BTreeMap<Id, StallObject>);
+pub struct Owed {
+    /// Stalls that have ended.
+    closed: BTreeMap<Id, StallObject>,
+    /// Those that have not.
+    open: BTreeMap<Id, StallObject>,
+}
 
 impl Owed {
     /// Owes this row instead of an earlier one of the same stall. Of too many, the oldest goes whose stall is still open: its end
     /// will tell all of it.
     pub fn add(&mut self, id: Id, stall: StallObject) {
-        self.0.insert(id, stall);
-        if self.0.len() > MOST {
-            let open = self.0.iter().find(|(_, stall)| stall.closed.is_none()).map(|(id, _)| *id);
-            match open {
-                Some(open) => drop(self.0.remove(&open)),
-                None => drop(self.0.pop_first()),
-            }
+        self.closed.remove(&id);
+        self.open.remove(&id);
+        let rows = if stall.closed.is_some() { &mut self.closed } else { &mut self.open };
+        rows.insert(id, stall);
+        if self.closed.len() + self.open.len() > MOST && self.open.pop_first().is_none() {
+            self.closed.pop_first();
         }
     }
 
     /// Nothing is owed.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.closed.is_empty() && self.open.is_empty()
     }
 
     /// Writes the endings, then the rest; what was written is owed no longer.
@@ -37,12 +41,11 @@ impl Owed {
         &mut self,
         mut write: impl FnMut(&[(Id, StallObject)]) -> Result<(), E>,
     ) -> Result<(), E> {
-        for closed in [true, false] {
-            let rows: Vec<_> = self.0.iter().filter(|(_, stall)| stall.closed.is_some() == closed).collect();
-            let rows: Vec<_> = rows.into_iter().map(|(id, stall)| (*id, stall.clone())).collect();
+        for owed in [&mut self.closed, &mut self.open] {
+            let rows: Vec<_> = owed.iter().map(|(id, stall)| (*id, stall.clone())).collect();
             if !rows.is_empty() {
                 write(&rows)?;
-                self.0.retain(|_, stall| stall.closed.is_some() != closed);
+                owed.clear();
             }
         }
         Ok(())
@@ -89,7 +92,6 @@ mod tests {
             let stall = stall(pid, i64::from(pid), Some(100_000));
             owed.add(Id::of(&stall), stall);
         }
-        assert_eq!(owed.0.len(), MOST);
-        assert!(owed.0.values().all(|stall| stall.closed.is_some()));
+        assert_eq!((owed.closed.len(), owed.open.len()), (MOST, 0));
     }
 }

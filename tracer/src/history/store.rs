@@ -3,6 +3,7 @@
 //! looks at while it reads, and panics at a page that makes no sense. Such a file is put aside, and a new one begun.
 
 use std::{
+    collections::HashSet,
     fs,
     io::{Read, Write},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -241,10 +242,11 @@ impl Store {
                 past = Past { at: Some(seen), waits: unpack(&bytes)? };
             }
         }
+        let mut there: HashSet<(u32, u32)> = past.waits.iter().map(|wait| (wait.pid, wait.tid)).collect();
         for stall in self.stalls_since(at)? {
             let open = stall.opened <= at && stall.closed.is_none_or(|closed| closed > at);
             let thread = (stall.wait.pid, stall.wait.tid);
-            if open && !past.waits.iter().any(|wait| (wait.pid, wait.tid) == thread) {
+            if open && there.insert(thread) {
                 let age = at.duration_since(stall.wait.since).try_into().unwrap_or_default();
                 past.waits.push(WaitObject { age, ..stall.wait });
             }

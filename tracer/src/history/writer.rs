@@ -26,6 +26,7 @@ use crate::{
     human,
     look::{self, Judged},
     resolve::Resolver,
+    wait::ByProcess,
 };
 
 /// What comes within this is written at once.
@@ -50,7 +51,7 @@ pub struct Writer {
     /// What is not written yet.
     owed: Owed,
     /// Stalls that were open when the agent last stopped and were not found again yet.
-    before: Vec<(Id, StallObject)>,
+    before: HashMap<(u32, u32), Vec<(Id, StallObject)>>,
     /// When the agent last wrote before it started.
     alive: Option<Timestamp>,
     started: Instant,
@@ -72,12 +73,16 @@ impl Writer {
         unheard: &Arc<AtomicBool>,
     ) -> Result<Self> {
         let left = store.left()?;
+        let mut before: HashMap<_, Vec<_>> = HashMap::new();
+        for (id, stall) in left.open {
+            before.entry((stall.wait.pid, stall.wait.tid)).or_default().push((id, stall));
+        }
         Ok(Self {
             store: Arc::clone(store),
             shared,
             open: HashMap::new(),
             owed: Owed::default(),
-            before: left.open,
+            before,
             alive: left.alive,
             started: Instant::now(),
             lost: Arc::clone(lost),
@@ -216,13 +221,11 @@ impl Writer {
             Kept::FoundAgain(mut stall) => {
                 let thread = (stall.wait.pid, stall.wait.tid);
                 let same = |(_, before): &(Id, StallObject)| {
-                    (before.wait.pid, before.wait.tid) == thread
-                        && before.wait.since.duration_since(stall.wait.since).abs() <= SAME
+                    before.wait.since.duration_since(stall.wait.since).abs() <= SAME
                 };
-                let id = match self.before.iter().position(same) {
-                    Some(at) => self.before.swap_remove(at).0,
-                    None => Id::of(&stall),
-                };
+                let before = self.before.get_mut(&thread);
+                let found = before.and_then(|rows| Some(rows.swap_remove(rows.iter().position(same)?).0));
+                let id = found.unwrap_or_else(|| Id::of(&stall));
                 stall.opened = id.opened();
                 self.open.insert(thread, id);
                 (id, *stall)
@@ -235,7 +238,7 @@ impl Writer {
         let mut number = 1;
         // Not before it has asked for what it was not told of: some may have been found again.
         if self.started.elapsed() >= GRACE && !self.unheard.load(Ordering::Acquire) {
-            for (id, stall) in self.before.drain(..) {
+            for (id, stall) in self.before.drain().flat_map(|(_, rows)| rows) {
                 let closed = self.alive.unwrap_or(stall.opened).max(stall.opened);
                 self.owed.add(id, ended_unseen(stall, closed));
                 number += 1;
@@ -283,7 +286,8 @@ fn worst(shared: &mut Shared) -> Result<Vec<WaitObject>> {
     let (snapshot, worst) = shared.worst(WORST)?;
     let waits = worst.into_iter().map(|at| snapshot.waits[at].clone()).collect();
     let mut resolver = Resolver::new();
-    let judged = look::judge(waits, &snapshot.waits, &mut resolver, shared, |_, _| true)?;
+    let all = ByProcess::new(&snapshot.waits);
+    let judged = look::judge(waits, &all, &mut resolver, shared, |_, _| true)?;
     let worries = judged.into_iter().filter(|judged| judged.verdict.class.level() != Level::Idle);
     Ok(worries
         .map(|Judged { wait, resolved, verdict }| {
@@ -329,7 +333,7 @@ mod tests {
         let store = Arc::new(Store::open(&file, limits).expect("it starts"));
         let (shared, _asked) = pair().expect("two ends");
         let writer = Writer::new(&store, shared, &Arc::default(), &Arc::default()).expect("it starts");
-        assert_eq!(writer.before.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [Id::of(&open)]);
+        assert_eq!(writer.before.values().flatten().map(|(id, _)| *id).collect::<Vec<_>>(), [Id::of(&open)]);
         assert!(file.with_extension("damaged").exists());
         store.put(&[(Id::of(&open), open)], Some((last, &[]))).expect("written");
         std::fs::remove_dir_all(&dir).expect("it is ours");
@@ -414,7 +418,7 @@ mod tests {
             .map(|stall| (stall.wait.pid, stall.opened.as_second(), stall.closed.is_some()))
             .collect();
         assert_eq!(rows, [(1, 10, false), (2, 20, false), (3, 30, true)]);
-        assert!(writer.before.is_empty());
+        assert!(writer.before.values().all(Vec::is_empty));
         let mut open: Vec<_> = writer.open.keys().copied().collect();
         open.sort_unstable();
         assert_eq!(open, [(1, 1), (2, 2)]);

@@ -1,5 +1,7 @@
 //! From a wait to whom it is for, to what that one waits for, and on: the culprit is at the end of the chain.
 
+use std::collections::HashSet;
+
 use anyhow::Result;
 
 use super::{classes, threads};
@@ -10,7 +12,7 @@ use crate::{
     look::{self, Judged},
     procfs::{Reads, by_pid},
     resolve::{Resolver, peers::Peer, target::Target},
-    wait::{Held, Snapshot, Wait},
+    wait::{ByProcess, Held, Snapshot, Wait},
 };
 
 /// Links that are followed.
@@ -45,6 +47,8 @@ pub struct Other {
     pub locked: bool,
     /// Whom it waits for.
     pub then: Vec<Other>,
+    /// How many of those were too many to look at.
+    pub then_left_out: usize,
 }
 
 impl Other {
@@ -64,6 +68,8 @@ impl Other {
 pub struct Beyond {
     /// Those of them that were looked at.
     pub others: Vec<Other>,
+    /// Processes that were too many to look at.
+    pub left_out: usize,
     /// How many could end the wait, each by itself.
     alternatives: usize,
     /// The wait can never end.
@@ -93,20 +99,26 @@ fn is_lock(wait: &Wait) -> bool {
 }
 
 /// Follows waits.
-pub struct Chain<'a> {
+pub struct Chain<'a, 'w> {
     snapshot: &'a Snapshot,
+    all: &'a ByProcess<'w>,
     resolver: &'a mut Resolver,
     source: &'a mut dyn Source,
     /// Who has been described: processes, and threads where one thread is meant.
-    seen: Vec<(u32, Option<u32>)>,
+    seen: HashSet<(u32, Option<u32>)>,
     /// Those on the way from the first wait to here.
     path: Vec<(u32, Option<u32>)>,
 }
 
-impl<'a> Chain<'a> {
+impl<'a, 'w> Chain<'a, 'w> {
     /// One that has been nowhere.
-    pub fn new(snapshot: &'a Snapshot, resolver: &'a mut Resolver, source: &'a mut dyn Source) -> Self {
-        Self { snapshot, resolver, source, seen: Vec::new(), path: Vec::new() }
+    pub fn new(
+        snapshot: &'a Snapshot,
+        all: &'a ByProcess<'w>,
+        resolver: &'a mut Resolver,
+        source: &'a mut dyn Source,
+    ) -> Self {
+        Self { snapshot, all, resolver, source, seen: HashSet::new(), path: Vec::new() }
     }
 
     /// Follows a wait to its end, unless it has been described already.
@@ -138,6 +150,7 @@ impl<'a> Chain<'a> {
         if wait.verdict.class == Class::Child {
             let children = children(&wait.wait);
             beyond.alternatives = children.len();
+            beyond.left_out = children.len().saturating_sub(WIDEST);
             for child in children.iter().take(WIDEST) {
                 beyond.others.push(self.other(child.pid, None, child, "its child", None, depth)?);
             }
@@ -157,8 +170,8 @@ impl<'a> Chain<'a> {
         let own = peers.own && !peers.alone && tids(wait.wait.thread.process.pid).len() > 1;
         // A semaphore anybody may raise.
         let anybody = peers.semaphore.is_some();
-        beyond.alternatives =
-            beyond.others.len() + peers.others.len() + usize::from(own) + usize::from(anybody);
+        beyond.alternatives = beyond.others.len() + peers.number() + usize::from(own) + usize::from(anybody);
+        beyond.left_out = peers.number().saturating_sub(WIDEST);
         for peer in peers.others.iter().take(WIDEST) {
             let from = Some(&wait.resolved.target);
             beyond.others.push(self.other(peer.pid, None, peer, role, from, depth)?);
@@ -187,6 +200,7 @@ impl<'a> Chain<'a> {
             circle: false,
             locked: false,
             then: Vec::new(),
+            then_left_out: 0,
         };
         if self.seen.contains(&(pid, tid)) {
             other.again = true;
@@ -199,15 +213,15 @@ impl<'a> Chain<'a> {
             };
             return Ok(other);
         }
-        self.seen.push((pid, tid));
-        let is =
-            |wait: &&Wait| wait.thread.process.pid == pid && tid.is_none_or(|tid| wait.thread.tid == tid);
-        let waits: Vec<Wait> = self.snapshot.waits.iter().filter(is).take(MOST_WAITS).cloned().collect();
+        self.seen.insert((pid, tid));
+        let is = |wait: &&&Wait| tid.is_none_or(|tid| wait.thread.tid == tid);
+        let waits = self.all.of(pid).iter().filter(is).take(MOST_WAITS);
+        let waits: Vec<Wait> = waits.copied().cloned().collect();
         if let Some(wait) = waits.first() {
             other.cmdline = self.resolver.who(wait.thread.process).cmdline.clone();
         }
         let weigh = |_: &Wait, class: Class| class.level() != Level::Idle;
-        let waits = look::judge(waits, &self.snapshot.waits, self.resolver, self.source, weigh)?;
+        let waits = look::judge(waits, self.all, self.resolver, self.source, weigh)?;
         if let Some(back) =
             from.and_then(|from| waits.iter().find(|wait| is_other_end(&wait.resolved.target, from)))
         {
@@ -230,6 +244,7 @@ impl<'a> Chain<'a> {
             let one_thread = tid.is_some() || tids(pid).len() == 1;
             other.locked = one_thread && beyond.deadlock;
             other.then = beyond.others;
+            other.then_left_out = beyond.left_out;
         }
         Ok(other)
     }
@@ -341,6 +356,7 @@ mod tests {
             circle,
             locked,
             then: Vec::new(),
+            then_left_out: 0,
         }
     }
 

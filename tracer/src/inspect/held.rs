@@ -41,7 +41,7 @@ pub fn frozen_group(process: ProcessId, reads: &mut Reads) -> Option<Group> {
     let groups = reads.text(process, "cgroup")?;
     // Its own mounts, which the kernel lists without asking any of them.
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-    let mut of = |line: &str| {
+    let of = |line: &str| {
         let mut parts = line.splitn(3, ':');
         let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
         let unified = controllers.is_empty();

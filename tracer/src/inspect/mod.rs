@@ -19,7 +19,7 @@ use crate::{
     look::{self, Judged},
     procfs::{Reads, Unread, by_pid, stat},
     resolve::{Resolver, process::Who},
-    wait::{ProcessId, Snapshot, Wait},
+    wait::{ByProcess, ProcessId, Snapshot, Wait},
 };
 
 /// Threads whose other ends are looked up whatever they wait for; of more, only those that worry.
@@ -91,6 +91,8 @@ pub struct Report {
     pub threads: Vec<Thread>,
     /// Who is at the other ends, and what they do.
     pub others: Vec<Other>,
+    /// Processes at the other ends that were too many to look at.
+    pub others_left_out: usize,
     /// Its connections.
     pub sockets: Sockets,
     /// What to try next.
@@ -106,11 +108,12 @@ pub fn inspect(id: u32, source: &mut dyn Source) -> Result<Report> {
     let waits: Vec<Wait> = snapshot.waits.iter().filter(|wait| is(wait, pid, only)).cloned().collect();
     let few = waits.len() <= FEW;
     let weigh = |_: &Wait, class: crate::class::Class| few || class.level() != Level::Idle;
-    let waits = look::judge(waits, &snapshot.waits, &mut resolver, source, weigh)?;
+    let all = ByProcess::new(&snapshot.waits);
+    let waits = look::judge(waits, &all, &mut resolver, source, weigh)?;
     let threads = threads::list(process, only, waits, &snapshot, &mut resolver);
     let who = resolver.who(process);
     let sockets = sockets::of(process, &mut resolver, source)?;
-    let (others, deadlock) = followed(&threads, &snapshot, &mut resolver, source)?;
+    let Followed { others, left_out, deadlock } = followed(&threads, &snapshot, &all, &mut resolver, source)?;
     let (condition, mut headline) = headline(pid, only, &comm, &who, &threads, &sockets);
     if let (Condition::Idle | Condition::Busy, Some(stuck)) =
         (condition, others.iter().find_map(Other::stuck_one))
@@ -127,7 +130,19 @@ pub fn inspect(id: u32, source: &mut dyn Source) -> Result<Report> {
         headline += " It is a deadlock: they wait for each other, and will for ever.";
     }
     let advice = advice::of(pid, condition, &who, &threads, &others);
-    Ok(Report { process, comm, only, who, condition, headline, threads, others, sockets, advice })
+    Ok(Report {
+        process,
+        comm,
+        only,
+        who,
+        condition,
+        headline,
+        threads,
+        others,
+        others_left_out: left_out,
+        sockets,
+        advice,
+    })
 }
 
 /// Which process has this id now, and its name. One that hangs so that the kernel does not say is known by the look.
@@ -178,22 +193,31 @@ fn is(wait: &Wait, pid: u32, only: Option<u32>) -> bool {
     wait.thread.process.pid == pid && only.is_none_or(|tid| wait.thread.tid == tid)
 }
 
-/// What those do that the worst waits are for, and whether one of the waits can never end.
+/// What those do that the worst waits are for.
+struct Followed {
+    others: Vec<Other>,
+    left_out: usize,
+    /// One of the waits can never end.
+    deadlock: bool,
+}
+
 fn followed(
     threads: &[Thread],
     snapshot: &Snapshot,
+    all: &ByProcess<'_>,
     resolver: &mut Resolver,
     source: &mut dyn Source,
-) -> Result<(Vec<Other>, bool)> {
-    let mut chain = chain::Chain::new(snapshot, resolver, source);
-    let waits = threads.iter().filter_map(Thread::wait).take(FOLLOWED);
-    let (mut others, mut deadlock) = (Vec::new(), false);
-    for wait in waits {
+) -> Result<Followed> {
+    let mut chain = chain::Chain::new(snapshot, all, resolver, source);
+    let mut followed = Followed { others: Vec::new(), left_out: 0, deadlock: false };
+    for wait in threads.iter().filter_map(Thread::wait).take(FOLLOWED) {
         let beyond = chain.follow(wait)?;
-        others.extend(beyond.others);
-        deadlock |= beyond.deadlock;
+        followed.others.extend(beyond.others);
+        // Several threads may wait for the same processes.
+        followed.left_out = followed.left_out.max(beyond.left_out);
+        followed.deadlock |= beyond.deadlock;
     }
-    Ok((others, deadlock))
+    Ok(followed)
 }
 
 /// The one sentence that answers the question.

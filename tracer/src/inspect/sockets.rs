@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
@@ -76,7 +76,7 @@ pub fn of(process: ProcessId, resolver: &mut Resolver, source: &mut dyn Source) 
     if fds.len() > known {
         sockets.states.insert("other".into(), fds.len() - known);
     }
-    let ports: Vec<u16> = tcp
+    let ports: HashSet<u16> = tcp
         .iter()
         .filter(|socket| socket.state == TcpState::Listen)
         .map(|socket| socket.local_address.port())

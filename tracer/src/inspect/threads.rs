@@ -1,6 +1,11 @@
 //! What each thread of a process is doing: waiting, running, or held.
 
-use std::{cmp::Reverse, thread, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    thread,
+    time::Duration,
+};
 
 use super::held::{self, Group};
 use crate::{
@@ -108,21 +113,23 @@ pub fn list(
             stack: Vec::new(),
         })
         .collect();
+    let waiting: HashSet<u32> = threads.iter().map(|thread| thread.tid).collect();
+    let held = snapshot.held.iter().filter(|held| held.thread.process.pid == pid);
+    let held: HashMap<u32, Held> = held.map(|held| (held.thread.tid, held.held)).collect();
+    let hidden = snapshot.hidden.iter().filter(|hidden| hidden.process.pid == pid);
+    let hidden: HashSet<u32> = hidden.map(|hidden| hidden.tid).collect();
     let mut running = Vec::new();
     for tid in tids(process, reads).into_iter().filter(|tid| only.is_none_or(|only| *tid == only)) {
-        if threads.iter().any(|thread| thread.tid == tid) {
+        if waiting.contains(&tid) {
             continue;
         }
         let Some((comm, state)) = seen(process, tid, reads) else { continue };
-        let held = snapshot.held.iter().find(|held| held.thread.process.pid == pid && held.thread.tid == tid);
-        let doing = match held.map(|held| held.held) {
+        let doing = match held.get(&tid) {
             Some(Held::Stopped) => Doing::Stopped,
             Some(Held::Traced) => Doing::Traced(held::tracer(tid, reads)),
             Some(Held::Frozen) => Doing::Frozen(held::frozen_group(process, reads)),
             None if matches!(state, 'Z' | 'X') => Doing::Zombie,
-            None if snapshot.hidden.iter().any(|hidden| hidden.process.pid == pid && hidden.tid == tid) => {
-                Doing::Hidden
-            }
+            None if hidden.contains(&tid) => Doing::Hidden,
             None => {
                 running.push((threads.len(), tid, cpu_seconds(process, tid, reads)));
                 Doing::Runs { cpu: 0.0 }

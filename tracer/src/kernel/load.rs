@@ -34,7 +34,7 @@ const CLOCK_OFFSET: u32 = 0;
 const ACTIVE: u32 = 1;
 
 /// Entries of each of the maps `WANTED_FILES` and `WANTED_TUPLES`.
-const WANTED_AT_ONCE: usize = 1024;
+pub const WANTED_AT_ONCE: usize = 1024;
 
 /// Entries of the map `ASKED`.
 const ASKED_AT_ONCE: usize = 1024;
@@ -228,19 +228,10 @@ impl Kernel {
     /// What these fds are. At most [`ASKED_AT_ONCE`] threads with few fds each: the threads are walked once for each
     /// fd of the thread that has most.
     pub fn look_up(&mut self, asked: &[(u32, i32)], mut each: impl FnMut(FdRecord, &[u8])) -> Result<()> {
-        let mut left: Vec<(u32, i32)> = asked.to_vec();
-        while !left.is_empty() {
-            let mut round: Vec<u32> = Vec::new();
-            left.retain(|(tid, fd)| {
-                let fits = round.len() < ASKED_AT_ONCE
-                    && !round.contains(tid)
-                    && self.asked.insert(tid, fd, 0).is_ok();
-                if fits {
-                    round.push(*tid);
-                }
-                !fits
-            });
-            ensure!(!round.is_empty(), "cannot tell the program lookup what to look up");
+        for round in rounds(asked, ASKED_AT_ONCE) {
+            for (tid, fd) in &round {
+                self.asked.insert(tid, fd, 0).context("cannot tell the program lookup what to look up")?;
+            }
             let walked = self.stream("lookup", |bytes| {
                 let mut rest = bytes;
                 while let Some(record) = Record::take(&mut rest)? {
@@ -250,7 +241,7 @@ impl Kernel {
                 }
                 Ok(bytes.len() - rest.len())
             });
-            for tid in round {
+            for (tid, _) in round {
                 self.asked.remove(&tid).context("cannot empty the list of what to look up")?;
             }
             walked?;
@@ -374,6 +365,21 @@ impl Kernel {
     }
 }
 
+/// What is asked in each walk: one fd of a thread at a time, and so many threads at most.
+fn rounds(asked: &[(u32, i32)], at_once: usize) -> Vec<Vec<(u32, i32)>> {
+    let mut turns: std::collections::HashMap<u32, usize> = std::collections::HashMap::new();
+    let mut layers: Vec<Vec<(u32, i32)>> = Vec::new();
+    for (tid, fd) in asked {
+        let turn = turns.entry(*tid).or_default();
+        if layers.len() <= *turn {
+            layers.push(Vec::new());
+        }
+        layers[*turn].push((*tid, *fd));
+        *turn += 1;
+    }
+    layers.iter().flat_map(|layer| layer.chunks(at_once)).map(<[_]>::to_vec).collect()
+}
+
 /// A key of a map as its bytes.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
@@ -484,4 +490,26 @@ enum Optional {
     NotLoaded,
     Loaded,
     Refused,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_walk_asks_one_fd_of_a_thread() {
+        assert_eq!(rounds(&[], 2), [] as [Vec<(u32, i32)>; 0]);
+        let asked = [(1, 10), (1, 11), (2, 20), (3, 30), (1, 12), (2, 21)];
+        let expected = [vec![(1, 10), (2, 20)], vec![(3, 30)], vec![(1, 11), (2, 21)], vec![(1, 12)]];
+        assert_eq!(rounds(&asked, 2), expected);
+    }
+
+    #[test]
+    fn what_is_asked_is_divided_once() {
+        let asked =
+            |number: usize| (0..number as u32).flat_map(|tid| [(tid, 3), (tid, 4)]).collect::<Vec<_>>();
+        crate::growth::assert_linear("fds of threads", asked, |asked| {
+            assert_eq!(rounds(&asked, 1024).len(), 2 * (asked.len() / 2).div_ceil(1024));
+        });
+    }
 }

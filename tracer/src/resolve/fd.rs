@@ -1,5 +1,7 @@
 //! What an open fd is by its name in `/proc/PID/fd`.
 
+use std::collections::HashMap;
+
 use rustix::io::Errno;
 
 use super::target::Target;
@@ -9,7 +11,14 @@ use crate::{
 };
 
 /// Reads the fd's link; `expected` is the inode the kernel's record gave, if it did.
-pub fn look_up(process: ProcessId, tid: u32, fd: i32, expected: Option<u64>, reads: &mut Reads) -> Target {
+pub fn look_up(
+    process: ProcessId,
+    tid: u32,
+    fd: i32,
+    expected: Option<u64>,
+    mounts: &mut Mounts,
+    reads: &mut Reads,
+) -> Target {
     let dir = format!("task/{tid}");
     let link = match reads.link(process, &format!("{dir}/fd/{fd}")) {
         Ok(link) => link,
@@ -36,11 +45,29 @@ pub fn look_up(process: ProcessId, tid: u32, fd: i32, expected: Option<u64>, rea
     }
     let mut target = named(&link.to_string_lossy(), &info, inode.or(expected));
     if let (Target::File { made_up, .. }, Some(mount)) = (&mut target, field(&info, "mnt_id:")) {
-        let mounts = reads.table(process, "mountinfo").unwrap_or_default();
-        let mounts = String::from_utf8_lossy(&mounts);
-        *made_up = file_system(&mounts, mount).is_some_and(|kind| MADE_UP.contains(&kind));
+        *made_up = mounts.is_made_up(mount, process, reads);
     }
     target
+}
+
+/// Mounts by their ids, of which the host has each but once. Thousands of files may be on one, whose list is as long as there are
+/// mounts.
+#[derive(Default)]
+pub struct Mounts(HashMap<String, bool>);
+
+impl Mounts {
+    /// Whether the kernel makes up the files of a mount, which a process sees.
+    fn is_made_up(&mut self, mount: &str, process: ProcessId, reads: &mut Reads) -> bool {
+        if let Some(known) = self.0.get(mount) {
+            return *known;
+        }
+        let mounts = reads.table(process, "mountinfo").unwrap_or_default();
+        let mounts = String::from_utf8_lossy(&mounts);
+        let Some(kind) = file_system(&mounts, mount) else { return false };
+        let made_up = MADE_UP.contains(&kind);
+        self.0.insert(mount.to_owned(), made_up);
+        made_up
+    }
 }
 
 /// File systems whose files the kernel makes up when they are read.
@@ -147,7 +174,8 @@ mod tests {
         {
             let file = std::fs::File::open::<std::path::PathBuf>(path).expect("opens");
             let me = by_pid(std::process::id());
-            let target = look_up(me, me.pid, file.as_raw_fd(), None, &mut Reads::new());
+            let target =
+                look_up(me, me.pid, file.as_raw_fd(), None, &mut Mounts::default(), &mut Reads::new());
             assert!(
                 matches!(target, Target::File { made_up, .. } if made_up == expected),
                 "{target:?}: {expected}"

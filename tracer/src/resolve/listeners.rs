@@ -1,7 +1,7 @@
 //! Client or server? The local port has a listener in the socket's network namespace; or who chose the port tells.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::BufRead,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ const FRESH: Duration = Duration::from_secs(5);
 
 /// The listeners of each network namespace asked about, as last read.
 #[derive(Default)]
-pub struct Listeners(HashMap<u32, (Instant, Vec<SocketAddr>)>);
+pub struct Listeners(HashMap<u32, (Instant, HashSet<SocketAddr>)>);
 
 impl Listeners {
     /// Whether somebody listens where `local` is: then this end was accepted, and is the server's. `None`: not known,
@@ -32,12 +32,12 @@ impl Listeners {
         if known.is_none() {
             let listeners = read(netns, process, reads)?;
             self.0.retain(|_, (read, _)| read.elapsed() < FRESH);
-            self.0.insert(netns, (Instant::now(), listeners));
+            self.0.insert(netns, (Instant::now(), listeners.into_iter().collect()));
         }
         let (_, listeners) = self.0.get(&netns)?;
-        Some(listeners.iter().any(|listener| {
-            listener.port() == local.port() && (listener.ip().is_unspecified() || listener.ip() == local.ip())
-        }))
+        let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let mut there = any.into_iter().chain([local.ip()]);
+        Some(there.any(|ip| listeners.contains(&SocketAddr::new(ip, local.port()))))
     }
 }
 

@@ -22,10 +22,11 @@ use anyhow::Result;
 use tracer_ebpf::abi::FileKey;
 
 use self::{
+    fd::Mounts,
     listeners::Listeners,
     peers::Peers,
     poll::{Interest, Set},
-    process::Who,
+    process::{Ancestors, Who},
     target::{Target, TcpState, WatchedFd},
 };
 use crate::{
@@ -33,7 +34,7 @@ use crate::{
     procfs::Reads,
     progress::{LastWord, last_word},
     syscalls::{Way, way},
-    wait::{FdState, ProcessId, SeenFd, SocketFacts, ThreadId, Wait},
+    wait::{ByProcess, FdState, ProcessId, SeenFd, SocketFacts, ThreadId, Wait},
 };
 
 /// What a wait waits on, and the evidence for its verdict.
@@ -115,6 +116,11 @@ pub struct Resolver {
     reads: Reads,
     listeners: Listeners,
     processes: HashMap<ProcessId, (Instant, Arc<Who>)>,
+    ancestors: Ancestors,
+    /// Pipes of which processes hold both ends, as found in this look.
+    own_pipes: HashMap<u32, Vec<u64>>,
+    /// Mounts, as found in this look.
+    mounts: Mounts,
 }
 
 /// For how long it is known who a process is: it may write a title, go elsewhere, lose its parent, or not have been readable.
@@ -137,27 +143,76 @@ impl Member {
     }
 }
 
+/// Waits of which several may be resolved as one: threads of a process that wait on the same epoll set wait for the same. (A thread
+/// with descriptors of its own, `CLONE_FILES`, is taken for one of them.)
+struct Shared<'a> {
+    /// The first of each.
+    firsts: Vec<&'a Wait>,
+    /// For each wait, where its first is among them.
+    first: Vec<usize>,
+}
+
+impl<'a> Shared<'a> {
+    fn of(waits: &[&'a Wait]) -> Self {
+        let mut sets: HashMap<(ProcessId, i32), usize> = HashMap::new();
+        let mut shared = Self { firsts: Vec::new(), first: Vec::with_capacity(waits.len()) };
+        for wait in waits {
+            let new = shared.firsts.len();
+            let at = match wait.fd.filter(|_| epoll::is_epoll(wait.call.name)) {
+                Some(fd) => *sets.entry((wait.thread.process, fd)).or_insert(new),
+                None => new,
+            };
+            if at == new {
+                shared.firsts.push(wait);
+            }
+            shared.first.push(at);
+        }
+        shared
+    }
+}
+
 impl Resolver {
     /// An empty cache.
     pub fn new() -> Self {
-        Self { reads: Reads::new(), listeners: Listeners::default(), processes: HashMap::new() }
+        Self {
+            reads: Reads::new(),
+            listeners: Listeners::default(),
+            processes: HashMap::new(),
+            ancestors: Ancestors::default(),
+            own_pipes: HashMap::new(),
+            mounts: Mounts::default(),
+        }
     }
 
-    /// What waits wait on, in their order. Costs a few reads of `/proc` each, never more than the guard's deadline.
+    /// What waits wait on, in their order. Costs a few reads of `/proc` each, none longer than its deadline.
     pub fn resolve(&mut self, waits: &[&Wait], source: &mut dyn Source) -> Result<Vec<Resolved>> {
-        let sets = waits.iter().map(|wait| self.read_set(wait)).collect();
-        self.resolve_with(waits, sets, source)
+        let shared = Shared::of(waits);
+        let sets: Vec<Option<Set>> = shared.firsts.iter().map(|wait| self.read_set(wait)).collect();
+        let timed: Vec<bool> = sets.iter().map(Option::is_some).collect();
+        let resolved = self.resolve_with(&shared.firsts, sets, source)?;
+        if shared.firsts.len() == waits.len() {
+            return Ok(resolved);
+        }
+        let of = |(wait, first): (&&Wait, &usize)| {
+            let mut resolved = resolved[*first].clone();
+            if epoll::is_epoll(wait.call.name) && timed[*first] {
+                resolved.timeout = poll::timeout_in_arguments(wait.call.name, &wait.call.args);
+            }
+            resolved
+        };
+        Ok(waits.iter().zip(&shared.first).map(of).collect())
     }
 
-    /// Finds out who is at the other ends; `all` are the host's waits of the same moment. Walks all open files of the
-    /// host, so it is for waits that are old enough to ask.
+    /// Finds out who is at the other ends, in the order of the waits; `all` are the host's waits of the same moment. Walks all open files
+    /// of the host, so it is for waits that are old enough to ask. Those that are not reached `until` then are left without.
     pub fn find_peers(
         &mut self,
         pairs: &mut [(&Wait, &mut Resolved)],
-        all: &[Wait],
+        all: &ByProcess<'_>,
         source: &mut dyn Source,
+        until: Option<Instant>,
     ) -> Result<()> {
-        peers::look_up(pairs, all, &mut self.reads, source)
+        peers::look_up(pairs, all, &mut self.reads, source, until)
     }
 
     /// What a wait waits on by the kernel's record alone: no names, no `/proc`. Enough for most classes.
@@ -189,6 +244,8 @@ impl Resolver {
         sets: Vec<Option<Set>>,
         source: &mut dyn Source,
     ) -> Result<Vec<Resolved>> {
+        self.own_pipes.clear();
+        self.mounts = Mounts::default();
         let mut asked: HashSet<(ThreadId, i32)> = HashSet::new();
         for (wait, set) in waits.iter().zip(&sets) {
             let few = set.iter().filter(|set| set.fds.len() <= poll::FEW);
@@ -222,15 +279,17 @@ impl Resolver {
         let name = if interest.way() == Way::Out { "write" } else { "read" };
         let call = crate::wait::Call { name, ..wait.call };
         let alone = Wait { call, fd: Some(fd), fd_state: *state, socket: socket.clone(), ..wait.clone() };
-        let watched = WatchedFd { fd, interest, target: target::of(&alone, &mut self.reads) };
+        let watched =
+            WatchedFd { fd, interest, target: target::of(&alone, &mut self.reads, &mut self.mounts) };
         Member { watched, file: *state, socket: socket.clone() }
     }
 
     /// A wait in a call that names its one fd, or none.
     fn alone(&mut self, wait: &Wait) -> Resolved {
         let fd = wait.fd.or_else(|| target::pidfd(wait));
-        let mut resolved = Resolved::new(fd, target::of(wait, &mut self.reads), way(wait.call.name))
-            .seen(wait.fd_state, wait.socket.clone());
+        let mut resolved =
+            Resolved::new(fd, target::of(wait, &mut self.reads, &mut self.mounts), way(wait.call.name))
+                .seen(wait.fd_state, wait.socket.clone());
         resolved.server = self.is_server(wait, &resolved.target, &wait.socket);
         if let SocketFacts::Tcp(facts) = &wait.socket {
             resolved.timeout =
@@ -300,11 +359,16 @@ impl Resolver {
         let pid = wait.thread.process.pid;
         let pipes =
             members.iter().any(|fd| matches!(fd.watched.target, Target::Pipe { .. })) && members.len() > 1;
-        let own_pipes =
-            if pipes { poll::own_pipes(wait.thread.process, &mut self.reads) } else { Vec::new() };
+        let own_pipes: &[u64] = match pipes {
+            true => self
+                .own_pipes
+                .entry(pid)
+                .or_insert_with(|| poll::own_pipes(wait.thread.process, &mut self.reads)),
+            false => &[],
+        };
         let mut real = (0..members.len()).filter(|at| {
             let WatchedFd { interest, target, .. } = &members[*at].watched;
-            let beside = poll::is_wake_up(target, pid, &own_pipes) || loops && poll::is_side_show(target);
+            let beside = poll::is_wake_up(target, pid, own_pipes) || loops && poll::is_side_show(target);
             interest.is_any() && !beside
         });
         let Some(one) = real.next() else {
@@ -336,7 +400,7 @@ impl Resolver {
         {
             return Arc::clone(who);
         }
-        let who = Arc::new(process::read(process, &mut self.reads));
+        let who = Arc::new(process::read(process, &mut self.reads, &mut self.ancestors));
         self.processes.insert(process, (Instant::now(), Arc::clone(&who)));
         who
     }
@@ -366,5 +430,37 @@ impl Resolver {
     /// Forgets processes that no longer matter.
     pub fn retain(&mut self, keep: impl Fn(&ProcessId) -> bool) {
         self.processes.retain(|process, _| keep(process));
+        self.ancestors.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::tests as samples;
+
+    #[test]
+    fn threads_that_wait_on_one_epoll_set_are_resolved_as_one() {
+        let wait = |pid: u32, tid: u32, name: &'static str, fd: i32| {
+            let mut wait = samples::wait(name, [0; 6]);
+            (wait.thread.process.pid, wait.thread.tid, wait.fd) = (pid, tid, Some(fd));
+            wait
+        };
+        let few = [
+            wait(1, 1, "epoll_wait", 3),
+            wait(1, 2, "read", 3),
+            wait(1, 3, "epoll_pwait", 3),
+            wait(1, 4, "epoll_wait", 4),
+            wait(2, 5, "epoll_wait", 3),
+            wait(1, 6, "read", 3),
+        ];
+        let shared = Shared::of(&few.iter().collect::<Vec<_>>());
+        assert_eq!(shared.first, [0, 1, 0, 2, 3, 4]);
+        let tids: Vec<u32> = shared.firsts.iter().map(|wait| wait.thread.tid).collect();
+        assert_eq!(tids, [1, 2, 4, 5, 6]);
+        crate::growth::at_each_size(|number| {
+            let many: Vec<Wait> = (0..number as u32).map(|tid| wait(1, tid, "epoll_wait", 3)).collect();
+            assert_eq!(Shared::of(&many.iter().collect::<Vec<_>>()).firsts.len(), 1);
+        });
     }
 }

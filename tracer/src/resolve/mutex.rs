@@ -1,6 +1,8 @@
 //! Which thread holds the lock in memory that another waits for, if it is a lock: the C library writes the owner's id beside
 //! it.
 
+use std::collections::HashMap;
+
 use super::peers::Peer;
 use crate::{
     class::Class,
@@ -16,7 +18,7 @@ const FUTEX_LOCK_PI: u64 = 6;
 const FUTEX_LOCK_PI2: u64 = 13;
 
 /// The thread that holds the lock `wait` waits for, `None` if there is no telling; and whether it is a barrier instead.
-pub fn look(wait: &Wait, reads: &mut Reads) -> (Option<Peer>, bool) {
+pub fn look(wait: &Wait, reads: &mut Reads, owners: &mut Owners) -> (Option<Peer>, bool) {
     if !wait.call.name.starts_with("futex") || futex(&wait.call.args) != Class::Mutex {
         return (None, false);
     }
@@ -30,7 +32,7 @@ pub fn look(wait: &Wait, reads: &mut Reads) -> (Option<Peer>, bool) {
         return (None, false);
     }
     let inherits = matches!(args[1] & 0x7f, FUTEX_LOCK_PI | FUTEX_LOCK_PI2);
-    let owner = owner_in(&words, inherits).and_then(|id| thread(process, id, reads));
+    let owner = owner_in(&words, inherits).and_then(|id| owners.thread(process, id, reads));
     let owner = owner.filter(|owner| owner.pid != wait.thread.tid);
     let barrier = owner.is_none() && !inherits && is_barrier(&before, &words);
     (owner, barrier)
@@ -64,16 +66,34 @@ fn owner_in(words: &[u8], inherits: bool) -> Option<u32> {
     (owner != 0).then_some(owner)
 }
 
-/// The thread of a process that has this id in the process's own PID namespace.
-fn thread(process: ProcessId, id: u32, reads: &mut Reads) -> Option<Peer> {
-    let tid = if own_id(process, process.pid, reads)? == process.pid {
-        id
-    } else {
-        let mut tids = reads.numbers(process, "task").into_iter();
-        tids.find(|tid| own_id(process, *tid, reads) == Some(id))?
-    };
-    let comm = reads.text(process, &format!("task/{tid}/comm"))?;
-    Some(Peer { pid: tid, comm: comm.trim_ascii_end().to_owned(), fd: -1 })
+/// Threads by their ids in their processes' own PID namespaces, as far as they were asked for.
+#[derive(Default)]
+pub struct Owners {
+    named: HashMap<(ProcessId, u32), Option<Peer>>,
+    inside: HashMap<ProcessId, HashMap<u32, u32>>,
+}
+
+impl Owners {
+    /// The thread of a process that has this id in the process's own PID namespace. The threads of a process are walked once at
+    /// most.
+    fn thread(&mut self, process: ProcessId, id: u32, reads: &mut Reads) -> Option<Peer> {
+        let inside = &mut self.inside;
+        let find = || {
+            let tid = match own_id(process, process.pid, reads)? == process.pid {
+                true => id,
+                false => *inside.entry(process).or_insert_with(|| ids_inside(process, reads)).get(&id)?,
+            };
+            let comm = reads.text(process, &format!("task/{tid}/comm"))?;
+            Some(Peer { pid: tid, comm: comm.trim_ascii_end().to_owned(), fd: -1 })
+        };
+        self.named.entry((process, id)).or_insert_with(find).clone()
+    }
+}
+
+/// The ids that the threads of a process have here, by those that they have inside.
+fn ids_inside(process: ProcessId, reads: &mut Reads) -> HashMap<u32, u32> {
+    let tids = reads.numbers(process, "task").into_iter();
+    tids.filter_map(|tid| Some((own_id(process, tid, reads)?, tid))).collect()
 }
 
 /// A thread's id in its innermost PID namespace.
@@ -118,7 +138,8 @@ mod tests {
     fn only_threads_of_the_process_are_owners() {
         let pid = std::process::id();
         let process = ProcessId { pid, start_ns: 0 };
-        assert_eq!(thread(process, pid, &mut Reads::new()).map(|peer| peer.pid), Some(pid));
-        assert_eq!(thread(process, 1, &mut Reads::new()), None);
+        let (mut owners, mut reads) = (Owners::default(), Reads::new());
+        assert_eq!(owners.thread(process, pid, &mut reads).map(|peer| peer.pid), Some(pid));
+        assert_eq!(owners.thread(process, 1, &mut reads), None);
     }
 }

@@ -1,7 +1,12 @@
 //! Who is at the other end: the processes of this host that hold a pipe's or socket's other end, or a lock, and whether
 //! they wait on it themselves.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    cell::OnceCell,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -16,10 +21,17 @@ use crate::{
     collect::Source,
     procfs::{self, Reads, by_pid},
     syscalls::Way,
-    wait::{FdState, ProcessId, SocketFacts, Wait},
+    wait::{ByProcess, FdState, ProcessId, SocketFacts, Wait},
 };
 
 const S_IFSOCK: u16 = 0o140_000;
+
+/// Processes that are named at the other end; the others are counted.
+pub const NAMED: usize = 8;
+/// Waits that are told of their other ends however late it is.
+pub const AT_LEAST: usize = 32;
+/// Files and connections whose holders are looked for in one walk over all open files.
+const ONE_WALK: usize = crate::kernel::load::WANTED_AT_ONCE;
 
 /// A process at the other end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,8 +48,10 @@ pub struct Peer {
 /// What was found at the other end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peers {
-    /// Other processes that hold it.
-    pub others: Vec<Peer>,
+    /// Other processes that hold it: [`NAMED`] at most. All that wait for the same file share them.
+    pub others: Arc<[Peer]>,
+    /// How many more there are.
+    pub more: usize,
     /// The waiting process holds it too.
     pub own: bool,
     /// Nothing but the waiting thread could use what the process holds: it has no other thread, and no handler of a
@@ -53,12 +67,79 @@ pub struct Peers {
     pub semaphore: Option<Semaphore>,
 }
 
-/// What a wait's other end is looked for by.
+impl Peers {
+    /// How many other processes hold it.
+    pub fn number(&self) -> usize {
+        self.others.len() + self.more
+    }
+}
+
+/// What a wait's other end is looked for by. Waits for the same thing have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Wanted {
+    /// A file, and the access that makes a holder its other end.
     File(FileKey, u32),
-    /// A file whose lock another has, unless `/proc/locks` names who.
-    Lock(FileKey),
     Tuple(TupleKey),
+    /// A file whose lock another has, though `/proc/locks` does not name who.
+    Lock(FileKey),
+    /// A lock that keeps a process from this inode, by `/proc/locks`.
+    Recorded(u32, Option<u64>),
+}
+
+/// The processes at one other end: found once, however many wait for it.
+#[derive(Debug, Default)]
+struct Holders {
+    /// Their ids, sorted.
+    pids: Vec<u32>,
+    /// The first of them, one more than are named: where the waiter is among them, it is left out.
+    first: Vec<Peer>,
+    /// Those that are named to all who are not among them.
+    named: Arc<[Peer]>,
+    /// Those that wait to read it, two at most: one of them may be the waiter. `None`: not looked at.
+    readers: Option<Vec<u32>>,
+}
+
+impl Holders {
+    /// Of these processes with their fds, in the order in which they are named. One process may be there several times.
+    fn new(found: &[(u32, i32)], mut name: impl FnMut(u32) -> String) -> Self {
+        let mut first: Vec<Peer> = Vec::new();
+        for (pid, fd) in found {
+            if first.len() > NAMED {
+                break;
+            }
+            if first.iter().all(|peer| peer.pid != *pid) {
+                first.push(Peer { pid: *pid, comm: name(*pid), fd: *fd });
+            }
+        }
+        let mut pids: Vec<u32> = found.iter().map(|(pid, _)| *pid).collect();
+        pids.sort_unstable();
+        pids.dedup();
+        let named = first.iter().take(NAMED).cloned().collect();
+        Self { pids, first, named, readers: None }
+    }
+
+    /// What one who waits for it is told.
+    fn told(&self, waiter: u32) -> Peers {
+        let own = self.pids.binary_search(&waiter).is_ok();
+        let others = match self.named.iter().any(|peer| peer.pid == waiter) {
+            true => self.first.iter().filter(|peer| peer.pid != waiter).cloned().collect(),
+            false => Arc::clone(&self.named),
+        };
+        let more = self.pids.len() - usize::from(own) - others.len();
+        let waits = self.readers.as_ref().map(|readers| readers.iter().any(|pid| *pid != waiter));
+        Peers { others, more, own, waits, ..Peers::default() }
+    }
+}
+
+/// What the threads of a process wait to read.
+#[derive(Debug, Default)]
+struct Awaited {
+    /// That is not to be seen.
+    anything: bool,
+    /// Files, by inode.
+    inodes: HashSet<u64>,
+    /// Fds, in sets.
+    fds: HashSet<i32>,
 }
 
 /// A directory has two links, and this one another for each thread (fs/proc/base.c, `proc_task_getattr`). To list it
@@ -83,103 +164,237 @@ fn has_handlers(status: &str) -> bool {
     caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_none_or(|mask| mask & !beside != 0)
 }
 
-/// Looks the other ends of these waits up; `all` are the host's waits of the same moment.
+/// Looks the other ends of these waits up, in their order; `all` are the host's waits of the same moment. Those that are not reached
+/// `until` then are left without; the first [`AT_LEAST`] are always reached.
 pub fn look_up(
     pairs: &mut [(&Wait, &mut Resolved)],
-    all: &[Wait],
+    all: &ByProcess<'_>,
     reads: &mut Reads,
     source: &mut dyn Source,
+    until: Option<Instant>,
 ) -> Result<()> {
-    let wanted: Vec<Option<Wanted>> =
-        pairs.iter().map(|(wait, resolved)| wanted(wait, resolved, reads)).collect();
-    let (mut files, mut tuples) = (HashSet::new(), HashSet::new());
-    for one in wanted.iter().flatten() {
-        match one {
-            Wanted::File(key, _) | Wanted::Lock(key) => drop(files.insert(*key)),
-            Wanted::Tuple(key) => drop(tuples.insert(*key)),
-        }
-    }
-    let (files, tuples): (Vec<_>, Vec<_>) = (files.into_iter().collect(), tuples.into_iter().collect());
-    let found = if files.is_empty() && tuples.is_empty() {
-        Some(Vec::new())
-    } else {
-        source.holders(&files, &tuples)?
+    let mut look = Look {
+        all,
+        reads,
+        table: OnceCell::new(),
+        names: HashMap::new(),
+        lives: HashMap::new(),
+        alone: HashMap::new(),
+        awaited: HashMap::new(),
+        owners: mutex::Owners::default(),
+        found: HashMap::new(),
     };
-    // Nobody is said to be alone with what could not be looked at.
-    let Some(found) = found else { return Ok(()) };
-    let (mut by_file, mut by_tuple) = (HashMap::<FileKey, Vec<&HolderRecord>>::new(), HashMap::new());
-    for holder in &found {
-        if holder.file.local_port == 0 {
-            by_file.entry(FileKey::of(&holder.file)).or_default().push(holder);
-        } else {
-            by_tuple.entry(TupleKey::of(&holder.file, holder.netns)).or_insert_with(Vec::new).push(holder);
+    let is_over = || until.is_some_and(|until| Instant::now() >= until);
+    let (mut rest, mut reached) = (pairs, 0);
+    while !rest.is_empty() {
+        // Nobody is said to be alone with what could not be looked at.
+        let Some(wanted) = look.find_some(rest, source)? else { return Ok(()) };
+        let (now, later) = rest.split_at_mut(wanted.len());
+        for ((wait, resolved), wanted) in now.iter_mut().zip(wanted) {
+            resolved.peers = Some(look.peers(wait, wanted));
+            reached += 1;
+            if reached >= AT_LEAST && is_over() {
+                return Ok(());
+            }
         }
-    }
-    let (mut names, mut alone) = (HashMap::new(), HashMap::new());
-    for ((wait, resolved), wanted) in pairs.iter_mut().zip(&wanted) {
-        let none = Vec::new();
-        let pid = wait.thread.process.pid;
-        let mut peers = Peers::default();
-        match wanted {
-            Some(Wanted::File(key, access)) => {
-                for holder in by_file.get(key).unwrap_or(&none).iter().filter(|h| h.access & access != 0) {
-                    peers.add(holder, pid, &mut names, reads);
-                }
-                // Only asked where nobody else can write.
-                peers.alone = peers.own
-                    && peers.others.is_empty()
-                    && *alone.entry(pid).or_insert_with(|| {
-                        has_one_thread(wait.thread.process, reads)
-                            && !handles_signals(wait.thread.process, reads)
-                    });
-                if matches!(resolved.target, Target::Unix { .. }) {
-                    peers.waits = Some(waits_on(&peers, key.inode, all, reads));
-                }
-            }
-            Some(Wanted::Tuple(key)) => {
-                for holder in by_tuple.get(key).unwrap_or(&none) {
-                    peers.add(holder, pid, &mut names, reads);
-                }
-            }
-            Some(Wanted::Lock(key)) => {
-                for holder in by_file.get(key).unwrap_or(&none) {
-                    if locks::held_through(holder.tgid, holder.fd, reads) {
-                        peers.add(holder, pid, &mut names, reads);
-                    }
-                }
-            }
-            None if is_lock(wait) => {
-                for holder in locks_on_record(wait, resolved, reads) {
-                    let comm = name(&mut names, holder, reads);
-                    peers.others.push(Peer { pid: holder, comm, fd: -1 });
-                }
-            }
-            None if semaphore::is_semaphore(wait.call.name) => {
-                peers.semaphore = semaphore::look(wait, reads);
-                match peers.semaphore {
-                    Some(Semaphore { changed_by: Some(by), .. }) if by == pid => peers.own = true,
-                    Some(Semaphore { changed_by: Some(by), lives: true, .. }) => {
-                        let comm = name(&mut names, by, reads);
-                        peers.others.push(Peer { pid: by, comm, fd: -1 });
-                    }
-                    _ => {}
-                }
-            }
-            None => (peers.owner, peers.barrier) = mutex::look(wait, reads),
-        }
-        resolved.peers = Some(peers);
+        rest = later;
     }
     Ok(())
 }
 
-impl Peers {
-    fn add(&mut self, holder: &HolderRecord, own: u32, names: &mut HashMap<u32, String>, reads: &mut Reads) {
-        if holder.tgid == own {
-            self.own = true;
-        } else if self.others.iter().all(|peer| peer.pid != holder.tgid) {
-            let comm = name(names, holder.tgid, reads);
-            self.others.push(Peer { pid: holder.tgid, comm, fd: holder.fd });
+/// A look at other ends that is under way, with what it has found so far.
+struct Look<'a, 'w> {
+    all: &'a ByProcess<'w>,
+    reads: &'a mut Reads,
+    /// `/proc/locks`; `None`: not read, since too many wait.
+    table: OnceCell<Option<locks::Table>>,
+    names: HashMap<u32, String>,
+    lives: HashMap<u32, bool>,
+    alone: HashMap<u32, bool>,
+    awaited: HashMap<u32, Awaited>,
+    owners: mutex::Owners,
+    found: HashMap<Wanted, Holders>,
+}
+
+impl Look<'_, '_> {
+    /// Finds the holders of what the first of these waits want, as many as one walk over all open files can tell. `None`: the walk
+    /// did not come to its end.
+    fn find_some(
+        &mut self,
+        pairs: &[(&Wait, &mut Resolved)],
+        source: &mut dyn Source,
+    ) -> Result<Option<Vec<Option<Wanted>>>> {
+        let (mut files, mut tuples) = (HashSet::new(), HashSet::new());
+        let mut new = HashSet::new();
+        let mut all = Vec::new();
+        for (wait, resolved) in pairs {
+            if files.len() >= ONE_WALK || tuples.len() >= ONE_WALK {
+                break;
+            }
+            let wanted = self.wanted(wait, resolved);
+            all.push(wanted);
+            let Some(wanted) = wanted.filter(|wanted| !self.found.contains_key(wanted)) else { continue };
+            match wanted {
+                Wanted::File(key, _) | Wanted::Lock(key) => _ = files.insert(key),
+                Wanted::Tuple(key) => _ = tuples.insert(key),
+                Wanted::Recorded(waiter, inode) => {
+                    let holders = self.on_record(waiter, inode);
+                    self.keep(wanted, &holders.into_iter().map(|pid| (pid, -1)).collect::<Vec<_>>());
+                    continue;
+                }
+            }
+            new.insert(wanted);
         }
+        if new.is_empty() {
+            return Ok(Some(all));
+        }
+        let (files, tuples): (Vec<_>, Vec<_>) = (files.into_iter().collect(), tuples.into_iter().collect());
+        let Some(records) = source.holders(&files, &tuples)? else { return Ok(None) };
+        let (mut by_file, mut by_tuple) = (HashMap::<_, Vec<&HolderRecord>>::new(), HashMap::new());
+        for record in &records {
+            if record.file.local_port == 0 {
+                by_file.entry(FileKey::of(&record.file)).or_default().push(record);
+            } else {
+                let key = TupleKey::of(&record.file, record.netns);
+                by_tuple.entry(key).or_insert_with(Vec::new).push(record);
+            }
+        }
+        for wanted in new {
+            let records = match &wanted {
+                Wanted::File(key, _) | Wanted::Lock(key) => by_file.get(key),
+                Wanted::Tuple(key) => by_tuple.get(key),
+                Wanted::Recorded(..) => None,
+            };
+            let reads = &mut *self.reads;
+            let mut is_end = |record: &&&HolderRecord| match wanted {
+                Wanted::File(_, access) => record.access & access != 0,
+                Wanted::Lock(_) => locks::held_through(record.tgid, record.fd, reads),
+                Wanted::Tuple(_) | Wanted::Recorded(..) => true,
+            };
+            let records = records.into_iter().flatten().filter(&mut is_end);
+            let found: Vec<(u32, i32)> = records.map(|record| (record.tgid, record.fd)).collect();
+            self.keep(wanted, &found);
+        }
+        Ok(Some(all))
+    }
+
+    fn keep(&mut self, wanted: Wanted, found: &[(u32, i32)]) {
+        let (names, reads) = (&mut self.names, &mut *self.reads);
+        let mut holders = Holders::new(found, |pid| name(names, pid, reads));
+        if let Wanted::File(FileKey { inode, kind, .. }, _) = wanted
+            && kind == u32::from(S_IFSOCK)
+        {
+            holders.readers = Some(self.readers(found, inode));
+        }
+        self.found.insert(wanted, holders);
+    }
+
+    /// Nothing but the waiting thread could use what its process holds.
+    fn is_alone(&mut self, process: ProcessId) -> bool {
+        let reads = &mut *self.reads;
+        let look = || has_one_thread(process, reads) && !handles_signals(process, reads);
+        *self.alone.entry(process.pid).or_insert_with(look)
+    }
+
+    /// What is told to one that waits.
+    fn peers(&mut self, wait: &Wait, wanted: Option<Wanted>) -> Peers {
+        let pid = wait.thread.process.pid;
+        if let Some(wanted) = wanted {
+            let mut peers = self.found.get(&wanted).map(|holders| holders.told(pid)).unwrap_or_default();
+            // Only asked where nobody else can write.
+            peers.alone = matches!(wanted, Wanted::File(..))
+                && peers.own
+                && peers.others.is_empty()
+                && self.is_alone(wait.thread.process);
+            return peers;
+        }
+        let mut peers = Peers::default();
+        if semaphore::is_semaphore(wait.call.name) {
+            peers.semaphore = semaphore::look(wait, self.reads);
+            match peers.semaphore {
+                Some(Semaphore { changed_by: Some(by), .. }) if by == pid => peers.own = true,
+                Some(Semaphore { changed_by: Some(by), lives: true, .. }) => {
+                    let comm = name(&mut self.names, by, self.reads);
+                    peers.others = [Peer { pid: by, comm, fd: -1 }].into();
+                }
+                _ => {}
+            }
+        } else if !is_lock(wait) {
+            (peers.owner, peers.barrier) = mutex::look(wait, self.reads, &mut self.owners);
+        }
+        peers
+    }
+
+    /// The other end of what a wait waits on.
+    fn wanted(&mut self, wait: &Wait, resolved: &Resolved) -> Option<Wanted> {
+        if is_lock(wait) {
+            let inode = match resolved.target {
+                Target::File { inode, .. } => inode,
+                _ => None,
+            };
+            let waiter = wait.thread.process.pid;
+            return match resolved.file {
+                FdState::Open(file) if self.on_record(waiter, inode).is_empty() => {
+                    Some(Wanted::Lock(FileKey::of(&file)))
+                }
+                _ => Some(Wanted::Recorded(waiter, inode)),
+            };
+        }
+        let FdState::Open(file) = resolved.file else { return None };
+        match (&resolved.target, &resolved.socket) {
+            (Target::Pipe { .. } | Target::Fifo { .. }, _) => {
+                let access = if resolved.way == Way::Out { HOLDS_READ } else { HOLDS_WRITE };
+                Some(Wanted::File(FileKey::of(&file), access))
+            }
+            (Target::Unix { peer_inode: Some(peer), .. }, _) => Some(Wanted::File(
+                FileKey { inode: *peer, kind: S_IFSOCK.into(), dev: file.dev },
+                HOLDS_READ | HOLDS_WRITE,
+            )),
+            (Target::Tcp { state, .. }, SocketFacts::Tcp(facts)) if *state != TcpState::Listen => {
+                let other = File {
+                    local: file.remote,
+                    remote: file.local,
+                    local_port: file.remote_port,
+                    remote_port: file.local_port,
+                    ..file
+                };
+                Some(Wanted::Tuple(TupleKey::of(&other, facts.raw.netns)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Living processes that `/proc/locks` names. It names who took the lock: `flock 9` in a script is gone by now, and
+    /// the script has the lock.
+    fn on_record(&mut self, waiter: u32, inode: Option<u64>) -> Vec<u32> {
+        let (all, reads) = (self.all, &mut *self.reads);
+        let read = || (all.count(is_lock) <= locks::LONGEST_QUEUE).then(|| locks::Table::read(reads));
+        let table = self.table.get_or_init(read);
+        let mut holders = table.as_ref().map(|table| table.holders(waiter, inode)).unwrap_or_default();
+        let (lives, reads) = (&mut self.lives, &mut *self.reads);
+        holders.retain(|pid| *lives.entry(*pid).or_insert_with(|| reads.exists(by_pid(*pid))));
+        holders
+    }
+
+    /// Which of a socket's holders wait to read it, two at most. This very process is in no snapshot of its own; as it looks, it is not
+    /// stuck, and who waits for its next event waits as all readers of events do.
+    fn readers(&mut self, holders: &[(u32, i32)], inode: u64) -> Vec<u32> {
+        let own = procfs::own();
+        let mut readers = Vec::new();
+        for (pid, fd) in holders {
+            if readers.contains(pid) {
+                continue;
+            }
+            let awaited = self.awaited.entry(*pid).or_insert_with(|| awaited(self.all.of(*pid), self.reads));
+            let waits = awaited.anything || awaited.inodes.contains(&inode) || awaited.fds.contains(fd);
+            if waits || own.contains(pid) {
+                readers.push(*pid);
+            }
+            if readers.len() == 2 {
+                break;
+            }
+        }
+        readers
     }
 }
 
@@ -188,78 +403,37 @@ fn name(names: &mut HashMap<u32, String>, pid: u32, reads: &mut Reads) -> String
     names.entry(pid).or_insert_with(|| reads.comm(by_pid(pid)).unwrap_or_default()).clone()
 }
 
-/// The other end of what a wait waits on, with the access that makes a holder its other end.
-fn wanted(wait: &Wait, resolved: &Resolved, reads: &mut Reads) -> Option<Wanted> {
-    let FdState::Open(file) = resolved.file else { return None };
-    if is_lock(wait) {
-        return locks_on_record(wait, resolved, reads).is_empty().then_some(Wanted::Lock(FileKey::of(&file)));
-    }
-    match (&resolved.target, &resolved.socket) {
-        (Target::Pipe { .. } | Target::Fifo { .. }, _) => {
-            let access = if resolved.way == Way::Out { HOLDS_READ } else { HOLDS_WRITE };
-            Some(Wanted::File(FileKey::of(&file), access))
-        }
-        (Target::Unix { peer_inode: Some(peer), .. }, _) => Some(Wanted::File(
-            FileKey { inode: *peer, kind: S_IFSOCK.into(), dev: file.dev },
-            HOLDS_READ | HOLDS_WRITE,
-        )),
-        (Target::Tcp { state, .. }, SocketFacts::Tcp(facts)) if *state != TcpState::Listen => {
-            let other = File {
-                local: file.remote,
-                remote: file.local,
-                local_port: file.remote_port,
-                remote_port: file.local_port,
-                ..file
-            };
-            Some(Wanted::Tuple(TupleKey::of(&other, facts.raw.netns)))
-        }
-        _ => None,
-    }
-}
-
 /// Whether it is a call that takes locks on files.
 fn is_lock(wait: &Wait) -> bool {
     matches!(wait.call.name, "flock" | "fcntl" | "fcntl64")
 }
 
-/// Living processes that `/proc/locks` names. It names who took the lock: `flock 9` in a script is gone by now, and the
-/// script has the lock.
-fn locks_on_record(wait: &Wait, resolved: &Resolved, reads: &mut Reads) -> Vec<u32> {
-    let inode = match resolved.target {
-        Target::File { inode, .. } => inode,
-        _ => None,
-    };
-    let mut holders = locks::holders(wait.thread.process.pid, inode, reads);
-    holders.retain(|pid| reads.exists(by_pid(*pid)));
-    holders
-}
-
-/// Whether a thread of one of the peers waits to read its end: directly, in poll or select, or in an epoll set. This very process is
-/// in no snapshot of its own; as it looks, it is not stuck, and who waits for its next event waits as all readers of events do.
-fn waits_on(peers: &Peers, inode: u64, all: &[Wait], reads: &mut Reads) -> bool {
-    peers.others.iter().any(|peer| procfs::is_own(peer.pid))
-        || all.iter().any(|wait| {
-            let pid = wait.thread.process.pid;
-            let Some(peer) = peers.others.iter().find(|peer| peer.pid == pid) else { return false };
-            let awaits = |set: &std::collections::BTreeMap<i32, poll::Interest>| {
-                set.get(&peer.fd).is_some_and(|interest| interest.read)
-            };
-            match (wait.fd, &wait.fd_state) {
-                // Which requests a ring holds is not to be seen.
-                _ if wait.call.name.starts_with("io_") => true,
-                (Some(fd), _) if epoll::is_epoll(wait.call.name) => {
-                    epoll::read(wait.thread.process, wait.thread.tid, fd, reads)
-                        .is_some_and(|set| awaits(&set))
+/// What the threads of a process wait to read: directly, in poll or select, or in epoll sets, each of which is read once.
+fn awaited(waits: &[&Wait], reads: &mut Reads) -> Awaited {
+    let mut awaited = Awaited::default();
+    let mut sets = HashSet::new();
+    for wait in waits {
+        let name = wait.call.name;
+        let set = match (wait.fd, &wait.fd_state) {
+            // Which requests a ring holds is not to be seen.
+            _ if name.starts_with("io_") => return Awaited { anything: true, ..awaited },
+            (Some(fd), _) if epoll::is_epoll(name) => match sets.insert(fd) {
+                true => epoll::read(wait.thread.process, wait.thread.tid, fd, reads),
+                false => None,
+            },
+            (_, FdState::Open(file)) => {
+                if crate::syscalls::way(name) == Way::In {
+                    awaited.inodes.insert(file.inode);
                 }
-                (_, FdState::Open(file)) => {
-                    file.inode == inode && crate::syscalls::way(wait.call.name) == Way::In
-                }
-                _ if poll::is_set(wait.call.name) => {
-                    poll::read(wait, reads).is_some_and(|set| awaits(&set.fds))
-                }
-                _ => false,
+                None
             }
-        })
+            _ if poll::is_set(name) => poll::read(wait, reads).map(|set| set.fds),
+            _ => None,
+        };
+        let read = set.into_iter().flatten().filter(|(_, interest)| interest.read);
+        awaited.fds.extend(read.map(|(fd, _)| fd));
+    }
+    awaited
 }
 
 #[cfg(test)]
@@ -279,5 +453,221 @@ mod tests {
             assert_eq!(has_handlers(&format!("SigIgn:\t0\nSigCgt:\t{mask}\n")), expected, "{mask}");
         }
         assert!(has_handlers(""), "where it cannot be read");
+    }
+
+    /// More than any pid can be.
+    const FIRST: u32 = 5_000_000;
+    const PIPE: u64 = 7;
+    const SOCKET: u64 = 1_000_000;
+
+    /// What the kernel would say of holders, and how often it was asked.
+    struct Kernel {
+        holders: Vec<HolderRecord>,
+        walks: usize,
+        wanted: usize,
+    }
+
+    impl Source for Kernel {
+        fn snapshot(&mut self) -> Result<crate::wait::Snapshot> {
+            anyhow::bail!("not asked here")
+        }
+
+        fn look_up(&mut self, _: &[(crate::wait::ThreadId, i32)]) -> Result<Vec<crate::wait::SeenFd>> {
+            Ok(Vec::new())
+        }
+
+        fn holders(&mut self, files: &[FileKey], tuples: &[TupleKey]) -> Result<Option<Vec<HolderRecord>>> {
+            assert!(files.len() <= ONE_WALK && tuples.len() <= ONE_WALK);
+            self.walks += 1;
+            self.wanted += files.len() + tuples.len();
+            let files: HashSet<FileKey> = files.iter().copied().collect();
+            Ok(Some(
+                self.holders
+                    .iter()
+                    .filter(|holder| files.contains(&FileKey::of(&holder.file)))
+                    .copied()
+                    .collect(),
+            ))
+        }
+    }
+
+    fn file(inode: u64, mode: u16) -> File {
+        File { inode, mode, ..File::EMPTY }
+    }
+
+    fn holder(pid: u32, fd: i32, file: File) -> HolderRecord {
+        let access = HOLDS_READ | HOLDS_WRITE;
+        HolderRecord { kind: 0, size: 0, tgid: pid, fd, access, netns: 0, process_start_ns: 1, file }
+    }
+
+    fn waits(pid: u32, tid: u32, name: &'static str, file: File, target: Target) -> (Wait, Resolved) {
+        let mut wait = crate::verdict::tests::wait(name, [3, 0, 0, 0, 0, 0]);
+        (wait.thread.process.pid, wait.thread.tid) = (pid, tid);
+        wait.fd_state = FdState::Open(file);
+        let mut resolved = Resolved::new(Some(3), target, crate::syscalls::way(name));
+        resolved.file = wait.fd_state;
+        (wait, resolved)
+    }
+
+    fn unix(inode: u64) -> Target {
+        Target::Unix {
+            path: Some("/run/db".into()),
+            inode,
+            peer_inode: Some(inode + 1),
+            peer_pid: None,
+            datagram: false,
+            client: true,
+        }
+    }
+
+    /// A host on which these wait and hold.
+    struct Host {
+        waits: Vec<Wait>,
+        resolved: Vec<Resolved>,
+        kernel: Kernel,
+    }
+
+    impl Host {
+        fn new(all: Vec<(Wait, Resolved)>, holders: Vec<HolderRecord>) -> Self {
+            let (waits, resolved) = all.into_iter().unzip();
+            Self { waits, resolved, kernel: Kernel { holders, walks: 0, wanted: 0 } }
+        }
+
+        /// N processes, each of which reads a pipe that all of them hold.
+        fn on_one_pipe(number: usize) -> Self {
+            let pids = || (0..number as u32).map(|at| FIRST + at);
+            let pipe = file(PIPE, 0o010_000);
+            let all = pids().map(|pid| waits(pid, pid, "read", pipe, Target::Pipe { inode: PIPE })).collect();
+            Self::new(all, pids().map(|pid| holder(pid, 4, pipe)).collect())
+        }
+
+        /// N processes that share one end of a unix connection, and its other.
+        fn on_one_socket(number: usize) -> Self {
+            let pids = || (0..number as u32).map(|at| FIRST + at);
+            let all =
+                pids().map(|pid| waits(pid, pid, "read", file(SOCKET, S_IFSOCK), unix(SOCKET))).collect();
+            Self::new(all, pids().map(|pid| holder(pid, 4, file(SOCKET + 1, S_IFSOCK))).collect())
+        }
+
+        /// N clients of one server, which has a thread for each that reads another connection.
+        fn of_one_server(number: usize) -> Self {
+            let server = FIRST - 1;
+            let socket = |at: u32| SOCKET + 10 * u64::from(at);
+            let at = || 0..number as u32;
+            let clients = at().map(|at| {
+                let (pid, inode) = (FIRST + at, socket(at));
+                waits(pid, pid, "read", file(inode, S_IFSOCK), unix(inode))
+            });
+            let threads = at().map(|at| waits(server, at, "read", file(socket(at) + 5, S_IFSOCK), unix(1)));
+            let held = at().map(|at| holder(server, at as i32, file(socket(at) + 1, S_IFSOCK)));
+            let held = held.collect();
+            Self::new(clients.chain(threads).collect(), held)
+        }
+
+        /// N processes that have a file open and wait for its lock.
+        fn on_one_lock(number: usize) -> Self {
+            let pids = || (0..number as u32).map(|at| FIRST + at);
+            let lock = file(PIPE, 0o100_000);
+            let target =
+                || Target::File { path: "/x".into(), inode: Some(PIPE), deleted: false, made_up: false };
+            let all = pids().map(|pid| waits(pid, pid, "flock", lock, target())).collect();
+            Self::new(all, pids().map(|pid| holder(pid, 3, lock)).collect())
+        }
+
+        fn look(&mut self, until: Option<Instant>) {
+            let all = self.waits.clone();
+            let mut pairs: Vec<(&Wait, &mut Resolved)> = self.waits.iter().zip(&mut self.resolved).collect();
+            look_up(&mut pairs, &ByProcess::new(&all), &mut Reads::new(), &mut self.kernel, until)
+                .expect("nothing fails");
+        }
+
+        fn peers(&self, at: usize) -> &Peers {
+            self.resolved[at].peers.as_ref().expect("looked up")
+        }
+
+        /// How many peers are kept in all.
+        fn kept(&self) -> usize {
+            let all = self.resolved.iter().filter_map(|resolved| resolved.peers.as_ref());
+            let lists: HashMap<*const Peer, usize> =
+                all.map(|peers| (peers.others.as_ptr(), peers.others.len())).collect();
+            lists.values().sum()
+        }
+    }
+
+    #[test]
+    fn all_that_wait_for_one_pipe_share_a_few_names_and_a_number() {
+        crate::growth::at_each_size(|number| {
+            let mut host = Host::on_one_pipe(number);
+            host.look(None);
+            assert_eq!((host.kernel.walks, host.kernel.wanted), (1, 1));
+            assert!(host.kept() <= NAMED * (NAMED + 1), "{} peers are kept", host.kept());
+            for (at, wait) in host.waits.iter().enumerate() {
+                let peers = host.peers(at);
+                assert_eq!((peers.number(), peers.others.len(), peers.own), (number - 1, NAMED, true));
+                assert!(peers.others.iter().all(|peer| peer.pid != wait.thread.process.pid));
+                assert!(!peers.alone);
+            }
+        });
+    }
+
+    #[test]
+    fn of_few_nobody_is_left_out() {
+        for number in [1, 2, NAMED, NAMED + 1, NAMED + 2] {
+            let mut host = Host::on_one_pipe(number);
+            // A process that holds it twice is one.
+            let again = host.kernel.holders.clone();
+            host.kernel.holders.extend(again);
+            host.look(None);
+            for at in 0..number {
+                let peers = host.peers(at);
+                assert_eq!((peers.number(), peers.own), (number - 1, true));
+                assert_eq!(peers.more, (number - 1).saturating_sub(NAMED));
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_reads_its_end_is_told_from_one_that_does_not() {
+        // All of them hold the other end, and read this one.
+        let mut host = Host::on_one_socket(3);
+        host.look(None);
+        assert!((0..3).all(|at| host.peers(at).waits == Some(false)));
+        // One of them reads the other end as well: that is news to all but itself.
+        let (mut reader, resolved) = waits(FIRST + 1, 1, "read", file(SOCKET + 1, S_IFSOCK), Target::None);
+        reader.thread.tid = 9;
+        host.waits.push(reader);
+        host.resolved.push(resolved);
+        host.look(None);
+        let waits: Vec<_> = (0..3).map(|at| host.peers(at).waits).collect();
+        assert_eq!(waits, [Some(true), Some(false), Some(true)]);
+    }
+
+    #[test]
+    fn a_server_and_its_clients_are_looked_at_once() {
+        let mut host = Host::of_one_server(3);
+        host.look(None);
+        assert!((0..3).all(|at| host.peers(at).waits == Some(false) && host.peers(at).number() == 1));
+        let mut host = Host::of_one_server(2 * ONE_WALK + 1);
+        host.look(None);
+        // Each client's end, and the one that the server's threads read.
+        assert_eq!((host.kernel.walks, host.kernel.wanted), (3, 2 * ONE_WALK + 2));
+    }
+
+    #[test]
+    fn what_is_not_reached_in_time_is_left_and_something_always_is() {
+        let mut host = Host::on_one_pipe(50);
+        host.look(Some(Instant::now()));
+        let reached = host.resolved.iter().take_while(|resolved| resolved.peers.is_some()).count();
+        assert_eq!(reached, AT_LEAST);
+        assert!(host.resolved[reached..].iter().all(|resolved| resolved.peers.is_none()));
+    }
+
+    #[test]
+    fn looking_at_other_ends_is_linear() {
+        let look = |mut host: Host| host.look(None);
+        crate::growth::assert_linear("on one pipe", Host::on_one_pipe, look);
+        crate::growth::assert_linear("on one unix socket", Host::on_one_socket, look);
+        crate::growth::assert_linear("clients of one server", Host::of_one_server, look);
+        crate::growth::assert_linear("on one lock", Host::on_one_lock, look);
     }
 }

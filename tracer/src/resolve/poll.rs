@@ -189,11 +189,12 @@ pub fn parse_select(count: usize, read: &[u8], write: &[u8], except: &[u8]) -> B
         .collect()
 }
 
-/// Whether an fd only serves to wake the thread up: it is the process's own doing, not what it waits for.
+/// Whether an fd only serves to wake the thread up: it is the process's own doing, not what it waits for. The pipes of its own are
+/// sorted.
 pub fn is_wake_up(target: &Target, pid: u32, own_pipes: &[u64]) -> bool {
     match target {
         Target::Eventfd { .. } | Target::Timerfd | Target::Signalfd { .. } => true,
-        Target::Pipe { inode } => own_pipes.contains(inode),
+        Target::Pipe { inode } => own_pipes.binary_search(inode).is_ok(),
         Target::Unix { path: None, peer_pid: Some(peer), .. } => *peer == pid,
         _ => false,
     }
@@ -214,7 +215,7 @@ pub fn is_side_show(target: &Target) -> bool {
     )
 }
 
-/// Inodes of the pipes of which the process holds both ends.
+/// Inodes of the pipes of which the process holds both ends, sorted.
 pub fn own_pipes(process: ProcessId, reads: &mut Reads) -> Vec<u64> {
     const O_WRONLY: u32 = 1;
     let mut ends: BTreeMap<u64, (bool, bool)> = BTreeMap::new();

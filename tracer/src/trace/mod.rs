@@ -23,6 +23,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use tracer_ebpf::abi::{Counter, EndedCall};
 
 use self::{
+    family::Family,
     line::{End, Line},
     summary::Summary,
     told::{Next, Seen, Told},
@@ -86,11 +87,11 @@ pub struct Tracer {
     json: bool,
     wanted: Wanted,
     /// Where the kernel's programs do not choose: whether processes descend from those, as far as looked at.
-    family: HashMap<ProcessId, bool>,
+    family: Family,
     /// Those of them that had ended at the last look.
     gone: Vec<ProcessId>,
     /// Where they do: threads that had ended at the last look, of which they did not know.
-    missed: Vec<Id>,
+    missed: HashSet<Id>,
     resolver: Resolver,
     /// Calls that were told to wait, by thread.
     told: HashMap<ThreadId, Told>,
@@ -138,9 +139,9 @@ impl Tracer {
             min: args.min,
             json: args.json,
             wanted,
-            family: HashMap::new(),
+            family: Family::default(),
             gone: Vec::new(),
-            missed: Vec::new(),
+            missed: HashSet::new(),
             resolver: Resolver::new(),
             told: HashMap::new(),
             taken: Instant::now(),
@@ -294,14 +295,17 @@ impl Tracer {
         if self.json {
             let asked: Vec<(ThreadId, i32)> =
                 ended.iter().filter_map(|call| Some((call.wait.thread, call.wait.fd?))).collect();
-            let seen = self.bpf.look_up(&asked)?;
+            let seen: HashMap<_, SeenFd> = self
+                .bpf
+                .look_up(&asked)?
+                .into_iter()
+                .map(|seen| ((seen.thread, Some(seen.fd)), seen))
+                .collect();
             for Ended { wait, .. } in &mut ended {
                 // The fd may be another file by now.
-                let own = |seen: &&SeenFd| {
-                    (seen.thread, Some(seen.fd)) == (wait.thread, wait.fd)
-                        && seen.state.inode() == wait.fd_state.inode()
-                };
-                if let Some(seen) = seen.iter().find(own) {
+                if let Some(seen) = seen.get(&(wait.thread, wait.fd))
+                    && seen.state.inode() == wait.fd_state.inode()
+                {
                     wait.socket = seen.socket.clone();
                 }
             }
@@ -361,9 +365,9 @@ impl Tracer {
         let lives = |process: &ProcessId, member: bool| {
             processes.contains(process) || member && family::is_alive(*process)
         };
-        let gone = self.family.iter().filter(|(process, member)| !lives(process, **member));
+        let gone = self.family.all().filter(|(process, member)| !lives(process, *member));
         self.gone = gone.map(|(process, _)| *process).collect();
-        self.resolver.retain(|process| processes.contains(process) || self.family.contains_key(process));
+        self.resolver.retain(|process| processes.contains(process) || self.family.get(process).is_some());
         let at = Now::read().wall;
         let resolved = self.resolver.resolve(&waits, &mut self.bpf)?;
         for (wait, resolved) in waits.into_iter().zip(resolved) {
@@ -417,7 +421,7 @@ impl Tracer {
             Ends::Calls(calls) => calls.follows(process.pid, thread.tid),
             Ends::Waits => {
                 if let Some(member) = self.family.get(&process) {
-                    return *member;
+                    return member;
                 }
                 let member = self.descends(process);
                 self.family.insert(process, member);
@@ -429,10 +433,7 @@ impl Tracer {
     /// Whether a process descends from what was asked for, by its parents as they are now.
     fn descends(&mut self, process: ProcessId) -> bool {
         // A parent may have been seen to be one before its own parent ended.
-        let is_member = |pid: u32| {
-            self.wanted.processes.contains(&pid)
-                || self.family.iter().any(|(process, member)| *member && process.pid == pid)
-        };
+        let is_member = |pid: u32| self.wanted.processes.contains(&pid) || self.family.has(pid);
         let mut child = process.pid;
         self.resolver.who(process).parents.iter().any(|parent| {
             let started = std::mem::replace(&mut child, parent.pid);
@@ -454,13 +455,13 @@ impl Tracer {
                 // They ended before they were followed. A thread without its id may also be about to run another program,
                 // which the kernel's programs see only when it does.
                 let about_to = |id: &Id| matches!(id, Id::Thread(_)) && !self.missed.contains(id);
-                let (missed, ended): (Vec<Id>, Vec<Id>) = gone.into_iter().partition(about_to);
+                let (missed, ended): (HashSet<Id>, HashSet<Id>) = gone.into_iter().partition(about_to);
                 ended.into_iter().for_each(|id| calls.forget(id));
                 self.missed = missed;
                 !living.is_empty() || !self.missed.is_empty()
             }
             Ends::Waits => {
-                let mut members = self.family.iter().filter(|(_, member)| **member);
+                let mut members = self.family.all().filter(|(_, member)| *member);
                 self.wanted.processes.iter().copied().any(family::lives)
                     || self.wanted.threads.keys().copied().any(thread_lives)
                     || members.any(|(process, _)| family::is_alive(*process))

@@ -1,6 +1,6 @@
 //! The numbers: what `/metrics` shows, brought up to date after each snapshot.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use anyhow::Result;
 use hashbrown::{HashMap, HashSet};
@@ -10,7 +10,7 @@ use super::{FORGET, Watch};
 use crate::{
     class::Class,
     collect::bpf::{Bpf, ended_name, text},
-    export::metrics::{BlockedKey, DurationKey, StallSeries, State},
+    export::metrics::{BlockedKey, DurationKey, STALL_SERIES, StallSeries, State},
     procfs::{Reads, Unread, stat},
     resolve::target::{kind_of, kind_of_file},
     stall::Stall,
@@ -74,6 +74,7 @@ impl Watch {
         state.waiting = waiting;
         state.lost.extend(losses);
         state.lost.extend(skipped.map(|number| ("runs_skipped", number)));
+        state.lost.insert("look_cut", self.cut);
         state.lost.insert("look_failed", self.failed);
         state.lost.insert("reads_abandoned", Reads::new().abandoned());
         state.lost.insert("events_unread", self.events.lost());
@@ -115,6 +116,14 @@ fn show_stalls(state: &mut State, stalls: &BTreeMap<ThreadId, Stall>) {
     state.stalls.clear();
     for stall in stalls.values() {
         *state.open_stalls.entry(stall.verdict.class).or_default() += 1;
+    }
+    // Labels are made of those only that have a series.
+    let mut oldest: Vec<&Stall> = stalls.values().collect();
+    if oldest.len() > STALL_SERIES {
+        oldest.select_nth_unstable_by_key(STALL_SERIES, |stall| Reverse(stall.wait.age));
+        oldest.truncate(STALL_SERIES);
+    }
+    for stall in oldest {
         let (local, remote) = stall.resolved.target.addresses();
         let pod = stall.who.pod.as_ref();
         let container = pod.and_then(|pod| pod.container.clone()).or_else(|| stall.who.container.clone());

@@ -1,26 +1,33 @@
 //! Opening and closing stalls.
 
-use std::{fmt::Write, time::Duration};
+use std::{
+    fmt::Write,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use jiff::Timestamp;
 use tracer_ebpf::abi::EndedWait;
 
-use super::{Watch, follow::habit_of};
+use super::{
+    Watch,
+    budget::{Due, Stage, order},
+    follow::habit_of,
+};
 use crate::{
     class::Class,
     config::Subject,
     human,
-    resolve::{Resolved, process::Who, target::Target},
+    resolve::{Resolved, peers::AT_LEAST, process::Who, target::Target},
     stall::{Closed, Ended, Stall, thread_of},
     track::Track,
     verdict,
-    wait::{Snapshot, ThreadId, Wait},
+    wait::{ByProcess, Snapshot, ThreadId, Wait},
 };
 
 impl Watch {
-    /// Opens the stalls that are due, and brings the ages of the open ones up to date.
-    pub(super) fn flag(&mut self, snapshot: &Snapshot) -> Result<()> {
+    /// Opens the stalls that are due, and brings the ages of the open ones up to date. Says how many that may be due were not reached.
+    pub(super) fn flag(&mut self, snapshot: &Snapshot) -> Result<usize> {
         let mut due = Vec::new();
         for wait in &snapshot.waits {
             if let Some(stall) = self.stalls.get_mut(&wait.thread) {
@@ -35,12 +42,23 @@ impl Watch {
             }
         }
         if due.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
-        let mut resolved = self.resolver.resolve(&due, &mut self.bpf)?;
+        // Those that have been due for longest first: one that was not reached the last time is older than most.
+        let since = |wait: &&Wait| Due { owner: wait.uid, new: false, missed: 0, since: wait.age };
+        let turns = order(&due.iter().map(since).collect::<Vec<_>>());
+        let due: Vec<&Wait> = turns.into_iter().map(|at| due[at]).collect();
+        let mut resolved = self.resolve_in_time(&due, Stage::ResolveDue)?;
         let mut pairs: Vec<(&Wait, &mut Resolved)> = due.iter().copied().zip(&mut resolved).collect();
-        self.resolver.find_peers(&mut pairs, &snapshot.waits, &mut self.bpf)?;
-        for (wait, mut resolved) in due.into_iter().zip(resolved) {
+        let until = Instant::now() + self.time_for(Stage::PeersDue);
+        self.resolver.find_peers(&mut pairs, &ByProcess::new(&snapshot.waits), &mut self.bpf, Some(until))?;
+        let until = Instant::now() + self.time_for(Stage::Flag);
+        let mut reached = 0;
+        for (wait, mut resolved) in due.iter().copied().zip(resolved) {
+            if resolved.peers.is_none() || reached >= AT_LEAST && Instant::now() >= until {
+                break;
+            }
+            reached += 1;
             if let Some(track) = self.tracks.get_mut(&wait.thread) {
                 track.remember_last_word(&mut resolved);
             }
@@ -72,7 +90,7 @@ impl Watch {
             }
             self.stalls.insert(wait.thread, stall);
         }
-        Ok(())
+        Ok(due.len() - reached)
     }
 
     /// Whether a wait may have to be flagged: the rules and its habit are asked only then.

@@ -1,12 +1,18 @@
 //! Joining a snapshot's waits with what is remembered of their threads, and looking up those that are old enough to
 //! matter.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 
-use super::Watch;
+use super::{
+    Watch,
+    budget::{Budget, Due, Stage, order},
+};
 use crate::{
     class::Class,
     clock::boottime_ns,
@@ -18,7 +24,7 @@ use crate::{
     syscalls::Way,
     track::{Away, Step, Track},
     verdict::classify,
-    wait::{HeldThread, SeenFd, Snapshot, ThreadId, Wait},
+    wait::{ByProcess, HeldThread, SeenFd, Snapshot, ThreadId, Wait},
 };
 
 /// A wait younger than this is classed by what the kernel's record says alone, which is a matter of nanoseconds.
@@ -28,7 +34,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 impl Watch {
     /// Joins the waits with their tracks: dates back those that go on, and closes what has ended.
-    pub(super) fn follow(&mut self, snapshot: &mut Snapshot) -> Result<()> {
+    /// Says how many that were due to be looked up were not reached.
+    pub(super) fn follow(&mut self, snapshot: &mut Snapshot) -> Result<usize> {
         let mut look = Vec::new();
         let mut over: Vec<(ThreadId, u64)> = Vec::new();
         let mut back: HashSet<ThreadId> = HashSet::new();
@@ -47,8 +54,7 @@ impl Watch {
                 look.push(at);
             }
         }
-        let (resolved, weighed): (Vec<Resolved>, _) = self.look(&look, snapshot)?;
-        let mut resolved: Vec<(usize, Resolved)> = look.into_iter().zip(resolved).collect();
+        let Looked { mut resolved, missed } = self.look(&look, snapshot)?;
         for (at, resolved) in &resolved {
             let wait = &snapshot.waits[*at];
             let moved = |track: &Track| {
@@ -65,10 +71,15 @@ impl Watch {
             let goes_on = !over.contains(&wait.thread);
             let track = match self.tracks.get_mut(&wait.thread).filter(|_| goes_on) {
                 Some(track) => {
-                    if track.step(wait) != Step::Same {
+                    let step = track.step(wait);
+                    // Whether anything has moved is not known: it is neither taken for the same wait nor for another.
+                    let is_open = step == Step::Unsure && missed.contains_key(&wait.thread);
+                    if step != Step::Same && !is_open {
                         track.go_on(wait);
                     }
-                    wait.date_back(track.began_ns);
+                    if !is_open || self.stalls.contains_key(&wait.thread) {
+                        wait.date_back(track.began_ns);
+                    }
                     track
                 }
                 None => {
@@ -84,19 +95,19 @@ impl Watch {
         }
         self.restless.forget(now);
         let boottime = boottime_ns();
-        for ((at, resolved), weighed) in resolved.iter_mut().zip(weighed) {
+        for (at, resolved) in &mut resolved {
             let wait = &mut snapshot.waits[*at];
             let Some(track) = self.tracks.get_mut(&wait.thread) else { continue };
             progress::date_back(wait, resolved, now, boottime);
             track.remember_last_word(resolved);
             let class = classify(wait, resolved);
             track.looked(wait, resolved, class, now);
-            track.weighed |= weighed;
             track.habit = habit_of(wait, resolved);
             let at_rest = self.policy.least_of(class).is_none();
             self.restless.looked(&wait.thread, now, at_rest, self.policy.least());
         }
-        Ok(())
+        self.missed = missed;
+        Ok(self.missed.len())
     }
 
     /// A thread on its way out does not come back to what it waited for: its stall closes, unless it is about the end itself.
@@ -112,6 +123,9 @@ impl Watch {
 
     /// Whether a wait must be looked up now.
     fn needs_look(&mut self, wait: &Wait, step: Step, now_ns: u64) -> bool {
+        if self.missed.contains_key(&wait.thread) {
+            return true;
+        }
         let track = self.tracks.get(&wait.thread);
         let age = match (step, track) {
             (Step::New, _) | (_, None) => wait.age.max(progress::unmoved(wait)),
@@ -140,10 +154,25 @@ impl Watch {
         }
     }
 
-    /// Looks waits up, and the other ends of those that are old enough to be flagged. Says of which.
-    fn look(&mut self, look: &[usize], snapshot: &Snapshot) -> Result<(Vec<Resolved>, Vec<bool>)> {
-        let waits: Vec<&Wait> = look.iter().map(|at| &snapshot.waits[*at]).collect();
-        let mut resolved = self.resolver.resolve(&waits, &mut self.bpf)?;
+    /// How urgent it is to look a wait up.
+    fn due(&self, wait: &Wait, now_ns: u64) -> Due {
+        let looked_ns = self.tracks.get(&wait.thread).and_then(|track| track.looked_ns);
+        Due {
+            owner: wait.uid,
+            new: looked_ns.is_none(),
+            missed: self.missed.get(&wait.thread).copied().unwrap_or(0),
+            since: Duration::from_nanos(now_ns.saturating_sub(looked_ns.unwrap_or(wait.began_ns))),
+        }
+    }
+
+    /// Looks waits up, and the other ends of those that are old enough to be flagged, as far as there is time.
+    fn look(&mut self, look: &[usize], snapshot: &Snapshot) -> Result<Looked> {
+        let due: Vec<Due> =
+            look.iter().map(|at| self.due(&snapshot.waits[*at], snapshot.monotonic_ns)).collect();
+        let order: Vec<usize> = order(&due).into_iter().map(|place| look[place]).collect();
+        let waits: Vec<&Wait> = order.iter().map(|at| &snapshot.waits[*at]).collect();
+        let mut resolved = self.resolve_in_time(&waits, Stage::Resolve)?;
+        let until = self.time_for(Stage::Peers);
         let least = self.policy.least();
         let tracks = &self.tracks;
         let old = |wait: &Wait| {
@@ -151,25 +180,44 @@ impl Watch {
                 tracks.get(&wait.thread).map_or(wait.began_ns, |track| track.began_ns.min(wait.began_ns));
             Duration::from_nanos(snapshot.monotonic_ns.saturating_sub(began)) >= least
         };
-        let weighed: Vec<bool> = waits
-            .iter()
-            .zip(&resolved)
-            .map(|(wait, resolved)| {
-                old(wait)
-                    && matches!(resolved.target, Target::Pipe { .. } | Target::Unix { datagram: false, .. })
-            })
-            .collect();
+        let is_weighed = |wait: &Wait, resolved: &Resolved| {
+            old(wait) && matches!(resolved.target, Target::Pipe { .. } | Target::Unix { datagram: false, .. })
+        };
         let mut pairs: Vec<(&Wait, &mut Resolved)> = waits
             .iter()
             .zip(&mut resolved)
-            .zip(&weighed)
-            .filter(|(_, weighed)| **weighed)
-            .map(|((wait, resolved), _)| (*wait, resolved))
+            .filter(|(wait, resolved)| is_weighed(wait, resolved))
+            .map(|(wait, resolved)| (*wait, resolved))
             .collect();
         if !pairs.is_empty() {
-            self.resolver.find_peers(&mut pairs, &snapshot.waits, &mut self.bpf)?;
+            let until = Instant::now() + until;
+            let all = ByProcess::new(&snapshot.waits);
+            self.resolver.find_peers(&mut pairs, &all, &mut self.bpf, Some(until))?;
         }
-        Ok((resolved, weighed))
+        let alone =
+            pairs.iter().filter(|(_, resolved)| resolved.peers.is_none()).map(|(wait, _)| wait.thread);
+        let mut missed: Vec<ThreadId> = alone.collect();
+        missed.extend(waits[resolved.len()..].iter().map(|wait| wait.thread));
+        let again = |thread: ThreadId| (thread, self.missed.get(&thread).map_or(1, |times| times + 1));
+        let missed = missed.into_iter().map(again).collect();
+        let resolved = order.into_iter().zip(resolved).collect();
+        Ok(Looked { resolved, missed })
+    }
+
+    /// What the first of these waits wait on, as many as there is time for.
+    pub(super) fn resolve_in_time(&mut self, waits: &[&Wait], stage: Stage) -> Result<Vec<Resolved>> {
+        let mut budget = Budget::new(self.time_for(stage));
+        let mut resolved = Vec::with_capacity(waits.len());
+        loop {
+            let left = &waits[resolved.len()..];
+            let number = budget.next(left.len());
+            if number == 0 {
+                return Ok(resolved);
+            }
+            let begun = Instant::now();
+            resolved.extend(self.resolver.resolve(&left[..number], &mut self.bpf)?);
+            budget.took(number, begun.elapsed());
+        }
     }
 
     /// Waits that are over because their thread waits anew: their length may be a habit, and their stalls close.
@@ -182,7 +230,7 @@ impl Watch {
         Reads::new().forgive(over.iter().map(|(thread, _)| thread.process));
         let mut ask = Vec::new();
         let over_threads: HashSet<ThreadId> = over.iter().map(|(thread, _)| *thread).collect();
-        let seen: hashbrown::HashMap<ThreadId, &Resolved> = resolved
+        let seen: HashMap<ThreadId, &Resolved> = resolved
             .iter()
             .map(|(at, resolved)| (snapshot.waits[*at].thread, resolved))
             .filter(|(thread, _)| over_threads.contains(thread))
@@ -201,7 +249,12 @@ impl Watch {
                     Some(resolved) if track.received(&resolved.file, &resolved.socket) > 0 => {
                         self.state.learn(&key, lasted);
                     }
-                    _ => ask.extend(track.fd.map(|fd| (*thread, fd, track.clone(), lasted))),
+                    _ => ask.extend(track.fd.map(|fd| Over {
+                        thread: *thread,
+                        fd,
+                        track: track.clone(),
+                        lasted,
+                    })),
                 }
             }
             // A stall that is about what it was at before closes on its own account.
@@ -235,20 +288,16 @@ impl Watch {
         let fds: Vec<(ThreadId, i32)> =
             self.tracks.away().filter_map(|(thread, away)| Some((*thread, away.track.fd?))).collect();
         let seen = self.bpf.look_up(&fds).unwrap_or_default();
-        let unmoved: HashSet<ThreadId> = seen
-            .iter()
-            .filter(|seen| {
-                let away = self.tracks.away().find(|(thread, _)| **thread == seen.thread);
-                away.is_some_and(|(_, away)| away.track.nothing_moved(&seen.state, &seen.socket))
-            })
-            .map(|seen| seen.thread)
-            .collect();
-        let stays = |(thread, away): &(&ThreadId, &Away)| unmoved.contains(*thread) && !away.is_over(now_ns);
+        let seen: HashMap<ThreadId, SeenFd> = seen.into_iter().map(|seen| (seen.thread, seen)).collect();
+        let unmoved = |thread: &ThreadId, away: &Away| {
+            seen.get(thread).is_some_and(|seen| away.track.nothing_moved(&seen.state, &seen.socket))
+        };
+        let stays = |(thread, away): &(&ThreadId, &Away)| unmoved(thread, away) && !away.is_over(now_ns);
         let left: Vec<ThreadId> =
             self.tracks.away().filter(|pair| !stays(pair)).map(|(thread, _)| *thread).collect();
         for thread in left {
             let Some(Away { track, .. }) = self.tracks.not_away(&thread) else { continue };
-            let received = seen.iter().find(|seen| seen.thread == thread);
+            let received = seen.get(&thread);
             let lasted = lasted(&track, now_ns);
             if let Some(key) = &track.habit
                 && received.is_some_and(|seen| track.received(&seen.state, &seen.socket) > 0)
@@ -266,20 +315,13 @@ impl Watch {
     }
 
     /// Looks up whether bytes came on connections whose waits are over.
-    pub(super) fn ask_and_learn(&mut self, ask: Vec<(ThreadId, i32, Track, Duration)>) {
+    fn ask_and_learn(&mut self, ask: Vec<Over>) {
         use crate::collect::Source;
-        let fds: Vec<(ThreadId, i32)> = ask.iter().map(|(thread, fd, ..)| (*thread, *fd)).collect();
+        let fds: Vec<(ThreadId, i32)> = ask.iter().map(|over| (over.thread, over.fd)).collect();
         // What cannot be looked up is no habit.
-        for seen in self.bpf.look_up(&fds).unwrap_or_default() {
-            let of = |(thread, fd, ..): &&(ThreadId, i32, Track, Duration)| {
-                *thread == seen.thread && *fd == seen.fd
-            };
-            if let Some((_, _, track, lasted)) = ask.iter().find(of)
-                && let Some(key) = &track.habit
-                && track.received(&seen.state, &seen.socket) > 0
-            {
-                self.state.learn(key, *lasted);
-            }
+        let seen = self.bpf.look_up(&fds).unwrap_or_default();
+        for (key, lasted) in answered(&ask, &seen) {
+            self.state.learn(key, lasted);
         }
     }
 
@@ -321,7 +363,7 @@ impl Watch {
                 self.close(&thread, ended, lasted);
             }
             if track.habit.is_some() && lasted >= crate::habit::LEAST {
-                ask.extend(track.fd.map(|fd| (thread, fd, track, lasted)));
+                ask.extend(track.fd.map(|fd| Over { thread, fd, track, lasted }));
             }
         }
         self.ask_and_learn(ask);
@@ -330,17 +372,84 @@ impl Watch {
     }
 }
 
+/// What a look has found out.
+struct Looked {
+    /// Of waits, by their places in the snapshot.
+    resolved: Vec<(usize, Resolved)>,
+    /// Threads whose waits were not reached, and for how many looks in a row.
+    missed: HashMap<ThreadId, u32>,
+}
+
+/// A wait that is over, of which it is not known whether an answer ended it.
+struct Over {
+    thread: ThreadId,
+    fd: i32,
+    track: Track,
+    lasted: Duration,
+}
+
+/// Which of these waits an answer has ended, by what is seen of their fds now: under what their length is remembered, and it.
+fn answered<'a>(ask: &'a [Over], seen: &[SeenFd]) -> Vec<(&'a Arc<Key>, Duration)> {
+    let seen: HashMap<(ThreadId, i32), &SeenFd> =
+        seen.iter().map(|seen| ((seen.thread, seen.fd), seen)).collect();
+    let answer = |over: &'a Over| {
+        let seen = seen.get(&(over.thread, over.fd))?;
+        let key = over.track.habit.as_ref()?;
+        (over.track.received(&seen.state, &seen.socket) > 0).then_some((key, over.lasted))
+    };
+    ask.iter().filter_map(answer).collect()
+}
+
 /// How long a wait that is over has lasted, by the kernel's word or else until `otherwise`.
 fn lasted(track: &Track, otherwise: u64) -> Duration {
     Duration::from_nanos(track.end_ns(otherwise).saturating_sub(track.began_ns))
 }
 
 /// Under what the length of such a wait is remembered: a client's wait for the service it asks. A server's clients have any port.
-pub fn habit_of(wait: &Wait, resolved: &Resolved) -> Option<std::sync::Arc<Key>> {
+pub fn habit_of(wait: &Wait, resolved: &Resolved) -> Option<Arc<Key>> {
     match (&resolved.target, resolved.way) {
         (Target::Tcp { remote, .. }, Way::In) if !resolved.is_server() => {
-            Some(std::sync::Arc::new(Key { comm: wait.comm.clone(), remote_port: remote.port() }))
+            Some(Arc::new(Key { comm: wait.comm.clone(), remote_port: remote.port() }))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        progress::tests::facts,
+        verdict::tests as samples,
+        wait::{FdState, SocketFacts},
+    };
+
+    /// N waits that are over, and what is seen of their connections: an answer came on every other one.
+    fn over(number: usize) -> (Vec<Over>, Vec<SeenFd>) {
+        let (mut ask, mut seen) = (Vec::new(), Vec::new());
+        for at in 0..number as u32 {
+            let mut wait = samples::wait("read", [3, 0, 0, 0, 0, 0]);
+            wait.thread.tid = at;
+            wait.socket = SocketFacts::Tcp(facts(517, 0));
+            let mut track = Track::new(&wait);
+            track.habit = Some(Arc::new(Key { comm: "test".into(), remote_port: 443 }));
+            let (thread, lasted) = (wait.thread, Duration::from_secs(at.into()));
+            ask.push(Over { thread, fd: 3, track, lasted });
+            let socket = SocketFacts::Tcp(facts(517, u64::from(at % 2)));
+            seen.push(SeenFd { thread, fd: 3, state: FdState::None, socket });
+        }
+        seen.reverse();
+        (ask, seen)
+    }
+
+    #[test]
+    fn waits_that_an_answer_has_ended_are_told_from_others() {
+        let (ask, seen) = over(5);
+        let lasted: Vec<u64> = answered(&ask, &seen).iter().map(|(_, lasted)| lasted.as_secs()).collect();
+        assert_eq!(lasted, [1, 3]);
+        assert!(answered(&ask, &[]).is_empty(), "what cannot be looked up");
+        crate::growth::assert_linear("waits that are over", over, |(ask, seen)| {
+            assert_eq!(answered(&ask, &seen).len(), ask.len() / 2);
+        });
     }
 }

@@ -4,6 +4,7 @@
 
 mod account;
 mod answer;
+mod budget;
 mod flag;
 mod follow;
 
@@ -16,8 +17,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use hashbrown::HashMap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use self::budget::Stage;
 use crate::{
     cli::Agent,
     clock::monotonic_ns,
@@ -62,6 +65,14 @@ pub struct Watch {
     failed: u64,
     /// The last one did.
     fails: bool,
+    /// When the present look began to look things up.
+    look_began: Instant,
+    /// Waits that were due to be looked up and were not reached, and for how many looks.
+    missed: HashMap<ThreadId, u32>,
+    /// How many that were, in all looks.
+    cut: u64,
+    /// The last look has left some.
+    cuts: bool,
     events: Events,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
@@ -102,6 +113,10 @@ impl Watch {
             number: 0,
             failed: 0,
             fails: false,
+            look_began: Instant::now(),
+            missed: HashMap::new(),
+            cut: 0,
+            cuts: false,
             events,
             metrics,
             health,
@@ -215,14 +230,35 @@ impl Watch {
             self.policy = policy;
             self.tracks.judge_anew();
         }
-        self.follow(&mut snapshot)?;
+        self.look_began = Instant::now();
+        let cut = self.follow(&mut snapshot)?;
         self.leave_absent(&snapshot)?;
-        self.flag(&snapshot)?;
+        let cut = cut + self.flag(&snapshot)?;
+        self.count_cut(cut);
         self.account(&snapshot)?;
         self.state.save_now_and_then(&self.stalls);
         self.health.last_snapshot_ns.store(monotonic_ns(), Ordering::Relaxed);
         self.health.ready.store(true, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+impl Watch {
+    /// How much longer a stage of the present look may take.
+    fn time_for(&self, stage: Stage) -> Duration {
+        budget::time_for(stage, self.interval, self.look_began.elapsed())
+    }
+
+    /// Counts what a look has not reached. It is said once for each time that looks begin to be cut short.
+    fn count_cut(&mut self, cut: usize) {
+        if cut > 0 && !mem::replace(&mut self.cuts, true) {
+            human::say(&format!(
+                "there is more to look up than one look has time for: {} left for the next one",
+                human::count(cut, "wait")
+            ));
+        }
+        self.cuts &= cut > 0;
+        self.cut += cut as u64;
     }
 }
 

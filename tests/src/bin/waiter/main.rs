@@ -5,6 +5,7 @@
 //! role that needs a second party makes it itself, as a child process, so that its waits have another pid; the
 //! child reads commands from standard input (`answer` ends the wait). Everything dies with the process above it.
 
+mod crowds;
 mod descriptors;
 mod files;
 mod hostile;
@@ -114,6 +115,10 @@ const ROLES: &[Role] = &[
     ("threads", threads::threads),
     ("pipes", threads::pipes),
     ("family", threads::family),
+    ("crowd-pipe", crowds::pipe),
+    ("crowd-unix", crowds::unix),
+    ("crowd-lock", crowds::lock),
+    ("crowd-epoll", crowds::epoll),
     ("evil-name", names::evil_name),
     ("evil-tcp", names::evil_tcp),
     ("evil-flock", names::evil_flock),

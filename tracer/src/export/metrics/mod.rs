@@ -31,7 +31,7 @@ use crate::{verdict::Class, wait::ProcessId};
 /// Series a labelled family has at most.
 pub const SERIES: usize = 1000;
 /// Series of open stalls at most.
-const STALL_SERIES: usize = 200;
+pub const STALL_SERIES: usize = 200;
 /// How long a series stays that nothing is added to.
 const EXPIRY: Duration = Duration::from_secs(300);
 /// Folded keys that are remembered, each of which counts once. Beyond, they are forgotten and count again.

@@ -66,6 +66,11 @@ const LOSSES: &[(&str, &str)] = &[
     ("hook_failed", "A stall that `on_stall` failed for, both times."),
     ("hook_not_run", "A stall that `on_stall` was not run for: more of them than it may be told of."),
     (
+        "look_cut",
+        "A wait that was due to be looked into, or to be flagged, was not reached: a look has half of the interval for that, half a \
+         second at the least. It comes first in the next one.",
+    ),
+    (
         "look_failed",
         "A whole look at the host failed, for want of descriptors mostly: the next one makes up for it.",
     ),

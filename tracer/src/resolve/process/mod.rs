@@ -4,7 +4,12 @@ pub mod cgroup;
 pub mod pods;
 pub mod users;
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+use std::{
+    collections::HashMap,
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 
@@ -75,7 +80,7 @@ pub struct Parent {
 
 /// Reads who a process is; what has gone meanwhile, or hangs, stays `None`, and all of it if the pid is another process's by
 /// now.
-pub fn read(process: ProcessId, reads: &mut Reads) -> Who {
+pub fn read(process: ProcessId, reads: &mut Reads, ancestors: &mut Ancestors) -> Who {
     // What answers whatever the process hangs in comes first.
     let [status, cgroup, stat, cmdline] = reads.files(process, ["status", "cgroup", "stat", "cmdline"]);
     let text =
@@ -102,7 +107,7 @@ pub fn read(process: ProcessId, reads: &mut Reads) -> Who {
         cwd: link("cwd"),
         uid,
         user,
-        parents: parents(&status, stat.ok().flatten(), reads),
+        parents: ancestors.of(&status, stat.ok().flatten(), reads),
         started: Some(clock::wall_at_boottime(process.start_ns)),
         cgroup,
         unit,
@@ -132,25 +137,66 @@ fn user(uid: u32, in_container: bool) -> Option<String> {
     if in_container && uid != 0 { None } else { users::name(uid) }
 }
 
-/// The parents of a process, as long as each can be read.
-fn parents(status: &str, stat: Option<Stat>, reads: &mut Reads) -> Vec<Parent> {
-    let mut parents = Vec::new();
-    let mut pid = field(status, "PPid:").unwrap_or(0);
-    let mut youngest = stat.map(|stat| stat.start_ticks);
-    while pid != 0 && parents.len() < MOST_PARENTS {
-        let [status, comm, stat] = reads.texts(by_pid(pid), ["status", "comm", "stat"]);
-        let (Some(status), Some(comm)) = (status, comm) else { break };
-        // Nobody is older than its parent: a younger one got the pid of a parent that has just exited.
-        let started = stat.and_then(|stat| parse_stat(&stat)).map(|stat| stat.start_ticks);
-        if let (Some(started), Some(youngest)) = (started, youngest)
-            && started > youngest
-        {
-            break;
+/// Processes that others descend from. Thousands may have the same parents, each of which is read once while that is fresh.
+#[derive(Default)]
+pub struct Ancestors(HashMap<u32, (Instant, Option<Ancestor>)>);
+
+/// What of a process its descendants show.
+#[derive(Clone)]
+struct Ancestor {
+    comm: String,
+    parent: u32,
+    /// Not known of one that hangs.
+    start_ticks: Option<u64>,
+}
+
+impl Ancestors {
+    /// For how long what was read counts as true.
+    const FRESH: Duration = Duration::from_secs(1);
+
+    /// The parents of a process, as long as each can be read.
+    fn of(&mut self, status: &str, stat: Option<Stat>, reads: &mut Reads) -> Vec<Parent> {
+        let mut parents = Vec::new();
+        let mut pid = field(status, "PPid:").unwrap_or(0);
+        let mut youngest = stat.map(|stat| stat.start_ticks);
+        while pid != 0 && parents.len() < MOST_PARENTS {
+            let Some(ancestor) = self.get(pid, reads) else { break };
+            // Nobody is older than its parent: a younger one got the pid of a parent that has just exited.
+            if let (Some(started), Some(youngest)) = (ancestor.start_ticks, youngest)
+                && started > youngest
+            {
+                break;
+            }
+            parents.push(Parent { pid, comm: ancestor.comm });
+            (pid, youngest) = (ancestor.parent, ancestor.start_ticks.or(youngest));
         }
-        parents.push(Parent { pid, comm: comm.trim_end_matches('\n').to_owned() });
-        (pid, youngest) = (field(&status, "PPid:").unwrap_or(0), started.or(youngest));
+        parents
     }
-    parents
+
+    fn get(&mut self, pid: u32, reads: &mut Reads) -> Option<Ancestor> {
+        if let Some((read, ancestor)) = self.0.get(&pid)
+            && read.elapsed() < Self::FRESH
+        {
+            return ancestor.clone();
+        }
+        let ancestor = Ancestor::read(pid, reads);
+        self.0.insert(pid, (Instant::now(), ancestor.clone()));
+        ancestor
+    }
+
+    /// Forgets what is not fresh any more.
+    pub fn forget(&mut self) {
+        self.0.retain(|_, (read, _)| read.elapsed() < Self::FRESH);
+    }
+}
+
+impl Ancestor {
+    fn read(pid: u32, reads: &mut Reads) -> Option<Self> {
+        let [status, comm, stat] = reads.texts(by_pid(pid), ["status", "comm", "stat"]);
+        let start_ticks = stat.and_then(|stat| parse_stat(&stat)).map(|stat| stat.start_ticks);
+        let parent = field(&status?, "PPid:").unwrap_or(0);
+        Some(Self { comm: comm?.trim_end_matches('\n').to_owned(), parent, start_ticks })
+    }
 }
 
 /// Arguments joined by blanks. What a process writes over them it often pads with blanks or zeros.
@@ -236,7 +282,7 @@ mod tests {
     }
 
     fn who(pid: u32) -> Who {
-        read(id(pid), &mut Reads::new())
+        read(id(pid), &mut Reads::new(), &mut Ancestors::default())
     }
 
     fn at(path: &Path, deleted: bool) -> Option<Place> {
@@ -265,8 +311,9 @@ mod tests {
         let child = Waits::begin(&mut Command::new("/bin/cat"));
         let mut process = id(child.0.id());
         process.start_ns += 1_000_000_000;
-        assert_eq!(read(process, &mut Reads::new()), Who::default());
-        assert_eq!(read(ProcessId { pid: u32::MAX, start_ns: 0 }, &mut Reads::new()), Who::default());
+        let read = |process| read(process, &mut Reads::new(), &mut Ancestors::default());
+        assert_eq!(read(process), Who::default());
+        assert_eq!(read(ProcessId { pid: u32::MAX, start_ns: 0 }), Who::default());
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, sync::OnceLock, time::Duration};
 use tracer_ebpf::abi::{File, Tcp};
 
 use super::{
-    super::{fd, path, poll, semaphore},
+    super::{
+        fd::{self, Mounts},
+        path, poll, semaphore,
+    },
     Target, TcpState, Timers, UdpState,
 };
 use crate::procfs::Reads;
@@ -25,14 +28,14 @@ const SOCK_STREAM: u16 = 1;
 const SOCK_DGRAM: u16 = 2;
 
 /// Looks the target of a wait up.
-pub fn of(wait: &Wait, reads: &mut Reads) -> Target {
+pub fn of(wait: &Wait, reads: &mut Reads, mounts: &mut Mounts) -> Target {
     let (process, tid) = (wait.thread.process, wait.thread.tid);
     match (wait.fd_state, wait.fd) {
         (FdState::Absent, Some(fd)) if fd >= 0 => Target::Gone,
         (FdState::Absent, _) => Target::Unreadable { reason: "the call's fd is no number of an fd".into() },
-        (FdState::Unknown, Some(fd)) => device(fd::look_up(process, tid, fd, None, reads), 0),
-        (FdState::Open(file), Some(fd)) => of_file(wait, fd, &file, reads),
-        _ => without_fd(wait, reads),
+        (FdState::Unknown, Some(fd)) => device(fd::look_up(process, tid, fd, None, mounts, reads), 0),
+        (FdState::Open(file), Some(fd)) => of_file(wait, fd, &file, mounts, reads),
+        _ => without_fd(wait, mounts, reads),
     }
 }
 
@@ -50,7 +53,7 @@ pub fn sketch(wait: &Wait) -> Target {
     }
 }
 
-fn of_file(wait: &Wait, fd: i32, file: &File, reads: &mut Reads) -> Target {
+fn of_file(wait: &Wait, fd: i32, file: &File, mounts: &mut Mounts, reads: &mut Reads) -> Target {
     if file.mode & S_IFMT == S_IFSOCK {
         return of_socket(wait, file);
     }
@@ -64,7 +67,7 @@ fn of_file(wait: &Wait, fd: i32, file: &File, reads: &mut Reads) -> Target {
         // It has no name that could be looked up.
         return Target::Pipe { inode: file.inode };
     }
-    let named = fd::look_up(wait.thread.process, wait.thread.tid, fd, Some(file.inode), reads);
+    let named = fd::look_up(wait.thread.process, wait.thread.tid, fd, Some(file.inode), mounts, reads);
     device(named, file.mode & S_IFMT).with_rdev(file.rdev)
 }
 
@@ -186,9 +189,9 @@ pub fn pidfd(wait: &Wait) -> Option<i32> {
     (wait.call.name == "waitid" && wait.call.args[0] == P_PIDFD).then_some(wait.call.args[1] as i32)
 }
 
-fn without_fd(wait: &Wait, reads: &mut Reads) -> Target {
+fn without_fd(wait: &Wait, mounts: &mut Mounts, reads: &mut Reads) -> Target {
     if let Some(fd) = pidfd(wait) {
-        return fd::look_up(wait.thread.process, wait.thread.tid, fd, None, reads);
+        return fd::look_up(wait.thread.process, wait.thread.tid, fd, None, mounts, reads);
     }
     match wait.call.name {
         name if name.starts_with("futex") => Target::Futex { address: format!("{:#x}", wait.call.args[0]) },

@@ -1,0 +1,55 @@
+//! Does work grow as what it is about does? For tests. It measures the processor time of its thread, of which only the growth counts.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// How many of something.
+const SIZES: [usize; 3] = [1_000, 2_000, 4_000];
+/// What four times as many may cost: sorting them a little more than four times as much, each with each other sixteen times.
+const MOST: f64 = 9.0;
+/// The best of so many counts: other work on the machine only adds.
+const TRIES: usize = 7;
+
+/// Panics if the work grows faster than its size; `prepare` makes what `work` is about.
+pub fn assert_linear<T>(what: &str, prepare: impl Fn(usize) -> T, mut work: impl FnMut(T)) {
+    let mut best = |size| {
+        let tries = (0..TRIES).map(|_| {
+            let input = prepare(size);
+            let begun = own_time();
+            work(input);
+            own_time() - begun
+        });
+        tries.min().unwrap_or_default()
+    };
+    let times = SIZES.map(&mut best);
+    let growth = times[2].as_secs_f64() / times[0].as_secs_f64().max(1e-6);
+    assert!(
+        growth <= MOST,
+        "{what}: {SIZES:?} of them take {times:?}, {growth:.1} times as much for four times as many"
+    );
+}
+
+/// Runs `check` with each size: for what can be counted.
+pub fn at_each_size(check: impl FnMut(usize)) {
+    SIZES.into_iter().for_each(check);
+}
+
+/// Processor time of this thread.
+fn own_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[test]
+fn growth_is_told_from_size() {
+    let each = |size: usize| (0..size as u64).collect::<Vec<_>>();
+    let sum = |numbers: Vec<u64>| _ = std::hint::black_box(numbers.iter().map(|n| n * n).sum::<u64>());
+    assert_linear("once for each", each, sum);
+    let pairs = std::panic::catch_unwind(|| {
+        assert_linear("each with each", each, |numbers| {
+            _ = std::hint::black_box(numbers.iter().filter(|n| numbers.contains(&(**n + 1))).count());
+        });
+    });
+    assert!(pairs.is_err());
+}
