@@ -1,4 +1,5 @@
-//! Client or server? The local port has a listener in the socket's network namespace; or who chose the port tells.
+//! Client or server? The kernel knows who connected; or the local port has a listener in the socket's network namespace; or who
+//! chose the port tells.
 
 use std::{
     collections::HashMap,
@@ -12,17 +13,58 @@ use std::os::unix::fs::MetadataExt;
 
 use tracer_ebpf::abi::{PORT_BIND, PORT_CONNECT};
 
+use crate::wait::FdState;
+
 /// How long what was read counts as true: servers seldom come and go.
 const FRESH: Duration = Duration::from_secs(5);
 
 /// The listeners of each network namespace asked about, as last read.
 #[derive(Default)]
-pub struct Listeners(HashMap<u32, (Instant, Vec<SocketAddr>)>);
+pub struct Listeners(HashMap<u32, (Instant, Vec<Listener>)>);
+
+/// A socket that listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Listener {
+    family: Family,
+    address: SocketAddr,
+}
+
+/// Family of a socket, which need not be that of its address: one of IPv6 has connections of IPv4 as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// `AF_INET`.
+    V4,
+    /// `AF_INET6`.
+    V6,
+}
+
+impl Family {
+    /// Of a file that the kernel has described, if it is an internet socket.
+    pub fn of(file: &FdState) -> Option<Self> {
+        let FdState::Open(file) = file else { return None };
+        match i32::from(file.family) {
+            libc::AF_INET => Some(Family::V4),
+            libc::AF_INET6 => Some(Family::V6),
+            _ => None,
+        }
+    }
+}
+
+impl Listener {
+    /// Whether it can have accepted a socket of this family and address: such a socket is of the listener's own family, also
+    /// where it speaks IPv4.
+    fn accepts(&self, family: Family, local: SocketAddr) -> bool {
+        let Self { family: own, address } = self;
+        *own == family
+            && address.port() == local.port()
+            && (address.ip().is_unspecified() || address.ip() == local.ip())
+    }
+}
 
 impl Listeners {
-    /// Whether somebody listens where `local` is: then this end was accepted, and is the server's. `None`: not known,
+    /// Whether somebody listens where a socket of this family is: then it was accepted, and is the server's. `None`: not known,
     /// the process has left the socket's namespace or has gone.
-    pub fn has(&mut self, netns: u32, pid: u32, local: SocketAddr) -> Option<bool> {
+    pub fn has(&mut self, netns: u32, pid: u32, family: Family, local: SocketAddr) -> Option<bool> {
         let known = self.0.get(&netns).filter(|(read, _)| read.elapsed() < FRESH);
         if known.is_none() {
             let listeners = read(netns, pid)?;
@@ -30,21 +72,20 @@ impl Listeners {
             self.0.insert(netns, (Instant::now(), listeners));
         }
         let (_, listeners) = self.0.get(&netns)?;
-        Some(listeners.iter().any(|listener| {
-            listener.port() == local.port() && (listener.ip().is_unspecified() || listener.ip() == local.ip())
-        }))
+        Some(listeners.iter().any(|listener| listener.accepts(family, local)))
     }
 }
 
-/// Whether this is the server's end: `listener` says whether the port has one, `port` who chose it (`PORT_*`). A server may
-/// have closed its listener, as `nc -l` does; then its port was chosen by `bind`, and the peer has one that the kernel
-/// gives to clients.
+/// Whether this is the server's end, where the connection does not say itself that it was made here: `listener` says whether the
+/// port has one, `port` who chose it (`PORT_*`). A port that `connect` chose has no listener that could have accepted there; but
+/// whoever listens on it at another address takes that mark away. A server may have closed its listener, as `nc -l` does; then its
+/// port was chosen by `bind`, and the peer has one that the kernel gives to clients.
 pub fn side(listener: Option<bool>, port: u8, local: u16, remote: u16) -> Option<bool> {
     /// The first port that is given to clients, if nobody set `net.ipv4.ip_local_port_range`.
     const GIVEN: u16 = 32768;
     match (listener, port) {
-        (Some(true), _) => Some(true),
         (_, PORT_CONNECT) => Some(false),
+        (Some(true), _) => Some(true),
         (_, PORT_BIND) => Some(remote >= GIVEN || local < remote),
         _ if local < GIVEN && remote >= GIVEN => Some(true),
         _ => listener,
@@ -52,16 +93,17 @@ pub fn side(listener: Option<bool>, port: u8, local: u16, remote: u16) -> Option
 }
 
 /// All listeners of a namespace, through a process that is in it.
-fn read(netns: u32, pid: u32) -> Option<Vec<SocketAddr>> {
+fn read(netns: u32, pid: u32) -> Option<Vec<Listener>> {
     let inode = std::fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.ino();
     if netns != 0 && inode != u64::from(netns) {
         return None;
     }
     let mut listeners = Vec::new();
-    for table in ["tcp", "tcp6"] {
+    for (table, family) in [("tcp", Family::V4), ("tcp6", Family::V6)] {
         // A kernel without IPv6 has no table of it.
         let Ok(file) = File::open(format!("/proc/{pid}/net/{table}")) else { continue };
-        listeners.extend(parse(BufReader::new(file)));
+        let of_table = parse(BufReader::new(file)).into_iter();
+        listeners.extend(of_table.map(|address| Listener { family, address }));
     }
     Some(listeners)
 }
@@ -121,6 +163,8 @@ mod tests {
     fn who_chose_the_port_tells_where_no_listener_does() {
         for (listener, port, local, remote, server) in [
             (Some(true), PORT_UNKNOWN, 50_000, 40_000, Some(true)),
+            (Some(true), PORT_BIND, 8080, 40_000, Some(true)),
+            (Some(true), PORT_CONNECT, 40_000, 443, Some(false)), // one at another address, or of before
             (Some(false), PORT_CONNECT, 40_000, 443, Some(false)),
             (None, PORT_CONNECT, 40_000, 443, Some(false)),
             (Some(false), PORT_CONNECT, 1024, 50_000, Some(false)), // the range was set
@@ -137,14 +181,41 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_accepts_its_own_family_and_address() {
+        use Family::{V4, V6};
+        let at = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        for (own, listener, family, local, accepts) in [
+            (V4, "127.0.0.1:80", V4, "127.0.0.1:80", true),
+            (V4, "127.0.0.1:80", V4, "127.0.0.2:80", false),
+            (V4, "127.0.0.1:80", V4, "127.0.0.1:81", false),
+            (V4, "0.0.0.0:80", V4, "10.0.0.1:80", true),
+            (V4, "0.0.0.0:80", V6, "[::1]:80", false),
+            (V6, "[::1]:80", V6, "[::1]:80", true),
+            (V6, "[::1]:80", V6, "[::2]:80", false),
+            (V6, "[::]:80", V6, "[::1]:80", true),
+            // One for both: what it accepts is of its family, the address of the peer's.
+            (V6, "[::]:80", V6, "127.0.0.1:80", true),
+            (V6, "127.0.0.1:80", V6, "127.0.0.1:80", true),
+            // A client of IPv4, and somebody who listens on the same port of IPv6 alone, or of both.
+            (V6, "[::]:80", V4, "127.0.0.1:80", false),
+            // A client that speaks IPv4 through a socket of IPv6.
+            (V4, "0.0.0.0:80", V6, "127.0.0.1:80", false),
+        ] {
+            let socket = Listener { family: own, address: at(listener) };
+            assert_eq!(socket.accepts(family, at(local)), accepts, "{socket:?} {family:?} {local}");
+        }
+    }
+
+    #[test]
     fn a_listener_of_this_very_process_is_found() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let at = listener.local_addr().expect("bound");
         let client = std::net::TcpStream::connect(at).expect("connects");
         let mut listeners = Listeners::default();
         let pid = std::process::id();
-        assert_eq!(listeners.has(0, pid, at), Some(true));
-        assert_eq!(listeners.has(0, pid, client.local_addr().expect("bound")), Some(false));
-        assert_eq!(listeners.has(1, pid, at), None, "another namespace");
+        assert_eq!(listeners.has(0, pid, Family::V4, at), Some(true));
+        assert_eq!(listeners.has(0, pid, Family::V6, at), Some(false));
+        assert_eq!(listeners.has(0, pid, Family::V4, client.local_addr().expect("bound")), Some(false));
+        assert_eq!(listeners.has(1, pid, Family::V4, at), None, "another namespace");
     }
 }
