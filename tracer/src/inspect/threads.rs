@@ -8,6 +8,7 @@ use super::held::{self, Group};
 use crate::{
     class::Level,
     collect::stat,
+    habit::Excuse,
     look::Judged,
     resolve::{Resolver, peers::Peer},
     wait::{Held, ProcessId, Snapshot},
@@ -31,6 +32,8 @@ pub struct Thread {
     pub comm: String,
     /// What it does.
     pub doing: Doing,
+    /// The habit that keeps the agent from flagging its wait, if there is one.
+    pub excuse: Option<Excuse>,
     /// The functions it is in inside the kernel, innermost first; empty where it is not read.
     pub stack: Vec<String>,
 }
@@ -107,6 +110,7 @@ pub fn list(
             tid: wait.wait.thread.tid,
             comm: wait.wait.comm.clone(),
             doing: Doing::Waits(Box::new(wait)),
+            excuse: None,
             stack: Vec::new(),
         })
         .collect();
@@ -130,7 +134,7 @@ pub fn list(
                 Doing::Runs { cpu: 0.0 }
             }
         };
-        threads.push(Thread { tid, comm, doing, stack: Vec::new() });
+        threads.push(Thread { tid, comm, doing, excuse: None, stack: Vec::new() });
     }
     if !running.is_empty() {
         thread::sleep(WATCHED);

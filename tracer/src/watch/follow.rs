@@ -11,14 +11,13 @@ use crate::{
     class::Class,
     clock::boottime_ns,
     collect::stat,
-    habit::Key,
+    habit::{Client, LEAST},
     progress,
     resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set, target::Target},
     stall::Ended,
-    syscalls::Way,
     track::{Away, Step, Track},
     verdict::classify,
-    wait::{HeldThread, SeenFd, Snapshot, ThreadId, Wait},
+    wait::{HeldThread, ProcessId, SeenFd, Snapshot, ThreadId, Wait},
 };
 
 /// A wait younger than this is classed by what the kernel's record says alone, which is a matter of nanoseconds.
@@ -92,7 +91,7 @@ impl Watch {
             let class = classify(wait, resolved);
             track.looked(wait, resolved, class, now);
             track.weighed |= weighed;
-            track.habit = habit_of(wait, resolved);
+            track.client = Client::of(wait, resolved);
             let at_rest = self.policy.least_of(class).is_none();
             self.restless.looked(&wait.thread, now, at_rest, self.policy.least());
         }
@@ -195,10 +194,10 @@ impl Watch {
                 continue;
             }
             let lasted = lasted(track, *next_began_ns);
-            if let Some(key) = track.habit.clone().filter(|_| lasted >= crate::habit::LEAST) {
+            if let Some(client) = track.client.clone().filter(|_| lasted >= LEAST) {
                 match seen.get(thread) {
                     Some(resolved) if track.received(&resolved.file, &resolved.socket) > 0 => {
-                        self.state.learn(&key, lasted);
+                        self.learn(thread.process, &client, lasted);
                     }
                     _ => ask.extend(track.fd.map(|fd| (*thread, fd, track.clone(), lasted))),
                 }
@@ -209,6 +208,14 @@ impl Watch {
             }
         }
         self.ask_and_learn(ask);
+    }
+
+    /// A client got its answer: how long that took may be its habit. Who has gone meanwhile is not known any more.
+    fn learn(&mut self, process: ProcessId, client: &Client, lasted: Duration) {
+        let who = self.resolver.who(process);
+        if lasted >= LEAST && who.started.is_some() {
+            self.state.learn(&client.key(&who), lasted);
+        }
     }
 
     /// Which of these have a stall on a connection on which nothing has moved, though they are elsewhere.
@@ -249,10 +256,10 @@ impl Watch {
             let Some(Away { track, .. }) = self.tracks.not_away(&thread) else { continue };
             let received = seen.iter().find(|seen| seen.thread == thread);
             let lasted = lasted(&track, now_ns);
-            if let Some(key) = &track.habit
+            if let Some(client) = &track.client
                 && received.is_some_and(|seen| track.received(&seen.state, &seen.socket) > 0)
             {
-                self.state.learn(key, lasted);
+                self.learn(thread.process, client, lasted);
             }
             let ended = if stat::thread_lives(&thread) { Ended::Resumed } else { Ended::Exited };
             self.close(&thread, ended, lasted);
@@ -273,11 +280,11 @@ impl Watch {
             let of = |(thread, fd, ..): &&(ThreadId, i32, Track, Duration)| {
                 *thread == seen.thread && *fd == seen.fd
             };
-            if let Some((_, _, track, lasted)) = ask.iter().find(of)
-                && let Some(key) = &track.habit
+            if let Some((thread, _, track, lasted)) = ask.iter().find(of)
+                && let Some(client) = &track.client
                 && track.received(&seen.state, &seen.socket) > 0
             {
-                self.state.learn(key, *lasted);
+                self.learn(thread.process, client, *lasted);
             }
         }
     }
@@ -319,7 +326,7 @@ impl Watch {
                 let ended = if stat::thread_lives(&thread) { Ended::Resumed } else { Ended::Exited };
                 self.close(&thread, ended, lasted);
             }
-            if track.habit.is_some() && lasted >= crate::habit::LEAST {
+            if track.client.is_some() && lasted >= LEAST {
                 ask.extend(track.fd.map(|fd| (thread, fd, track, lasted)));
             }
         }
@@ -332,14 +339,4 @@ impl Watch {
 /// How long a wait that is over has lasted, by the kernel's word or else until `otherwise`.
 fn lasted(track: &Track, otherwise: u64) -> Duration {
     Duration::from_nanos(track.end_ns(otherwise).saturating_sub(track.began_ns))
-}
-
-/// Under what the length of such a wait is remembered: a client's wait for the service it asks. A server's clients have any port.
-pub fn habit_of(wait: &Wait, resolved: &Resolved) -> Option<std::sync::Arc<Key>> {
-    match (&resolved.target, resolved.way) {
-        (Target::Tcp { remote, .. }, Way::In) if !resolved.is_server() => {
-            Some(std::sync::Arc::new(Key { comm: wait.comm.clone(), remote_port: remote.port() }))
-        }
-        _ => None,
-    }
 }

@@ -22,6 +22,7 @@ mod semaphores;
 mod sets;
 mod sleepers;
 mod sockets;
+mod strangers;
 mod sys;
 mod threads;
 mod turns;
@@ -125,6 +126,8 @@ const ROLES: &[Role] = &[
     ("ring-worker", ring::ring_worker),
     ("reborn", reborn::reborn),
     ("hostile", hostile::hostile),
+    ("asks", strangers::asks),
+    ("shadow", strangers::shadow),
 ];
 
 fn main() {
