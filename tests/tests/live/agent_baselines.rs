@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tests::{Agent, Sample, Waiter, ps, shared, slow, why_run};
 
+use super::agent_api::{documented, keys, object};
+
 const NOBODY: u32 = 65534;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long an answer takes.
@@ -108,6 +110,9 @@ fn a_wait_that_its_baseline_excuses() {
             "{page}"
         );
     }
+    let excused_wait = object(&agent, &format!("/v1/baselines/{}", client.pid()));
+    assert_eq!(keys(&excused_wait), documented("/v1/baselines/PID"));
+    assert_eq!(excused_wait["tid"], client.tid());
     client.until_age(8.5);
     assert_eq!(agent.events_of(client.pid()), [""; 0], "flagged in spite of its baseline");
     // It is no excuse for ever.
