@@ -24,6 +24,8 @@ use crate::resolve::process::users;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(25);
+/// How long one may take to whom it is an addition only.
+pub const BRIEFLY: Duration = Duration::from_millis(500);
 /// The longest answer that is read, bytes: that of a hundred thousand waits.
 const LONGEST: usize = 128 * 1024 * 1024;
 

@@ -12,6 +12,7 @@ mod config;
 mod confine;
 mod durations;
 mod export;
+mod fair;
 #[cfg(fuzzing)]
 pub mod fuzz;
 #[cfg(test)]

@@ -26,6 +26,10 @@ pub enum LastWord {
 /// How late an acknowledgement of data may come, round trip not included: delayed ACKs are sent after 40 to 200 ms.
 const DELAYED_ACK: Duration = Duration::from_millis(250);
 
+/// States of an end that has closed its side: `TCP_FIN_WAIT1`, `TCP_FIN_WAIT2`, `TCP_LAST_ACK`, `TCP_CLOSING`
+/// (include/net/tcp_states.h).
+const AFTER_FIN: [u8; 4] = [4, 5, 9, 11];
+
 /// Whose bytes were the last, by the sequence numbers where they know and by the stamps where those do.
 pub fn last_word(facts: &TcpFacts) -> LastWord {
     let raw = &facts.raw;
@@ -81,6 +85,22 @@ pub fn since(facts: &TcpFacts) -> Option<Duration> {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     }
+}
+
+/// Whether this end made the connection. Its SYN took a number of its own and was acknowledged like a byte
+/// (`tcp_snd_una_update`, net/ipv4/tcp_input.c); the end that accepted counts from after its SYN (`tcp_create_openreq_child`). So
+/// what was acknowledged, and what is on its way, is one more than what was sent. Nobody else can change that, as they can who seems
+/// to have chosen the port. False: it did not, or it is not known (before Linux 4.19, or restored from a checkpoint).
+pub fn connected(facts: &TcpFacts) -> bool {
+    let raw = &facts.raw;
+    if facts.record == Record::Table {
+        return false;
+    }
+    // A FIN has a number as well, once it is sent.
+    let fin = AFTER_FIN.contains(&raw.state) && raw.snd_nxt == raw.write_seq;
+    let counted = raw.bytes_acked.wrapping_add(raw.snd_nxt.wrapping_sub(raw.snd_una).into());
+    let sent = raw.bytes_sent.wrapping_sub(raw.bytes_retrans).wrapping_add(fin.into());
+    counted == sent.wrapping_add(1)
 }
 
 /// Counters that change with every progress.
@@ -181,6 +201,41 @@ pub mod tests {
         }
     }
 
+    #[test]
+    fn who_connected_has_one_number_more() {
+        let [fin_wait1, fin_wait2, ..] = AFTER_FIN;
+        // Sent, sent again, acknowledged, on their way, written and not sent, state.
+        for (sent, again, acked, under_way, unsent, state, connected) in [
+            (0, 0, 1, 0, 0, ESTABLISHED, true),
+            (0, 0, 0, 0, 0, ESTABLISHED, false),
+            (100, 0, 101, 0, 0, ESTABLISHED, true),
+            (100, 0, 100, 0, 0, ESTABLISHED, false),
+            (150, 50, 101, 0, 0, ESTABLISHED, true),
+            (150, 50, 71, 30, 900, ESTABLISHED, true),
+            (150, 50, 70, 30, 900, ESTABLISHED, false),
+            // Its SYN is on its way.
+            (0, 0, 0, 1, 0, 2, true),
+            // A FIN is sent, or waits behind what is not sent yet.
+            (100, 0, 102, 0, 0, fin_wait2, true),
+            (100, 0, 101, 0, 0, fin_wait2, false),
+            (100, 0, 101, 1, 0, fin_wait1, true),
+            (100, 0, 100, 1, 0, fin_wait1, false),
+            (100, 0, 71, 30, 10, fin_wait1, true),
+            (100, 0, 70, 30, 10, fin_wait1, false),
+            // A kernel that does not count.
+            (0, 0, 101, 0, 0, ESTABLISHED, false),
+        ] {
+            let mut facts = facts(sent, 0);
+            (facts.raw.bytes_retrans, facts.raw.bytes_acked, facts.raw.state) = (again, acked, state);
+            facts.raw.snd_una = u32::MAX - 10;
+            facts.raw.snd_nxt = facts.raw.snd_una.wrapping_add(under_way);
+            facts.raw.write_seq = facts.raw.snd_nxt.wrapping_add(unsent);
+            assert_eq!(super::connected(&facts), connected, "{facts:?}");
+            facts.record = Record::Table;
+            assert!(!super::connected(&facts), "a table does not say");
+        }
+    }
+
     fn seconds(seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds)
     }
@@ -260,6 +315,9 @@ pub mod tests {
             facts.keepalive_after = Duration::from_secs(after);
             let nothing_moved = facts.raw.bytes_sent == 0 && facts.raw.bytes_received == 0;
             prop_assert!(last_word(&facts) != LastWord::Nobody || nothing_moved);
+            facts.raw.bytes_acked = bytes[2];
+            facts.raw.bytes_retrans = bytes[3];
+            connected(&facts);
             let stamps = [facts.sent, facts.received, Some(facts.acknowledged)];
             prop_assert!(stamps.contains(&since(&facts)));
         }

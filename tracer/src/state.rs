@@ -1,4 +1,4 @@
-//! What the agent remembers over a restart: habits, and which stalls it has announced. One small JSON file, replaced as a
+//! What the agent remembers over a restart: how long waits usually take, and which stalls it has announced. One small JSON file, replaced as a
 //! whole.
 
 use std::{
@@ -7,7 +7,6 @@ use std::{
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -15,7 +14,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    habit::{Habits, Key, Sample},
+    habit::{Excuse, Habits, Key, Sample},
     human,
     stall::Stall,
     wait::{ProcessId, ThreadId, Wait},
@@ -32,10 +31,11 @@ const SAME: u64 = 2_000_000_000;
 /// How long after a start stalls that were open before may be found again.
 const GRACE: Duration = Duration::from_secs(600);
 
-/// The file.
+/// The file. Earlier ones have `habits` instead, by name and port alone: who trained them is not known, so they are left behind.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Kept {
-    habits: Vec<(Key, Vec<Sample>)>,
+    #[serde(default)]
+    baselines: Vec<(Key, Vec<Sample>)>,
     stalls: Vec<KeptStall>,
 }
 
@@ -75,7 +75,7 @@ impl State {
         let before = kept.stalls.iter().map(|stall| (stall.thread(), stall.began_ns)).collect();
         Self {
             file,
-            habits: Habits::import(kept.habits),
+            habits: Habits::import(kept.baselines),
             before,
             started: Instant::now(),
             saved: Instant::now(),
@@ -87,14 +87,14 @@ impl State {
     }
 
     /// A wait ended with an answer.
-    pub fn learn(&mut self, key: &Arc<Key>, lasted: Duration) {
+    pub fn learn(&mut self, key: &Key, lasted: Duration) {
         self.habits.add(key, lasted, now());
         self.changed = true;
     }
 
-    /// How old a wait must be, for its habit's sake.
-    pub fn patience(&self, key: &Key) -> Duration {
-        self.habits.patience(key, now())
+    /// What a wait's habit is to its threshold.
+    pub fn excuse(&self, key: &Key, threshold: Duration) -> Option<Excuse> {
+        self.habits.excuse(key, threshold, now())
     }
 
     /// How long such waits usually take.
@@ -126,13 +126,15 @@ impl State {
         if !self.changed && kept == self.kept {
             return;
         }
-        let all = Kept { habits: self.habits.export(), stalls: kept.clone() };
+        let all = Kept { baselines: self.habits.export(), stalls: kept.clone() };
         match write(&self.file, &all) {
             Ok(()) => (self.kept, self.changed, self.failed) = (kept, false, false),
             Err(error) => {
                 // Once for each time that it begins to fail.
                 if !std::mem::replace(&mut self.failed, true) {
-                    human::say(&format!("{error:#}; habits and announced stalls will not survive a restart"));
+                    human::say(&format!(
+                        "{error:#}; baselines and announced stalls will not survive a restart"
+                    ));
                 }
                 self.unsaved += 1;
             }
@@ -193,11 +195,38 @@ fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::habit::tests::key;
+
+    /// As it was written before.
+    const OLD: &str = r#"{"habits":[[{"comm":"mailer","remote_port":3306},[{"seconds":60.5,"at":1764000000},{"seconds":55.0,"at":1764000100}]]],
+        "stalls":[{"pid":7,"process_start_ns":1,"tid":8,"thread_start_ns":2,"began_ns":3}]}"#;
+
+    /// Its stalls count; its habits, which anybody may have trained, do not.
+    #[test]
+    fn an_old_file_is_read() {
+        let dir = std::env::temp_dir().join(format!("tracer-old-state-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a folder");
+        let file = dir.join("state.json");
+        fs::write(&file, OLD).expect("writes");
+        let kept = read(&file).expect("nothing is wrong with it");
+        assert!(kept.baselines.is_empty());
+        assert_eq!(
+            kept.stalls.iter().map(|stall| (stall.pid, stall.tid, stall.began_ns)).collect::<Vec<_>>(),
+            [(7, 8, 3)]
+        );
+        let mut state = State::load(&dir);
+        state.learn(&key(), Duration::from_secs(10));
+        state.save(&BTreeMap::new());
+        let text = fs::read_to_string(&file).expect("is there");
+        assert!(text.contains(r#""baselines":[[{"owner":{"unit":"worker@1.service"},"uid":33,"#), "{text}");
+        assert!(!text.contains("habits"), "{text}");
+        fs::remove_dir_all(&dir).expect("is removed");
+    }
 
     #[test]
     fn what_was_kept_is_found_again_and_damage_is_no_harm() {
         let dir = std::env::temp_dir().join(format!("tracer-state-{}", std::process::id()));
-        let key = Arc::new(Key { comm: "w".into(), remote_port: 1 });
+        let key = key();
         let mut state = State::load(&dir);
         state.learn(&key, Duration::from_secs(10));
         state.learn(&key, Duration::from_secs(20));

@@ -4,14 +4,14 @@
 //! poll with a time-out made again and again, a call that a signal, a stop or the freezer interrupted, a connection that it
 //! comes back to after a sleep or a look elsewhere.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use tracer_ebpf::abi::{EndedWait, THREAD_EXITING, THREAD_SIGNALLED};
 
 use crate::{
     class::Class,
-    habit,
+    habit::{Client, Excuse},
     progress::{LastWord, Mark},
     resolve::{
         Resolved,
@@ -46,6 +46,8 @@ pub struct Track {
     pub weighed: bool,
     /// A rule or its habit lets it be until it is this old: until then it is not asked about again.
     pub let_be: Duration,
+    /// Its habit, if that is what lets it be.
+    pub excuse: Option<Excuse>,
     /// Inode of the one fd it waits on, if it is known.
     inode: u64,
     /// That fd.
@@ -54,8 +56,8 @@ pub struct Track {
     set: bool,
     /// Number of the snapshot that last showed it.
     pub seen: u64,
-    /// Under what its length is remembered as a habit.
-    pub habit: Option<Arc<habit::Key>>,
+    /// Who asks there, if its length may be a habit.
+    pub client: Option<Client>,
     /// Progress of that fd's connection.
     pub mark: Option<Mark>,
     timeout: Option<Duration>,
@@ -100,11 +102,12 @@ impl Track {
             looked_ns: None,
             weighed: false,
             let_be: Duration::ZERO,
+            excuse: None,
             inode,
             fd: wait.fd,
             set: false,
             seen: 0,
-            habit: None,
+            client: None,
             mark,
             timeout: None,
             last_word: None,
@@ -189,12 +192,17 @@ impl Track {
         (self.fd, self.set) = (resolved.fd, wait.fd != resolved.fd);
         self.timeout = resolved.timeout;
         if self.class != class {
-            self.let_be = Duration::ZERO;
+            self.judge_anew();
         }
         self.class = class;
         self.weighed = resolved.peers.is_some();
         self.looked_ns = Some(now_ns);
         self.began_ns = wait.began_ns;
+    }
+
+    /// What let it be does not count any more.
+    fn judge_anew(&mut self) {
+        (self.let_be, self.excuse) = (Duration::ZERO, None);
     }
 
     /// Keeps the first thing known of who spoke last: while no byte moves it stays true, though a keepalive may hide it.
@@ -279,7 +287,7 @@ impl Tracks {
 
     /// The rules have changed: what they said of a wait does not hold any more.
     pub fn judge_anew(&mut self) {
-        self.waits.values_mut().for_each(|track| track.let_be = Duration::ZERO);
+        self.waits.values_mut().for_each(Track::judge_anew);
     }
 
     /// Begins to follow, or begins anew.

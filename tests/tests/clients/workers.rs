@@ -1,5 +1,5 @@
 //! Is a worker that waits for its next job left in peace? On the wire it looks like a request never answered; flagged
-//! at most once while its habit is not known, not when it is, and never with the rules that the default configuration
+//! at most once while its baseline is not known, not when it is, and never with the rules that the default configuration
 //! shows.
 
 use std::process::Command;
@@ -119,7 +119,7 @@ fn until_registered(server: &Server, line: &str) {
     }
 }
 
-/// It was answered twice after three seconds: that is its habit, so that it is flagged after nine seconds, not two.
+/// It was answered twice after three seconds: that is its baseline, so that it is flagged after nine seconds, not two.
 #[test]
 fn one_with_a_habit_is_flagged_later() {
     flagged_later("habit", false);

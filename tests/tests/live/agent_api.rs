@@ -24,7 +24,7 @@ fn names(text: &str) -> BTreeSet<String> {
 }
 
 /// What the page's row about a path says that its objects have.
-fn documented(path: &str) -> BTreeSet<String> {
+pub(crate) fn documented(path: &str) -> BTreeSet<String> {
     let row = API.lines().find_map(|line| line.strip_prefix(&format!("| `{path}` |")));
     names(row.unwrap_or_else(|| panic!("docs/API.md has no row of {path}")))
 }
@@ -35,7 +35,7 @@ fn between<'a>(page: &'a str, begin: &str, end: &str) -> &'a str {
     rest.split_once(end).unwrap_or_else(|| panic!("there is no `{end}`")).0
 }
 
-fn keys(object: &Value) -> BTreeSet<String> {
+pub(crate) fn keys(object: &Value) -> BTreeSet<String> {
     object.as_object().unwrap_or_else(|| panic!("no object: {object}")).keys().cloned().collect()
 }
 
@@ -54,7 +54,7 @@ fn ask(socket: &Path, path: &str) -> (u16, String) {
     (head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status"), body.to_owned())
 }
 
-fn object(agent: &Agent, path: &str) -> Value {
+pub(crate) fn object(agent: &Agent, path: &str) -> Value {
     let (status, body) = get(agent, path);
     assert_eq!(status, 200, "{path}: {body}");
     serde_json::from_str(body.lines().next().unwrap_or_default())

@@ -83,9 +83,13 @@ fn units_and_containers_are_named() {
         let waiter = Waiter::start("recvfrom-tcp4");
         for (path, unit, container) in [
             ("system.slice/system-worker.slice/worker@2.service", Some("worker@2.service"), None),
-            ("user.slice/user-1000.slice/user@1000.service/app.slice/job.service", Some("job.service"), None),
+            (
+                "user.slice/user-1000.slice/user@1000.service/app.slice/nginx.service",
+                Some("user@1000.service/nginx.service"),
+                None,
+            ),
             ("system.slice/docker-$ID.scope", None, Some("$ID")),
-            ("docker/$ID/system.slice/cron.service", Some("cron.service"), Some("$ID")),
+            ("docker/$ID/system.slice/cron.service", Some("4f8b2c6d9e0a/cron.service"), Some("$ID")),
             ("lxc.payload.web1", None, Some("web1")),
         ] {
             let filled = |text: &str| text.replace("$ID", ID);
@@ -99,6 +103,33 @@ fn units_and_containers_are_named() {
         }
         drop(waiter);
     }
+}
+
+/// Who may name a unit of its own does not borrow the name of one of the system's, nor the rules for it.
+#[test]
+fn a_borrowed_unit_is_its_users() {
+    const NOBODY: u32 = 65534;
+    let _shared = shared();
+    let config = own_dir().join("borrowed.toml");
+    let rules = "[[rule]]\nunit = ['nginx', '*']\nflag = false\n";
+    fs::write(&config, rules).expect("write");
+    let mut roots = mounted("cgroup2", &[]);
+    roots.extend(mounted("cgroup", &["pids"]));
+    let root = roots.first().expect("a hierarchy of control groups");
+    let mut groups = Groups::new(root, "borrowed");
+    let (systems, borrowed) =
+        (Waiter::start("recvfrom-tcp4"), Waiter::start_as(NOBODY, "recvfrom-tcp4", &[]));
+    groups.put(&systems, "system.slice/nginx.service");
+    groups.put(&borrowed, "user.slice/user-65534.slice/user@65534.service/app.slice/nginx.service");
+    let mut agent = Agent::start(&["--threshold", "1s", "--config", config.to_str().expect("UTF-8")]);
+    let (event, _) = agent.wait_stall("stall_opened", borrowed.pid(), Duration::from_secs(6));
+    assert_eq!(event["wait"]["unit"], "user@65534.service/nginx.service", "{event:#}");
+    let labels = [("pid", &*borrowed.pid().to_string()), ("unit", "user@65534.service/nginx.service")];
+    agent.wait_scrape(Duration::from_secs(10), |all| {
+        all.iter().any(|sample| sample.is("tracer_stall_seconds", &labels))
+    });
+    assert_eq!(agent.events_of(systems.pid()), [""; 0], "its rule is for it");
+    drop((systems, borrowed));
 }
 
 /// Shows a process that is to be started another folder in this one's place: to it alone, in a mount namespace.

@@ -16,6 +16,7 @@ use tracer_ebpf::abi::{FileKey, HolderRecord, TupleKey};
 use super::Source;
 use crate::{
     durations::Durations,
+    habit::Excuse,
     stall::Stall,
     wait::{SeenFd, Snapshot, ThreadId},
 };
@@ -34,6 +35,8 @@ pub enum Ask {
     Holders(Vec<FileKey>, Vec<TupleKey>, SyncSender<Result<Option<Vec<HolderRecord>>>>),
     /// The open stalls.
     Stalls(SyncSender<Result<Vec<Stall>>>),
+    /// What keeps waits of a process from being flagged, by the ids of their threads.
+    Excuses(u32, SyncSender<Result<Vec<(u32, Excuse)>>>),
     /// A snapshot, and which of its waits are the worst: so many at most, none that is idle.
     Worst(usize, SyncSender<Result<(Snapshot, Vec<usize>)>>),
     /// The agent's counters.
@@ -88,6 +91,11 @@ impl Shared {
     /// The open stalls.
     pub fn stalls(&self) -> Result<Vec<Stall>> {
         self.ask(Ask::Stalls)
+    }
+
+    /// What keeps waits of a process from being flagged, by the ids of their threads.
+    pub fn excuses(&self, pid: u32) -> Result<Vec<(u32, Excuse)>> {
+        self.ask(|reply| Ask::Excuses(pid, reply))
     }
 
     /// A snapshot, and which of its waits are the worst.

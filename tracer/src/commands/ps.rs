@@ -4,7 +4,6 @@ use std::{
     cmp::Reverse,
     collections::HashSet,
     io::{self, BufWriter, IsTerminal, Write},
-    time::Duration,
 };
 
 use anyhow::Result;
@@ -13,7 +12,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use crate::{
     class::{Class, Level},
     cli::{Place, Ps},
-    client::Client,
+    client::{BRIEFLY, Client},
     collect::Source,
     export::{
         api::{HeldObject, HostObject},
@@ -26,9 +25,6 @@ use crate::{
     resolve::Resolver,
     wait::{ByProcess, Held, Snapshot, Wait},
 };
-
-/// How long an agent may take to say what it has flagged, where nothing else is asked of it.
-const BRIEFLY: Duration = Duration::from_millis(500);
 
 /// Threads by process and id, whose waits an agent that runs has flagged: an alert may have named them, whatever their class.
 type Flagged = HashSet<(u32, u32)>;

@@ -7,11 +7,14 @@ use jiff::Timestamp;
 
 use crate::{
     class::{Class, Level},
-    cli::Why,
+    cli::{Place, Why},
+    client::{BRIEFLY, Client},
     export::{
+        api::ExcusedObject,
         json::{WaitObject, short_id},
         report::ReportObject,
     },
+    habit::Excuse,
     human,
     inspect::{
         self, Condition, Report,
@@ -46,7 +49,13 @@ pub fn run(args: &Why) -> Result<()> {
             out.write_all(&client.get(&format!("/v1/why/{}?width={width}", args.id))?)?;
         }
         Feed::Own(mut source) => {
-            let report = inspect::inspect(args.id, &mut *source)?;
+            let mut report = inspect::inspect(args.id, &mut *source)?;
+            if report.may_be_excused() {
+                match excuses(&args.place, report.process.pid) {
+                    Ok(excuses) => report.excuse(&excuses),
+                    Err(error) => report.agent_silent = Some(format!("{error:#}")),
+                }
+            }
             if args.json {
                 serde_json::to_writer(&mut out, &ReportObject::new(&report))?;
                 out.write_all(b"\n")?;
@@ -57,6 +66,13 @@ pub fn run(args: &Why) -> Result<()> {
     }
     out.flush()?;
     Ok(())
+}
+
+/// What a running agent knows of waits of a process that it does not flag; nothing where there is none for this user.
+fn excuses(place: &Place, pid: u32) -> Result<Vec<(u32, Excuse)>> {
+    let Ok(agent) = Client::connect(&place.socket) else { return Ok(Vec::new()) };
+    let excused: Vec<ExcusedObject> = agent.within(BRIEFLY).objects(&format!("/v1/baselines/{pid}"))?;
+    Ok(excused.into_iter().map(|of| (of.tid, of.baseline.into())).collect())
 }
 
 /// The page being written.
@@ -96,7 +112,9 @@ pub fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String 
     page.entries("Process", process(&report.who));
     let waits: Vec<&Judged> = report.threads.iter().filter_map(Thread::wait).collect();
     match (&report.threads[..], &waits[..]) {
-        ([_], [wait]) => page.entries("Wait", wait_lines(wait)),
+        ([thread], [wait]) => {
+            page.entries("Wait", wait_lines(wait).into_iter().chain(thread.excuse.map(excused)));
+        }
         ([_], []) => {}
         (threads, _) => page.entries("Threads", thread_lines(threads)),
     }
@@ -114,6 +132,10 @@ pub fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String 
         page.entry(if at == 0 { "Next" } else { "" }, &advice.command);
         let margin = " ".repeat(MARGIN + 4);
         page.wrapped(&margin, &margin, &advice.reason);
+    }
+    if let Some(reason) = &report.agent_silent {
+        page.text.push('\n');
+        page.wrapped("", "", &format!("Whether answers there usually take so long is not known: {reason}."));
     }
     if let Some(reason) = why_not_bpf {
         page.text.push('\n');
@@ -221,19 +243,30 @@ fn wait_lines(wait: &Judged) -> Vec<String> {
     lines
 }
 
+/// What an agent makes of it.
+fn excused(Excuse { usual, until, .. }: Excuse) -> String {
+    format!(
+        "not flagged before {}: answers from there usually take up to {}",
+        human::age(until),
+        human::age(usual)
+    )
+}
+
 fn thread_lines(threads: &[Thread]) -> Vec<String> {
     let line = |thread: &Thread| match &thread.doing {
-        Doing::Waits(wait) => format!(
-            "{} ({}) {}: {} in {}, {}",
-            thread.tid,
-            thread.comm,
-            human::age(wait.wait.age),
-            wait.verdict.class.label(),
-            call(wait),
-            wait.resolved.target
-        )
-        .trim_end_matches([' ', ','])
-        .to_owned(),
+        Doing::Waits(wait) => {
+            let line = format!(
+                "{} ({}) {}: {} in {}, {}",
+                thread.tid,
+                thread.comm,
+                human::age(wait.wait.age),
+                wait.verdict.class.label(),
+                call(wait),
+                wait.resolved.target
+            );
+            let line = line.trim_end_matches([' ', ',']).to_owned();
+            thread.excuse.map(excused).into_iter().fold(line, |line, excuse| line + "; " + &excuse)
+        }
         Doing::Runs { cpu } => {
             format!("{} ({}) runs, {} % of a CPU", thread.tid, thread.comm, (cpu * 100.0).round())
         }

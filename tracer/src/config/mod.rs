@@ -129,7 +129,7 @@ impl Handover {
 pub struct Decision<'a> {
     /// How long it may last before it is flagged; `None`: for ever.
     pub threshold: Threshold,
-    /// A rule says so: the wait's habit does not count.
+    /// A rule says so: the wait's baseline does not count.
     pub by_rule: bool,
     /// What people are told beside the verdict.
     pub note: Option<&'a str>,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use glob::Pattern;
+use glob::{MatchOptions, Pattern};
 
 use super::{
     Threshold,
@@ -19,7 +19,7 @@ use crate::{
 pub struct Subject<'a> {
     /// Name of the thread.
     pub comm: &'a str,
-    /// systemd unit.
+    /// systemd unit, with whose own it is before it.
     pub unit: Option<&'a str>,
     /// Container id or name.
     pub container: Option<&'a str>,
@@ -97,6 +97,12 @@ const LONGEST_COMM: usize = 15;
 const LEAST_ID: usize = 12;
 /// The longest note, characters.
 const LONGEST_NOTE: usize = 500;
+/// A pattern without a slash is of the system's own units: `*` does not reach those of a user or a container.
+const UNIT: MatchOptions = MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: false,
+};
 /// Kinds of units that have processes.
 const UNITS: &[&str] = &[".service", ".scope", ".socket", ".mount", ".swap"];
 
@@ -176,7 +182,7 @@ impl Rule {
             && any(&self.remote, |one| one.has(remote, path))
             && any(&self.local, |one| one.has(local, path))
             && any(&self.comm, |one| one.matches(comm))
-            && any(&self.unit, |one| unit.is_some_and(|unit| one.matches(unit)))
+            && any(&self.unit, |one| unit.is_some_and(|unit| one.matches_with(unit, UNIT)))
             && any(&self.container, |one| container.is_some_and(|container| one.is(container)))
             && any(&self.user, |one| match one {
                 User::Name(name) => user == Some(name.as_str()),

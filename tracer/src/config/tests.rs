@@ -105,6 +105,7 @@ fn the_shipped_examples_do_what_they_say() {
 #[test]
 fn each_key_matches_what_it_means() {
     let unix = Subject { local: None, remote: None, path: Some("/run/mysqld/mysqld.sock"), ..subject() };
+    let of_unit = |unit| Subject { unit: Some(unit), ..subject() };
     let bare = Subject { unit: None, container: None, user: None, local: None, remote: None, ..subject() };
     for (keys, subject, matches) in [
         ("comm = 'php'", subject(), true),
@@ -120,6 +121,18 @@ fn each_key_matches_what_it_means() {
         ("unit = 'report-*'", subject(), true),
         ("unit = '*'", bare, false),
         ("unit = 'a\\x2db@*.service'", Subject { unit: Some("a\\x2db@1.service"), ..subject() }, true),
+        // Whoever has named a unit is part of its name.
+        ("unit = 'nginx'", of_unit("user@1000.service/nginx.service"), false),
+        ("unit = '*'", of_unit("user@1000.service/nginx.service"), false),
+        ("unit = '*nginx.service'", of_unit("user@1000.service/nginx.service"), false),
+        ("unit = 'user@*.service'", of_unit("user@1000.service/nginx.service"), false),
+        ("unit = 'user@1000.service?nginx.service'", of_unit("user@1000.service/nginx.service"), false),
+        ("unit = 'user@1000.service[!a]nginx.service'", of_unit("user@1000.service/nginx.service"), false),
+        ("unit = 'user@1000.service/nginx'", of_unit("user@1000.service/nginx.service"), true),
+        ("unit = 'user@*.service/nginx.service'", of_unit("user@1000.service/nginx.service"), true),
+        ("unit = 'nginx'", of_unit("web1/nginx.service"), false),
+        ("unit = '*/nginx.service'", of_unit("web1/nginx.service"), true),
+        ("unit = 'web1/*'", of_unit("user@1000.service/web1/nginx.service"), false),
         ("container = '4f8b2c6d9e0a'", subject(), true),
         ("container = '4F8B2C6D9E0A1'", subject(), true),
         ("container = '4f8b2c'", subject(), false),

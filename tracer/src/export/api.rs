@@ -30,7 +30,7 @@ use tokio::sync::{broadcast, oneshot};
 use super::{
     events::StallObject,
     http::{Body, text, whole},
-    report::ReportObject,
+    report::{BaselineObject, ReportObject},
 };
 use crate::{
     class::{Class, Level},
@@ -94,6 +94,16 @@ impl HeldObject {
     }
 }
 
+/// A wait that is not flagged, since answers usually take so long.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ExcusedObject {
+    /// Its thread.
+    pub tid: u32,
+    /// How long they take.
+    #[serde(flatten)]
+    pub baseline: BaselineObject,
+}
+
 /// What can be asked.
 #[derive(Debug)]
 pub enum Asked {
@@ -101,6 +111,7 @@ pub enum Asked {
     Stalls,
     Host,
     Why { id: u32, width: Option<usize> },
+    Baselines(u32),
     Durations(u32),
     PastWaits(Timestamp),
     PastStalls(Timestamp),
@@ -232,11 +243,12 @@ pub fn parse(path: &str, query: &str) -> Result<Asked, (StatusCode, &'static str
                 id: number(id)?,
                 width: value("width").map(number).transpose()?.map(|width: u32| width as usize),
             },
+            ["", "v1", "baselines", id] => Asked::Baselines(number(id)?),
             ["", "v1", "durations", id] => Asked::Durations(number(id)?),
             _ => {
                 return Err((
                     StatusCode::NOT_FOUND,
-                    "there is /v1/waits, /v1/stalls, /v1/events, /v1/host, /v1/why/PID and /v1/durations/PID\n",
+                    "there is /v1/waits, /v1/stalls, /v1/events, /v1/host, /v1/why/PID, /v1/baselines/PID and /v1/durations/PID\n",
                 ));
             }
         },
@@ -343,6 +355,12 @@ impl Desk {
                 },
                 Err(error) => Answer::Failed(StatusCode::NOT_FOUND, format!("{error:#}")),
             },
+            Asked::Baselines(pid) => lines(
+                self.shared
+                    .excuses(*pid)?
+                    .into_iter()
+                    .map(|(tid, excuse)| ExcusedObject { tid, baseline: excuse.into() }),
+            )?,
             Asked::Durations(pid) => {
                 let none = || Answer::Failed(StatusCode::NOT_FOUND, "no wait of it has ended".into());
                 match self.shared.durations(*pid)? {
@@ -385,7 +403,10 @@ impl Desk {
     fn inspect(&mut self, id: u32) -> Result<Report> {
         thread::sleep(self.rest.saturating_duration_since(Instant::now()));
         let before = cpu_time();
-        let report = inspect::inspect(id, &mut self.shared);
+        let report = inspect::inspect(id, &mut self.shared).and_then(|mut report| {
+            report.excuse(&self.shared.excuses(report.process.pid)?);
+            Ok(report)
+        });
         self.rest = Instant::now() + cpu_time().saturating_sub(before) * (SHARE - 1);
         report
     }
@@ -435,6 +456,7 @@ mod tests {
         assert!(matches!(asked("/v1/waits", "at=2026-11-23T03:12:00Z"), Ok(Asked::PastWaits(_))));
         assert!(matches!(asked("/v1/waits", "at=yesterday"), Err(400)));
         assert!(matches!(asked("/v1/why/7", "width=80"), Ok(Asked::Why { id: 7, width: Some(80) })));
+        assert!(matches!(asked("/v1/baselines/7", ""), Ok(Asked::Baselines(7))));
         assert!(matches!(asked("/v1/why/init", ""), Err(400)));
         assert!(matches!(asked("/v1/why/7/8", ""), Err(404)));
         assert!(matches!(asked("/v2/waits", ""), Err(404)));

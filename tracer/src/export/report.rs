@@ -1,9 +1,12 @@
 //! The JSON of `tracer why`: one object, waits in it as `ps --json` prints them.
 
-use serde::Serialize;
+use std::time::Duration;
 
-use super::json::{WaitObject, seconds};
+use serde::{Deserialize, Serialize};
+
+use super::json::{WaitObject, in_seconds, seconds};
 use crate::{
+    habit::Excuse,
     inspect::{
         Report,
         chain::Other,
@@ -70,8 +73,33 @@ struct ThreadObject<'a> {
     /// Share of a CPU, where it runs.
     cpu: Option<f64>,
     wait: Option<WaitObject>,
+    /// What keeps the agent from flagging that.
+    baseline: Option<BaselineObject>,
     /// Functions inside the kernel, innermost first.
     stack: &'a [String],
+}
+
+/// How long such waits usually take, where that keeps one from being flagged.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct BaselineObject {
+    #[serde(rename = "usual_seconds", with = "in_seconds")]
+    usual: Duration,
+    #[serde(rename = "threshold_seconds", with = "in_seconds")]
+    threshold: Duration,
+    #[serde(rename = "flagged_after_seconds", with = "in_seconds")]
+    flagged_after: Duration,
+}
+
+impl From<Excuse> for BaselineObject {
+    fn from(Excuse { usual, from: threshold, until: flagged_after }: Excuse) -> Self {
+        Self { usual, threshold, flagged_after }
+    }
+}
+
+impl From<BaselineObject> for Excuse {
+    fn from(BaselineObject { usual, threshold, flagged_after }: BaselineObject) -> Self {
+        Self { usual, from: threshold, until: flagged_after }
+    }
 }
 
 #[derive(Serialize)]
@@ -178,7 +206,8 @@ fn thread<'a>(thread: &'a Thread, who: &'a Who) -> ThreadObject<'a> {
         Doing::Zombie => ("zombie", None),
     };
     let wait = thread.wait().map(|wait| WaitObject::new(&wait.wait, &wait.resolved, &wait.verdict, who));
-    ThreadObject { tid: thread.tid, comm: &thread.comm, state, cpu, wait, stack: &thread.stack }
+    let baseline = thread.excuse.map(BaselineObject::from);
+    ThreadObject { tid: thread.tid, comm: &thread.comm, state, cpu, wait, baseline, stack: &thread.stack }
 }
 
 fn other(of: &Other) -> OtherObject<'_> {

@@ -7,7 +7,7 @@ pub mod held;
 pub mod sockets;
 pub mod threads;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
@@ -15,6 +15,7 @@ use self::{advice::Advice, chain::Other, sockets::Sockets, threads::Thread};
 use crate::{
     class::Level,
     collect::Source,
+    habit::{Client, Excuse},
     human,
     look::{self, Judged},
     procfs::{Reads, Unread, by_pid, stat},
@@ -97,6 +98,26 @@ pub struct Report {
     pub sockets: Sockets,
     /// What to try next.
     pub advice: Vec<Advice>,
+    /// Why it is not known which of its waits the agent excuses, if there is an agent that does not say.
+    pub agent_silent: Option<String>,
+}
+
+impl Report {
+    /// Whether an agent may know more of one of its waits: that answers usually take so long.
+    pub fn may_be_excused(&self) -> bool {
+        let waits = self.threads.iter().filter_map(Thread::wait);
+        waits
+            .filter(|wait| wait.verdict.class.level() != Level::Idle)
+            .any(|wait| Client::of(&wait.wait, &wait.resolved).is_some())
+    }
+
+    /// Takes what the agent knows of waits that it does not flag, by the ids of their threads.
+    pub fn excuse(&mut self, excuses: &[(u32, Excuse)]) {
+        let excuses: HashMap<u32, Excuse> = excuses.iter().copied().collect();
+        for thread in self.threads.iter_mut().filter(|thread| thread.wait().is_some()) {
+            thread.excuse = excuses.get(&thread.tid).copied();
+        }
+    }
 }
 
 /// Finds out about a process, or about one thread of it.
@@ -142,6 +163,7 @@ pub fn inspect(id: u32, source: &mut dyn Source) -> Result<Report> {
         others_left_out: left_out,
         sockets,
         advice,
+        agent_silent: None,
     })
 }
 

@@ -10,6 +10,7 @@ use std::{
 use super::held::{self, Group};
 use crate::{
     class::Level,
+    habit::Excuse,
     look::Judged,
     procfs::Reads,
     resolve::{Resolver, peers::Peer},
@@ -34,6 +35,8 @@ pub struct Thread {
     pub comm: String,
     /// What it does.
     pub doing: Doing,
+    /// The habit that keeps the agent from flagging its wait, if there is one.
+    pub excuse: Option<Excuse>,
     /// The functions it is in inside the kernel, innermost first; empty where it is not read.
     pub stack: Vec<String>,
 }
@@ -110,6 +113,7 @@ pub fn list(
             tid: wait.wait.thread.tid,
             comm: wait.wait.comm.clone(),
             doing: Doing::Waits(Box::new(wait)),
+            excuse: None,
             stack: Vec::new(),
         })
         .collect();
@@ -135,7 +139,7 @@ pub fn list(
                 Doing::Runs { cpu: 0.0 }
             }
         };
-        threads.push(Thread { tid, comm, doing, stack: Vec::new() });
+        threads.push(Thread { tid, comm, doing, excuse: None, stack: Vec::new() });
     }
     if !running.is_empty() {
         thread::sleep(WATCHED);

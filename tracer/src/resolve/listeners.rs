@@ -1,4 +1,5 @@
-//! Client or server? The local port has a listener in the socket's network namespace; or who chose the port tells.
+//! Client or server? The kernel knows who connected; or the local port has a listener in the socket's network namespace; or who
+//! chose the port tells.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,23 +10,54 @@ use std::{
 
 use tracer_ebpf::abi::{PORT_BIND, PORT_CONNECT};
 
-use crate::{procfs::Reads, wait::ProcessId};
+use crate::{
+    procfs::Reads,
+    wait::{FdState, ProcessId},
+};
 
 /// How long what was read counts as true: servers seldom come and go.
 const FRESH: Duration = Duration::from_secs(5);
 
 /// The listeners of each network namespace asked about, as last read.
 #[derive(Default)]
-pub struct Listeners(HashMap<u32, (Instant, HashSet<SocketAddr>)>);
+pub struct Listeners(HashMap<u32, (Instant, HashSet<Listener>)>);
+
+/// A socket that listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Listener {
+    family: Family,
+    address: SocketAddr,
+}
+
+/// Family of a socket, which need not be that of its address: one of IPv6 has connections of IPv4 as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// `AF_INET`.
+    V4,
+    /// `AF_INET6`.
+    V6,
+}
+
+impl Family {
+    /// Of a file that the kernel has described, if it is an internet socket.
+    pub fn of(file: &FdState) -> Option<Self> {
+        let FdState::Open(file) = file else { return None };
+        match i32::from(file.family) {
+            libc::AF_INET => Some(Family::V4),
+            libc::AF_INET6 => Some(Family::V6),
+            _ => None,
+        }
+    }
+}
 
 impl Listeners {
-    /// Whether somebody listens where `local` is: then this end was accepted, and is the server's. `None`: not known,
+    /// Whether somebody listens where a socket of this family is: then it was accepted, and is the server's. `None`: not known,
     /// the process has left the socket's namespace or has gone.
     pub fn has(
         &mut self,
         netns: u32,
         process: ProcessId,
-        local: SocketAddr,
+        (family, local): (Family, SocketAddr),
         reads: &mut Reads,
     ) -> Option<bool> {
         let known = self.0.get(&netns).filter(|(read, _)| read.elapsed() < FRESH);
@@ -35,21 +67,20 @@ impl Listeners {
             self.0.insert(netns, (Instant::now(), listeners.into_iter().collect()));
         }
         let (_, listeners) = self.0.get(&netns)?;
-        let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-        let mut there = any.into_iter().chain([local.ip()]);
-        Some(there.any(|ip| listeners.contains(&SocketAddr::new(ip, local.port()))))
+        Some(accepts(listeners, family, local))
     }
 }
 
-/// Whether this is the server's end: `listener` says whether the port has one, `port` who chose it (`PORT_*`). A server may
-/// have closed its listener, as `nc -l` does; then its port was chosen by `bind`, and the peer has one that the kernel
-/// gives to clients.
+/// Whether this is the server's end, where the connection does not say itself that it was made here: `listener` says whether the
+/// port has one, `port` who chose it (`PORT_*`). A port that `connect` chose has no listener that could have accepted there; but
+/// whoever listens on it at another address takes that mark away. A server may have closed its listener, as `nc -l` does; then its
+/// port was chosen by `bind`, and the peer has one that the kernel gives to clients.
 pub fn side(listener: Option<bool>, port: u8, local: u16, remote: u16) -> Option<bool> {
     /// The first port that is given to clients, if nobody set `net.ipv4.ip_local_port_range`.
     const GIVEN: u16 = 32768;
     match (listener, port) {
-        (Some(true), _) => Some(true),
         (_, PORT_CONNECT) => Some(false),
+        (Some(true), _) => Some(true),
         (_, PORT_BIND) => Some(remote >= GIVEN || local < remote),
         _ if local < GIVEN && remote >= GIVEN => Some(true),
         _ => listener,
@@ -57,16 +88,17 @@ pub fn side(listener: Option<bool>, port: u8, local: u16, remote: u16) -> Option
 }
 
 /// All listeners of a namespace, through a process that is in it.
-fn read(netns: u32, process: ProcessId, reads: &mut Reads) -> Option<Vec<SocketAddr>> {
+fn read(netns: u32, process: ProcessId, reads: &mut Reads) -> Option<Vec<Listener>> {
     let inode = reads.what(process, "ns/net").ok()?.inode;
     if netns != 0 && inode != u64::from(netns) {
         return None;
     }
     let mut listeners = Vec::new();
-    for table in ["tcp", "tcp6"] {
+    for (table, family) in [("tcp", Family::V4), ("tcp6", Family::V6)] {
         // A kernel without IPv6 has no table of it.
         let Some(table) = reads.beginning(process, &format!("net/{table}"), has_others) else { continue };
-        listeners.extend(parse(&table[..]));
+        let of_table = parse(&table[..]).into_iter();
+        listeners.extend(of_table.map(|address| Listener { family, address }));
     }
     Some(listeners)
 }
@@ -137,6 +169,8 @@ mod tests {
     fn who_chose_the_port_tells_where_no_listener_does() {
         for (listener, port, local, remote, server) in [
             (Some(true), PORT_UNKNOWN, 50_000, 40_000, Some(true)),
+            (Some(true), PORT_BIND, 8080, 40_000, Some(true)),
+            (Some(true), PORT_CONNECT, 40_000, 443, Some(false)), // one at another address, or of before
             (Some(false), PORT_CONNECT, 40_000, 443, Some(false)),
             (None, PORT_CONNECT, 40_000, 443, Some(false)),
             (Some(false), PORT_CONNECT, 1024, 50_000, Some(false)), // the range was set
@@ -153,14 +187,43 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_accepts_its_own_family_and_address() {
+        use Family::{V4, V6};
+        let at = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        for (own, listener, family, local, expected) in [
+            (V4, "127.0.0.1:80", V4, "127.0.0.1:80", true),
+            (V4, "127.0.0.1:80", V4, "127.0.0.2:80", false),
+            (V4, "127.0.0.1:80", V4, "127.0.0.1:81", false),
+            (V4, "0.0.0.0:80", V4, "10.0.0.1:80", true),
+            (V4, "0.0.0.0:80", V6, "[::1]:80", false),
+            (V6, "[::1]:80", V6, "[::1]:80", true),
+            (V6, "[::1]:80", V6, "[::2]:80", false),
+            (V6, "[::]:80", V6, "[::1]:80", true),
+            // One for both: what it accepts is of its family, the address of the peer's.
+            (V6, "[::]:80", V6, "127.0.0.1:80", true),
+            (V6, "127.0.0.1:80", V6, "127.0.0.1:80", true),
+            // A client of IPv4, and somebody who listens on the same port of IPv6 alone, or of both.
+            (V6, "[::]:80", V4, "127.0.0.1:80", false),
+            // A client that speaks IPv4 through a socket of IPv6.
+            (V4, "0.0.0.0:80", V6, "127.0.0.1:80", false),
+        ] {
+            let socket = Listener { family: own, address: at(listener) };
+            let accepts = accepts(&[socket].into(), family, at(local));
+            assert_eq!(accepts, expected, "{socket:?} {family:?} {local}");
+        }
+    }
+
+    #[test]
     fn a_listener_of_this_very_process_is_found() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let at = listener.local_addr().expect("bound");
         let client = std::net::TcpStream::connect(at).expect("connects");
         let mut listeners = Listeners::default();
         let (me, mut reads) = (by_pid(std::process::id()), Reads::new());
-        assert_eq!(listeners.has(0, me, at, &mut reads), Some(true));
-        assert_eq!(listeners.has(0, me, client.local_addr().expect("bound"), &mut reads), Some(false));
-        assert_eq!(listeners.has(1, me, at, &mut reads), None, "another namespace");
+        let mut has = |netns, family, at| listeners.has(netns, me, (family, at), &mut reads);
+        assert_eq!(has(0, Family::V4, at), Some(true));
+        assert_eq!(has(0, Family::V6, at), Some(false));
+        assert_eq!(has(0, Family::V4, client.local_addr().expect("bound")), Some(false));
+        assert_eq!(has(1, Family::V4, at), None, "another namespace");
     }
 }

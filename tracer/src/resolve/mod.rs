@@ -23,7 +23,7 @@ use tracer_ebpf::abi::FileKey;
 
 use self::{
     fd::Mounts,
-    listeners::Listeners,
+    listeners::{Family, Listeners},
     peers::Peers,
     poll::{Interest, Set},
     process::{Ancestors, Who},
@@ -32,7 +32,7 @@ use self::{
 use crate::{
     collect::Source,
     procfs::Reads,
-    progress::{LastWord, last_word},
+    progress::{LastWord, connected, last_word},
     syscalls::{Way, way},
     wait::{ByProcess, FdState, ProcessId, SeenFd, SocketFacts, ThreadId, Wait},
 };
@@ -290,7 +290,7 @@ impl Resolver {
         let mut resolved =
             Resolved::new(fd, target::of(wait, &mut self.reads, &mut self.mounts), way(wait.call.name))
                 .seen(wait.fd_state, wait.socket.clone());
-        resolved.server = self.is_server(wait, &resolved.target, &wait.socket);
+        resolved.server = self.is_server(wait, &resolved.target, &wait.fd_state, &wait.socket);
         if let SocketFacts::Tcp(facts) = &wait.socket {
             resolved.timeout =
                 if resolved.way == Way::In { facts.receive_timeout } else { facts.send_timeout };
@@ -298,13 +298,24 @@ impl Resolver {
         resolved
     }
 
-    fn is_server(&mut self, wait: &Wait, target: &Target, socket: &SocketFacts) -> Option<bool> {
+    fn is_server(
+        &mut self,
+        wait: &Wait,
+        target: &Target,
+        file: &FdState,
+        socket: &SocketFacts,
+    ) -> Option<bool> {
         match (target, socket) {
             (Target::Tcp { local, remote, state, .. }, SocketFacts::Tcp(facts))
                 if *state != TcpState::Listen =>
             {
+                if connected(facts) {
+                    return Some(false);
+                }
                 let process = wait.thread.process;
-                let listener = self.listeners.has(facts.raw.netns, process, *local, &mut self.reads);
+                let listener = Family::of(file).and_then(|family| {
+                    self.listeners.has(facts.raw.netns, process, (family, *local), &mut self.reads)
+                });
                 listeners::side(listener, facts.raw.port, local.port(), remote.port())
             }
             _ => None,
@@ -330,7 +341,7 @@ impl Resolver {
         let mut resolved = match self.one_that_matters(wait, &members, loops) {
             Some((at, interest)) => {
                 let Member { watched, file, socket } = members.swap_remove(at);
-                let server = self.is_server(wait, &watched.target, &socket);
+                let server = self.is_server(wait, &watched.target, &file, &socket);
                 let way = interest.way();
                 let resolved = Resolved::new(Some(watched.fd), watched.target, way).seen(file, socket);
                 Resolved { server, ..resolved }
@@ -385,7 +396,7 @@ impl Resolver {
         let member = &members[one];
         let client = match &member.watched.target {
             Target::Tcp { state, .. } if *state != TcpState::Listen => {
-                self.is_server(wait, &member.watched.target, &member.socket) != Some(true)
+                self.is_server(wait, &member.watched.target, &member.file, &member.socket) != Some(true)
             }
             Target::Unix { client, .. } => *client,
             _ => false,

@@ -187,8 +187,11 @@ pub fn look_up(
     let is_over = || until.is_some_and(|until| Instant::now() >= until);
     let (mut rest, mut reached) = (pairs, 0);
     while !rest.is_empty() {
-        // Nobody is said to be alone with what could not be looked at.
-        let Some(wanted) = look.find_some(rest, source)? else { return Ok(()) };
+        let Some(wanted) = look.find_some(rest, source)? else {
+            // They have been reached, and nobody was found: none is said to be alone with what it waits on.
+            rest.iter_mut().for_each(|(_, resolved)| resolved.peers = Some(Peers::default()));
+            return Ok(());
+        };
         let (now, later) = rest.split_at_mut(wanted.len());
         for ((wait, resolved), wanted) in now.iter_mut().zip(wanted) {
             resolved.peers = Some(look.peers(wait, wanted));

@@ -51,9 +51,12 @@ impl Watch {
     /// Brings the numbers up to date.
     pub(super) fn account(&mut self, snapshot: &Snapshot) -> Result<()> {
         let mut waiting: HashMap<Class, u64> = HashMap::new();
+        let mut excused = 0;
         let mut open: HashMap<(ProcessId, &'static str, &'static str), (u64, &str)> = HashMap::new();
         for wait in &snapshot.waits {
-            let class = self.tracks.get(&wait.thread).map_or(Class::Other, |track| track.class);
+            let track = self.tracks.get(&wait.thread);
+            let class = track.map_or(Class::Other, |track| track.class);
+            excused += u64::from(track.is_some_and(|track| self.is_excused(&wait.thread, track, wait.age)));
             *waiting.entry(class).or_default() += 1;
             let key = (wait.thread.process, wait.call.name, kind_of(&wait.fd_state));
             // Earlier sleeps of the same wait have been counted when they ended.
@@ -72,6 +75,7 @@ impl Watch {
 
         let mut state = self.metrics.lock();
         state.waiting = waiting;
+        state.excused = excused;
         state.lost.extend(losses);
         state.lost.extend(skipped.map(|number| ("runs_skipped", number)));
         state.lost.insert("look_cut", self.cut);

@@ -1,6 +1,9 @@
 //! What the watching thread tells others that ask: between two of its looks, and with what it knows.
 
-use std::{cmp::Reverse, time::Instant};
+use std::{
+    cmp::Reverse,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use tracer_ebpf::abi::Counter;
@@ -8,12 +11,14 @@ use tracer_ebpf::abi::Counter;
 use super::Watch;
 use crate::{
     class::{Class, Level},
+    clock::monotonic_ns,
     collect::{
         Source,
         shared::{Ask, Numbers},
     },
-    track::Step,
-    wait::Snapshot,
+    habit::Excuse,
+    track::{Step, Track},
+    wait::{Snapshot, ThreadId},
 };
 
 impl Watch {
@@ -34,6 +39,7 @@ impl Watch {
             Ask::LookUp(fds, reply) => drop(reply.send(self.bpf.look_up(&fds))),
             Ask::Holders(files, tuples, reply) => drop(reply.send(self.bpf.holders(&files, &tuples))),
             Ask::Stalls(reply) => drop(reply.send(Ok(self.stalls.values().cloned().collect()))),
+            Ask::Excuses(pid, reply) => drop(reply.send(Ok(self.excuses(pid)))),
             Ask::Worst(most, reply) => drop(reply.send(self.worst(most))),
             Ask::Numbers(reply) => {
                 self.durations.get_or_insert_default();
@@ -45,6 +51,22 @@ impl Watch {
                 drop(reply.send(Ok(of)));
             }
         }
+    }
+
+    /// Whether its habit is what keeps a wait of this age from being flagged.
+    pub(super) fn is_excused(&self, thread: &ThreadId, track: &Track, age: Duration) -> bool {
+        track.excuse.is_some_and(|excuse| excuse.holds(age)) && !self.stalls.contains_key(thread)
+    }
+
+    /// What keeps waits of a process from being flagged, by the ids of their threads.
+    fn excuses(&self, pid: u32) -> Vec<(u32, Excuse)> {
+        let now_ns = monotonic_ns();
+        let of_process = self.tracks.all().filter(|(thread, _)| thread.process.pid == pid);
+        let excused = |(thread, track): (&ThreadId, &Track)| {
+            let age = Duration::from_nanos(now_ns.saturating_sub(track.began_ns));
+            track.excuse.filter(|_| self.is_excused(thread, track, age)).map(|excuse| (thread.tid, excuse))
+        };
+        of_process.filter_map(excused).collect()
     }
 
     /// A snapshot with the ages that the agent knows: of waits that are many sleeps.

@@ -12,11 +12,11 @@ use tracer_ebpf::abi::EndedWait;
 use super::{
     Watch,
     budget::{Due, Stage, order},
-    follow::habit_of,
 };
 use crate::{
     class::Class,
     config::Subject,
+    habit::Client,
     human,
     resolve::{Resolved, peers::AT_LEAST, process::Who, target::Target},
     stall::{Closed, Ended, Stall, thread_of},
@@ -66,12 +66,16 @@ impl Watch {
             let mut verdict = verdict::judge(wait, &resolved);
             let who = self.resolver.who(wait.thread.process);
             let decision = self.policy.decide(&subject(wait, &resolved, verdict.class, &who));
-            let habit = habit_of(wait, &resolved).filter(|_| !decision.by_rule);
-            let patience = habit.as_ref().map(|key| self.state.patience(key)).unwrap_or_default();
-            let due = decision.threshold.map_or(Duration::MAX, |threshold| threshold.max(patience));
+            let client = Client::of(wait, &resolved).filter(|_| !decision.by_rule);
+            let habit = client.map(|client| client.key(&who));
+            let excuse = habit
+                .as_ref()
+                .zip(decision.threshold)
+                .and_then(|(key, threshold)| self.state.excuse(key, threshold));
+            let due = excuse.map(|excuse| excuse.until).or(decision.threshold).unwrap_or(Duration::MAX);
             if wait.age < due {
                 if let Some(track) = self.tracks.get_mut(&wait.thread) {
-                    (track.class, track.let_be) = (verdict.class, due);
+                    (track.class, track.let_be, track.excuse) = (verdict.class, due, excuse);
                 }
                 continue;
             }

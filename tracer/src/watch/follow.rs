@@ -1,10 +1,7 @@
 //! Joining a snapshot's waits with what is remembered of their threads, and looking up those that are old enough to
 //! matter.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use hashbrown::{HashMap, HashSet};
@@ -16,15 +13,14 @@ use super::{
 use crate::{
     class::Class,
     clock::boottime_ns,
-    habit::Key,
+    habit::{Client, LEAST},
     procfs::Reads,
     progress,
     resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set, target::Target},
     stall::Ended,
-    syscalls::Way,
     track::{Away, Step, Track},
     verdict::classify,
-    wait::{ByProcess, HeldThread, SeenFd, Snapshot, ThreadId, Wait},
+    wait::{ByProcess, HeldThread, ProcessId, SeenFd, Snapshot, ThreadId, Wait},
 };
 
 /// A wait younger than this is classed by what the kernel's record says alone, which is a matter of nanoseconds.
@@ -102,7 +98,7 @@ impl Watch {
             track.remember_last_word(resolved);
             let class = classify(wait, resolved);
             track.looked(wait, resolved, class, now);
-            track.habit = habit_of(wait, resolved);
+            track.client = Client::of(wait, resolved);
             let at_rest = self.policy.least_of(class).is_none();
             self.restless.looked(&wait.thread, now, at_rest, self.policy.least());
         }
@@ -244,10 +240,10 @@ impl Watch {
                 continue;
             }
             let lasted = lasted(track, *next_began_ns);
-            if let Some(key) = track.habit.clone().filter(|_| lasted >= crate::habit::LEAST) {
+            if let Some(client) = track.client.clone().filter(|_| lasted >= LEAST) {
                 match seen.get(thread) {
                     Some(resolved) if track.received(&resolved.file, &resolved.socket) > 0 => {
-                        self.state.learn(&key, lasted);
+                        self.learn(thread.process, &client, lasted);
                     }
                     _ => ask.extend(track.fd.map(|fd| Over {
                         thread: *thread,
@@ -263,6 +259,14 @@ impl Watch {
             }
         }
         self.ask_and_learn(ask);
+    }
+
+    /// A client got its answer: how long that took may be its habit. Who has gone meanwhile is not known any more.
+    fn learn(&mut self, process: ProcessId, client: &Client, lasted: Duration) {
+        let who = self.resolver.who(process);
+        if lasted >= LEAST && who.started.is_some() {
+            self.state.learn(&client.key(&who), lasted);
+        }
     }
 
     /// Which of these have a stall on a connection on which nothing has moved, though they are elsewhere.
@@ -299,10 +303,10 @@ impl Watch {
             let Some(Away { track, .. }) = self.tracks.not_away(&thread) else { continue };
             let received = seen.get(&thread);
             let lasted = lasted(&track, now_ns);
-            if let Some(key) = &track.habit
+            if let Some(client) = &track.client
                 && received.is_some_and(|seen| track.received(&seen.state, &seen.socket) > 0)
             {
-                self.state.learn(key, lasted);
+                self.learn(thread.process, client, lasted);
             }
             let ended = if Reads::new().thread_lives(&thread) { Ended::Resumed } else { Ended::Exited };
             self.close(&thread, ended, lasted);
@@ -320,8 +324,8 @@ impl Watch {
         let fds: Vec<(ThreadId, i32)> = ask.iter().map(|over| (over.thread, over.fd)).collect();
         // What cannot be looked up is no habit.
         let seen = self.bpf.look_up(&fds).unwrap_or_default();
-        for (key, lasted) in answered(&ask, &seen) {
-            self.state.learn(key, lasted);
+        for (process, client, lasted) in answered(&ask, &seen) {
+            self.learn(process, client, lasted);
         }
     }
 
@@ -362,7 +366,7 @@ impl Watch {
                 let ended = if Reads::new().thread_lives(&thread) { Ended::Resumed } else { Ended::Exited };
                 self.close(&thread, ended, lasted);
             }
-            if track.habit.is_some() && lasted >= crate::habit::LEAST {
+            if track.client.is_some() && lasted >= LEAST {
                 ask.extend(track.fd.map(|fd| Over { thread, fd, track, lasted }));
             }
         }
@@ -389,13 +393,14 @@ struct Over {
 }
 
 /// Which of these waits an answer has ended, by what is seen of their fds now: under what their length is remembered, and it.
-fn answered<'a>(ask: &'a [Over], seen: &[SeenFd]) -> Vec<(&'a Arc<Key>, Duration)> {
+fn answered<'a>(ask: &'a [Over], seen: &[SeenFd]) -> Vec<(ProcessId, &'a Client, Duration)> {
     let seen: HashMap<(ThreadId, i32), &SeenFd> =
         seen.iter().map(|seen| ((seen.thread, seen.fd), seen)).collect();
     let answer = |over: &'a Over| {
         let seen = seen.get(&(over.thread, over.fd))?;
-        let key = over.track.habit.as_ref()?;
-        (over.track.received(&seen.state, &seen.socket) > 0).then_some((key, over.lasted))
+        let client = over.track.client.as_ref()?;
+        let answered = over.track.received(&seen.state, &seen.socket) > 0;
+        answered.then_some((over.thread.process, client, over.lasted))
     };
     ask.iter().filter_map(answer).collect()
 }
@@ -403,16 +408,6 @@ fn answered<'a>(ask: &'a [Over], seen: &[SeenFd]) -> Vec<(&'a Arc<Key>, Duration
 /// How long a wait that is over has lasted, by the kernel's word or else until `otherwise`.
 fn lasted(track: &Track, otherwise: u64) -> Duration {
     Duration::from_nanos(track.end_ns(otherwise).saturating_sub(track.began_ns))
-}
-
-/// Under what the length of such a wait is remembered: a client's wait for the service it asks. A server's clients have any port.
-pub fn habit_of(wait: &Wait, resolved: &Resolved) -> Option<Arc<Key>> {
-    match (&resolved.target, resolved.way) {
-        (Target::Tcp { remote, .. }, Way::In) if !resolved.is_server() => {
-            Some(Arc::new(Key { comm: wait.comm.clone(), remote_port: remote.port() }))
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -432,7 +427,7 @@ mod tests {
             wait.thread.tid = at;
             wait.socket = SocketFacts::Tcp(facts(517, 0));
             let mut track = Track::new(&wait);
-            track.habit = Some(Arc::new(Key { comm: "test".into(), remote_port: 443 }));
+            track.client = Client::of(&wait, &samples::on("read", samples::tcp()));
             let (thread, lasted) = (wait.thread, Duration::from_secs(at.into()));
             ask.push(Over { thread, fd: 3, track, lasted });
             let socket = SocketFacts::Tcp(facts(517, u64::from(at % 2)));
@@ -445,7 +440,7 @@ mod tests {
     #[test]
     fn waits_that_an_answer_has_ended_are_told_from_others() {
         let (ask, seen) = over(5);
-        let lasted: Vec<u64> = answered(&ask, &seen).iter().map(|(_, lasted)| lasted.as_secs()).collect();
+        let lasted: Vec<u64> = answered(&ask, &seen).iter().map(|(.., lasted)| lasted.as_secs()).collect();
         assert_eq!(lasted, [1, 3]);
         assert!(answered(&ask, &[]).is_empty(), "what cannot be looked up");
         crate::growth::assert_linear("waits that are over", over, |(ask, seen)| {

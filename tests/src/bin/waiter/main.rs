@@ -23,6 +23,7 @@ mod semaphores;
 mod sets;
 mod sleepers;
 mod sockets;
+mod strangers;
 mod sys;
 mod threads;
 mod turns;
@@ -130,6 +131,8 @@ const ROLES: &[Role] = &[
     ("ring-worker", ring::ring_worker),
     ("reborn", reborn::reborn),
     ("hostile", hostile::hostile),
+    ("asks", strangers::asks),
+    ("shadow", strangers::shadow),
 ];
 
 fn main() {

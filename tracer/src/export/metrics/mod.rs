@@ -23,7 +23,8 @@ use self::{
     blocked::Blocked,
     families::{histograms, numbers},
     table::{
-        BLOCKED, BUILD, DROPPED, DURATION, LOST, OPEN_STALLS, PROBE, SNAPSHOT, STALL_SECONDS, STALLS, WAITING,
+        BLOCKED, BUILD, DROPPED, DURATION, EXCUSED, LOST, OPEN_STALLS, PROBE, SNAPSHOT, STALL_SECONDS,
+        STALLS, WAITING,
     },
 };
 use crate::{verdict::Class, wait::ProcessId};
@@ -97,6 +98,8 @@ pub struct State {
     pub opened: HashMap<Class, u64>,
     /// Waiting threads by class.
     pub waiting: HashMap<Class, u64>,
+    /// Waits that a habit keeps from being flagged.
+    pub excused: u64,
     /// Losses by reason.
     pub lost: HashMap<&'static str, u64>,
     /// Kernel programs: name, mechanism, and whether it works.
@@ -248,6 +251,7 @@ impl State {
             numbers(&OPEN_STALLS, by_class(&self.open_stalls)),
             numbers(&STALLS, by_class(&self.opened)),
             numbers(&WAITING, by_class(&self.waiting)),
+            numbers(&EXCUSED, vec![(Vec::new(), self.excused as f64)]),
             histograms(
                 &DURATION,
                 self.durations

@@ -33,6 +33,8 @@ metrics! {
     OPEN_STALLS = "tracer_open_stalls", GAUGE, ["class"], "Stalls open now.";
     STALLS = "tracer_stalls_total", COUNTER, ["class"], "Stalls opened.";
     WAITING = "tracer_waiting_threads", GAUGE, ["class"], "Threads waiting at the last snapshot.";
+    EXCUSED = "tracer_waits_excused", GAUGE, [],
+        "Waits that are older than their threshold and not flagged, because answers there usually take as long.";
     DURATION = "tracer_wait_duration_seconds", HISTOGRAM, ["comm" "syscall" "kind"],
         "Waits that have ended, those shorter than --min-wait left out.";
     BLOCKED = "tracer_blocked_seconds_total", COUNTER, ["pid" "comm" "syscall" "kind"],
@@ -95,7 +97,7 @@ const LOSSES: &[(&str, &str)] = &[
     ("slot_missing", "A thread ran before it had a slot: its first wait is not timed."),
     (
         "state_unsaved",
-        "Habits and announced stalls could not be written, each time: a restart may announce stalls again.",
+        "Baselines and announced stalls could not be written, each time: a restart may announce stalls again.",
     ),
 ];
 

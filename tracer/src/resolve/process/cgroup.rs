@@ -1,4 +1,10 @@
 //! Where a process lives, by its cgroup: systemd unit, container and who runs it, Kubernetes pod. Pure.
+//!
+//! A name in the path is worth as much as whoever gave it. systemd's system manager puts units below slices and nothing below a
+//! unit; what is further in belongs to whom that unit was delegated: a user's own manager below `user@UID.service`, a container,
+//! or a service with `Delegate=`. A unit that one of the first two has named is told with its name before it.
+
+use serde::{Deserialize, Serialize};
 
 /// What runs a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +40,8 @@ impl Runtime {
 /// What a cgroup path says of the processes in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Home {
-    /// The innermost systemd unit; inside a container, the container's own.
+    /// systemd unit: `nginx.service` of the system, `user@1000.service/nginx.service` of a user's own manager,
+    /// `web1/nginx.service` or, by the first digits of its id, `4f8b2c6d9e0a/nginx.service` of a container.
     pub unit: Option<String>,
     /// Id of the innermost container, or its name where the runtime has names only (LXC, systemd-nspawn).
     pub container: Option<String>,
@@ -42,6 +49,20 @@ pub struct Home {
     pub runtime: Option<Runtime>,
     /// Kubernetes pod uid.
     pub pod: Option<String>,
+    /// On whose account the process runs, if the path tells: nothing below it can take another's place.
+    pub owner: Option<Owner>,
+}
+
+/// On whose account a process runs: what bounded tables are shared between, and baselines are kept for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owner {
+    /// A unit of the system.
+    Unit(String),
+    /// A container that the system runs, by its id, or by its name where that outlives it.
+    Container(String),
+    /// A user: of a login, of a manager of their own, or of neither.
+    User(u32),
 }
 
 /// The path that says most of the lines in `/proc/PID/cgroup` (cgroups(7)), with what it says. The two versions may be
@@ -79,10 +100,18 @@ pub fn of(file: &str) -> Option<(String, Home)> {
 /// nothing.
 pub fn home(path: &str) -> Home {
     let mut home = Home::default();
+    // Whoever names what is further in, outermost first.
+    let mut namers: Vec<&str> = Vec::new();
+    let mut in_unit = false;
     let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | "..")).collect();
     for (at, part) in parts.iter().enumerate() {
         let before = at.checked_sub(1).map(|before| parts[before]);
-        if let Some(uid) = part.split(':').find_map(pod_uid) {
+        let of_user = matches!(home.owner, Some(Owner::User(_)));
+        if let Some(uid) = user(part) {
+            home.owner.get_or_insert(Owner::User(uid));
+        }
+        // The kubelet is the system's: a user who names a group like one of its pods has no pod.
+        if let Some(uid) = part.split(':').find_map(pod_uid).filter(|_| !of_user) {
             home.pod = Some(uid);
         }
         if let Some((name, runtime)) = container(part, before, parts.get(at + 1).copied()) {
@@ -93,11 +122,39 @@ pub fn home(path: &str) -> Home {
             }
             home.container = Some(name.to_owned());
             home.runtime = runtime;
-        } else if let Some(unit) = unit(part) {
-            home.unit = Some(unit.to_owned());
+            home.owner.get_or_insert_with(|| Owner::Container(name.to_owned()));
+            namers.push(short(name));
+            in_unit = false;
+        } else if let Some(unit) = unit(part).filter(|_| !in_unit) {
+            let named: Vec<&str> = namers.iter().copied().chain([unit]).collect();
+            home.unit = Some(named.join("/"));
+            match is_user_manager(unit) {
+                true => namers.push(unit),
+                false => in_unit = true,
+            }
+            home.owner.get_or_insert_with(|| Owner::Unit(unit.to_owned()));
         }
     }
     home
+}
+
+/// A container's id is long, and known by its first digits.
+fn short(name: &str) -> &str {
+    if is_id(name) { &name[..12] } else { name }
+}
+
+fn is_id(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Whose this is: `user-UID.slice` has a user's logins and manager, `user@UID.service` is the manager.
+fn user(part: &str) -> Option<u32> {
+    let of_slice = || part.strip_prefix("user-")?.strip_suffix(".slice");
+    part.strip_prefix("user@").and_then(|rest| rest.strip_suffix(".service")).or_else(of_slice)?.parse().ok()
+}
+
+fn is_user_manager(unit: &str) -> bool {
+    unit.starts_with("user@") && user(unit).is_some()
 }
 
 /// The name of a unit that has processes. Slices only have other units.
@@ -132,7 +189,7 @@ fn container<'a>(
         return (after != Some("supervisor")).then_some((machine, Some(Runtime::Nspawn)));
     }
     let (prefix, id) = name.rsplit_once(['-', ':']).unwrap_or(("", name));
-    if id.len() != 64 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if !is_id(id) {
         return None;
     }
     // The monitors of Podman and CRI-O are on the host.
@@ -200,15 +257,62 @@ mod tests {
             ("/system.slice/srv-data.mount", Some("srv-data.mount")),
             ("/user.slice/user-0.slice/session-3.scope", Some("session-3.scope")),
             ("/user.slice/user-1000.slice/user@1000.service/init.scope", Some("user@1000.service")),
-            ("/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service", Some("foo.service")),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service",
+                Some("user@1000.service/foo.service"),
+            ),
             (
                 "/user.slice/user-1000.slice/user@1000.service/app.slice/app-gnome-x-42.scope",
-                Some("app-gnome-x-42.scope"),
+                Some("user@1000.service/app-gnome-x-42.scope"),
             ),
             (
                 "/user.slice/user-1000.slice/user@1000.service/app.slice/app-worker.slice/worker@2.service",
-                Some("worker@2.service"),
+                Some("user@1000.service/worker@2.service"),
             ),
+            // A name that was borrowed: by a user, by whom a service was delegated to, by a user of such a user.
+            (
+                "/user.slice/user-1000.slice/user@1000.service/nginx.service",
+                Some("user@1000.service/nginx.service"),
+            ),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/system.slice/nginx.service",
+                Some("user@1000.service/nginx.service"),
+            ),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/user.slice/user-0.slice/user@0.service/nginx.service",
+                Some("user@1000.service/user@0.service/nginx.service"),
+            ),
+            ("/../user@1000.service/app.slice/nginx.service", Some("user@1000.service/nginx.service")),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/app.slice/mine.service/nginx.service",
+                Some("user@1000.service/mine.service"),
+            ),
+            ("/system.slice/ci-runner.service/system.slice/nginx.service", Some("ci-runner.service")),
+            ("/user.slice/user-1000.slice/session-3.scope/nginx.service", Some("session-3.scope")),
+            // No user's manager.
+            ("/system.slice/user@.service/nginx.service", Some("user@.service")),
+            (
+                "/user.slice/user-1000.slice/user-runtime-dir@1000.service",
+                Some("user-runtime-dir@1000.service"),
+            ),
+            // Desktops and tools that put programs into units of the user's manager.
+            (
+                "/user.slice/user-1000.slice/user@1000.service/session.slice/dbus.service",
+                Some("user@1000.service/dbus.service"),
+            ),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/app.slice/app-org.gnome.Terminal.slice/vte-spawn-1.scope",
+                Some("user@1000.service/vte-spawn-1.scope"),
+            ),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/app.slice/snap.firefox.firefox-2.scope",
+                Some("user@1000.service/snap.firefox.firefox-2.scope"),
+            ),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/app.slice/run-r4.scope",
+                Some("user@1000.service/run-r4.scope"),
+            ),
+            ("/system.slice/run-u7.service", Some("run-u7.service")),
             // As version 1 has it, before user managers were delegated to.
             ("/user/1000.user/c2.session", None),
             ("/../../system.slice/cron.service", Some("cron.service")),
@@ -231,8 +335,9 @@ mod tests {
             ("/.service/.scope/..", None),
             ("/batch_api/38a80b8ade573ac3943a3f0647b5a330", None),
         ] {
-            let expected = Home { unit: unit.map(filled), ..Home::default() };
-            assert_eq!(home(&filled(path)), expected, "{path}");
+            let home = home(&filled(path));
+            let expected = Home { unit: unit.map(filled), owner: home.owner.clone(), ..Home::default() };
+            assert_eq!(home, expected, "{path}");
         }
     }
 
@@ -252,7 +357,12 @@ mod tests {
                 None,
             ),
             // systemd inside.
-            ("/docker/$ID/system.slice/nginx.service", "$ID", Some(Docker), Some("nginx.service")),
+            (
+                "/docker/$ID/system.slice/nginx.service",
+                "$ID",
+                Some(Docker),
+                Some("4f8b2c6d9e0a/nginx.service"),
+            ),
             ("/system.slice/docker-$ID.scope/init.scope", "$ID", Some(Docker), None),
             // Docker in Docker.
             ("/docker/$OUTER/docker/$ID", "$ID", Some(Docker), None),
@@ -261,7 +371,7 @@ mod tests {
                 "/docker/$OUTER/system.slice/containerd.service",
                 "$OUTER",
                 Some(Docker),
-                Some("containerd.service"),
+                Some("0a1b2c3d4e5f/containerd.service"),
             ),
             // Outside the reader's namespace.
             ("/../docker-$ID.scope", "$ID", Some(Docker), None),
@@ -284,29 +394,57 @@ mod tests {
             ),
             ("/system.slice/web.service/libpod-payload-$ID", "$ID", Some(Podman), Some("web.service")),
             ("/libpod_parent/libpod-$ID", "$ID", Some(Podman), None),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/app.slice/web.service/libpod-payload-$ID",
+                "$ID",
+                Some(Podman),
+                Some("user@1000.service/web.service"),
+            ),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-$ID.scope/container/system.slice/nginx.service",
+                "$ID",
+                Some(Podman),
+                Some("user@1000.service/4f8b2c6d9e0a/nginx.service"),
+            ),
+            // A user of a container that runs systemd.
+            (
+                "/lxc.payload.web1/user.slice/user-1000.slice/user@1000.service/app.slice/nginx.service",
+                "web1",
+                Some(Lxc),
+                Some("web1/user@1000.service/nginx.service"),
+            ),
+            // One who was given a service puts what looks like a container below it.
+            (
+                "/system.slice/ci-runner.service/docker-$ID.scope/system.slice/nginx.service",
+                "$ID",
+                Some(Docker),
+                Some("4f8b2c6d9e0a/nginx.service"),
+            ),
             // LXC through the ages, LXD, Proxmox.
             ("/lxc/web1", "web1", Some(Lxc), None),
-            ("/lxc/100/ns/system.slice/cron.service", "100", Some(Lxc), Some("cron.service")),
+            ("/lxc/100/ns/system.slice/cron.service", "100", Some(Lxc), Some("100/cron.service")),
             ("/lxc.payload/web1", "web1", Some(Lxc), None),
-            ("/lxc.payload.web1/system.slice/cron.service", "web1", Some(Lxc), Some("cron.service")),
+            ("/lxc.payload.web1/system.slice/cron.service", "web1", Some(Lxc), Some("web1/cron.service")),
             ("/lxc.payload.web1/system.slice/docker-$ID.scope", "$ID", Some(Docker), None),
             // systemd-nspawn, as a service and from a shell.
             (
                 "/machine.slice/systemd-nspawn@web1.service/payload/system.slice/cron.service",
                 "web1",
                 Some(Nspawn),
-                Some("cron.service"),
+                Some("web1/cron.service"),
             ),
             ("/machine.slice/systemd-nspawn@web1.service/payload", "web1", Some(Nspawn), None),
             ("/machine.slice/machine-web1.scope/payload/init.scope", "web1", Some(Nspawn), None),
         ] {
+            let home = home(&filled(path));
             let expected = Home {
                 unit: unit.map(str::to_owned),
                 container: Some(filled(container)),
                 runtime,
                 pod: None,
+                owner: home.owner.clone(),
             };
-            assert_eq!(home(&filled(path)), expected, "{path}");
+            assert_eq!(home, expected, "{path}");
         }
         assert_eq!(CriO.label(), "cri-o");
     }
@@ -343,11 +481,44 @@ mod tests {
             ),
             ("/kubepods/besteffort/pod6c6e1d8b3b1c4f7e9a432c7d0f6b1e22/$ID", None, static_pod),
         ] {
-            let expected =
-                Home { unit: None, container: Some(ID.to_owned()), runtime, pod: Some(pod.to_owned()) };
-            assert_eq!(home(&filled(path)), expected, "{path}");
+            let home = home(&filled(path));
+            let expected = Home {
+                unit: None,
+                container: Some(ID.to_owned()),
+                runtime,
+                pod: Some(pod.to_owned()),
+                owner: home.owner.clone(),
+            };
+            assert_eq!(home, expected, "{path}");
         }
+        let borrowed = "/user.slice/user-1000.slice/user@1000.service/kubepods.slice/kubepods-pod$POD_.slice/crio-$ID.scope";
+        assert_eq!(home(&filled(borrowed)).pod, None);
         assert_eq!(home("/podman/pod-of-peas/podcast.service").pod, None);
+    }
+
+    #[test]
+    fn nobody_runs_on_anothers_account() {
+        use Owner::{Container, Unit, User};
+        for (path, owner) in [
+            ("/system.slice/nginx.service", Some(Unit("nginx.service".into()))),
+            ("/system.slice/nginx.service/a/b.service", Some(Unit("nginx.service".into()))),
+            ("/system.slice/ci-runner.service/docker-$ID.scope", Some(Unit("ci-runner.service".into()))),
+            ("/user.slice/user-1000.slice/session-3.scope", Some(User(1000))),
+            ("/user.slice/user-1000.slice/user@1000.service/app.slice/nginx.service", Some(User(1000))),
+            ("/user.slice/user-1000.slice/user@1000.service/user-0.slice/user@0.service", Some(User(1000))),
+            ("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-$ID.scope", Some(User(1000))),
+            ("/../user@1000.service/app.slice/nginx.service", Some(User(1000))),
+            ("/system.slice/docker-$ID.scope", Some(Container(ID.into()))),
+            ("/docker/$OUTER/docker/$ID", Some(Container(OUTER.into()))),
+            ("/lxc.payload.web1/user.slice/user-0.slice/session-1.scope", Some(Container("web1".into()))),
+            ("/kubepods/burstable/pod$POD/$ID", Some(Container(ID.into()))),
+            ("/system.slice/web.service/libpod-payload-$ID", Some(Unit("web.service".into()))),
+            ("/user/1000.user/c2.session", None),
+            ("/init.scope", None),
+            ("/", None),
+        ] {
+            assert_eq!(home(&filled(path)).owner, owner, "{path}");
+        }
     }
 
     #[test]

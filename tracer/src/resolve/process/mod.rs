@@ -14,7 +14,7 @@ use std::{
 use jiff::Timestamp;
 
 use self::{
-    cgroup::{Home, Runtime},
+    cgroup::{Home, Owner, Runtime},
     pods::Pod,
 };
 use crate::{
@@ -50,7 +50,8 @@ pub struct Who {
     pub started: Option<Timestamp>,
     /// Path of its cgroup.
     pub cgroup: Option<String>,
-    /// systemd unit; in a container, the container's own.
+    /// systemd unit, with the name of the user's manager or of the container before it whose own it is: `nginx.service`,
+    /// `user@1000.service/nginx.service`, `web1/nginx.service`.
     pub unit: Option<String>,
     /// Container id, or name where the runtime has names only.
     pub container: Option<String>,
@@ -58,6 +59,18 @@ pub struct Who {
     pub runtime: Option<Runtime>,
     /// Kubernetes pod.
     pub pod: Option<Pod>,
+    /// On whose account it runs, by its cgroup's path alone; [`Who::owner`] knows more.
+    pub account: Option<Owner>,
+}
+
+impl Who {
+    /// On whose account it runs: of its unit or container, or else of its user. A container that Kubernetes replaces has the name of the one before.
+    pub fn owner(&self) -> Option<Owner> {
+        let pod = self.pod.as_ref().filter(|_| matches!(self.account, Some(Owner::Container(_))));
+        let named =
+            pod.and_then(|pod| Some(format!("{}/{}", pod.namespace.as_ref()?, pod.container.as_ref()?)));
+        named.map(Owner::Container).or_else(|| self.account.clone()).or(self.uid.map(Owner::User))
+    }
 }
 
 /// A file or directory that a process holds by its path.
@@ -96,7 +109,7 @@ pub fn read(process: ProcessId, reads: &mut Reads, ancestors: &mut Ancestors) ->
         .ok()
         .and_then(|text| cgroup::of(&text))
         .map_or((None, Home::default()), |(path, home)| (Some(path), home));
-    let Home { unit, container, runtime, pod } = home;
+    let Home { unit, container, runtime, pod, owner } = home;
     let pod = pod.map(|uid| pods::pod(uid, container.as_deref(), reads));
     let uid = field(&status, "Uid:");
     let user = uid.and_then(|uid| user(uid, container.is_some()));
@@ -114,6 +127,7 @@ pub fn read(process: ProcessId, reads: &mut Reads, ancestors: &mut Ancestors) ->
         container,
         runtime,
         pod,
+        account: owner,
     }
 }
 
