@@ -1,6 +1,7 @@
 //! What does a test know of the process it watches? The line a `waiter` printed just before it blocked.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
@@ -39,9 +40,21 @@ impl Waiter {
         waiter
     }
 
+    /// The same as an ordinary user.
+    pub fn start_as(uid: u32, role: &str, args: &[&str]) -> Self {
+        Self::start_prepared(role, args, |command| {
+            command.uid(uid).gid(uid);
+        })
+    }
+
     /// Starts a role that this kernel or architecture may lack; see [`Waiter::unsupported`].
     pub fn start_any(role: &str, args: &[&str]) -> Self {
+        Self::start_prepared(role, args, |_| ())
+    }
+
+    fn start_prepared(role: &str, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(programs::waiter_program());
+        prepare(&mut command);
         command.arg(role).args(args).env("WAITER_DIR", own_dir());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = start(command);

@@ -2,6 +2,7 @@
 //! programs to use.
 
 mod allocator;
+mod blind;
 mod class;
 mod cli;
 mod client;
@@ -12,6 +13,7 @@ mod config;
 mod confine;
 mod durations;
 mod export;
+mod fair;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod habit;
@@ -21,6 +23,7 @@ mod human;
 mod inspect;
 mod kernel;
 mod look;
+mod owner;
 mod progress;
 mod resolve;
 mod restless;

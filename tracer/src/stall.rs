@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tracer_ebpf::abi::EndedWait;
 
 use crate::{
+    owner::Owner,
     resolve::{Resolved, process::Who},
     verdict::Verdict,
     wait::{ThreadId, Wait},
@@ -50,6 +51,13 @@ pub struct Stall {
     pub who: Arc<Who>,
     /// What the configuration says of such waits.
     pub note: Option<String>,
+}
+
+impl Stall {
+    /// Whose share of what is bounded it takes.
+    pub fn owner(&self) -> Owner<'_> {
+        Owner::of(&self.who, self.wait.uid)
+    }
 }
 
 /// A stall that has ended.

@@ -11,6 +11,7 @@ mod agent_confined;
 mod agent_contract;
 mod agent_counters;
 mod agent_crash;
+mod agent_crowded;
 mod agent_ends;
 mod agent_history;
 mod agent_hook;

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    owner::Owner,
     resolve::{
         Resolved,
         process::{Who, pods::Pod},
@@ -95,6 +96,12 @@ impl WaitObject {
             container: who.container.clone(),
             pod: who.pod.clone(),
         }
+    }
+
+    /// Whose share of what is bounded it takes.
+    pub fn owner(&self) -> Owner<'_> {
+        let uid = self.uid.unwrap_or_default();
+        Owner::at(self.cgroup.as_deref(), self.container.as_deref(), self.unit.as_deref(), uid)
     }
 
     /// How much it worries.

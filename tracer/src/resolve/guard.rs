@@ -118,6 +118,11 @@ impl Guard {
         self.known().abandoned
     }
 
+    /// Whether there is a read that has not come back: its process is not read meanwhile, and nobody is behind too many of them.
+    pub fn refuses(&self) -> bool {
+        self.known().left.values().any(|left| !left.is_back())
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -197,6 +202,7 @@ mod tests {
         thread::sleep(Duration::from_millis(100));
         assert!(!is_read(&mut guard, sick), "it is not back");
         assert!(is_read(&mut guard, WELL), "others go on");
+        assert!(guard.refuses());
         drop(end);
         assert!(soon(|| is_read(&mut guard, sick)), "it is back");
         let (_, end) = hang(&mut guard, 1);
@@ -204,6 +210,7 @@ mod tests {
         let again = Instant::now();
         assert!(soon(|| is_read(&mut guard, sick)) && again.elapsed() >= Duration::from_millis(50));
         assert_eq!((guard.abandoned(), guard.known().left[&sick].times), (2, 1));
+        assert!(!guard.refuses());
     }
 
     #[test]

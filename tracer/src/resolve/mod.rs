@@ -372,6 +372,11 @@ impl Resolver {
         self.processes.retain(|process, _| keep(process));
     }
 
+    /// Whether some process is not read now, as an earlier read of it has not come back.
+    pub fn refuses(&self) -> bool {
+        self.guard.refuses()
+    }
+
     /// Reads that did not come back in time, so far.
     pub fn abandoned(&self) -> u64 {
         self.guard.abandoned()

@@ -61,6 +61,8 @@ pub struct Watch {
     failed: u64,
     /// The last one did.
     fails: bool,
+    /// Reads that had been given up at the last look.
+    given_up: u64,
     events: Events,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
@@ -101,6 +103,7 @@ impl Watch {
             number: 0,
             failed: 0,
             fails: false,
+            given_up: 0,
             events,
             metrics,
             health,
