@@ -1,7 +1,7 @@
 //! Which stalls are still to be written? The latest row of each: what failed on a full disk is tried again, the endings first, since
 //! a stall whose end is missing would stay open for ever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::store::Id;
 use crate::export::events::StallObject;
@@ -11,25 +11,47 @@ const MOST: usize = 4096;
 
 /// What is to be written.
 #[derive(Debug, Default)]
-pub struct Owed(BTreeMap<Id, StallObject>);
+pub struct Owed {
+    rows: BTreeMap<Id, StallObject>,
+    /// How many of them are whose.
+    shares: HashMap<String, usize>,
+}
 
 impl Owed {
-    /// Owes this row instead of an earlier one of the same stall. Of too many, the oldest goes whose stall is still open: its end
-    /// will tell all of it.
+    /// Owes this row instead of an earlier one of the same stall. Of too many, one goes of whoever has most: the oldest whose stall
+    /// is still open, as its end will tell all of it.
     pub fn add(&mut self, id: Id, stall: StallObject) {
-        self.0.insert(id, stall);
-        if self.0.len() > MOST {
-            let open = self.0.iter().find(|(_, stall)| stall.closed.is_none()).map(|(id, _)| *id);
-            match open {
-                Some(open) => drop(self.0.remove(&open)),
-                None => drop(self.0.pop_first()),
+        let owner = stall.wait.owner().to_string();
+        if let Some(earlier) = self.rows.insert(id, stall) {
+            self.gone(&earlier);
+        }
+        *self.shares.entry(owner).or_default() += 1;
+        if self.rows.len() > MOST
+            && let Some((most, _)) = self.shares.iter().max_by_key(|(_, number)| **number)
+        {
+            let mut of_most =
+                self.rows.iter().filter(|(_, stall)| stall.wait.owner().to_string() == *most).peekable();
+            let oldest = of_most.peek().map(|(id, _)| **id);
+            let open = of_most.find(|(_, stall)| stall.closed.is_none()).map(|(id, _)| *id);
+            if let Some(row) = open.or(oldest).and_then(|id| self.rows.remove(&id)) {
+                self.gone(&row);
+            }
+        }
+    }
+
+    fn gone(&mut self, row: &StallObject) {
+        let owner = row.wait.owner().to_string();
+        if let Some(number) = self.shares.get_mut(&owner) {
+            *number -= 1;
+            if *number == 0 {
+                self.shares.remove(&owner);
             }
         }
     }
 
     /// Nothing is owed.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.rows.is_empty()
     }
 
     /// Writes the endings, then the rest; what was written is owed no longer.
@@ -38,11 +60,15 @@ impl Owed {
         mut write: impl FnMut(&[(Id, StallObject)]) -> Result<(), E>,
     ) -> Result<(), E> {
         for closed in [true, false] {
-            let rows: Vec<_> = self.0.iter().filter(|(_, stall)| stall.closed.is_some() == closed).collect();
+            let rows: Vec<_> =
+                self.rows.iter().filter(|(_, stall)| stall.closed.is_some() == closed).collect();
             let rows: Vec<_> = rows.into_iter().map(|(id, stall)| (*id, stall.clone())).collect();
             if !rows.is_empty() {
                 write(&rows)?;
-                self.0.retain(|_, stall| stall.closed.is_some() != closed);
+                for (id, row) in &rows {
+                    self.rows.remove(id);
+                    self.gone(row);
+                }
             }
         }
         Ok(())
@@ -78,6 +104,22 @@ mod tests {
         assert!(owed.is_empty());
     }
 
+    /// One user's stalls end without number; what another's is owed stays.
+    #[test]
+    fn whoever_has_most_gives_way() {
+        let mut owed = Owed::default();
+        let mut add = |uid: u32, pid: u32| {
+            let mut stall = stall(pid, i64::from(pid), Some(100_000));
+            stall.wait.uid = Some(uid);
+            owed.add(Id::of(&stall), stall);
+        };
+        (1..=10).for_each(|pid| add(0, pid));
+        (11..=2 * MOST as u32).for_each(|pid| add(33, pid));
+        assert_eq!((owed.rows.len(), owed.shares["user 0"], owed.shares["user 33"]), (MOST, 10, MOST - 10));
+        owed.settle(|_| Ok::<_, ()>(())).expect("written");
+        assert!(owed.is_empty() && owed.shares.is_empty());
+    }
+
     #[test]
     fn of_too_many_the_open_ones_go() {
         let mut owed = Owed::default();
@@ -89,7 +131,7 @@ mod tests {
             let stall = stall(pid, i64::from(pid), Some(100_000));
             owed.add(Id::of(&stall), stall);
         }
-        assert_eq!(owed.0.len(), MOST);
-        assert!(owed.0.values().all(|stall| stall.closed.is_some()));
+        assert_eq!(owed.rows.len(), MOST);
+        assert!(owed.rows.values().all(|stall| stall.closed.is_some()));
     }
 }

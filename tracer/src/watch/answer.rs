@@ -12,6 +12,9 @@ use crate::{
         Source,
         shared::{Ask, Numbers},
     },
+    fair,
+    owner::Owner,
+    stall::Stall,
     track::Step,
     wait::Snapshot,
 };
@@ -60,7 +63,8 @@ impl Watch {
         Ok(snapshot)
     }
 
-    /// A snapshot, and where in it the worst waits are that are not idle.
+    /// A snapshot, and where in it the worst waits are that are not idle; of too many, the worst of each owner. Which unit or
+    /// container a wait is of is known where it is a stall; the others are their users'.
     fn worst(&mut self, most: usize) -> Result<(Snapshot, Vec<usize>)> {
         let snapshot = self.known_snapshot()?;
         let class = |at: usize| {
@@ -72,7 +76,10 @@ impl Watch {
             .filter(|(level, ..)| *level != Level::Idle)
             .collect();
         worst.sort_unstable();
-        worst.truncate(most);
+        let worst = fair::keep(worst, most, |(.., at)| {
+            let wait = &snapshot.waits[*at];
+            self.stalls.get(&wait.thread).map_or(Owner::User(wait.uid), Stall::owner)
+        });
         let worst = worst.into_iter().map(|(.., at)| at).collect();
         Ok((snapshot, worst))
     }
