@@ -41,6 +41,7 @@ causes! {
     LookCut = "look_cut", "A look took too long and was cut short: some waits are looked up later than they should be.";
     Series = "series", "More stalls are open than have a series: alerts on `tracer_stall_seconds` do not see all of them.";
     Readers = "readers", "The process that reads other processes' files is gone: waits are judged without them.";
+    Canary = "canary", "A wait of the agent's own is not found, or taken for another: it does not find others' either. `/-/healthy` says 503.";
 }
 
 const CAUSES: usize = Cause::ALL.len();

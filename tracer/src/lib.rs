@@ -3,6 +3,7 @@
 
 mod allocator;
 mod blind;
+mod canary;
 mod class;
 mod cli;
 mod client;
@@ -68,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Agent(args) => commands::agent::run(args),
         Command::Generate { dir } => commands::generate::run(dir),
         Command::RunHook(args) => hook::run(&args.hook()),
+        Command::RunCanary => canary::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

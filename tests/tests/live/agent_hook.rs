@@ -95,10 +95,7 @@ fn its_process_ends_with_the_agent() {
     let _shared = shared();
     let (path, _) = config("end", "true", "", &[]);
     let mut agent = start(&path);
-    let children =
-        || fs::read_to_string(format!("/proc/{0}/task/{0}/children", agent.pid())).expect("an agent");
-    let runner = children().trim().to_owned();
-    assert!(!runner.is_empty(), "there is a runner");
+    let runner = agent.child("run-hook").to_string();
     agent.kill();
     let begin = Instant::now();
     while Path::new("/proc").join(&runner).exists() {
@@ -113,8 +110,7 @@ fn without_its_process_the_agent_ends() {
     let _shared = shared();
     let (path, _) = config("killed", "true", "", &[]);
     let agent = start(&path);
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", agent.pid())).expect("an agent");
-    let runner: libc::pid_t = children.trim().parse().expect("there is a runner");
+    let runner = agent.child("run-hook").cast_signed();
     // SAFETY: kill takes two numbers; the runner is the agent's child, and waited for only when it has ended.
     assert_eq!(unsafe { libc::kill(runner, libc::SIGKILL) }, 0);
     let begin = Instant::now();

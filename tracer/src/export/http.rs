@@ -65,15 +65,28 @@ pub struct Health {
     pub ready: AtomicBool,
     /// When the last snapshot was taken, nanoseconds of `CLOCK_MONOTONIC`.
     pub last_snapshot_ns: AtomicU64,
+    /// Its looks do not find what they must find.
+    pub misses_canary: AtomicBool,
     /// Without a snapshot for this long the agent is not healthy, nanoseconds.
     pub patience_ns: u64,
 }
 
 impl Health {
-    /// Whether it looks as often as it should.
+    /// Whether it looks as often as it should, and sees.
     pub fn is_well(&self) -> bool {
+        self.trouble().is_none()
+    }
+
+    /// What is wrong with it.
+    fn trouble(&self) -> Option<&'static str> {
         let last = self.last_snapshot_ns.load(Ordering::Relaxed);
-        monotonic_ns().saturating_sub(last) < self.patience_ns
+        if monotonic_ns().saturating_sub(last) >= self.patience_ns {
+            Some("no snapshot for too long\n")
+        } else if self.misses_canary.load(Ordering::Relaxed) {
+            Some("it does not find a wait of its own\n")
+        } else {
+            None
+        }
     }
 }
 
@@ -360,8 +373,10 @@ fn answer(
             }
             Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
         },
-        "/-/healthy" if health.is_well() => text(StatusCode::OK, "healthy\n"),
-        "/-/healthy" => text(StatusCode::SERVICE_UNAVAILABLE, "no snapshot for too long\n"),
+        "/-/healthy" => match health.trouble() {
+            None => text(StatusCode::OK, "healthy\n"),
+            Some(trouble) => text(StatusCode::SERVICE_UNAVAILABLE, trouble),
+        },
         "/-/ready" if health.ready.load(Ordering::Relaxed) => text(StatusCode::OK, "ready\n"),
         "/-/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "no snapshot yet\n"),
         "/" => text(StatusCode::OK, "tracer: /metrics, /-/healthy, /-/ready\n"),

@@ -11,11 +11,10 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
-    thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::{
     io::Errno,
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair},
@@ -61,19 +60,6 @@ pub struct Losses {
     pub not_run: u64,
 }
 
-/// Returns when the process that runs the program has ended, which it does not before the agent: never, where there is none. A
-/// confined agent cannot start another, and one whose hook is gone must not look as if it had one.
-pub async fn ended(runner: Option<Child>) -> Result<()> {
-    let Some(mut runner) = runner else { return std::future::pending().await };
-    let (tell, told) = tokio::sync::oneshot::channel();
-    thread::Builder::new()
-        .name("hook".into())
-        .spawn(move || tell.send(runner.wait()))
-        .context("cannot start the thread that waits for the process of the hook")?;
-    let status = told.await.context("nobody waits for the process of the hook")??;
-    bail!("the process that runs on_stall has ended ({status}): start the agent again")
-}
-
 /// The process that runs the program, as the agent sees it.
 pub struct Runner {
     socket: OwnedFd,
@@ -83,7 +69,7 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Starts it; the second is what to wait for, see [`ended`].
+    /// Starts it; the second is what to wait for, it does not end before the agent.
     pub fn start(hook: &Hook) -> Result<(Self, Child)> {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)

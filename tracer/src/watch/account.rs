@@ -34,11 +34,14 @@ impl Watch {
         let mut state = self.metrics.lock();
         let Bpf { kernel, restarts, .. } = &mut self.bpf;
         kernel.drain(|key, histogram| {
+            let process = ProcessId { pid: key.tgid, start_ns: key.process_start_ns };
+            if self.canary.as_ref().is_some_and(|canary| canary.is(process)) {
+                return;
+            }
             if let Some(durations) = &mut self.durations {
                 durations.add(&key, &histogram);
             }
             let (syscall, kind) = (ended_name(&key, restarts), kind_of_file(&key.file));
-            let process = ProcessId { pid: key.tgid, start_ns: key.process_start_ns };
             // As it was called when the first of these waits ended: since the last snapshot it may have executed
             // another program.
             let comm = text(&histogram.comm);

@@ -52,7 +52,7 @@ impl Watch {
 
     /// A snapshot with the ages that the agent knows: of waits that are many sleeps.
     fn known_snapshot(&mut self) -> Result<Snapshot> {
-        let mut snapshot = self.bpf.snapshot()?;
+        let mut snapshot = self.snapshot()?;
         for wait in &mut snapshot.waits {
             if let Some(track) = self.tracks.get(&wait.thread)
                 && matches!(track.step(wait), Step::Same | Step::GoesOn)

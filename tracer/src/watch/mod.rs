@@ -19,6 +19,8 @@ use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
+    blind::Cause,
+    canary::Canary,
     cli::Agent,
     clock::monotonic_ns,
     collect::{Source, bpf::Bpf, shared::Asked},
@@ -32,7 +34,7 @@ use crate::{
     stall::{Policy, Stall},
     state::State,
     track::Tracks,
-    wait::ThreadId,
+    wait::{Snapshot, ThreadId, Wait},
 };
 
 /// How long durations are kept after somebody last asked.
@@ -61,6 +63,10 @@ pub struct Watch {
     failed: u64,
     /// The last one did.
     fails: bool,
+    /// What each look must find.
+    canary: Option<Canary>,
+    /// Its waits, of the last snapshot.
+    own: Vec<Wait>,
     /// Reads that had been given up at the last look.
     given_up: u64,
     events: Events,
@@ -103,6 +109,8 @@ impl Watch {
             number: 0,
             failed: 0,
             fails: false,
+            canary: None,
+            own: Vec::new(),
             given_up: 0,
             events,
             metrics,
@@ -117,6 +125,11 @@ impl Watch {
     /// The same, which takes another configuration when there is one.
     pub fn following(self, next_policy: Arc<Handover>) -> Self {
         Self { next_policy, ..self }
+    }
+
+    /// The same, which is not healthy while its looks do not find the canary.
+    pub fn minding(self, canary: Canary) -> Self {
+        Self { canary: Some(canary), ..self }
     }
 
     /// Runs until told to stop.
@@ -198,11 +211,32 @@ impl Watch {
         Ok(())
     }
 
+    /// A snapshot, without the canary.
+    fn snapshot(&mut self) -> Result<Snapshot> {
+        let mut snapshot = self.bpf.snapshot()?;
+        if let Some(canary) = &mut self.canary {
+            self.own = canary.take_out(&mut snapshot);
+        }
+        Ok(snapshot)
+    }
+
+    /// Whether the look has found the canary, for the metrics and for whoever asks how the agent is.
+    fn mind_canary(&mut self, now_ns: u64) {
+        let Some(canary) = &mut self.canary else { return };
+        let (resolver, bpf) = (&mut self.resolver, &mut self.bpf);
+        canary.looked(&self.own, now_ns, |waits| resolver.resolve(waits, bpf).ok());
+        let is_missed = canary.is_missed(now_ns);
+        self.health.misses_canary.store(is_missed, Ordering::Relaxed);
+        if is_missed {
+            self.metrics.lock().blind.report(Cause::Canary);
+        }
+    }
+
     fn tick(&mut self) -> Result<()> {
         // Before the snapshot: a wait that ends in between is then missing for one interval, where the other order
         // would count it twice, as open and as ended.
         self.count_ended()?;
-        let mut snapshot = self.bpf.snapshot()?;
+        let mut snapshot = self.snapshot()?;
         if let Some(log) = &mut self.log {
             log.flush();
         }
@@ -216,6 +250,7 @@ impl Watch {
         self.follow(&mut snapshot)?;
         self.leave_absent(&snapshot)?;
         self.flag(&snapshot)?;
+        self.mind_canary(snapshot.monotonic_ns);
         self.account(&snapshot)?;
         self.state.save_now_and_then(&self.stalls);
         self.health.last_snapshot_ns.store(monotonic_ns(), Ordering::Relaxed);
