@@ -13,7 +13,7 @@ fn metrics() -> Vec<(&'static str, &'static str, BTreeSet<&'static str>)> {
         let mut cells = line.strip_prefix("| `tracer_")?.split('|').map(str::trim);
         let name = &line[3..line[3..].find('`')? + 3];
         cells.next();
-        Some((name, cells.next()?, cells.next()?.split(' ').collect()))
+        Some((name, cells.next()?, cells.next()?.split_whitespace().collect()))
     });
     table.collect()
 }
@@ -33,7 +33,7 @@ fn every_metric_has_its_type_and_labels() {
     });
     let page = agent.page();
     let metrics = metrics();
-    assert_eq!(metrics.len(), 11, "{metrics:?}");
+    assert_eq!(metrics.len(), 13, "{metrics:?}");
     for (name, kind, labels) in &metrics {
         assert!(page.contains(&format!("# TYPE {name} {kind}\n")), "no {kind} {name}:\n{page}");
         let of_it = |sample: &&tests::Sample| match *kind {
