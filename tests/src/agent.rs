@@ -1,5 +1,6 @@
 //! What does a running agent say? Its events as they come, its metrics when asked, its end.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -113,6 +114,18 @@ impl Agent {
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// A process that its main thread has started, by the name of its command.
+    pub fn child(&self, command: &str) -> u32 {
+        let pid = self.pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("an agent");
+        let is_it = |pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|word| word == command.as_bytes())
+        };
+        let found = children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(is_it);
+        found.unwrap_or_else(|| panic!("no {command} among {children}"))
     }
 
     /// Sends it a signal.

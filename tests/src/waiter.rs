@@ -41,9 +41,9 @@ impl Waiter {
     }
 
     /// The same as a user of this id, who has no rights and belongs to no groups.
-    pub fn start_as(user: u32, role: &str, args: &[&str]) -> Self {
+    pub fn start_as(uid: u32, role: &str, args: &[&str]) -> Self {
         Self::spawn(role, args, |command| {
-            command.uid(user).gid(user);
+            command.uid(uid).gid(uid);
         })
     }
 

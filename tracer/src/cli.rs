@@ -61,6 +61,9 @@ pub enum Command {
     /// Run `on_stall`, for the agent
     #[command(hide = true)]
     RunHook(RunHook),
+    /// Wait to be found, for the agent
+    #[command(hide = true)]
+    RunCanary,
 }
 
 /// Where snapshots come from.

@@ -31,6 +31,11 @@ const LONGEST: usize = 128 * 1024 * 1024;
 
 /// How long is waited where it has more askers than it takes.
 const FULL: Duration = Duration::from_millis(20);
+/// How often it is asked again where too many of this user's questions wait, before that is said; each time after twice as long
+/// as before: six seconds in all.
+const AGAIN: u32 = 6;
+/// After this for the first time.
+const AT_FIRST: Duration = Duration::from_millis(100);
 
 /// A running agent.
 pub struct Client {
@@ -81,23 +86,15 @@ impl Client {
     /// The body of an answer.
     pub fn get(&self, path: &str) -> Result<Bytes> {
         let asked = async {
-            let stream = loop {
-                match tokio::net::UnixStream::connect(&self.socket).await {
-                    // Too many ask at the moment.
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => tokio::time::sleep(FULL).await,
-                    other => break other?,
+            let mut rest = AT_FIRST;
+            for _ in 0..AGAIN {
+                match self.ask(path).await? {
+                    (StatusCode::SERVICE_UNAVAILABLE, _) => tokio::time::sleep(rest).await,
+                    answer => return Ok(answer),
                 }
-            };
-            let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-            let connection = tokio::spawn(connection);
-            let request = Request::get(path).header(HOST, "tracer").body(Empty::<Bytes>::new())?;
-            let response = send.send_request(request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), LONGEST).collect().await;
-            let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
-            drop(send);
-            connection.abort();
-            Ok::<_, anyhow::Error>((status, body))
+                rest *= 2;
+            }
+            self.ask(path).await
         };
         let answer = self.runtime.block_on(async { tokio::time::timeout(self.patience, asked).await });
         let (status, body) = answer
@@ -108,6 +105,27 @@ impl Client {
             bail!("{}", String::from_utf8_lossy(&body).trim());
         }
         Ok(body)
+    }
+
+    /// Asks once: what the agent says of it, and the body.
+    async fn ask(&self, path: &str) -> Result<(StatusCode, Bytes)> {
+        let stream = loop {
+            match tokio::net::UnixStream::connect(&self.socket).await {
+                // Too many ask at the moment.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => tokio::time::sleep(FULL).await,
+                other => break other?,
+            }
+        };
+        let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let connection = tokio::spawn(connection);
+        let request = Request::get(path).header(HOST, "tracer").body(Empty::<Bytes>::new())?;
+        let response = send.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), LONGEST).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
+        drop(send);
+        connection.abort();
+        Ok((status, body))
     }
 
     /// One object.

@@ -2,6 +2,8 @@
 //! programs to use.
 
 mod allocator;
+mod blind;
+mod canary;
 mod class;
 mod cli;
 mod client;
@@ -74,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Agent(args) => commands::agent::run(args),
         Command::Generate { dir } => commands::generate::run(dir),
         Command::RunHook(args) => hook::run(&args.hook()),
+        Command::RunCanary => canary::run(),
     });
     crate::procfs::supervisor::stop();
     match result {

@@ -8,7 +8,10 @@ use jiff::Timestamp;
 use tracer_ebpf::abi::EndedWait;
 
 use crate::{
-    resolve::{Resolved, process::Who},
+    resolve::{
+        Resolved,
+        process::{Who, cgroup::Owner},
+    },
     verdict::Verdict,
     wait::{ThreadId, Wait},
 };
@@ -50,6 +53,13 @@ pub struct Stall {
     pub who: Arc<Who>,
     /// What the configuration says of such waits.
     pub note: Option<String>,
+}
+
+impl Stall {
+    /// Whose share of what is bounded it takes.
+    pub fn owner(&self) -> Owner {
+        self.who.account.clone().unwrap_or(Owner::User(self.who.uid.unwrap_or(self.wait.uid)))
+    }
 }
 
 /// A stall that has ended.

@@ -35,7 +35,7 @@ fn known_metrics() -> BTreeMap<String, Vec<String>> {
     let mut known = BTreeMap::new();
     for row in page.lines().filter(|line| line.starts_with("| `tracer_")) {
         let cells: Vec<&str> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
-        let labels: Vec<String> = cells[3].split(' ').map(str::to_owned).collect();
+        let labels: Vec<String> = cells[3].split_whitespace().map(str::to_owned).collect();
         if cells[2] == "histogram" {
             for (part, more) in [("bucket", Some("le")), ("sum", None), ("count", None)] {
                 let labels = labels.iter().cloned().chain(more.map(str::to_owned)).collect();

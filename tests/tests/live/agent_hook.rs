@@ -138,7 +138,7 @@ fn without_its_process_the_agent_ends() {
     let _shared = shared();
     let (path, _) = config("killed", "true", "", &[]);
     let agent = start(&path);
-    let runner = helper(&agent, "run-hook");
+    let runner = agent.child("run-hook").cast_signed();
     // SAFETY: kill takes two numbers; the runner is the agent's child, and waited for only when it has ended.
     assert_eq!(unsafe { libc::kill(runner, libc::SIGKILL) }, 0);
     let begin = Instant::now();

@@ -6,12 +6,14 @@
 mod aged;
 mod agent_api;
 mod agent_baselines;
+mod agent_canary;
 mod agent_clock;
 mod agent_config;
 mod agent_confined;
 mod agent_contract;
 mod agent_counters;
 mod agent_crash;
+mod agent_crowded;
 mod agent_ends;
 mod agent_history;
 mod agent_hook;

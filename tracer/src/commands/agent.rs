@@ -5,16 +5,18 @@ use std::{
     io::{self, Write},
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
+    process::Child,
     sync::Arc,
     thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     allocator,
+    canary::Canary,
     cli::{Agent, AgentArgs, AgentProbes, SOCKET},
     collect::{bpf::Bpf, shared},
     config::{Config, Defaults, Handover},
@@ -27,7 +29,7 @@ use crate::{
         socket::Socket,
     },
     history::{self, History},
-    hook::{self, Runner},
+    hook::Runner,
     human,
     kernel::object::{Followed, Options},
     procfs, service,
@@ -166,6 +168,7 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
     let log = args.verbose.then(|| bpf.kernel.log()).transpose()?;
     let socket = bind(&args.socket, &args.socket_group)?;
     let (hook, runner) = args.hook.as_ref().map(Runner::start).transpose()?.unzip();
+    let (canary, canary_process) = Canary::start()?;
     let opened = or_without(history::open(&args.state_dir, args.history));
     if args.confined {
         bpf.learn_symbols();
@@ -179,6 +182,7 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
     let api = Api::start(shared, args.interval, events.listeners(), history)?;
     let watch =
         Watch::new(bpf, log, policy, args, Arc::clone(&metrics), Arc::clone(&health), events, asked, stopped)
+            .minding(canary)
             .following(Arc::clone(&reload.next));
     let (done, failed) = tokio::sync::oneshot::channel();
     let watcher = thread::Builder::new()
@@ -201,7 +205,8 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
     let result = tokio::select! {
         () = http::serve(listener, metrics, Arc::clone(&health), token) => Ok(()),
         result = serve_api(socket.as_ref(), api) => result,
-        result = hook::ended(runner) => result,
+        result = ended(runner, "the process that runs on_stall") => result,
+        result = ended(Some(canary_process), "the canary") => result,
         () = service::follow(health) => Ok(()),
         () = reloads => Ok(()),
         _ = terminate.recv() => Ok(()),
@@ -217,6 +222,19 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     result
+}
+
+/// Returns when a process of the agent's has ended, which it does not before the agent: never, where there is none. A confined agent
+/// cannot start another, and must not look as if it had one.
+async fn ended(process: Option<Child>, what: &'static str) -> Result<()> {
+    let Some(mut process) = process else { return std::future::pending().await };
+    let (tell, told) = tokio::sync::oneshot::channel();
+    thread::Builder::new()
+        .name("process".into())
+        .spawn(move || tell.send(process.wait()))
+        .with_context(|| format!("cannot start the thread that waits for {what}"))?;
+    let status = told.await.with_context(|| format!("nobody waits for {what}"))??;
+    bail!("{what} has ended ({status}): start the agent again")
 }
 
 /// Serves the socket, if there is one; else waits for ever.

@@ -42,7 +42,7 @@ mod tests {
         let whole = Cli::command();
         let (hidden, shown): (Vec<&Command>, Vec<&Command>) =
             whole.get_subcommands().partition(|command| command.is_hide_set());
-        assert!(hidden.len() == 2 && shown.len() > 5);
+        assert!(hidden.len() > 1 && shown.len() > 5);
         for shell in Shell::value_variants() {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut offered(&whole), "tracer", &mut script);

@@ -7,10 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
-    },
+    sync::{Arc, mpsc::RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
@@ -21,7 +18,7 @@ use http_body_util::{channel::Channel, combinators::BoxBody};
 use hyper::{
     Request, Response, StatusCode,
     body::{Frame, Incoming},
-    header::{CONTENT_TYPE, HeaderValue},
+    header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -40,14 +37,19 @@ use crate::{
         shared::{Numbers, Shared},
     },
     commands::why,
+    fair::{self, Refused, Room},
     history::History,
     inspect::{self, Report},
     look::{Lookout, Sight},
     wait::{Held, HeldThread},
 };
 
-/// Requests that may wait for their answer.
-const QUEUE: usize = 16;
+/// Requests of one user that may wait for their answer. In all as many as there are connections, and that is bounded there.
+const ROOM: Room = Room { all: 1024, of_one: 16 };
+/// Whoever cannot be told by the kernel: no user has this number.
+const NOBODY: u32 = u32::MAX;
+/// After how many seconds whoever was sent away may come again.
+const AGAIN: HeaderValue = HeaderValue::from_static("1");
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// An answer younger than this serves again.
@@ -121,6 +123,8 @@ enum Answer {
     Lines(Bytes),
     Object(Bytes),
     Text(String),
+    /// There is no room for the question.
+    Busy,
     Failed(StatusCode, String),
 }
 
@@ -132,7 +136,7 @@ struct Question {
 /// The door: cheap to clone, for each connection.
 #[derive(Clone)]
 pub struct Api {
-    questions: SyncSender<Question>,
+    questions: fair::Sender<u32, Question>,
     events: broadcast::Sender<Arc<str>>,
 }
 
@@ -144,7 +148,7 @@ impl Api {
         events: broadcast::Sender<Arc<str>>,
         history: Option<Arc<History>>,
     ) -> Result<Self> {
-        let (questions, queue) = sync_channel(QUEUE);
+        let (questions, queue) = fair::channel(ROOM);
         let desk = Desk::new(shared, interval, history);
         thread::Builder::new()
             .name("api".into())
@@ -153,8 +157,8 @@ impl Api {
         Ok(Self { questions, events })
     }
 
-    /// Answers a request that only asks.
-    pub async fn answer(self, request: Request<Incoming>) -> Response<Body> {
+    /// Answers a user's request that only asks. Users take turns.
+    pub async fn answer(self, request: Request<Incoming>, user: Option<u32>) -> Response<Body> {
         if request.uri().path() == "/v1/events" {
             return self.stream();
         }
@@ -163,12 +167,11 @@ impl Api {
             Err((status, why)) => return text(status, why),
         };
         let (reply, answer) = oneshot::channel();
-        match self.questions.try_send(Question { asked, reply }) {
+        match self.questions.send(user.unwrap_or(NOBODY), Question { asked, reply }) {
             Ok(()) => {}
-            Err(TrySendError::Full(_)) => {
-                return text(StatusCode::SERVICE_UNAVAILABLE, "too many ask at once\n");
-            }
-            Err(TrySendError::Disconnected(_)) => {
+            // Whoever asked may have gone.
+            Err(Refused::Full(question)) => drop(question.reply.send(Answer::Busy)),
+            Err(Refused::Gone) => {
                 return text(StatusCode::INTERNAL_SERVER_ERROR, "nobody answers any more\n");
             }
         }
@@ -176,6 +179,11 @@ impl Api {
             Ok(Ok(Answer::Lines(bytes))) => typed(bytes, "application/x-ndjson"),
             Ok(Ok(Answer::Object(bytes))) => typed(bytes, "application/json"),
             Ok(Ok(Answer::Text(page))) => typed(page.into(), "text/plain; charset=utf-8"),
+            Ok(Ok(Answer::Busy)) => {
+                let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "too many ask at once\n");
+                response.headers_mut().insert(RETRY_AFTER, AGAIN);
+                response
+            }
             Ok(Ok(Answer::Failed(status, why))) => text(status, format!("{why}\n")),
             Ok(Err(_)) => text(StatusCode::INTERNAL_SERVER_ERROR, "nobody answers any more\n"),
             Err(_) => text(StatusCode::GATEWAY_TIMEOUT, "it takes too long\n"),
@@ -281,14 +289,14 @@ impl Desk {
         Self { shared, interval, history, lookout: Lookout::new(), last: None, rest: Instant::now() }
     }
 
-    fn work(mut self, queue: &Receiver<Question>) {
+    fn work(mut self, queue: &fair::Receiver<u32, Question>) {
         loop {
             let Question { asked, reply } = match queue.recv_timeout(FORGET) {
                 Ok(question) => question,
                 Err(RecvTimeoutError::Timeout) => {
                     // Nobody asks any more: what was known for them need not be kept.
                     self.forget();
-                    match queue.recv() {
+                    match queue.recv_timeout(Duration::MAX) {
                         Ok(question) => question,
                         Err(_) => return,
                     }

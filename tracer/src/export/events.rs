@@ -155,7 +155,7 @@ impl Events {
         // Nobody need be listening.
         let _ = self.listeners.send(line.as_str().into());
         if let Some(hook) = self.hook.as_ref().filter(|_| stall.closed.is_none()) {
-            hook.tell(&line);
+            hook.tell(stall.wait.owner(), &line);
         }
         if self.lines.try_send(line).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);

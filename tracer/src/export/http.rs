@@ -2,6 +2,7 @@
 //! connection loses it to whoever asks, and no client can make it hold much memory.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     fs::File,
     io::{self, Read},
@@ -39,7 +40,7 @@ use tokio::{
 use super::{api::Api, metrics::Metrics, page::Pages};
 use crate::clock::monotonic_ns;
 
-/// Connections served at the same time: one more ends the one that has been idle for longest.
+/// Connections served at the same time: one more ends the one that has been idle for longest, of the user who has most.
 const CONNECTIONS: usize = 64;
 /// The young are not ended, so that a burst of askers is answered: their requests are on the way.
 const YOUNG: Duration = Duration::from_millis(100);
@@ -64,15 +65,28 @@ pub struct Health {
     pub ready: AtomicBool,
     /// When the last snapshot was taken, nanoseconds of `CLOCK_MONOTONIC`.
     pub last_snapshot_ns: AtomicU64,
+    /// Its looks do not find what they must find.
+    pub misses_canary: AtomicBool,
     /// Without a snapshot for this long the agent is not healthy, nanoseconds.
     pub patience_ns: u64,
 }
 
 impl Health {
-    /// Whether it looks as often as it should.
+    /// Whether it looks as often as it should, and sees.
     pub fn is_well(&self) -> bool {
+        self.trouble().is_none()
+    }
+
+    /// What is wrong with it.
+    fn trouble(&self) -> Option<&'static str> {
         let last = self.last_snapshot_ns.load(Ordering::Relaxed);
-        monotonic_ns().saturating_sub(last) < self.patience_ns
+        if monotonic_ns().saturating_sub(last) >= self.patience_ns {
+            Some("no snapshot for too long\n")
+        } else if self.misses_canary.load(Ordering::Relaxed) {
+            Some("it does not find a wait of its own\n")
+        } else {
+            None
+        }
     }
 }
 
@@ -124,9 +138,9 @@ pub async fn serve(
     health: Arc<Health>,
     token: Option<Arc<Token>>,
 ) {
-    let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
+    let accept = || async { listener.accept().await.map(|(stream, _)| (stream, None)) };
     let pages = Arc::new(Pages::new(metrics));
-    serve_with(accept, LIFETIME, move |request| {
+    serve_with(accept, LIFETIME, move |request, _| {
         let response = answer(&request, &pages, &health, token.as_deref());
         async move { response }
     })
@@ -137,24 +151,35 @@ pub async fn serve(
 pub async fn serve_api(listener: UnixListener, api: Api) {
     /// Whoever listens to events does so for long.
     const LIFETIME: Duration = Duration::from_secs(86_400);
-    let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
-    serve_with(accept, LIFETIME, move |request| {
+    let accept = || async {
+        let (stream, _) = listener.accept().await?;
+        // As the kernel has it of whoever connected (SO_PEERCRED).
+        let user = stream.peer_cred().ok().map(|peer| peer.uid());
+        Ok((stream, user))
+    };
+    serve_with(accept, LIFETIME, move |request, user| {
         let api = api.clone();
         async move {
             match only_get(&request) {
                 Some(refusal) => refusal,
-                None => api.answer(request).await,
+                None => api.answer(request, user).await,
             }
         }
     })
     .await;
 }
 
+/// Who is at the other end: a user; `None` on TCP, where nobody says.
+type User = Option<u32>;
+/// The user who always has half of the connections.
+const ROOT: User = Some(0);
+
 /// A connection that is served.
 struct Connection {
     task: AbortHandle,
     /// When it came, nanoseconds of `CLOCK_MONOTONIC`.
     since_ns: u64,
+    user: User,
     traffic: Arc<Traffic>,
 }
 
@@ -219,17 +244,34 @@ struct Standing {
     last_ns: u64,
     /// When it came.
     since_ns: u64,
+    user: User,
 }
 
-/// Which connection ends where there is one too many: the one that is idle for longest, and where none is, the one that asks for
-/// longest. The young are spared while there are not too many of them.
+/// Which connection ends where there is one too many: of the user who has most, the one that is idle for longest, and where none
+/// is, the one that asks for longest. The young are spared while there are not too many of them.
 fn whom_to_end(open: &[Standing], now_ns: u64) -> Option<usize> {
+    if open.len() <= CONNECTIONS {
+        return None;
+    }
     let is_young = |one: &Standing| now_ns.saturating_sub(one.since_ns) < YOUNG.as_nanos() as u64;
+    let most = who_has_most(open);
     open.iter()
         .enumerate()
-        .filter(|(_, one)| open.len() > CONNECTIONS && (open.len() > BURST || !is_young(one)))
+        .filter(|(_, one)| Some(one.user) == most && (open.len() > BURST || !is_young(one)))
         .min_by_key(|(_, one)| (one.asks, one.last_ns))
         .map(|(at, _)| at)
+}
+
+/// Who has most connections. Half of all that are served are root's before any of root's count.
+fn who_has_most(open: &[Standing]) -> Option<User> {
+    let mut of_user: HashMap<User, usize> = HashMap::new();
+    for one in open {
+        *of_user.entry(one.user).or_default() += 1;
+    }
+    if let Some(number) = of_user.get_mut(&ROOT) {
+        *number = number.saturating_sub(CONNECTIONS / 2);
+    }
+    of_user.into_iter().max_by_key(|(user, number)| (*number, *user)).map(|(user, _)| user)
 }
 
 /// Ends those that are too many.
@@ -237,10 +279,11 @@ fn end_some(open: &mut Vec<Connection>) {
     open.retain(|connection| !connection.task.is_finished());
     let now_ns = monotonic_ns();
     loop {
-        let standing = |Connection { traffic, since_ns, .. }: &Connection| Standing {
+        let standing = |Connection { traffic, since_ns, user, .. }: &Connection| Standing {
             asks: traffic.pending.load(Ordering::Relaxed) > 0,
             last_ns: traffic.last_ns.load(Ordering::Relaxed),
             since_ns: *since_ns,
+            user: *user,
         };
         let standings: Vec<Standing> = open.iter().map(standing).collect();
         let Some(at) = whom_to_end(&standings, now_ns) else { return };
@@ -252,10 +295,10 @@ fn end_some(open: &mut Vec<Connection>) {
 async fn serve_with<S, A, F>(
     accept: impl Fn() -> A,
     lifetime: Duration,
-    answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    answer: impl Fn(Request<Incoming>, User) -> F + Clone + Send + 'static,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    A: Future<Output = std::io::Result<S>>,
+    A: Future<Output = io::Result<(S, User)>>,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let mut open: Vec<Connection> = Vec::new();
@@ -268,7 +311,7 @@ async fn serve_with<S, A, F>(
             // Of a burst not everybody stays.
             () = sleep(YOUNG), if open.len() > CONNECTIONS => continue,
         };
-        let Ok(stream) = stream else {
+        let Ok((stream, user)) = stream else {
             // Out of fds, most likely: they come back.
             sleep(YOUNG).await;
             continue;
@@ -280,7 +323,7 @@ async fn serve_with<S, A, F>(
         let task = tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let pending = Pending::new(&served);
-                let response = answer(request);
+                let response = answer(request, user);
                 async move { Ok::<_, Infallible>(response.await.map(|body| Writing { body, _pending: pending })) }
             });
             let connection = http1::Builder::new()
@@ -291,7 +334,7 @@ async fn serve_with<S, A, F>(
             // What a client does wrong is its own affair.
             let _ = timeout(lifetime, connection).await;
         });
-        open.push(Connection { task: task.abort_handle(), since_ns, traffic });
+        open.push(Connection { task: task.abort_handle(), since_ns, user, traffic });
     }
 }
 
@@ -330,8 +373,10 @@ fn answer(
             }
             Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
         },
-        "/-/healthy" if health.is_well() => text(StatusCode::OK, "healthy\n"),
-        "/-/healthy" => text(StatusCode::SERVICE_UNAVAILABLE, "no snapshot for too long\n"),
+        "/-/healthy" => match health.trouble() {
+            None => text(StatusCode::OK, "healthy\n"),
+            Some(trouble) => text(StatusCode::SERVICE_UNAVAILABLE, trouble),
+        },
         "/-/ready" if health.ready.load(Ordering::Relaxed) => text(StatusCode::OK, "ready\n"),
         "/-/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "no snapshot yet\n"),
         "/" => text(StatusCode::OK, "tracer: /metrics, /-/healthy, /-/ready\n"),
@@ -360,7 +405,7 @@ mod tests {
     fn ends(number: u64, now: u64, of: impl Fn(u64) -> (bool, u64, u64)) -> Option<usize> {
         let standing = |number| {
             let (asks, last, since) = of(number);
-            Standing { asks, last_ns: last * 1_000_000, since_ns: since * 1_000_000 }
+            Standing { asks, last_ns: last * 1_000_000, since_ns: since * 1_000_000, user: None }
         };
         whom_to_end(&(0..number).map(standing).collect::<Vec<_>>(), now * 1_000_000)
     }
@@ -376,6 +421,26 @@ mod tests {
         assert_eq!(ends(513, 1000, |number| (false, 950 + number % 40, 950)), Some(0), "too many are");
     }
 
+    /// So many of each user: whose connection ends, all being equally old.
+    fn whose_ends(of_user: &[(u32, usize)]) -> Option<u32> {
+        let of_one = |(user, number): &(u32, usize)| {
+            vec![Standing { asks: true, last_ns: 0, since_ns: 0, user: Some(*user) }; *number]
+        };
+        let open: Vec<Standing> = of_user.iter().flat_map(of_one).collect();
+        whom_to_end(&open, 1_000_000_000).and_then(|at| open[at].user)
+    }
+
+    #[test]
+    fn who_has_most_loses_one() {
+        assert_eq!(whose_ends(&[(33, 64)]), None);
+        assert_eq!(whose_ends(&[(34, 1), (33, 64)]), Some(33));
+        assert_eq!(whose_ends(&[(0, 32), (34, 2), (33, 31)]), Some(33), "half are root's");
+        assert_eq!(whose_ends(&[(0, 60), (33, 5)]), Some(0), "but not all");
+        assert_eq!(whose_ends(&[(0, 65)]), Some(0));
+        let crowd: Vec<(u32, usize)> = (1..100).map(|user| (user, 1)).chain([(0, 32)]).collect();
+        assert_ne!(whose_ends(&crowd), Some(0));
+    }
+
     /// Whoever asks again and again, too, is sent away when the time is over.
     #[tokio::test]
     async fn a_connection_lives_so_long_at_most() {
@@ -383,8 +448,8 @@ mod tests {
         let lifetime = Duration::from_millis(500);
         let listener = bind(([127, 0, 0, 1], 0).into()).expect("a port");
         let address = listener.local_addr().expect("bound");
-        let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
-        let serves = serve_with(accept, lifetime, |_| async { text(StatusCode::OK, "x") });
+        let accept = || async { listener.accept().await.map(|(stream, _)| (stream, None)) };
+        let serves = serve_with(accept, lifetime, |_, _| async { text(StatusCode::OK, "x") });
         let asks = tokio::task::spawn_blocking(move || {
             let mut stream = std::net::TcpStream::connect(address).expect("connect");
             let begin = std::time::Instant::now();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     resolve::{
         Resolved,
-        process::{Who, pods::Pod},
+        process::{Who, cgroup::Owner, pods::Pod},
         target::Target,
     },
     verdict::{Class, Level, Verdict},
@@ -95,6 +95,11 @@ impl WaitObject {
             container: who.container.clone(),
             pod: who.pod.clone(),
         }
+    }
+
+    /// Whose share of what is bounded it takes.
+    pub fn owner(&self) -> Owner {
+        Owner::at(self.cgroup.as_deref(), self.uid.unwrap_or_default())
     }
 
     /// How much it worries.

@@ -1,5 +1,6 @@
 //! The last hours: each stall, and each minute's worst waits, in a database of the agent's own. It is written by a thread of its
-//! own, at most twice a second; what cannot be kept, on a full disk for instance, is counted, and stalls are tried again.
+//! own, at most twice a second; what cannot be kept, on a full disk for instance, is counted, and stalls are tried again. Whatever is
+//! bounded is shared between owners.
 
 mod damage;
 mod moment;
@@ -14,7 +15,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{SyncSender, sync_channel},
     },
     thread,
     time::Duration,
@@ -30,10 +30,11 @@ use crate::{
     client::Refusal,
     collect::shared::Shared,
     export::{events::StallObject, json::WaitObject},
+    fair::{self, Room},
 };
 
-/// Things that may wait to be written.
-const QUEUE: usize = 4096;
+/// Things that may wait to be written: where there are more, whoever's stalls are most gives way.
+const ROOM: Room = Room { all: 4096, of_one: 4096 };
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,14 @@ pub enum Kept {
     FoundAgain(Box<StallObject>),
 }
 
+impl Kept {
+    /// Whose stall it is.
+    pub fn owner(&self) -> String {
+        let (Kept::Stall(stall) | Kept::FoundAgain(stall)) = self;
+        stall.wait.owner().to_string()
+    }
+}
+
 /// The waits of a moment that is over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Past {
@@ -64,7 +73,7 @@ pub struct Past {
 
 /// The agent's history: what is to be kept goes in, what was kept comes out.
 pub struct History {
-    kept: SyncSender<Kept>,
+    kept: fair::Sender<String, Kept>,
     lost: Arc<AtomicU64>,
     unheard: Arc<AtomicBool>,
     store: Arc<Store>,
@@ -79,7 +88,7 @@ impl History {
     /// Starts the thread that writes.
     pub fn start(store: Store, shared: Shared) -> Result<Arc<Self>> {
         let store = Arc::new(store);
-        let (kept, queue) = sync_channel(QUEUE);
+        let (kept, queue) = fair::channel(ROOM);
         let (lost, unheard) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let writer = Writer::new(&store, shared, &lost, &unheard)?;
         thread::Builder::new()
@@ -91,7 +100,7 @@ impl History {
 
     /// Keeps it, or counts that it could not.
     pub fn keep(&self, kept: Kept) {
-        if self.kept.try_send(kept).is_err() {
+        if self.kept.send(kept.owner(), kept).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
             self.unheard.store(true, Ordering::Release);
         }

@@ -1,7 +1,7 @@
 //! Which stalls are still to be written? The latest row of each: what failed on a full disk is tried again, the endings first, since
 //! a stall whose end is missing would stay open for ever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::store::Id;
 use crate::export::events::StallObject;
@@ -12,28 +12,63 @@ const MOST: usize = 4096;
 /// What is to be written.
 #[derive(Debug, Default)]
 pub struct Owed {
-    /// Stalls that have ended.
-    closed: BTreeMap<Id, StallObject>,
-    /// Those that have not.
-    open: BTreeMap<Id, StallObject>,
+    rows: BTreeMap<Id, StallObject>,
+    /// Which of them are whose.
+    shares: HashMap<String, Share>,
+}
+
+/// What is owed of one owner's.
+#[derive(Debug, Default)]
+struct Share {
+    /// Stalls that have not ended.
+    open: BTreeSet<Id>,
+    /// Those that have.
+    closed: BTreeSet<Id>,
+}
+
+impl Share {
+    fn number(&self) -> usize {
+        self.open.len() + self.closed.len()
+    }
 }
 
 impl Owed {
-    /// Owes this row instead of an earlier one of the same stall. Of too many, the oldest goes whose stall is still open: its end
-    /// will tell all of it.
+    /// Owes this row instead of an earlier one of the same stall. Of too many, one goes of whoever has most: the oldest whose stall
+    /// is still open, as its end will tell all of it.
     pub fn add(&mut self, id: Id, stall: StallObject) {
-        self.closed.remove(&id);
-        self.open.remove(&id);
-        let rows = if stall.closed.is_some() { &mut self.closed } else { &mut self.open };
-        rows.insert(id, stall);
-        if self.closed.len() + self.open.len() > MOST && self.open.pop_first().is_none() {
-            self.closed.pop_first();
+        let (owner, closed) = (stall.wait.owner().to_string(), stall.closed.is_some());
+        if let Some(earlier) = self.rows.insert(id, stall) {
+            self.gone(&id, &earlier);
+        }
+        let share = self.shares.entry(owner).or_default();
+        if closed {
+            share.closed.insert(id)
+        } else {
+            share.open.insert(id)
+        };
+        if self.rows.len() > MOST
+            && let Some(most) = self.shares.values().max_by_key(|share| share.number())
+            && let Some(gives_way) = most.open.first().or(most.closed.first()).copied()
+            && let Some(row) = self.rows.remove(&gives_way)
+        {
+            self.gone(&gives_way, &row);
+        }
+    }
+
+    fn gone(&mut self, id: &Id, row: &StallObject) {
+        let owner = row.wait.owner().to_string();
+        if let Some(share) = self.shares.get_mut(&owner) {
+            share.open.remove(id);
+            share.closed.remove(id);
+            if share.number() == 0 {
+                self.shares.remove(&owner);
+            }
         }
     }
 
     /// Nothing is owed.
     pub fn is_empty(&self) -> bool {
-        self.closed.is_empty() && self.open.is_empty()
+        self.rows.is_empty()
     }
 
     /// Writes the endings, then the rest; what was written is owed no longer.
@@ -41,11 +76,16 @@ impl Owed {
         &mut self,
         mut write: impl FnMut(&[(Id, StallObject)]) -> Result<(), E>,
     ) -> Result<(), E> {
-        for owed in [&mut self.closed, &mut self.open] {
-            let rows: Vec<_> = owed.iter().map(|(id, stall)| (*id, stall.clone())).collect();
+        for closed in [true, false] {
+            let rows: Vec<_> =
+                self.rows.iter().filter(|(_, stall)| stall.closed.is_some() == closed).collect();
+            let rows: Vec<_> = rows.into_iter().map(|(id, stall)| (*id, stall.clone())).collect();
             if !rows.is_empty() {
                 write(&rows)?;
-                owed.clear();
+                for (id, row) in &rows {
+                    self.rows.remove(id);
+                    self.gone(id, row);
+                }
             }
         }
         Ok(())
@@ -81,6 +121,25 @@ mod tests {
         assert!(owed.is_empty());
     }
 
+    /// One user's stalls end without number; what another's is owed stays.
+    #[test]
+    fn whoever_has_most_gives_way() {
+        let mut owed = Owed::default();
+        let mut add = |uid: u32, pid: u32| {
+            let mut stall = stall(pid, i64::from(pid), Some(100_000));
+            stall.wait.uid = Some(uid);
+            owed.add(Id::of(&stall), stall);
+        };
+        (1..=10).for_each(|pid| add(0, pid));
+        (11..=2 * MOST as u32).for_each(|pid| add(33, pid));
+        assert_eq!(
+            (owed.rows.len(), owed.shares["user 0"].number(), owed.shares["user 33"].number()),
+            (MOST, 10, MOST - 10)
+        );
+        owed.settle(|_| Ok::<_, ()>(())).expect("written");
+        assert!(owed.is_empty() && owed.shares.is_empty());
+    }
+
     #[test]
     fn of_too_many_the_open_ones_go() {
         let mut owed = Owed::default();
@@ -92,6 +151,7 @@ mod tests {
             let stall = stall(pid, i64::from(pid), Some(100_000));
             owed.add(Id::of(&stall), stall);
         }
-        assert_eq!((owed.closed.len(), owed.open.len()), (MOST, 0));
+        assert_eq!(owed.rows.len(), MOST);
+        assert!(owed.rows.values().all(|stall| stall.closed.is_some()));
     }
 }

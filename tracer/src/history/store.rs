@@ -5,6 +5,7 @@
 use std::{
     collections::HashSet,
     fs,
+    hash::{BuildHasher, RandomState},
     io::{Read, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -16,7 +17,7 @@ use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 use jiff::{SignedDuration, Timestamp};
 use redb::{
     Builder, Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable,
-    ReadableTableMetadata, TableDefinition, TableError, WriteTransaction,
+    ReadableTableMetadata, Table, TableDefinition, TableError, WriteTransaction,
 };
 use serde::Deserialize;
 
@@ -26,7 +27,8 @@ use super::{
 };
 use crate::{
     export::{events::StallObject, json::WaitObject},
-    human,
+    fair, human,
+    resolve::process::cgroup::Owner,
 };
 
 /// By milliseconds of Unix time at the opening, process, thread: JSON.
@@ -160,8 +162,8 @@ impl Store {
         })
     }
 
-    /// Throws away what is older than is kept, and the oldest of what is too much. A stall is as old as its end; one that is
-    /// open is not thrown away.
+    /// Throws away what is older than is kept, and of what is too much the oldest minutes, and the oldest stalls of whoever has
+    /// most. A stall is as old as its end; one that is open is not thrown away.
     pub fn prune(&self, now: Timestamp) -> Result<()> {
         let oldest = now.checked_sub(self.limits.age).unwrap_or(Timestamp::UNIX_EPOCH);
         let size = fs::metadata(&self.path).map_or(0, |file| file.len());
@@ -181,12 +183,9 @@ impl Store {
                     minutes.pop_first()?;
                 }
                 if minutes.len()? < 1440 {
-                    let mut left = stalls.len()? / 10 + 1;
-                    stalls.retain(|_, row| {
-                        let goes = left > 0 && end(row).is_some();
-                        left -= u64::from(goes);
-                        !goes
-                    })?;
+                    let most = (stalls.len()? - stalls.len()? / 10).saturating_sub(1) as usize;
+                    let goes = too_many(&stalls, most)?;
+                    stalls.retain(|key, _| !goes.contains(&key))?;
                 }
             }
             Ok(())
@@ -368,6 +367,44 @@ fn open(path: &Path) -> Result<Database, redb::DatabaseError> {
     Builder::new().set_cache_size(CACHE).create(path)
 }
 
+/// A stall's key.
+type Key = (u64, u32, u32);
+
+/// Which stalls go so that so many are left, if as many have ended: the oldest of whoever has most.
+fn too_many(stalls: &Table<'_, Key, &[u8]>, most: usize) -> Result<HashSet<Key>, redb::Error> {
+    let hasher = RandomState::new();
+    let mut ended: Vec<(Key, u64)> = Vec::new();
+    let mut open = 0;
+    for row in stalls.iter()?.rev() {
+        let (key, row) = row?;
+        match end(row.value()) {
+            Some(_) => ended.push((key.value(), hasher.hash_one(owner(row.value())))),
+            None => open += 1,
+        }
+    }
+    let mut goes: HashSet<Key> = ended.iter().map(|(key, _)| *key).collect();
+    for (key, _) in fair::keep(ended, most.saturating_sub(open), |(_, owner)| *owner) {
+        goes.remove(&key);
+    }
+    Ok(goes)
+}
+
+/// Whose a row is; what cannot be read is nobody's.
+fn owner(row: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Row {
+        wait: Whose,
+    }
+    #[derive(Deserialize)]
+    struct Whose {
+        uid: Option<u32>,
+        cgroup: Option<String>,
+    }
+    let Row { wait } = serde_json::from_slice(row).ok()?;
+    let Whose { uid, cgroup } = &wait;
+    Some(Owner::at(cgroup.as_deref(), uid.unwrap_or_default()).to_string())
+}
+
 /// When a stall ended, if it has. What cannot be read ended long ago, also if it has no end.
 fn end(row: &[u8]) -> Option<Timestamp> {
     #[derive(Deserialize)]
@@ -499,6 +536,25 @@ mod tests {
         assert!((256..=512).contains(&(in_use / 1024)), "{in_use} bytes, {} stalls", pids.len());
         assert!((1..=40).all(|pid| pids.contains(&pid)), "{pids:?}");
         assert!(pids.contains(&2000), "the youngest stays: {pids:?}");
+    }
+
+    /// One user's stalls come and go by the thousand: the few of another, which are older, stay.
+    #[test]
+    fn of_too_many_those_go_of_whoever_has_most() {
+        let limits = Limits { age: Duration::from_secs(365 * DAY as u64), bytes: 1024 * 1024 };
+        let tried = Tried::new("shares", limits);
+        let rows = (1..=2000).map(|pid| {
+            let mut stall = stall(pid, i64::from(pid), Some(3000));
+            stall.wait.uid = Some(if pid <= 20 { 0 } else { 33 });
+            (Id::of(&stall), stall)
+        });
+        tried.store.put(&rows.collect::<Vec<_>>(), None).expect("written");
+        for _ in 0..60 {
+            tried.store.prune(at(DAY)).expect("pruned");
+        }
+        let pids = tried.pids();
+        assert!((21..1500).contains(&pids.len()), "{}", pids.len());
+        assert!((1..=20).all(|pid| pids.contains(&pid)) && pids.contains(&2000), "{pids:?}");
     }
 
     #[test]

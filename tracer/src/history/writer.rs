@@ -6,7 +6,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError},
+        mpsc::RecvTimeoutError,
     },
     time::{Duration, Instant},
 };
@@ -23,6 +23,7 @@ use crate::{
     class::Level,
     collect::shared::Shared,
     export::{events::StallObject, json::WaitObject},
+    fair::Receiver,
     human,
     look::{self, Judged},
     resolve::Resolver,
@@ -93,7 +94,7 @@ impl Writer {
     }
 
     /// Until nobody is left to send.
-    pub fn run(mut self, queue: &Receiver<Kept>) {
+    pub fn run(mut self, queue: &Receiver<String, Kept>) {
         self.go_on(|writer| writer.round(queue));
     }
 
@@ -113,7 +114,7 @@ impl Writer {
     }
 
     /// Waits for something to keep, or for the minute, and keeps it. False: the agent ends.
-    fn round(&mut self, queue: &Receiver<Kept>) -> bool {
+    fn round(&mut self, queue: &Receiver<String, Kept>) -> bool {
         // With something owed it does not wait for the next stall.
         let next = match self.failed {
             Some(failed) if !self.owed.is_empty() => self.minute.min(failed + PAUSE),
@@ -155,7 +156,7 @@ impl Writer {
 
     /// Asks which stalls are open: the end of one that is not may have found the queue full, as when a disk hangs that many
     /// wait for, this thread among them. So may the opening of one that is, or that it was found again.
-    fn ask_again(&mut self, queue: &Receiver<Kept>) -> Result<()> {
+    fn ask_again(&mut self, queue: &Receiver<String, Kept>) -> Result<()> {
         let before: Vec<_> = self.open.iter().map(|(thread, id)| (*thread, *id)).collect();
         let mut still: HashMap<_, _> = self
             .shared
@@ -165,7 +166,7 @@ impl Writer {
             .collect();
         // What came before the answer, and what since: it tells more than the answer does.
         let mut heard = HashSet::new();
-        while let Ok(kept) = queue.try_recv() {
+        while let Some((_, kept)) = queue.take_if(|_, _| true) {
             heard.insert(self.owe(kept));
         }
         let is_open = |(thread, id): &((u32, u32), Id)| self.open.get(thread) == Some(id);
@@ -299,16 +300,22 @@ fn worst(shared: &mut Shared) -> Result<Vec<WaitObject>> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::sync_channel;
-
     use super::{
         super::{
-            Limits,
+            Limits, ROOM,
             samples::{damage_pages, flagged, stall},
         },
         *,
     };
-    use crate::collect::shared::{Ask, pair};
+    use crate::{
+        collect::shared::{Ask, pair},
+        fair::{self, Sender},
+    };
+
+    fn send(queue: &Sender<String, Kept>, stall: StallObject) {
+        let kept = Kept::Stall(Box::new(stall));
+        queue.send(kept.owner(), kept).expect("there is room");
+    }
 
     /// An empty store in a directory of its own.
     fn empty(name: &str) -> (std::path::PathBuf, Arc<Store>) {
@@ -345,13 +352,13 @@ mod tests {
         let (shared, _asked) = pair().expect("two ends");
         let lost = Arc::default();
         let mut writer = Writer::new(&store, shared, &lost, &Arc::default()).expect("an empty store");
-        let (kept, queue) = sync_channel(8);
+        let (kept, queue) = fair::channel(ROOM);
         let mut rounds = 0;
         writer.go_on(|writer| {
             rounds += 1;
             match rounds {
                 1 => panic!("on purpose"),
-                2 => kept.send(Kept::Stall(Box::new(stall(1, 10, None)))).expect("there is room"),
+                2 => send(&kept, stall(1, 10, None)),
                 3 => writer.failed = None,
                 _ => return false,
             }
@@ -369,13 +376,13 @@ mod tests {
         let (shared, asked) = pair().expect("two ends");
         let mut writer =
             Writer::new(&store, shared, &Arc::default(), &Arc::default()).expect("an empty store");
-        let (kept, queue) = sync_channel(8);
+        let (kept, queue) = fair::channel(ROOM);
         for pid in [1, 2] {
             writer.owe(Kept::Stall(Box::new(stall(pid, 10, None))));
         }
-        kept.send(Kept::Stall(Box::new(stall(2, 10, Some(20))))).expect("there is room");
+        send(&kept, stall(2, 10, Some(20)));
         // Opened since: not in the answer, and open all the same.
-        kept.send(Kept::Stall(Box::new(stall(3, 30, None)))).expect("there is room");
+        send(&kept, stall(3, 30, None));
         std::thread::scope(|scope| {
             scope.spawn(move || match asked.asks.recv() {
                 Ok(Ask::Stalls(reply)) => reply.send(Ok(vec![])).expect("it is waited for"),
@@ -399,8 +406,8 @@ mod tests {
         store.put(&[(Id::of(&before), before)], None).expect("written");
         let (shared, asked) = pair().expect("two ends");
         let mut writer = Writer::new(&store, shared, &Arc::default(), &Arc::default()).expect("a stall");
-        let (kept, queue) = sync_channel(8);
-        kept.send(Kept::Stall(Box::new(stall(3, 30, Some(40))))).expect("there is room");
+        let (kept, queue) = fair::channel(ROOM);
+        send(&kept, stall(3, 30, Some(40)));
         std::thread::scope(|scope| {
             scope.spawn(move || match asked.asks.recv() {
                 Ok(Ask::Stalls(reply)) => {

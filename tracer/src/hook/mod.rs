@@ -10,15 +10,26 @@ use std::{
     },
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::Mutex,
-    thread,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use anyhow::{Context, Result};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair},
+};
 
 pub use self::runner::run;
+use crate::{
+    fair::{Queue, Room},
+    resolve::process::cgroup::Owner,
+};
+
+/// Stalls that may wait until the process takes them.
+const WAITING: usize = 1024;
+/// Ends the name of the owner in a message; neither a unit's name nor a container's has it.
+const END: char = '\0';
 
 /// What is to be run, and how often at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +47,7 @@ pub struct Hook {
 enum Report {
     /// The program failed twice.
     Failed = b'f' as isize,
-    /// It had been run as often as it may be.
+    /// It had been run as often as it may be, or too many wait.
     NotRun = b'n' as isize,
 }
 
@@ -49,27 +60,16 @@ pub struct Losses {
     pub not_run: u64,
 }
 
-/// Returns when the process that runs the program has ended, which it does not before the agent: never, where there is none. A
-/// confined agent cannot start another, and one whose hook is gone must not look as if it had one.
-pub async fn ended(runner: Option<Child>) -> Result<()> {
-    let Some(mut runner) = runner else { return std::future::pending().await };
-    let (tell, told) = tokio::sync::oneshot::channel();
-    thread::Builder::new()
-        .name("hook".into())
-        .spawn(move || tell.send(runner.wait()))
-        .context("cannot start the thread that waits for the process of the hook")?;
-    let status = told.await.context("nobody waits for the process of the hook")??;
-    bail!("the process that runs on_stall has ended ({status}): start the agent again")
-}
-
 /// The process that runs the program, as the agent sees it.
 pub struct Runner {
     socket: OwnedFd,
+    /// What the socket has no room for yet, by owner.
+    waiting: Mutex<Queue<String, String>>,
     losses: Mutex<Losses>,
 }
 
 impl Runner {
-    /// Starts it; the second is what to wait for, see [`ended`].
+    /// Starts it; the second is what to wait for, it does not end before the agent.
     pub fn start(hook: &Hook) -> Result<(Self, Child)> {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -89,18 +89,40 @@ impl Runner {
             command.env_remove(variable);
         }
         let child = command.spawn().context("cannot start the process that runs the hook")?;
-        Ok((Self { socket: ours, losses: Mutex::default() }, child))
+        let waiting = Mutex::new(Queue::new(Room { all: WAITING, of_one: WAITING }));
+        Ok((Self { socket: ours, waiting, losses: Mutex::default() }, child))
     }
 
-    /// Has the program told of a stall. Never waits: where there is no room, the loss is counted.
-    pub fn tell(&self, line: &str) {
-        if send(self.socket.as_fd(), line.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL).is_err() {
+    /// Has the program told of a stall of this owner's. Never waits: where there is no room, the loss is counted.
+    pub fn tell(&self, owner: Owner, line: &str) {
+        let message = format!("{owner}{END}{line}");
+        let gives_way = lock(&self.waiting).push(owner.to_string(), message);
+        if gives_way.is_some() {
             self.add(|losses| losses.not_run += 1);
         }
+        self.send_on();
     }
 
-    /// Losses so far.
+    /// Hands on what waits, as much as the socket takes. The owners take turns.
+    fn send_on(&self) {
+        let mut waiting = lock(&self.waiting);
+        let mut lost = 0;
+        while let Some(message) = waiting.front() {
+            match send(self.socket.as_fd(), message.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(_) => {}
+                Err(Errno::AGAIN) => break,
+                // It is too long, or nobody is there.
+                Err(_) => lost += 1,
+            }
+            waiting.pop();
+        }
+        drop(waiting);
+        self.add(|losses| losses.not_run += lost);
+    }
+
+    /// Losses so far. Asked for at each look, which is when what waits is handed on, too.
     pub fn losses(&self) -> Losses {
+        self.send_on();
         let mut reports = [0; 64];
         // One report is one message.
         while let Ok((1.., _)) = recv(self.socket.as_fd(), &mut reports[..], RecvFlags::DONTWAIT) {
@@ -109,10 +131,15 @@ impl Runner {
                 _ => self.add(|losses| losses.not_run += 1),
             }
         }
-        *self.losses.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        *lock(&self.losses)
     }
 
     fn add(&self, what: impl FnOnce(&mut Losses)) {
-        what(&mut self.losses.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        what(&mut lock(&self.losses));
     }
+}
+
+/// What is locked here is whole, whatever happened while it was.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

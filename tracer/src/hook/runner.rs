@@ -1,5 +1,5 @@
 //! The process that runs the hook: takes stalls from the agent, one message each, and runs the program for them one after
-//! another. It ends when the agent does.
+//! another. Owners of stalls take turns, and one who has many leaves runs to the others. It ends when the agent does.
 
 use std::{
     collections::VecDeque,
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::{
     fs::{MemfdFlags, memfd_create},
     net::{RecvFlags, SendFlags, recv, send},
@@ -20,8 +20,11 @@ use rustix::{
     },
 };
 
-use super::{Hook, Report};
-use crate::human;
+use super::{END, Hook, Report};
+use crate::{
+    fair::{self, Room},
+    human,
+};
 
 /// Between the first try and the second.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -34,13 +37,50 @@ const MOST_LEFT: usize = 4;
 /// No stall is longer.
 const LONGEST: usize = 1024 * 1024;
 
+/// Stalls that may wait for their run.
+const WAITING: usize = 256;
+/// For so long an owner whose stalls nobody was told of lately waits for a run. A later one is no news.
+const PATIENCE: Duration = MINUTE;
+const MINUTE: Duration = Duration::from_secs(60);
+/// How often it is asked whether somebody who waits for a run may have one.
+const AGAIN_SOON: Duration = Duration::from_millis(500);
+
+/// A stall that waits for its run.
+#[derive(Debug)]
+struct Waiting {
+    /// The event, as the program is given it.
+    stall: Vec<u8>,
+    came: Instant,
+}
+
 /// Runs until the agent ends, which is at the other end of standard input.
 pub fn run(hook: &Hook) -> Result<()> {
     // What the program has started and left is this process's from then on, to be ended.
     set_child_subreaper(Some(getpid())).context("cannot take care of what the hook starts")?;
+    let (waiting, queue) = fair::channel(Room { all: WAITING, of_one: WAITING });
+    let takes = thread::Builder::new()
+        .name("hook-queue".into())
+        .spawn(move || take_in(&waiting))
+        .context("cannot start the thread that takes stalls")?;
+    let mut budget = Budget::new(hook.a_minute);
+    let mut goes_on = true;
+    while goes_on {
+        goes_on = queue.wait_for_more(if queue.is_empty() { Duration::MAX } else { AGAIN_SOON });
+        while let Some(turn) = budget.next(&queue, Instant::now()) {
+            let untold = match turn {
+                Turn::Tell(owner, stall) => tell(hook, &owner, &stall.stall, &mut budget),
+                Turn::GoWithout => Some(Report::NotRun),
+            };
+            untold.into_iter().for_each(report);
+        }
+    }
+    takes.join().map_err(|_| anyhow!("the thread that takes stalls has panicked"))?
+}
+
+/// Takes stalls from the agent until it ends.
+fn take_in(waiting: &fair::Sender<String, Waiting>) -> Result<()> {
     let agent = io::stdin();
     let mut buffer = vec![0; LONGEST];
-    let mut budget = Budget::new(hook.a_minute);
     loop {
         let length = match recv(agent.as_fd(), &mut buffer[..], RecvFlags::empty()) {
             Ok((0, _)) => return Ok(()),
@@ -48,15 +88,23 @@ pub fn run(hook: &Hook) -> Result<()> {
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(error).context("this is started by `tracer agent` only"),
         };
-        if let Some(report) = tell(hook, &buffer[..length], &mut budget) {
-            // An agent that has ended does not count any more.
-            let _ = send(agent.as_fd(), &[report as u8], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        let message = &buffer[..length];
+        let end = message.iter().position(|byte| *byte == END as u8).context("a stall is nobody's")?;
+        let owner = String::from_utf8_lossy(&message[..end]).into_owned();
+        let stall = Waiting { stall: message[end + 1..].to_vec(), came: Instant::now() };
+        if waiting.send(owner, stall).is_err() {
+            report(Report::NotRun);
         }
     }
 }
 
+/// Tells the agent. One that has ended does not count any more.
+fn report(report: Report) {
+    let _ = send(io::stdin().as_fd(), &[report as u8], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+}
+
 /// Runs the program for one stall, and once more if it fails.
-fn tell(hook: &Hook, stall: &[u8], budget: &mut Budget) -> Option<Report> {
+fn tell(hook: &Hook, owner: &str, stall: &[u8], budget: &mut Budget) -> Option<Report> {
     let name = &hook.command[0];
     for second in [false, true] {
         if second {
@@ -66,7 +114,7 @@ fn tell(hook: &Hook, stall: &[u8], budget: &mut Budget) -> Option<Report> {
         if left >= MOST_LEFT {
             human::say(&format!("on_stall: {name}: not run, as {left} processes of earlier runs do not end"));
         }
-        if left >= MOST_LEFT || !budget.take(Instant::now()) {
+        if left >= MOST_LEFT || !budget.take(owner, Instant::now()) {
             return Some(if second { Report::Failed } else { Report::NotRun });
         }
         let outcome = once(hook, stall);
@@ -136,10 +184,10 @@ fn end_the_rest() {
     human::say("on_stall: it has left processes that do not end");
 }
 
-/// So many runs in any minute.
+/// So many runs in any minute. A quarter of them is for owners that have had none.
 struct Budget {
     most: usize,
-    runs: VecDeque<Instant>,
+    runs: VecDeque<(Instant, String)>,
 }
 
 impl Budget {
@@ -147,16 +195,55 @@ impl Budget {
         Self { most: a_minute as usize, runs: VecDeque::new() }
     }
 
-    fn take(&mut self, now: Instant) -> bool {
-        while self.runs.front().is_some_and(|run| now.duration_since(*run) >= Duration::from_secs(60)) {
+    /// Forgets runs that are a minute old.
+    fn forget(&mut self, now: Instant) {
+        while self.runs.front().is_some_and(|(run, _)| now.duration_since(*run) >= MINUTE) {
             self.runs.pop_front();
         }
-        let may = self.runs.len() < self.most;
+    }
+
+    /// Whether this owner had no run in the last minute.
+    fn is_quiet(&self, owner: &str) -> bool {
+        self.runs.iter().all(|(_, of)| of != owner)
+    }
+
+    /// Whether this owner may have a run.
+    fn allows(&self, owner: &str) -> bool {
+        let kept_back = self.most.div_ceil(4).min(self.most.saturating_sub(1));
+        self.runs.len() < if self.is_quiet(owner) { self.most } else { self.most - kept_back }
+    }
+
+    fn take(&mut self, owner: &str, now: Instant) -> bool {
+        self.forget(now);
+        let may = self.allows(owner);
         if may {
-            self.runs.push_back(now);
+            self.runs.push_back((now, owner.to_owned()));
         }
         may
     }
+
+    /// What becomes of the next stall: those go first that nobody will be told of, then the quiet owners'. `None`: the others
+    /// wait.
+    fn next(&mut self, queue: &fair::Receiver<String, Waiting>, now: Instant) -> Option<Turn> {
+        self.forget(now);
+        let is_too_late = |owner: &String, stall: &Waiting| {
+            !self.allows(owner) && (!self.is_quiet(owner) || now.duration_since(stall.came) >= PATIENCE)
+        };
+        if queue.take_if(is_too_late).is_some() {
+            return Some(Turn::GoWithout);
+        }
+        let quiet = queue.take_if(|owner, _| self.is_quiet(owner) && self.allows(owner));
+        let next = quiet.or_else(|| queue.take_if(|owner, _| self.allows(owner)));
+        next.map(|(owner, stall)| Turn::Tell(owner, stall))
+    }
+}
+
+/// What becomes of a stall.
+enum Turn {
+    /// The program is told of it.
+    Tell(String, Waiting),
+    /// It is not.
+    GoWithout,
 }
 
 #[cfg(test)]
@@ -168,8 +255,86 @@ mod tests {
         let begin = Instant::now();
         let mut budget = Budget::new(2);
         let at = |seconds| begin + Duration::from_secs(seconds);
-        let taken: Vec<bool> = [0, 10, 20, 60, 61, 70, 71].map(|second| budget.take(at(second))).into();
+        let taken: Vec<bool> = [(0, "a"), (10, "b"), (20, "c"), (60, "c"), (61, "d"), (70, "d"), (71, "e")]
+            .map(|(second, owner)| budget.take(owner, at(second)))
+            .into();
         assert_eq!(taken, [true, true, false, true, false, true, false]);
+    }
+
+    /// The owners whose stalls the program is told of, of so many stalls of each.
+    fn told(budget: &mut Budget, now: Instant, stalls: &[(&str, usize)]) -> Vec<String> {
+        let (waiting, queue) = fair::channel(Room { all: 100, of_one: 100 });
+        for (owner, number) in stalls {
+            for _ in 0..*number {
+                let stall = Waiting { stall: Vec::new(), came: now };
+                waiting.send((*owner).to_owned(), stall).expect("there is room");
+            }
+        }
+        let mut told = Vec::new();
+        while let Some(turn) = budget.next(&queue, now) {
+            if let Turn::Tell(owner, _) = turn {
+                assert!(budget.take(&owner, now));
+                told.push(owner);
+            }
+        }
+        told
+    }
+
+    #[test]
+    fn who_has_many_leaves_runs_to_the_others() {
+        let begin = Instant::now();
+        let mut budget = Budget::new(10);
+        assert_eq!(told(&mut budget, begin, &[("flood", 50)]).len(), 7);
+        let second = begin + Duration::from_secs(1);
+        assert_eq!(told(&mut budget, second, &[("flood", 50), ("quiet", 2)]), ["quiet"]);
+        assert_eq!(told(&mut budget, second, &[("another", 1), ("flood", 9)]), ["another"]);
+        let many: Vec<String> = (0..9).map(|number| format!("owner {number}")).collect();
+        let many: Vec<(&str, usize)> = many.iter().map(|owner| (&**owner, 1)).collect();
+        assert_eq!(told(&mut budget, second, &many).len(), 1, "ten in all");
+        let minute = begin + MINUTE;
+        assert_eq!(told(&mut budget, minute, &[("flood", 1)]), ["flood"]);
+        assert_eq!(
+            told(&mut Budget::new(1), begin, &[("flood", 2)]),
+            ["flood"],
+            "nothing is kept back of one"
+        );
+        assert_eq!(told(&mut Budget::new(0), begin, &[("flood", 2)]), [""; 0]);
+    }
+
+    /// With nothing left, whoever was not told of anything lately waits, for a minute at most.
+    #[test]
+    fn the_quiet_wait_for_a_run() {
+        let begin = Instant::now();
+        let mut budget = Budget::new(1);
+        assert!(budget.take("flood", begin));
+        let (waiting, queue) = fair::channel(Room { all: 9, of_one: 9 });
+        let send = |owner: &str, second: u64| {
+            let came = begin + Duration::from_secs(second);
+            waiting.send(owner.to_owned(), Waiting { stall: Vec::new(), came }).expect("there is room");
+        };
+        let next = |budget: &mut Budget, second: u64| match budget
+            .next(&queue, begin + Duration::from_secs(second))
+        {
+            Some(Turn::Tell(owner, _)) => owner,
+            Some(Turn::GoWithout) => "goes without".to_owned(),
+            None => "waits".to_owned(),
+        };
+        send("flood", 1);
+        send("quiet", 2);
+        assert_eq!(next(&mut budget, 3), "goes without");
+        assert_eq!(next(&mut budget, 3), "waits");
+        send("flood", 60);
+        assert_eq!(next(&mut budget, 60), "quiet");
+        assert!(budget.take("quiet", begin + Duration::from_secs(60)));
+        assert_eq!(next(&mut budget, 61), "waits", "by now the flood is quiet, too");
+        assert_eq!(next(&mut budget, 119), "waits");
+        assert_eq!(next(&mut budget, 120), "flood", "in time");
+        assert!(budget.take("another", begin + Duration::from_secs(120)));
+        send("late", 121);
+        assert!(budget.take("another", begin + Duration::from_secs(180)));
+        assert_eq!(next(&mut budget, 180), "waits");
+        assert_eq!(next(&mut budget, 181), "goes without", "a minute is over");
+        assert_eq!(next(&mut budget, 181), "waits");
     }
 
     #[test]
@@ -180,6 +345,7 @@ mod tests {
             a_minute: 60,
         };
         let budget = &mut Budget::new(60);
+        let tell = |hook: &Hook, stall: &[u8], budget: &mut Budget| tell(hook, "user 0", stall, budget);
         assert_eq!(tell(&hook("test \"$(cat)\" = stall"), b"stall", budget), None);
         // Longer than a pipe holds, and nobody reads it.
         assert_eq!(tell(&hook("true"), &vec![b'x'; 300_000], budget), None);

@@ -271,10 +271,9 @@ pub fn by_pid(pid: u32) -> ProcessId {
 
 /// Who has to answer for a process, by its `cgroup` and `status`: its container or unit, else its user.
 fn owner_of(cgroup: &str, status: &str) -> ledger::Owner {
-    let home = cgroup::of(cgroup).map(|(_, home)| home).unwrap_or_default();
-    home.container
-        .or(home.unit)
-        .unwrap_or_else(|| stat::status(status).map_or_else(String::new, |(uid, _)| format!("user {uid}")))
+    let path = cgroup::of(cgroup).map(|(path, _)| path);
+    stat::status(status)
+        .map_or_else(String::new, |(uid, _)| cgroup::Owner::at(path.as_deref(), uid).to_string())
 }
 
 fn path(process: ProcessId, name: &str) -> String {
@@ -320,7 +319,7 @@ mod tests {
     #[test]
     fn the_unit_answers_for_its_processes_and_else_the_user() {
         let status = "Uid:\t33\t33\t33\t33\nvoluntary_ctxt_switches:\t1\nnonvoluntary_ctxt_switches:\t1\n";
-        assert_eq!(owner_of("0::/system.slice/nginx.service\n", status), "nginx.service");
+        assert_eq!(owner_of("0::/system.slice/nginx.service\n", status), "unit nginx.service");
         assert_eq!(owner_of("0::/\n", status), "user 33");
         assert_eq!(owner_of("", ""), "");
     }

@@ -71,6 +71,16 @@ impl Listeners {
     }
 }
 
+/// Whether one of these can have accepted a socket of this family and address: such a socket is of its listener's own family, also
+/// where it speaks IPv4.
+fn accepts(listeners: &HashSet<Listener>, family: Family, local: SocketAddr) -> bool {
+    let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    any.into_iter().chain([local.ip()]).any(|ip| {
+        let address = SocketAddr::new(ip, local.port());
+        listeners.contains(&Listener { family, address })
+    })
+}
+
 /// Whether this is the server's end, where the connection does not say itself that it was made here: `listener` says whether the
 /// port has one, `port` who chose it (`PORT_*`). A port that `connect` chose has no listener that could have accepted there; but
 /// whoever listens on it at another address takes that mark away. A server may have closed its listener, as `nc -l` does; then its

@@ -121,6 +121,8 @@ pub struct Resolver {
     own_pipes: HashMap<u32, Vec<u64>>,
     /// Mounts, as found in this look.
     mounts: Mounts,
+    /// A walk over all open files did not come to its end.
+    missed_peers: bool,
 }
 
 /// For how long it is known who a process is: it may write a title, go elsewhere, lose its parent, or not have been readable.
@@ -181,6 +183,7 @@ impl Resolver {
             ancestors: Ancestors::default(),
             own_pipes: HashMap::new(),
             mounts: Mounts::default(),
+            missed_peers: false,
         }
     }
 
@@ -212,7 +215,13 @@ impl Resolver {
         source: &mut dyn Source,
         until: Option<Instant>,
     ) -> Result<()> {
-        peers::look_up(pairs, all, &mut self.reads, source, until)
+        self.missed_peers |= !peers::look_up(pairs, all, &mut self.reads, source, until)?;
+        Ok(())
+    }
+
+    /// Whether other ends could not be looked up since this was last asked.
+    pub fn has_missed_peers(&mut self) -> bool {
+        std::mem::take(&mut self.missed_peers)
     }
 
     /// What a wait waits on by the kernel's record alone: no names, no `/proc`. Enough for most classes.

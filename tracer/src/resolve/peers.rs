@@ -165,14 +165,15 @@ fn has_handlers(status: &str) -> bool {
 }
 
 /// Looks the other ends of these waits up, in their order; `all` are the host's waits of the same moment. Those that are not reached
-/// `until` then are left without; the first [`AT_LEAST`] are always reached.
+/// `until` then are left without; the first [`AT_LEAST`] are always reached. False: a walk over all open files did not come to its end, and nobody
+/// was found for the rest.
 pub fn look_up(
     pairs: &mut [(&Wait, &mut Resolved)],
     all: &ByProcess<'_>,
     reads: &mut Reads,
     source: &mut dyn Source,
     until: Option<Instant>,
-) -> Result<()> {
+) -> Result<bool> {
     let mut look = Look {
         all,
         reads,
@@ -190,19 +191,19 @@ pub fn look_up(
         let Some(wanted) = look.find_some(rest, source)? else {
             // They have been reached, and nobody was found: none is said to be alone with what it waits on.
             rest.iter_mut().for_each(|(_, resolved)| resolved.peers = Some(Peers::default()));
-            return Ok(());
+            return Ok(false);
         };
         let (now, later) = rest.split_at_mut(wanted.len());
         for ((wait, resolved), wanted) in now.iter_mut().zip(wanted) {
             resolved.peers = Some(look.peers(wait, wanted));
             reached += 1;
             if reached >= AT_LEAST && is_over() {
-                return Ok(());
+                return Ok(true);
             }
         }
         rest = later;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// A look at other ends that is under way, with what it has found so far.

@@ -8,13 +8,15 @@ use tracer_ebpf::abi::Counter;
 
 use super::{FORGET, Watch};
 use crate::{
+    blind::Cause,
     class::Class,
     collect::bpf::{Bpf, ended_name, text},
     export::metrics::{BlockedKey, DurationKey, STALL_SERIES, StallSeries, State},
+    fair, human,
     procfs::{Reads, Unread, stat},
     resolve::target::{kind_of, kind_of_file},
     stall::Stall,
-    wait::{ProcessId, Snapshot, ThreadId},
+    wait::{ProcessId, Snapshot, ThreadId, Wait},
 };
 
 /// Snapshots between two looks at how many runs of the programs the kernel has skipped.
@@ -30,11 +32,14 @@ impl Watch {
         let mut state = self.metrics.lock();
         let Bpf { kernel, restarts, .. } = &mut self.bpf;
         kernel.drain(|key, histogram| {
+            let process = ProcessId { pid: key.tgid, start_ns: key.process_start_ns };
+            if self.canary.as_ref().is_some_and(|canary| canary.is(process)) {
+                return;
+            }
             if let Some(durations) = &mut self.durations {
                 durations.add(&key, &histogram);
             }
             let (syscall, kind) = (ended_name(&key, restarts), kind_of_file(&key.file));
-            let process = ProcessId { pid: key.tgid, start_ns: key.process_start_ns };
             // As it was called when the first of these waits ended: since the last snapshot it may have executed
             // another program.
             let comm = text(&histogram.comm);
@@ -52,7 +57,7 @@ impl Watch {
     pub(super) fn account(&mut self, snapshot: &Snapshot) -> Result<()> {
         let mut waiting: HashMap<Class, u64> = HashMap::new();
         let mut excused = 0;
-        let mut open: HashMap<(ProcessId, &'static str, &'static str), (u64, &str)> = HashMap::new();
+        let mut open: HashMap<(ProcessId, &'static str, &'static str), (u64, &Wait)> = HashMap::new();
         for wait in &snapshot.waits {
             let track = self.tracks.get(&wait.thread);
             let class = track.map_or(Class::Other, |track| track.class);
@@ -60,7 +65,7 @@ impl Watch {
             *waiting.entry(class).or_default() += 1;
             let key = (wait.thread.process, wait.call.name, kind_of(&wait.fd_state));
             // Earlier sleeps of the same wait have been counted when they ended.
-            open.entry(key).or_insert((0, wait.comm.as_str())).0 += wait.asleep().as_nanos() as u64;
+            open.entry(key).or_insert((0, wait)).0 += wait.asleep().as_nanos() as u64;
         }
         let losses: Vec<(&'static str, u64)> = Counter::LOSSES
             .iter()
@@ -93,12 +98,13 @@ impl Watch {
             }
         }
         state.reset_open();
-        for ((process, syscall, kind), (ns, thread)) in open {
+        state.set_users(open.iter().map(|((process, ..), (_, wait))| (*process, wait.uid)).collect());
+        for ((process, syscall, kind), (ns, wait)) in open {
             if state.add_open(BlockedKey { process: Some(process), syscall, kind }, ns)
                 && state.name(&process).is_none()
             {
                 // Where the process has gone meanwhile, a thread's name has to do.
-                state.set_name(process, name(process).unwrap_or_else(|| thread.to_owned()));
+                state.set_name(process, name(process).unwrap_or_else(|| wait.comm.clone()));
             }
         }
         // What is frozen in its sleep goes on with it. By calls a wait counts once its call has returned, which may be long
@@ -110,24 +116,41 @@ impl Watch {
         state.settle(snapshot.monotonic_ns, |process| by_calls || is_held(process), lives);
         state.add_snapshot(snapshot.source, snapshot.duration);
         show_stalls(&mut state, &self.stalls);
+        if state.without_series > 0 {
+            state.blind.report(Cause::Series);
+        }
+        // One process that hangs is left alone, and is no reason not to see the others.
+        let refused = Reads::new().refused();
+        if refused > self.refused {
+            state.blind.report(Cause::Reads);
+        }
+        self.refused = refused;
+        if self.resolver.has_missed_peers() {
+            state.blind.report(Cause::Peers);
+        }
+        if self.cuts {
+            state.blind.report(Cause::LookCut);
+        }
+        let said = state.blind.settle(snapshot.monotonic_ns);
+        drop(state);
+        said.iter().for_each(|line| human::say(line));
         Ok(())
     }
 }
 
-/// Puts the open stalls on the metrics page.
+/// Puts the open stalls on the metrics page: of too many, the oldest of each owner.
 fn show_stalls(state: &mut State, stalls: &BTreeMap<ThreadId, Stall>) {
     state.open_stalls.clear();
     state.stalls.clear();
     for stall in stalls.values() {
         *state.open_stalls.entry(stall.verdict.class).or_default() += 1;
     }
+    let mut shown: Vec<&Stall> = stalls.values().collect();
+    shown.sort_by_key(|stall| Reverse(stall.wait.age));
+    let shown = fair::keep(shown, STALL_SERIES, |stall| stall.owner());
+    state.without_series = stalls.len() - shown.len();
     // Labels are made of those only that have a series.
-    let mut oldest: Vec<&Stall> = stalls.values().collect();
-    if oldest.len() > STALL_SERIES {
-        oldest.select_nth_unstable_by_key(STALL_SERIES, |stall| Reverse(stall.wait.age));
-        oldest.truncate(STALL_SERIES);
-    }
-    for stall in oldest {
+    for stall in shown {
         let (local, remote) = stall.resolved.target.addresses();
         let pod = stall.who.pod.as_ref();
         let container = pod.and_then(|pod| pod.container.clone()).or_else(|| stall.who.container.clone());

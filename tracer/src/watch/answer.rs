@@ -16,7 +16,10 @@ use crate::{
         Source,
         shared::{Ask, Numbers},
     },
+    fair,
     habit::Excuse,
+    resolve::process::cgroup::Owner,
+    stall::Stall,
     track::{Step, Track},
     wait::{Snapshot, ThreadId},
 };
@@ -71,7 +74,7 @@ impl Watch {
 
     /// A snapshot with the ages that the agent knows: of waits that are many sleeps.
     fn known_snapshot(&mut self) -> Result<Snapshot> {
-        let mut snapshot = self.bpf.snapshot()?;
+        let mut snapshot = self.snapshot()?;
         for wait in &mut snapshot.waits {
             if let Some(track) = self.tracks.get(&wait.thread)
                 && matches!(track.step(wait), Step::Same | Step::GoesOn)
@@ -82,7 +85,8 @@ impl Watch {
         Ok(snapshot)
     }
 
-    /// A snapshot, and where in it the worst waits are that are not idle.
+    /// A snapshot, and where in it the worst waits are that are not idle; of too many, the worst of each owner. Which unit or
+    /// container a wait is of is known where it is a stall; the others are their users'.
     fn worst(&mut self, most: usize) -> Result<(Snapshot, Vec<usize>)> {
         let snapshot = self.known_snapshot()?;
         let class = |at: usize| {
@@ -94,7 +98,10 @@ impl Watch {
             .filter(|(level, ..)| *level != Level::Idle)
             .collect();
         worst.sort_unstable();
-        worst.truncate(most);
+        let worst = fair::keep(worst, most, |(.., at)| {
+            let wait = &snapshot.waits[*at];
+            self.stalls.get(&wait.thread).map_or(Owner::User(wait.uid), Stall::owner)
+        });
         let worst = worst.into_iter().map(|(.., at)| at).collect();
         Ok((snapshot, worst))
     }

@@ -22,6 +22,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::budget::Stage;
 use crate::{
+    blind::Cause,
+    canary::Canary,
     cli::Agent,
     clock::monotonic_ns,
     collect::{Source, bpf::Bpf, shared::Asked},
@@ -36,7 +38,7 @@ use crate::{
     stall::{Policy, Stall},
     state::State,
     track::Tracks,
-    wait::ThreadId,
+    wait::{Snapshot, ThreadId, Wait},
 };
 
 /// How long durations are kept after somebody last asked.
@@ -73,6 +75,12 @@ pub struct Watch {
     cut: u64,
     /// The last look has left some.
     cuts: bool,
+    /// What each look must find.
+    canary: Option<Canary>,
+    /// Its waits, of the last snapshot.
+    own: Vec<Wait>,
+    /// Reads that had been refused at the last look.
+    refused: u64,
     events: Events,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
@@ -117,6 +125,9 @@ impl Watch {
             missed: HashMap::new(),
             cut: 0,
             cuts: false,
+            canary: None,
+            own: Vec::new(),
+            refused: 0,
             events,
             metrics,
             health,
@@ -130,6 +141,11 @@ impl Watch {
     /// The same, which takes another configuration when there is one.
     pub fn following(self, next_policy: Arc<Handover>) -> Self {
         Self { next_policy, ..self }
+    }
+
+    /// The same, which is not healthy while its looks do not find the canary.
+    pub fn minding(self, canary: Canary) -> Self {
+        Self { canary: Some(canary), ..self }
     }
 
     /// Runs until told to stop.
@@ -215,11 +231,32 @@ impl Watch {
         Ok(())
     }
 
+    /// A snapshot, without the canary.
+    fn snapshot(&mut self) -> Result<Snapshot> {
+        let mut snapshot = self.bpf.snapshot()?;
+        if let Some(canary) = &mut self.canary {
+            self.own = canary.take_out(&mut snapshot);
+        }
+        Ok(snapshot)
+    }
+
+    /// Whether the look has found the canary, for the metrics and for whoever asks how the agent is.
+    fn mind_canary(&mut self, now_ns: u64) {
+        let Some(canary) = &mut self.canary else { return };
+        let (resolver, bpf) = (&mut self.resolver, &mut self.bpf);
+        canary.looked(&self.own, now_ns, |waits| resolver.resolve(waits, bpf).ok());
+        let is_missed = canary.is_missed(now_ns);
+        self.health.misses_canary.store(is_missed, Ordering::Relaxed);
+        if is_missed {
+            self.metrics.lock().blind.report(Cause::Canary);
+        }
+    }
+
     fn tick(&mut self) -> Result<()> {
         // Before the snapshot: a wait that ends in between is then missing for one interval, where the other order
         // would count it twice, as open and as ended.
         self.count_ended()?;
-        let mut snapshot = self.bpf.snapshot()?;
+        let mut snapshot = self.snapshot()?;
         if let Some(log) = &mut self.log {
             log.flush();
         }
@@ -235,6 +272,7 @@ impl Watch {
         self.leave_absent(&snapshot)?;
         let cut = cut + self.flag(&snapshot)?;
         self.count_cut(cut);
+        self.mind_canary(snapshot.monotonic_ns);
         self.account(&snapshot)?;
         self.state.save_now_and_then(&self.stalls);
         self.health.last_snapshot_ns.store(monotonic_ns(), Ordering::Relaxed);
@@ -249,15 +287,9 @@ impl Watch {
         budget::time_for(stage, self.interval, self.look_began.elapsed())
     }
 
-    /// Counts what a look has not reached. It is said once for each time that looks begin to be cut short.
+    /// Counts what a look has not reached.
     fn count_cut(&mut self, cut: usize) {
-        if cut > 0 && !mem::replace(&mut self.cuts, true) {
-            human::say(&format!(
-                "there is more to look up than one look has time for: {} left for the next one",
-                human::count(cut, "wait")
-            ));
-        }
-        self.cuts &= cut > 0;
+        self.cuts = cut > 0;
         self.cut += cut as u64;
     }
 }

@@ -17,11 +17,22 @@ pub struct Blocked {
     pub shown_ns: u64,
     /// For how many looks the account has been below that.
     below: u8,
+    /// Whose process it is of, if a look has seen that one waiting.
+    pub user: Option<u32>,
+    /// Series that were begun before it.
+    pub order: u64,
     /// When its process was last seen to wait or to have waited; `None` since the last look.
     pub used_ns: Option<u64>,
 }
 
 impl Blocked {
+    /// Adds another account to this one.
+    pub fn take_over(&mut self, other: &Blocked) {
+        self.ended_ns += other.ended_ns;
+        self.open_ns += other.open_ns;
+        self.gone_ns += other.gone_ns;
+    }
+
     /// Moves the counter up. Where time that has left it may return, it is waited for.
     pub fn settle(&mut self, may_return: bool) {
         let sum = self.ended_ns + self.open_ns + self.gone_ns;

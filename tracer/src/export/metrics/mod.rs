@@ -23,11 +23,15 @@ use self::{
     blocked::Blocked,
     families::{histograms, numbers},
     table::{
-        BLOCKED, BUILD, DROPPED, DURATION, EXCUSED, LOST, OPEN_STALLS, PROBE, SNAPSHOT, STALL_SECONDS,
-        STALLS, WAITING,
+        BLIND, BLOCKED, BUILD, DROPPED, DURATION, EXCUSED, LOST, OPEN_STALLS, PROBE, SNAPSHOT, STALL_SECONDS,
+        STALLS, WAITING, WITHOUT_SERIES,
     },
 };
-use crate::{verdict::Class, wait::ProcessId};
+use crate::{
+    blind::{Blindness, Cause},
+    verdict::Class,
+    wait::ProcessId,
+};
 
 /// Series a labelled family has at most.
 pub const SERIES: usize = 1000;
@@ -62,6 +66,13 @@ pub struct BlockedKey {
     pub kind: &'static str,
 }
 
+impl BlockedKey {
+    /// Of the folded series.
+    fn other() -> Self {
+        Self { process: None, syscall: OTHER, kind: OTHER }
+    }
+}
+
 /// Ended waits of one series.
 #[derive(Clone, Debug, Default)]
 pub struct Durations {
@@ -90,8 +101,12 @@ const BLOCKED_SERIES: &str = "blocked_seconds";
 /// Everything a scrape shows.
 #[derive(Default)]
 pub struct State {
-    /// Open stalls.
+    /// Open stalls that have a series of their own, [`STALL_SERIES`] at most.
     pub stalls: Vec<StallSeries>,
+    /// Open stalls that have none.
+    pub without_series: usize,
+    /// What keeps the agent from seeing.
+    pub blind: Blindness,
     /// Open stalls by class.
     pub open_stalls: HashMap<Class, u64>,
     /// Stalls opened by class.
@@ -106,6 +121,14 @@ pub struct State {
     pub probes: Vec<(&'static str, &'static str, bool)>,
     durations: HashMap<DurationKey, Durations>,
     blocked: HashMap<BlockedKey, Blocked>,
+    /// Users of the processes that waited at the last look.
+    users: HashMap<ProcessId, u32>,
+    /// Series of `blocked` by user; `None`: of processes that no look has seen waiting.
+    shares: HashMap<Option<u32>, usize>,
+    /// No share was larger at the last look.
+    largest: usize,
+    /// Of the next series of `blocked`.
+    next_order: u64,
     /// Names of the processes of `blocked`. One that executes another program has that one's name everywhere.
     names: HashMap<ProcessId, String>,
     folded: Folded,
@@ -158,11 +181,53 @@ impl State {
         own
     }
 
+    /// Says whose the processes are that wait.
+    pub fn set_users(&mut self, users: HashMap<ProcessId, u32>) {
+        self.users = users;
+    }
+
     fn blocked_series(&mut self, key: BlockedKey) -> (&mut Blocked, bool) {
-        let fold = || BlockedKey { process: None, syscall: OTHER, kind: OTHER };
-        let (series, own) = bounded(&mut self.blocked, &mut self.folded, key, fold, BLOCKED_SERIES);
+        let user = key.process.and_then(|process| self.users.get(&process)).copied();
+        let is_new = !self.blocked.contains_key(&key);
+        if is_new && self.blocked.len() >= SERIES {
+            self.make_room(user);
+        }
+        let (series, own) =
+            bounded(&mut self.blocked, &mut self.folded, key, BlockedKey::other, BLOCKED_SERIES);
         series.used_ns = None;
+        if own {
+            series.user = user.or(series.user);
+            if is_new {
+                series.order = self.next_order;
+                self.next_order += 1;
+                *self.shares.entry(series.user).or_default() += 1;
+            }
+        }
         (series, own)
+    }
+
+    /// Folds the latest series of whoever has most, if that is more than this user has or would have.
+    fn make_room(&mut self, user: Option<u32>) {
+        let has = self.shares.get(&user).copied().unwrap_or_default();
+        // Most of those for whom there is no room are of whoever has most.
+        if has + 1 >= self.largest {
+            return;
+        }
+        let Some((most, number)) =
+            self.shares.iter().max_by_key(|(_, number)| **number).map(|(user, number)| (*user, *number))
+        else {
+            return;
+        };
+        self.largest = number;
+        let latest = self.blocked.iter().filter(|(key, series)| key.process.is_some() && series.user == most);
+        let latest = latest.max_by_key(|(_, series)| series.order).map(|(key, _)| key.clone());
+        if let Some(key) = latest.filter(|_| has + 1 < number)
+            && let Some(series) = self.blocked.remove(&key)
+        {
+            self.folded.count(BLOCKED_SERIES, &key);
+            self.blocked.entry(BlockedKey::other()).or_default().take_over(&series);
+            self.shares.insert(most, number - 1);
+        }
     }
 
     /// How many looks have been accounted for.
@@ -193,6 +258,11 @@ impl State {
             series.used_ns = Some(now_ns);
             lives(process)
         });
+        self.shares.clear();
+        for (_, series) in self.blocked.iter().filter(|(key, _)| key.process.is_some()) {
+            *self.shares.entry(series.user).or_default() += 1;
+        }
+        self.largest = self.shares.values().copied().max().unwrap_or_default();
         let shown: HashSet<&ProcessId> = self.blocked.keys().filter_map(|key| key.process.as_ref()).collect();
         self.names.retain(|process, _| shown.contains(process));
     }
@@ -240,14 +310,12 @@ impl State {
         // A counter that appears with its first increment hides it from `increase()`.
         let mut dropped = HashMap::from([(DURATION_SERIES, 0), (BLOCKED_SERIES, 0)]);
         dropped.extend(&self.folded.by_family);
-        let mut stalls: Vec<&StallSeries> = self.stalls.iter().collect();
-        stalls.sort_by_key(|stall| std::cmp::Reverse(stall.age));
-        stalls.truncate(STALL_SERIES);
         let mut families = vec![
             numbers(
                 &STALL_SECONDS,
-                stalls.iter().map(|s| (s.labels.to_vec(), s.age.as_secs_f64())).collect(),
+                self.stalls.iter().map(|s| (s.labels.to_vec(), s.age.as_secs_f64())).collect(),
             ),
+            numbers(&WITHOUT_SERIES, vec![(Vec::new(), self.without_series as f64)]),
             numbers(&OPEN_STALLS, by_class(&self.open_stalls)),
             numbers(&STALLS, by_class(&self.opened)),
             numbers(&WAITING, by_class(&self.waiting)),
@@ -281,6 +349,16 @@ impl State {
                     .iter()
                     .map(|(probe, mechanism, up)| {
                         (vec![(*probe).to_owned(), (*mechanism).to_owned()], f64::from(u8::from(*up)))
+                    })
+                    .collect(),
+            ),
+            numbers(
+                &BLIND,
+                Cause::ALL
+                    .iter()
+                    .map(|cause| {
+                        let is_so = self.blind.is_so(*cause);
+                        (vec![cause.label().to_owned()], f64::from(u8::from(is_so)))
                     })
                     .collect(),
             ),
@@ -329,11 +407,13 @@ fn bounded<'a, K: Hash + Eq + Clone, V: Default>(
     fold: impl Fn() -> K,
     name: &'static str,
 ) -> (&'a mut V, bool) {
-    let own = family.len() < SERIES - 1 || family.contains_key(&key);
+    let other = fold();
+    let room = SERIES - usize::from(!family.contains_key(&other));
+    let own = family.len() < room || family.contains_key(&key);
     if !own {
         folded.count(name, &key);
     }
-    let key = if own { key } else { fold() };
+    let key = if own { key } else { other };
     (family.entry(key).or_default(), own)
 }
 
@@ -414,6 +494,28 @@ mod tests {
         assert_eq!(state.blocked.len(), 1, "the folded series has no process");
     }
 
+    /// One user has more processes than there are series; another's come later.
+    #[test]
+    fn nobody_has_all_of_the_series() {
+        let mut state = State::default();
+        let process = |pid| ProcessId { pid, start_ns: 1 };
+        let user = |pid: u32| if pid < 5000 { 33 } else { 0 };
+        state.set_users((0..5010).map(|pid| (process(pid), user(pid))).collect());
+        let mut look = |pids: std::ops::Range<u32>| {
+            state.reset_open();
+            pids.for_each(|pid| {
+                state.add_open(key(pid), 10);
+            });
+            state.settle(0, |_| false, |_| true);
+            let all: u64 = state.blocked.values().map(|series| series.shown_ns).sum();
+            let own = |pids: std::ops::Range<u32>| pids.filter(|pid| shown(&state, *pid).is_some()).count();
+            (state.blocked.len(), all, own(0..5000), own(5000..5010))
+        };
+        assert_eq!(look(0..5000), (SERIES, 50_000, SERIES - 1, 0));
+        assert_eq!(look(0..5010), (SERIES, 50_100, SERIES - 11, 10));
+        assert_eq!(look(0..5010), (SERIES, 50_100, SERIES - 11, 10), "and so it stays");
+    }
+
     #[test]
     fn names_of_programs_that_ran_once_make_room_for_others() {
         let minute = 60_000_000_000;
@@ -453,6 +555,21 @@ mod tests {
         assert_eq!(shown(&state, 1), Some(9), "its end is not asked for at each look");
         state.settle(23 * 60_000_000_000, |_| false, |_| false);
         assert_eq!(shown(&state, 1), None);
+    }
+
+    #[test]
+    fn every_cause_of_blindness_is_on_the_page() {
+        let metrics = std::sync::Arc::new(Metrics::default());
+        metrics.lock().blind.report(Cause::Series);
+        assert_eq!(metrics.lock().blind.settle(1).len(), 1);
+        let page = String::from_utf8(page(&metrics).expect("encodes")).expect("is text");
+        for cause in Cause::ALL {
+            let value = u8::from(*cause == Cause::Series);
+            assert!(
+                page.contains(&format!("tracer_blind{{cause=\"{}\"}} {value}\n", cause.label())),
+                "{page}"
+            );
+        }
     }
 
     #[test]

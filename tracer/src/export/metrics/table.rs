@@ -29,7 +29,9 @@ macro_rules! metrics {
 metrics! {
     STALL_SECONDS = "tracer_stall_seconds", GAUGE,
         ["pid" "tid" "comm" "unit" "namespace" "pod" "container" "syscall" "fd" "class" "local" "remote"],
-        "Age of each open stall; the oldest 200.";
+        "Age of each open stall; of more than 200, the oldest of each owner.";
+    WITHOUT_SERIES = "tracer_stalls_without_series", GAUGE, [],
+        "Open stalls that are not among those 200.";
     OPEN_STALLS = "tracer_open_stalls", GAUGE, ["class"], "Stalls open now.";
     STALLS = "tracer_stalls_total", COUNTER, ["class"], "Stalls opened.";
     WAITING = "tracer_waiting_threads", GAUGE, ["class"], "Threads waiting at the last snapshot.";
@@ -44,6 +46,8 @@ metrics! {
         "Series folded into \"other\" because their family was full, by family.";
     SNAPSHOT = "tracer_snapshot_duration_seconds", HISTOGRAM, ["source"], "How long a snapshot took.";
     PROBE = "tracer_probe_up", GAUGE, ["probe" "mechanism"], "1 where the kernel program is attached.";
+    BLIND = "tracer_blind", GAUGE, ["cause"],
+        "1 while something keeps the agent from seeing, and for a minute after it, by cause.";
     BUILD = "tracer_build_info", GAUGE, ["version"], "1, with the version as label.";
 }
 
@@ -110,6 +114,8 @@ const UNTOLD: &[&str] =
 mod tests {
     use tracer_ebpf::abi::Counter;
 
+    use crate::blind::Cause;
+
     use super::{
         super::{EXPIRY, FOLDED, OTHER, SERIES, STALL_SERIES},
         *,
@@ -136,12 +142,24 @@ mod tests {
             let severity = if UNTOLD.contains(reason) { "warning" } else { "info" };
             text += &format!("| `{reason}` | {means} | {severity} |\n");
         }
+        text += "\n## `tracer_blind`\n\n\
+                 While one of them is 1, the agent may miss a hang or say less about it, and `TracerBlind` fires. Its standard error\n\
+                 has a line when that begins and one when it ends.\n\n\
+                 | cause | means |\n| --- | --- |\n";
+        for cause in Cause::ALL {
+            text += &format!("| `{}` | {} |\n", cause.label(), cause.means());
+        }
         text += &format!(
             "\n## How many series\n\n\
              A family with labels of processes has {SERIES} series at most; what is more is folded into one whose labels all say\n\
-             `{OTHER}`, and counted in `tracer_dropped_series_total` (`reason` is the family). `tracer_stall_seconds` has the oldest\n\
-             {STALL_SERIES} stalls; `tracer_open_stalls` counts them all. A series that would be folded counts once; beyond\n\
-             {FOLDED} of them some count again.\n\n\
+             `{OTHER}`, and counted in `tracer_dropped_series_total` (`reason` is the family). A series that is folded counts once;\n\
+             beyond {FOLDED} of them some count again.\n\n\
+             `tracer_stall_seconds` has {STALL_SERIES} stalls at most. They are shared between owners: a container, a unit of the system,\n\
+             or a user, who owns all that is below `user.slice`. Whoever has most gives way first, and of one owner the oldest stay.\n\
+             `tracer_open_stalls` counts them all, `tracer_stalls_without_series` those that gave way.\n\n\
+             `tracer_blocked_seconds_total` is shared between users: a process of a user with fewer series takes the place of the latest\n\
+             one of whoever has most, whose time is then part of `{OTHER}`. `tracer_wait_duration_seconds` is by names, which belong to\n\
+             nobody, and is not shared: first come, first served. No stall depends on it.\n\n\
              A series of `tracer_wait_duration_seconds` that nothing was added to for {0} minutes goes; one of\n\
              `tracer_blocked_seconds_total` does if its process has gone as well. The page is written at most once a look.\n\n\
              Labels of pods (`namespace`, `pod`) are empty outside Kubernetes, `unit` outside systemd, `local` and `remote` where\n\

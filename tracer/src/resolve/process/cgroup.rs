@@ -4,6 +4,8 @@
 //! unit; what is further in belongs to whom that unit was delegated: a user's own manager below `user@UID.service`, a container,
 //! or a service with `Delegate=`. A unit that one of the first two has named is told with its name before it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// What runs a container.
@@ -63,6 +65,23 @@ pub enum Owner {
     Container(String),
     /// A user: of a login, of a manager of their own, or of neither.
     User(u32),
+}
+
+impl Owner {
+    /// Of a process in this cgroup; of one that is in none that tells, its user.
+    pub fn at(cgroup: Option<&str>, uid: u32) -> Self {
+        cgroup.and_then(|path| home(path).owner).unwrap_or(Owner::User(uid))
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Owner::Container(id) => write!(out, "container {id}"),
+            Owner::Unit(name) => write!(out, "unit {name}"),
+            Owner::User(uid) => write!(out, "user {uid}"),
+        }
+    }
 }
 
 /// The path that says most of the lines in `/proc/PID/cgroup` (cgroups(7)), with what it says. The two versions may be
