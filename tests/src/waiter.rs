@@ -1,6 +1,7 @@
 //! What does a test know of the process it watches? The line a `waiter` printed just before it blocked.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
@@ -9,11 +10,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::launch::{Running, own_dir, start};
+use crate::launch::{Running, own_dir, start_ended_by};
 use crate::{clock, programs, slow};
 
 /// How long a waiter may take to say something: generous, since the machine may be loaded.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The user and the group `nobody` of Debian.
+const NOBODY: u32 = 65_534;
 
 /// A process blocked in a known call. It is killed when dropped.
 #[derive(Debug)]
@@ -41,10 +45,28 @@ impl Waiter {
 
     /// Starts a role that this kernel or architecture may lack; see [`Waiter::unsupported`].
     pub fn start_any(role: &str, args: &[&str]) -> Self {
+        Self::start_ended_by(libc::SIGKILL, role, args, |_| {})
+    }
+
+    /// The same as an ordinary user, who owns nothing (`nobody` of Debian).
+    pub fn start_as_nobody(role: &str, args: &[&str]) -> Self {
+        Self::start_ended_by(libc::SIGKILL, role, args, |command| {
+            command.uid(NOBODY).gid(NOBODY);
+        })
+    }
+
+    /// The same as `prepare` wants its command to be, for a role that tidies up when it gets this signal.
+    pub fn start_ended_by(
+        farewell: i32,
+        role: &str,
+        args: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
         let mut command = Command::new(programs::waiter_program());
         command.arg(role).args(args).env("WAITER_DIR", own_dir());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = start(command);
+        prepare(&mut command);
+        let mut process = start_ended_by(farewell, command);
         let stdin = process.pipes().stdin.take().expect("piped");
         let stdout = process.pipes().stdout.take().expect("piped");
         let (send, lines) = channel();
@@ -127,6 +149,11 @@ impl Waiter {
             Ok(line) => line,
             Err(e) => panic!("waiter (pid {}) said nothing more: {e}; its stderr is above", self.pid()),
         }
+    }
+
+    /// Whether it has printed a line that nobody has asked for: its wait is over.
+    pub fn has_said_more(&self) -> bool {
+        self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).try_recv().is_ok()
     }
 
     /// Stops it as a shell's ^Z does.

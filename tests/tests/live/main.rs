@@ -30,6 +30,7 @@ mod classes;
 mod doctor;
 mod errors;
 mod histogram;
+mod hung_mount;
 mod proc_source;
 mod ps_ages;
 mod ps_contract;

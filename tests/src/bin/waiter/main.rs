@@ -7,9 +7,11 @@
 
 mod descriptors;
 mod files;
+mod fuse;
 mod hostile;
 mod hundred;
 mod memory;
+mod mounted;
 mod mutexes;
 mod names;
 mod pipes;
@@ -125,6 +127,16 @@ const ROLES: &[Role] = &[
     ("ring-worker", ring::ring_worker),
     ("reborn", reborn::reborn),
     ("hostile", hostile::hostile),
+    ("fuse", fuse::fuse),
+    ("mounted-open", mounted::open),
+    ("mounted-stat", mounted::stat),
+    ("mounted-statfs", mounted::statfs),
+    ("mounted-chdir", mounted::chdir),
+    ("mounted-execve", mounted::execve),
+    ("mounted-fault", mounted::fault),
+    ("mounted-write", mounted::write),
+    ("mounted-poll", mounted::poll),
+    ("mounted-exec-closing", mounted::exec_closing),
 ];
 
 fn main() {
