@@ -120,13 +120,12 @@ impl HungMount {
         keeper.next_line()["held"].as_u64().unwrap_or_else(|| panic!("{command}: the server has ended"))
     }
 
-    /// Starts a waiter that will hang on one of the files: `mounted-` and this is its role. What it has to open it opens now,
-    /// so that the server must answer as yet.
-    pub fn prepare(&self, role: &str, file: usize) {
-        let path = self.file(file);
+    /// Starts a waiter that will hang on one of the files, or on the mount itself: `mounted-` and this is its role. What it has
+    /// to open it opens now, so that the server must answer as yet.
+    pub fn prepare(&self, role: &str, path: &Path) {
         let waiter =
             Waiter::start_with(&format!("mounted-{role}"), &[path.to_str().expect("a path of ours")]);
-        self.waiters().push((role.to_owned(), path, waiter));
+        self.waiters().push((role.to_owned(), path.to_owned(), waiter));
     }
 
     fn waiters(&self) -> std::sync::MutexGuard<'_, Vec<(String, PathBuf, Waiter)>> {

@@ -48,11 +48,19 @@ const CALLS: &[&str] = &["open", "stat", "statfs", "chdir", "execve"];
 /// A mount that has stopped answering, and who hangs on it.
 fn hang(fault: Fault, roles: &[&str]) -> Option<(HungMount, Vec<Planted>)> {
     let mount = HungMount::start()?;
-    for (number, role) in roles.iter().enumerate() {
-        mount.prepare(role, number % 10);
-    }
+    prepare(&mount, roles);
     let planted = begin(&mount, fault);
     Some((mount, planted))
+}
+
+/// One waiter a role, each on a file of its own, but for df, which asks of the mount.
+fn prepare(mount: &HungMount, roles: &[&str]) {
+    for (number, role) in roles.iter().enumerate() {
+        match *role {
+            "df" => mount.prepare("statfs", mount.path()),
+            role => mount.prepare(role, &mount.file(number)),
+        }
+    }
 }
 
 fn begin(mount: &HungMount, fault: Fault) -> Vec<Planted> {
@@ -122,7 +130,7 @@ fn commands_end_when_a_server_is_stopped() {
 fn commands_end_beside_two_dozen_df() {
     let _alone = alone();
     for fault in [Fault::Took, Fault::Stopped] {
-        let Some((mount, planted)) = hang(fault, &["statfs"; 24]) else { return };
+        let Some((mount, planted)) = hang(fault, &["df"; 24]) else { return };
         commands_end(&mount, &planted);
     }
 }
@@ -216,13 +224,11 @@ fn is_flagged(agent: &mut Agent, what: &str, pid: u32, begun_ns: i128) -> Value 
 
 /// Everything that hangs on the mount, each with the name of a role.
 const EVERYTHING: &[&str] =
-    &["open", "stat", "statfs", "chdir", "execve", "fault", "write", "poll", "exec-closing"];
+    &["open", "stat", "statfs", "df", "chdir", "execve", "fault", "write", "poll", "exec-closing"];
 
 fn everybody_is_flagged(fault: Fault) {
     let Some(mount) = HungMount::start() else { return };
-    for (number, role) in EVERYTHING.iter().enumerate() {
-        mount.prepare(role, number);
-    }
+    prepare(&mount, EVERYTHING);
     let mut agent = Agent::start(&["--threshold", THRESHOLD]);
     let idle = descendants(agent.pid()).len();
     let planted = begin(&mount, fault);
@@ -337,7 +343,7 @@ fn others_are_flagged_beside_two_dozen_df() {
     let _alone = alone();
     for fault in [Fault::Took, Fault::Stopped] {
         let Some(mount) = HungMount::start() else { return };
-        (0..24).for_each(|_| mount.prepare("statfs", 0));
+        prepare(&mount, &["df"; 24]);
         let mut agent = Agent::start(&["--threshold", THRESHOLD]);
         let planted = begin(&mount, fault);
         let others = Others::start();

@@ -123,6 +123,10 @@ mod opcode {
     pub(super) const BATCH_FORGET: u32 = 42;
 }
 
+/// Pages are read ahead of who waits for them; several names of a directory are looked up at a time.
+const ASYNC_READ: u32 = 1 << 0;
+const PARALLEL_DIROPS: u32 = 1 << 18;
+
 /// `sizeof(struct fuse_in_header)`.
 const HEAD: usize = 40;
 /// What the kernel writes at a time at most; it wants room for a head beside it.
@@ -207,8 +211,9 @@ fn body(request: &[u8]) -> Result<Vec<u8>, i32> {
     let mut out = Out::default();
     match opcode(request) {
         opcode::INIT => {
-            // The kernel's own version, its read-ahead, of its flags FUSE_ASYNC_READ, and how much it may write.
-            out.copy(&arguments[..12]).words(&[1, 0, MOST, 1]).zeroes(36);
+            // The kernel's own version, its read-ahead, what libfuse wants, too, and how much it may write.
+            let flags = ASYNC_READ | PARALLEL_DIROPS;
+            out.copy(&arguments[..12]).words(&[flags, 0, MOST, 1]).zeroes(36);
         }
         opcode::LOOKUP => {
             let file = match arguments {
