@@ -4,18 +4,16 @@
 //! server's keeper (`waiter fuse`) ends it when this value is dropped, when the test process dies, and after some minutes
 //! in any case.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::launch::{Running, own_dir, start};
+use crate::ended::{Ended, Program};
+use crate::launch::{Running, own_dir};
 use crate::waiter::Waiter;
-use crate::{programs, slow, unsupported};
+use crate::{slow, unsupported};
 
 /// How long the mount is there at most.
 const LIFE: Duration = Duration::from_secs(180);
@@ -49,26 +47,13 @@ pub struct Planted {
     pub begun_ns: i128,
 }
 
-/// A program that has ended in time.
-#[derive(Debug)]
-pub struct Ended {
-    /// Its exit status; none if a signal ended it.
-    pub code: Option<i32>,
-    /// What it printed.
-    pub stdout: String,
-    /// What it complained of.
-    pub stderr: String,
-    /// Until it had ended and nobody could write to its output any more.
-    pub took: Duration,
-}
-
 impl HungMount {
     /// Mounts a file system that answers as yet; none, which is said, where the kernel has no FUSE.
     pub fn start() -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let path = own_dir().join(format!("mount-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
         let (place, life) = (path.to_str().expect("a path of ours"), slow(LIFE).as_secs().to_string());
-        let keeper = Waiter::start_ended_by(libc::SIGTERM, "fuse", &[place, &life], |_| {});
+        let keeper = Waiter::start_ended_by(libc::SIGTERM, "fuse", &[place, &life]);
         if let Some(why) = keeper.unsupported() {
             unsupported(why);
             return None;
@@ -123,8 +108,13 @@ impl HungMount {
     /// Starts a waiter that will hang on one of the files, or on the mount itself: `mounted-` and this is its role. What it has
     /// to open it opens now, so that the server must answer as yet.
     pub fn prepare(&self, role: &str, path: &Path) {
+        self.prepare_as(0, role, path);
+    }
+
+    /// The same as another user.
+    pub fn prepare_as(&self, uid: u32, role: &str, path: &Path) {
         let waiter =
-            Waiter::start_with(&format!("mounted-{role}"), &[path.to_str().expect("a path of ours")]);
+            Waiter::start_as(uid, &format!("mounted-{role}"), &[path.to_str().expect("a path of ours")]);
         self.waiters().push((role.to_owned(), path.to_owned(), waiter));
     }
 
@@ -170,84 +160,41 @@ impl HungMount {
         woken.map(|(role, ..)| role.clone()).collect()
     }
 
-    /// Runs tracer with these arguments to its end, and to that of its output. If it does not end in time, everybody is let
-    /// go, and the test has failed.
+    /// Runs tracer with these arguments to its end, and to that of its output. If it does not end in time, it is left to itself
+    /// until the server has ended, and the test has failed.
     pub fn run(&self, args: &[&str], at_most: Duration) -> Ended {
         let begin = Instant::now();
-        let mut program = self.spawn(args);
-        match program.end(begin + at_most) {
-            Some((code, stdout, stderr)) => Ended { code, stdout, stderr, took: begin.elapsed() },
-            None => self.give_up(program, &format!("tracer {args:?} runs after {at_most:?}")),
-        }
+        let mut program = Program::tracer(args);
+        program.end(begin + at_most).unwrap_or_else(|| {
+            self.give_up(program, &format!("tracer {args:?} runs after {at_most:?}"));
+        })
     }
 
     /// Runs tracer, and sends it a signal after so long. It may have ended by then; after the signal it has `at_most`.
     pub fn interrupt(&self, args: &[&str], after: Duration, signal: i32, at_most: Duration) {
-        let mut program = self.spawn(args);
+        let mut program = Program::tracer(args);
         thread::sleep(after);
-        if program.process.ended().is_none() {
-            program.process.signal(signal);
-        }
+        program.signal(signal);
         if program.end(Instant::now() + at_most).is_none() {
             self.give_up(program, &format!("tracer {args:?} runs {at_most:?} after signal {signal}"));
         }
     }
 
-    fn spawn(&self, args: &[&str]) -> Program {
-        let mut command = Command::new(programs::tracer());
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = start(command);
-        let stdout = read_all(process.pipes().stdout.take().expect("piped"));
-        let stderr = read_all(process.pipes().stderr.take().expect("piped"));
-        Program { process, stdout, stderr }
-    }
-
-    /// What hangs is killed, and left to itself until the server has ended.
     fn give_up(&self, program: Program, what: &str) -> ! {
-        let Program { mut process, .. } = program;
-        let state = if process.ended().is_some() { "ended, but somebody has its output" } else { "running" };
-        if process.ended().is_none() {
+        let mut process = program.process;
+        let ended = process.ended().is_some();
+        if !ended {
             process.signal(libc::SIGKILL);
         }
         let killed = process.wait(Duration::from_secs(2)).is_some();
         self.stuck.lock().unwrap_or_else(PoisonError::into_inner).push(process);
-        panic!("{what} ({state}; {})", if killed { "SIGKILL ends it" } else { "it survives SIGKILL" });
-    }
-}
-
-/// A run of tracer.
-struct Program {
-    process: Running,
-    stdout: std::sync::mpsc::Receiver<Vec<u8>>,
-    stderr: std::sync::mpsc::Receiver<Vec<u8>>,
-}
-
-impl Program {
-    /// Its status and its output, if both have ended by then.
-    fn end(&mut self, by: Instant) -> Option<(Option<i32>, String, String)> {
-        let left = |by: Instant| by.saturating_duration_since(Instant::now());
-        let status = self.process.wait(left(by))?;
-        let mut text = [String::new(), String::new()];
-        for (text, stream) in text.iter_mut().zip([&self.stdout, &self.stderr]) {
-            match stream.recv_timeout(left(by)) {
-                Ok(bytes) => *text = String::from_utf8_lossy(&bytes).into_owned(),
-                Err(RecvTimeoutError::Timeout) => return None,
-                Err(RecvTimeoutError::Disconnected) => panic!("a stream has one end"),
+        panic!(
+            "{what}: {}",
+            match (ended, killed) {
+                (true, _) => "it has ended, but somebody has its output",
+                (_, true) => "SIGKILL ends it",
+                (_, false) => "it survives SIGKILL",
             }
-        }
-        let [stdout, stderr] = text;
-        Some((status.code(), stdout, stderr))
+        );
     }
-}
-
-/// Reads a stream to its end, in a thread of its own.
-fn read_all(mut stream: impl Read + Send + 'static) -> std::sync::mpsc::Receiver<Vec<u8>> {
-    let (send, receive) = channel();
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = stream.read_to_end(&mut bytes);
-        // A test that has failed listens no more.
-        let _ = send.send(bytes);
-    });
-    receive
 }

@@ -6,6 +6,7 @@
 mod agent;
 mod bpf;
 mod clock;
+mod ended;
 mod exposition;
 mod family;
 mod hung_mount;
@@ -28,6 +29,7 @@ mod why;
 pub use agent::Agent;
 pub use bpf::{map_holds, program_exists, program_ids};
 pub use clock::{DAY_NS, SECOND_NS, parse_rfc3339_ns, realtime_ns, seconds_between};
+pub use ended::{Ended, Program};
 pub use exposition::{Sample, parse as parse_metrics};
 pub use family::Family;
 pub use hung_mount::{HungMount, Planted};

@@ -16,9 +16,6 @@ use crate::{clock, programs, slow};
 /// How long a waiter may take to say something: generous, since the machine may be loaded.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The user and the group `nobody` of Debian.
-const NOBODY: u32 = 65_534;
-
 /// A process blocked in a known call. It is killed when dropped.
 #[derive(Debug)]
 pub struct Waiter {
@@ -45,23 +42,27 @@ impl Waiter {
 
     /// Starts a role that this kernel or architecture may lack; see [`Waiter::unsupported`].
     pub fn start_any(role: &str, args: &[&str]) -> Self {
-        Self::start_ended_by(libc::SIGKILL, role, args, |_| {})
+        Self::start_prepared(role, args, |_| ())
     }
 
-    /// The same as an ordinary user, who owns nothing (`nobody` of Debian).
-    pub fn start_as_nobody(role: &str, args: &[&str]) -> Self {
-        Self::start_ended_by(libc::SIGKILL, role, args, |command| {
-            command.uid(NOBODY).gid(NOBODY);
+    /// The same as an ordinary user.
+    pub fn start_as(uid: u32, role: &str, args: &[&str]) -> Self {
+        Self::start_prepared(role, args, |command| {
+            command.uid(uid).gid(uid);
         })
     }
 
-    /// The same as `prepare` wants its command to be, for a role that tidies up when it gets this signal.
-    pub fn start_ended_by(
-        farewell: i32,
-        role: &str,
-        args: &[&str],
-        prepare: impl FnOnce(&mut Command),
-    ) -> Self {
+    /// The same for a role that tidies up when it gets this signal.
+    pub fn start_ended_by(farewell: i32, role: &str, args: &[&str]) -> Self {
+        Self::run(farewell, role, args, |_| ())
+    }
+
+    /// The same, started as `prepare` wants its command to be.
+    pub fn start_prepared(role: &str, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::run(libc::SIGKILL, role, args, prepare)
+    }
+
+    fn run(farewell: i32, role: &str, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(programs::waiter_program());
         command.arg(role).args(args).env("WAITER_DIR", own_dir());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());

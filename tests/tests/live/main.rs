@@ -26,6 +26,7 @@ mod agent_stalls;
 mod agent_starved;
 mod agent_stopped;
 mod agent_unit;
+mod attacks;
 mod classes;
 mod doctor;
 mod errors;

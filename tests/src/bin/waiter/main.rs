@@ -5,6 +5,7 @@
 //! role that needs a second party makes it itself, as a child process, so that its waits have another pid; the
 //! child reads commands from standard input (`answer` ends the wait). Everything dies with the process above it.
 
+mod attacks;
 mod descriptors;
 mod files;
 mod fuse;
@@ -127,6 +128,11 @@ const ROLES: &[Role] = &[
     ("ring-worker", ring::ring_worker),
     ("reborn", reborn::reborn),
     ("hostile", hostile::hostile),
+    ("one-pipe", attacks::one_pipe),
+    ("shadow", attacks::shadow),
+    ("trainer", attacks::trainer),
+    ("ask", attacks::ask),
+    ("ask-socket", attacks::ask_socket),
     ("fuse", fuse::fuse),
     ("mounted-open", mounted::open),
     ("mounted-stat", mounted::stat),
