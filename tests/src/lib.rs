@@ -5,10 +5,13 @@
 
 mod agent;
 mod bpf;
+mod calls;
 mod clock;
 mod ended;
 mod exposition;
 mod family;
+#[cfg(test)]
+mod foreign;
 mod hung_mount;
 mod launch;
 mod limited;
@@ -28,6 +31,7 @@ mod why;
 
 pub use agent::Agent;
 pub use bpf::{map_holds, program_exists, program_ids};
+pub use calls::{Named, follow as follow_calls};
 pub use clock::{DAY_NS, SECOND_NS, parse_rfc3339_ns, realtime_ns, seconds_between};
 pub use ended::{Ended, Program};
 pub use exposition::{Sample, parse as parse_metrics};

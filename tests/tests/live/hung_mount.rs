@@ -303,7 +303,8 @@ fn answers_on_its_socket(agent: &Agent, planted: &[Planted]) {
     }
 }
 
-fn ask(socket: &Path, path: &str) -> std::io::Result<String> {
+/// What an agent answers.
+pub(crate) fn ask(socket: &Path, path: &str) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(slow(PATIENCE)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")?;

@@ -5,6 +5,7 @@
 
 mod aged;
 mod agent_api;
+mod agent_calls;
 mod agent_clock;
 mod agent_config;
 mod agent_confined;
