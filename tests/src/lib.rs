@@ -5,7 +5,6 @@
 
 mod agent;
 mod bpf;
-mod calls;
 mod clock;
 mod ended;
 mod exposition;
@@ -31,7 +30,6 @@ mod why;
 
 pub use agent::Agent;
 pub use bpf::{map_holds, program_exists, program_ids};
-pub use calls::{Named, follow as follow_calls};
 pub use clock::{DAY_NS, SECOND_NS, parse_rfc3339_ns, realtime_ns, seconds_between};
 pub use ended::{Ended, Program};
 pub use exposition::{Sample, parse as parse_metrics};

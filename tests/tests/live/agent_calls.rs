@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use tests::{Agent, Named, Waiter, alone, follow_calls, own_dir, slow};
+use serde_json::Value;
+use tests::{Agent, Waiter, alone, own_dir, slow};
 
 use crate::hung_mount::ask;
 
@@ -39,7 +40,7 @@ fn it_names_no_file_that_others_can_keep_from_it() {
     let state = own_dir().join("calls-state");
     let mut agent =
         Agent::start(&["--threshold", "2s", "--state-dir", state.to_str().expect("a path of ours")]);
-    let calls = follow_calls(agent.pid());
+    let follower = Waiter::start_with("follow", &[&agent.pid().to_string()]);
     let roles = [
         "poll-tcp4",
         "recvfrom-tcp4",
@@ -71,9 +72,24 @@ fn it_names_no_file_that_others_can_keep_from_it() {
     std::thread::sleep(slow(Duration::from_secs(2)));
     let pid = agent.pid();
     agent.kill();
-    let named = calls.recv().expect("it has ended");
-    let of_state = |named: &&Named| named.path.starts_with(&state);
-    assert!(named.iter().any(|named| of_state(&named)), "it saved its state, which was not seen: {named:#?}");
-    let foreign: BTreeSet<&Named> = named.iter().filter(|named| !is_own(pid, &state, &named.path)).collect();
-    assert!(foreign.is_empty(), "{} calls, and of them: {foreign:#?}", named.len());
+    let named: Vec<Value> =
+        std::iter::repeat_with(|| follower.next_line()).take_while(|line| line["event"] != "ended").collect();
+    let path = |named: &Value| Path::new(named["path"].as_str().expect("text")).to_owned();
+    let of_state = |named: &Value| path(named).starts_with(&state);
+    assert!(named.iter().any(of_state), "it saved its state, which was not seen: {named:#?}");
+    let foreign: BTreeSet<String> = named
+        .iter()
+        .filter(|named| !is_own(pid, &state, &path(named)))
+        .map(|named| format!("{} {} {}", named["comm"], named["call"], kind(&path(named))))
+        .collect();
+    assert!(foreign.is_empty(), "{} calls, and of them:\n{foreign:#?}", named.len());
+}
+
+/// A path of `/proc` without the numbers of processes, threads and descriptors.
+fn kind(path: &Path) -> String {
+    let part = |part: &std::ffi::OsStr| {
+        let text = part.to_string_lossy();
+        if text.bytes().all(|byte| byte.is_ascii_digit()) { "N".into() } else { text.into_owned() }
+    };
+    path.iter().map(part).collect::<Vec<_>>().join("/").replacen("//", "/", 1)
 }

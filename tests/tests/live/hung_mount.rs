@@ -76,6 +76,40 @@ fn begin(mount: &HungMount, fault: Fault) -> Vec<Planted> {
     planted
 }
 
+/// What all of this rests on: who waits sleeps as it does on a real one, SIGKILL ends it or not, and whoever is left is let go.
+#[test]
+fn the_mount_hangs_as_it_is_told_to() {
+    let _alone = alone();
+    for (fault, can_be_killed) in [(Fault::Took, false), (Fault::Stopped, true)] {
+        let Some((mount, planted)) = hang(fault, EVERYTHING) else { return };
+        let state = |planted: &Planted| {
+            let status = fs::read_to_string(format!("/proc/{}/status", planted.pid)).unwrap_or_default();
+            status.lines().find_map(|line| line.strip_prefix("State:")?.trim().chars().next())
+        };
+        for one in planted.iter().filter(|planted| matches!(&*planted.role, "fault" | "write")) {
+            assert_eq!(state(one), Some('D'), "{}: a page that does not come", one.role);
+        }
+        let open = &planted[0];
+        // SAFETY: kill takes two numbers; the process is waited for only when the mount is let go.
+        assert_eq!(unsafe { libc::kill(open.pid as libc::pid_t, libc::SIGKILL) }, 0);
+        sleep(slow(AT_ONCE));
+        assert_eq!(state(open), Some(if can_be_killed { 'Z' } else { 'D' }), "{fault:?}");
+        mount.answer();
+        let begin = Instant::now();
+        let mut woken = 0;
+        // The killed one says nothing more; the set of descriptors waits for a pipe.
+        while woken < planted.len() - 2 {
+            assert!(begin.elapsed() < slow(PATIENCE), "{woken} of {} go on", planted.len());
+            woken += mount.woken().len();
+            sleep(Duration::from_millis(20));
+        }
+        let path = mount.path().to_owned();
+        drop(mount);
+        let mounts = fs::read_to_string("/proc/mounts").expect("/proc");
+        assert!(!mounts.contains(path.to_str().expect("text")), "{mounts}");
+    }
+}
+
 /// `ps`, `why` and `top` end, of whomever they are asked.
 fn commands_end(mount: &HungMount, planted: &[Planted]) {
     let client = Waiter::start("poll-tcp4");

@@ -8,6 +8,7 @@
 mod attacks;
 mod descriptors;
 mod files;
+mod follow;
 mod fuse;
 mod hostile;
 mod hundred;
@@ -128,6 +129,7 @@ const ROLES: &[Role] = &[
     ("ring-worker", ring::ring_worker),
     ("reborn", reborn::reborn),
     ("hostile", hostile::hostile),
+    ("follow", follow::follow),
     ("one-pipe", attacks::one_pipe),
     ("shadow", attacks::shadow),
     ("trainer", attacks::trainer),

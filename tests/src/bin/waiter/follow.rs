@@ -1,23 +1,21 @@
-//! Which paths does a process name to the kernel? Each of its threads is followed with ptrace, for as long as it lives.
+//! Which role tells what paths another process names to the kernel? It follows each of its threads with ptrace, for as long as that
+//! lives.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Error;
 use std::mem::MaybeUninit;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
 
-/// A call that was made.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Named {
-    /// Its number.
-    pub call: i64,
-    /// The thread's name.
-    pub comm: String,
-    /// The path, absolute where a directory's descriptor came with it; empty for calls on another's memory.
-    pub path: PathBuf,
-}
+use serde_json::json;
+
+use crate::Call;
+use crate::report::{Report, print};
+
+/// A call that was made: the thread's name, the call's number, and the path, absolute where a directory's descriptor came with it;
+/// empty for calls on another's memory.
+type Named = (String, i64, PathBuf);
 
 /// How a call takes a path.
 #[derive(Clone, Copy)]
@@ -117,23 +115,22 @@ const PTRACE_GET_SYSCALL_INFO: libc::c_int = 0x420e;
 const ENTRY: u8 = 1;
 /// A stop is a call's, by PTRACE_O_TRACESYSGOOD.
 const OF_CALL: i32 = libc::SIGTRAP | 0x80;
-/// A stop that is no signal's: PTRACE_EVENT_STOP.
-const EVENT_STOP: i32 = 128;
 
-/// Follows all threads of a process, and those it starts, but not its children. Returns when it is followed; what it has done is
-/// told when it has ended.
-pub fn follow(pid: u32) -> Receiver<Vec<Named>> {
-    let (begun, begins) = channel();
-    let (tell, told) = channel();
-    thread::spawn(move || {
-        // Only the thread that has seized the others is told of them.
-        let threads = seize_all(pid);
-        let _ = begun.send(threads);
-        let _ = tell.send(until_ended(pid));
-    });
-    let threads = begins.recv().expect("it is followed");
+/// `follow PID`: all threads of the process, and those it starts, but not its children. Each call is told once, when it is first made.
+pub(crate) fn follow(call: &Call) {
+    let pid = call.count() as u32;
+    let threads = seize_all(pid);
     assert!(threads > 0, "pid {pid} has no threads");
-    told
+    Report::new(call.role, "wait4").with("threads", threads).print();
+    let mut told = BTreeSet::new();
+    until_ended(pid, |named| {
+        if told.insert(named.clone()) {
+            let (comm, call, path) = named;
+            print(&json!({ "comm": comm, "call": call, "path": path.to_string_lossy() }));
+        }
+    });
+    print(&json!({ "event": "ended" }));
+    crate::sys::rest()
 }
 
 fn ptrace(request: libc::c_int, tid: i32, address: usize, data: usize) -> i64 {
@@ -162,27 +159,25 @@ fn seize_all(pid: u32) -> usize {
 }
 
 /// Lets each of them go on from call to call, until none is left.
-fn until_ended(pid: u32) -> Vec<Named> {
-    let mut named = Vec::new();
+fn until_ended(pid: u32, mut tell: impl FnMut(Named)) {
     loop {
         let mut status = 0;
-        // Children of other threads of this process are not waited for here.
         // SAFETY: the status outlives the call.
-        let tid = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
+        let tid = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL) };
         if tid < 0 {
-            return named;
+            return;
         }
         if !libc::WIFSTOPPED(status) {
             continue;
         }
         let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
         if signal == OF_CALL {
-            named.extend(call_of(pid, tid));
+            call_of(pid, tid).into_iter().for_each(&mut tell);
         }
-        let is_signal = signal != OF_CALL && event == 0 && signal != libc::SIGTRAP;
-        debug_assert!(event == 0 || event == EVENT_STOP || event == libc::PTRACE_EVENT_CLONE);
+        // What stopped it for our sake is none of the signals that it is to get.
+        let for_it = signal != OF_CALL && event == 0;
         // It may have been killed meanwhile.
-        ptrace(libc::PTRACE_SYSCALL as _, tid, 0, if is_signal { signal as usize } else { 0 });
+        ptrace(libc::PTRACE_SYSCALL as _, tid, 0, if for_it { signal as usize } else { 0 });
     }
 }
 
@@ -220,7 +215,7 @@ fn call_of(pid: u32, tid: i32) -> Vec<Named> {
                 }
             }
         };
-        Some(Named { call: *call, comm: comm().trim().to_owned(), path })
+        Some((comm().trim().to_owned(), *call, path))
     });
     named.collect()
 }
