@@ -19,6 +19,11 @@ use crate::ps_who::{Groups, mounted};
 
 /// The attacker.
 const NOBODY: u32 = 65_534;
+/// Whose processes hang: a user who has no others, whatever else happens on the host.
+fn victim(role: &str, args: &[&str]) -> Waiter {
+    Waiter::start_as(100_000 + std::process::id(), role, args)
+}
+
 /// Another ordinary user, and the group whose members may ask.
 const SOMEBODY: u32 = 65_533;
 const MEMBERS: u32 = 54_324;
@@ -101,7 +106,7 @@ fn two_thousand_processes_on_one_pipe() {
     let _crowd = Waiter::start_as(NOBODY, "one-pipe", &["2000"]);
     let begin = Instant::now();
     let before = watched.looks();
-    let victim = Waiter::start("poll-tcp4");
+    let victim = victim("poll-tcp4", &[]);
     watched.sees(&victim);
     // It goes on looking: once a second, and a second or two for the first look at so many.
     let looks = watched.looks() - before;
@@ -128,7 +133,7 @@ fn reads_that_do_not_come_back() {
     }
     // Each has been looked into by now, as often as that is done.
     std::thread::sleep(slow(Duration::from_secs(6)));
-    let victim = Waiter::start("poll-tcp4");
+    let victim = victim("poll-tcp4", &[]);
     watched.sees(&victim);
 }
 
@@ -145,7 +150,7 @@ fn reads_of_pages_that_do_not_come_back() {
     mount.hang();
     mount.begin();
     std::thread::sleep(slow(Duration::from_secs(6)));
-    let victim = Waiter::start("poll-tcp4");
+    let victim = victim("poll-tcp4", &[]);
     watched.sees(&victim);
     assert!(mount.woken().is_empty(), "they hold it all the while");
 }
@@ -156,7 +161,7 @@ fn a_listener_on_the_port_of_a_client() {
     let _alone = alone();
     let mut watched = Watched::start("listener", "", &[]);
     for role in ["poll-tcp4", "recvfrom-tcp4"] {
-        let victim = Waiter::start(role);
+        let victim = victim(role, &[]);
         let port = victim.text("local").rsplit(':').next().expect("a port").to_owned();
         let shadow = Waiter::start_as(NOBODY, "shadow", &[&port]);
         assert_eq!((&shadow.line()["six"], &shadow.line()["other"]), (&true.into(), &true.into()));
@@ -175,11 +180,9 @@ fn a_habit_of_somebody_elses() {
     let elsewhere = format!("127.0.0.3:{}", server.address().port());
     let trainer = Waiter::start_as(NOBODY, "trainer", &[&elsewhere, "mailer", "3", "5"]);
     assert_eq!(trainer.next_line()["event"], "trained");
-    let victim = Waiter::start_with("ask", &[&address, "mailer"]);
-    watched.sees(&victim);
-    // Nor has one who asks the same server an influence, who is another user.
-    let victim = Waiter::start_as(SOMEBODY, "ask", &[&elsewhere.replace("127.0.0.3", "127.0.0.1"), "mailer"]);
-    watched.sees(&victim);
+    watched.sees(&victim("ask", &[&address, "mailer"]));
+    // Nor is it one of a third user's.
+    watched.sees(&Waiter::start_as(SOMEBODY, "ask", &[&address, "mailer"]));
 }
 
 /// More stalls of one user than there are series, and than the hook may be run for.
@@ -193,7 +196,7 @@ fn a_flood_of_stalls() {
         all.iter().filter(|s| s.is("tracer_open_stalls", &[("class", "reply")])).map(|s| s.value).sum::<f64>()
     };
     watched.agent.wait_scrape(PATIENCE, |all| open(all) >= FLOOD as f64);
-    let victim = Waiter::start("recvfrom-tcp4");
+    let victim = victim("recvfrom-tcp4", &[]);
     watched.sees(&victim);
 }
 
@@ -202,7 +205,7 @@ fn a_flood_of_stalls() {
 fn a_socket_that_somebody_keeps_busy() {
     let _alone = alone();
     let mut watched = Watched::start("busy", "", &["--socket-group", &MEMBERS.to_string()]);
-    let victim = Waiter::start("recvfrom-tcp4");
+    let victim = victim("recvfrom-tcp4", &[]);
     let socket = watched.agent.socket();
     let socket = socket.to_str().expect("a path of ours");
     let url = format!("/v1/why/{}", victim.pid());
@@ -242,7 +245,7 @@ fn a_unit_with_a_borrowed_name() {
     let borrower = Waiter::start_as(NOBODY, "recvfrom-tcp4", &[]);
     let group = "user.slice/user-65534.slice/user@65534.service/app.slice/nginx.service";
     groups.put(&borrower, group);
-    let victim = Waiter::start("recvfrom-tcp4");
+    let victim = victim("recvfrom-tcp4", &[]);
     let event = watched.sees(&borrower);
     assert_ne!(event["wait"]["unit"], "nginx.service", "{event:#}");
     assert_ne!(watched.shows(&borrower)["unit"], "nginx.service");
@@ -261,7 +264,7 @@ fn a_fifo_in_the_place_of_the_state() {
     // SAFETY: the path is NUL-terminated.
     assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o600) }, 0);
     let mut watched = Watched::start("fifo", "", &["--state-dir", dir.to_str().expect("a path of ours")]);
-    let victim = Waiter::start("recvfrom-tcp4");
+    let victim = victim("recvfrom-tcp4", &[]);
     watched.sees(&victim);
     assert!(watched.agent.stderr().contains("state.json"), "{}", watched.agent.stderr());
     let (status, took) = watched.agent.stop(libc::SIGTERM);
