@@ -26,7 +26,8 @@ static FORKER: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {
     Mutex::new(send)
 });
 
-/// How long a process that is told to end may take: generous, since it has workers to end and the machine may be loaded.
+/// How long a process that is told to end, or killed, may take: generous, since it may have workers to end and the machine may be
+/// loaded.
 const LEAVE: Duration = Duration::from_secs(10);
 
 /// A process that is killed, by its id, when this value is dropped: also when the test panics.
@@ -102,12 +103,12 @@ impl Running {
         self.status
     }
 
-    /// Kills it and waits for its end.
+    /// Kills it and waits for its end; not for ever, since a process that hangs in the kernel ends only when that lets it go.
     pub fn kill(&mut self) {
         if self.ended().is_none() {
             // It may end by itself at this moment; then there is nothing to kill.
             let _ = self.child.kill();
-            self.status = self.child.wait().ok();
+            self.wait(LEAVE);
         }
     }
 }

@@ -6,8 +6,12 @@
 mod agent;
 mod bpf;
 mod clock;
+mod ended;
 mod exposition;
 mod family;
+#[cfg(test)]
+mod foreign;
+mod hung_mount;
 mod launch;
 mod limited;
 mod mute;
@@ -27,8 +31,10 @@ mod why;
 pub use agent::Agent;
 pub use bpf::{map_holds, program_exists, program_ids};
 pub use clock::{DAY_NS, SECOND_NS, parse_rfc3339_ns, realtime_ns, seconds_between};
+pub use ended::{Ended, Program};
 pub use exposition::{Sample, parse as parse_metrics};
 pub use family::Family;
+pub use hung_mount::{HungMount, Planted};
 pub use launch::{Running, own_dir, start, start_ended_by};
 pub use limited::{Group, Limited, limit};
 pub use mute::{LastWord, MuteServer, Say, Talk};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::launch::{Running, own_dir, start};
+use crate::launch::{Running, own_dir, start_ended_by};
 use crate::{clock, programs, slow};
 
 /// How long a waiter may take to say something: generous, since the machine may be loaded.
@@ -42,22 +42,32 @@ impl Waiter {
 
     /// The same as a user of this id, who has no rights and belongs to no groups.
     pub fn start_as(uid: u32, role: &str, args: &[&str]) -> Self {
-        Self::spawn(role, args, |command| {
+        Self::start_prepared(role, args, |command| {
             command.uid(uid).gid(uid);
         })
     }
 
     /// Starts a role that this kernel or architecture may lack; see [`Waiter::unsupported`].
     pub fn start_any(role: &str, args: &[&str]) -> Self {
-        Self::spawn(role, args, |_| {})
+        Self::start_prepared(role, args, |_| ())
     }
 
-    fn spawn(role: &str, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+    /// The same for a role that tidies up when it gets this signal.
+    pub fn start_ended_by(farewell: i32, role: &str, args: &[&str]) -> Self {
+        Self::run(farewell, role, args, |_| ())
+    }
+
+    /// The same, started as `prepare` wants its command to be.
+    pub fn start_prepared(role: &str, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::run(libc::SIGKILL, role, args, prepare)
+    }
+
+    fn run(farewell: i32, role: &str, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(programs::waiter_program());
-        prepare(&mut command);
         command.arg(role).args(args).env("WAITER_DIR", own_dir());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = start(command);
+        prepare(&mut command);
+        let mut process = start_ended_by(farewell, command);
         let stdin = process.pipes().stdin.take().expect("piped");
         let stdout = process.pipes().stdout.take().expect("piped");
         let (send, lines) = channel();
@@ -140,6 +150,11 @@ impl Waiter {
             Ok(line) => line,
             Err(e) => panic!("waiter (pid {}) said nothing more: {e}; its stderr is above", self.pid()),
         }
+    }
+
+    /// Whether it has printed a line that nobody has asked for: its wait is over.
+    pub fn has_said_more(&self) -> bool {
+        self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).try_recv().is_ok()
     }
 
     /// Stops it as a shell's ^Z does.

@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tests::servers::dir_of_nobody;
-use tests::{Running, Waiter, own_dir, shared, slow, start, start_ended_by, tracer, unsupported};
+use tests::{
+    HungMount, Running, Waiter, alone, own_dir, shared, slow, start, start_ended_by, tracer, unsupported,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -283,4 +285,44 @@ fn systemd_starts_one_again_that_hangs() {
         manager.show("NRestarts") == "1" && manager.get("/-/healthy").contains("200 OK")
     });
     assert_ne!(manager.pid(), pid);
+}
+
+/// An agent that is killed while a file system hangs is started again at once: readers that hang there hold up neither its end nor
+/// the next one's start.
+#[test]
+fn systemd_starts_one_again_while_a_mount_hangs() {
+    if !Path::new(SYSTEMD).exists() {
+        return unsupported("no systemd");
+    }
+    let _alone = alone();
+    let Some(mount) = HungMount::start() else { return };
+    for (number, role) in ["open", "stat", "statfs", "write", "poll", "exec-closing"].iter().enumerate() {
+        mount.prepare(role, &mount.file(number));
+    }
+    let manager = Manager::start("unit-mount", "RestartSec=100ms\n");
+    mount.hang();
+    let planted = mount.begin();
+    let waiter = Waiter::start("poll-tcp4");
+    let stalled = |pid: u32| {
+        let label = format!("tracer_stall_seconds{{pid=\"{pid}\"");
+        manager.until(&format!("it shows no stall of {pid}"), |manager| {
+            manager.get("/metrics").contains(&label)
+        });
+    };
+    // It has met all of them.
+    stalled(waiter.pid());
+    stalled(planted[0].pid);
+    for signal in [libc::SIGKILL, libc::SIGABRT] {
+        let (pid, starts) = (manager.pid(), manager.show("NRestarts"));
+        let begin = Instant::now();
+        // SAFETY: kill takes two numbers; the process is the manager's child, which waits for it only once it has ended.
+        assert_eq!(unsafe { libc::kill(pid as libc::pid_t, signal) }, 0);
+        manager.until("it is not started again", |manager| {
+            manager.show("NRestarts") != starts && manager.get("/-/healthy").contains("200 OK")
+        });
+        let took = begin.elapsed();
+        assert!(took < slow(Duration::from_secs(5)), "it is there again {took:?} after signal {signal}");
+        stalled(waiter.pid());
+    }
+    assert_eq!(mount.woken(), [""; 0], "they hang all the while");
 }

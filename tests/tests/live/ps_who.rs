@@ -15,21 +15,21 @@ use tests::{Agent, Waiter, own_dir, ps, shared};
 const ID: &str = "4f8b2c6d9e0a1b3c5d7e9f0a2b4c6d8e0f1a3b5c7d9e1f2a4b6c8d0e2f4a6b8c";
 
 /// Control groups of the test's own below one folder, removed when dropped: drop the waiter inside first.
-struct Groups {
+pub(crate) struct Groups {
     top: PathBuf,
     /// In the order they were made: parents first.
     made: Vec<PathBuf>,
 }
 
 impl Groups {
-    fn new(root: &Path, name: &str) -> Self {
+    pub(crate) fn new(root: &Path, name: &str) -> Self {
         let top = root.join(format!("tracer-tests-{name}-{}", std::process::id()));
         fs::create_dir(&top).expect("a control group");
         Self { made: vec![top.clone()], top }
     }
 
     /// Moves the process to the group of this path.
-    fn put(&mut self, waiter: &Waiter, path: &str) {
+    pub(crate) fn put(&mut self, waiter: &Waiter, path: &str) {
         let mut group = self.top.clone();
         for part in path.split('/') {
             group.push(part);
@@ -58,7 +58,7 @@ impl Drop for Groups {
 }
 
 /// Where hierarchies of this type are mounted; of version 1 those that take processes without further ado.
-fn mounted(kind: &str, controllers: &[&str]) -> Vec<PathBuf> {
+pub(crate) fn mounted(kind: &str, controllers: &[&str]) -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/mounts").expect("/proc");
     mounts
         .lines()

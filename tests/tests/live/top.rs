@@ -19,17 +19,17 @@ const USER: u32 = 65_534;
 const MEMBERS: u32 = 54_323;
 
 /// A terminal with `tracer top` on it.
-struct Terminal {
+pub(crate) struct Terminal {
     keys: File,
     /// Kept open, so that its settings can be read when the program has gone.
     slave: OwnedFd,
     before: Vec<u8>,
     screen: Arc<Mutex<vt100::Parser>>,
-    top: Running,
+    pub(crate) top: Running,
 }
 
 impl Terminal {
-    fn start(width: u16, height: u16, args: &[&str]) -> Self {
+    pub(crate) fn start(width: u16, height: u16, args: &[&str]) -> Self {
         Self::start_as(width, height, args, |_| {})
     }
 
@@ -76,7 +76,7 @@ impl Terminal {
         Self { keys: File::from(master), slave, before, screen, top: start(command) }
     }
 
-    fn press(&mut self, keys: &str) {
+    pub(crate) fn press(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).expect("the terminal takes keys");
     }
 
@@ -85,7 +85,7 @@ impl Terminal {
     }
 
     /// Waits until the screen is as wanted.
-    fn wait(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
+    pub(crate) fn wait(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
         let begin = Instant::now();
         loop {
             let text = self.text();

@@ -5,12 +5,16 @@
 //! role that needs a second party makes it itself, as a child process, so that its waits have another pid; the
 //! child reads commands from standard input (`answer` ends the wait). Everything dies with the process above it.
 
+mod attacks;
 mod crowds;
 mod descriptors;
 mod files;
+mod follow;
+mod fuse;
 mod hostile;
 mod hundred;
 mod memory;
+mod mounted;
 mod mutexes;
 mod names;
 mod pipes;
@@ -132,7 +136,22 @@ const ROLES: &[Role] = &[
     ("reborn", reborn::reborn),
     ("hostile", hostile::hostile),
     ("asks", strangers::asks),
-    ("shadow", strangers::shadow),
+    ("shadow", attacks::shadow),
+    ("follow", follow::follow),
+    ("one-pipe", attacks::one_pipe),
+    ("trainer", attacks::trainer),
+    ("ask", attacks::ask),
+    ("ask-socket", attacks::ask_socket),
+    ("fuse", fuse::fuse),
+    ("mounted-open", mounted::open),
+    ("mounted-stat", mounted::stat),
+    ("mounted-statfs", mounted::statfs),
+    ("mounted-chdir", mounted::chdir),
+    ("mounted-execve", mounted::execve),
+    ("mounted-fault", mounted::fault),
+    ("mounted-write", mounted::write),
+    ("mounted-poll", mounted::poll),
+    ("mounted-exec-closing", mounted::exec_closing),
 ];
 
 fn main() {

@@ -23,28 +23,3 @@ pub(crate) fn asks(call: &Call) {
     tcp_report(call.role, "recvfrom", &client).print();
     woke(recvfrom(client.as_raw_fd()))
 }
-
-/// Listens on a port of all IPv6 addresses, and on no IPv4 one.
-pub(crate) fn shadow(call: &Call) {
-    let port: u16 = call.args.first().and_then(|port| port.parse().ok()).expect("a port");
-    // SAFETY: three numbers.
-    let socket = sys::must_fd(unsafe { libc::socket(libc::AF_INET6, libc::SOCK_STREAM, 0) }.into(), "socket");
-    let (fd, one) = (socket.as_raw_fd(), 1_i32);
-    // SAFETY: all zero is a valid value of the C struct.
-    let mut any: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
-    (any.sin6_family, any.sin6_port) = (libc::AF_INET6 as libc::sa_family_t, port.to_be());
-    let length = |bytes: usize| libc::socklen_t::try_from(bytes).expect("a small struct");
-    // SAFETY: a number of the length that is said, which outlives the call.
-    let only = unsafe {
-        let length = length(size_of_val(&one));
-        libc::setsockopt(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, (&raw const one).cast(), length)
-    };
-    sys::must(only.into(), "setsockopt");
-    // SAFETY: an address of the length that is said, which outlives the call.
-    let bound = unsafe { libc::bind(fd, (&raw const any).cast(), length(size_of_val(&any))) };
-    sys::must(bound.into(), "bind");
-    // SAFETY: two numbers.
-    sys::must(unsafe { libc::listen(fd, 1) }.into(), "listen");
-    Report::new(call.role, "none").print();
-    sys::rest()
-}
