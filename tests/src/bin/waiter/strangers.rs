@@ -1,13 +1,12 @@
-//! Which roles does another user of the host play? A client that is answered, or not, as it asks; somebody who listens at the port
-//! of another's client.
+//! What does another user of the host do? Its client is answered, or not, as it asks.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 
-use crate::report::{Report, woke};
+use crate::Call;
+use crate::report::woke;
 use crate::sockets::{recvfrom, tcp_report};
-use crate::{Call, sys};
 
 /// A client of the server at its first argument: it is answered as often as the second one says, on one connection, and waits for
 /// the answer after that.
