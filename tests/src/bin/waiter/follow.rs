@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Error;
 use std::mem::MaybeUninit;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -116,7 +116,8 @@ const ENTRY: u8 = 1;
 /// A stop is a call's, by PTRACE_O_TRACESYSGOOD.
 const OF_CALL: i32 = libc::SIGTRAP | 0x80;
 
-/// `follow PID`: all threads of the process, and those it starts, but not its children. Each call is told once, when it is first made.
+/// `follow PID`: all threads of the process, and those it starts, but not its children. Each call is told once, when it is first
+/// made, with whether its path is about the process itself or about one that it has started.
 pub(crate) fn follow(call: &Call) {
     let pid = call.count() as u32;
     let threads = seize_all(pid);
@@ -126,11 +127,26 @@ pub(crate) fn follow(call: &Call) {
     until_ended(pid, |named| {
         if told.insert(named.clone()) {
             let (comm, call, path) = named;
-            print(&json!({ "comm": comm, "call": call, "path": path.to_string_lossy() }));
+            let own = process_of(&path).is_some_and(|process| descends(process, pid));
+            print(&json!({ "comm": comm, "call": call, "path": path.to_string_lossy(), "own": own }));
         }
     });
     print(&json!({ "event": "ended" }));
     crate::sys::rest()
+}
+
+/// Whose file of `/proc` it is.
+fn process_of(path: &Path) -> Option<u32> {
+    path.strip_prefix("/proc").ok()?.iter().next()?.to_str()?.parse().ok()
+}
+
+/// Whether a process is another, its child, or a child's child.
+fn descends(process: u32, from: u32) -> bool {
+    let parent = |pid: u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
+    };
+    std::iter::successors(Some(process), |pid| parent(*pid)).any(|pid| pid == from)
 }
 
 fn ptrace(request: libc::c_int, tid: i32, address: usize, data: usize) -> i64 {
