@@ -38,6 +38,11 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
                 on(target)
             ),
         },
+        Class::Disk if let Target::Page { path } = target => {
+            let handed = if wait.call.name == PAGE_FAULT { "" } else { " that it handed to " };
+            let call = if wait.call.name == PAGE_FAULT { "" } else { wait.call.name };
+            format!("for a page of memory{handed}{call} to be read in, probably of {path}")
+        }
         Class::Disk if wait.call.name == PAGE_FAULT => {
             "for a page of memory to be read in: disk, NFS, FUSE or userfaultfd".into()
         }

@@ -130,7 +130,7 @@ fn by_target(wait: &Wait, resolved: &Resolved) -> Class {
         // Somebody may still open it by its name.
         Target::Fifo { .. } => Class::Pipe,
         Target::File { made_up: true, .. } if wait.sleep == Sleep::Interruptible => Class::Notify,
-        Target::File { .. } | Target::Memfd { .. } => Class::Disk,
+        Target::File { .. } | Target::Page { .. } | Target::Memfd { .. } => Class::Disk,
         Target::Tty { .. } if out => Class::Send,
         Target::Tty { .. } => Class::Tty,
         Target::Timerfd => Class::Timer,
@@ -305,6 +305,8 @@ pub mod tests {
             ("openat", none, file(), Class::Disk),
             ("read", none, file(), Class::Disk),
             ("fsync", none, file(), Class::Disk),
+            ("write", none, Target::Page { path: "/x".into() }, Class::Disk),
+            ("sendto", none, Target::Page { path: "/x".into() }, Class::Disk),
             ("statfs", none, file(), Class::Disk),
             ("execve", none, Target::Unreadable { reason: "hangs".into() }, Class::Disk),
             ("renameat2", none, Target::Unreadable { reason: "hangs".into() }, Class::Disk),

@@ -10,6 +10,7 @@ const FILES: &[&str] = &[
     "children",
     "cmdline",
     "comm",
+    "maps",
     "mountinfo",
     "sched",
     "schedstat",

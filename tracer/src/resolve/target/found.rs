@@ -7,11 +7,12 @@ use tracer_ebpf::abi::{File, Tcp};
 use super::{
     super::{
         fd::{self, Mounts},
-        path, poll, semaphore,
+        page, path, poll, semaphore,
     },
     Target, TcpState, Timers, UdpState,
 };
 use crate::procfs::Reads;
+use crate::syscalls::PAGE_FAULT;
 use crate::wait::{FdState, SocketFacts, TcpFacts, UnixFacts, Wait, socket_addr};
 
 const S_IFMT: u16 = 0o170_000;
@@ -31,6 +32,9 @@ const SOCK_DGRAM: u16 = 2;
 pub fn of(wait: &Wait, reads: &mut Reads, mounts: &mut Mounts) -> Target {
     let (process, tid) = (wait.thread.process, wait.thread.tid);
     match (wait.fd_state, wait.fd) {
+        (FdState::Open(file), _) if never_stored(&file) && page::is_waited_for(wait, reads) => {
+            page::of(process, reads).map_or(Target::None, |path| Target::Page { path })
+        }
         (FdState::Absent, Some(fd)) if fd >= 0 => Target::Gone,
         (FdState::Absent, _) => Target::Unreadable { reason: "the call's fd is no number of an fd".into() },
         (FdState::Unknown, Some(fd)) => device(fd::look_up(process, tid, fd, None, mounts, reads), 0),
@@ -69,6 +73,11 @@ fn of_file(wait: &Wait, fd: i32, file: &File, mounts: &mut Mounts, reads: &mut R
     }
     let named = fd::look_up(wait.thread.process, wait.thread.tid, fd, Some(file.inode), mounts, reads);
     device(named, file.mode & S_IFMT).with_rdev(file.rdev)
+}
+
+/// Whether nobody waits for storage on it.
+fn never_stored(file: &File) -> bool {
+    matches!(file.mode & S_IFMT, S_IFSOCK | S_IFIFO | S_IFCHR)
 }
 
 /// Whether it is a socket or a pipe, each of which has an inode of its own.
@@ -197,6 +206,7 @@ fn without_fd(wait: &Wait, mounts: &mut Mounts, reads: &mut Reads) -> Target {
         name if name.starts_with("futex") => Target::Futex { address: format!("{:#x}", wait.call.args[0]) },
         // The kernel takes the lower half of the register.
         name if semaphore::is_semaphore(name) => Target::Semaphores { set: wait.call.args[0] as u32 as i32 },
+        PAGE_FAULT => page::of(wait.thread.process, reads).map_or(Target::None, |path| Target::Page { path }),
         name if path::takes_path(name) => match path::of(wait, reads) {
             Some(path) => {
                 let path = path.to_string_lossy().into_owned();

@@ -109,6 +109,11 @@ pub enum Target {
         #[serde(skip)]
         made_up: bool,
     },
+    /// A page of memory that is to be read in.
+    Page {
+        /// The file that it probably is of, or the mount.
+        path: String,
+    },
     /// An anonymous memory file.
     Memfd {
         /// The name given to it.
@@ -302,9 +307,11 @@ impl Target {
                 human::fit(&format!("tcp → {remote}"), width)
             }
             Target::Udp { remote: Some(remote), .. } => human::fit(&format!("udp → {remote}"), width),
-            Target::File { .. } | Target::Fifo { .. } | Target::Device { .. } | Target::Tty { .. } => {
-                human::fit_end(&whole, width)
-            }
+            Target::File { .. }
+            | Target::Page { .. }
+            | Target::Fifo { .. }
+            | Target::Device { .. }
+            | Target::Tty { .. } => human::fit_end(&whole, width),
             _ => human::fit(&whole, width),
         }
     }
@@ -376,6 +383,7 @@ impl fmt::Display for Target {
             Target::Pipe { inode } => write!(f, "pipe [{inode}]"),
             Target::Fifo { path, .. } => write!(f, "fifo {path}"),
             Target::File { path, deleted: gone, .. } => write!(f, "{path}{}", deleted(gone)),
+            Target::Page { path } => write!(f, "page of {path}"),
             Target::Memfd { name, .. } => write!(f, "memfd {name}"),
             Target::Tty { path } | Target::Device { path } => write!(f, "{path}"),
             Target::Eventfd { .. } => write!(f, "eventfd"),
