@@ -40,7 +40,6 @@ causes! {
     Peers = "peers", "Who is at the other end of some waits is not known: the walk over all open files does not come to its end.";
     LookCut = "look_cut", "A look took too long and was cut short: some waits are looked up later than they should be.";
     Series = "series", "More stalls are open than have a series: alerts on `tracer_stall_seconds` do not see all of them.";
-    Readers = "readers", "The process that reads other processes' files is gone: waits are judged without them.";
     Canary = "canary", "A wait of the agent's own is not found, or taken for another: it does not find others' either. `/-/healthy` says 503.";
 }
 

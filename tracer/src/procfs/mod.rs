@@ -42,6 +42,14 @@ use crate::{
 /// has.
 pub struct Reads(Client);
 
+/// Something below `/proc/PID` that is read together with more.
+pub enum Wanted<'a> {
+    /// A file, its first 64 KiB.
+    File(&'a str),
+    /// A link: where it leads.
+    Link(&'a str),
+}
+
 /// An entry of a directory of links, as `/proc/PID/fd` is.
 pub struct Entry {
     /// Its name.
@@ -112,20 +120,32 @@ impl Reads {
         self.file(process, name).ok().map(|bytes| lossy(&bytes))
     }
 
+    /// Several files and links, asked for together.
+    pub fn many<const N: usize>(
+        &mut self,
+        process: ProcessId,
+        wanted: [Wanted<'_>; N],
+    ) -> [Result<Vec<u8>, Unread>; N] {
+        let question = |wanted: &Wanted<'_>| {
+            let (needs, ask) = match wanted {
+                Wanted::File(name) => {
+                    (Needs::of(name), Ask::File { path: path(process, name), limit: SHORT })
+                }
+                Wanted::Link(name) => (Needs::of(name), Ask::Link { path: path(process, name) }),
+            };
+            Question { process, needs, ask, with: None }
+        };
+        let mut answers = self.0.ask_all(wanted.iter().map(question).collect()).into_iter();
+        std::array::from_fn(|_| answers.next().unwrap_or(Err(Unread::NoReader)).map(|(bytes, _)| bytes))
+    }
+
     /// Several files, asked for together.
     pub fn files<const N: usize>(
         &mut self,
         process: ProcessId,
         names: [&str; N],
     ) -> [Result<Vec<u8>, Unread>; N] {
-        let question = |name: &&str| Question {
-            process,
-            needs: Needs::of(name),
-            ask: Ask::File { path: path(process, name), limit: SHORT },
-            with: None,
-        };
-        let mut answers = self.0.ask_all(names.iter().map(question).collect()).into_iter();
-        std::array::from_fn(|_| answers.next().unwrap_or(Err(Unread::NoReader)).map(|(bytes, _)| bytes))
+        self.many(process, names.map(Wanted::File))
     }
 
     /// The same as texts.

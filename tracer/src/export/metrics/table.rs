@@ -86,7 +86,7 @@ const LOSSES: &[(&str, &str)] = &[
     ),
     (
         "reads_abandoned",
-        "A look into a process's memory that did not come back: its page never came. It is left alone until it does.",
+        "A read of another process did not come back in time: a page that never comes, or a lock that a hanging process holds. It is left alone for a while.",
     ),
     (
         "ring_full",

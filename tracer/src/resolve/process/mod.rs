@@ -20,7 +20,7 @@ use self::{
 use crate::{
     clock,
     procfs::{
-        Reads, Unread, by_pid,
+        Reads, Unread, Wanted, by_pid,
         stat::{Stat, parse_stat, same_start},
     },
     wait::ProcessId,
@@ -95,7 +95,17 @@ pub struct Parent {
 /// now.
 pub fn read(process: ProcessId, reads: &mut Reads, ancestors: &mut Ancestors) -> Who {
     // What answers whatever the process hangs in comes first.
-    let [status, cgroup, stat, cmdline] = reads.files(process, ["status", "cgroup", "stat", "cmdline"]);
+    let [status, cgroup, stat, cmdline, exe, cwd] = reads.many(
+        process,
+        [
+            Wanted::File("status"),
+            Wanted::File("cgroup"),
+            Wanted::File("stat"),
+            Wanted::File("cmdline"),
+            Wanted::Link("exe"),
+            Wanted::Link("cwd"),
+        ],
+    );
     let text =
         |bytes: Result<Vec<u8>, Unread>| bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let stat = text(stat).map(|stat| parse_stat(&stat));
@@ -113,11 +123,11 @@ pub fn read(process: ProcessId, reads: &mut Reads, ancestors: &mut Ancestors) ->
     let pod = pod.map(|uid| pods::pod(uid, container.as_deref(), reads));
     let uid = field(&status, "Uid:");
     let user = uid.and_then(|uid| user(uid, container.is_some()));
-    let mut link = |name| reads.link(process, name).ok().map(|link| place(link.as_os_str().as_bytes()));
+    let link = |link: Result<Vec<u8>, Unread>| link.ok().map(|link| place(&link));
     Who {
         cmdline: cmdline.ok().and_then(|bytes| self::cmdline(&bytes)),
-        exe: link("exe"),
-        cwd: link("cwd"),
+        exe: link(exe),
+        cwd: link(cwd),
         uid,
         user,
         parents: ancestors.of(&status, stat.ok().flatten(), reads),
