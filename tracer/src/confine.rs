@@ -32,6 +32,10 @@ const REFUSED: &[i64] = &[
     libc::SYS_tkill,
     libc::SYS_rt_sigqueueinfo,
     libc::SYS_rt_tgsigqueueinfo,
+    // Other sockets: the service manager's is connected by now, and to the kernel none needs to be. An address lies in memory, where
+    // a filter does not see it, so that it could not tell one from another.
+    libc::SYS_connect,
+    libc::SYS_sendmmsg,
     // The file system and namespaces.
     libc::SYS_mount,
     libc::SYS_umount2,
@@ -162,10 +166,18 @@ fn filter() -> Result<BpfProgram> {
     rules.insert(libc::SYS_clone, of_clone.collect::<Result<_>>()?);
     // The C library ends the process by a signal to itself.
     rules.insert(libc::SYS_tgkill, vec![rule(SeccompCmpOp::Ne, u64::from(std::process::id()))?]);
-    // It connects to nobody: events go to those who have connected to it. Only the service manager is told how it is, and the
-    // kernel asked about sockets.
-    let others = [libc::AF_UNIX, libc::AF_NETLINK].map(|family| when(SeccompCmpOp::Ne, family as u64));
-    rules.insert(libc::SYS_socket, vec![SeccompRule::new(others.into_iter().collect::<Result<_, _>>()?)?]);
+    // It connects to nobody: events go to those who have connected to it. Only the kernel is asked about sockets.
+    rules.insert(
+        libc::SYS_socket,
+        vec![SeccompRule::new(vec![when(SeccompCmpOp::Ne, libc::AF_NETLINK as u64)?])?],
+    );
+    // What it sends goes to where the socket is connected to.
+    let addressed = SeccompCondition::new(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
+    rules.insert(libc::SYS_sendto, vec![SeccompRule::new(vec![addressed])?]);
+    // Descriptors are passed to the process that starts readers, and to nobody else.
+    let but_control =
+        crate::procfs::supervisor::control().map(|fd| rule(SeccompCmpOp::Ne, u64::from(fd as u32)));
+    rules.insert(libc::SYS_sendmsg, but_control.into_iter().collect::<Result<_>>()?);
     program(rules, libc::EPERM)
 }
 
@@ -373,11 +385,23 @@ mod tests {
             for (name, command) in BPF_REFUSED {
                 assert_eq!(errno(libc::SYS_bpf, [*command as i64, 0, 0]), Some(libc::EPERM), "{name}");
             }
-            for family in [libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_VSOCK] {
+            for family in [libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_VSOCK, libc::AF_UNIX] {
                 let socket = [i64::from(family), i64::from(libc::SOCK_STREAM), 0];
                 assert_eq!(errno(libc::SYS_socket, socket), Some(libc::EPERM), "{family}");
             }
-            assert_eq!(errno(libc::SYS_socket, [i64::from(libc::AF_UNIX), 1, 0]), None);
+            let of_kernel = [libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_SOCK_DIAG].map(i64::from);
+            assert_eq!(errno(libc::SYS_socket, of_kernel), None);
+            // SAFETY: an address that is not read where the call is refused; without one there is nothing to be read.
+            let errno_of_sendto = |address: usize| unsafe {
+                let result = libc::syscall(libc::SYS_sendto, -1, 0, 0, 0, address, 0);
+                (result < 0).then(|| std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+            };
+            assert_eq!(errno_of_sendto(1), Some(libc::EPERM));
+            // Also one of which the lower half is zero.
+            assert_eq!(errno_of_sendto(1 << 40), Some(libc::EPERM));
+            assert_eq!(errno_of_sendto(0), Some(libc::EBADF));
+            let (one, other) = std::os::unix::net::UnixDatagram::pair().expect("a pair");
+            assert_eq!(one.send(b"x").and_then(|_| other.recv(&mut [0])).expect("what is connected"), 1);
             // Without the filter it would be EINVAL: a thread shares its signals' handlers.
             for flag in CLONE_REFUSED {
                 let flags = i64::from(flag | libc::CLONE_THREAD);

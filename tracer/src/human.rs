@@ -73,9 +73,18 @@ pub fn columns(text: &str) -> usize {
     unicode_width::UnicodeWidthStr::width(text)
 }
 
-/// Columns of the terminal at standard output.
+/// Columns of the terminal at standard output, at least 40.
 pub fn terminal_width() -> usize {
-    rustix::termios::tcgetwinsize(std::io::stdout()).map_or(80, |size| usize::from(size.ws_col)).max(40)
+    usize::from(terminal_size().0).max(40)
+}
+
+/// Columns and lines of the terminal at standard output. One that has not been told its size says 0, as serial lines and the
+/// terminals of many tools do.
+pub fn terminal_size() -> (u16, u16) {
+    let told = rustix::termios::tcgetwinsize(std::io::stdout());
+    let (columns, lines) = told.map_or((0, 0), |size| (size.ws_col, size.ws_row));
+    let or_usual = |told, usual| if told == 0 { usual } else { told };
+    (or_usual(columns, 80), or_usual(lines, 24))
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod kernel;
 mod look;
 mod procfs;
 mod progress;
+mod regular;
 mod resolve;
 mod restless;
 mod sentence;

@@ -1,9 +1,10 @@
 //! Has the agent given up what it does not need, and does it do with the rest all that it does as root?
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use tests::{Agent, Family, Waiter, shared, slow};
+use tests::{Agent, Family, Waiter, own_dir, shared, slow};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -61,4 +62,60 @@ fn comm(pid: u32) -> String {
 
 fn field(status: &str, name: &str) -> String {
     status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
+}
+
+/// Whoever took it over could not ask systemd, Docker or anybody else for more: a running agent can address no socket.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn it_can_connect_and_send_to_nobody() {
+    let _shared = shared();
+    let agent = Agent::start(&[]);
+    let traced = tests::Traced::begin(agent.pid());
+    let refused = -i64::from(libc::EPERM);
+    // Without the filter they would fail for want of a descriptor.
+    for call in [libc::SYS_connect, libc::SYS_sendmsg, libc::SYS_sendmmsg] {
+        assert_eq!(traced.call(call, [u64::MAX, 0, 0, 0, 0, 0]), refused, "{call}");
+    }
+    assert_eq!(traced.call(libc::SYS_sendto, [u64::MAX, 0, 0, 0, 1, 16]), refused);
+    assert_eq!(traced.call(libc::SYS_sendto, [u64::MAX, 0, 0, 0, 0, 0]), -i64::from(libc::EBADF));
+    let stream = [libc::AF_UNIX as u64, libc::SOCK_STREAM as u64, 0, 0, 0, 0];
+    assert_eq!(traced.call(libc::SYS_socket, stream), refused);
+    drop(traced);
+    assert_eq!(agent.get("/-/healthy").map(|(status, _)| status), Some(200), "it goes on");
+    agent.stop(libc::SIGTERM);
+}
+
+/// It is confined before it is ready, and still tells the service manager how it is.
+#[test]
+fn the_service_manager_is_told() {
+    let _shared = shared();
+    let path = own_dir().join("manager.sock");
+    let manager = UnixDatagram::bind(&path).expect("binds");
+    manager.set_read_timeout(Some(slow(PATIENCE))).expect("a time-out");
+    let agent = Agent::start_as(&[], |command| {
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "300000");
+    });
+    let told = || {
+        let mut buffer = [0; 4096];
+        let length = manager.recv(&mut buffer).expect("it is told");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let until = |what: &str| {
+        let begin = Instant::now();
+        loop {
+            let message = told();
+            if message.contains(what) {
+                return message;
+            }
+            assert!(begin.elapsed() < slow(PATIENCE), "{what}");
+        }
+    };
+    assert_eq!(told(), "READY=1\n");
+    assert_eq!(told(), "WATCHDOG=1\n");
+    agent.signal(libc::SIGHUP);
+    assert!(until("RELOADING=1").contains("MONOTONIC_USEC="));
+    assert!(until("READY=1").contains("STATUS="));
+    until("WATCHDOG=1");
+    agent.signal(libc::SIGTERM);
+    until("STOPPING=1");
 }

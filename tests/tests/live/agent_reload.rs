@@ -45,3 +45,32 @@ fn a_new_rule_holds_and_a_wrong_file_changes_nothing() {
     std::thread::sleep(Duration::from_millis(1_500));
     assert_eq!(agent.events_of(waiter.pid()), ["stall_opened"]);
 }
+
+/// They are one, or two where some come later, and what holds in the end is what the file said when the last one came.
+#[test]
+fn two_thousand_signals_are_few_reloads_and_the_last_one_counts() {
+    let _shared = shared();
+    let path = own_dir().join("reload-often.toml");
+    let write = |rules: usize| {
+        let text = "[[rule]]\ncomm = 'waiter'\nthreshold = 'never'\n".repeat(rules);
+        std::fs::write(&path, text).expect("write");
+    };
+    write(1);
+    let agent = Agent::start(&["--config", path.to_str().expect("text")]);
+    let begin = Instant::now();
+    for number in 0..2_000 {
+        if number == 1_999 {
+            write(7);
+        }
+        agent.signal(libc::SIGHUP);
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    until_said(&agent, "fine, 7 rules");
+    // At most one a second, and the one after the last signal.
+    let most = begin.elapsed().as_secs() + 2;
+    std::thread::sleep(Duration::from_millis(1_500));
+    let said = agent.stderr();
+    let reloads: Vec<&str> = said.lines().filter(|line| line.contains("fine, ")).collect();
+    assert!((1..=most).contains(&(reloads.len() as u64)), "{most}: {said}");
+    assert!(reloads.last().is_some_and(|last| last.contains("7 rules")), "{said}");
+}

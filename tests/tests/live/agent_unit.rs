@@ -326,3 +326,102 @@ fn systemd_starts_one_again_while_a_mount_hangs() {
     }
     assert_eq!(mount.woken(), [""; 0], "they hang all the while");
 }
+
+/// A process that no signal ends until this is dropped: it is frozen, by version 1 of control groups, which a machine need not use
+/// otherwise.
+struct Frozen {
+    process: Running,
+    hierarchy: PathBuf,
+    group: PathBuf,
+}
+
+impl Frozen {
+    /// None where the kernel has no such groups.
+    fn start() -> Option<Self> {
+        let hierarchy = own_dir().join("freezer");
+        std::fs::create_dir_all(&hierarchy).expect("a directory");
+        let place = std::ffi::CString::new(hierarchy.to_str().expect("text")).expect("no zero byte");
+        // SAFETY: strings, which outlive the call.
+        let mounted = unsafe {
+            libc::mount(c"none".as_ptr(), place.as_ptr(), c"cgroup".as_ptr(), 0, c"freezer".as_ptr().cast())
+        };
+        if mounted != 0 {
+            return None;
+        }
+        let group = hierarchy.join(format!("tracer-tests-{}", std::process::id()));
+        std::fs::create_dir(&group).expect("a group");
+        let mut command = Command::new("sleep");
+        command.arg("1000");
+        let frozen = Self { process: start(command), hierarchy, group };
+        std::fs::write(frozen.group.join("cgroup.procs"), frozen.process.pid().to_string()).expect("a group");
+        std::fs::write(frozen.group.join("freezer.state"), "FROZEN").expect("it freezes");
+        Some(frozen)
+    }
+
+    /// From now on it is one of the processes of the service that the manager runs.
+    fn is_taken_in(&self, by: &Manager) {
+        let text = std::fs::read_to_string(format!("/proc/{}/cgroup", by.pid())).expect("an agent");
+        let all = text.lines().filter_map(|line| line.strip_suffix("/tracer.service"));
+        for line in all {
+            let path = line.rsplit(':').next().unwrap_or_default().trim_start_matches('/');
+            // Which hierarchies there are is known by the groups in them.
+            for hierarchy in hierarchies() {
+                let procs = hierarchy.join(path).join("tracer.service/cgroup.procs");
+                if procs.exists() {
+                    std::fs::write(procs, self.process.pid().to_string()).expect("it is taken in");
+                }
+            }
+        }
+    }
+
+    /// It has been killed for nothing, or not at all.
+    fn is_there(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid()));
+        status.is_ok_and(|status| !status.contains("State:\tZ"))
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.group.join("freezer.state"), "THAWED");
+        self.process.kill();
+        let _ = std::fs::remove_dir(&self.group);
+        let place = std::ffi::CString::new(self.hierarchy.to_str().expect("text")).expect("no zero byte");
+        // SAFETY: a string, which outlives the call.
+        unsafe { libc::umount2(place.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
+/// One of its processes hangs in the kernel and cannot be ended, as on a dead mount: the agent runs again within five seconds.
+#[test]
+fn systemd_starts_it_again_although_a_process_cannot_be_ended() {
+    if !Path::new(SYSTEMD).exists() {
+        return unsupported("no systemd");
+    }
+    let _shared = shared();
+    let manager = Manager::start("unit-left", "");
+    let Some(frozen) = Frozen::start() else { return unsupported("no freezer") };
+    for restarts in [false, true] {
+        let before = manager.pid().to_string();
+        frozen.is_taken_in(&manager);
+        let begin = Instant::now();
+        if restarts {
+            manager.ctl(&["restart", "--no-block", "tracer.service"]);
+        } else {
+            manager.ctl(&["kill", "--kill-who=main", "--signal=SIGKILL", "tracer.service"]);
+        }
+        // How long it takes to start is another matter.
+        manager
+            .until("it is not started again", |manager| !["0", &before].contains(&&*manager.show("MainPID")));
+        let took = begin.elapsed();
+        assert!(
+            took < slow(Duration::from_secs(4)),
+            "{took:?}: {}",
+            manager.ctl(&["status", "tracer.service"])
+        );
+        manager.until("it is not well", |manager| manager.get("/-/healthy").contains("200 OK"));
+        assert!(frozen.is_there(), "it cannot have been ended");
+        let status = manager.ctl(&["status", "tracer.service"]);
+        assert!(status.contains(&frozen.process.pid().to_string()), "it was one of the service's: {status}");
+    }
+}

@@ -7,7 +7,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tests::{Agent, Running, Waiter, own_dir, shared, slow, start, tracer};
@@ -25,6 +27,9 @@ pub(crate) struct Terminal {
     slave: OwnedFd,
     before: Vec<u8>,
     screen: Arc<Mutex<vt100::Parser>>,
+    /// Somebody is to read what is written.
+    reads: Arc<AtomicBool>,
+    reader: JoinHandle<()>,
     pub(crate) top: Running,
 }
 
@@ -50,11 +55,15 @@ impl Terminal {
         assert_eq!(result, 0, "openpty: {}", std::io::Error::last_os_error());
         // SAFETY: both have just been opened and belong to nobody else.
         let (master, slave) = unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
+        // What other tests start meanwhile must not keep it open.
+        for end in [&master, &slave] {
+            // SAFETY: fcntl takes numbers.
+            assert_eq!(unsafe { libc::fcntl(end.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) }, 0);
+        }
         let mut command = Command::new(tracer());
         let copy = || slave.try_clone().expect("a descriptor");
         command.arg("top").args(args).stdin(copy()).stdout(copy()).stderr(copy());
         command.env("TERM", "xterm-256color").env_remove("NO_COLOR").current_dir(own_dir());
-        more(&mut command);
         // SAFETY: setsid and ioctl are async-signal-safe and take numbers.
         unsafe {
             command.pre_exec(|| {
@@ -63,17 +72,25 @@ impl Terminal {
                 Ok(())
             });
         }
+        more(&mut command);
         let before = settings(&slave);
-        let screen = Arc::new(Mutex::new(vt100::Parser::new(cells(height), cells(width), 0)));
+        // A terminal without a size is taken for one of 80 times 24.
+        let (lines, columns) = (if height == 0 { 24 } else { height }, if width == 0 { 80 } else { width });
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(cells(lines), cells(columns), 0)));
         let mut output = File::from(master.try_clone().expect("a descriptor"));
-        let shared = Arc::clone(&screen);
-        std::thread::spawn(move || {
+        let (shared, reads) = (Arc::clone(&screen), Arc::new(AtomicBool::new(true)));
+        let goes_on = Arc::clone(&reads);
+        let reader = std::thread::spawn(move || {
             let mut bytes = [0; 4096];
-            while let Ok(length @ 1..) = output.read(&mut bytes) {
+            while goes_on.load(Ordering::Relaxed) {
+                if !is_readable(&output, Duration::from_millis(20)) {
+                    continue;
+                }
+                let Ok(length @ 1..) = output.read(&mut bytes) else { return };
                 shared.lock().expect("no panic").process(&bytes[..length]);
             }
         });
-        Self { keys: File::from(master), slave, before, screen, top: start(command) }
+        Self { keys: File::from(master), slave, before, screen, reads, reader, top: start(command) }
     }
 
     pub(crate) fn press(&mut self, keys: &str) {
@@ -135,6 +152,27 @@ impl Terminal {
         assert_eq!(result, 0, "TIOCSWINSZ: {}", std::io::Error::last_os_error());
     }
 
+    /// Waits until its write waits for room. Nobody may read, which is so while somebody holds the screen.
+    fn until_held(&self) {
+        let begin = Instant::now();
+        while !is_writing(self.top.pid()) {
+            assert!(begin.elapsed() < slow(PATIENCE), "it goes on drawing");
+            // What is drawn anew is much.
+            self.resize_unseen(if begin.elapsed().as_millis().is_multiple_of(2) { 199 } else { 200 }, 50);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The other end goes, as when a connection is dropped; the program ends by itself.
+    fn vanishes_well(self, when: &str) {
+        let Self { keys, mut top, reads, reader, .. } = self;
+        reads.store(false, Ordering::Relaxed);
+        reader.join().expect("no panic");
+        drop(keys);
+        let status = top.wait(slow(PATIENCE)).unwrap_or_else(|| panic!("{when}: it runs on"));
+        assert!(matches!(status.code(), Some(0 | 1)), "{when}: {status}");
+    }
+
     /// It has ended well, and the terminal is as it was.
     fn ends_well(mut self) {
         let status = self.top.wait(slow(PATIENCE)).expect("it ends");
@@ -148,6 +186,12 @@ impl Terminal {
                 && screen.mouse_protocol_mode() == vt100::MouseProtocolMode::None
         });
     }
+}
+
+fn is_readable(file: &File, within: Duration) -> bool {
+    let mut fd = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: the one entry outlives the call.
+    unsafe { libc::poll(&raw mut fd, 1, within.as_millis() as i32) > 0 }
 }
 
 fn cells(number: u16) -> NonZero<u16> {
@@ -448,18 +492,101 @@ fn a_terminal_that_nobody_reads_does_not_keep_it_from_ending() {
     let _shared = shared();
     let mut top = Terminal::start(200, 50, &["--interval", "100ms", "--all"]);
     top.wait("a frame", |text| text.contains("PID/TID"));
-    // Nobody reads while it is held; then its writes wait for room.
     let held = Arc::clone(&top.screen);
     let _held = held.lock().expect("no panic");
-    let begin = Instant::now();
-    while !is_writing(top.top.pid()) {
-        assert!(begin.elapsed() < slow(PATIENCE), "it goes on drawing");
-        // What is drawn anew is much.
-        top.resize_unseen(if begin.elapsed().as_millis().is_multiple_of(2) { 199 } else { 200 }, 50);
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    top.until_held();
     top.top.signal(libc::SIGTERM);
     assert_eq!(top.top.wait(slow(PATIENCE)).expect("it ends").code(), Some(1));
+}
+
+/// The states it can be in when its terminal goes: the keys that lead there, and what is on the screen then.
+const STATES: &[(&str, &str)] = &[
+    ("", "PID/TID"),
+    ("/cl", "/cl"),
+    ("?", "everything about this line"),
+    ("\r", "┌ Why"),
+    (" [", "AS OF "),
+    (" ", "PAUSED"),
+];
+
+type Prepare = fn(&mut Command);
+
+/// How it is told that its terminal has gone: by a signal as well, by one that it ignores as nohup(1) has it, or not by a signal, as
+/// setsid(1) has it.
+const TOLD: &[(&str, Prepare)] =
+    &[("SIGHUP", |_| {}), ("SIGHUP, ignored", ignoring_hangup), ("no signal", without_controlling_terminal)];
+
+/// Its connection is dropped: it ends, and leaves no core.
+#[test]
+fn a_terminal_that_vanishes_ends_it_well_in_each_state() {
+    let _shared = shared();
+    let agent = Agent::start(&[]);
+    let socket = agent.socket().to_str().expect("a path of ours").to_owned();
+    let waiter = Waiter::start("recvfrom-tcp4");
+    let pid = waiter.pid().to_string();
+    for (told, prepare) in TOLD {
+        for (keys, shown) in STATES {
+            let args = ["--socket", &socket, "--source", "agent", "-p", &pid];
+            let mut top = Terminal::start_as(100, 30, &args, prepare);
+            top.wait("a stall", |text| line_of(text, waiter.pid()).is_some());
+            top.press(keys);
+            top.wait(shown, |text| text.contains(shown));
+            top.vanishes_well(&format!("{told}, {shown}"));
+        }
+    }
+}
+
+/// Also while it draws, and waits for room on the terminal.
+#[test]
+fn a_terminal_that_vanishes_ends_it_well_while_it_draws() {
+    let _shared = shared();
+    for (told, prepare) in TOLD {
+        let top = Terminal::start_as(200, 50, &["--interval", "100ms", "--all"], prepare);
+        top.wait("a frame", |text| text.contains("PID/TID"));
+        let screen = Arc::clone(&top.screen);
+        let held = screen.lock().expect("no panic");
+        top.until_held();
+        top.reads.store(false, Ordering::Relaxed);
+        drop(held);
+        top.vanishes_well(&format!("{told}, while it draws"));
+    }
+}
+
+fn ignoring_hangup(command: &mut Command) {
+    // SAFETY: signal is async-signal-safe, and takes numbers.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_IGN);
+            Ok(())
+        });
+    }
+}
+
+fn without_controlling_terminal(command: &mut Command) {
+    // SAFETY: both are async-signal-safe, and take numbers.
+    unsafe {
+        command.pre_exec(|| {
+            // Whoever gives up a terminal is told so, too.
+            libc::signal(libc::SIGHUP, libc::SIG_IGN);
+            libc::ioctl(0, libc::TIOCNOTTY as libc::Ioctl);
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_terminal_without_a_size_is_80_by_24() {
+    let _shared = shared();
+    let waiter = Waiter::start("recvfrom-tcp4");
+    let mut top = Terminal::start(0, 0, &["-p", &waiter.pid().to_string()]);
+    let text = top.wait("the whole view", |text| {
+        line_of(text, waiter.pid()).is_some()
+            && text.lines().last().is_some_and(|line| line.contains("q quit"))
+    });
+    assert_eq!(text.lines().count(), 24, "{text}");
+    top.press("q");
+    top.ends_well();
 }
 
 /// Whether its first thread is in a write.

@@ -24,15 +24,17 @@ use crate::{
     export::{
         api::Api,
         events::Events,
-        http::{self, Health, Token},
+        http::{self, Health},
         metrics::Metrics,
         socket::Socket,
+        token::Token,
     },
     history::{self, History},
     hook::Runner,
     human,
     kernel::object::{Followed, Options},
-    procfs, service,
+    procfs,
+    service::Manager,
     watch::Watch,
 };
 
@@ -40,6 +42,9 @@ use crate::{
 const LEAST_REPORT: Duration = Duration::from_millis(500);
 /// Longer ones are, even if nothing is ever to be flagged.
 const MOST_REPORT: Duration = Duration::from_secs(86_400);
+
+/// Configurations are read again at most this often, however many signals come.
+const RELOAD_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT, or until watching fails.
 pub fn run(args: &AgentArgs) -> Result<()> {
@@ -105,6 +110,18 @@ impl Reload {
     }
 }
 
+/// The same in a thread of its own: storage that hangs holds up nothing else.
+async fn run_apart(reload: &Arc<Reload>) -> String {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let reload = Arc::clone(reload);
+    let thread = thread::Builder::new().name("reload".into()).spawn(move || tell.send(reload.run()));
+    let said = match thread {
+        Ok(_) => told.await.map_err(|_| "it was given up".to_owned()),
+        Err(error) => Err(format!("cannot start a thread: {error}")),
+    };
+    said.unwrap_or_else(|why| format!("the configuration is not read again: {why}"))
+}
+
 /// Loads what sees waits end, the better way or as asked.
 fn load(args: &Agent, report: Duration) -> Result<Bpf> {
     let options =
@@ -148,8 +165,7 @@ fn or_without<T>(history: Result<T>) -> Option<T> {
 }
 
 async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Those that end it do so by themselves until it listens, whatever it waits for meanwhile.
     let mut hangup = signal(SignalKind::hangup())?;
     let token = args.token_file.as_deref().map(Token::read).transpose()?.map(Arc::new);
     let listener = http::bind(args.listen)?;
@@ -170,6 +186,7 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
     let (hook, runner) = args.hook.as_ref().map(Runner::start).transpose()?.unzip();
     let (canary, canary_process) = Canary::start()?;
     let opened = or_without(history::open(&args.state_dir, args.history));
+    let manager = Manager::connect();
     if args.confined {
         bpf.learn_symbols();
         confine().unwrap_or_else(|error| {
@@ -180,10 +197,21 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
     let history = opened.and_then(|store| or_without(History::start(store, shared.clone())));
     let events = Events::start(history.clone(), hook)?;
     let api = Api::start(shared, args.interval, events.listeners(), history)?;
-    let watch =
-        Watch::new(bpf, log, policy, args, Arc::clone(&metrics), Arc::clone(&health), events, asked, stopped)
-            .minding(canary)
-            .following(Arc::clone(&reload.next));
+    let watch = Watch::new(
+        bpf,
+        log,
+        policy,
+        args,
+        Arc::clone(&metrics),
+        Arc::clone(&health),
+        events,
+        asked,
+        stopped,
+    )?
+    .minding(canary)
+    .following(Arc::clone(&reload.next));
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let (done, failed) = tokio::sync::oneshot::channel();
     let watcher = thread::Builder::new()
         .name("watch".into())
@@ -193,12 +221,15 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
         })
         .context("cannot start the thread that watches")?;
     human::say(&format!("watching; metrics on http://{listen}/metrics"));
+    let reload = Arc::new(reload);
     let reloads = async {
         while hangup.recv().await.is_some() {
-            service::reloading();
-            let said = reload.run();
+            manager.reloading().await;
+            let said = run_apart(&reload).await;
             human::say(&said);
-            service::reloaded(&said);
+            manager.reloaded(&said).await;
+            // Signals that come meanwhile are one.
+            tokio::time::sleep(RELOAD_EVERY).await;
         }
         std::future::pending().await
     };
@@ -207,13 +238,13 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
         result = serve_api(socket.as_ref(), api) => result,
         result = ended(runner, "the process that runs on_stall") => result,
         result = ended(Some(canary_process), "the canary") => result,
-        () = service::follow(health) => Ok(()),
+        () = manager.follow(health) => Ok(()),
         () = reloads => Ok(()),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         result = failed => result.unwrap_or_else(|_| Err(anyhow!("the watching thread ended unexpectedly"))),
     };
-    service::stopping();
+    manager.stopping();
     drop(socket);
     rustix::io::write(&stop, &1u64.to_ne_bytes()).context("cannot stop the watching thread")?;
     // Its programs detach when it ends; should it be held up, they detach when the process ends.

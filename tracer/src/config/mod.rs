@@ -8,8 +8,7 @@ mod index;
 mod rule;
 
 use std::{
-    fs::File,
-    io::{ErrorKind, Read},
+    io::ErrorKind,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -27,7 +26,7 @@ use self::{
 };
 use crate::{
     class::{Class, Level},
-    cli, human,
+    cli, human, regular,
     resolve::process::users,
 };
 
@@ -139,17 +138,17 @@ impl Config {
     /// Reads the file; without a path the default one, which need not be there.
     pub fn load(path: Option<&Path>) -> Result<Self> {
         let named = path.unwrap_or(Path::new(DEFAULT_PATH));
-        let bytes = match read(named) {
+        let bytes = match regular::read(named, LONGEST) {
             Ok(bytes) => bytes,
             Err(error) if path.is_none() && error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) if error.kind() == ErrorKind::FileTooLarge => {
+                bail!("{} is longer than 1 MiB: that is no configuration of tracer", named.display())
+            }
             Err(error) => {
                 let what = format!("cannot read the configuration {}", named.display());
                 return Err(error).context(what);
             }
         };
-        if bytes.len() as u64 > LONGEST {
-            bail!("{} is longer than 1 MiB: that is no configuration of tracer", named.display());
-        }
         match Self::parse(&bytes) {
             Ok(config) => Ok(Self { file: Some(named.to_owned()), ..config }),
             Err(mistake) => bail!("{}:{mistake}", named.display()),
@@ -271,12 +270,6 @@ impl Config {
             None => format!("{DEFAULT_PATH} is not there, which is fine: built-in values hold"),
         }
     }
-}
-
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 fn absolute(text: &str) -> Result<PathBuf, String> {

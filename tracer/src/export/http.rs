@@ -4,11 +4,8 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
-    fs::File,
-    io::{self, Read},
+    io,
     net::SocketAddr,
-    os::unix::fs::PermissionsExt,
-    path::Path,
     pin::Pin,
     sync::{
         Arc,
@@ -18,18 +15,17 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body as Contents, Frame, Incoming, SizeHint},
-    header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
+    header::{ALLOW, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use subtle::ConstantTimeEq;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, UnixListener},
@@ -37,7 +33,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{api::Api, metrics::Metrics, page::Pages};
+use super::{api::Api, metrics::Metrics, page::Pages, token::Token};
 use crate::clock::monotonic_ns;
 
 /// Connections served at the same time: one more ends the one that has been idle for longest, of the user who has most.
@@ -103,32 +99,6 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener> {
     bind().with_context(|| {
         format!("cannot listen on {address}: is another agent running? --listen takes another address")
     })
-}
-
-/// What those who read `/metrics` must know.
-pub struct Token(String);
-
-impl Token {
-    /// The first line of a file, which only its owner may read.
-    pub fn read(path: &Path) -> Result<Self> {
-        let name = path.display();
-        let file = File::open(path).with_context(|| format!("cannot read the token in {name}"))?;
-        let mode = file.metadata()?.permissions().mode();
-        ensure!(mode & 0o007 == 0, "{name} can be read by everybody, so it is no secret: chmod o= {name}");
-        let mut text = String::new();
-        file.take(4096)
-            .read_to_string(&mut text)
-            .with_context(|| format!("cannot read the token in {name}"))?;
-        let token = text.lines().next().unwrap_or_default().trim();
-        ensure!(token.len() >= 16, "the token in {name} is shorter than 16 characters");
-        Ok(Self(format!("Bearer {token}")))
-    }
-
-    /// Whether the request shows it. The comparison takes as long wherever the two differ.
-    fn is_shown(&self, request: &Request<Incoming>) -> bool {
-        let shown = request.headers().get(AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
-        shown.ct_eq(self.0.as_bytes()).into()
-    }
 }
 
 /// Serves `/metrics` and health until dropped.
@@ -399,6 +369,8 @@ pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     /// So many connections; each as `of` has it by its number, in milliseconds.

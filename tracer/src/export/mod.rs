@@ -8,3 +8,4 @@ pub mod metrics;
 mod page;
 pub mod report;
 pub mod socket;
+pub mod token;

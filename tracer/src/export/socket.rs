@@ -16,7 +16,11 @@ use rustix::{
     net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
 };
 
-use crate::{human, resolve::process::users};
+use crate::{
+    human,
+    regular::{self, Links},
+    resolve::process::users,
+};
 
 /// Members of this group may ask the agent, unless it was told of another.
 pub const GROUP: &str = "tracer";
@@ -43,13 +47,9 @@ impl Socket {
             fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
         let lock = beside(path, "lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&lock)
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(0o600);
+        let lock = regular::open(&lock, &mut options, Links::Refused)
             .with_context(|| format!("cannot open {}", lock.display()))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             bail!("another agent serves {whom}: --socket takes another path");

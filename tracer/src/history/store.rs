@@ -4,9 +4,10 @@
 
 use std::{
     collections::HashSet,
-    fs,
+    fs::{self, OpenOptions},
     hash::{BuildHasher, RandomState},
     io::{Read, Write},
+    os::unix::fs::PermissionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -17,7 +18,7 @@ use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 use jiff::{SignedDuration, Timestamp};
 use redb::{
     Builder, Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable,
-    ReadableTableMetadata, Table, TableDefinition, TableError, WriteTransaction,
+    ReadableTableMetadata, Table, TableDefinition, TableError, WriteTransaction, backends::FileBackend,
 };
 use serde::Deserialize;
 
@@ -28,6 +29,7 @@ use super::{
 use crate::{
     export::{events::StallObject, json::WaitObject},
     fair, human,
+    regular::{self, Links},
     resolve::process::cgroup::Owner,
 };
 
@@ -104,7 +106,7 @@ impl Store {
 
     /// Opens the file to read it only.
     pub fn read(path: &Path) -> Result<Self> {
-        let database = match caught(|| Ok(ReadOnlyDatabase::open(path)?)) {
+        let database = match caught(|| Ok(open_to_read(path)?)) {
             Ok(database) => Opened::Read(database),
             // An agent that was killed has left it to be mended.
             Err(redb::Error::RepairAborted) => {
@@ -358,13 +360,17 @@ fn caught<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::E
 }
 
 fn open(path: &Path) -> Result<Database, redb::DatabaseError> {
-    let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = regular::open(path, &mut options, Links::Followed)?;
     // Names of processes and of their peers are nobody else's business.
-    if let Ok(file) = file {
-        use std::os::unix::fs::PermissionsExt;
-        let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
-    }
-    Builder::new().set_cache_size(CACHE).create(path)
+    let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
+    Builder::new().set_cache_size(CACHE).create_with_backend(FileBackend::new(file)?)
+}
+
+fn open_to_read(path: &Path) -> Result<ReadOnlyDatabase, redb::DatabaseError> {
+    let file = regular::open(path, OpenOptions::new().read(true), Links::Followed)?;
+    Builder::new().open_read_only_with_backend(FileBackend::new(file)?)
 }
 
 /// A stall's key.

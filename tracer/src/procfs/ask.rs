@@ -28,7 +28,7 @@ pub enum Ask {
     Text { pid: u32, address: u64, limit: usize },
     /// Opens a file for reading and hands over its descriptor.
     Open { path: String },
-    /// Everything that can be read from the descriptor that comes with the question.
+    /// Everything that can be read from the descriptor that the reader was started with.
     Drain,
 }
 

@@ -4,7 +4,6 @@ use std::{
     cell::RefCell,
     collections::{HashMap, HashSet, VecDeque},
     fmt,
-    io::IoSlice,
     mem::MaybeUninit,
     os::fd::{BorrowedFd, OwnedFd},
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock},
@@ -14,10 +13,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, retry_on_intr},
-    net::{
-        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-        SendFlags, recvmsg, sendmsg,
-    },
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send},
 };
 
 use super::{
@@ -65,15 +61,13 @@ impl fmt::Display for Unread {
 type Answer = (Vec<u8>, Option<OwnedFd>);
 
 /// A question about a process, and what has to be free for its answer.
-pub struct Question<'a> {
+pub struct Question {
     /// Whom it is about. Of the host: see [`HOST`].
     pub process: ProcessId,
     /// What it needs.
     pub needs: Needs,
     /// What is asked.
     pub ask: Ask,
-    /// A descriptor that goes with it.
-    pub with: Option<BorrowedFd<'a>>,
 }
 
 /// Whom questions about the host's own files are about.
@@ -119,8 +113,8 @@ struct Reader {
 }
 
 impl Reader {
-    fn start() -> Option<Self> {
-        let Started { pid, socket } = supervisor::start_reader().ok()?;
+    fn start(lent: Option<BorrowedFd<'_>>) -> Option<Self> {
+        let Started { pid, socket } = supervisor::start_reader(lent).ok()?;
         OWN.write().unwrap_or_else(PoisonError::into_inner).insert(pid);
         Some(Self { pid, socket })
     }
@@ -161,7 +155,7 @@ thread_local! {
 }
 
 fn take_connection() -> Option<Connection> {
-    CONNECTION.take().or_else(Connection::open)
+    CONNECTION.take().or_else(|| Connection::open(None))
 }
 
 fn keep_connection(connection: Connection) {
@@ -205,12 +199,12 @@ impl Client {
     ///
     /// # Errors
     /// Why there is no answer.
-    pub fn ask(&self, question: Question<'_>) -> Result<Answer, Unread> {
+    pub fn ask(&self, question: Question) -> Result<Answer, Unread> {
         self.ask_all(vec![question]).pop().unwrap_or(Err(Unread::NoReader))
     }
 
     /// Asks several things, in their order. One that hangs costs the others nothing but its deadline.
-    pub fn ask_all(&self, questions: Vec<Question<'_>>) -> Vec<Result<Answer, Unread>> {
+    pub fn ask_all(&self, questions: Vec<Question>) -> Vec<Result<Answer, Unread>> {
         let mut answers: Vec<Option<Result<Answer, Unread>>> = questions.iter().map(|_| None).collect();
         let mut open: VecDeque<usize> = (0..questions.len()).collect();
         while !open.is_empty() {
@@ -238,7 +232,7 @@ impl Client {
     /// Asks these together; how many of them have their answer, the last of which may be that it was late.
     fn ask_some(
         &self,
-        questions: &[Question<'_>],
+        questions: &[Question],
         window: &[usize],
         answers: &mut [Option<Result<Answer, Unread>>],
     ) -> usize {
@@ -273,6 +267,25 @@ impl Client {
         window.len()
     }
 
+    /// Everything that can be read from a descriptor, by a reader that is started for it alone.
+    ///
+    /// # Errors
+    /// Why it was not read.
+    pub fn drain(&self, from: BorrowedFd<'_>) -> Result<Vec<u8>, Unread> {
+        let question = Question { process: HOST, needs: Needs::Walk, ask: Ask::Drain };
+        self.may_read(question.process, question.needs).map_err(Unread::Refused)?;
+        let mut connection = Connection::open(Some(from)).ok_or(Unread::NoReader)?;
+        let sent = connection.send([&question].into_iter());
+        match sent.and_then(|()| connection.receive()) {
+            Ok(answer) => answer.map_err(Unread::Failed),
+            Err(Broken::Late) => {
+                self.leave(connection, &question);
+                Err(Unread::Late)
+            }
+            Err(Broken::Ended) => Err(Unread::NoReader),
+        }
+    }
+
     fn may_read(&self, process: ProcessId, needs: Needs) -> Result<(), Refused> {
         let now = Instant::now();
         let mut shared = self.shared();
@@ -283,7 +296,7 @@ impl Client {
     }
 
     /// A reader does not answer.
-    fn leave(&self, connection: Connection, question: &Question<'_>) {
+    fn leave(&self, connection: Connection, question: &Question) {
         let mut shared = self.shared();
         let owner = self.owner(question.process, &mut shared.owners);
         shared.ledger.late(question.process, question.needs, owner.clone(), Instant::now());
@@ -314,7 +327,6 @@ impl Client {
             process,
             needs: Needs::Nothing,
             ask: Ask::File { path: format!("/proc/{}/{name}", process.pid), limit: PART },
-            with: None,
         };
         connection.send([&file("cgroup"), &file("status")].into_iter()).ok()?;
         let mut text = || {
@@ -335,28 +347,16 @@ enum Broken {
 }
 
 impl Connection {
-    fn open() -> Option<Self> {
-        Some(Self { reader: Reader::start()?, came: Vec::new(), taken: 0, descriptor: None })
+    fn open(lent: Option<BorrowedFd<'_>>) -> Option<Self> {
+        Some(Self { reader: Reader::start(lent)?, came: Vec::new(), taken: 0, descriptor: None })
     }
 
-    fn send<'a>(&mut self, questions: impl Iterator<Item = &'a Question<'a>>) -> Result<(), Broken> {
+    fn send<'a>(&mut self, questions: impl Iterator<Item = &'a Question>) -> Result<(), Broken> {
         let mut bytes = Vec::new();
-        let mut with = None;
-        for question in questions {
-            question.ask.encode(&mut bytes);
-            with = with.or(question.with);
-        }
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        questions.for_each(|question| question.ask.encode(&mut bytes));
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            let mut ancillary = SendAncillaryBuffer::new(&mut space);
-            let descriptors: Vec<BorrowedFd<'_>> = with.take().into_iter().collect();
-            if !descriptors.is_empty() {
-                ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-            }
-            let sent = retry_on_intr(|| {
-                sendmsg(&self.reader.socket, &[IoSlice::new(rest)], &mut ancillary, SendFlags::NOSIGNAL)
-            });
+            let sent = retry_on_intr(|| send(&self.reader.socket, rest, SendFlags::NOSIGNAL));
             rest = &rest[sent.map_err(|_| Broken::Ended)?..];
         }
         Ok(())
@@ -450,13 +450,8 @@ mod tests {
         Client { shared: Arc::default() }
     }
 
-    fn file(path: &str, process: ProcessId) -> Question<'static> {
-        Question {
-            process,
-            needs: Needs::Host,
-            ask: Ask::File { path: path.into(), limit: LONG },
-            with: None,
-        }
+    fn file(path: &str, process: ProcessId) -> Question {
+        Question { process, needs: Needs::Host, ask: Ask::File { path: path.into(), limit: LONG } }
     }
 
     fn process(pid: u32) -> ProcessId {
@@ -466,10 +461,6 @@ mod tests {
     /// A descriptor of which nothing can be read for now; readable once the other is written to or dropped.
     fn silent() -> (OwnedFd, OwnedFd) {
         rustix::pipe::pipe().expect("a pipe")
-    }
-
-    fn drain(from: &OwnedFd, pid: u32) -> Question<'_> {
-        Question { process: process(pid), needs: Needs::File, ask: Ask::Drain, with: Some(from.as_fd()) }
     }
 
     fn soon(mut is_so: impl FnMut() -> bool) -> bool {
@@ -483,7 +474,7 @@ mod tests {
     fn everything_that_can_be_asked_is_answered() {
         let client = apart();
         let pid = std::process::id();
-        let ask = |ask| Question { process: process(pid), needs: Needs::Nothing, ask, with: None };
+        let ask = |ask| Question { process: process(pid), needs: Needs::Nothing, ask };
         let path = |name: &str| format!("/proc/{pid}/{name}");
         let text = b"a text in memory\0";
         let address = text.as_ptr() as u64;
@@ -517,23 +508,64 @@ mod tests {
     #[test]
     fn one_that_hangs_costs_the_others_nothing() {
         let client = apart();
-        let (hangs, end) = silent();
         let comm = format!("/proc/{}/comm", std::process::id());
+        // A page that never comes, as behind a file system whose server is gone.
+        let page = Absent::new();
+        let memory = |pid| Question {
+            process: process(pid),
+            needs: Needs::Memory,
+            ask: Ask::Memory { pid: std::process::id(), address: page.address, length: 8 },
+        };
         let begun = Instant::now();
-        let answers =
-            client.ask_all(vec![file(&comm, process(1)), drain(&hangs, 2), file(&comm, process(3))]);
+        let answers = client.ask_all(vec![file(&comm, process(1)), memory(2), file(&comm, process(3))]);
         assert!(answers[0].is_ok() && answers[2].is_ok());
-        assert!(matches!(answers[1], Err(Unread::Late)));
+        assert!(matches!(answers[1], Err(Unread::Late)), "{:?}", answers[1].as_ref().err());
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-        assert!(matches!(client.ask(drain(&hangs, 2)), Err(Unread::Refused(Refused::LeftAlone))));
-        // A read of a pipe ends when its reader is killed: nobody is left behind.
+        assert!(matches!(client.ask(memory(2)), Err(Unread::Refused(Refused::LeftAlone))));
+        // The kernel lets go of it: nobody is left behind.
         assert!(soon(|| {
             let mut shared = client.shared();
             shared.count_left();
             shared.left.is_empty()
         }));
         assert_eq!(client.abandoned(), 1);
+    }
+
+    #[test]
+    fn a_descriptor_that_gives_nothing_is_given_up() {
+        let client = apart();
+        let (hangs, end) = silent();
+        assert_eq!(client.drain(hangs.as_fd()), Err(Unread::Late));
+        assert_eq!(client.drain(hangs.as_fd()), Err(Unread::Refused(Refused::LeftAlone)));
         drop(end);
+    }
+
+    /// A page of this process's memory that nobody ever provides (userfaultfd(2)).
+    struct Absent {
+        address: u64,
+        _faults: OwnedFd,
+    }
+
+    impl Absent {
+        fn new() -> Self {
+            use std::os::fd::{AsRawFd, FromRawFd};
+            const UFFDIO_API: u64 = 0xc018_aa3f;
+            const UFFDIO_REGISTER: u64 = 0xc020_aa00;
+            // SAFETY: the structures are of the sizes that the requests have; the memory is anonymous and new.
+            unsafe {
+                let fd = libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC);
+                assert!(fd >= 0, "userfaultfd: {}", std::io::Error::last_os_error());
+                let faults = OwnedFd::from_raw_fd(fd as i32);
+                let mut api = [0xaa_u64, 0, 0];
+                assert_eq!(libc::ioctl(faults.as_raw_fd(), UFFDIO_API as _, api.as_mut_ptr()), 0);
+                let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+                let page = libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, flags, -1, 0);
+                assert_ne!(page, libc::MAP_FAILED);
+                let mut register = [page as u64, 4096, 1, 0];
+                assert_eq!(libc::ioctl(faults.as_raw_fd(), UFFDIO_REGISTER as _, register.as_mut_ptr()), 0);
+                Self { address: page as u64, _faults: faults }
+            }
+        }
     }
 
     #[test]
@@ -544,9 +576,9 @@ mod tests {
         let (answer, ()) = std::thread::scope(|scope| {
             let all = &bytes;
             let write = scope.spawn(move || std::fs::File::from(writer).write_all(all).expect("writes"));
-            (client.ask(drain(&reader, 1)), write.join().expect("ends"))
+            (client.drain(reader.as_fd()), write.join().expect("ends"))
         });
-        assert!(answer.is_ok_and(|(came, _)| came == bytes));
+        assert!(answer.is_ok_and(|came| came == bytes));
     }
 
     #[test]

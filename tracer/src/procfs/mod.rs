@@ -80,7 +80,7 @@ impl Reads {
     }
 
     fn ask(&mut self, process: ProcessId, needs: Needs, ask: Ask) -> Result<Vec<u8>, Unread> {
-        let question = Question { process, needs, ask, with: None };
+        let question = Question { process, needs, ask };
         self.0.ask(question).map(|(bytes, _)| bytes)
     }
 
@@ -133,7 +133,7 @@ impl Reads {
                 }
                 Wanted::Link(name) => (Needs::of(name), Ask::Link { path: path(process, name) }),
             };
-            Question { process, needs, ask, with: None }
+            Question { process, needs, ask }
         };
         let mut answers = self.0.ask_all(wanted.iter().map(question).collect()).into_iter();
         std::array::from_fn(|_| answers.next().unwrap_or(Err(Unread::NoReader)).map(|(bytes, _)| bytes))
@@ -193,7 +193,7 @@ impl Reads {
     /// Opens a file below `/proc/PID`.
     pub fn open(&mut self, process: ProcessId, name: &str) -> Option<OwnedFd> {
         let ask = Ask::Open { path: path(process, name) };
-        self.0.ask(Question { process, needs: Needs::of(name), ask, with: None }).ok()?.1
+        self.0.ask(Question { process, needs: Needs::of(name), ask }).ok()?.1
     }
 
     /// Bytes of a process's memory, as many as are there up to `length`.
@@ -212,8 +212,7 @@ impl Reads {
     /// # Errors
     /// Why it was not read.
     pub fn drain(&mut self, from: BorrowedFd<'_>) -> Result<Vec<u8>, Unread> {
-        let question = Question { process: HOST, needs: Needs::Walk, ask: Ask::Drain, with: Some(from) };
-        self.0.ask(question).map(|(bytes, _)| bytes)
+        self.0.drain(from)
     }
 
     /// `stat` of a process's first thread.

@@ -2,7 +2,6 @@
 //! nothing but its end of a socket pair, so that whatever becomes of it holds up nobody and keeps nothing.
 
 use std::{
-    io::IoSliceMut,
     mem::MaybeUninit,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -13,10 +12,7 @@ use std::{
 use rustix::{
     fs::{AtFlags, CWD, Dir, Mode, OFlags, StatxFlags, openat, readlinkat, statx},
     io::{Errno, read, retry_on_intr},
-    net::{
-        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-        SendFlags, recvmsg, send, sendmsg,
-    },
+    net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, send, sendmsg},
 };
 
 use super::{
@@ -29,49 +25,30 @@ const QUESTIONS: usize = 64 * 1024;
 /// Size of a page of memory that every machine's is a multiple of.
 const PAGE: u64 = 4096;
 
-/// Answers until nobody asks any more. An error means that nobody listens.
-pub fn serve(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+/// Answers until nobody asks any more; `lent` is what it was started to read. An error means that nobody listens.
+pub fn serve(socket: BorrowedFd<'_>, lent: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     let mut questions = Vec::new();
-    let mut came = None;
     loop {
         let mut used = 0;
         while let Some((ask, length)) = Ask::decode(&questions[used..])? {
             used += length;
-            answer(socket, &ask, &mut came)?;
+            answer(socket, &ask, lent)?;
         }
         questions.drain(..used);
-        if !receive(socket, &mut questions, &mut came)? {
+        let before = questions.len();
+        questions.resize(before + QUESTIONS, 0);
+        let (received, _) = retry_on_intr(|| recv(socket, &mut questions[before..], RecvFlags::empty()))?;
+        questions.truncate(before + received);
+        if received == 0 {
             return Ok(());
         }
     }
 }
 
-/// Takes what has been asked, and the descriptor that came with it; false: nobody asks any more.
-fn receive(
-    socket: BorrowedFd<'_>,
-    questions: &mut Vec<u8>,
-    came: &mut Option<OwnedFd>,
-) -> Result<bool, Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let before = questions.len();
-    questions.resize(before + QUESTIONS, 0);
-    let mut parts = [IoSliceMut::new(&mut questions[before..])];
-    let received =
-        retry_on_intr(|| recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC))?.bytes;
-    questions.truncate(before + received);
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-            *came = descriptors.last();
-        }
-    }
-    Ok(received > 0)
-}
-
-fn answer(socket: BorrowedFd<'_>, ask: &Ask, came: &mut Option<OwnedFd>) -> Result<(), Errno> {
+fn answer(socket: BorrowedFd<'_>, ask: &Ask, lent: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     match ask {
         _ if !is_allowed(ask) => send_all(socket, &Head::Failed(Errno::PERM).encode()),
-        Ask::Drain => drain(socket, came.take()),
+        Ask::Drain => drain(socket, lent),
         // A namespace is behind a link.
         Ask::Open { path } => match open(path, OFlags::empty()) {
             Ok(file) => hand_over(socket, &file),
@@ -191,11 +168,11 @@ fn text(pid: u32, address: u64, limit: usize) -> Result<Vec<u8>, Errno> {
 }
 
 /// Everything a descriptor gives, as it comes.
-fn drain(socket: BorrowedFd<'_>, from: Option<OwnedFd>) -> Result<(), Errno> {
+fn drain(socket: BorrowedFd<'_>, from: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     let Some(from) = from else { return send_all(socket, &Head::Failed(Errno::BADF).encode()) };
     let mut buffer = vec![0; PART];
     loop {
-        match read(&from, &mut buffer[..]) {
+        match read(from, &mut buffer[..]) {
             // An iterator that has visited a million files without a record asks for a pause.
             Err(Errno::INTR | Errno::AGAIN) => {}
             Err(error) => return send_all(socket, &Head::Failed(error).encode()),

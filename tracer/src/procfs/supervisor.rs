@@ -32,6 +32,8 @@ const FAREWELL: Duration = Duration::from_millis(200);
 const REAP: Duration = Duration::from_millis(50);
 /// Where the supervisor and its readers have their one socket.
 const SOCKET: RawFd = 3;
+/// Where a reader has what it was started to read.
+const LENT: RawFd = 4;
 
 const START_ONE: u8 = b's';
 const END_ONE: u8 = b'e';
@@ -94,17 +96,26 @@ pub struct Started {
     pub socket: OwnedFd,
 }
 
-/// Starts a reader.
+/// The descriptor on which the supervisor is told what to do: the only one over which tracer passes others.
+pub fn control() -> Option<RawFd> {
+    let supervisor = SUPERVISOR.get()?.as_ref().ok()?;
+    Some(supervisor.control.lock().unwrap_or_else(PoisonError::into_inner).as_raw_fd())
+}
+
+/// Starts a reader, with a descriptor that it is to read if there is one.
 ///
 /// # Errors
 /// The supervisor has gone or cannot start one.
-pub fn start_reader() -> Result<Started> {
+pub fn start_reader(lent: Option<BorrowedFd<'_>>) -> Result<Started> {
     // Commands have started it by now. Tests have not, and may read all the same.
     start(false)?;
     let Some(Ok(supervisor)) = SUPERVISOR.get() else { return Err(anyhow!("nobody starts readers")) };
     let control = supervisor.control.lock().unwrap_or_else(PoisonError::into_inner);
-    retry_on_intr(|| send(&*control, &[START_ONE], SendFlags::NOSIGNAL))
-        .context("the process that starts readers has ended")?;
+    let sent = match &lent {
+        None => retry_on_intr(|| send(&*control, &[START_ONE], SendFlags::NOSIGNAL)).map(drop),
+        Some(lent) => pass(control.as_fd(), &[START_ONE], lent.as_fd()),
+    };
+    sent.context("the process that starts readers has ended")?;
     let mut fds = [PollFd::new(&*control, PollFlags::IN)];
     let patience = Timespec { tv_sec: START.as_secs() as i64, tv_nsec: 0 };
     if retry_on_intr(|| poll(&mut fds, Some(&patience)))? == 0 {
@@ -165,7 +176,7 @@ fn fork(confined: bool) -> Result<Supervisor> {
 /// What the supervisor does until tracer has ended.
 fn supervise(control: OwnedFd, filter: Option<&confine::ReaderFilter>) -> Result<()> {
     to_nobody()?;
-    let control = alone_with(control, c"tracer-readers")?;
+    let (control, _) = alone_with(control, None, c"tracer-readers")?;
     // A signal for tracer's whole terminal or control group is for tracer: this process ends when tracer does.
     rustix::process::setsid()?;
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE, libc::SIGTSTP] {
@@ -185,10 +196,10 @@ fn supervise(control: OwnedFd, filter: Option<&confine::ReaderFilter>) -> Result
         let mut bytes = [0; 5];
         match receive(control.as_fd(), &mut bytes)? {
             (0, _) => break,
-            (1, _) if bytes[0] == START_ONE => match start_one(filter) {
+            (1, lent) if bytes[0] == START_ONE => match start_one(filter, lent) {
                 Ok((pid, socket)) => {
                     readers.push(pid);
-                    tell(control.as_fd(), pid, &socket)?;
+                    pass(control.as_fd(), &pid.as_raw_nonzero().get().to_ne_bytes(), socket.as_fd())?;
                 }
                 Err(_) => drop(retry_on_intr(|| send(&control, b"-", SendFlags::NOSIGNAL))?),
             },
@@ -214,24 +225,24 @@ fn supervise(control: OwnedFd, filter: Option<&confine::ReaderFilter>) -> Result
     Ok(())
 }
 
-fn tell(control: BorrowedFd<'_>, pid: Pid, socket: &OwnedFd) -> Result<(), Errno> {
+/// A message, and a descriptor with it.
+fn pass(to: BorrowedFd<'_>, bytes: &[u8], descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [socket.as_fd()];
+    let descriptors = [descriptor];
     ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-    let pid = pid.as_raw_nonzero().get().to_ne_bytes();
-    retry_on_intr(|| sendmsg(control, &[IoSlice::new(&pid)], &mut ancillary, SendFlags::NOSIGNAL)).map(drop)
+    retry_on_intr(|| sendmsg(to, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)).map(drop)
 }
 
 /// A reader, and tracer's end of its socket.
-fn start_one(filter: Option<&confine::ReaderFilter>) -> Result<(Pid, OwnedFd)> {
+fn start_one(filter: Option<&confine::ReaderFilter>, lent: Option<OwnedFd>) -> Result<(Pid, OwnedFd)> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // SAFETY: this process has one thread.
     match unsafe { libc::fork() } {
         -1 => Err(std::io::Error::last_os_error().into()),
         0 => {
             drop(ours);
-            let ended = read(theirs, filter);
+            let ended = read(theirs, lent, filter);
             // SAFETY: as above.
             unsafe { libc::_exit(i32::from(ended.is_err())) }
         }
@@ -240,14 +251,14 @@ fn start_one(filter: Option<&confine::ReaderFilter>) -> Result<(Pid, OwnedFd)> {
 }
 
 /// What a reader does.
-fn read(socket: OwnedFd, filter: Option<&confine::ReaderFilter>) -> Result<()> {
+fn read(socket: OwnedFd, lent: Option<OwnedFd>, filter: Option<&confine::ReaderFilter>) -> Result<()> {
     // Where the supervisor has just ended, so has the socket's other end.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    let socket = alone_with(socket, c"tracer-reader")?;
+    let (socket, lent) = alone_with(socket, lent, c"tracer-reader")?;
     if let Some(filter) = filter {
         filter.apply()?;
     }
-    Ok(reader::serve(socket.as_fd())?)
+    Ok(reader::serve(socket.as_fd(), lent.as_ref().map(AsFd::as_fd))?)
 }
 
 /// The three standard descriptors lead nowhere: a reader must not keep tracer's output open.
@@ -263,20 +274,33 @@ fn to_nobody() -> Result<()> {
     Ok(())
 }
 
-/// Leaves nothing open but the standard descriptors and this socket.
-fn alone_with(socket: OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd> {
+/// Leaves nothing open but the standard descriptors, this socket, and what is lent.
+fn alone_with(
+    socket: OwnedFd,
+    lent: Option<OwnedFd>,
+    name: &std::ffi::CStr,
+) -> Result<(OwnedFd, Option<OwnedFd>)> {
     rustix::thread::set_name(name)?;
+    // Out of the way of each other first.
+    let above = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, LENT + 1);
+    let (socket, lent) = (above(&socket)?, lent.as_ref().map(above).transpose()?);
+    let first_free = if lent.is_some() { LENT + 1 } else { LENT };
     // SAFETY: numbers only. What they name is this process's own, and nothing here uses it afterwards.
     unsafe {
-        if socket.as_raw_fd() != SOCKET && libc::dup2(socket.as_raw_fd(), SOCKET) < 0 {
-            return Err(std::io::Error::last_os_error().into());
+        for (fd, place) in [(Some(&socket), SOCKET), (lent.as_ref(), LENT)] {
+            if let Some(fd) = fd
+                && libc::dup2(fd.as_raw_fd(), place) < 0
+            {
+                return Err(std::io::Error::last_os_error().into());
+            }
         }
-        // It is closed with all the others, or is what it has become.
-        std::mem::forget(socket);
-        if libc::syscall(libc::SYS_close_range, SOCKET + 1, libc::c_uint::MAX, 0) != 0 {
+        // They are closed with all the others.
+        let is_lent = lent.is_some();
+        std::mem::forget((socket, lent));
+        if libc::syscall(libc::SYS_close_range, first_free, libc::c_uint::MAX, 0) != 0 {
             return Err(std::io::Error::last_os_error()).context("cannot close what was open");
         }
-        Ok(OwnedFd::from_raw_fd(SOCKET))
+        Ok((OwnedFd::from_raw_fd(SOCKET), is_lent.then(|| OwnedFd::from_raw_fd(LENT))))
     }
 }
 
@@ -326,7 +350,7 @@ mod tests {
                 !lives(pid)
             })
         };
-        let (one, two) = (start_reader().expect("starts"), start_reader().expect("starts"));
+        let (one, two) = (start_reader(None).expect("starts"), start_reader(None).expect("starts"));
         assert!(lives(one.pid) && lives(two.pid) && !is_gone());
         end_reader(one.pid);
         assert!(gone(one.pid), "killed and reaped");

@@ -1,5 +1,5 @@
-//! The live view: `source` looks, `model` and `page` know what is shown, `input` says what keys do, `view` draws. This file joins
-//! them and owns the terminal.
+//! The live view: `source` looks, `model` and `page` know what is shown, `input` says what keys do, `view` draws, on `screen`. This
+//! file joins them.
 
 mod filter;
 mod input;
@@ -7,12 +7,14 @@ mod model;
 mod page;
 #[cfg(test)]
 mod samples;
+mod screen;
 mod source;
 mod view;
 
 use std::{
     fs::File,
     io::{self, BufWriter, IsTerminal, Write, stdout},
+    os::fd::AsFd,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc::{Sender, channel},
     thread,
@@ -21,29 +23,27 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
-use ratatui::{
-    DefaultTerminal,
-    crossterm::{
-        event::{
-            DisableMouseCapture, EnableMouseCapture, Event as Input, KeyCode, KeyEvent, KeyEventKind,
-            KeyModifiers, MouseButton, MouseEvent, MouseEventKind, read,
-        },
-        execute,
-        terminal::disable_raw_mode,
+use ratatui::crossterm::{
+    event::{
+        Event as Input, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent,
+        MouseEventKind, read,
     },
+    terminal::disable_raw_mode,
 };
+use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
 
 #[cfg(fuzzing)]
 pub use self::filter::Filter;
 use self::{
     model::{By, Effect, Line, Model},
+    screen::Screen,
     source::News,
     view::Host,
 };
 use crate::{cli::Top, export::json::WaitObject};
 
-/// Who is told to end and has not after this is held by its terminal.
+/// Who is told to end and has not after this is held up by its terminal.
 const HELD: Duration = Duration::from_secs(2);
 
 /// What the loop waits for.
@@ -79,7 +79,15 @@ pub fn run(args: &Top) -> Result<()> {
     screen.draw(&model, &host)?;
 
     let to = send.clone();
-    spawn("signals", move || wait_for(&signals, &to))?;
+    spawn("signals", move || {
+        wait_for(&signals);
+        end(&to)
+    })?;
+    let to = send.clone();
+    spawn("hangup", move || {
+        wait_for_hangup();
+        end(&to)
+    })?;
     let to = send.clone();
     spawn("input", move || read_input(&to))?;
     let args = args.clone();
@@ -105,9 +113,9 @@ pub fn run(args: &Top) -> Result<()> {
                 model.trouble = Some(what);
                 None
             }
-            Event::Input(input) => handle(&mut model, &input, screen.header()?),
+            Event::Input(input) => handle(&mut model, &input, screen.header()),
         };
-        let (page, width) = screen.room()?;
+        let (page, width) = screen.room();
         for effect in [effect, model.fit(page, width)].into_iter().flatten() {
             match effect {
                 Effect::Quit => return Ok(()),
@@ -222,44 +230,6 @@ fn write(model: &Model) -> String {
     }
 }
 
-/// The terminal, which gets back what it was when this is dropped.
-struct Screen(DefaultTerminal);
-
-impl Screen {
-    fn open() -> Result<Self> {
-        // A panic puts the terminal back as well, before it says anything.
-        let terminal = ratatui::try_init().context("cannot draw on this terminal")?;
-        let screen = Self(terminal);
-        execute!(stdout(), EnableMouseCapture)?;
-        Ok(screen)
-    }
-
-    fn draw(&mut self, model: &Model, host: &Host) -> Result<()> {
-        self.0.draw(|frame| view::draw(frame, model, host))?;
-        Ok(())
-    }
-
-    /// Lines of the table that fit, and columns.
-    fn room(&self) -> Result<(usize, usize)> {
-        let size = self.0.size()?;
-        Ok((view::page(size.height), size.width.into()))
-    }
-
-    /// Lines above the table's first.
-    fn header(&self) -> Result<u16> {
-        let height = self.0.size()?.height;
-        Ok(height.saturating_sub(view::page(height) as u16 + 1))
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        // The terminal may be gone.
-        let _ = execute!(stdout(), DisableMouseCapture);
-        ratatui::restore();
-    }
-}
-
 fn read_input(to: &Sender<Event>) {
     loop {
         let event = read().map_or(Event::End, Event::Input);
@@ -285,12 +255,25 @@ fn blocked_signals() -> Result<libc::sigset_t> {
     }
 }
 
-fn wait_for(signals: &libc::sigset_t, to: &Sender<Event>) {
+fn wait_for(signals: &libc::sigset_t) {
     let mut signal = 0;
     // SAFETY: both outlive the call.
     unsafe { libc::sigwait(signals, &raw mut signal) };
+}
+
+/// Returns when the terminal has gone. Whoever reads keys does not notice, and its signal may be ignored or go to others.
+fn wait_for_hangup() {
+    let (stdin, stdout) = (io::stdin(), stdout());
+    // A hangup is told without being asked for, and nothing else.
+    let mut fds =
+        [&stdin as &dyn AsFd, &stdout].map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::empty()));
+    while let Ok(0) | Err(rustix::io::Errno::INTR) = poll(&mut fds, None) {}
+}
+
+/// Has the view end; if it cannot, ends the program.
+fn end(view: &Sender<Event>) {
     // Nobody may be left to hear it.
-    let _ = to.send(Event::End);
+    let _ = view.send(Event::End);
     // Nor be able to: a terminal that nobody reads takes no more, and holds its writer.
     thread::sleep(HELD);
     let _ = disable_raw_mode();

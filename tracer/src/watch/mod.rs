@@ -105,9 +105,9 @@ impl Watch {
         events: Events,
         asked: Asked,
         stop: OwnedFd,
-    ) -> Self {
+    ) -> Result<Self> {
         metrics.lock().probes = bpf.kernel.probes();
-        Self {
+        Ok(Self {
             bpf,
             log,
             policy,
@@ -117,7 +117,7 @@ impl Watch {
             tracks: Tracks::default(),
             restless: Restless::default(),
             stalls: BTreeMap::new(),
-            state: State::load(&args.state_dir),
+            state: State::load(&args.state_dir)?,
             number: 0,
             failed: 0,
             fails: false,
@@ -135,7 +135,7 @@ impl Watch {
             durations: None,
             durations_asked: Instant::now(),
             stop,
-        }
+        })
     }
 
     /// The same, which takes another configuration when there is one.
@@ -151,7 +151,7 @@ impl Watch {
     /// Runs until told to stop.
     pub fn run(mut self) -> Result<()> {
         let result = self.watch();
-        self.state.save(&self.stalls);
+        self.state.finish(&self.stalls);
         result
     }
 

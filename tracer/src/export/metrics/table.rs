@@ -101,7 +101,7 @@ const LOSSES: &[(&str, &str)] = &[
     ("slot_missing", "A thread ran before it had a slot: its first wait is not timed."),
     (
         "state_unsaved",
-        "Baselines and announced stalls could not be written, each time: a restart may announce stalls again.",
+        "Baselines and announced stalls could not be written, each time, also because an earlier write has not come back: a restart may announce stalls again.",
     ),
 ];
 

@@ -1,5 +1,7 @@
-//! What the agent remembers over a restart: how long waits usually take, and which stalls it has announced. One small JSON file, replaced as a
-//! whole.
+//! What the agent remembers over a restart: how long waits usually take, and which stalls it has announced. One small JSON file,
+//! replaced as a whole by a thread of its own.
+
+mod saver;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,9 +15,10 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use self::saver::Saver;
 use crate::{
     habit::{Excuse, Habits, Key, Sample},
-    human,
+    human, regular,
     stall::Stall,
     wait::{ProcessId, ThreadId, Wait},
 };
@@ -28,6 +31,10 @@ const AT_MOST: Duration = Duration::from_secs(1);
 /// How far apart two agents may date the same wait: a derived start is off by how long a thread takes to get the CPU. A
 /// stall has lasted longer, so another wait of the thread cannot have begun so close to it.
 const SAME: u64 = 2_000_000_000;
+/// The longest file that is read, bytes: that of a hundred thousand stalls is shorter.
+const LONGEST: u64 = 64 * 1024 * 1024;
+/// How long it may take at the agent's end to write what is not written yet.
+const AT_THE_END: Duration = Duration::from_millis(400);
 /// How long after a start stalls that were open before may be found again.
 const GRACE: Duration = Duration::from_secs(600);
 
@@ -56,18 +63,26 @@ pub struct State {
     /// Stalls that were open when the agent last stopped, with their start.
     before: HashMap<ThreadId, u64>,
     started: Instant,
+    saver: Saver<Kept>,
+    /// When it was last to be written.
     saved: Instant,
+    /// The stalls that are written down.
     kept: Vec<KeptStall>,
+    /// Habits have changed since.
     changed: bool,
-    unsaved: u64,
     /// The last time it could not be written.
     failed: bool,
 }
 
 impl State {
     /// What is kept in `dir`; nothing where there is nothing, or nothing that can be read.
-    pub fn load(dir: &Path) -> Self {
+    pub fn load(dir: &Path) -> Result<Self> {
         let file = dir.join("state.json");
+        let to = file.clone();
+        Ok(Self::of(file, Saver::start(move |kept| write(&to, kept))?))
+    }
+
+    fn of(file: PathBuf, saver: Saver<Kept>) -> Self {
         let kept = read(&file).unwrap_or_else(|error| {
             human::say(&format!("{error:#}; the agent starts without what it knew"));
             Kept::default()
@@ -78,10 +93,10 @@ impl State {
             habits: Habits::import(kept.baselines),
             before,
             started: Instant::now(),
+            saver,
             saved: Instant::now(),
             kept: kept.stalls,
             changed: false,
-            unsaved: 0,
             failed: false,
         }
     }
@@ -110,8 +125,9 @@ impl State {
         self.before.remove(&wait.thread).is_some_and(|began| began.abs_diff(wait.began_ns) <= SAME)
     }
 
-    /// Writes the file if it is time and anything changed.
+    /// Has the file written if it is time and anything changed.
     pub fn save_now_and_then(&mut self, stalls: &BTreeMap<ThreadId, Stall>) {
+        self.hear();
         let since = self.saved.elapsed();
         let others = || !self.kept.iter().map(|kept| kept.tid).eq(stalls.keys().map(|thread| thread.tid));
         if since >= EVERY || since >= AT_MOST && others() {
@@ -119,31 +135,53 @@ impl State {
         }
     }
 
-    /// Writes the file if anything changed. A failure is counted.
-    pub fn save(&mut self, stalls: &BTreeMap<ThreadId, Stall>) {
+    /// Has the file written if anything changed. What cannot be written is counted, also where an earlier write does not come
+    /// back.
+    fn save(&mut self, stalls: &BTreeMap<ThreadId, Stall>) {
         self.saved = Instant::now();
         let kept: Vec<KeptStall> = stalls.values().map(|stall| KeptStall::of(&stall.wait)).collect();
         if !self.changed && kept == self.kept {
             return;
         }
-        let all = Kept { baselines: self.habits.export(), stalls: kept.clone() };
-        match write(&self.file, &all) {
-            Ok(()) => (self.kept, self.changed, self.failed) = (kept, false, false),
-            Err(error) => {
-                // Once for each time that it begins to fail.
-                if !std::mem::replace(&mut self.failed, true) {
-                    human::say(&format!(
-                        "{error:#}; baselines and announced stalls will not survive a restart"
-                    ));
-                }
-                self.unsaved += 1;
+        self.changed = false;
+        if self.saver.put(Kept { baselines: self.habits.export(), stalls: kept }) {
+            self.say_failure(&format!("{} has not been written for a while", self.file.display()));
+        }
+    }
+
+    /// Writes the file at the agent's end, if anything changed and it does not take long.
+    pub fn finish(&mut self, stalls: &BTreeMap<ThreadId, Stall>) {
+        self.hear();
+        self.save(stalls);
+        if self.saver.wait(AT_THE_END) {
+            self.hear();
+        } else {
+            self.say_failure(&format!("{} cannot be written in time", self.file.display()));
+        }
+    }
+
+    /// Takes notice of what came of the last write.
+    fn hear(&mut self) {
+        match self.saver.tried() {
+            None => {}
+            Some((kept, Ok(()))) => (self.kept, self.failed) = (kept.stalls, false),
+            Some((_, Err(error))) => {
+                self.changed = true;
+                self.say_failure(&format!("{error:#}"));
             }
+        }
+    }
+
+    /// Says it once for each time that it begins to fail.
+    fn say_failure(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.failed, true) {
+            human::say(&format!("{why}; habits and announced stalls will not survive a restart"));
         }
     }
 
     /// Times the file could not be written.
     pub fn unsaved(&self) -> u64 {
-        self.unsaved
+        self.saver.unsaved()
     }
 }
 
@@ -168,7 +206,7 @@ impl KeptStall {
 }
 
 fn read(file: &Path) -> Result<Kept> {
-    let bytes = match fs::read(file) {
+    let bytes = match regular::read(file, LONGEST) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Kept::default()),
         bytes => bytes.with_context(|| format!("cannot read {}", file.display()))?,
     };
@@ -214,9 +252,9 @@ mod tests {
             kept.stalls.iter().map(|stall| (stall.pid, stall.tid, stall.began_ns)).collect::<Vec<_>>(),
             [(7, 8, 3)]
         );
-        let mut state = State::load(&dir);
+        let mut state = State::load(&dir).expect("a thread");
         state.learn(&key(), Duration::from_secs(10));
-        state.save(&BTreeMap::new());
+        state.finish(&BTreeMap::new());
         let text = fs::read_to_string(&file).expect("is there");
         assert!(text.contains(r#""baselines":[[{"owner":{"unit":"worker@1.service"},"uid":33,"#), "{text}");
         assert!(!text.contains("habits"), "{text}");
@@ -227,14 +265,49 @@ mod tests {
     fn what_was_kept_is_found_again_and_damage_is_no_harm() {
         let dir = std::env::temp_dir().join(format!("tracer-state-{}", std::process::id()));
         let key = key();
-        let mut state = State::load(&dir);
+        let mut state = State::load(&dir).expect("a thread");
         state.learn(&key, Duration::from_secs(10));
         state.learn(&key, Duration::from_secs(20));
-        state.save(&BTreeMap::new());
+        state.finish(&BTreeMap::new());
         assert_eq!(state.unsaved(), 0);
-        assert_eq!(State::load(&dir).usual(&key), Some(Duration::from_secs(10)));
+        let usual = || State::load(&dir).expect("a thread").usual(&key);
+        assert_eq!(usual(), Some(Duration::from_secs(10)));
         fs::write(dir.join("state.json"), "{").expect("writes");
-        assert_eq!(State::load(&dir).usual(&key), None);
+        assert_eq!(usual(), None);
         fs::remove_dir_all(&dir).expect("is removed");
+    }
+
+    /// As with a disk that hangs: looks go on, each state that is not written is counted, and the end is not held up.
+    #[test]
+    fn a_write_that_does_not_come_back_holds_up_nobody() {
+        let (begin, begun) = std::sync::mpsc::channel();
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let saver = Saver::start(move |_: &Kept| {
+            begin.send(()).context("nobody listens")?;
+            wait.recv().context("it is over")
+        });
+        let nowhere = std::env::temp_dir().join("tracer-no-such-state.json");
+        let mut state = State::of(nowhere, saver.expect("a thread"));
+        let key = key();
+        let change = |state: &mut State| {
+            state.learn(&key, Duration::from_secs(10));
+            state.save(&BTreeMap::new());
+        };
+        change(&mut state);
+        begun.recv().expect("it writes");
+        assert_eq!((state.unsaved(), state.failed), (0, false));
+        change(&mut state);
+        change(&mut state);
+        assert_eq!((state.unsaved(), state.failed), (1, true));
+        let before = Instant::now();
+        state.finish(&BTreeMap::new());
+        assert!(before.elapsed() < AT_THE_END + Duration::from_secs(1), "{:?}", before.elapsed());
+        // It comes back.
+        go_on.send(()).expect("it waits");
+        begun.recv().expect("it writes the newest");
+        go_on.send(()).expect("it waits");
+        assert!(state.saver.wait(Duration::from_secs(10)));
+        state.hear();
+        assert_eq!((state.unsaved(), state.failed, state.changed), (1, false, false));
     }
 }
