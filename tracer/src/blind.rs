@@ -38,6 +38,7 @@ macro_rules! causes {
 causes! {
     Reads = "reads", "So many reads of processes hang that others were not tried: their waits may be judged wrongly or not at all.";
     Peers = "peers", "Who is at the other end of some waits is not known: the walk over all open files does not come to its end.";
+    Readers = "readers", "The processes that read for the agent end before they answer: waits are judged without what they would have read.";
     LookCut = "look_cut", "A look took too long and was cut short: some waits are looked up later than they should be.";
     Series = "series", "More stalls are open than have a series: alerts on `tracer_stall_seconds` do not see all of them.";
     Canary = "canary", "A wait of the agent's own is not found, or taken for another: it does not find others' either. `/-/healthy` says 503.";

@@ -197,7 +197,7 @@ const READS: &[(i64, &str)] = &[
     (libc::SYS_lseek, "the same"),
     (libc::SYS_fcntl, "the same"),
     (libc::SYS_process_vm_readv, "to read a process's memory"),
-    (libc::SYS_recvmsg, "to be asked"),
+    (libc::SYS_recvfrom, "to be asked"),
     (libc::SYS_sendmsg, "to hand a descriptor over"),
     (libc::SYS_sendto, "to answer"),
     (libc::SYS_close, "to let go of what was read"),
@@ -219,6 +219,7 @@ const SUPERVISES: &[(i64, &str)] = &[
     (libc::SYS_ppoll, "to wait for orders, and for the end of a reader"),
     (libc::SYS_socketpair, "to make a reader's socket"),
     (libc::SYS_clone, "to start one; never with namespaces of its own: see `without_namespaces`"),
+    (libc::SYS_recvmsg, "to be told what to do"),
     (libc::SYS_kill, "to end one"),
     (libc::SYS_wait4, "to reap it"),
     (libc::SYS_dup3, "to close what a reader does not need"),
@@ -358,6 +359,7 @@ mod tests {
                 && errno(libc::SYS_clone, [i64::from(libc::CLONE_NEWUSER), 0, 0]) == libc::EPERM
                 && filter.apply().is_ok()
                 && errno(libc::SYS_openat, [here, path, libc::O_RDONLY.into()]) == 0
+                && errno(libc::SYS_recvfrom, [-1, 0, 0]) == libc::EBADF
                 && errno(libc::SYS_openat, [here, path, libc::O_RDWR.into()]) == libc::EPERM
                 && errno(libc::SYS_openat, [here, path, (libc::O_CREAT | libc::O_WRONLY).into()])
                     == libc::EPERM

@@ -85,6 +85,8 @@ struct Shared {
     ledger: Ledger,
     left: Vec<LeftBehind>,
     owners: HashMap<ProcessId, Owner>,
+    /// Reads that had no answer as there was no reader, or it ended before.
+    unanswered: u64,
 }
 
 impl Shared {
@@ -189,6 +191,11 @@ impl Client {
         self.shared().ledger.refused()
     }
 
+    /// Reads that had no answer as there was no reader, or it ended before, so far.
+    pub fn unanswered(&self) -> u64 {
+        self.shared().unanswered
+    }
+
     /// Waits of these processes have ended: what hung may have come back with them.
     pub fn forgive(&self, processes: impl Iterator<Item = ProcessId>) {
         let (mut shared, now) = (self.shared(), Instant::now());
@@ -226,7 +233,13 @@ impl Client {
                 open.push_front(at);
             }
         }
-        answers.into_iter().map(|answer| answer.unwrap_or(Err(Unread::NoReader))).collect()
+        let answers: Vec<_> =
+            answers.into_iter().map(|answer| answer.unwrap_or(Err(Unread::NoReader))).collect();
+        let unanswered = answers.iter().filter(|answer| matches!(answer, Err(Unread::NoReader))).count();
+        if unanswered > 0 {
+            self.shared().unanswered += unanswered as u64;
+        }
+        answers
     }
 
     /// Asks these together; how many of them have their answer, the last of which may be that it was late.

@@ -74,6 +74,11 @@ impl Reads {
         self.0.refused()
     }
 
+    /// Reads that had no answer as there was no reader, or it ended before, so far.
+    pub fn unanswered(&self) -> u64 {
+        self.0.unanswered()
+    }
+
     /// Waits of these processes have ended: what hung may have come back with them.
     pub fn forgive(&mut self, processes: impl Iterator<Item = ProcessId>) {
         self.0.forgive(processes);

@@ -281,9 +281,9 @@ fn alone_with(
     name: &std::ffi::CStr,
 ) -> Result<(OwnedFd, Option<OwnedFd>)> {
     rustix::thread::set_name(name)?;
-    // Out of the way of each other first.
-    let above = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, LENT + 1);
-    let (socket, lent) = (above(&socket)?, lent.as_ref().map(above).transpose()?);
+    // Out of the way of each other first. What they were before is closed by that, and not once it is something else.
+    let above = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, LENT + 1);
+    let (socket, lent) = (above(socket)?, lent.map(above).transpose()?);
     let first_free = if lent.is_some() { LENT + 1 } else { LENT };
     // SAFETY: numbers only. What they name is this process's own, and nothing here uses it afterwards.
     unsafe {

@@ -125,6 +125,11 @@ impl Watch {
             state.blind.report(Cause::Reads);
         }
         self.refused = refused;
+        let unanswered = Reads::new().unanswered();
+        if unanswered > self.unanswered {
+            state.blind.report(Cause::Readers);
+        }
+        self.unanswered = unanswered;
         if self.resolver.has_missed_peers() {
             state.blind.report(Cause::Peers);
         }

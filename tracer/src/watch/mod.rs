@@ -81,6 +81,8 @@ pub struct Watch {
     own: Vec<Wait>,
     /// Reads that had been refused at the last look.
     refused: u64,
+    /// Reads that no reader had answered by then.
+    unanswered: u64,
     events: Events,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
@@ -128,6 +130,7 @@ impl Watch {
             canary: None,
             own: Vec::new(),
             refused: 0,
+            unanswered: 0,
             events,
             metrics,
             health,
