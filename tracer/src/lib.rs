@@ -64,7 +64,7 @@ pub fn main() -> ExitCode {
     }
     // While there is one thread. The agent does it itself, once it knows what rights to give up.
     let result = match &cli.command {
-        Command::Agent(_) | Command::Generate { .. } | Command::RunHook(_) => Ok(()),
+        Command::Agent(_) | Command::Generate { .. } | Command::RunHook(_) | Command::RunCanary => Ok(()),
         _ => crate::procfs::supervisor::start(false),
     };
     let result = result.and_then(|()| match &cli.command {
