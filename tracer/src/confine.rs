@@ -203,6 +203,7 @@ const READS: &[(i64, &str)] = &[
     (libc::SYS_close, "to let go of what was read"),
     (libc::SYS_mmap, "memory"),
     (libc::SYS_munmap, "memory"),
+    (libc::SYS_mprotect, "memory"),
     (libc::SYS_mremap, "memory"),
     (libc::SYS_madvise, "memory"),
     (libc::SYS_brk, "memory"),

@@ -22,7 +22,7 @@ const STEPS: &[Step] = &[
     ("format", |_| cargo(&["fmt", "--all", "--check"])),
     ("lint", |_| cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
     ("unit tests", |_| cargo(&["test", "--workspace", "--exclude", "tests", "--locked"])),
-    ("live tests", |retries| on_the_kernel(retries, &["--lib", "--bins", "--test", "live"], 20)),
+    ("live tests", |retries| on_the_kernel(retries, &["--lib", "--bins", "--test", "live"], 64)),
 ];
 
 /// What `--all` adds: steps that install what they need.
@@ -109,7 +109,7 @@ fn healthy(seconds: u32) -> Result<()> {
 }
 
 /// Some of the tests in `tests/`, against this machine's kernel and the released tracer, so many at a time: most of
-/// them sleep most of the time.
+/// them sleep most of the time, and those that must be alone wait until the others are through.
 fn on_the_kernel(retries: &mut Retries, which: &[&str], at_a_time: usize) -> Result<()> {
     retries.run(|| prepared(which), &["--test-threads", &at_a_time.to_string()])
 }

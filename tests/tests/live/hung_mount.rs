@@ -264,6 +264,9 @@ fn everybody_is_flagged(fault: Fault) {
     let Some(mount) = HungMount::start() else { return };
     prepare(&mount, EVERYTHING);
     let mut agent = Agent::start(&["--threshold", THRESHOLD]);
+    // Each of its threads that look keeps a reader, once it has looked.
+    let own = format!("/v1/why/{}", std::process::id());
+    ask(&agent.socket(), &own).unwrap_or_else(|error| panic!("{own}: {error}"));
     let idle = descendants(agent.pid()).len();
     let planted = begin(&mount, fault);
     let others = Others::start();

@@ -59,7 +59,7 @@ const KERNEL: &[&str] = &[
     "ps_restarted",
     "ps_targets",
     "trace",
-    "why",
+    "why::",
 ];
 /// Tests of what depends on the clock.
 const CLOCK: &[&str] = &["--include-ignored", "agent_clock", "agent_stalls", "ps_ages", "ps_registers"];
