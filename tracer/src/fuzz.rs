@@ -6,14 +6,15 @@ use tracer_ebpf::abi::Header;
 use crate::{
     class::Class,
     clock::Now,
-    collect::{bpf, sched, sockets, stat},
+    collect::{bpf, sched, sockets},
     config::{Config, Subject},
     export::{api, json::WaitObject},
     history,
     inspect::held,
     kernel::{btf::Btf, load::Clocks, record::Record, symbols::Restarts},
+    procfs::stat,
     resolve::{
-        Resolver, epoll, listeners, locks, poll,
+        Resolver, epoll, listeners, locks, page, poll,
         process::{Who, cgroup, pods, users},
     },
     top::Filter,
@@ -58,6 +59,8 @@ pub fn proc_files(bytes: &[u8]) {
     let _ = stat::parse_stat(&text);
     let _ = stat::call(&text);
     let _ = stat::status(&text);
+    let half = text.floor_char_boundary(text.len() / 2);
+    let _ = page::candidate(&text[..half], &text[half..]);
     let _ = sched::parse(&text);
     let _ = cgroup::of(&text);
     let _ = users::parse(&text);

@@ -5,7 +5,7 @@ pub mod fd;
 pub mod listeners;
 pub mod locks;
 pub mod mutex;
-mod page;
+pub mod page;
 pub mod path;
 pub mod peers;
 pub mod poll;

@@ -50,8 +50,8 @@ pub fn is_waited_for(wait: &Wait, reads: &mut Reads) -> bool {
     asleep_in.is_some_and(|function| PAGE_WAITS.iter().any(|begin| function.starts_with(begin)))
 }
 
-/// The same by the texts of `maps` and `mountinfo` (Documentation/filesystems/proc.rst).
-fn candidate(maps: &str, mounts: &str) -> Option<String> {
+/// Where a page probably lies, by the texts of `maps` and `mountinfo` (Documentation/filesystems/proc.rst).
+pub fn candidate(maps: &str, mounts: &str) -> Option<String> {
     // 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
     let served = |line: &str| {
         let (mount, kind) = line.split_once(" - ")?;
