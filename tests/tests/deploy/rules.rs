@@ -97,7 +97,8 @@ fn reasons() -> Vec<(String, String)> {
         let (reason, rest) = line.strip_prefix("| `")?.split_once('`')?;
         Some((reason.to_owned(), rest.trim_end_matches(" |").rsplit("| ").next()?.to_owned()))
     };
-    table.lines().filter_map(cells).collect()
+    // Up to the end of that table.
+    table.lines().skip(1).take_while(|line| line.starts_with('|')).filter_map(cells).collect()
 }
 
 /// A loss that means that somebody was not told wakes somebody; one alert is for these reasons, the other for all others.
