@@ -22,6 +22,8 @@ pub enum Needs {
     Memory,
     /// Locks of an open file: `fdinfo`.
     File,
+    /// That the file systems on a path answer. The kernel may not let go of who walks it.
+    Path,
     /// Files of the host's, by their paths.
     Host,
     /// To be the last to let go of any file that others close meanwhile: a walk over all open files.
@@ -29,8 +31,8 @@ pub enum Needs {
 }
 
 impl Needs {
-    const ALL: [Needs; 6] =
-        [Needs::Nothing, Needs::Exec, Needs::Memory, Needs::File, Needs::Host, Needs::Walk];
+    const ALL: [Needs; 7] =
+        [Needs::Nothing, Needs::Exec, Needs::Memory, Needs::File, Needs::Path, Needs::Host, Needs::Walk];
 }
 
 impl Needs {
@@ -45,6 +47,7 @@ impl Needs {
             "auxv" | "exe" | "cwd" | "root" | "io" | "stack" | "stat" | "syscall" | "wchan" => Needs::Exec,
             _ if path.starts_with("fd/") || path.starts_with("ns/") => Needs::Exec,
             _ if path.starts_with("fdinfo/") => Needs::File,
+            _ if path.starts_with("root/") => Needs::Path,
             _ => Needs::Nothing,
         }
     }
@@ -255,6 +258,7 @@ mod tests {
             ("exe", Needs::Exec),
             ("cmdline", Needs::Memory),
             ("task/7/fdinfo/3", Needs::File),
+            ("root/srv/x", Needs::Path),
         ] {
             assert_eq!(Needs::of(path), needs, "{path}");
         }

@@ -1,9 +1,16 @@
-//! The path that a call names: read from its caller's memory, and never touched. Whoever walked it would wait for the same file
+//! The path that a call names: read from its caller's memory, and not touched. Whoever walked it would wait for the same file
 //! system that the caller waits for.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
-use crate::{procfs::Reads, wait::Wait};
+use crate::{
+    procfs::Reads,
+    wait::{Sleep, Wait},
+};
 
 /// `dirfd` of a path relative to the working directory.
 const AT_FDCWD: i32 = -100;
@@ -73,11 +80,19 @@ pub fn of(wait: &Wait, reads: &mut Reads) -> Option<PathBuf> {
 }
 
 /// Whether the thread sleeps in the opening of a FIFO, for its other end (`wait_for_partner`, fs/pipe.c): the kernel says so,
-/// without a look at the file.
-pub fn waits_for_partner(wait: &Wait, reads: &mut Reads) -> bool {
-    let asleep_in = reads.text(wait.thread.process, &format!("task/{}/wchan", wait.thread.tid));
-    asleep_in
-        .is_some_and(|function| function.starts_with("wait_for_partner") || function.starts_with("fifo_open"))
+/// without a look at the file. Kernels before 5.16 mostly do not; there a reader looks, which may be lost.
+pub fn waits_for_partner(wait: &Wait, path: &Path, reads: &mut Reads) -> bool {
+    const S_IFMT: u16 = 0o170_000;
+    const S_IFIFO: u16 = 0o010_000;
+    let process = wait.thread.process;
+    let asleep_in = reads.text(process, &format!("task/{}/wchan", wait.thread.tid)).unwrap_or_default();
+    match asleep_in.as_str() {
+        "" | "0" if wait.sleep == Sleep::Interruptible => path
+            .to_str()
+            .and_then(|path| reads.what(process, &format!("root{path}")).ok())
+            .is_some_and(|file| file.mode & S_IFMT == S_IFIFO),
+        function => function.starts_with("wait_for_partner") || function.starts_with("fifo_open"),
+    }
 }
 
 #[cfg(test)]

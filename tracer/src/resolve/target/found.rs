@@ -209,11 +209,13 @@ fn without_fd(wait: &Wait, mounts: &mut Mounts, reads: &mut Reads) -> Target {
         PAGE_FAULT => page::of(wait.thread.process, reads).map_or(Target::None, |path| Target::Page { path }),
         name if path::takes_path(name) => match path::of(wait, reads) {
             Some(path) => {
+                let is_fifo = path::opens(name) && path::waits_for_partner(wait, &path, reads);
                 let path = path.to_string_lossy().into_owned();
-                if path::opens(name) && path::waits_for_partner(wait, reads) {
+                if is_fifo {
                     Target::Fifo { path, inode: None }
                 } else {
-                    Target::File { path, inode: None, deleted: false, made_up: false }
+                    // A line without a carrier keeps who opens it waiting: it is a terminal by its name.
+                    device(Target::File { path, inode: None, deleted: false, made_up: false }, 0)
                 }
             }
             None => Target::Unreadable { reason: "its path could not be read".into() },
