@@ -261,13 +261,13 @@ fn read(socket: OwnedFd, lent: Option<OwnedFd>, filter: Option<&confine::ReaderF
     Ok(reader::serve(socket.as_fd(), lent.as_ref().map(AsFd::as_fd))?)
 }
 
-/// The three standard descriptors lead nowhere: a reader must not keep tracer's output open.
+/// The three standard descriptors lead nowhere: a reader must not keep tracer's output open. An empty root has no `/dev/null`, but a
+/// socket whose other end is closed is as good.
 fn to_nobody() -> Result<()> {
-    use rustix::fs::{Mode, OFlags, open};
-    let null = open(c"/dev/null", OFlags::RDWR, Mode::empty())?;
+    let (nobody, _) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     for standard in 0..SOCKET {
         // SAFETY: numbers only; nothing in this process uses what these were before.
-        if unsafe { libc::dup2(null.as_raw_fd(), standard) } < 0 {
+        if unsafe { libc::dup2(nobody.as_raw_fd(), standard) } < 0 {
             return Err(std::io::Error::last_os_error().into());
         }
     }
