@@ -2,7 +2,7 @@
 //! another. Owners of stalls take turns, and one who has many leaves runs to the others. It ends when the agent does.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::VecDeque,
     fs::{self, File},
     io::{self, Seek, Write},
     os::{fd::AsFd, unix::process::CommandExt},
@@ -184,7 +184,7 @@ fn end_the_rest() {
     human::say("on_stall: it has left processes that do not end");
 }
 
-/// So many runs in any minute. A quarter of them is for owners that have had less than their share.
+/// So many runs in any minute. A quarter of them is kept for owners that have had few.
 struct Budget {
     most: usize,
     runs: VecDeque<(Instant, String)>,
@@ -202,18 +202,20 @@ impl Budget {
         }
     }
 
-    /// Whether this owner had less than its share in the last minute: as much as each other that had any, and one that may come.
-    fn is_quiet(&self, owner: &str) -> bool {
-        let others: HashSet<&str> =
-            self.runs.iter().map(|(_, of)| of.as_str()).filter(|of| *of != owner).collect();
-        let own = self.runs.iter().filter(|(_, of)| of == owner).count();
-        own < (self.most / (others.len() + 2)).max(1)
+    /// How many runs this owner had in the last minute.
+    fn had(&self, owner: &str) -> usize {
+        self.runs.iter().filter(|(_, of)| of == owner).count()
     }
 
-    /// Whether this owner may have a run.
+    /// Whether this owner had no run in the last minute.
+    fn is_quiet(&self, owner: &str) -> bool {
+        self.had(owner) == 0
+    }
+
+    /// Whether this owner may have a run: the more it had, the more is kept back from it for others, a quarter at most.
     fn allows(&self, owner: &str) -> bool {
         let kept_back = self.most.div_ceil(4).min(self.most.saturating_sub(1));
-        self.runs.len() < if self.is_quiet(owner) { self.most } else { self.most - kept_back }
+        self.runs.len() < self.most - self.had(owner).min(kept_back)
     }
 
     fn take(&mut self, owner: &str, now: Instant) -> bool {
