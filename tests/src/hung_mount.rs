@@ -15,7 +15,7 @@ use crate::launch::{Running, own_dir};
 use crate::waiter::Waiter;
 use crate::{slow, unsupported};
 
-/// How long the mount is there at most.
+/// How long the mount is there at most, unless more is asked for.
 const LIFE: Duration = Duration::from_secs(180);
 /// How long the waiters may take until they sleep: generous, since the machine may be loaded.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -50,9 +50,14 @@ pub struct Planted {
 impl HungMount {
     /// Mounts a file system that answers as yet; none, which is said, where the kernel has no FUSE.
     pub fn start() -> Option<Self> {
+        Self::start_for(LIFE)
+    }
+
+    /// The same for so long at most.
+    pub fn start_for(life: Duration) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let path = own_dir().join(format!("mount-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
-        let (place, life) = (path.to_str().expect("a path of ours"), slow(LIFE).as_secs().to_string());
+        let (place, life) = (path.to_str().expect("a path of ours"), slow(life).as_secs().to_string());
         let keeper = Waiter::start_ended_by(libc::SIGTERM, "fuse", &[place, &life]);
         if let Some(why) = keeper.unsupported() {
             unsupported(why);

@@ -48,7 +48,7 @@ impl AllDurations {
         let of = self
             .of
             .entry(process)
-            .or_insert_with(|| Durations { comm: text(&histogram.comm), buckets: [0; BUCKETS] });
+            .or_insert_with(|| Durations { comm: text(&histogram.comm).into(), buckets: [0; BUCKETS] });
         for (sum, more) in of.buckets.iter_mut().zip(histogram.buckets) {
             *sum += u64::from(more);
         }

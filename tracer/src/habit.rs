@@ -59,7 +59,7 @@ impl Client {
     pub fn of(wait: &Wait, resolved: &Resolved) -> Option<Self> {
         match (&resolved.target, resolved.way) {
             (Target::Tcp { remote, .. }, Way::In) if !resolved.is_server() => {
-                Some(Self { uid: wait.uid, comm: wait.comm.clone(), remote: *remote })
+                Some(Self { uid: wait.uid, comm: wait.comm.to_string(), remote: *remote })
             }
             _ => None,
         }
@@ -299,7 +299,7 @@ pub mod tests {
         let known = client.key(&Who { exe, ..Who::default() });
         let expected = Key { owner: Owner::User(33), uid: 33, program: "/usr/bin/php8.2".into(), remote };
         assert_eq!(known, expected);
-        assert_eq!(client.key(&Who::default()), Key { program: wait.comm.clone(), ..expected });
+        assert_eq!(client.key(&Who::default()), Key { program: wait.comm.to_string(), ..expected });
     }
 
     #[test]

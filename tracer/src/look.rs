@@ -209,9 +209,10 @@ impl Lookout {
             }
         }
         let weigh = |_: &Wait, class: Class| class.level() != Level::Idle;
-        for Judged { wait, resolved, verdict } in
-            judge(fresh, &ByProcess::new(&snapshot.waits), &mut self.resolver, source, weigh)?
-        {
+        let judged = judge(fresh, &ByProcess::new(&snapshot.waits), &mut self.resolver, source, weigh)?;
+        let is_shown = |judged: &&Judged| idle || judged.verdict.class.level() != Level::Idle;
+        self.resolver.meet(judged.iter().filter(is_shown).map(|judged| judged.wait.thread.process));
+        for Judged { wait, resolved, verdict } in judged {
             let class = verdict.class;
             if shown(&mut sight, class, idle) {
                 let who = self.resolver.who(wait.thread.process);

@@ -58,7 +58,12 @@ pub struct Stall {
 impl Stall {
     /// Whose share of what is bounded it takes.
     pub fn owner(&self) -> Owner {
-        self.who.account.clone().unwrap_or(Owner::User(self.who.uid.unwrap_or(self.wait.uid)))
+        self.share().map_or_else(Owner::User, Owner::clone)
+    }
+
+    /// The same without a copy: an owner, or else a user.
+    pub fn share(&self) -> Result<&Owner, u32> {
+        self.who.account.as_ref().ok_or(self.who.uid.unwrap_or(self.wait.uid))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{cell::OnceCell, collections::HashMap, net::SocketAddr, time::Duration};
 
+use compact_str::CompactString;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracer_ebpf::abi::{File, NR_CORE_DUMP, NR_EXIT, Tcp};
@@ -206,8 +207,8 @@ pub struct SeenFd {
 pub struct Wait {
     /// Which thread.
     pub thread: ThreadId,
-    /// Name of the thread.
-    pub comm: String,
+    /// Name of the thread; of at most 15 bytes, so that it is kept in place.
+    pub comm: CompactString,
     /// User of the thread.
     pub uid: u32,
     /// How it sleeps.
@@ -262,7 +263,7 @@ impl Wait {
         let args = [fd as u64, 0, 0, 0, 0, 0];
         Self {
             thread,
-            comm: String::new(),
+            comm: CompactString::default(),
             uid: 0,
             sleep: Sleep::Interruptible,
             call: Call { table: Table::Native, number: 0, name: "read", args, restarted: false },

@@ -1,6 +1,6 @@
 //! Does an agent stay what it was under load, for as long as `TRACER_SOAK_SECONDS` says? Processes that come and go by the
-//! thousand, 100,000 context switches a second, a scrape a second, and hangs that must all be found. What it measured is
-//! printed: docs/RELIABILITY.md has it.
+//! thousand, 100,000 context switches a second, a scrape a second, a mount that does not answer, a user with more stalls
+//! than there are series, and hangs that must all be found. What it measured is printed: docs/RELIABILITY.md has it.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use tests::{Agent, Waiter, alone};
+use tests::{Agent, Family, HungMount, Waiter, alone};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a hang is planted.
@@ -19,6 +19,39 @@ const EVERY: Duration = Duration::from_secs(4);
 const WARM: Duration = Duration::from_secs(90);
 /// Of one core; the machine's two are busy with the load.
 const MOST_CPU: f64 = 10.0;
+
+/// Whoever floods.
+const NOBODY: u32 = 65_534;
+/// Its stalls: more than there are series.
+const FLOOD: &str = "250";
+/// How often the flood ebbs and comes again.
+const EBB: Duration = Duration::from_secs(30);
+/// What hangs on the mount, each as root and as nobody.
+const ON_THE_MOUNT: &[&str] = &["open", "stat", "statfs", "chdir", "execve", "fault", "write"];
+/// Readers at a time, while it hangs: those of the agent's threads, and the few that are left behind.
+const FEW: usize = 8;
+
+/// A mount whose server has taken requests and answers none, with processes that hang on it.
+fn hang(life: Duration) -> Option<HungMount> {
+    let mount = HungMount::start_for(life)?;
+    for (number, role) in ON_THE_MOUNT.iter().enumerate() {
+        mount.prepare(role, &mount.file(number));
+        mount.prepare_as(NOBODY, role, &mount.file(number));
+    }
+    mount.hang();
+    mount.begin();
+    assert_eq!(mount.woken(), [""; 0], "they hang");
+    Some(mount)
+}
+
+/// The agent's readers: all of them, and those that hang.
+fn readers(agent: &Agent) -> (usize, usize) {
+    let status = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let all: Vec<String> = Family::below(agent.pid()).iter().map(status).collect();
+    let all = all.iter().filter(|status| status.starts_with("Name:\ttracer-reader\n"));
+    let hang = |status: &&String| status.contains("State:\tD") || status.contains("State:\tZ");
+    (all.clone().count(), all.filter(hang).count())
+}
 
 /// Two threads that hand a byte to and fro, on any CPU.
 struct PingPong(Arc<AtomicBool>);
@@ -88,6 +121,10 @@ fn it_stays_what_it_was_and_misses_nothing() {
     let mut agent = Agent::start(&["--threshold", "2s"]);
     let _storm = Waiter::start("storm");
     let _ping_pong = PingPong::start();
+    // Longer than all of it, also where the machine is slow.
+    let mount = hang(2 * long + 10 * WARM);
+    let start_flood = || Waiter::start_as(NOBODY, "threads", &[FLOOD]);
+    let (mut flood, mut flooded) = (start_flood(), Instant::now());
     sleep(WARM);
 
     let begin = Instant::now();
@@ -98,6 +135,7 @@ fn it_stays_what_it_was_and_misses_nothing() {
     let (mut planted, mut slowest_scrape) = (0_u32, Duration::ZERO);
     let mut hanging: Vec<Waiter> = Vec::new();
     let mut next_plant = Instant::now();
+    let (mut most_readers, mut most_left) = (0, 0);
     while begin.elapsed() < long {
         let tick = Instant::now();
         if tick >= next_plant {
@@ -116,6 +154,11 @@ fn it_stays_what_it_was_and_misses_nothing() {
             hanging.push(Waiter::start("recvfrom-tcp4"));
             planted += 1;
         }
+        if flooded.elapsed() >= EBB {
+            (flood, flooded) = (start_flood(), Instant::now());
+        }
+        let (all, left) = readers(&agent);
+        (most_readers, most_left) = (most_readers.max(all), most_left.max(left));
         let (scrape, stolen) = (Instant::now(), tests::stolen_seconds());
         assert_eq!(agent.get("/metrics").map(|(status, _)| status), Some(200));
         // Not what a hypervisor has taken meanwhile.
@@ -138,6 +181,18 @@ fn it_stays_what_it_was_and_misses_nothing() {
         .filter(|sample| sample.value > 0.0)
         .map(|sample| format!("{} {}", sample.value, sample.label("reason")))
         .collect();
+    drop(flood);
+    let abandoned = agent.samples("tracer_lost_events_total", &[("reason", "reads_abandoned")])[0].value;
+    if let Some(mount) = mount {
+        assert_eq!(mount.woken(), [""; 0], "they hang to the end");
+        assert!(abandoned > 0.0, "nothing of what hangs was read");
+        mount.answer();
+        let released = Instant::now();
+        while readers(&agent).1 > 0 {
+            assert!(released.elapsed() < PATIENCE, "readers that were left behind are still there");
+            sleep(Duration::from_millis(100));
+        }
+    }
     println!("| seconds | {passed:.0} |");
     println!("| processes a second | {processes:.0} |");
     println!("| context switches a second | {switches:.0} |");
@@ -145,12 +200,14 @@ fn it_stays_what_it_was_and_misses_nothing() {
     println!("| resident memory | {:.1} to {:.1} MiB |", least / 1024.0, most / 1024.0);
     println!("| CPU | {share:.1} % of a core |");
     println!("| slowest scrape | {:.0} ms |", slowest_scrape.as_secs_f64() * 1000.0);
+    println!("| readers at a time, of which hung | {most_readers}, {most_left} |");
     println!(
         "| losses, counted | {} |",
         if losses.is_empty() { "none".to_owned() } else { losses.join(", ") }
     );
     println!("| of the processes' sleeps measured, counted as lost | {measured:.0}, {lost:.0} |");
     println!("| together, of the processes begun | {:.1} % |", accounted * 100.0);
+    assert!(most_readers <= FEW, "{most_readers} readers at a time");
     assert!((0.97..=1.03).contains(&accounted), "{measured} measured, {lost} lost, {accounted}");
     assert!(switches >= 100_000.0, "the load is no load: {switches} switches a second");
     assert!(processes >= 2_000.0, "the load is no load: {processes} processes a second");

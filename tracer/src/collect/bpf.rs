@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
+use compact_str::CompactString;
 use hashbrown::HashMap;
 use tracer_ebpf::abi::{
     CALL_CLOCK, CALL_COMPAT, CLOCKS, EndedWait, FD_ABSENT, FD_OPEN, File, FileKey, HolderRecord,
@@ -45,12 +46,14 @@ pub struct Bpf {
     pub restarts: Option<Restarts>,
     /// Scheduler ticks at the last snapshot.
     jiffies: u64,
+    /// Waits in it.
+    waits: usize,
 }
 
 impl Bpf {
     /// Loads the programs. The error says what is missing and what to do.
     pub fn load(options: Options) -> Result<Self> {
-        Ok(Self { kernel: Kernel::load(options)?, restarts: None, jiffies: 0 })
+        Ok(Self { kernel: Kernel::load(options)?, restarts: None, jiffies: 0, waits: 0 })
     }
 
     /// Reads what takes rights that may be given up before it is needed: the kernel shows addresses to few.
@@ -118,6 +121,8 @@ impl Source for Bpf {
         let (restarts, jiffies) = (&mut self.restarts, &mut self.jiffies);
         let now = Now::read();
         let mut snapshot = Snapshot::empty(&now, "bpf");
+        // As many as the last time, or a few more: moved only when there are many more.
+        snapshot.waits.reserve(self.waits + self.waits / 16);
         self.kernel.pass(|clocks, record| {
             let Record::Thread(record, tail) = record else { return };
             *jiffies = clocks.header.jiffies;
@@ -130,6 +135,7 @@ impl Source for Bpf {
                 snapshot.waits.push(decode(&record, tail, clocks, &now, hz, restarts));
             }
         })?;
+        self.waits = snapshot.waits.len();
         snapshot.duration = begun.elapsed();
         Ok(snapshot)
     }
@@ -361,14 +367,15 @@ fn unix_path(path: &[u8], len: u16) -> Option<String> {
     match path {
         [] => None,
         [0, name @ ..] => Some(format!("@{}", String::from_utf8_lossy(name))),
-        path => Some(text(path)),
+        path => Some(text(path).into()),
     }
 }
 
 /// A zero-terminated string of the kernel's.
-pub fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> CompactString {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
+    // Nearly always it is UTF-8, which is quicker to see than to mend.
+    CompactString::from_utf8(&bytes[..end]).unwrap_or_else(|_| CompactString::from_utf8_lossy(&bytes[..end]))
 }
 
 #[cfg(test)]

@@ -170,7 +170,7 @@ impl Look<'_> {
         };
         self.snapshot.waits.push(Wait {
             thread,
-            comm: seen.comm,
+            comm: seen.comm.into(),
             uid,
             sleep,
             call,

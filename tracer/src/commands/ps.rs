@@ -2,8 +2,9 @@
 
 use std::{
     cmp::Reverse,
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io::{self, BufWriter, IsTerminal, Write},
+    sync::Arc,
 };
 
 use anyhow::Result;
@@ -162,8 +163,15 @@ fn own(args: &Ps, source: &mut dyn Source) -> Result<Page> {
         judged.into_iter().partition(|judged| wanted(args, judged.verdict.class, is_flagged(judged)));
     let hidden = Hidden::of(hidden.iter().map(|judged| judged.verdict.class));
     let number = judged.iter().filter(|judged| is_flagged(judged)).count();
+    let processes = judged.iter().map(|judged| judged.wait.thread.process);
+    let homes = if args.json { HashMap::new() } else { resolver.homes(processes.clone()) };
+    if args.json {
+        resolver.meet(processes);
+    }
     let object = |Judged { wait, resolved, verdict }| {
-        WaitObject::new(&wait, &resolved, &verdict, &resolver.who(wait.thread.process))
+        let process = wait.thread.process;
+        let who = homes.get(&process).map_or_else(|| resolver.who(process), |home| Arc::new(home.clone()));
+        WaitObject::new(&wait, &resolved, &verdict, &who)
     };
     let waits = judged.into_iter().map(object).collect();
     let held = held.iter().map(HeldObject::of).filter(|held| of_chosen(args, held)).collect();

@@ -76,7 +76,7 @@ impl WaitObject {
         Self {
             pid: wait.thread.process.pid,
             tid: wait.thread.tid,
-            comm: wait.comm.clone(),
+            comm: wait.comm.to_string(),
             cmdline: who.cmdline.clone(),
             uid: Some(wait.uid),
             state: wait.sleep.letter().into(),

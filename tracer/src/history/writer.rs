@@ -290,7 +290,10 @@ fn worst(shared: &mut Shared) -> Result<Vec<WaitObject>> {
     let all = ByProcess::new(&snapshot.waits);
     let judged = look::judge(waits, &all, &mut resolver, shared, |_, _| true)?;
     let worries = judged.into_iter().filter(|judged| judged.verdict.class.level() != Level::Idle);
+    let worries: Vec<Judged> = worries.collect();
+    resolver.meet(worries.iter().map(|judged| judged.wait.thread.process));
     Ok(worries
+        .into_iter()
         .map(|Judged { wait, resolved, verdict }| {
             let who = resolver.who(wait.thread.process);
             WaitObject::new(&wait, &resolved, &verdict, &who)

@@ -111,7 +111,7 @@ pub fn list(
         .into_iter()
         .map(|wait| Thread {
             tid: wait.wait.thread.tid,
-            comm: wait.wait.comm.clone(),
+            comm: wait.wait.comm.to_string(),
             doing: Doing::Waits(Box::new(wait)),
             excuse: None,
             stack: Vec::new(),

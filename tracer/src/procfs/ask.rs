@@ -10,7 +10,7 @@ pub const LONG: usize = 32 * 1024 * 1024;
 pub const MOST_ENTRIES: usize = 65_536;
 
 /// One read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Ask {
     /// The first `limit` bytes of a file.
     File { path: String, limit: usize },

@@ -28,8 +28,13 @@ const DEADLINE: Duration = Duration::from_millis(100);
 /// How often it is given as much again while nothing holds it up but the want of a CPU, on a machine that is overloaded or
 /// at a long walk.
 const EXTENSIONS: u32 = 40;
+/// While so many answers are still to come, they are let gather for so long: to wake up for each costs more than the reads do.
+const MANY: usize = 8;
+const GATHER: Duration = Duration::from_micros(50);
 /// Questions that are under way at a time.
 const WINDOW: usize = 64;
+/// Bytes of questions that are sent at a time: of two such and one long path, a socket takes all, so that to send never waits.
+const WINDOW_BYTES: usize = 16 * 1024;
 /// Processes whose owners are remembered.
 const OWNERS: usize = 4096;
 
@@ -131,9 +136,12 @@ impl Drop for Reader {
 /// A reader at work.
 struct Connection {
     reader: Reader,
-    /// What has come, of which so many bytes have been taken.
-    came: Vec<u8>,
+    /// Room for what comes: `taken..came` of it has come and has not been taken.
+    room: Vec<u8>,
     taken: usize,
+    came: usize,
+    /// How many answers are to come.
+    awaited: usize,
     descriptor: Option<OwnedFd>,
 }
 
@@ -162,6 +170,66 @@ fn take_connection() -> Option<Connection> {
 
 fn keep_connection(connection: Connection) {
     CONNECTION.set(Some(connection));
+}
+
+/// Questions on their way to their answers.
+struct Asking {
+    questions: Vec<Question>,
+    answers: Vec<Option<Result<Answer, Unread>>>,
+    /// Those that have not been sent yet, by their places.
+    open: VecDeque<usize>,
+    /// Those that have been, in their order.
+    sent: VecDeque<usize>,
+}
+
+impl Asking {
+    fn new(questions: Vec<Question>) -> Self {
+        let answers = questions.iter().map(|_| None).collect();
+        Self { open: (0..questions.len()).collect(), sent: VecDeque::new(), answers, questions }
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// The next that are to be sent, as bytes, so that a reader is never without: a few at a time, which it can take whatever it
+    /// hangs in. Those that may not be read have their answer.
+    fn next(&mut self, mut may_read: impl FnMut(&Question) -> Result<(), Refused>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if self.sent.len() > WINDOW / 2 {
+            return bytes;
+        }
+        while self.sent.len() < WINDOW
+            && bytes.len() < WINDOW_BYTES
+            && let Some(at) = self.open.pop_front()
+        {
+            let question = &self.questions[at];
+            match may_read(question) {
+                Ok(()) => {
+                    question.ask.encode(&mut bytes);
+                    self.sent.push_back(at);
+                }
+                Err(refused) => self.answers[at] = Some(Err(Unread::Refused(refused))),
+            }
+        }
+        bytes
+    }
+
+    /// What was asked behind one that hung is asked again.
+    fn ask_again(&mut self) {
+        while let Some(at) = self.sent.pop_back() {
+            self.open.push_front(at);
+        }
+    }
+
+    /// There is nobody to ask.
+    fn give_up(&mut self) {
+        self.open.clear();
+    }
+
+    fn answers(self) -> Vec<Result<Answer, Unread>> {
+        self.answers.into_iter().map(|answer| answer.unwrap_or(Err(Unread::NoReader))).collect()
+    }
 }
 
 /// Asks the reader of the present thread, and answers within a deadline whatever becomes of it. What is late is known to all
@@ -212,29 +280,14 @@ impl Client {
 
     /// Asks several things, in their order. One that hangs costs the others nothing but its deadline.
     pub fn ask_all(&self, questions: Vec<Question>) -> Vec<Result<Answer, Unread>> {
-        let mut answers: Vec<Option<Result<Answer, Unread>>> = questions.iter().map(|_| None).collect();
-        let mut open: VecDeque<usize> = (0..questions.len()).collect();
-        while !open.is_empty() {
-            let mut window = Vec::new();
-            while window.len() < WINDOW
-                && let Some(at) = open.pop_front()
-            {
-                match self.may_read(questions[at].process, questions[at].needs) {
-                    Ok(()) => window.push(at),
-                    Err(refused) => answers[at] = Some(Err(Unread::Refused(refused))),
-                }
-            }
-            if window.is_empty() {
-                break;
-            }
-            let done = self.ask_some(&questions, &window, &mut answers);
-            // What was asked behind one that hung is asked again.
-            for at in window.into_iter().skip(done).rev() {
-                open.push_front(at);
+        let mut asking = Asking::new(questions);
+        while asking.goes_on() {
+            match take_connection() {
+                Some(connection) => self.ask_one_reader(&mut asking, connection),
+                None => asking.give_up(),
             }
         }
-        let answers: Vec<_> =
-            answers.into_iter().map(|answer| answer.unwrap_or(Err(Unread::NoReader))).collect();
+        let answers: Vec<_> = asking.answers();
         let unanswered = answers.iter().filter(|answer| matches!(answer, Err(Unread::NoReader))).count();
         if unanswered > 0 {
             self.shared().unanswered += unanswered as u64;
@@ -242,42 +295,38 @@ impl Client {
         answers
     }
 
-    /// Asks these together; how many of them have their answer, the last of which may be that it was late.
-    fn ask_some(
-        &self,
-        questions: &[Question],
-        window: &[usize],
-        answers: &mut [Option<Result<Answer, Unread>>],
-    ) -> usize {
-        let Some(mut connection) = take_connection() else {
-            window.iter().for_each(|at| answers[*at] = Some(Err(Unread::NoReader)));
-            return window.len();
-        };
-        let sent = connection.send(window.iter().map(|at| &questions[*at]));
-        for (done, at) in window.iter().enumerate() {
-            let question = &questions[*at];
-            match sent.and_then(|()| connection.receive()) {
+    /// Asks a reader until everything has its answer or the reader does not answer any more.
+    fn ask_one_reader(&self, asking: &mut Asking, mut connection: Connection) {
+        loop {
+            let questions = asking.next(|question| self.may_read(question.process, question.needs));
+            let sent = connection.send(questions);
+            let Some(at) = asking.sent.pop_front() else { break };
+            let question = &asking.questions[at];
+            connection.awaited = asking.sent.len() + 1;
+            let answer = match sent.and_then(|()| connection.receive()) {
                 Ok(answer) => {
                     // It may have come with the bytes of an answer before.
                     let opened = if question.ask.opens() { connection.descriptor.take() } else { None };
-                    let answer = answer.map(|bytes| (bytes, opened));
                     self.shared().ledger.answered(question.process);
-                    answers[*at] = Some(answer.map_err(Unread::Failed));
+                    answer.map(|bytes| (bytes, opened)).map_err(Unread::Failed)
                 }
-                Err(Broken::Late) => {
-                    self.leave(connection, question);
-                    answers[*at] = Some(Err(Unread::Late));
-                    return done + 1;
+                Err(broken) => {
+                    let unread = match broken {
+                        Broken::Late => {
+                            self.leave(connection, question);
+                            Unread::Late
+                        }
+                        // Killed by somebody else, or the supervisor has gone.
+                        Broken::Ended => Unread::NoReader,
+                    };
+                    asking.answers[at] = Some(Err(unread));
+                    asking.ask_again();
+                    return;
                 }
-                Err(Broken::Ended) => {
-                    // Killed by somebody else, or the supervisor has gone.
-                    answers[*at] = Some(Err(Unread::NoReader));
-                    return done + 1;
-                }
-            }
+            };
+            asking.answers[at] = Some(answer);
         }
         keep_connection(connection);
-        window.len()
     }
 
     /// Everything that can be read from a descriptor, by a reader that is started for it alone.
@@ -288,7 +337,9 @@ impl Client {
         let question = Question { process: HOST, needs: Needs::Walk, ask: Ask::Drain };
         self.may_read(question.process, question.needs).map_err(Unread::Refused)?;
         let mut connection = Connection::open(Some(from)).ok_or(Unread::NoReader)?;
-        let sent = connection.send([&question].into_iter());
+        let mut bytes = Vec::new();
+        question.ask.encode(&mut bytes);
+        let sent = connection.send(bytes);
         match sent.and_then(|()| connection.receive()) {
             Ok(answer) => answer.map_err(Unread::Failed),
             Err(Broken::Late) => {
@@ -336,12 +387,13 @@ impl Client {
 
     fn read_owner(&self, process: ProcessId) -> Option<Owner> {
         let mut connection = take_connection()?;
-        let file = |name: &str| Question {
-            process,
-            needs: Needs::Nothing,
-            ask: Ask::File { path: format!("/proc/{}/{name}", process.pid), limit: PART },
+        let file = |name: &str| {
+            let mut bytes = Vec::new();
+            Ask::File { path: format!("/proc/{}/{name}", process.pid), limit: PART }.encode(&mut bytes);
+            bytes
         };
-        connection.send([&file("cgroup"), &file("status")].into_iter()).ok()?;
+        connection.awaited = 2;
+        connection.send([file("cgroup"), file("status")].concat()).ok()?;
         let mut text = || {
             let bytes = connection.receive().ok()?.ok()?;
             Some(String::from_utf8_lossy(&bytes).into_owned())
@@ -361,13 +413,18 @@ enum Broken {
 
 impl Connection {
     fn open(lent: Option<BorrowedFd<'_>>) -> Option<Self> {
-        Some(Self { reader: Reader::start(lent)?, came: Vec::new(), taken: 0, descriptor: None })
+        Some(Self {
+            reader: Reader::start(lent)?,
+            room: Vec::new(),
+            taken: 0,
+            came: 0,
+            awaited: 1,
+            descriptor: None,
+        })
     }
 
-    fn send<'a>(&mut self, questions: impl Iterator<Item = &'a Question>) -> Result<(), Broken> {
-        let mut bytes = Vec::new();
-        questions.for_each(|question| question.ask.encode(&mut bytes));
-        let mut rest = &bytes[..];
+    fn send(&mut self, questions: Vec<u8>) -> Result<(), Broken> {
+        let mut rest = &questions[..];
         while !rest.is_empty() {
             let sent = retry_on_intr(|| send(&self.reader.socket, rest, SendFlags::NOSIGNAL));
             rest = &rest[sent.map_err(|_| Broken::Ended)?..];
@@ -398,14 +455,10 @@ impl Connection {
 
     /// The next so many bytes; waits for them.
     fn take(&mut self, length: usize) -> Result<&[u8], Broken> {
-        if self.taken > 0 && self.came.len() < self.taken + length {
-            self.came.drain(..self.taken);
-            self.taken = 0;
-        }
-        while self.came.len() < self.taken + length {
+        while self.came < self.taken + length {
             self.receive_some()?;
         }
-        let bytes = &self.came[self.taken..self.taken + length];
+        let bytes = &self.room[self.taken..self.taken + length];
         self.taken += length;
         Ok(bytes)
     }
@@ -414,9 +467,11 @@ impl Connection {
         self.wait()?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let before = self.came.len();
-        self.came.resize(before + PART, 0);
-        let mut parts = [std::io::IoSliceMut::new(&mut self.came[before..])];
+        // The room is cleared once, and not for each answer.
+        self.room.copy_within(self.taken..self.came, 0);
+        (self.taken, self.came) = (0, self.came - self.taken);
+        self.room.resize(self.room.len().max(self.came + PART), 0);
+        let mut parts = [std::io::IoSliceMut::new(&mut self.room[self.came..])];
         let received = retry_on_intr(|| {
             recvmsg(&self.reader.socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
         });
@@ -426,11 +481,14 @@ impl Connection {
                 self.descriptor = descriptors.last();
             }
         }
-        self.came.truncate(before + received);
+        self.came += received;
         if received == 0 { Err(Broken::Ended) } else { Ok(()) }
     }
 
     fn wait(&self) -> Result<(), Broken> {
+        if self.awaited >= MANY {
+            std::thread::sleep(GATHER);
+        }
         let patience = Timespec { tv_sec: 0, tv_nsec: DEADLINE.subsec_nanos().into() };
         for _ in 0..=EXTENSIONS {
             let mut fds = [PollFd::new(&self.reader.socket, PollFlags::IN)];

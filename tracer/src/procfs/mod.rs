@@ -14,6 +14,8 @@ pub mod stat;
 pub mod supervisor;
 
 use std::{
+    borrow::Cow,
+    collections::HashMap,
     ffi::OsStr,
     os::{
         fd::{BorrowedFd, OwnedFd},
@@ -40,14 +42,28 @@ use crate::{
 
 /// Reads, each of which ends within a deadline: by a reader that the present thread has for itself, however many of these it
 /// has.
-pub struct Reads(Client);
+pub struct Reads {
+    client: Client,
+    /// What was asked for ahead and has not been read yet.
+    ahead: HashMap<Ask, Result<Vec<u8>, Unread>>,
+}
 
 /// Something below `/proc/PID` that is read together with more.
 pub enum Wanted<'a> {
     /// A file, its first 64 KiB.
-    File(&'a str),
+    File(Cow<'a, str>),
     /// A link: where it leads.
-    Link(&'a str),
+    Link(Cow<'a, str>),
+}
+
+impl Wanted<'_> {
+    fn question(&self, process: ProcessId) -> Question {
+        let (name, ask) = match self {
+            Wanted::File(name) => (name, Ask::File { path: path(process, name), limit: SHORT }),
+            Wanted::Link(name) => (name, Ask::Link { path: path(process, name) }),
+        };
+        Question { process, needs: Needs::of(name), ask }
+    }
 }
 
 /// An entry of a directory of links, as `/proc/PID/fd` is.
@@ -61,32 +77,51 @@ pub struct Entry {
 impl Reads {
     /// Costs nothing before something is read.
     pub fn new() -> Self {
-        Self(Client::new())
+        Self { client: Client::new(), ahead: HashMap::new() }
     }
 
     /// Reads that did not come back in time, so far, of all of this program's.
     pub fn abandoned(&self) -> u64 {
-        self.0.abandoned()
+        self.client.abandoned()
     }
 
     /// Reads that were not made as too many others had been late, so far.
     pub fn refused(&self) -> u64 {
-        self.0.refused()
+        self.client.refused()
     }
 
     /// Reads that had no answer as there was no reader, or it ended before, so far.
     pub fn unanswered(&self) -> u64 {
-        self.0.unanswered()
+        self.client.unanswered()
     }
 
     /// Waits of these processes have ended: what hung may have come back with them.
     pub fn forgive(&mut self, processes: impl Iterator<Item = ProcessId>) {
-        self.0.forgive(processes);
+        self.client.forgive(processes);
     }
 
     fn ask(&mut self, process: ProcessId, needs: Needs, ask: Ask) -> Result<Vec<u8>, Unread> {
-        let question = Question { process, needs, ask };
-        self.0.ask(question).map(|(bytes, _)| bytes)
+        if !self.ahead.is_empty()
+            && let Some(answer) = self.ahead.remove(&ask)
+        {
+            return answer;
+        }
+        self.client.ask(Question { process, needs, ask }).map(|(bytes, _)| bytes)
+    }
+
+    /// Asks now, together, for what will be read next, of many processes: one by one each would cost a switch to the reader and
+    /// back. An answer is kept until it is read, or until the next such call, so that it is never old.
+    pub fn ahead<'a>(&mut self, wanted: impl Iterator<Item = (ProcessId, Wanted<'a>)>) {
+        self.ahead.clear();
+        let questions: Vec<Question> = wanted.map(|(process, wanted)| wanted.question(process)).collect();
+        let asks: Vec<Ask> = questions.iter().map(|question| question.ask.clone()).collect();
+        let answers = self.client.ask_all(questions).into_iter().map(|answer| answer.map(|(bytes, _)| bytes));
+        self.ahead.extend(asks.into_iter().zip(answers));
+    }
+
+    /// Everything that was asked for ahead has been read that will be.
+    pub fn forget_ahead(&mut self) {
+        self.ahead = HashMap::new();
     }
 
     /// A file below `/proc/PID`, its first 64 KiB.
@@ -131,17 +166,14 @@ impl Reads {
         process: ProcessId,
         wanted: [Wanted<'_>; N],
     ) -> [Result<Vec<u8>, Unread>; N] {
-        let question = |wanted: &Wanted<'_>| {
-            let (needs, ask) = match wanted {
-                Wanted::File(name) => {
-                    (Needs::of(name), Ask::File { path: path(process, name), limit: SHORT })
-                }
-                Wanted::Link(name) => (Needs::of(name), Ask::Link { path: path(process, name) }),
-            };
-            Question { process, needs, ask }
-        };
-        let mut answers = self.0.ask_all(wanted.iter().map(question).collect()).into_iter();
-        std::array::from_fn(|_| answers.next().unwrap_or(Err(Unread::NoReader)).map(|(bytes, _)| bytes))
+        let questions = wanted.map(|wanted| wanted.question(process));
+        let mut known = questions.each_ref().map(|question| self.ahead.remove(&question.ask));
+        let unknown = questions.into_iter().zip(&known).filter(|(_, known)| known.is_none());
+        let mut answers = self.client.ask_all(unknown.map(|(question, _)| question).collect()).into_iter();
+        std::array::from_fn(|at| {
+            let asked = || answers.next().unwrap_or(Err(Unread::NoReader)).map(|(bytes, _)| bytes);
+            known[at].take().unwrap_or_else(asked)
+        })
     }
 
     /// Several files, asked for together.
@@ -150,7 +182,7 @@ impl Reads {
         process: ProcessId,
         names: [&str; N],
     ) -> [Result<Vec<u8>, Unread>; N] {
-        self.many(process, names.map(Wanted::File))
+        self.many(process, names.map(|name| Wanted::File(name.into())))
     }
 
     /// The same as texts.
@@ -198,7 +230,7 @@ impl Reads {
     /// Opens a file below `/proc/PID`.
     pub fn open(&mut self, process: ProcessId, name: &str) -> Option<OwnedFd> {
         let ask = Ask::Open { path: path(process, name) };
-        self.0.ask(Question { process, needs: Needs::of(name), ask }).ok()?.1
+        self.client.ask(Question { process, needs: Needs::of(name), ask }).ok()?.1
     }
 
     /// Bytes of a process's memory, as many as are there up to `length`.
@@ -217,7 +249,7 @@ impl Reads {
     /// # Errors
     /// Why it was not read.
     pub fn drain(&mut self, from: BorrowedFd<'_>) -> Result<Vec<u8>, Unread> {
-        self.0.drain(from)
+        self.client.drain(from)
     }
 
     /// `stat` of a process's first thread.
@@ -338,6 +370,34 @@ mod tests {
         assert!(!reads.exists(by_pid(u32::MAX >> 1)));
         assert_eq!(reads.string(me, c"text".as_ptr() as u64, 9).as_deref(), Some(&b"text"[..]));
         assert_eq!(reads.memory(me, 1, 9), None);
+    }
+
+    #[test]
+    fn what_was_asked_for_ahead_is_read_once() {
+        let mut reads = Reads::new();
+        let me = by_pid(std::process::id());
+        let name = format!("task/{}/comm", rustix::thread::gettid().as_raw_nonzero());
+        let rename = |name: &str| {
+            std::fs::write(
+                format!("/proc/self/task/{}/comm", rustix::thread::gettid().as_raw_nonzero()),
+                name,
+            )
+            .expect("its own")
+        };
+        let read = |reads: &mut Reads| reads.text(me, &name).expect("its own").trim_end().to_owned();
+        rename("before");
+        let many = (0..200).map(|_| (me, Wanted::File("stat".into())));
+        reads.ahead(
+            many.chain([(me, Wanted::File(name.clone().into())), (me, Wanted::Link("fd/99999".into()))]),
+        );
+        rename("after");
+        assert_eq!(read(&mut reads), "before");
+        assert_eq!(read(&mut reads), "after", "it is taken once");
+        assert_eq!(reads.link(me, "fd/99999").map(drop), Err(Unread::Failed(Errno::NOENT)));
+        reads.ahead([(me, Wanted::File(name.clone().into()))].into_iter());
+        rename("later");
+        reads.forget_ahead();
+        assert_eq!(read(&mut reads), "later");
     }
 
     #[test]

@@ -27,25 +27,34 @@ const PAGE: u64 = 4096;
 
 /// Answers until nobody asks any more; `lent` is what it was started to read. An error means that nobody listens.
 pub fn serve(socket: BorrowedFd<'_>, lent: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
-    let mut questions = Vec::new();
+    // Both are made once: to clear them for each question costs more than most reads.
+    let (mut questions, mut came) = (vec![0; QUESTIONS], 0);
+    let mut page = vec![0; PART];
     loop {
         let mut used = 0;
-        while let Some((ask, length)) = Ask::decode(&questions[used..])? {
+        while let Some((ask, length)) = Ask::decode(&questions[used..came])? {
             used += length;
-            answer(socket, &ask, lent)?;
+            answer(socket, &ask, lent, &mut page)?;
         }
-        questions.drain(..used);
-        let before = questions.len();
-        questions.resize(before + QUESTIONS, 0);
-        let (received, _) = retry_on_intr(|| recv(socket, &mut questions[before..], RecvFlags::empty()))?;
-        questions.truncate(before + received);
+        questions.copy_within(used..came, 0);
+        came -= used;
+        if came == questions.len() {
+            return Err(Errno::INVAL);
+        }
+        let (received, _) = retry_on_intr(|| recv(socket, &mut questions[came..], RecvFlags::empty()))?;
+        came += received;
         if received == 0 {
             return Ok(());
         }
     }
 }
 
-fn answer(socket: BorrowedFd<'_>, ask: &Ask, lent: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+fn answer(
+    socket: BorrowedFd<'_>,
+    ask: &Ask,
+    lent: Option<BorrowedFd<'_>>,
+    page: &mut [u8],
+) -> Result<(), Errno> {
     match ask {
         _ if !is_allowed(ask) => send_all(socket, &Head::Failed(Errno::PERM).encode()),
         Ask::Drain => drain(socket, lent),
@@ -54,7 +63,7 @@ fn answer(socket: BorrowedFd<'_>, ask: &Ask, lent: Option<BorrowedFd<'_>>) -> Re
             Ok(file) => hand_over(socket, &file),
             Err(error) => send_all(socket, &Head::Failed(error).encode()),
         },
-        _ => match bytes(ask) {
+        _ => match bytes(ask, page) {
             Ok(bytes) => send_answer(socket, &bytes),
             Err(error) => send_all(socket, &Head::Failed(error).encode()),
         },
@@ -62,9 +71,9 @@ fn answer(socket: BorrowedFd<'_>, ask: &Ask, lent: Option<BorrowedFd<'_>>) -> Re
 }
 
 /// What is asked for, as bytes.
-fn bytes(ask: &Ask) -> Result<Vec<u8>, Errno> {
+fn bytes(ask: &Ask, page: &mut [u8]) -> Result<Vec<u8>, Errno> {
     match ask {
-        Ask::File { path, limit } => file(path, *limit),
+        Ask::File { path, limit } => file(path, *limit, page),
         Ask::Link { path } => Ok(readlinkat(CWD, path, Vec::new())?.into_bytes()),
         Ask::Names { path } => entries(path, |_, _| None),
         Ask::Links { path } => {
@@ -83,17 +92,16 @@ fn open(path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     openat(CWD, path, flags, Mode::empty())
 }
 
-fn file(path: &str, limit: usize) -> Result<Vec<u8>, Errno> {
+fn file(path: &str, limit: usize, page: &mut [u8]) -> Result<Vec<u8>, Errno> {
     let file = open(path, OFlags::NOFOLLOW)?;
     let mut bytes = Vec::new();
     while bytes.len() < limit {
-        let filled = bytes.len();
-        bytes.resize(limit.min(filled + PART), 0);
-        let read = retry_on_intr(|| read(&file, &mut bytes[filled..]));
-        bytes.truncate(filled + *read.as_ref().unwrap_or(&0));
-        if read? == 0 {
+        let most = page.len().min(limit - bytes.len());
+        let read = retry_on_intr(|| read(&file, &mut page[..most]))?;
+        if read == 0 {
             break;
         }
+        bytes.extend_from_slice(&page[..read]);
     }
     Ok(bytes)
 }

@@ -6,9 +6,16 @@ use rustix::io::Errno;
 
 use super::target::Target;
 use crate::{
-    procfs::{Reads, Refused, Unread},
-    wait::ProcessId,
+    procfs::{Reads, Refused, Unread, Wanted},
+    wait::{ProcessId, ThreadId},
 };
+
+/// What [`look_up`] will read.
+pub fn wanted(thread: ThreadId, fd: i32) -> [(ProcessId, Wanted<'static>); 2] {
+    let ThreadId { process, tid, .. } = thread;
+    let (link, info) = (format!("task/{tid}/fd/{fd}"), format!("task/{tid}/fdinfo/{fd}"));
+    [(process, Wanted::Link(link.into())), (process, Wanted::File(info.into()))]
+}
 
 /// Reads the fd's link; `expected` is the inode the kernel's record gave, if it did.
 pub fn look_up(

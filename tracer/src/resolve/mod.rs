@@ -32,7 +32,7 @@ use self::{
 };
 use crate::{
     collect::Source,
-    procfs::Reads,
+    procfs::{Reads, Wanted},
     progress::{LastWord, connected, last_word},
     syscalls::{Way, way},
     wait::{ByProcess, FdState, ProcessId, SeenFd, SocketFacts, ThreadId, Wait},
@@ -128,6 +128,9 @@ pub struct Resolver {
 
 /// For how long it is known who a process is: it may write a title, go elsewhere, lose its parent, or not have been readable.
 const KNOWN: Duration = Duration::from_secs(60);
+
+/// Waits whose reads are asked for together: what comes back of them is held at a time.
+const READ_AHEAD: usize = 128;
 
 /// An fd of a set with what the source saw of it.
 struct Member {
@@ -264,18 +267,44 @@ impl Resolver {
         let asked: Vec<(ThreadId, i32)> = asked.into_iter().collect();
         let seen: HashMap<(ThreadId, i32), SeenFd> =
             source.look_up(&asked)?.into_iter().map(|seen| ((seen.thread, seen.fd), seen)).collect();
-        let resolve = |(wait, set): (&&Wait, Option<Set>)| match set {
-            Some(set) => {
-                let members = set
-                    .fds
-                    .iter()
-                    .map(|(fd, interest)| self.member(wait, *fd, *interest, seen.get(&(wait.thread, *fd))));
-                let members = members.collect();
-                self.choose(wait, &set, members)
+        let mut resolved = Vec::with_capacity(waits.len());
+        let mut sets = sets.into_iter();
+        for waits in waits.chunks(READ_AHEAD) {
+            let sets: Vec<Option<Set>> = sets.by_ref().take(waits.len()).collect();
+            self.read_ahead(waits, &sets, &seen);
+            for (wait, set) in waits.iter().zip(sets) {
+                resolved.push(match set {
+                    Some(set) => {
+                        let member = |(fd, interest): (&i32, &Interest)| {
+                            self.member(wait, *fd, *interest, seen.get(&(wait.thread, *fd)))
+                        };
+                        let members = set.fds.iter().map(member).collect();
+                        self.choose(wait, &set, members)
+                    }
+                    None => self.alone(wait),
+                });
             }
-            None => self.alone(wait),
-        };
-        Ok(waits.iter().zip(sets).map(resolve).collect())
+        }
+        self.reads.forget_ahead();
+        Ok(resolved)
+    }
+
+    /// Reads the names of what these wait on, all together.
+    fn read_ahead(&mut self, waits: &[&Wait], sets: &[Option<Set>], seen: &HashMap<(ThreadId, i32), SeenFd>) {
+        let mut named: Vec<(ThreadId, i32)> = Vec::new();
+        for (wait, set) in waits.iter().zip(sets) {
+            let members = set.iter().flat_map(|set| set.fds.keys()).filter(|fd| {
+                let seen = seen.get(&(wait.thread, **fd));
+                seen.is_some_and(|seen| target::has_name(&seen.state, "read"))
+            });
+            named.extend(members.take(poll::FEW).map(|fd| (wait.thread, *fd)));
+            named.extend(
+                wait.fd
+                    .filter(|_| target::has_name(&wait.fd_state, wait.call.name))
+                    .map(|fd| (wait.thread, fd)),
+            );
+        }
+        self.reads.ahead(named.into_iter().flat_map(|(thread, fd)| fd::wanted(thread, fd)));
     }
 
     /// An fd of a set, as if the thread waited on it alone. What was too many to look up, or was not found, is a number
@@ -424,6 +453,35 @@ impl Resolver {
         let who = Arc::new(process::read(process, &mut self.reads, &mut self.ancestors));
         self.processes.insert(process, (Instant::now(), Arc::clone(&who)));
         who
+    }
+
+    /// Reads where these are at home, all together: of each all that a line of a table shows.
+    pub fn homes(&mut self, processes: impl Iterator<Item = ProcessId>) -> HashMap<ProcessId, Who> {
+        let processes: HashSet<ProcessId> = processes.collect();
+        let processes: Vec<ProcessId> = processes.into_iter().collect();
+        let mut homes = HashMap::with_capacity(processes.len());
+        for some in processes.chunks(READ_AHEAD) {
+            let wanted = some.iter().map(|process| (*process, Wanted::File("cgroup".into())));
+            self.reads.ahead(wanted);
+            homes
+                .extend(some.iter().map(|process| (*process, process::read_home(*process, &mut self.reads))));
+        }
+        self.reads.forget_ahead();
+        homes
+    }
+
+    /// Reads who these are, all together, so that [`who`](Self::who) knows them.
+    pub fn meet(&mut self, processes: impl Iterator<Item = ProcessId>) {
+        let is_known =
+            |process: &ProcessId| self.processes.get(process).is_some_and(|(read, _)| read.elapsed() < KNOWN);
+        let new: HashSet<ProcessId> = processes.filter(|process| !is_known(process)).collect();
+        let new: Vec<ProcessId> = new.into_iter().collect();
+        for some in new.chunks(READ_AHEAD) {
+            let wanted = some.iter().flat_map(|process| process::wanted().map(|wanted| (*process, wanted)));
+            self.reads.ahead(wanted);
+            some.iter().for_each(|process| drop(self.who(*process)));
+        }
+        self.reads.forget_ahead();
     }
 
     /// What connections of a process are that no call of it names, with who spoke last on them.

@@ -17,7 +17,7 @@ use crate::{
 pub fn wait(pid: u32, comm: &str, class: Class, seconds: u64) -> WaitObject {
     let mut wait = samples::wait("recvfrom", [13, 0, 0, 0, 0, 0]);
     (wait.thread.process.pid, wait.thread.tid) = (pid, pid);
-    (wait.comm, wait.age) = (comm.to_owned(), Duration::from_secs(seconds));
+    (wait.comm, wait.age) = (comm.into(), Duration::from_secs(seconds));
     let target = match class {
         Class::Timer => Target::None,
         Class::Pipe => Target::Pipe { inode: 7 },

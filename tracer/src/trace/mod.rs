@@ -501,7 +501,7 @@ fn line(wait: &Wait, resolved: &Resolved, at: Timestamp, end: End) -> Line {
     };
     Line {
         at,
-        comm: wait.comm.clone(),
+        comm: wait.comm.to_string(),
         pid: wait.thread.process.pid,
         tid: wait.thread.tid,
         syscall: wait.call.name,

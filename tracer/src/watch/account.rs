@@ -1,6 +1,6 @@
 //! The numbers: what `/metrics` shows, brought up to date after each snapshot.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 use hashbrown::{HashMap, HashSet};
@@ -14,7 +14,10 @@ use crate::{
     export::metrics::{BlockedKey, DurationKey, STALL_SERIES, StallSeries, State},
     fair, human,
     procfs::{Reads, Unread, stat},
-    resolve::target::{kind_of, kind_of_file},
+    resolve::{
+        process::cgroup::Owner,
+        target::{kind_of, kind_of_file},
+    },
     stall::Stall,
     wait::{ProcessId, Snapshot, ThreadId, Wait},
 };
@@ -42,7 +45,7 @@ impl Watch {
             let (syscall, kind) = (ended_name(&key, restarts), kind_of_file(&key.file));
             // As it was called when the first of these waits ended: since the last snapshot it may have executed
             // another program.
-            let comm = text(&histogram.comm);
+            let comm = String::from(text(&histogram.comm));
             let blocked = BlockedKey { process: Some(process), syscall, kind };
             if state.add_blocked(blocked, histogram.sum_ns)
                 && state.name(&process).is_none_or(|known| known != comm)
@@ -57,7 +60,8 @@ impl Watch {
     pub(super) fn account(&mut self, snapshot: &Snapshot) -> Result<()> {
         let mut waiting: HashMap<Class, u64> = HashMap::new();
         let mut excused = 0;
-        let mut open: HashMap<(ProcessId, &'static str, &'static str), (u64, &Wait)> = HashMap::new();
+        let mut open: HashMap<(ProcessId, &'static str, &'static str), (u64, &Wait)> =
+            HashMap::with_capacity(self.open);
         for wait in &snapshot.waits {
             let track = self.tracks.get(&wait.thread);
             let class = track.map_or(Class::Other, |track| track.class);
@@ -75,8 +79,10 @@ impl Watch {
         // Costs a file for each descriptor.
         let skipped = (self.number % SKIPPED_EVERY == 1).then(|| self.bpf.kernel.skipped());
 
-        let waits: HashSet<ProcessId> = open.keys().map(|(process, ..)| *process).collect();
-        self.resolver.retain(|process| waits.contains(process));
+        self.open = open.len();
+        let users: HashMap<ProcessId, u32> =
+            open.iter().map(|((process, ..), (_, wait))| (*process, wait.uid)).collect();
+        self.resolver.retain(|process| users.contains_key(process));
 
         let mut state = self.metrics.lock();
         state.waiting = waiting;
@@ -94,17 +100,17 @@ impl Watch {
         state.lost.insert("hook_not_run", untold.not_run);
         for wait in snapshot.waits.iter().filter(|wait| wait.thread.tid == wait.thread.process.pid) {
             if state.name(&wait.thread.process).is_none_or(|known| known != wait.comm) {
-                state.set_name(wait.thread.process, wait.comm.clone());
+                state.set_name(wait.thread.process, wait.comm.to_string());
             }
         }
         state.reset_open();
-        state.set_users(open.iter().map(|((process, ..), (_, wait))| (*process, wait.uid)).collect());
+        state.set_users(users);
         for ((process, syscall, kind), (ns, wait)) in open {
             if state.add_open(BlockedKey { process: Some(process), syscall, kind }, ns)
                 && state.name(&process).is_none()
             {
                 // Where the process has gone meanwhile, a thread's name has to do.
-                state.set_name(process, name(process).unwrap_or_else(|| wait.comm.clone()));
+                state.set_name(process, name(process).unwrap_or_else(|| wait.comm.to_string()));
             }
         }
         // What is frozen in its sleep goes on with it. By calls a wait counts once its call has returned, which may be long
@@ -147,15 +153,19 @@ impl Watch {
 fn show_stalls(state: &mut State, stalls: &BTreeMap<ThreadId, Stall>) {
     state.open_stalls.clear();
     state.stalls.clear();
+    // Thousands do not fit into a processor's cache: each is gone through once.
+    let mut open: HashMap<Class, u64> = HashMap::new();
+    let mut shown: Vec<(Duration, Result<&Owner, u32>, &Stall)> = Vec::with_capacity(stalls.len());
     for stall in stalls.values() {
-        *state.open_stalls.entry(stall.verdict.class).or_default() += 1;
+        *open.entry(stall.verdict.class).or_default() += 1;
+        shown.push((stall.wait.age, stall.share(), stall));
     }
-    let mut shown: Vec<&Stall> = stalls.values().collect();
-    shown.sort_by_key(|stall| Reverse(stall.wait.age));
-    let shown = fair::keep(shown, STALL_SERIES, |stall| stall.owner());
+    state.open_stalls.extend(open);
+    shown.sort_by_key(|(age, ..)| Reverse(*age));
+    let shown = fair::keep(shown, STALL_SERIES, |(_, share, _)| *share);
     state.without_series = stalls.len() - shown.len();
     // Labels are made of those only that have a series.
-    for stall in shown {
+    for (.., stall) in shown {
         let (local, remote) = stall.resolved.target.addresses();
         let pod = stall.who.pod.as_ref();
         let container = pod.and_then(|pod| pod.container.clone()).or_else(|| stall.who.container.clone());
@@ -164,7 +174,7 @@ fn show_stalls(state: &mut State, stalls: &BTreeMap<ThreadId, Stall>) {
             labels: [
                 stall.wait.thread.process.pid.to_string(),
                 stall.wait.thread.tid.to_string(),
-                stall.wait.comm.clone(),
+                stall.wait.comm.to_string(),
                 or_empty(&stall.who.unit),
                 or_empty(&pod.and_then(|pod| pod.namespace.clone())),
                 pod.map(|pod| pod.label().to_owned()).unwrap_or_default(),

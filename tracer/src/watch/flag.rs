@@ -58,6 +58,10 @@ impl Watch {
             if resolved.peers.is_none() || reached >= AT_LEAST && Instant::now() >= until {
                 break;
             }
+            if reached.is_multiple_of(AT_LEAST) {
+                let next = due[reached..].iter().take(AT_LEAST);
+                self.resolver.meet(next.map(|wait| wait.thread.process));
+            }
             reached += 1;
             if let Some(track) = self.tracks.get_mut(&wait.thread) {
                 track.remember_last_word(&mut resolved);

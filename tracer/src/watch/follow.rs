@@ -20,9 +20,11 @@ use crate::{
     stall::Ended,
     track::{Away, Step, Track},
     verdict::classify,
-    wait::{ByProcess, HeldThread, ProcessId, SeenFd, Snapshot, ThreadId, Wait},
+    wait::{ByProcess, FdState, HeldThread, ProcessId, SeenFd, Snapshot, ThreadId, Wait},
 };
 
+const S_IFMT: u16 = 0o170_000;
+const S_IFREG: u16 = 0o100_000;
 /// A wait younger than this is classed by what the kernel's record says alone, which is a matter of nanoseconds.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// A wait is looked at again when it is half as old again as at the last look, at the earliest after this.
@@ -145,7 +147,9 @@ impl Watch {
             (Step::New, _) | (_, None) => age >= LOOK_AFTER || has_turn(),
             (_, Some(since_look)) => {
                 let may_be_stuck = matches!(track.class, Class::Pipe | Class::Dialog) && !track.weighed;
-                since_look >= LOOK_AGAIN.max(age / 3) || may_be_stuck && age >= self.policy.least()
+                // What a file is called does not change while a thread sleeps on it.
+                let pause = if names_a_file(wait) { age } else { age / 3 };
+                since_look >= LOOK_AGAIN.max(pause) || may_be_stuck && age >= self.policy.least()
             }
         }
     }
@@ -374,6 +378,11 @@ impl Watch {
         self.leave_behind(now);
         Ok(())
     }
+}
+
+/// Whether a wait is on a file, of which nothing but its name is to be looked up.
+fn names_a_file(wait: &Wait) -> bool {
+    matches!(&wait.fd_state, FdState::Open(file) if file.mode & S_IFMT == S_IFREG)
 }
 
 /// What a look has found out.

@@ -63,6 +63,8 @@ pub struct Watch {
     state: State,
     /// Snapshots taken.
     number: u64,
+    /// Series of open waits that the last one had.
+    open: usize,
     /// Looks that failed.
     failed: u64,
     /// The last one did.
@@ -121,6 +123,7 @@ impl Watch {
             stalls: BTreeMap::new(),
             state: State::load(&args.state_dir)?,
             number: 0,
+            open: 0,
             failed: 0,
             fails: false,
             look_began: Instant::now(),

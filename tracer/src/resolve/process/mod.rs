@@ -91,21 +91,17 @@ pub struct Parent {
     pub comm: String,
 }
 
+/// What is read of a process: what answers whatever it hangs in comes first.
+pub fn wanted() -> [Wanted<'static>; 6] {
+    let (file, link) =
+        (|name: &'static str| Wanted::File(name.into()), |name: &'static str| Wanted::Link(name.into()));
+    [file("cgroup"), file("status"), file("stat"), file("cmdline"), link("exe"), link("cwd")]
+}
+
 /// Reads who a process is; what has gone meanwhile, or hangs, stays `None`, and all of it if the pid is another process's by
 /// now.
 pub fn read(process: ProcessId, reads: &mut Reads, ancestors: &mut Ancestors) -> Who {
-    // What answers whatever the process hangs in comes first.
-    let [status, cgroup, stat, cmdline, exe, cwd] = reads.many(
-        process,
-        [
-            Wanted::File("status"),
-            Wanted::File("cgroup"),
-            Wanted::File("stat"),
-            Wanted::File("cmdline"),
-            Wanted::Link("exe"),
-            Wanted::Link("cwd"),
-        ],
-    );
+    let [cgroup, status, stat, cmdline, exe, cwd] = reads.many(process, wanted());
     let text =
         |bytes: Result<Vec<u8>, Unread>| bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let stat = text(stat).map(|stat| parse_stat(&stat));
@@ -115,14 +111,9 @@ pub fn read(process: ProcessId, reads: &mut Reads, ancestors: &mut Ancestors) ->
         Err(unread) => !matches!(unread, Unread::Failed(_)),
     };
     let (Ok(status), true) = (text(status), is_it) else { return Who::default() };
-    let (cgroup, home) = text(cgroup)
-        .ok()
-        .and_then(|text| cgroup::of(&text))
-        .map_or((None, Home::default()), |(path, home)| (Some(path), home));
-    let Home { unit, container, runtime, pod, owner } = home;
-    let pod = pod.map(|uid| pods::pod(uid, container.as_deref(), reads));
+    let who = at_home(text(cgroup).ok().as_deref(), reads);
     let uid = field(&status, "Uid:");
-    let user = uid.and_then(|uid| user(uid, container.is_some()));
+    let user = uid.and_then(|uid| user(uid, who.container.is_some()));
     let link = |link: Result<Vec<u8>, Unread>| link.ok().map(|link| place(&link));
     Who {
         cmdline: cmdline.ok().and_then(|bytes| self::cmdline(&bytes)),
@@ -132,13 +123,22 @@ pub fn read(process: ProcessId, reads: &mut Reads, ancestors: &mut Ancestors) ->
         user,
         parents: ancestors.of(&status, stat.ok().flatten(), reads),
         started: Some(clock::wall_at_boottime(process.start_ns)),
-        cgroup,
-        unit,
-        container,
-        runtime,
-        pod,
-        account: owner,
+        ..who
     }
+}
+
+/// Reads only where a process is at home, its cgroup and what that tells: what a line of a table shows.
+pub fn read_home(process: ProcessId, reads: &mut Reads) -> Who {
+    let cgroup = reads.text(process, "cgroup");
+    at_home(cgroup.as_deref(), reads)
+}
+
+/// Where a process is at home, by its `cgroup` file.
+fn at_home(cgroup: Option<&str>, reads: &mut Reads) -> Who {
+    let Some((path, home)) = cgroup.and_then(cgroup::of) else { return Who::default() };
+    let Home { unit, container, runtime, pod, owner } = home;
+    let pod = pod.map(|uid| pods::pod(uid, container.as_deref(), reads));
+    Who { cgroup: Some(path), unit, container, runtime, pod, account: owner, ..Who::default() }
 }
 
 /// The kernel adds ` (deleted)` to the path of what has no name any more (`d_path`, fs/d_path.c).

@@ -38,7 +38,16 @@ pub fn of(wait: &Wait, reads: &mut Reads, mounts: &mut Mounts) -> Target {
         (FdState::Absent, Some(fd)) if fd >= 0 => Target::Gone,
         (FdState::Absent, _) => Target::Unreadable { reason: "the call's fd is no number of an fd".into() },
         (FdState::Unknown, Some(fd)) => device(fd::look_up(process, tid, fd, None, mounts, reads), 0),
-        (FdState::Open(file), Some(fd)) => of_file(wait, fd, &file, mounts, reads),
+        (FdState::Open(file), Some(fd)) if has_name(&wait.fd_state, wait.call.name) => {
+            let named = fd::look_up(process, tid, fd, Some(file.inode), mounts, reads);
+            device(named, file.mode & S_IFMT).with_rdev(file.rdev)
+        }
+        (FdState::Open(file), Some(_)) => match file.mode & S_IFMT {
+            S_IFSOCK => of_socket(wait, &file),
+            // The fd was closed and given out again.
+            _ if is_for_sockets(wait.call.name) => Target::Reused,
+            _ => Target::Pipe { inode: file.inode },
+        },
         _ => without_fd(wait, mounts, reads),
     }
 }
@@ -57,22 +66,23 @@ pub fn sketch(wait: &Wait) -> Target {
     }
 }
 
-fn of_file(wait: &Wait, fd: i32, file: &File, mounts: &mut Mounts, reads: &mut Reads) -> Target {
-    if file.mode & S_IFMT == S_IFSOCK {
-        return of_socket(wait, file);
+/// Whether the fd that a call waits on is something that has a name to be looked up.
+pub fn has_name(state: &FdState, call: &str) -> bool {
+    match state {
+        FdState::Unknown => true,
+        FdState::Open(file) => match file.mode & S_IFMT {
+            S_IFSOCK => false,
+            _ if is_for_sockets(call) => false,
+            S_IFIFO => Some(file.dev) != pipe_device(),
+            _ => true,
+        },
+        FdState::Absent | FdState::None => false,
     }
-    if wait.call.name.starts_with("recv")
-        || wait.call.name.starts_with("send") && wait.call.name != "sendfile"
-    {
-        // Only a socket can block these: the fd was closed and given out again.
-        return Target::Reused;
-    }
-    if file.mode & S_IFMT == S_IFIFO && Some(file.dev) == pipe_device() {
-        // It has no name that could be looked up.
-        return Target::Pipe { inode: file.inode };
-    }
-    let named = fd::look_up(wait.thread.process, wait.thread.tid, fd, Some(file.inode), mounts, reads);
-    device(named, file.mode & S_IFMT).with_rdev(file.rdev)
+}
+
+/// Whether only a socket can block a call.
+fn is_for_sockets(call: &str) -> bool {
+    call.starts_with("recv") || call.starts_with("send") && !call.starts_with("sendfile")
 }
 
 /// Whether nobody waits for storage on it.

@@ -6,7 +6,7 @@ use std::{borrow::Cow, fmt, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::found::{is_socket_or_pipe, kind_of, kind_of_file, of, pidfd, sketch};
+pub use self::found::{has_name, is_socket_or_pipe, kind_of, kind_of_file, of, pidfd, sketch};
 use super::poll::Interest;
 use crate::{
     human, timers,
