@@ -34,10 +34,18 @@ impl Family {
         parents.keys().copied().filter(|pid| seen[pid]).collect()
     }
 
-    /// The descendants of another process as they are now.
+    /// The descendants of another process as they are now. Nobody else is asked: a process that hangs in `execve` keeps
+    /// whoever reads its `stat`.
     pub fn below(root: u32) -> Vec<u32> {
-        let parents = parents();
-        parents.keys().copied().filter(|pid| *pid != root && descends(&parents, *pid, root)).collect()
+        let mut all = Vec::new();
+        for task in fs::read_dir(format!("/proc/{root}/task")).into_iter().flatten().flatten() {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+                all.push(child);
+                all.extend(Self::below(child));
+            }
+        }
+        all
     }
 
     /// Whether a process is known to be somebody else's. Of one that was never seen nothing is known.

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::{
-    Agent, HungMount, Planted, Running, SECOND_NS, Waiter, alone, own_dir, realtime_ns, slow, slowness,
-    start, tracer,
+    Agent, Family, HungMount, Planted, Running, SECOND_NS, Waiter, alone, own_dir, realtime_ns, slow,
+    slowness, start, tracer,
 };
 
 use crate::top::Terminal;
@@ -267,7 +267,7 @@ fn everybody_is_flagged(fault: Fault) {
     // Each of its threads that look keeps a reader, once it has looked.
     let own = format!("/v1/why/{}", std::process::id());
     ask(&agent.socket(), &own).unwrap_or_else(|error| panic!("{own}: {error}"));
-    let idle = descendants(agent.pid()).len();
+    let idle = Family::below(agent.pid()).len();
     let planted = begin(&mount, fault);
     let others = Others::start();
     others.are_flagged(&mut agent);
@@ -288,7 +288,7 @@ fn everybody_is_flagged(fault: Fault) {
             is_of_the_mount(&mount, one, row);
         }
     }
-    let busy = descendants(agent.pid()).len();
+    let busy = Family::below(agent.pid()).len();
     assert!(busy <= idle + FEW, "{busy} processes, {idle} when idle");
     assert_eq!(agent.get("/-/healthy").map(|(status, _)| status), Some(200));
     answers_on_its_socket(&agent, &planted);
@@ -307,11 +307,11 @@ fn everybody_is_flagged(fault: Fault) {
         sleep(Duration::from_millis(100));
         open = closed(&mut agent);
     }
-    let mut left = descendants(agent.pid()).len();
+    let mut left = Family::below(agent.pid()).len();
     while left > idle {
         assert!(begin.elapsed() < slow(PATIENCE), "{left} processes, {idle} when idle");
         sleep(Duration::from_millis(100));
-        left = descendants(agent.pid()).len();
+        left = Family::below(agent.pid()).len();
     }
 }
 
@@ -348,20 +348,6 @@ pub(crate) fn ask(socket: &Path, path: &str) -> std::io::Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
-}
-
-/// The children of a process, and theirs.
-fn descendants(pid: u32) -> Vec<u32> {
-    let mut all = Vec::new();
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    for task in tasks {
-        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
-            all.push(child);
-            all.extend(descendants(child));
-        }
-    }
-    all
 }
 
 #[test]

@@ -27,9 +27,10 @@ const FLOOD: &str = "250";
 /// How often the flood ebbs and comes again.
 const EBB: Duration = Duration::from_secs(30);
 /// What hangs on the mount, each as root and as nobody.
-const ON_THE_MOUNT: &[&str] = &["open", "stat", "statfs", "chdir", "execve", "fault", "write"];
-/// Readers at a time, while it hangs: those of the agent's threads, and the few that are left behind.
-const FEW: usize = 8;
+const ON_THE_MOUNT: &[&str] =
+    &["open", "stat", "statfs", "chdir", "execve", "fault", "write", "poll", "exec-closing"];
+/// Readers that are left behind at a time, of root's and of nobody's processes together.
+const FEW: usize = 2 * 4;
 
 /// A mount whose server has taken requests and answers none, with processes that hang on it.
 fn hang(life: Duration) -> Option<HungMount> {
@@ -121,6 +122,8 @@ fn it_stays_what_it_was_and_misses_nothing() {
     let mut agent = Agent::start(&["--threshold", "2s"]);
     let _storm = Waiter::start("storm");
     let _ping_pong = PingPong::start();
+    sleep(Duration::from_secs(5));
+    let (at_work, _) = readers(&agent);
     // Longer than all of it, also where the machine is slow.
     let mount = hang(2 * long + 10 * WARM);
     let start_flood = || Waiter::start_as(NOBODY, "threads", &[FLOOD]);
@@ -207,7 +210,7 @@ fn it_stays_what_it_was_and_misses_nothing() {
     );
     println!("| of the processes' sleeps measured, counted as lost | {measured:.0}, {lost:.0} |");
     println!("| together, of the processes begun | {:.1} % |", accounted * 100.0);
-    assert!(most_readers <= FEW, "{most_readers} readers at a time");
+    assert!(most_readers <= at_work + FEW, "{most_readers} readers at a time");
     assert!((0.97..=1.03).contains(&accounted), "{measured} measured, {lost} lost, {accounted}");
     assert!(switches >= 100_000.0, "the load is no load: {switches} switches a second");
     assert!(processes >= 2_000.0, "the load is no load: {processes} processes a second");
