@@ -49,16 +49,29 @@ fn build() -> Result<PathBuf> {
     Ok(tracer)
 }
 
+fn tools() -> PathBuf {
+    root().join("target/tools")
+}
+
+fn tool() -> PathBuf {
+    tools().join("bin/cargo-deb")
+}
+
+/// Installs the tool that makes packages, once.
+pub fn install() -> Result<()> {
+    if has(&tool()) {
+        return Ok(());
+    }
+    let mut install =
+        command("cargo", &["install", "--quiet", "cargo-deb", "--locked", "--version", CARGO_DEB]);
+    install.arg("--root").arg(tools());
+    cmd::run(install)
+}
+
 /// The package, of this version or of what the manifest says.
 fn deb(version: Option<&str>) -> Result<PathBuf> {
-    let tools = root().join("target/tools");
-    let program = tools.join("bin/cargo-deb");
-    if !has(&program) {
-        let mut install =
-            command("cargo", &["install", "--quiet", "cargo-deb", "--locked", "--version", CARGO_DEB]);
-        install.arg("--root").arg(&tools);
-        cmd::run(install)?;
-    }
+    install()?;
+    let program = tool();
     let mut make = Command::new(&program);
     make.current_dir(root()).args([
         "--package",

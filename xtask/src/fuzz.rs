@@ -24,7 +24,7 @@ pub fn run(names: &[String], seconds: u64) -> Result<()> {
     }
     let chosen: Vec<String> =
         all.into_iter().filter(|name| names.is_empty() || names.contains(name)).collect();
-    build(seconds >= WORTH_IT)?;
+    build(seconds)?;
     let (left, failed) = (Mutex::new(chosen.clone()), Mutex::new(Vec::new()));
     let next = || left.lock().ok()?.pop();
     thread::scope(|scope| {
@@ -56,24 +56,33 @@ fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Without a sanitizer: there is hardly any unsafe code, and overflow and out-of-bounds panic by themselves.
-fn build(optimised: bool) -> Result<()> {
-    let tools = root().join("target/tools");
-    let program = tools.join("bin/cargo-fuzz");
-    let mut version = Command::new(&program);
+fn tools() -> PathBuf {
+    root().join("target/tools")
+}
+
+/// Installs cargo-fuzz, once.
+pub fn install() -> Result<()> {
+    let mut version = Command::new(tools().join("bin/cargo-fuzz"));
     version.arg("--version");
     if !output(version).is_ok_and(|said| said.contains(CARGO_FUZZ)) {
         let mut install =
             command("cargo", &["install", "--quiet", "cargo-fuzz", "--locked", "--version", CARGO_FUZZ]);
-        install.arg("--root").arg(&tools);
+        install.arg("--root").arg(tools());
         cmd::run(install)?;
     }
+    Ok(())
+}
+
+/// Builds all of them, for runs of so many seconds. Without a sanitizer: there is hardly any unsafe code, and overflow and
+/// out-of-bounds panic by themselves.
+pub fn build(seconds: u64) -> Result<()> {
+    install()?;
     let nightly = setup::nightly().context("fuzzers need the nightly compiler: cargo xtask setup")?;
     let mut build =
         command("cargo", &[&format!("+{nightly}"), "fuzz", "build", "--sanitizer", "none", "--dev"]);
-    build.env("PATH", format!("{}:{}", tools.join("bin").display(), setup::path()));
+    build.env("PATH", format!("{}:{}", tools().join("bin").display(), setup::path()));
     build.env("CARGO_TARGET_DIR", made());
-    if !optimised {
+    if seconds < WORTH_IT {
         build.env("CARGO_PROFILE_DEV_OPT_LEVEL", "0");
     }
     cmd::run(build)

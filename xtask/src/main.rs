@@ -1,12 +1,14 @@
 //! tracer's tasks: `cargo xtask --help` lists them.
 
 mod bench;
+mod beside;
 mod cmd;
 mod dist;
 mod ebpf;
 mod fuzz;
 mod load;
 mod packages;
+mod report;
 mod retry;
 mod run;
 mod setup;
@@ -16,6 +18,8 @@ mod vm;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use self::test::Tier;
 
 /// tracer's build, test and bench tasks
 #[derive(Parser)]
@@ -43,15 +47,14 @@ enum Task {
     },
     /// Format, lint, unit tests, and the tests against this machine's kernel; needs stable Rust and root only
     Test {
-        /// Also what installs things: the BPF toolchain and `ebpf --check`, Debian's clients and servers and their tests
+        /// Everything that must hold before a change lands, as in CI; installs the BPF toolchain, Debian's clients and
+        /// servers, and emulators
         #[arg(long)]
         all: bool,
-        /// Only what --all adds
+        /// What takes hours, before a release: a healthy host, load, fuzzers, all kernels in full. Writes
+        /// docs/RELEASE_TIER.md
         #[arg(long, conflicts_with = "all")]
-        extra: bool,
-        /// Only what takes long: a healthy host for five minutes
-        #[arg(long, conflicts_with_all = ["all", "extra"])]
-        soak: bool,
+        release_tier: bool,
         /// How often live tests that failed are run again: they are about time, and a machine may be held up
         #[arg(long, default_value_t = 0)]
         retries: u32,
@@ -93,6 +96,9 @@ enum Task {
         #[arg(long, conflicts_with_all = ["names", "test"])]
         write: bool,
     },
+    /// What `test --all` does beside the tests
+    #[command(hide = true)]
+    Beside,
     /// A load the bench starts
     #[command(hide = true)]
     Load {
@@ -106,12 +112,20 @@ fn main() -> ExitCode {
         Task::Setup => setup::run(),
         Task::Ebpf { check } => ebpf::run(check),
         Task::Run { args } => run::run(&args),
-        Task::Test { all, extra, soak, retries } => test::run(all, extra, soak, retries),
+        Task::Test { all, release_tier, retries } => {
+            let tier = match (all, release_tier) {
+                (_, true) => Tier::Release,
+                (true, _) => Tier::Landing,
+                _ => Tier::Quick,
+            };
+            test::run(tier, retries)
+        }
+        Task::Beside => test::run_beside(),
         Task::Fuzz { names, seconds } => fuzz::run(&names, seconds),
         Task::Dist => dist::run(),
         Task::Bench { quick } => bench::run(quick),
         Task::Vm { names, test, refresh, jobs, retries, write } => {
-            vm::run(&vm::Options { names, tests: test, refresh, jobs, retries, write })
+            vm::run(&vm::Options { names, tests: test, refresh, jobs, retries, write, landing: false })
         }
         Task::Load { args } => load::run(&args),
     };

@@ -45,6 +45,9 @@ const PACKAGES: &[&str] = &[
     "wget",
 ];
 
+/// What the package's test makes a Debian of its own with.
+pub const OF_THE_PACKAGE: &[&str] = &["debootstrap", "fish", "man-db", "zsh"];
+
 /// Installs what is missing of them.
 pub fn install() -> Result<()> {
     install_these(PACKAGES)

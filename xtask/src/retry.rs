@@ -1,6 +1,8 @@
 //! Running tests, and once more those that failed: most are about time, and a machine may be held up. Which they were is said.
 
 use std::{
+    collections::BTreeMap,
+    fs,
     io::{self, BufRead, BufReader, Read},
     process::{Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -9,6 +11,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+
+use crate::cmd::root;
 
 /// How long what a test has left behind may keep the output open.
 const LEFT: Duration = Duration::from_secs(10);
@@ -21,7 +25,42 @@ pub struct Retries {
     pub needed: Vec<String>,
 }
 
+/// In how many runs in a row each test has needed to be run again, in this checkout.
+pub struct Record;
+
+impl Record {
+    /// A test that has needed it so often is broken.
+    const ENOUGH: u32 = 3;
+
+    /// Notes which needed it in this run; those that have in every one of the last three.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn update(needed: &[String]) -> Result<Vec<String>> {
+        let path = root().join("target/retried.json");
+        let before =
+            fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let (after, broken) = Self::next(&before, needed);
+        let text = serde_json::to_vec(&after).context("cannot write down which tests were run again")?;
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(broken)
+    }
+
+    fn next(before: &BTreeMap<String, u32>, needed: &[String]) -> (BTreeMap<String, u32>, Vec<String>) {
+        let in_a_row = |name: &String| before.get(name).copied().unwrap_or(0) + 1;
+        let after: BTreeMap<String, u32> = needed.iter().map(|name| (name.clone(), in_a_row(name))).collect();
+        let broken = after.iter().filter(|(_, times)| **times >= Self::ENOUGH).map(|(name, _)| name.clone());
+        let broken = broken.collect();
+        (after, broken)
+    }
+}
+
 impl Retries {
+    /// None needed so far.
+    pub fn new(allowed: u32) -> Self {
+        Self { allowed, needed: Vec::new() }
+    }
+
     /// Runs `cargo test`: what `tests` makes, with these arguments for the tests' own programs.
     pub fn run(&mut self, tests: impl Fn() -> Result<Command>, arguments: &[&str]) -> Result<()> {
         let mut chosen: Vec<String> = Vec::new();
@@ -122,7 +161,7 @@ mod tests {
 
     /// `sh` in place of `cargo test`, with what it would be given but the first.
     fn ran(allowed: u32, script: &str) -> (bool, Vec<String>) {
-        let mut retries = Retries { allowed, needed: Vec::new() };
+        let mut retries = Retries::new(allowed);
         let tests = || {
             let mut command = Command::new("sh");
             command.args(["-c", script]);
@@ -144,6 +183,19 @@ mod tests {
     fn what_failed_alone_is_run_again() {
         assert_eq!(ran(1, FLAKY), (true, vec!["b::c".to_owned()]));
         assert_eq!(ran(0, FLAKY), (false, vec![]));
+    }
+
+    #[test]
+    fn one_that_needs_it_again_and_again_is_broken() {
+        let (a, b) = ("a".to_owned(), "b".to_owned());
+        let mut record = BTreeMap::new();
+        let mut broken = Vec::new();
+        for needed in [&[a.clone(), b.clone()][..], &[a.clone()], &[a.clone(), b]] {
+            assert!(broken.is_empty());
+            (record, broken) = Record::next(&record, needed);
+        }
+        assert_eq!(broken, [a.clone()]);
+        assert_eq!(Record::next(&record, &[]), (BTreeMap::new(), vec![]), "it has passed");
     }
 
     #[test]

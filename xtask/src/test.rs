@@ -2,125 +2,243 @@
 
 use std::{
     process::Command,
+    sync::Once,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail, ensure};
 
 use crate::{
+    beside::Beside,
     cmd::{self, command, is_root, root},
-    dist, ebpf, fuzz, packages,
-    retry::Retries,
-    setup,
+    dist, ebpf, fuzz, packages, report,
+    retry::{Record, Retries},
+    setup, vm,
 };
 
+/// How much is tested.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// What needs stable Rust, a C compiler and root, and installs nothing.
+    Quick,
+    /// What must hold before a change lands: CI.
+    Landing,
+    /// What takes hours, before a release.
+    Release,
+}
+
 /// A step: its name and what it does.
-type Step = (&'static str, fn(&mut Retries) -> Result<()>);
+struct Step {
+    name: &'static str,
+    run: fn(&mut Run) -> Result<()>,
+}
 
-/// Needs stable Rust and root, installs nothing.
-const STEPS: &[Step] = &[
-    ("format", |_| cargo(&["fmt", "--all", "--check"])),
-    ("lint", |_| cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
-    ("unit tests", |_| cargo(&["test", "--workspace", "--exclude", "tests", "--locked"])),
-    ("live tests", |retries| on_the_kernel(retries, &["--lib", "--bins", "--test", "live"], 64)),
+const fn step(name: &'static str, run: fn(&mut Run) -> Result<()>) -> Step {
+    Step { name, run }
+}
+
+const QUICK: &[Step] = &[
+    step("format", |_| cargo(&["fmt", "--all", "--check"])),
+    step("lint", |_| cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
+    step("unit tests", |_| cargo(&["test", "--workspace", "--exclude", "tests", "--locked"])),
+    step("live tests", |run| run.on_the_kernel(&["--lib", "--bins", "--test", "live"], 64)),
 ];
 
-/// What `--all` adds: steps that install what they need.
-const EXTRA: &[Step] = &[
-    ("BPF toolchain", |_| setup::run()),
-    ("kernel programs are as committed", |_| ebpf::run(true)),
-    ("clients and servers", |_| packages::install()),
-    ("tests with real clients", |retries| on_the_kernel(retries, &["--test", "clients"], 48)),
-    ("alerts and dashboard", |retries| on_the_kernel(retries, &["--test", "deploy"], 8)),
-    ("a healthy host for a minute", |_| healthy(60)),
-    ("the agent under load for two minutes", |_| under_load(120)),
-    ("the package", |_| package()),
-    ("fuzzers, ten seconds each", |_| fuzz::run(&[], 10)),
+/// The tests sleep most of the time: what takes a processor is made beside them, on time that they leave.
+const LANDING: &[Step] = &[
+    step("format", |_| cargo(&["fmt", "--all", "--check"])),
+    step("packages and compilers", |_| install()),
+    step("lint", |_| cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
+    step("unit tests", |_| cargo(&["test", "--workspace", "--exclude", "tests", "--locked"])),
+    step("what the live tests run", |_| build()),
+    step("live tests", |run| {
+        run.beside = Some(Beside::start()?);
+        run.on_the_kernel(&["--lib", "--bins", "--test", "live"], 64)
+    }),
+    step("tests with real clients", |run| run.on_the_kernel(&["--test", "clients"], 48)),
+    step("alerts and dashboard", |run| run.on_the_kernel(&["--test", "deploy"], 8)),
+    step("a healthy host for a minute", |_| healthy(60)),
+    step("what goes on beside", |run| run.beside.take().map_or(Ok(()), Beside::join)),
+    step("the package", |_| package()),
+    step("fuzzers, ten seconds each", |_| fuzz::run(&[], 10)),
+    step("the agent under load for a minute", |_| under_load(60)),
 ];
 
-/// What `--soak` adds: steps that take long.
-const SOAK: &[Step] = &[
-    ("clients and servers", |_| packages::install()),
-    ("a healthy host for five minutes", |_| healthy(300)),
-    ("the agent under load for half an hour", |_| under_load(1800)),
+const RELEASE: &[Step] = &[
+    step("packages and compilers", |_| install()),
+    step("what the live tests run", |_| build()),
+    step("a healthy host for five minutes", |_| healthy(300)),
+    step("the agent under load for half an hour", |_| under_load(1800)),
+    step("fuzzers, an hour each", |_| fuzz::run(&[], 3600)),
+    step("all kernels in full", |_| vm::run(&vm::Options::full(2))),
 ];
 
-/// Runs the steps; a failed one does not keep the others from running.
-pub fn run(all: bool, extra: bool, soak: bool, retries: u32) -> Result<()> {
+/// What is done beside the tests of a landing: see [`Beside`].
+const BESIDE: &[Step] = &[
+    step("kernel programs are as committed", |_| ebpf::run(true)),
+    step("fuzzers build", |_| fuzz::build(10)),
+    step("documentation", |_| documentation()),
+    step("the package builds", |_| dist::run()),
+    step("other kernels", |_| vm::run(&vm::Options::landing(2))),
+];
+
+/// What the steps of one run share.
+struct Run {
+    retries: Retries,
+    beside: Option<Beside>,
+}
+
+/// Runs the steps of a tier; a failed one does not keep the others from running.
+///
+/// # Errors
+/// Not everything holds; what does not has been said.
+pub fn run(tier: Tier, retries: u32) -> Result<()> {
     ensure!(is_root(), "the tests read the kernel: run `cargo xtask test` as root");
-    let steps: Vec<&Step> = match (all, extra, soak) {
-        (true, ..) => STEPS.iter().chain(EXTRA).collect(),
-        (_, true, _) => EXTRA.iter().collect(),
-        (_, _, true) => SOAK.iter().collect(),
-        _ => STEPS.iter().collect(),
+    let steps = match tier {
+        Tier::Quick => QUICK,
+        Tier::Landing => LANDING,
+        Tier::Release => RELEASE,
     };
-    let mut retries = Retries { allowed: retries, needed: Vec::new() };
-    let mut results: Vec<(&str, bool, Duration)> = Vec::new();
-    for (name, step) in steps {
+    let mut run = Run { retries: Retries::new(retries), beside: None };
+    let results = run_all(steps, &mut run);
+    for test in &run.retries.needed {
+        eprintln!("       {test} failed and passed when it was run again");
+    }
+    let again_and_again = Record::update(&run.retries.needed)?;
+    for test in &again_and_again {
+        eprintln!("FAILED {test} has needed that in every of the last runs: mend it");
+    }
+    if tier == Tier::Release {
+        report::write(&results)?;
+    }
+    finish(&results, again_and_again.is_empty())
+}
+
+/// The work beside a landing's tests.
+///
+/// # Errors
+/// Not everything holds.
+pub fn run_beside() -> Result<()> {
+    let mut run = Run { retries: Retries::new(0), beside: None };
+    let results = run_all(BESIDE, &mut run);
+    finish(&results, true)
+}
+
+/// How a step went.
+pub struct Outcome {
+    /// The step.
+    pub name: &'static str,
+    /// What it tests holds.
+    pub passed: bool,
+    /// How long it took.
+    pub took: Duration,
+}
+
+fn run_all(steps: &[Step], run: &mut Run) -> Vec<Outcome> {
+    let mut results = Vec::new();
+    for Step { name, run: act } in steps {
         eprintln!("== {name}");
         let begun = Instant::now();
-        let result = step(&mut retries);
+        let result = act(run);
         if let Err(error) = &result {
             eprintln!("xtask: {name}: {error:#}");
         }
-        results.push((name, result.is_ok(), begun.elapsed()));
+        results.push(Outcome { name, passed: result.is_ok(), took: begun.elapsed() });
     }
+    results
+}
+
+fn finish(results: &[Outcome], holds: bool) -> Result<()> {
     eprintln!();
-    for (name, passed, took) in &results {
+    for Outcome { name, passed, took } in results {
         eprintln!("{} {name} ({:.0}s)", if *passed { "ok    " } else { "FAILED" }, took.as_secs_f64());
     }
-    for test in &retries.needed {
-        eprintln!("       {test} failed and passed when it was run again");
-    }
-    let passed = results.iter().filter(|(_, passed, _)| *passed).count();
-    println!("{passed} passed, {} failed", results.len() - passed);
-    if passed < results.len() {
+    let passed = results.iter().filter(|outcome| outcome.passed).count();
+    let took: Duration = results.iter().map(|outcome| outcome.took).sum();
+    println!("{passed} passed, {} failed, in {:.0} s", results.len() - passed, took.as_secs_f64());
+    if passed < results.len() || !holds {
         bail!("not everything holds");
     }
     Ok(())
+}
+
+impl Run {
+    /// Some of the tests in `tests/`, against this machine's kernel and the released tracer, so many at a time: most of
+    /// them sleep most of the time, and those that must be alone wait until the others are through.
+    fn on_the_kernel(&mut self, which: &[&str], at_a_time: usize) -> Result<()> {
+        build()?;
+        self.retries.run(|| tests(which), &["--test-threads", &at_a_time.to_string()])
+    }
 }
 
 fn cargo(args: &[&str]) -> Result<()> {
     cmd::run(command("cargo", args))
 }
 
-/// The agent under load, so many seconds long.
-fn under_load(seconds: u32) -> Result<()> {
-    let mut tests = prepared(&["--test", "soak"])?;
-    tests.args(["--", "--nocapture"]).env("TRACER_SOAK_SECONDS", seconds.to_string());
-    cmd::run(tests)
+/// Everything that comes from Debian, from Rust's toolchains or with their help.
+fn install() -> Result<()> {
+    setup::run()?;
+    packages::install()?;
+    packages::install_these(packages::OF_THE_PACKAGE)?;
+    fuzz::install()?;
+    dist::install()?;
+    vm::install()
 }
 
-/// The package, in a Debian of its own.
-fn package() -> Result<()> {
-    packages::install_these(&["debootstrap", "fish", "man-db", "zsh"])?;
-    dist::tested(|variables| {
-        let mut tests = prepared(&["--test", "package"])?;
-        tests.envs(variables.iter().map(|(name, path)| (*name, path)));
-        cmd::run(tests)
-    })
-}
-
-/// The healthy host's test, so many seconds long.
-fn healthy(seconds: u32) -> Result<()> {
-    let mut tests = prepared(&["--test", "healthy"])?;
-    tests.args(["--", "--nocapture"]).env("TRACER_HEALTHY_SECONDS", seconds.to_string());
-    cmd::run(tests)
-}
-
-/// Some of the tests in `tests/`, against this machine's kernel and the released tracer, so many at a time: most of
-/// them sleep most of the time, and those that must be alone wait until the others are through.
-fn on_the_kernel(retries: &mut Retries, which: &[&str], at_a_time: usize) -> Result<()> {
-    retries.run(|| prepared(which), &["--test-threads", &at_a_time.to_string()])
+/// What tests in `tests/` run: once for all of them.
+fn build() -> Result<()> {
+    static BUILT: Once = Once::new();
+    let mut result = Ok(());
+    BUILT.call_once(|| {
+        result = cargo(&["build", "--release", "--locked", "--package", "tracer"])
+            .and_then(|()| cargo(&["build", "--locked", "--package", "tests", "--bins", "--tests"]));
+    });
+    result
 }
 
 /// `cargo test` of these targets in `tests/`, with the released tracer.
-fn prepared(which: &[&str]) -> Result<Command> {
-    cargo(&["build", "--release", "--locked", "--package", "tracer"])?;
-    cargo(&["build", "--locked", "--package", "tests", "--bins"])?;
+fn tests(which: &[&str]) -> Result<Command> {
     let target = root().join("target");
     let mut tests = command("cargo", &["test", "--locked", "--package", "tests"]);
     tests.args(which);
     tests.env("TRACER_BIN", target.join("release/tracer")).env("TRACER_WAITER", target.join("debug/waiter"));
     Ok(tests)
+}
+
+/// One target in `tests/` that says what it measured, which takes so many seconds by this variable.
+fn measured(which: &str, variable: &str, seconds: u32) -> Result<()> {
+    build()?;
+    let mut tests = tests(&["--test", which])?;
+    tests.args(["--", "--nocapture"]).env(variable, seconds.to_string());
+    cmd::run(tests)
+}
+
+/// The agent under load.
+fn under_load(seconds: u32) -> Result<()> {
+    measured("soak", "TRACER_SOAK_SECONDS", seconds)
+}
+
+/// A healthy host, on which nothing may be flagged.
+fn healthy(seconds: u32) -> Result<()> {
+    measured("healthy", "TRACER_HEALTHY_SECONDS", seconds)
+}
+
+/// The package, in a Debian of its own.
+fn package() -> Result<()> {
+    dist::tested(|variables| {
+        build()?;
+        let mut tests = tests(&["--test", "package"])?;
+        tests.envs(variables.iter().map(|(name, path)| (*name, path)));
+        cmd::run(tests)
+    })
+}
+
+/// Every link in a comment leads somewhere.
+fn documentation() -> Result<()> {
+    let mut doc = command(
+        "cargo",
+        &["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items", "--locked"],
+    );
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    cmd::run(doc)
 }

@@ -39,6 +39,8 @@ struct Vm {
     plan: &'static str,
     /// Words of the tests to run.
     tests: &'static [&'static str],
+    /// Those before a change lands, where they are fewer: kernels between others that run all.
+    landing: &'static [&'static str],
 }
 
 /// Tests of what depends on the kernel: what waits, since when, on what and on whom; what holds it; ended waits; stalls.
@@ -61,6 +63,8 @@ const KERNEL: &[&str] = &[
     "trace",
     "why::",
 ];
+/// Of these a few.
+const SMOKE: &[&str] = &["agent_stalls", "doctor", "ps_ages", "ps_contract"];
 /// Tests of what depends on the clock.
 const CLOCK: &[&str] = &["--include-ignored", "agent_clock", "agent_stalls", "ps_ages", "ps_registers"];
 
@@ -69,29 +73,34 @@ const PROC: &[&str] = &["proc_source::a_footer", "proc_source::an_ordinary", "pr
 
 /// The matrix. Emulation is slow, so latencies may be ten times as long (`TRACER_TESTS_SLOW`); ages may not.
 const VMS: &[Vm] = &[
-    Vm { name: "5.10", kernel: &kernels::V5_10, lacks: "", boot: "", plan: "", tests: KERNEL },
-    Vm { name: "6.1", kernel: &kernels::V6_1, lacks: "", boot: "", plan: "", tests: KERNEL },
-    Vm { name: "6.12", kernel: &kernels::V6_12, lacks: "", boot: "", plan: "", tests: KERNEL },
-    Vm { name: "7", kernel: &kernels::V7, lacks: "", boot: "", plan: "", tests: KERNEL },
-    Vm { name: "slewed", kernel: &kernels::V6_12, lacks: "", boot: "", plan: "slew 30\n", tests: CLOCK },
+    Vm { name: "5.10", kernel: &kernels::V5_10, ..VM },
+    Vm { name: "6.1", kernel: &kernels::V6_1, landing: SMOKE, ..VM },
+    Vm { name: "6.12", landing: SMOKE, ..VM },
+    Vm { name: "7", kernel: &kernels::V7, ..VM },
+    Vm { name: "slewed", plan: "slew 30\n", tests: CLOCK, landing: CLOCK, ..VM },
     Vm {
         name: "no-types",
-        kernel: &kernels::V6_12,
         lacks: "BTF hidden",
-        boot: "",
         plan: "hide /sys/kernel/btf\nlacks types\n",
         tests: PROC,
+        landing: PROC,
+        ..VM
     },
     Vm {
         name: "lockdown",
-        kernel: &kernels::V6_12,
         lacks: "lockdown=confidentiality",
         boot: "lockdown=confidentiality",
         plan: "lacks lockdown\n",
         tests: PROC,
+        landing: PROC,
+        ..VM
     },
-    Vm { name: "aarch64", kernel: &kernels::V6_12_AARCH64, lacks: "", boot: "", plan: "", tests: KERNEL },
+    Vm { name: "aarch64", kernel: &kernels::V6_12_AARCH64, ..VM },
 ];
+
+/// A machine that has everything and is tested in full.
+const VM: Vm =
+    Vm { name: "", kernel: &kernels::V6_12, lacks: "", boot: "", plan: "", tests: KERNEL, landing: KERNEL };
 
 /// What the command line asks for.
 pub struct Options {
@@ -107,6 +116,31 @@ pub struct Options {
     pub retries: u32,
     /// Put the table of capabilities into README.md.
     pub write: bool,
+    /// Of kernels between others only a few tests.
+    pub landing: bool,
+}
+
+impl Options {
+    /// All machines in full.
+    pub fn full(retries: u32) -> Self {
+        Self { names: vec![], tests: vec![], refresh: false, jobs: 2, retries, write: false, landing: false }
+    }
+
+    /// What must hold before a change lands.
+    pub fn landing(retries: u32) -> Self {
+        Self { landing: true, ..Self::full(retries) }
+    }
+}
+
+/// Installs what the whole matrix needs and does not build itself: emulators, kernels, Rust's libraries.
+pub fn install() -> Result<()> {
+    for vm in VMS {
+        kernels::emulator(vm.kernel.arch)?;
+        kernels::image(vm.kernel, false)?;
+        kernels::busybox(vm.kernel.arch)?;
+        static_target(vm.kernel.arch.target)?;
+    }
+    Ok(())
 }
 
 /// What came of a machine.
@@ -139,7 +173,7 @@ pub fn run(options: &Options) -> Result<()> {
     fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
     // Those that take long come first, or one of them runs alone at the end.
     let mut left: Vec<_> = vms.iter().rev().collect();
-    left.sort_by_key(|vm| vm.tests.len());
+    left.sort_by_key(|vm| if options.landing { vm.landing.len() } else { vm.tests.len() });
     let left = Mutex::new(left);
     let done = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
@@ -243,7 +277,8 @@ fn build(arch: &Arch) -> Result<Vec<Program>> {
 /// Boots one machine and waits for its end; if it fails and may, again, with the tests that failed.
 fn one(vm: &Vm, image: &Path, programs: &[Program], work: &Path, options: &Options) -> Result<Done> {
     let disk = work.join(format!("{}.cpio", vm.name));
-    let mut words: Vec<String> = vm.tests.iter().map(|&word| word.to_owned()).collect();
+    let words = if options.landing { vm.landing } else { vm.tests };
+    let mut words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
     if !options.tests.is_empty() {
         words.clone_from(&options.tests);
     }
