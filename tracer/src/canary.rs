@@ -22,8 +22,8 @@ use rustix::{
 
 use crate::{
     confine::confine,
+    model::wait::{ProcessId, Snapshot, Wait},
     resolve::{Resolved, target::Target},
-    wait::{ProcessId, Snapshot, Wait},
 };
 
 /// Its calls, by the kernel's names: every architecture has them.
@@ -192,7 +192,7 @@ fn is_right(fd: Option<i32>, resolved: &[Resolved]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{syscalls::Way, verdict::tests as samples};
+    use crate::{model::syscalls::Way, verdict::tests as samples};
 
     const SECOND: u64 = 1_000_000_000;
 

@@ -11,11 +11,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 use crate::{
-    class::Class,
     config::Defaults,
     export::socket::GROUP,
     history::{self, Limits},
     hook::Hook,
+    model::class::Class,
 };
 
 /// The agent's socket unless somebody says otherwise.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use tracer_ebpf::abi::{BUCKETS, Histogram, WaitKey};
 
-use crate::{collect::bpf::text, procfs::Reads, wait::ProcessId};
+use crate::{collect::bpf::text, model::wait::ProcessId, procfs::Reads};
 
 /// Processes that are kept.
 const MOST: usize = 10_000;

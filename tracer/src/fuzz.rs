@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use tracer_ebpf::abi::Header;
 
 use crate::{
-    class::Class,
     clock::Now,
     collect::{bpf, sched, sockets},
     config::{Config, Subject},
@@ -12,6 +11,7 @@ use crate::{
     history,
     inspect::held,
     kernel::{btf::Btf, load::Clocks, record::Record, symbols::Restarts},
+    model::class::Class,
     procfs::stat,
     resolve::{
         Resolver, epoll, listeners, locks, page, poll,

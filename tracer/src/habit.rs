@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     fair::Fair,
+    model::syscalls::Way,
+    model::wait::Wait,
     resolve::{
         Resolved,
         process::{Who, cgroup::Owner},
         target::Target,
     },
-    syscalls::Way,
-    wait::Wait,
 };
 
 /// A wait must be this many times older than its habit.

@@ -10,17 +10,17 @@ use std::{
 use anyhow::{Result, anyhow};
 
 use crate::{
-    class::{Class, Level},
     cli::{Place, SourceName},
     client::{Client, Refusal},
     clock::{boottime_ns, monotonic_ns},
     collect::{self, Source},
     export::json::WaitObject,
+    model::class::{Class, Level},
+    model::syscalls::{Way, way},
+    model::wait::{ByProcess, ProcessId, Snapshot, SocketFacts, ThreadId, Wait},
     progress::date_back,
     resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set},
-    syscalls::{Way, way},
     verdict::{self, Verdict},
-    wait::{ByProcess, ProcessId, Snapshot, SocketFacts, ThreadId, Wait},
 };
 
 /// A wait with everything that was found out about it.

@@ -5,9 +5,9 @@
 use std::{cmp::Ordering, time::Duration};
 
 use crate::{
+    model::syscalls::{Way, way},
+    model::wait::{ESTABLISHED, Record, SocketFacts, TcpFacts, Wait},
     resolve::Resolved,
-    syscalls::{Way, way},
-    wait::{ESTABLISHED, Record, SocketFacts, TcpFacts, Wait},
 };
 
 /// Whose bytes were the last on the wire.

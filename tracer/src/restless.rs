@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::wait::ThreadId;
+use crate::model::wait::ThreadId;
 
 /// Turns are no closer than this, whatever the threshold.
 const LEAST: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ impl Restless {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wait::ProcessId;
+    use crate::model::wait::ProcessId;
 
     const SECOND: u64 = 1_000_000_000;
 

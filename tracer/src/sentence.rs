@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use crate::{
-    class::Class,
     human::{age, count},
+    model::class::Class,
+    model::syscalls::{CORE_DUMP, PAGE_FAULT, Way},
+    model::wait::{Record, SocketFacts, TcpFacts, UNREAD_BYTES, UnixFacts, Wait},
     progress::{LastWord, unacknowledged},
     resolve::{Resolved, peers::Peers, semaphore::Semaphore, target::Target},
-    syscalls::{CORE_DUMP, PAGE_FAULT, Way},
     timers,
-    wait::{Record, SocketFacts, TcpFacts, UNREAD_BYTES, UnixFacts, Wait},
 };
 
 /// The sentence for a wait of this class.
@@ -333,10 +333,10 @@ fn outlook(wait: &Wait, resolved: &Resolved) -> String {
 mod tests {
     use super::*;
     use crate::{
+        model::wait::UnixFacts,
         progress::tests::facts as sample,
         resolve::peers::Peer,
         verdict::{judge, tests as samples},
-        wait::UnixFacts,
     };
 
     fn of(name: &'static str, resolved: &Resolved) -> String {

@@ -8,12 +8,12 @@ use jiff::Timestamp;
 use tracer_ebpf::abi::EndedWait;
 
 use crate::{
+    model::wait::{ThreadId, Wait},
     resolve::{
         Resolved,
         process::{Who, cgroup::Owner},
     },
     verdict::Verdict,
-    wait::{ThreadId, Wait},
 };
 
 /// How long each class may last: what the configuration says.
@@ -81,7 +81,7 @@ pub struct Closed {
 /// The thread an event is of.
 pub fn thread_of(event: &EndedWait) -> ThreadId {
     ThreadId {
-        process: crate::wait::ProcessId { pid: event.key.tgid, start_ns: event.key.process_start_ns },
+        process: crate::model::wait::ProcessId { pid: event.key.tgid, start_ns: event.key.process_start_ns },
         tid: event.tid,
         start_ns: event.thread_start_ns,
     }

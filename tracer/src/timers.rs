@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use crate::{
+    model::wait::{Record, TcpFacts},
     progress::unacknowledged,
-    wait::{Record, TcpFacts},
 };
 
 /// `TCP_RTO_MIN` and `TCP_RTO_MAX` (include/net/tcp.h).

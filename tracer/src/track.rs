@@ -10,8 +10,9 @@ use hashbrown::HashMap;
 use tracer_ebpf::abi::{EndedWait, THREAD_EXITING, THREAD_SIGNALLED};
 
 use crate::{
-    class::Class,
     habit::{Client, Excuse},
+    model::class::Class,
+    model::wait::{FdState, SocketFacts, ThreadId, Wait},
     progress::{LastWord, Mark},
     resolve::{
         Resolved,
@@ -19,7 +20,6 @@ use crate::{
         poll::{is_set, timeout_argument, timeout_in_arguments},
     },
     stall::thread_of,
-    wait::{FdState, SocketFacts, ThreadId, Wait},
 };
 
 /// How long a thread may be elsewhere before it has given the connection up that its stall is about. Who asks again after a

@@ -1,6 +1,8 @@
 //! From a wait and its target to a class. Pure: everything it needs is in its arguments.
 
 use crate::{
+    model::syscalls::{CORE_DUMP, EXIT, PAGE_FAULT, Way},
+    model::wait::{Sleep, SocketFacts, Wait},
     progress::LastWord,
     resolve::{
         Resolved,
@@ -12,11 +14,9 @@ use crate::{
         target::{Target, TcpState},
     },
     sentence::sentence,
-    syscalls::{CORE_DUMP, EXIT, PAGE_FAULT, Way},
-    wait::{Sleep, SocketFacts, Wait},
 };
 
-pub use crate::class::{Class, Level};
+pub use crate::model::class::{Class, Level};
 
 /// The class of a wait and one sentence that says why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,14 +205,14 @@ pub mod tests {
 
     use super::*;
     use crate::{
+        model::syscalls::Table,
+        model::wait::{Call, FdState, ProcessId, ThreadId, UnixFacts},
         progress::tests::facts,
         resolve::{
             peers::Peer,
             poll::Interest,
             target::{Timers, WatchedFd},
         },
-        syscalls::Table,
-        wait::{Call, FdState, ProcessId, ThreadId, UnixFacts},
     };
 
     /// A wait for tests: this call, asleep, for a minute.
@@ -262,7 +262,7 @@ pub mod tests {
             _ => SocketFacts::None,
         };
         let last_word = matches!(target, Target::Tcp { .. }).then_some(LastWord::Ours);
-        let resolved = Resolved::new(Some(3), target, crate::syscalls::way(name));
+        let resolved = Resolved::new(Some(3), target, crate::model::syscalls::way(name));
         Resolved { socket, last_word, server: Some(false), ..resolved }
     }
 
@@ -532,7 +532,7 @@ pub mod tests {
             last in prop::option::of(prop::sample::select(vec![LastWord::Ours, LastWord::Theirs, LastWord::Nobody, LastWord::Unknown])),
             timeout in prop::option::of(any::<u32>()), who in (0usize..4, any::<bool>(), any::<bool>(), any::<Option<bool>>()),
         ) {
-            let name = crate::syscalls::name(Table::Native, number).unwrap_or(PAGE_FAULT);
+            let name = crate::model::syscalls::name(Table::Native, number).unwrap_or(PAGE_FAULT);
             let mut wait = wait(name, args);
             wait.age = Duration::from_millis(age.into());
             wait.sleep_began_ns = u64::from(asleep.min(age)) * 1_000_000;

@@ -23,12 +23,12 @@ use crate::{
         record::{Record, plain},
         symbols::Restarts,
     },
-    procfs,
-    syscalls::{self, CORE_DUMP, EXIT, PAGE_FAULT, Table},
-    wait::{
+    model::syscalls::{self, CORE_DUMP, EXIT, PAGE_FAULT, Table},
+    model::wait::{
         Call, FdState, Held, HeldThread, ProcessId, Record as Seen, SeenFd, Sleep, Snapshot, SocketFacts,
         TcpFacts, ThreadId, UnixFacts, Wait,
     },
+    procfs,
 };
 
 /// State bit of an interruptible sleep (`TASK_INTERRUPTIBLE`).

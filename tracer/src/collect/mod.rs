@@ -13,7 +13,7 @@ use anyhow::Result;
 
 use tracer_ebpf::abi::{FileKey, HolderRecord, TupleKey};
 
-use crate::wait::{SeenFd, Snapshot, ThreadId};
+use crate::model::wait::{SeenFd, Snapshot, ThreadId};
 
 /// A way to see all waits on the host.
 pub trait Source {

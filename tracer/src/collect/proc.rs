@@ -20,14 +20,14 @@ use super::{
 };
 use crate::{
     clock::Now,
+    model::syscalls::{self, Table},
+    model::wait::{
+        Call, FdState, Held, HeldThread, ProcessId, SeenFd, Sleep, Snapshot, SocketFacts, ThreadId,
+        UnixFacts, Wait,
+    },
     procfs::{
         self, FileStat, Reads, Unread, by_pid,
         stat::{self, Stat},
-    },
-    syscalls::{self, Table},
-    wait::{
-        Call, FdState, Held, HeldThread, ProcessId, SeenFd, Sleep, Snapshot, SocketFacts, ThreadId,
-        UnixFacts, Wait,
     },
 };
 

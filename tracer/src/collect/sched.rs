@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, mem, time::Duration};
 
-use crate::{procfs::Reads, wait::ProcessId};
+use crate::{model::wait::ProcessId, procfs::Reads};
 
 /// The present moment on the CPUs' clocks, each read when it is first needed.
 #[derive(Default)]

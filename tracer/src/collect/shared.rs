@@ -17,8 +17,8 @@ use super::Source;
 use crate::{
     durations::Durations,
     habit::Excuse,
+    model::wait::{SeenFd, Snapshot, ThreadId},
     stall::Stall,
-    wait::{SeenFd, Snapshot, ThreadId},
 };
 
 /// Longer than any pass takes.

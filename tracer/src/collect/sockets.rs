@@ -29,8 +29,8 @@ use tracer_ebpf::abi::{File, Tcp};
 
 use super::bpf::KEEPALIVE_TIME;
 use crate::{
+    model::wait::{ProcessId, Record, SocketFacts, TcpFacts, UNREAD_BYTES, UnixFacts},
     procfs::{Entry, Reads, by_pid},
-    wait::{ProcessId, Record, SocketFacts, TcpFacts, UNREAD_BYTES, UnixFacts},
 };
 
 const AF_UNIX: u16 = 1;

@@ -45,7 +45,7 @@ pub fn call(function: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::syscalls::{self, Table};
+    use crate::model::syscalls::{self, Table};
 
     #[test]
     fn functions_name_calls_that_exist() {

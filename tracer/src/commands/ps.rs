@@ -11,7 +11,6 @@ use anyhow::Result;
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
-    class::{Class, Level},
     cli::{Place, Ps},
     client::{BRIEFLY, Client},
     collect::Source,
@@ -23,8 +22,9 @@ use crate::{
     history::{self, Past},
     human,
     look::{self, Feed, Judged},
+    model::class::{Class, Level},
+    model::wait::{ByProcess, Held, Snapshot, Wait},
     resolve::Resolver,
-    wait::{ByProcess, Held, Snapshot, Wait},
 };
 
 /// Threads by process and id, whose waits an agent that runs has flagged: an alert may have named them, whatever their class.

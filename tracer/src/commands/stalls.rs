@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use anyhow::Result;
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::{class::Class, cli::Stalls, client::Client, export::events::StallObject, history, human};
+use crate::{cli::Stalls, client::Client, export::events::StallObject, history, human, model::class::Class};
 
 /// Asks the agent, or reads what one has left, and prints.
 pub fn run(args: &Stalls) -> Result<()> {

@@ -6,7 +6,6 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use crate::{
-    class::{Class, Level},
     cli::{Place, Why},
     client::{BRIEFLY, Client},
     export::{
@@ -22,6 +21,7 @@ use crate::{
         threads::{Doing, Thread},
     },
     look::{self, Feed, Judged},
+    model::class::{Class, Level},
     resolve::{process::Who, target::Target},
 };
 

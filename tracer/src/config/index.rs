@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::rule::{Names, Rule, Subject};
-use crate::class::Class;
+use crate::model::class::Class;
 
 /// Rules by what one of their conditions demands, each in one place of these.
 #[derive(Debug, Default)]

@@ -25,8 +25,9 @@ use self::{
     rule::Rule,
 };
 use crate::{
-    class::{Class, Level},
-    cli, human, regular,
+    cli, human,
+    model::class::{Class, Level},
+    regular,
     resolve::process::users,
 };
 

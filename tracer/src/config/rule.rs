@@ -10,8 +10,8 @@ use super::{
     file::{Mistake, Section, Value, expected},
 };
 use crate::{
-    class::Class,
-    syscalls::{self, CORE_DUMP, PAGE_FAULT, Table},
+    model::class::Class,
+    model::syscalls::{self, CORE_DUMP, PAGE_FAULT, Table},
 };
 
 /// What rules see of a wait.

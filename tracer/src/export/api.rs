@@ -30,7 +30,6 @@ use super::{
     report::{BaselineObject, ReportObject},
 };
 use crate::{
-    class::{Class, Level},
     clock::cpu_time,
     collect::{
         Source,
@@ -41,7 +40,8 @@ use crate::{
     history::History,
     inspect::{self, Report},
     look::{Lookout, Sight},
-    wait::{Held, HeldThread},
+    model::class::{Class, Level},
+    model::wait::{Held, HeldThread},
 };
 
 /// Requests of one user that may wait for their answer. In all as many as there are connections, and that is bounded there.

@@ -7,13 +7,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    model::wait::Wait,
     resolve::{
         Resolved,
         process::{Who, cgroup::Owner, pods::Pod},
         target::Target,
     },
     verdict::{Class, Level, Verdict},
-    wait::Wait,
 };
 
 /// A wait as `ps --json` prints it and stall events carry it.
@@ -210,8 +210,8 @@ mod hexadecimal {
 mod tests {
     use super::*;
     use crate::{
+        model::syscalls::Way,
         resolve::{poll::Interest, target::WatchedFd},
-        syscalls::Way,
         verdict::tests as samples,
     };
 

@@ -5,11 +5,11 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 use crate::{
-    class::Class,
     export::{events::StallObject, json::WaitObject},
+    model::class::Class,
+    model::syscalls::Way,
     resolve::Resolved,
     stall::Stall,
-    syscalls::Way,
     verdict::{Verdict, tests as samples},
 };
 

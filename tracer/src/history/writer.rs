@@ -20,14 +20,14 @@ use super::{
     store::{Id, Store},
 };
 use crate::{
-    class::Level,
     collect::shared::Shared,
     export::{events::StallObject, json::WaitObject},
     fair::Receiver,
     human,
     look::{self, Judged},
+    model::class::Level,
+    model::wait::ByProcess,
     resolve::Resolver,
-    wait::ByProcess,
 };
 
 /// What comes within this is written at once.

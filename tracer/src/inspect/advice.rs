@@ -6,8 +6,8 @@ use super::{
     threads::{Doing, Thread},
 };
 use crate::{
-    class::Class,
     look::Judged,
+    model::class::Class,
     resolve::{process::Who, target::Target},
 };
 

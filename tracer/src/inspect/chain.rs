@@ -6,13 +6,13 @@ use anyhow::Result;
 
 use super::{classes, threads};
 use crate::{
-    class::{Class, Level},
     collect::Source,
     human,
     look::{self, Judged},
+    model::class::{Class, Level},
+    model::wait::{ByProcess, Held, Snapshot, Wait},
     procfs::{Reads, by_pid},
     resolve::{Resolver, peers::Peer, target::Target},
-    wait::{ByProcess, Held, Snapshot, Wait},
 };
 
 /// Links that are followed.

@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::{
+    model::wait::ProcessId,
     procfs::{Reads, by_pid},
     resolve::peers::Peer,
-    wait::ProcessId,
 };
 
 /// A frozen cgroup.

@@ -13,14 +13,14 @@ use anyhow::{Context, Result, bail};
 
 use self::{advice::Advice, chain::Other, sockets::Sockets, threads::Thread};
 use crate::{
-    class::Level,
     collect::Source,
     habit::{Client, Excuse},
     human,
     look::{self, Judged},
+    model::class::Level,
+    model::wait::{ByProcess, ProcessId, Snapshot, Wait},
     procfs::{Reads, Unread, by_pid, stat},
     resolve::{Resolver, process::Who},
-    wait::{ByProcess, ProcessId, Snapshot, Wait},
 };
 
 /// Threads whose other ends are looked up whatever they wait for; of more, only those that worry.
@@ -128,7 +128,7 @@ pub fn inspect(id: u32, source: &mut dyn Source) -> Result<Report> {
     let (process, comm) = identity(pid, &snapshot, resolver.reads())?;
     let waits: Vec<Wait> = snapshot.waits.iter().filter(|wait| is(wait, pid, only)).cloned().collect();
     let few = waits.len() <= FEW;
-    let weigh = |_: &Wait, class: crate::class::Class| few || class.level() != Level::Idle;
+    let weigh = |_: &Wait, class: crate::model::class::Class| few || class.level() != Level::Idle;
     let all = ByProcess::new(&snapshot.waits);
     let waits = look::judge(waits, &all, &mut resolver, source, weigh)?;
     let threads = threads::list(process, only, waits, &snapshot, &mut resolver);

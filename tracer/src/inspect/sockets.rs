@@ -12,10 +12,10 @@ use procfs::net::TcpState;
 
 use crate::{
     collect::{Source, sockets::Tables},
+    model::wait::{ProcessId, SocketFacts, ThreadId},
     procfs::Entry,
     progress::{LastWord, since},
     resolve::{Resolved, Resolver, target},
-    wait::{ProcessId, SocketFacts, ThreadId},
 };
 
 /// Connections that are looked into.

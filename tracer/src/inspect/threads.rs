@@ -9,12 +9,12 @@ use std::{
 
 use super::held::{self, Group};
 use crate::{
-    class::Level,
     habit::Excuse,
     look::Judged,
+    model::class::Level,
+    model::wait::{Held, ProcessId, Snapshot},
     procfs::Reads,
     resolve::{Resolver, peers::Peer},
-    wait::{Held, ProcessId, Snapshot},
 };
 
 /// How long it is watched how much a thread runs.

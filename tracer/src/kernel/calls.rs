@@ -15,7 +15,7 @@ use super::{
     probes::{AGENT_ORDER, DISPATCH, FOLLOW, FOLLOW_THREADS, Mechanism, TRACE_ORDER},
     record::plain,
 };
-use crate::syscalls::blocking;
+use crate::model::syscalls::blocking;
 
 /// What passes between the attached programs and tracer.
 pub struct Calls {

@@ -25,8 +25,8 @@ use super::{
     record::{Record, plain},
 };
 use crate::{
+    model::syscalls::{Table, rows},
     procfs::{Reads, Unread},
-    syscalls::{Table, rows},
 };
 
 /// Indices of the map `LIVE`, see `settings.rs` of the kernel's half.

@@ -11,7 +11,7 @@ use super::{
     legacy,
     load::explain,
 };
-use crate::syscalls::{self, Table};
+use crate::model::syscalls::{self, Table};
 
 /// The compiled programs; `cargo xtask ebpf` makes them.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tracer.bpf.o");

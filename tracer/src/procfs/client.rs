@@ -21,7 +21,7 @@ use super::{
     ledger::{Ledger, Needs, Owner, Refused},
     supervisor::{self, Started},
 };
-use crate::wait::ProcessId;
+use crate::model::wait::ProcessId;
 
 /// How long a reader may be silent. Reads of `/proc` take microseconds.
 const DEADLINE: Duration = Duration::from_millis(100);

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::wait::ProcessId;
+use crate::model::wait::ProcessId;
 
 /// What a read may have to wait for: each of these can hang while the others do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

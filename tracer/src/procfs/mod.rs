@@ -36,8 +36,8 @@ use self::{
     client::{Client, HOST, Question},
 };
 use crate::{
+    model::wait::{ProcessId, ThreadId, Wait},
     resolve::process::cgroup,
-    wait::{ProcessId, ThreadId, Wait},
 };
 
 /// Reads, each of which ends within a deadline: by a reader that the present thread has for itself, however many of these it

@@ -2,7 +2,7 @@
 
 use tracer_ebpf::abi::leaving;
 
-use crate::syscalls::Table;
+use crate::model::syscalls::Table;
 
 /// What `/proc/PID/stat` says of a thread.
 pub struct Stat {

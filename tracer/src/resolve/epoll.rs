@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::poll::Interest;
-use crate::{procfs::Reads, wait::ProcessId};
+use crate::{model::wait::ProcessId, procfs::Reads};
 
 const EPOLLIN: u32 = 0x1;
 const EPOLLOUT: u32 = 0x4;

@@ -6,8 +6,8 @@ use rustix::io::Errno;
 
 use super::target::Target;
 use crate::{
+    model::wait::{ProcessId, ThreadId},
     procfs::{Reads, Refused, Unread, Wanted},
-    wait::{ProcessId, ThreadId},
 };
 
 /// What [`look_up`] will read.

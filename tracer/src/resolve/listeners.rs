@@ -11,8 +11,8 @@ use std::{
 use tracer_ebpf::abi::{PORT_BIND, PORT_CONNECT};
 
 use crate::{
+    model::wait::{FdState, ProcessId},
     procfs::Reads,
-    wait::{FdState, ProcessId},
 };
 
 /// How long what was read counts as true: servers seldom come and go.

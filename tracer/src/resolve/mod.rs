@@ -32,10 +32,10 @@ use self::{
 };
 use crate::{
     collect::Source,
+    model::syscalls::{Way, way},
+    model::wait::{ByProcess, FdState, ProcessId, SeenFd, SocketFacts, ThreadId, Wait},
     procfs::{Reads, Wanted},
     progress::{LastWord, connected, last_word},
-    syscalls::{Way, way},
-    wait::{ByProcess, FdState, ProcessId, SeenFd, SocketFacts, ThreadId, Wait},
 };
 
 /// What a wait waits on, and the evidence for its verdict.
@@ -316,7 +316,7 @@ impl Resolver {
             return Member { watched, file: FdState::None, socket: SocketFacts::None };
         };
         let name = if interest.way() == Way::Out { "write" } else { "read" };
-        let call = crate::wait::Call { name, ..wait.call };
+        let call = crate::model::wait::Call { name, ..wait.call };
         let alone = Wait { call, fd: Some(fd), fd_state: *state, socket: socket.clone(), ..wait.clone() };
         let watched =
             WatchedFd { fd, interest, target: target::of(&alone, &mut self.reads, &mut self.mounts) };

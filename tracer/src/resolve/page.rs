@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use crate::{
+    model::wait::{ProcessId, Sleep, Wait},
     procfs::Reads,
-    wait::{ProcessId, Sleep, Wait},
 };
 
 /// As much of a process's mappings as is read.

@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::{
+    model::wait::{Sleep, Wait},
     procfs::Reads,
-    wait::{Sleep, Wait},
 };
 
 /// `dirfd` of a path relative to the working directory.
@@ -99,8 +99,8 @@ pub fn waits_for_partner(wait: &Wait, path: &Path, reads: &mut Reads) -> bool {
 mod tests {
     use super::*;
     use crate::{
+        model::syscalls::{self, Table},
         procfs::by_pid,
-        syscalls::{self, Table},
         verdict::tests::wait,
     };
 

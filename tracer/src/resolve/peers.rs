@@ -19,9 +19,9 @@ use super::{
 };
 use crate::{
     collect::Source,
+    model::syscalls::Way,
+    model::wait::{ByProcess, FdState, ProcessId, SocketFacts, Wait},
     procfs::{self, Reads, by_pid},
-    syscalls::Way,
-    wait::{ByProcess, FdState, ProcessId, SocketFacts, Wait},
 };
 
 const S_IFSOCK: u16 = 0o140_000;
@@ -426,7 +426,7 @@ fn awaited(waits: &[&Wait], reads: &mut Reads) -> Awaited {
                 false => None,
             },
             (_, FdState::Open(file)) => {
-                if crate::syscalls::way(name) == Way::In {
+                if crate::model::syscalls::way(name) == Way::In {
                     awaited.inodes.insert(file.inode);
                 }
                 None
@@ -472,11 +472,14 @@ mod tests {
     }
 
     impl Source for Kernel {
-        fn snapshot(&mut self) -> Result<crate::wait::Snapshot> {
+        fn snapshot(&mut self) -> Result<crate::model::wait::Snapshot> {
             anyhow::bail!("not asked here")
         }
 
-        fn look_up(&mut self, _: &[(crate::wait::ThreadId, i32)]) -> Result<Vec<crate::wait::SeenFd>> {
+        fn look_up(
+            &mut self,
+            _: &[(crate::model::wait::ThreadId, i32)],
+        ) -> Result<Vec<crate::model::wait::SeenFd>> {
             Ok(Vec::new())
         }
 
@@ -508,7 +511,7 @@ mod tests {
         let mut wait = crate::verdict::tests::wait(name, [3, 0, 0, 0, 0, 0]);
         (wait.thread.process.pid, wait.thread.tid) = (pid, tid);
         wait.fd_state = FdState::Open(file);
-        let mut resolved = Resolved::new(Some(3), target, crate::syscalls::way(name));
+        let mut resolved = Resolved::new(Some(3), target, crate::model::syscalls::way(name));
         resolved.file = wait.fd_state;
         (wait, resolved)
     }

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::target::Target;
 use crate::{
+    model::syscalls::{Table, Way},
+    model::wait::{ProcessId, Wait},
     procfs::{Entry, Reads},
-    syscalls::{Table, Way},
-    wait::{ProcessId, Wait},
 };
 
 /// Fds of a set that are looked at; a larger set is an event loop whatever it holds.

@@ -2,8 +2,8 @@
 //! `GETPID`): of one that is used as a lock, it is the one that has the lock.
 
 use crate::{
+    model::wait::Wait,
     procfs::{Reads, by_pid},
-    wait::Wait,
 };
 
 /// Operations of one call that are looked at.

@@ -18,9 +18,10 @@ use serde::{Deserialize, Serialize};
 use self::saver::Saver;
 use crate::{
     habit::{Excuse, Habits, Key, Sample},
-    human, regular,
+    human,
+    model::wait::{ProcessId, ThreadId, Wait},
+    regular,
     stall::Stall,
-    wait::{ProcessId, ThreadId, Wait},
 };
 
 /// How often it is written, if habits changed. Stalls are written when they do: an agent that is killed must not announce

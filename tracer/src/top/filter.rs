@@ -3,7 +3,7 @@
 
 use glob::{MatchOptions, Pattern};
 
-use crate::{class::Class, export::json::WaitObject, resolve::process::users};
+use crate::{export::json::WaitObject, model::class::Class, resolve::process::users};
 
 /// A filter as typed.
 #[derive(Clone, Debug, Default)]

@@ -11,9 +11,9 @@ use super::{
     source::{Frame, When, Wish},
 };
 use crate::{
-    class::{Class, Level},
     durations::Durations,
     export::json::WaitObject,
+    model::class::{Class, Level},
 };
 
 /// The intervals to choose from.

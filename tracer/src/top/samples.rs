@@ -6,10 +6,10 @@ use jiff::Timestamp;
 
 use super::source::{Frame, When};
 use crate::{
-    class::Class,
     export::json::WaitObject,
+    model::class::Class,
+    model::syscalls::Way,
     resolve::{Resolved, process::Who, target::Target},
-    syscalls::Way,
     verdict::tests as samples,
 };
 

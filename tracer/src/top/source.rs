@@ -16,7 +16,6 @@ use jiff::Timestamp;
 use tracer_ebpf::abi::Counter;
 
 use crate::{
-    class::{Class, Level},
     cli::{Place, Top},
     client::Client,
     clock::cpu_time,
@@ -28,7 +27,8 @@ use crate::{
     inspect,
     kernel::object::Options,
     look::{self, Lookout, Sight},
-    wait::Wait,
+    model::class::{Class, Level},
+    model::wait::Wait,
 };
 
 /// What is known of the host at one moment.

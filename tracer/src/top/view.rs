@@ -15,9 +15,9 @@ use super::{
     source::When,
 };
 use crate::{
-    class::{Class, Level},
     export::json::short_id,
     human,
+    model::class::{Class, Level},
 };
 
 /// What does not change while the view runs.

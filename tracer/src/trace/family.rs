@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::{
+    model::wait::ProcessId,
     procfs::{Reads, by_pid},
-    wait::ProcessId,
 };
 
 /// Processes that descend from these, and are none of them.

@@ -40,6 +40,7 @@ use crate::{
         object::{Followed, Options},
         probes::Mechanism,
     },
+    model::wait::{FdState, ProcessId, SeenFd, ThreadId, Wait},
     procfs::Reads,
     resolve::{
         Resolved, Resolver, epoll,
@@ -47,7 +48,6 @@ use crate::{
         target::{self, Target},
     },
     verdict,
-    wait::{FdState, ProcessId, SeenFd, ThreadId, Wait},
 };
 
 /// How often it is looked for calls that have not ended.

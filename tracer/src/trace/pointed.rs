@@ -41,7 +41,7 @@ fn bytes(call: &EndedCall) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{kernel::record::plain, wait::socket_addr};
+    use crate::{kernel::record::plain, model::wait::socket_addr};
 
     fn call(args: [u64; 6], pointed: &[u8]) -> EndedCall {
         let mut call: EndedCall = plain(&mut &[0; size_of::<EndedCall>()][..]).expect("zeros are a record");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{resolve::Resolved, wait::Wait};
+use crate::{model::wait::Wait, resolve::Resolved};
 
 /// A call that was told to wait.
 pub struct Told {
@@ -80,9 +80,9 @@ impl Told {
 mod tests {
     use super::*;
     use crate::{
+        model::syscalls::Way,
+        model::wait::{ProcessId, ThreadId},
         resolve::target::Target,
-        syscalls::Way,
-        wait::{ProcessId, ThreadId},
     };
 
     const CALLS: Ends = Ends { by_calls: true, taken: Duration::from_millis(5), last: false };

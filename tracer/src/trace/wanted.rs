@@ -7,11 +7,11 @@ use anyhow::{Context, Result, anyhow, ensure};
 use crate::{
     cli::Trace,
     human,
+    model::wait::ThreadId,
     procfs::{
         Reads, by_pid,
         stat::{self, Stat},
     },
-    wait::ThreadId,
 };
 
 /// What was asked for; nothing: everybody.
@@ -127,7 +127,7 @@ fn children(pid: u32, tid: u32) -> HashSet<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wait::ProcessId;
+    use crate::model::wait::ProcessId;
 
     /// A thread that began after one second.
     fn thread(pid: u32) -> Thread {

@@ -9,17 +9,17 @@ use tracer_ebpf::abi::Counter;
 use super::{FORGET, Watch};
 use crate::{
     blind::Cause,
-    class::Class,
     collect::bpf::{Bpf, ended_name, text},
     export::metrics::{BlockedKey, DurationKey, STALL_SERIES, StallSeries, State},
     fair, human,
+    model::class::Class,
+    model::wait::{ProcessId, Snapshot, ThreadId, Wait},
     procfs::{Reads, Unread, stat},
     resolve::{
         process::cgroup::Owner,
         target::{kind_of, kind_of_file},
     },
     stall::Stall,
-    wait::{ProcessId, Snapshot, ThreadId, Wait},
 };
 
 /// Snapshots between two looks at how many runs of the programs the kernel has skipped.

@@ -10,7 +10,6 @@ use tracer_ebpf::abi::Counter;
 
 use super::Watch;
 use crate::{
-    class::{Class, Level},
     clock::monotonic_ns,
     collect::{
         Source,
@@ -18,10 +17,11 @@ use crate::{
     },
     fair,
     habit::Excuse,
+    model::class::{Class, Level},
+    model::wait::{Snapshot, ThreadId},
     resolve::process::cgroup::Owner,
     stall::Stall,
     track::{Step, Track},
-    wait::{Snapshot, ThreadId},
 };
 
 impl Watch {

@@ -14,15 +14,15 @@ use super::{
     budget::{Due, Stage, order},
 };
 use crate::{
-    class::Class,
     config::Subject,
     habit::Client,
     human,
+    model::class::Class,
+    model::wait::{ByProcess, Snapshot, ThreadId, Wait},
     resolve::{Resolved, peers::AT_LEAST, process::Who, target::Target},
     stall::{Closed, Ended, Stall, thread_of},
     track::Track,
     verdict,
-    wait::{ByProcess, Snapshot, ThreadId, Wait},
 };
 
 impl Watch {

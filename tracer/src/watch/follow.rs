@@ -11,16 +11,16 @@ use super::{
     budget::{Budget, Due, Stage, order},
 };
 use crate::{
-    class::Class,
     clock::boottime_ns,
     habit::{Client, LEAST},
+    model::class::Class,
+    model::wait::{ByProcess, FdState, HeldThread, ProcessId, SeenFd, Snapshot, ThreadId, Wait},
     procfs::Reads,
     progress,
     resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set, target::Target},
     stall::Ended,
     track::{Away, Step, Track},
     verdict::classify,
-    wait::{ByProcess, FdState, HeldThread, ProcessId, SeenFd, Snapshot, ThreadId, Wait},
 };
 
 const S_IFMT: u16 = 0o170_000;
@@ -423,9 +423,9 @@ fn lasted(track: &Track, otherwise: u64) -> Duration {
 mod tests {
     use super::*;
     use crate::{
+        model::wait::{FdState, SocketFacts},
         progress::tests::facts,
         verdict::tests as samples,
-        wait::{FdState, SocketFacts},
     };
 
     /// N waits that are over, and what is seen of their connections: an answer came on every other one.

@@ -32,13 +32,13 @@ use crate::{
     export::{events::Events, http::Health, metrics::Metrics},
     human,
     kernel::log::KernelLog,
+    model::wait::{Snapshot, ThreadId, Wait},
     procfs,
     resolve::Resolver,
     restless::Restless,
     stall::{Policy, Stall},
     state::State,
     track::Tracks,
-    wait::{Snapshot, ThreadId, Wait},
 };
 
 /// How long durations are kept after somebody last asked.

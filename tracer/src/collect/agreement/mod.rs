@@ -23,8 +23,8 @@ use tracer_ebpf::abi::{File, FileKey, HOLDS_READ, HOLDS_WRITE, Tcp};
 
 use self::child::Child;
 use super::{Source, bpf::Bpf};
+use crate::model::wait::{FdState, SeenFd, SocketFacts, ThreadId, Wait};
 use crate::procfs::Reads;
-use crate::wait::{FdState, SeenFd, SocketFacts, ThreadId, Wait};
 
 /// Until a new process is asleep.
 const SETTLES: Duration = Duration::from_millis(50);

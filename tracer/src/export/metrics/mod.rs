@@ -29,8 +29,8 @@ use self::{
 };
 use crate::{
     blind::{Blindness, Cause},
+    model::wait::ProcessId,
     verdict::Class,
-    wait::ProcessId,
 };
 
 /// Series a labelled family has at most.

@@ -19,11 +19,11 @@ use self::{
 };
 use crate::{
     clock,
+    model::wait::ProcessId,
     procfs::{
         Reads, Unread, Wanted, by_pid,
         stat::{Stat, parse_stat, same_start},
     },
-    wait::ProcessId,
 };
 
 /// As much of a command line as is kept, bytes.

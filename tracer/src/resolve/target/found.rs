@@ -11,9 +11,9 @@ use super::{
     },
     Target, TcpState, Timers, UdpState,
 };
+use crate::model::syscalls::PAGE_FAULT;
+use crate::model::wait::{FdState, SocketFacts, TcpFacts, UnixFacts, Wait, socket_addr};
 use crate::procfs::Reads;
-use crate::syscalls::PAGE_FAULT;
-use crate::wait::{FdState, SocketFacts, TcpFacts, UnixFacts, Wait, socket_addr};
 
 const S_IFMT: u16 = 0o170_000;
 const S_IFSOCK: u16 = 0o140_000;
@@ -166,7 +166,7 @@ fn of_socket(wait: &Wait, file: &File) -> Target {
 
 fn tcp(wait: &Wait, local: SocketAddr, remote: SocketAddr, inode: u64, facts: &TcpFacts) -> Target {
     let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());
-    let sends = matches!(crate::syscalls::way(wait.call.name), crate::syscalls::Way::Out)
+    let sends = matches!(crate::model::syscalls::way(wait.call.name), crate::model::syscalls::Way::Out)
         || wait.call.name == "connect";
     Target::Tcp {
         local,

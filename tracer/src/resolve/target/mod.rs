@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 pub use self::found::{has_name, is_socket_or_pipe, kind_of, kind_of_file, of, pidfd, sketch};
 use super::poll::Interest;
 use crate::{
-    human, timers,
-    wait::{Record, TcpFacts},
+    human,
+    model::wait::{Record, TcpFacts},
+    timers,
 };
 
 /// Fds of a set that a line names.

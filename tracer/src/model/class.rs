@@ -116,7 +116,7 @@ mod tests {
     /// Its table has each class at its level; the thresholds are those that it names.
     #[test]
     fn levels_and_thresholds_are_what_the_readme_says() {
-        let readme = include_str!("../../README.md");
+        let readme = include_str!("../../../README.md");
         let table = readme.split_once("| level | class | waits for |\n").expect("a table").1;
         let mut listed = Vec::new();
         let mut level = "";

@@ -1,0 +1,5 @@
+//! What everything else speaks of: a wait, its class, the table of system calls. Layer 0: uses nothing of tracer but `util`.
+
+pub mod class;
+pub mod syscalls;
+pub mod wait;
