@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use tracer_ebpf::abi::Header;
 
 use crate::{
-    clock::Now,
     collect::{bpf, sched, sockets},
     config::{Config, Subject},
+    diagnose::verdict,
     export::{api, json::WaitObject},
     history,
     inspect::held,
@@ -18,7 +18,7 @@ use crate::{
         process::{Who, cgroup, pods, users},
     },
     top::Filter,
-    verdict,
+    util::clock::Now,
 };
 
 /// The kernel's types.

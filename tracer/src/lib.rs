@@ -1,46 +1,29 @@
 //! tracer: finds processes blocked in a system call. This file only starts the command asked for; nothing here is for other
 //! programs to use.
 
-mod allocator;
-mod blind;
-mod canary;
+mod agent;
 mod cli;
 mod client;
-mod clock;
 mod collect;
 mod commands;
 mod config;
 mod confine;
+mod diagnose;
 mod durations;
 mod export;
-mod fair;
 #[cfg(fuzzing)]
 pub mod fuzz;
-#[cfg(test)]
-mod growth;
-mod habit;
 mod history;
 mod hook;
-mod human;
 mod inspect;
 mod kernel;
 mod look;
 mod model;
 mod procfs;
-mod progress;
-mod regular;
 mod resolve;
-mod restless;
-mod sentence;
-mod service;
-mod stall;
-mod state;
-mod timers;
 mod top;
 mod trace;
-mod track;
-mod verdict;
-mod watch;
+mod util;
 
 use std::{io, process::ExitCode};
 
@@ -75,14 +58,14 @@ pub fn main() -> ExitCode {
         Command::Agent(args) => commands::agent::run(args),
         Command::Generate { dir } => commands::generate::run(dir),
         Command::RunHook(args) => hook::run(&args.hook()),
-        Command::RunCanary => canary::run(),
+        Command::RunCanary => agent::canary::run(),
     });
     crate::procfs::supervisor::stop();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            human::say(&format!("{error:#}"));
+            util::human::say(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }

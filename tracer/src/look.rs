@@ -12,15 +12,15 @@ use anyhow::{Result, anyhow};
 use crate::{
     cli::{Place, SourceName},
     client::{Client, Refusal},
-    clock::{boottime_ns, monotonic_ns},
     collect::{self, Source},
+    diagnose::progress::date_back,
+    diagnose::verdict::{self, Verdict},
     export::json::WaitObject,
     model::class::{Class, Level},
     model::syscalls::{Way, way},
     model::wait::{ByProcess, ProcessId, Snapshot, SocketFacts, ThreadId, Wait},
-    progress::date_back,
     resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set},
-    verdict::{self, Verdict},
+    util::clock::{boottime_ns, monotonic_ns},
 };
 
 /// A wait with everything that was found out about it.
@@ -238,6 +238,6 @@ fn shown(sight: &mut Sight, class: Class, idle: bool) -> bool {
 
 fn object(resolver: &mut Resolver, wait: &Wait, resolved: &Resolved, class: Class) -> WaitObject {
     let who = resolver.who(wait.thread.process);
-    let sentence = crate::sentence::sentence(class, wait, resolved);
+    let sentence = crate::diagnose::sentence::sentence(class, wait, resolved);
     WaitObject::new(wait, resolved, &Verdict { class, sentence }, &who)
 }

@@ -16,7 +16,6 @@ use tracer_ebpf::abi::{
 
 use super::Source;
 use crate::{
-    clock::Now,
     kernel::{
         load::{Clocks, Kernel},
         object::Options,
@@ -29,6 +28,7 @@ use crate::{
         TcpFacts, ThreadId, UnixFacts, Wait,
     },
     procfs,
+    util::clock::Now,
 };
 
 /// State bit of an interruptible sleep (`TASK_INTERRUPTIBLE`).

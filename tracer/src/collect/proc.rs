@@ -19,7 +19,6 @@ use super::{
     wchan,
 };
 use crate::{
-    clock::Now,
     model::syscalls::{self, Table},
     model::wait::{
         Call, FdState, Held, HeldThread, ProcessId, SeenFd, Sleep, Snapshot, SocketFacts, ThreadId,
@@ -29,6 +28,7 @@ use crate::{
         self, FileStat, Reads, Unread, by_pid,
         stat::{self, Stat},
     },
+    util::clock::Now,
 };
 
 const S_IFMT: u32 = 0o170_000;

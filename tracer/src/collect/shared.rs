@@ -15,10 +15,10 @@ use tracer_ebpf::abi::{FileKey, HolderRecord, TupleKey};
 
 use super::Source;
 use crate::{
+    agent::habit::Excuse,
+    agent::stall::Stall,
     durations::Durations,
-    habit::Excuse,
     model::wait::{SeenFd, Snapshot, ThreadId},
-    stall::Stall,
 };
 
 /// Longer than any pass takes.

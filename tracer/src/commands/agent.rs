@@ -15,8 +15,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    allocator,
-    canary::Canary,
+    agent::Watch,
+    agent::canary::Canary,
+    agent::service::Manager,
     cli::{Agent, AgentArgs, AgentProbes, SOCKET},
     collect::{bpf::Bpf, shared},
     config::{Config, Defaults, Handover},
@@ -31,11 +32,10 @@ use crate::{
     },
     history::{self, History},
     hook::Runner,
-    human,
     kernel::object::{Followed, Options},
     procfs,
-    service::Manager,
-    watch::Watch,
+    util::allocator,
+    util::human,
 };
 
 /// Ended waits shorter than this are not needed one by one, however low the threshold.

@@ -17,11 +17,11 @@ use crate::{
         agreement::{self, Value},
         bpf::Bpf,
     },
-    human,
     kernel::{
         btf, object,
         probes::{self, Mechanism, Trouble},
     },
+    util::human,
 };
 
 /// What is said of one thing.

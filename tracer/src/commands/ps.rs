@@ -20,11 +20,11 @@ use crate::{
         json::WaitObject,
     },
     history::{self, Past},
-    human,
     look::{self, Feed, Judged},
     model::class::{Class, Level},
     model::wait::{ByProcess, Held, Snapshot, Wait},
     resolve::Resolver,
+    util::human,
 };
 
 /// Threads by process and id, whose waits an agent that runs has flagged: an alert may have named them, whatever their class.

@@ -5,7 +5,9 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use anyhow::Result;
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::{cli::Stalls, client::Client, export::events::StallObject, history, human, model::class::Class};
+use crate::{
+    cli::Stalls, client::Client, export::events::StallObject, history, model::class::Class, util::human,
+};
 
 /// Asks the agent, or reads what one has left, and prints.
 pub fn run(args: &Stalls) -> Result<()> {

@@ -6,6 +6,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use crate::{
+    agent::habit::Excuse,
     cli::{Place, Why},
     client::{BRIEFLY, Client},
     export::{
@@ -13,8 +14,6 @@ use crate::{
         json::{WaitObject, short_id},
         report::ReportObject,
     },
-    habit::Excuse,
-    human,
     inspect::{
         self, Condition, Report,
         chain::Other,
@@ -23,6 +22,7 @@ use crate::{
     look::{self, Feed, Judged},
     model::class::{Class, Level},
     resolve::{process::Who, target::Target},
+    util::human,
 };
 
 /// Width of the words at the left.

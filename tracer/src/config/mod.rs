@@ -25,10 +25,11 @@ use self::{
     rule::Rule,
 };
 use crate::{
-    cli, human,
+    cli,
     model::class::{Class, Level},
-    regular,
     resolve::process::users,
+    util::human,
+    util::regular,
 };
 
 /// Where the file is unless the command line names another.

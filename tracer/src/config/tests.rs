@@ -428,7 +428,7 @@ fn many_rules(number: usize) -> Config {
 
 #[test]
 fn of_many_rules_those_are_looked_at_that_name_the_wait() {
-    crate::growth::at_each_size(|number| {
+    crate::util::growth::at_each_size(|number| {
         let rules = many_rules(number);
         let of = |comm, unit, user, uid| Subject { comm, unit, user, uid, ..subject() };
         for (subject, expected) in [

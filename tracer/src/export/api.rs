@@ -30,18 +30,18 @@ use super::{
     report::{BaselineObject, ReportObject},
 };
 use crate::{
-    clock::cpu_time,
     collect::{
         Source,
         shared::{Numbers, Shared},
     },
     commands::why,
-    fair::{self, Refused, Room},
     history::History,
     inspect::{self, Report},
     look::{Lookout, Sight},
     model::class::{Class, Level},
     model::wait::{Held, HeldThread},
+    util::clock::cpu_time,
+    util::fair::{self, Refused, Room},
 };
 
 /// Requests of one user that may wait for their answer. In all as many as there are connections, and that is bounded there.

@@ -20,9 +20,9 @@ use tokio::sync::broadcast;
 
 use super::json::{WaitObject, in_seconds, to_the_millisecond};
 use crate::{
+    agent::stall::{Closed, Stall},
     history::{History, Kept},
     hook::{Losses, Runner},
-    stall::{Closed, Stall},
 };
 
 /// Lines that may wait for the reader.

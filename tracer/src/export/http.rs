@@ -34,7 +34,7 @@ use tokio::{
 };
 
 use super::{api::Api, metrics::Metrics, page::Pages, token::Token};
-use crate::clock::monotonic_ns;
+use crate::util::clock::monotonic_ns;
 
 /// Connections served at the same time: one more ends the one that has been idle for longest, of the user who has most.
 const CONNECTIONS: usize = 64;

@@ -7,13 +7,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    diagnose::verdict::{Class, Level, Verdict},
     model::wait::Wait,
     resolve::{
         Resolved,
         process::{Who, cgroup::Owner, pods::Pod},
         target::Target,
     },
-    verdict::{Class, Level, Verdict},
 };
 
 /// A wait as `ps --json` prints it and stall events carry it.
@@ -210,9 +210,9 @@ mod hexadecimal {
 mod tests {
     use super::*;
     use crate::{
+        diagnose::verdict::tests as samples,
         model::syscalls::Way,
         resolve::{poll::Interest, target::WatchedFd},
-        verdict::tests as samples,
     };
 
     #[test]
@@ -229,7 +229,7 @@ mod tests {
             Target::Fds { watched },
         ] {
             let resolved = Resolved::new(Some(13), target, Way::In);
-            let verdict = crate::verdict::judge(&wait, &resolved);
+            let verdict = crate::diagnose::verdict::judge(&wait, &resolved);
             let object = WaitObject::new(&wait, &resolved, &verdict, &Who::default());
             let text = serde_json::to_string(&object).expect("is written");
             let again: WaitObject = serde_json::from_str(&text).expect("is read");

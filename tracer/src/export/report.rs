@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::json::{WaitObject, in_seconds, seconds};
 use crate::{
-    habit::Excuse,
+    agent::habit::Excuse,
     inspect::{
         Report,
         chain::Other,

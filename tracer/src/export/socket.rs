@@ -17,9 +17,9 @@ use rustix::{
 };
 
 use crate::{
-    human,
-    regular::{self, Links},
     resolve::process::users,
+    util::human,
+    util::regular::{self, Links},
 };
 
 /// Members of this group may ask the agent, unless it was told of another.

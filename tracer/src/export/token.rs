@@ -17,7 +17,7 @@ use hyper::{
 };
 use subtle::ConstantTimeEq;
 
-use crate::regular::{self, Links};
+use crate::util::regular::{self, Links};
 
 /// Symbolic links that are followed on the way to the file, as many as the kernel follows.
 const LINKS: usize = 40;

@@ -4,7 +4,7 @@ use std::{fs, io::ErrorKind, path::Path};
 
 use anyhow::{Context, Result};
 
-use crate::human;
+use crate::util::human;
 
 /// What the names of damaged files end in that are put aside. They are for somebody to look at, and must not fill the disk.
 pub const ASIDE: [&str; 2] = ["damaged", "damaged-2"];

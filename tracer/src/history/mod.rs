@@ -30,7 +30,7 @@ use crate::{
     client::Refusal,
     collect::shared::Shared,
     export::{events::StallObject, json::WaitObject},
-    fair::{self, Room},
+    util::fair::{self, Room},
 };
 
 /// Things that may wait to be written: where there are more, whoever's stalls are most gives way.

@@ -5,12 +5,12 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 use crate::{
+    agent::stall::Stall,
+    diagnose::verdict::{Verdict, tests as samples},
     export::{events::StallObject, json::WaitObject},
     model::class::Class,
     model::syscalls::Way,
     resolve::Resolved,
-    stall::Stall,
-    verdict::{Verdict, tests as samples},
 };
 
 /// A process's stall that opened and closed at these seconds of Unix time.

@@ -28,9 +28,10 @@ use super::{
 };
 use crate::{
     export::{events::StallObject, json::WaitObject},
-    fair, human,
-    regular::{self, Links},
     resolve::process::cgroup::Owner,
+    util::fair,
+    util::human,
+    util::regular::{self, Links},
 };
 
 /// By milliseconds of Unix time at the opening, process, thread: JSON.

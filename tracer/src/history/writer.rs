@@ -22,12 +22,12 @@ use super::{
 use crate::{
     collect::shared::Shared,
     export::{events::StallObject, json::WaitObject},
-    fair::Receiver,
-    human,
     look::{self, Judged},
     model::class::Level,
     model::wait::ByProcess,
     resolve::Resolver,
+    util::fair::Receiver,
+    util::human,
 };
 
 /// What comes within this is written at once.
@@ -312,7 +312,7 @@ mod tests {
     };
     use crate::{
         collect::shared::{Ask, pair},
-        fair::{self, Sender},
+        util::fair::{self, Sender},
     };
 
     fn send(queue: &Sender<String, Kept>, stall: StallObject) {

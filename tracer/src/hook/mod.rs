@@ -22,8 +22,8 @@ use rustix::{
 
 pub use self::runner::run;
 use crate::{
-    fair::{Queue, Room},
     resolve::process::cgroup::Owner,
+    util::fair::{Queue, Room},
 };
 
 /// Stalls that may wait until the process takes them.

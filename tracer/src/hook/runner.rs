@@ -22,8 +22,8 @@ use rustix::{
 
 use super::{END, Hook, Report};
 use crate::{
-    fair::{self, Room},
-    human,
+    util::fair::{self, Room},
+    util::human,
 };
 
 /// Between the first try and the second.

@@ -7,12 +7,12 @@ use anyhow::Result;
 use super::{classes, threads};
 use crate::{
     collect::Source,
-    human,
     look::{self, Judged},
     model::class::{Class, Level},
     model::wait::{ByProcess, Held, Snapshot, Wait},
     procfs::{Reads, by_pid},
     resolve::{Resolver, peers::Peer, target::Target},
+    util::human,
 };
 
 /// Links that are followed.

@@ -13,14 +13,14 @@ use anyhow::{Context, Result, bail};
 
 use self::{advice::Advice, chain::Other, sockets::Sockets, threads::Thread};
 use crate::{
+    agent::habit::{Client, Excuse},
     collect::Source,
-    habit::{Client, Excuse},
-    human,
     look::{self, Judged},
     model::class::Level,
     model::wait::{ByProcess, ProcessId, Snapshot, Wait},
     procfs::{Reads, Unread, by_pid, stat},
     resolve::{Resolver, process::Who},
+    util::human,
 };
 
 /// Threads whose other ends are looked up whatever they wait for; of more, only those that worry.

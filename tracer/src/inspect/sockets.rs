@@ -12,9 +12,9 @@ use procfs::net::TcpState;
 
 use crate::{
     collect::{Source, sockets::Tables},
+    diagnose::progress::{LastWord, since},
     model::wait::{ProcessId, SocketFacts, ThreadId},
     procfs::Entry,
-    progress::{LastWord, since},
     resolve::{Resolved, Resolver, target},
 };
 

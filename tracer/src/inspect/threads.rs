@@ -9,7 +9,7 @@ use std::{
 
 use super::held::{self, Group};
 use crate::{
-    habit::Excuse,
+    agent::habit::Excuse,
     look::Judged,
     model::class::Level,
     model::wait::{Held, ProcessId, Snapshot},

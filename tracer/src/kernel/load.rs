@@ -452,7 +452,7 @@ fn load_holders(ebpf: &mut Ebpf, btf: &aya::Btf) -> Optional {
     match load_iterator(ebpf, "holders", btf) {
         Ok(()) => Optional::Loaded,
         Err(error) => {
-            crate::human::say(&format!("who is at the other end cannot be told: {error:#}"));
+            crate::util::human::say(&format!("who is at the other end cannot be told: {error:#}"));
             Optional::Refused
         }
     }
@@ -508,7 +508,7 @@ mod tests {
     fn what_is_asked_is_divided_once() {
         let asked =
             |number: usize| (0..number as u32).flat_map(|tid| [(tid, 3), (tid, 4)]).collect::<Vec<_>>();
-        crate::growth::assert_linear("fds of threads", asked, |asked| {
+        crate::util::growth::assert_linear("fds of threads", asked, |asked| {
             assert_eq!(rounds(&asked, 1024).len(), 2 * (asked.len() / 2).div_ceil(1024));
         });
     }

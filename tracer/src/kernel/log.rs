@@ -22,7 +22,7 @@ impl log::Log for Stderr {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        crate::human::say(&format!("kernel: {}", record.args()));
+        crate::util::human::say(&format!("kernel: {}", record.args()));
     }
 
     fn flush(&self) {}

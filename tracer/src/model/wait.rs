@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracer_ebpf::abi::{File, NR_CORE_DUMP, NR_EXIT, Tcp};
 
-use crate::{clock::Now, model::syscalls::Table};
+use crate::{model::syscalls::Table, util::clock::Now};
 
 /// Which process, for ever: a pid alone is reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

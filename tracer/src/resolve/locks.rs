@@ -134,12 +134,12 @@ mod tests {
             "1: FLOCK  ADVISORY  WRITE 100 fe:01:5 0 EOF\n".to_owned()
                 + &(0..number).map(waiter).collect::<String>()
         };
-        crate::growth::at_each_size(|number| {
+        crate::util::growth::at_each_size(|number| {
             let table = Table::parse(queue(number).as_bytes());
             assert!((0..number as u32).all(|at| table.holders(200 + at, Some(5)) == [100]));
             assert_eq!(table.0.values().map(Vec::len).sum::<usize>(), number);
         });
-        crate::growth::assert_linear("a queue for a lock", queue, |text| {
+        crate::util::growth::assert_linear("a queue for a lock", queue, |text| {
             let table = Table::parse(text.as_bytes());
             assert_eq!(table.holders(200, None), [100]);
         });

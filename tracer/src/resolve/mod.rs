@@ -32,10 +32,10 @@ use self::{
 };
 use crate::{
     collect::Source,
+    diagnose::progress::{LastWord, connected, last_word},
     model::syscalls::{Way, way},
     model::wait::{ByProcess, FdState, ProcessId, SeenFd, SocketFacts, ThreadId, Wait},
     procfs::{Reads, Wanted},
-    progress::{LastWord, connected, last_word},
 };
 
 /// What a wait waits on, and the evidence for its verdict.
@@ -516,7 +516,7 @@ impl Resolver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::tests as samples;
+    use crate::diagnose::verdict::tests as samples;
 
     #[test]
     fn threads_that_wait_on_one_epoll_set_are_resolved_as_one() {
@@ -537,7 +537,7 @@ mod tests {
         assert_eq!(shared.first, [0, 1, 0, 2, 3, 4]);
         let tids: Vec<u32> = shared.firsts.iter().map(|wait| wait.thread.tid).collect();
         assert_eq!(tids, [1, 2, 4, 5, 6]);
-        crate::growth::at_each_size(|number| {
+        crate::util::growth::at_each_size(|number| {
             let many: Vec<Wait> = (0..number as u32).map(|tid| wait(1, tid, "epoll_wait", 3)).collect();
             assert_eq!(Shared::of(&many.iter().collect::<Vec<_>>()).firsts.len(), 1);
         });

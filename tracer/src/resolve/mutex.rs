@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use super::peers::Peer;
 use crate::{
+    diagnose::verdict::futex,
     model::class::Class,
     model::wait::{ProcessId, Wait},
     procfs::Reads,
-    verdict::futex,
 };
 
 /// The word of a priority-inheriting futex is its owner's id, with two bits for the kernel (`FUTEX_TID_MASK`,

@@ -99,9 +99,9 @@ pub fn waits_for_partner(wait: &Wait, path: &Path, reads: &mut Reads) -> bool {
 mod tests {
     use super::*;
     use crate::{
+        diagnose::verdict::tests::wait,
         model::syscalls::{self, Table},
         procfs::by_pid,
-        verdict::tests::wait,
     };
 
     #[test]

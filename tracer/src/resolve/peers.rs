@@ -508,7 +508,7 @@ mod tests {
     }
 
     fn waits(pid: u32, tid: u32, name: &'static str, file: File, target: Target) -> (Wait, Resolved) {
-        let mut wait = crate::verdict::tests::wait(name, [3, 0, 0, 0, 0, 0]);
+        let mut wait = crate::diagnose::verdict::tests::wait(name, [3, 0, 0, 0, 0, 0]);
         (wait.thread.process.pid, wait.thread.tid) = (pid, tid);
         wait.fd_state = FdState::Open(file);
         let mut resolved = Resolved::new(Some(3), target, crate::model::syscalls::way(name));
@@ -603,7 +603,7 @@ mod tests {
 
     #[test]
     fn all_that_wait_for_one_pipe_share_a_few_names_and_a_number() {
-        crate::growth::at_each_size(|number| {
+        crate::util::growth::at_each_size(|number| {
             let mut host = Host::on_one_pipe(number);
             host.look(None);
             assert_eq!((host.kernel.walks, host.kernel.wanted), (1, 1));
@@ -672,9 +672,9 @@ mod tests {
     #[test]
     fn looking_at_other_ends_is_linear() {
         let look = |mut host: Host| host.look(None);
-        crate::growth::assert_linear("on one pipe", Host::on_one_pipe, look);
-        crate::growth::assert_linear("on one unix socket", Host::on_one_socket, look);
-        crate::growth::assert_linear("clients of one server", Host::of_one_server, look);
-        crate::growth::assert_linear("on one lock", Host::on_one_lock, look);
+        crate::util::growth::assert_linear("on one pipe", Host::on_one_pipe, look);
+        crate::util::growth::assert_linear("on one unix socket", Host::on_one_socket, look);
+        crate::util::growth::assert_linear("clients of one server", Host::of_one_server, look);
+        crate::util::growth::assert_linear("on one lock", Host::on_one_lock, look);
     }
 }

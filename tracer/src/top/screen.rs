@@ -21,7 +21,7 @@ use ratatui::{
 };
 
 use super::{model::Model, view};
-use crate::human;
+use crate::util::human;
 
 /// The terminal, which gets back what it was when this is dropped.
 pub struct Screen {

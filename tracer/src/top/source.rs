@@ -18,7 +18,6 @@ use tracer_ebpf::abi::Counter;
 use crate::{
     cli::{Place, Top},
     client::Client,
-    clock::cpu_time,
     collect::{Source, bpf::Bpf, proc::Proc},
     commands::why,
     durations::{AllDurations, Durations},
@@ -29,6 +28,7 @@ use crate::{
     look::{self, Lookout, Sight},
     model::class::{Class, Level},
     model::wait::Wait,
+    util::clock::cpu_time,
 };
 
 /// What is known of the host at one moment.

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     export::json::short_id,
-    human,
     model::class::{Class, Level},
+    util::human,
 };
 
 /// What does not change while the view runs.

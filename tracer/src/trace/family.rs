@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn a_long_line_is_walked_once() {
         let line = |number: usize| (1..=number as u32).map(|pid| (pid, pid - 1)).collect();
-        crate::growth::assert_linear("a line of processes", line, |parents: HashMap<u32, u32>| {
+        crate::util::growth::assert_linear("a line of processes", line, |parents: HashMap<u32, u32>| {
             assert_eq!(below(&HashSet::from([1]), &parents).len(), parents.len() - 1);
         });
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::human;
+use crate::util::human;
 
 /// Errors a call may return: the kernel keeps this range of numbers for them (include/linux/err.h).
 const LARGEST_ERROR: i64 = 4095;

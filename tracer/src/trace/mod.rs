@@ -31,10 +31,9 @@ use self::{
 };
 use crate::{
     cli::{Probes, Trace},
-    clock::Now,
     collect::{Source, bpf::Bpf},
+    diagnose::verdict,
     export::json::{CallObject, WaitObject},
-    human,
     kernel::{
         calls::{Calls, Id},
         object::{Followed, Options},
@@ -47,7 +46,8 @@ use crate::{
         poll::{self, Set},
         target::{self, Target},
     },
-    verdict,
+    util::clock::Now,
+    util::human,
 };
 
 /// How often it is looked for calls that have not ended.

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
 use super::line::{self, End, Line};
-use crate::human;
+use crate::util::human;
 
 /// Rows at most.
 const ROWS: usize = 20;

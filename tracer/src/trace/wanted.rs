@@ -6,12 +6,12 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::{
     cli::Trace,
-    human,
     model::wait::ThreadId,
     procfs::{
         Reads, by_pid,
         stat::{self, Stat},
     },
+    util::human,
 };
 
 /// What was asked for; nothing: everybody.

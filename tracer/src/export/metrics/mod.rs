@@ -28,9 +28,9 @@ use self::{
     },
 };
 use crate::{
-    blind::{Blindness, Cause},
+    agent::blind::{Blindness, Cause},
+    diagnose::verdict::Class,
     model::wait::ProcessId,
-    verdict::Class,
 };
 
 /// Series a labelled family has at most.

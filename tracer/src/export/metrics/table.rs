@@ -114,7 +114,7 @@ const UNTOLD: &[&str] =
 mod tests {
     use tracer_ebpf::abi::Counter;
 
-    use crate::blind::Cause;
+    use crate::agent::blind::Cause;
 
     use super::{
         super::{EXPIRY, FOLDED, OTHER, SERIES, STALL_SERIES},

@@ -18,12 +18,12 @@ use self::{
     pods::Pod,
 };
 use crate::{
-    clock,
     model::wait::ProcessId,
     procfs::{
         Reads, Unread, Wanted, by_pid,
         stat::{Stat, parse_stat, same_start},
     },
+    util::clock,
 };
 
 /// As much of a command line as is kept, bytes.

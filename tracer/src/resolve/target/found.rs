@@ -180,7 +180,7 @@ fn tcp(wait: &Wait, local: SocketAddr, remote: SocketAddr, inode: u64, facts: &T
         retransmits: facts.raw.retransmits,
         keepalive: facts.keepalive,
         timeout_seconds: seconds(if sends { facts.send_timeout } else { facts.receive_timeout }),
-        unacknowledged: crate::progress::unacknowledged(facts),
+        unacknowledged: crate::diagnose::progress::unacknowledged(facts),
         timers: Timers::of(facts),
     }
 }

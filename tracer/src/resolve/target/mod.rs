@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 pub use self::found::{has_name, is_socket_or_pipe, kind_of, kind_of_file, of, pidfd, sketch};
 use super::poll::Interest;
 use crate::{
-    human,
+    diagnose::timers,
     model::wait::{Record, TcpFacts},
-    timers,
+    util::human,
 };
 
 /// Fds of a set that a line names.

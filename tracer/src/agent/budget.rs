@@ -148,7 +148,7 @@ mod tests {
         let many = |number: usize| {
             (0..number as u64).map(|at| due(at as u32 % 7, at % 3 == 0, 0, at * 31 % 997)).collect()
         };
-        crate::growth::assert_linear("due waits", many, |due: Vec<Due>| {
+        crate::util::growth::assert_linear("due waits", many, |due: Vec<Due>| {
             assert_eq!(order(&due).len(), due.len())
         });
     }

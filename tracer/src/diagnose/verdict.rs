@@ -1,9 +1,10 @@
 //! From a wait and its target to a class. Pure: everything it needs is in its arguments.
 
 use crate::{
+    diagnose::progress::LastWord,
+    diagnose::sentence::sentence,
     model::syscalls::{CORE_DUMP, EXIT, PAGE_FAULT, Way},
     model::wait::{Sleep, SocketFacts, Wait},
-    progress::LastWord,
     resolve::{
         Resolved,
         epoll::is_epoll,
@@ -13,7 +14,6 @@ use crate::{
         semaphore::is_semaphore,
         target::{Target, TcpState},
     },
-    sentence::sentence,
 };
 
 pub use crate::model::class::{Class, Level};
@@ -205,9 +205,9 @@ pub mod tests {
 
     use super::*;
     use crate::{
+        diagnose::progress::tests::facts,
         model::syscalls::Table,
         model::wait::{Call, FdState, ProcessId, ThreadId, UnixFacts},
-        progress::tests::facts,
         resolve::{
             peers::Peer,
             poll::Interest,

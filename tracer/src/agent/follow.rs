@@ -11,16 +11,16 @@ use super::{
     budget::{Budget, Due, Stage, order},
 };
 use crate::{
-    clock::boottime_ns,
-    habit::{Client, LEAST},
+    agent::habit::{Client, LEAST},
+    agent::stall::Ended,
+    agent::track::{Away, Step, Track},
+    diagnose::progress,
+    diagnose::verdict::classify,
     model::class::Class,
     model::wait::{ByProcess, FdState, HeldThread, ProcessId, SeenFd, Snapshot, ThreadId, Wait},
     procfs::Reads,
-    progress,
     resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set, target::Target},
-    stall::Ended,
-    track::{Away, Step, Track},
-    verdict::classify,
+    util::clock::boottime_ns,
 };
 
 const S_IFMT: u16 = 0o170_000;
@@ -423,9 +423,9 @@ fn lasted(track: &Track, otherwise: u64) -> Duration {
 mod tests {
     use super::*;
     use crate::{
+        diagnose::progress::tests::facts,
+        diagnose::verdict::tests as samples,
         model::wait::{FdState, SocketFacts},
-        progress::tests::facts,
-        verdict::tests as samples,
     };
 
     /// N waits that are over, and what is seen of their connections: an answer came on every other one.
@@ -452,7 +452,7 @@ mod tests {
         let lasted: Vec<u64> = answered(&ask, &seen).iter().map(|(.., lasted)| lasted.as_secs()).collect();
         assert_eq!(lasted, [1, 3]);
         assert!(answered(&ask, &[]).is_empty(), "what cannot be looked up");
-        crate::growth::assert_linear("waits that are over", over, |(ask, seen)| {
+        crate::util::growth::assert_linear("waits that are over", over, |(ask, seen)| {
             assert_eq!(answered(&ask, &seen).len(), ask.len() / 2);
         });
     }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use crate::{
-    human::{age, count},
+    diagnose::progress::{LastWord, unacknowledged},
+    diagnose::timers,
     model::class::Class,
     model::syscalls::{CORE_DUMP, PAGE_FAULT, Way},
     model::wait::{Record, SocketFacts, TcpFacts, UNREAD_BYTES, UnixFacts, Wait},
-    progress::{LastWord, unacknowledged},
     resolve::{Resolved, peers::Peers, semaphore::Semaphore, target::Target},
-    timers,
+    util::human::{age, count},
 };
 
 /// The sentence for a wait of this class.
@@ -333,10 +333,10 @@ fn outlook(wait: &Wait, resolved: &Resolved) -> String {
 mod tests {
     use super::*;
     use crate::{
+        diagnose::progress::tests::facts as sample,
+        diagnose::verdict::{judge, tests as samples},
         model::wait::UnixFacts,
-        progress::tests::facts as sample,
         resolve::peers::Peer,
-        verdict::{judge, tests as samples},
     };
 
     fn of(name: &'static str, resolved: &Resolved) -> String {

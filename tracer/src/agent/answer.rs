@@ -10,18 +10,18 @@ use tracer_ebpf::abi::Counter;
 
 use super::Watch;
 use crate::{
-    clock::monotonic_ns,
+    agent::habit::Excuse,
+    agent::stall::Stall,
+    agent::track::{Step, Track},
     collect::{
         Source,
         shared::{Ask, Numbers},
     },
-    fair,
-    habit::Excuse,
     model::class::{Class, Level},
     model::wait::{Snapshot, ThreadId},
     resolve::process::cgroup::Owner,
-    stall::Stall,
-    track::{Step, Track},
+    util::clock::monotonic_ns,
+    util::fair,
 };
 
 impl Watch {

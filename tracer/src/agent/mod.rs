@@ -4,9 +4,17 @@
 
 mod account;
 mod answer;
+pub mod blind;
 mod budget;
+pub mod canary;
 mod flag;
 mod follow;
+pub mod habit;
+mod restless;
+pub mod service;
+pub mod stall;
+mod state;
+mod track;
 
 use std::{
     collections::BTreeMap,
@@ -22,23 +30,23 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::budget::Stage;
 use crate::{
-    blind::Cause,
-    canary::Canary,
+    agent::blind::Cause,
+    agent::canary::Canary,
+    agent::restless::Restless,
+    agent::stall::{Policy, Stall},
+    agent::state::State,
+    agent::track::Tracks,
     cli::Agent,
-    clock::monotonic_ns,
     collect::{Source, bpf::Bpf, shared::Asked},
     config::Handover,
     durations::AllDurations,
     export::{events::Events, http::Health, metrics::Metrics},
-    human,
     kernel::log::KernelLog,
     model::wait::{Snapshot, ThreadId, Wait},
     procfs,
     resolve::Resolver,
-    restless::Restless,
-    stall::{Policy, Stall},
-    state::State,
-    track::Tracks,
+    util::clock::monotonic_ns,
+    util::human,
 };
 
 /// How long durations are kept after somebody last asked.

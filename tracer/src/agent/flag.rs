@@ -14,15 +14,15 @@ use super::{
     budget::{Due, Stage, order},
 };
 use crate::{
+    agent::habit::Client,
+    agent::stall::{Closed, Ended, Stall, thread_of},
+    agent::track::Track,
     config::Subject,
-    habit::Client,
-    human,
+    diagnose::verdict,
     model::class::Class,
     model::wait::{ByProcess, Snapshot, ThreadId, Wait},
     resolve::{Resolved, peers::AT_LEAST, process::Who, target::Target},
-    stall::{Closed, Ended, Stall, thread_of},
-    track::Track,
-    verdict,
+    util::human,
 };
 
 impl Watch {

@@ -13,8 +13,7 @@ use crate::{
         Resolved,
         process::{Who, cgroup::Owner},
     },
-    verdict::Verdict,
-};
+    diagnose::verdict::Verdict,};
 
 /// How long each class may last: what the configuration says.
 pub use crate::config::Config as Policy;

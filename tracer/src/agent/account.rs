@@ -8,10 +8,10 @@ use tracer_ebpf::abi::Counter;
 
 use super::{FORGET, Watch};
 use crate::{
-    blind::Cause,
+    agent::blind::Cause,
+    agent::stall::Stall,
     collect::bpf::{Bpf, ended_name, text},
     export::metrics::{BlockedKey, DurationKey, STALL_SERIES, StallSeries, State},
-    fair, human,
     model::class::Class,
     model::wait::{ProcessId, Snapshot, ThreadId, Wait},
     procfs::{Reads, Unread, stat},
@@ -19,7 +19,8 @@ use crate::{
         process::cgroup::Owner,
         target::{kind_of, kind_of_file},
     },
-    stall::Stall,
+    util::fair,
+    util::human,
 };
 
 /// Snapshots between two looks at how many runs of the programs the kernel has skipped.

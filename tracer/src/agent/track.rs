@@ -10,17 +10,16 @@ use hashbrown::HashMap;
 use tracer_ebpf::abi::{EndedWait, THREAD_EXITING, THREAD_SIGNALLED};
 
 use crate::{
-    habit::{Client, Excuse},
+    agent::habit::{Client, Excuse},
     model::class::Class,
     model::wait::{FdState, SocketFacts, ThreadId, Wait},
-    progress::{LastWord, Mark},
+    diagnose::progress::{LastWord, Mark},
     resolve::{
         Resolved,
         epoll::is_epoll,
         poll::{is_set, timeout_argument, timeout_in_arguments},
     },
-    stall::thread_of,
-};
+    agent::stall::thread_of,};
 
 /// How long a thread may be elsewhere before it has given the connection up that its stall is about. Who asks again after a
 /// failure mostly does so within a minute.
@@ -365,9 +364,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        progress::tests::facts,
-        verdict::tests::{on, tcp, wait},
-    };
+        diagnose::progress::tests::facts,
+        diagnose::verdict::tests::{on, tcp, wait},};
 
     const SECOND: u64 = 1_000_000_000;
 

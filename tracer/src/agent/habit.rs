@@ -8,15 +8,14 @@ use std::{net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    fair::Fair,
+    util::fair::Fair,
     model::syscalls::Way,
     model::wait::Wait,
     resolve::{
         Resolved,
         process::{Who, cgroup::Owner},
         target::Target,
-    },
-};
+    },};
 
 /// A wait must be this many times older than its habit.
 const FACTOR: u32 = 3;
@@ -190,8 +189,7 @@ pub mod tests {
     use super::*;
     use crate::{
         resolve::process::Place,
-        verdict::tests::{tcp, wait},
-    };
+        diagnose::verdict::tests::{tcp, wait},};
 
     /// A habit's key, of user 33.
     pub fn key() -> Key {

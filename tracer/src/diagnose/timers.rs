@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use crate::{
+    diagnose::progress::unacknowledged,
     model::wait::{Record, TcpFacts},
-    progress::unacknowledged,
 };
 
 /// `TCP_RTO_MIN` and `TCP_RTO_MAX` (include/net/tcp.h).
@@ -76,7 +76,7 @@ fn retransmissions_end(facts: &TcpFacts, last: Duration) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::tests::facts;
+    use crate::diagnose::progress::tests::facts;
 
     fn seconds(seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds)

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::human;
+use crate::util::human;
 
 /// It is over when it was not reported for so long: what comes and goes with each look is told of once.
 const OVER: Duration = Duration::from_secs(60);

@@ -17,12 +17,11 @@ use serde::{Deserialize, Serialize};
 
 use self::saver::Saver;
 use crate::{
-    habit::{Excuse, Habits, Key, Sample},
-    human,
+    agent::habit::{Excuse, Habits, Key, Sample},
+    util::human,
     model::wait::{ProcessId, ThreadId, Wait},
-    regular,
-    stall::Stall,
-};
+    util::regular,
+    agent::stall::Stall,};
 
 /// How often it is written, if habits changed. Stalls are written when they do: an agent that is killed must not announce
 /// them again.
@@ -234,7 +233,7 @@ fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::habit::tests::key;
+    use crate::agent::habit::tests::key;
 
     /// As it was written before.
     const OLD: &str = r#"{"habits":[[{"comm":"mailer","remote_port":3306},[{"seconds":60.5,"at":1764000000},{"seconds":55.0,"at":1764000100}]]],

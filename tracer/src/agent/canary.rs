@@ -23,8 +23,7 @@ use rustix::{
 use crate::{
     confine::confine,
     model::wait::{ProcessId, Snapshot, Wait},
-    resolve::{Resolved, target::Target},
-};
+    resolve::{Resolved, target::Target},};
 
 /// Its calls, by the kernel's names: every architecture has them.
 const RECEIVES: &str = "recvfrom";
@@ -192,7 +191,7 @@ fn is_right(fd: Option<i32>, resolved: &[Resolved]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::syscalls::Way, verdict::tests as samples};
+    use crate::{model::syscalls::Way, diagnose::verdict::tests as samples};
 
     const SECOND: u64 = 1_000_000_000;
 
