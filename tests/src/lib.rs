@@ -13,6 +13,8 @@ mod family;
 mod foreign;
 mod hung_mount;
 mod launch;
+#[cfg(test)]
+mod layers;
 mod limited;
 mod mute;
 #[cfg(test)]

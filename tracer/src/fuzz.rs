@@ -4,12 +4,11 @@ use jiff::Timestamp;
 use tracer_ebpf::abi::Header;
 
 use crate::{
+    assess::inspect::held,
     collect::{bpf, sched, sockets},
     config::{Config, Subject},
     diagnose::verdict,
-    export::{api, json::WaitObject},
     history,
-    inspect::held,
     kernel::{btf::Btf, load::Clocks, record::Record, symbols::Restarts},
     model::class::Class,
     procfs::stat,
@@ -17,8 +16,10 @@ use crate::{
         Resolver, epoll, listeners, locks, page, poll,
         process::{Who, cgroup, pods, users},
     },
+    serve::api,
     top::Filter,
     util::clock::Now,
+    wire::json::WaitObject,
 };
 
 /// The kernel's types.

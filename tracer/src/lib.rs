@@ -2,34 +2,31 @@
 //! programs to use.
 
 mod agent;
-mod cli;
-mod client;
+mod assess;
 mod collect;
 mod commands;
 mod config;
-mod confine;
 mod diagnose;
-mod durations;
-mod export;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod history;
 mod hook;
-mod inspect;
 mod kernel;
-mod look;
+mod metrics;
 mod model;
 mod procfs;
 mod resolve;
+mod serve;
 mod top;
 mod trace;
 mod util;
+mod wire;
 
 use std::{io, process::ExitCode};
 
 use clap::Parser;
 
-use crate::cli::{Cli, Command};
+use crate::config::cli::{Cli, Command};
 
 /// Runs the command of this process's command line.
 pub fn main() -> ExitCode {

@@ -8,10 +8,10 @@ use tracer_ebpf::abi::Counter;
 
 use super::{FORGET, Watch};
 use crate::{
-    agent::blind::Cause,
     agent::stall::Stall,
     collect::bpf::{Bpf, ended_name, text},
-    export::metrics::{BlockedKey, DurationKey, STALL_SERIES, StallSeries, State},
+    metrics::blind::Cause,
+    metrics::{BlockedKey, DurationKey, STALL_SERIES, StallSeries, State},
     model::class::Class,
     model::wait::{ProcessId, Snapshot, ThreadId, Wait},
     procfs::{Reads, Unread, stat},

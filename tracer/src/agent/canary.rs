@@ -21,9 +21,10 @@ use rustix::{
 };
 
 use crate::{
-    confine::confine,
+    agent::confine::confine,
     model::wait::{ProcessId, Snapshot, Wait},
-    resolve::{Resolved, target::Target},};
+    resolve::{Resolved, target::Target},
+};
 
 /// Its calls, by the kernel's names: every architecture has them.
 const RECEIVES: &str = "recvfrom";
@@ -191,7 +192,7 @@ fn is_right(fd: Option<i32>, resolved: &[Resolved]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::syscalls::Way, diagnose::verdict::tests as samples};
+    use crate::{diagnose::verdict::tests as samples, model::syscalls::Way};
 
     const SECOND: u64 = 1_000_000_000;
 

@@ -8,14 +8,15 @@ use std::{net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    util::fair::Fair,
     model::syscalls::Way,
     model::wait::Wait,
     resolve::{
         Resolved,
         process::{Who, cgroup::Owner},
         target::Target,
-    },};
+    },
+    util::fair::Fair,
+};
 
 /// A wait must be this many times older than its habit.
 const FACTOR: u32 = 3;
@@ -188,8 +189,9 @@ fn last(samples: &[Sample]) -> Option<u64> {
 pub mod tests {
     use super::*;
     use crate::{
+        diagnose::verdict::tests::{tcp, wait},
         resolve::process::Place,
-        diagnose::verdict::tests::{tcp, wait},};
+    };
 
     /// A habit's key, of user 33.
     pub fn key() -> Key {

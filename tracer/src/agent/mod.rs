@@ -1,12 +1,16 @@
 //! The agent's loop: a snapshot an interval and ended waits as they come, turned into stalls and numbers.
 //!
 //! It runs on a thread of its own, so that whatever it waits for never holds up HTTP or signals.
+//!
+//! Layer 5: uses the sinks `metrics`, `history` and `hook`, and what lies below.
 
 mod account;
 mod answer;
-pub mod blind;
 mod budget;
 pub mod canary;
+pub mod confine;
+pub mod durations;
+pub mod events;
 mod flag;
 mod follow;
 pub mod habit;
@@ -30,21 +34,23 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::budget::Stage;
 use crate::{
-    agent::blind::Cause,
     agent::canary::Canary,
+    agent::durations::AllDurations,
+    agent::events::Events,
     agent::restless::Restless,
     agent::stall::{Policy, Stall},
     agent::state::State,
     agent::track::Tracks,
-    cli::Agent,
     collect::{Source, bpf::Bpf, shared::Asked},
     config::Handover,
-    durations::AllDurations,
-    export::{events::Events, http::Health, metrics::Metrics},
+    config::cli::Agent,
     kernel::log::KernelLog,
+    metrics::Metrics,
+    metrics::blind::Cause,
     model::wait::{Snapshot, ThreadId, Wait},
     procfs,
     resolve::Resolver,
+    serve::http::Health,
     util::clock::monotonic_ns,
     util::human,
 };

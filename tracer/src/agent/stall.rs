@@ -8,12 +8,13 @@ use jiff::Timestamp;
 use tracer_ebpf::abi::EndedWait;
 
 use crate::{
+    diagnose::verdict::Verdict,
     model::wait::{ThreadId, Wait},
     resolve::{
         Resolved,
         process::{Who, cgroup::Owner},
     },
-    diagnose::verdict::Verdict,};
+};
 
 /// How long each class may last: what the configuration says.
 pub use crate::config::Config as Policy;

@@ -11,15 +11,16 @@ use tracer_ebpf::abi::{EndedWait, THREAD_EXITING, THREAD_SIGNALLED};
 
 use crate::{
     agent::habit::{Client, Excuse},
+    agent::stall::thread_of,
+    diagnose::progress::{LastWord, Mark},
     model::class::Class,
     model::wait::{FdState, SocketFacts, ThreadId, Wait},
-    diagnose::progress::{LastWord, Mark},
     resolve::{
         Resolved,
         epoll::is_epoll,
         poll::{is_set, timeout_argument, timeout_in_arguments},
     },
-    agent::stall::thread_of,};
+};
 
 /// How long a thread may be elsewhere before it has given the connection up that its stall is about. Who asks again after a
 /// failure mostly does so within a minute.
@@ -365,7 +366,8 @@ mod tests {
     use super::*;
     use crate::{
         diagnose::progress::tests::facts,
-        diagnose::verdict::tests::{on, tcp, wait},};
+        diagnose::verdict::tests::{on, tcp, wait},
+    };
 
     const SECOND: u64 = 1_000_000_000;
 

@@ -1,4 +1,6 @@
 //! Where snapshots come from: one trait, and the sources that implement it.
+//!
+//! Layer 2: uses `kernel` and `procfs`.
 
 pub mod agreement;
 pub mod bpf;

@@ -15,9 +15,9 @@ use tracer_ebpf::abi::{FileKey, HolderRecord, TupleKey};
 
 use super::Source;
 use crate::{
+    agent::durations::Durations,
     agent::habit::Excuse,
     agent::stall::Stall,
-    durations::Durations,
     model::wait::{SeenFd, Snapshot, ThreadId},
 };
 

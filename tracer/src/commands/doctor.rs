@@ -11,16 +11,16 @@ use rustix::thread::{CapabilitySet as Cap, capabilities};
 use serde::Serialize;
 
 use crate::{
-    cli::{Doctor, SOCKET},
-    client::{Client, Refusal},
     collect::{
         agreement::{self, Value},
         bpf::Bpf,
     },
+    config::cli::{Doctor, SOCKET},
     kernel::{
         btf, object,
         probes::{self, Mechanism, Trouble},
     },
+    serve::client::{Client, Refusal},
     util::human,
 };
 

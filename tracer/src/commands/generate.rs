@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
-use crate::cli::Cli;
+use crate::config::cli::Cli;
 
 /// Writes `DIR/man` and `DIR/completions`.
 pub fn run(dir: &Path) -> Result<()> {

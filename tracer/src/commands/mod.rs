@@ -1,4 +1,6 @@
 //! The commands, a file each.
+//!
+//! Layer 6: the top: it may use everything.
 
 pub mod agent;
 pub mod doctor;

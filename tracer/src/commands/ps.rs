@@ -11,20 +11,18 @@ use anyhow::Result;
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
-    cli::{Place, Ps},
-    client::{BRIEFLY, Client},
+    agent::events::StallObject,
+    assess::look::{self, Feed, Judged},
     collect::Source,
-    export::{
-        api::{HeldObject, HostObject},
-        events::StallObject,
-        json::WaitObject,
-    },
+    config::cli::{Place, Ps},
     history::{self, Past},
-    look::{self, Feed, Judged},
     model::class::{Class, Level},
     model::wait::{ByProcess, Held, Snapshot, Wait},
     resolve::Resolver,
+    serve::api::{HeldObject, HostObject},
+    serve::client::{BRIEFLY, Client},
     util::human,
+    wire::json::WaitObject,
 };
 
 /// Threads by process and id, whose waits an agent that runs has flagged: an alert may have named them, whatever their class.

@@ -6,7 +6,8 @@ use anyhow::Result;
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
-    cli::Stalls, client::Client, export::events::StallObject, history, model::class::Class, util::human,
+    agent::events::StallObject, config::cli::Stalls, history, model::class::Class, serve::client::Client,
+    util::human,
 };
 
 /// Asks the agent, or reads what one has left, and prints.

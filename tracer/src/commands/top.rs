@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{cli::Top, top};
+use crate::{config::cli::Top, top};
 
 /// Shows until it is ended.
 pub fn run(args: &Top) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{cli::Trace, trace::Tracer};
+use crate::{config::cli::Trace, trace::Tracer};
 
 /// Follows until it is told to stop.
 pub fn run(args: &Trace) -> Result<()> {

@@ -7,22 +7,20 @@ use jiff::Timestamp;
 
 use crate::{
     agent::habit::Excuse,
-    cli::{Place, Why},
-    client::{BRIEFLY, Client},
-    export::{
-        api::ExcusedObject,
-        json::{WaitObject, short_id},
-        report::ReportObject,
-    },
-    inspect::{
+    assess::inspect::{
         self, Condition, Report,
         chain::Other,
         threads::{Doing, Thread},
     },
-    look::{self, Feed, Judged},
+    assess::look::{self, Feed, Judged},
+    config::cli::{Place, Why},
     model::class::{Class, Level},
     resolve::{process::Who, target::Target},
+    serve::api::ExcusedObject,
+    serve::client::{BRIEFLY, Client},
     util::human,
+    wire::json::{WaitObject, short_id},
+    wire::report::ReportObject,
 };
 
 /// Width of the words at the left.

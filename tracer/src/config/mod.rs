@@ -1,8 +1,11 @@
 //! What the agent was told: how long each kind of wait may last, and which waits are a case of their own.
 //!
 //! A configuration is a value that never changes; a new file makes a new one.
+//!
+//! Layer 1: uses the model.
 
 mod address;
+pub mod cli;
 mod file;
 mod index;
 mod rule;
@@ -25,7 +28,6 @@ use self::{
     rule::Rule,
 };
 use crate::{
-    cli,
     model::class::{Class, Level},
     resolve::process::users,
     util::human,

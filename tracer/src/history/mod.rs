@@ -1,6 +1,8 @@
 //! The last hours: each stall, and each minute's worst waits, in a database of the agent's own. It is written by a thread of its
 //! own, at most twice a second; what cannot be kept, on a full disk for instance, is counted, and stalls are tried again. Whatever is
 //! bounded is shared between owners.
+//!
+//! Layer 5: a sink, which uses what lies below.
 
 mod damage;
 mod moment;
@@ -27,10 +29,11 @@ use serde::{Deserialize, Serialize};
 use self::writer::Writer;
 pub use self::{moment::parse as moment, store::Store};
 use crate::{
-    client::Refusal,
+    agent::events::StallObject,
     collect::shared::Shared,
-    export::{events::StallObject, json::WaitObject},
+    serve::client::Refusal,
     util::fair::{self, Room},
+    wire::json::WaitObject,
 };
 
 /// Things that may wait to be written: where there are more, whoever's stalls are most gives way.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::store::Id;
-use crate::export::events::StallObject;
+use crate::agent::events::StallObject;
 
 /// Rows that may be owed.
 const MOST: usize = 4096;

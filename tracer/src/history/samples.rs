@@ -5,12 +5,13 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 use crate::{
+    agent::events::StallObject,
     agent::stall::Stall,
     diagnose::verdict::{Verdict, tests as samples},
-    export::{events::StallObject, json::WaitObject},
     model::class::Class,
     model::syscalls::Way,
     resolve::Resolved,
+    wire::json::WaitObject,
 };
 
 /// A process's stall that opened and closed at these seconds of Unix time.

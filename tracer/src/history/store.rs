@@ -27,11 +27,12 @@ use super::{
     damage::{self, is_damage},
 };
 use crate::{
-    export::{events::StallObject, json::WaitObject},
+    agent::events::StallObject,
     resolve::process::cgroup::Owner,
     util::fair,
     util::human,
     util::regular::{self, Links},
+    wire::json::WaitObject,
 };
 
 /// By milliseconds of Unix time at the opening, process, thread: JSON.

@@ -20,14 +20,15 @@ use super::{
     store::{Id, Store},
 };
 use crate::{
+    agent::events::StallObject,
+    assess::look::{self, Judged},
     collect::shared::Shared,
-    export::{events::StallObject, json::WaitObject},
-    look::{self, Judged},
     model::class::Level,
     model::wait::ByProcess,
     resolve::Resolver,
     util::fair::Receiver,
     util::human,
+    wire::json::WaitObject,
 };
 
 /// What comes within this is written at once.

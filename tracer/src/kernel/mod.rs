@@ -1,4 +1,6 @@
 //! The kernel programs: where its fields lie, loading, attaching, and what of the kernel's is read beside them.
+//!
+//! Layer 2: uses the model.
 
 pub mod batch;
 pub mod btf;

@@ -4,6 +4,8 @@
 //! Any such read may hang: behind a lock that its process holds, a page that never comes, a file system whose server is gone.
 //! So none is made by a thread of tracer's. A small process of tracer's own makes it, [`reader`], and is left behind if it
 //! does not answer in time; [`supervisor`] starts and ends these; [`ledger`] knows whom to leave alone; [`client`] joins them.
+//!
+//! Layer 2: uses the model.
 
 mod allowed;
 mod ask;

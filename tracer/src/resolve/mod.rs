@@ -1,4 +1,6 @@
 //! What a wait waits on and who waits: everything that is read from `/proc` after a snapshot.
+//!
+//! Layer 3: uses `collect` and `procfs`.
 
 pub mod epoll;
 pub mod fd;

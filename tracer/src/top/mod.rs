@@ -1,5 +1,7 @@
 //! The live view: `source` looks, `model` and `page` know what is shown, `input` says what keys do, `view` draws, on `screen`. This
 //! file joins them.
+//!
+//! Layer 6: uses everything below the commands.
 
 mod filter;
 mod input;
@@ -41,7 +43,7 @@ use self::{
     source::News,
     view::Host,
 };
-use crate::{cli::Top, export::json::WaitObject};
+use crate::{config::cli::Top, wire::json::WaitObject};
 
 /// Who is told to end and has not after this is held up by its terminal.
 const HELD: Duration = Duration::from_secs(2);

@@ -11,9 +11,9 @@ use super::{
     source::{Frame, When, Wish},
 };
 use crate::{
-    durations::Durations,
-    export::json::WaitObject,
+    agent::durations::Durations,
     model::class::{Class, Level},
+    wire::json::WaitObject,
 };
 
 /// The intervals to choose from.

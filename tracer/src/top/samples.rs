@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use super::source::{Frame, When};
 use crate::{
     diagnose::verdict::tests as samples,
-    export::json::WaitObject,
     model::class::Class,
     model::syscalls::Way,
     resolve::{Resolved, process::Who, target::Target},
+    wire::json::WaitObject,
 };
 
 /// A wait of a process with one thread, so many seconds old.

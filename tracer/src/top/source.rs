@@ -16,19 +16,20 @@ use jiff::Timestamp;
 use tracer_ebpf::abi::Counter;
 
 use crate::{
-    cli::{Place, Top},
-    client::Client,
+    agent::durations::{AllDurations, Durations},
+    assess::inspect,
+    assess::look::{self, Lookout, Sight},
     collect::{Source, bpf::Bpf, proc::Proc},
     commands::why,
-    durations::{AllDurations, Durations},
-    export::{api::HostObject, json::WaitObject},
+    config::cli::{Place, Top},
     history::{self, Past},
-    inspect,
     kernel::object::Options,
-    look::{self, Lookout, Sight},
     model::class::{Class, Level},
     model::wait::Wait,
+    serve::api::HostObject,
+    serve::client::Client,
     util::clock::cpu_time,
+    wire::json::WaitObject,
 };
 
 /// What is known of the host at one moment.

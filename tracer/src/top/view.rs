@@ -15,9 +15,9 @@ use super::{
     source::When,
 };
 use crate::{
-    export::json::short_id,
     model::class::{Class, Level},
     util::human,
+    wire::json::short_id,
 };
 
 /// What does not change while the view runs.
@@ -359,7 +359,7 @@ mod tests {
         super::{input::Action, samples},
         *,
     };
-    use crate::{durations::Durations, export::json::WaitObject, resolve::target::Target};
+    use crate::{agent::durations::Durations, resolve::target::Target, wire::json::WaitObject};
 
     fn terminal(model: &mut Model, width: u16, height: u16, colours: bool) -> Terminal<TestBackend> {
         let host = Host { name: "payments-db1".into(), kernel: "6.12.117+deb12-cloud-amd64".into(), colours };

@@ -2,6 +2,8 @@
 //!
 //! Ends, with results, come from the kernel's programs at the entry and exit of calls; what has not ended yet is in a
 //! snapshot a few times a second. Where the kernel takes no such programs, context switches tell ends without results.
+//!
+//! Layer 6: uses everything below the commands.
 
 pub mod family;
 pub mod line;
@@ -30,10 +32,9 @@ use self::{
     wanted::Wanted,
 };
 use crate::{
-    cli::{Probes, Trace},
     collect::{Source, bpf::Bpf},
+    config::cli::{Probes, Trace},
     diagnose::verdict,
-    export::json::{CallObject, WaitObject},
     kernel::{
         calls::{Calls, Id},
         object::{Followed, Options},
@@ -48,6 +49,7 @@ use crate::{
     },
     util::clock::Now,
     util::human,
+    wire::json::{CallObject, WaitObject},
 };
 
 /// How often it is looked for calls that have not ended.

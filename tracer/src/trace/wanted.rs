@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::{
-    cli::Trace,
+    config::cli::Trace,
     model::wait::ThreadId,
     procfs::{
         Reads, by_pid,

@@ -18,10 +18,11 @@ use serde::{Deserialize, Serialize};
 use self::saver::Saver;
 use crate::{
     agent::habit::{Excuse, Habits, Key, Sample},
-    util::human,
+    agent::stall::Stall,
     model::wait::{ProcessId, ThreadId, Wait},
+    util::human,
     util::regular,
-    agent::stall::Stall,};
+};
 
 /// How often it is written, if habits changed. Stalls are written when they do: an agent that is killed must not announce
 /// them again.

@@ -114,7 +114,7 @@ const UNTOLD: &[&str] =
 mod tests {
     use tracer_ebpf::abi::Counter;
 
-    use crate::agent::blind::Cause;
+    use crate::metrics::blind::Cause;
 
     use super::{
         super::{EXPIRY, FOLDED, OTHER, SERIES, STALL_SERIES},
@@ -125,7 +125,7 @@ mod tests {
     fn reference() -> String {
         let mut text = String::from(
             "# Metrics\n\n\
-             Of `/metrics`, in Prometheus's text format. Written by the test of `tracer/src/export/metrics/table.rs` from the table\n\
+             Of `/metrics`, in Prometheus's text format. Written by the test of `tracer/src/metrics/table.rs` from the table\n\
              there (`UPDATE_DOCS=1 cargo test -p tracer`), which the agent's page is held against.\n\n\
              | metric | type | labels | says |\n| --- | --- | --- | --- |\n",
         );

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::json::{WaitObject, in_seconds, seconds};
 use crate::{
     agent::habit::Excuse,
-    inspect::{
+    assess::inspect::{
         Report,
         chain::Other,
         threads::{Doing, Thread},

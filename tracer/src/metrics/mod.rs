@@ -1,5 +1,8 @@
 //! What `/metrics` shows: the state behind the metrics, which the watching thread keeps, and the page.
+//!
+//! Layer 5: a sink, which uses what lies below.
 
+pub mod blind;
 mod blocked;
 mod families;
 mod table;
@@ -28,8 +31,8 @@ use self::{
     },
 };
 use crate::{
-    agent::blind::{Blindness, Cause},
     diagnose::verdict::Class,
+    metrics::blind::{Blindness, Cause},
     model::wait::ProcessId,
 };
 

@@ -14,10 +14,8 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as Contents, Frame, SizeHint};
 
-use super::{
-    http::Body,
-    metrics::{self, Metrics},
-};
+use super::http::Body;
+use crate::metrics::{self, Metrics};
 
 /// What a connection takes at a time.
 const PIECE: usize = 16 * 1024;

@@ -10,7 +10,7 @@ use std::{
 use super::held::{self, Group};
 use crate::{
     agent::habit::Excuse,
-    look::Judged,
+    assess::look::Judged,
     model::class::Level,
     model::wait::{Held, ProcessId, Snapshot},
     procfs::Reads,

@@ -6,7 +6,7 @@ use super::{
     threads::{Doing, Thread},
 };
 use crate::{
-    look::Judged,
+    assess::look::Judged,
     model::class::Class,
     resolve::{process::Who, target::Target},
 };

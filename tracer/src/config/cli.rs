@@ -12,10 +12,10 @@ use jiff::Timestamp;
 
 use crate::{
     config::Defaults,
-    export::socket::GROUP,
     history::{self, Limits},
     hook::Hook,
     model::class::Class,
+    serve::socket::GROUP,
 };
 
 /// The agent's socket unless somebody says otherwise.

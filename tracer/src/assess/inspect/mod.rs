@@ -14,8 +14,8 @@ use anyhow::{Context, Result, bail};
 use self::{advice::Advice, chain::Other, sockets::Sockets, threads::Thread};
 use crate::{
     agent::habit::{Client, Excuse},
+    assess::look::{self, Judged},
     collect::Source,
-    look::{self, Judged},
     model::class::Level,
     model::wait::{ByProcess, ProcessId, Snapshot, Wait},
     procfs::{Reads, Unread, by_pid, stat},

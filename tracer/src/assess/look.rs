@@ -10,17 +10,17 @@ use std::{
 use anyhow::{Result, anyhow};
 
 use crate::{
-    cli::{Place, SourceName},
-    client::{Client, Refusal},
     collect::{self, Source},
+    config::cli::{Place, SourceName},
     diagnose::progress::date_back,
     diagnose::verdict::{self, Verdict},
-    export::json::WaitObject,
     model::class::{Class, Level},
     model::syscalls::{Way, way},
     model::wait::{ByProcess, ProcessId, Snapshot, SocketFacts, ThreadId, Wait},
     resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set},
+    serve::client::{Client, Refusal},
     util::clock::{boottime_ns, monotonic_ns},
+    wire::json::WaitObject,
 };
 
 /// A wait with everything that was found out about it.

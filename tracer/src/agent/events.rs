@@ -18,7 +18,7 @@ use jiff::{Timestamp, Unit};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use super::json::{WaitObject, in_seconds, to_the_millisecond};
+use crate::wire::json::{WaitObject, in_seconds, to_the_millisecond};
 use crate::{
     agent::stall::{Closed, Stall},
     history::{History, Kept},

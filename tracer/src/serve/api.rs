@@ -24,24 +24,22 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, oneshot};
 
-use super::{
-    events::StallObject,
-    http::{Body, text, whole},
-    report::{BaselineObject, ReportObject},
-};
+use super::http::{Body, text, whole};
 use crate::{
+    agent::events::StallObject,
+    assess::inspect::{self, Report},
+    assess::look::{Lookout, Sight},
     collect::{
         Source,
         shared::{Numbers, Shared},
     },
     commands::why,
     history::History,
-    inspect::{self, Report},
-    look::{Lookout, Sight},
     model::class::{Class, Level},
     model::wait::{Held, HeldThread},
     util::clock::cpu_time,
     util::fair::{self, Refused, Room},
+    wire::report::{BaselineObject, ReportObject},
 };
 
 /// Requests of one user that may wait for their answer. In all as many as there are connections, and that is bounded there.

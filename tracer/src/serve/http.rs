@@ -33,7 +33,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{api::Api, metrics::Metrics, page::Pages, token::Token};
+use super::{api::Api, page::Pages, token::Token};
+use crate::metrics::Metrics;
 use crate::util::clock::monotonic_ns;
 
 /// Connections served at the same time: one more ends the one that has been idle for longest, of the user who has most.

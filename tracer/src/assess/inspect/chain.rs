@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use super::{classes, threads};
 use crate::{
+    assess::look::{self, Judged},
     collect::Source,
-    look::{self, Judged},
     model::class::{Class, Level},
     model::wait::{ByProcess, Held, Snapshot, Wait},
     procfs::{Reads, by_pid},

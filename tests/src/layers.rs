@@ -1,0 +1,225 @@
+//! Does each folder of `tracer/src` use only what lies below it? The table of layers, held against the `use` lines and every other
+//! path in the code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proc_macro2::{TokenStream, TokenTree};
+use syn::visit::{self, Visit};
+
+/// A folder, its layer, and what it may use of its own layer.
+struct Folder {
+    name: &'static str,
+    layer: u8,
+    beside: &'static [&'static str],
+}
+
+const fn folder(layer: u8, name: &'static str, beside: &'static [&'static str]) -> Folder {
+    Folder { name, layer, beside }
+}
+
+const FOLDERS: &[Folder] = &[
+    folder(6, "commands", &["top", "trace"]),
+    folder(6, "top", &[]),
+    folder(6, "trace", &[]),
+    folder(5, "agent", &["metrics", "history", "hook"]),
+    folder(5, "serve", &["metrics", "history"]),
+    folder(5, "metrics", &[]),
+    folder(5, "history", &[]),
+    folder(5, "hook", &[]),
+    folder(4, "assess", &[]),
+    folder(3, "diagnose", &[]),
+    folder(3, "resolve", &[]),
+    folder(2, "collect", &["kernel", "procfs"]),
+    folder(2, "procfs", &[]),
+    folder(2, "kernel", &[]),
+    folder(1, "wire", &[]),
+    folder(1, "config", &[]),
+    folder(0, "model", &["util"]),
+    folder(0, "util", &[]),
+];
+
+/// Who still uses what lies above or beside it. A line that is no longer true has to go; none may come.
+#[rustfmt::skip]
+const STILL: &[(&str, &str)] = &[
+    ("agent", "serve"),
+    ("assess", "agent"),
+    ("assess", "serve"),
+    ("collect", "agent"),
+    ("config", "history"),
+    ("config", "hook"),
+    ("config", "resolve"),
+    ("config", "serve"),
+    ("diagnose", "resolve"),
+    ("history", "agent"),
+    ("history", "serve"),
+    ("kernel", "procfs"),
+    ("procfs", "agent"),
+    ("procfs", "resolve"),
+    ("resolve", "diagnose"),
+    ("serve", "agent"),
+    ("serve", "commands"),
+    ("top", "commands"),
+    ("wire", "agent"),
+    ("wire", "assess"),
+    ("wire", "diagnose"),
+    ("wire", "resolve"),
+];
+
+/// Files that are in no folder: where the program begins, and what fuzzing begins at.
+const ROOT: &[&str] = &["fuzz.rs", "lib.rs", "main.rs"];
+
+/// Folders that a file's code names, in `use` lines, other paths and macros, but for what is compiled for tests only.
+#[derive(Default)]
+struct Uses(BTreeSet<String>);
+
+impl Uses {
+    fn of(text: &str) -> Self {
+        let mut uses = Self::default();
+        uses.visit_file(&syn::parse_file(text).expect("Rust"));
+        uses
+    }
+
+    fn tree(&mut self, tree: &syn::UseTree) {
+        match tree {
+            syn::UseTree::Path(path) => _ = self.0.insert(path.ident.to_string()),
+            syn::UseTree::Group(group) => group.items.iter().for_each(|item| self.tree(item)),
+            syn::UseTree::Name(name) => _ = self.0.insert(name.ident.to_string()),
+            syn::UseTree::Rename(rename) => _ = self.0.insert(rename.ident.to_string()),
+            syn::UseTree::Glob(_) => {}
+        }
+    }
+
+    fn tokens(&mut self, tokens: TokenStream) {
+        let mut before: [String; 3] = Default::default();
+        for token in tokens {
+            if let TokenTree::Group(group) = &token {
+                self.tokens(group.stream());
+            }
+            let word = token.to_string();
+            if let [krate, colon, again] = &before
+                && (krate, colon, again) == (&"crate".to_owned(), &":".to_owned(), &":".to_owned())
+            {
+                self.0.insert(word.clone());
+            }
+            before.rotate_left(1);
+            before[2] = word;
+        }
+    }
+}
+
+fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        let list = attribute.meta.require_list().ok().filter(|list| list.path.is_ident("cfg"));
+        list.is_some_and(|list| list.tokens.to_string() == "test")
+    })
+}
+
+impl<'ast> Visit<'ast> for Uses {
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        if !is_for_tests(&item.attrs) {
+            visit::visit_item_mod(self, item);
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        if let syn::UseTree::Path(path) = &item.tree
+            && path.ident == "crate"
+            && !is_for_tests(&item.attrs)
+        {
+            self.tree(&path.tree);
+        }
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let mut segments = path.segments.iter();
+        if segments.next().is_some_and(|first| first.ident == "crate")
+            && let Some(second) = segments.next()
+        {
+            self.0.insert(second.ident.to_string());
+        }
+        visit::visit_path(self, path);
+    }
+
+    fn visit_macro(&mut self, item: &'ast syn::Macro) {
+        self.tokens(item.tokens.clone());
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer/src")
+}
+
+/// The sources of a folder, but for tests in files of their own.
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).expect("the sources").flatten().map(|entry| entry.path());
+    let is_source = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
+    let is_for_tests = |path: &PathBuf| {
+        path.file_stem().is_some_and(|name| matches!(name.to_str(), Some("tests" | "samples" | "growth")))
+    };
+    let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) = entries.partition(|path| path.is_dir());
+    let files = files.into_iter().filter(|path| is_source(path) && !is_for_tests(path));
+    files.chain(folders.iter().flat_map(|folder| sources(folder))).collect()
+}
+
+/// What each folder uses, with a file that does.
+fn used() -> BTreeMap<(&'static str, &'static str), PathBuf> {
+    let mut used = BTreeMap::new();
+    for from in FOLDERS {
+        for file in sources(&root().join(from.name)) {
+            let uses = Uses::of(&fs::read_to_string(&file).expect("a source")).0;
+            let folders = FOLDERS.iter().filter(|to| to.name != from.name && uses.contains(to.name));
+            for to in folders {
+                used.insert((from.name, to.name), file.clone());
+            }
+        }
+    }
+    used
+}
+
+fn layer(name: &str) -> u8 {
+    FOLDERS.iter().find(|folder| folder.name == name).expect("it is in the table").layer
+}
+
+#[test]
+fn folders_use_what_lies_below_them() {
+    let may = |from: &str, to: &str| {
+        let beside = FOLDERS.iter().find(|folder| folder.name == from).expect("it is in the table").beside;
+        layer(to) < layer(from) || beside.contains(&to)
+    };
+    let wrong: BTreeMap<_, _> = used().into_iter().filter(|((from, to), _)| !may(from, to)).collect();
+    let new: Vec<_> = wrong.iter().filter(|(pair, _)| !STILL.contains(pair)).collect();
+    assert!(new.is_empty(), "these use what does not lie below them: {new:#?}");
+    let gone: Vec<_> = STILL.iter().filter(|pair| !wrong.contains_key(pair)).collect();
+    assert!(gone.is_empty(), "these do so no longer: {gone:#?}");
+}
+
+#[test]
+fn nothing_lies_loose_and_every_folder_says_what_it_is_for() {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(root()).expect("the sources").flatten() {
+        let name = entry.file_name().into_string().expect("text");
+        match entry.path().is_dir() {
+            true => folders.push(name),
+            false => assert!(ROOT.contains(&&*name), "{name} belongs into a folder"),
+        }
+    }
+    let known = |name: &String| FOLDERS.iter().any(|folder| folder.name == *name);
+    assert!(folders.iter().all(known) && folders.len() == FOLDERS.len(), "{folders:?}");
+    for folder in FOLDERS {
+        let file = root().join(folder.name).join("mod.rs");
+        let text = fs::read_to_string(&file).expect("each folder has a mod.rs");
+        let doc = text.lines().take_while(|line| line.starts_with("//!")).collect::<String>();
+        assert!(doc.contains(&format!("Layer {}", folder.layer)), "{}: {doc}", file.display());
+    }
+}
+
+#[test]
+fn paths_are_found_wherever_they_stand() {
+    let uses = Uses::of(
+        "use crate::{a::B, c::{self, D}, e}; use std::f; fn g() { crate::h::i(); format!(\"{}\", crate::j::K); }
+         #[cfg(test)] mod tests { use crate::l::M; } impl crate::n::O for P<crate::q::R> {}",
+    );
+    assert_eq!(Vec::from_iter(uses.0), ["a", "c", "e", "h", "j", "n", "q"]);
+}
