@@ -40,7 +40,7 @@ const OWN: &[(&str, &str)] = &[
     ("hook/", "what the program is told; its children"),
     ("kernel/", "types, symbols and what the kernel says of our own programs"),
     ("util/regular.rs", "how our own files are opened"),
-    ("resolve/process/users.rs", "/etc/passwd and /etc/group"),
+    ("util/users.rs", "/etc/passwd and /etc/group"),
     ("resolve/target/found.rs", "which file system pipes are of, by one of its own"),
     ("agent/state/", "the state"),
     ("top/", "the file that it writes; /proc/stat"),

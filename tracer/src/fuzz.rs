@@ -6,19 +6,18 @@ use tracer_ebpf::abi::Header;
 use crate::{
     assess::inspect::held,
     collect::{bpf, sched, sockets},
-    config::{Config, Subject},
+    config::{Config, Subject, moment},
     diagnose::verdict,
-    history,
     kernel::{btf::Btf, load::Clocks, record::Record, symbols::Restarts},
-    model::class::Class,
+    model::{cgroup, class::Class},
     procfs::stat,
     resolve::{
         Resolver, epoll, listeners, locks, page, poll,
-        process::{Who, cgroup, pods, users},
+        process::{Who, pods},
     },
     serve::api,
     top::Filter,
-    util::clock::Now,
+    util::{clock::Now, users},
     wire::json::WaitObject,
 };
 
@@ -125,7 +124,7 @@ pub fn config(bytes: &[u8]) {
 pub fn words(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let _ = Filter::parse(&text);
-    let _: Result<Timestamp, String> = history::moment(&text);
+    let _: Result<Timestamp, String> = moment::parse(&text);
     let (path, query) = text.split_once('?').unwrap_or((&text, ""));
     let _ = api::parse(path, query);
 }

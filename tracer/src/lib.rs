@@ -15,6 +15,7 @@ mod kernel;
 mod metrics;
 mod model;
 mod procfs;
+mod render;
 mod resolve;
 mod serve;
 mod top;

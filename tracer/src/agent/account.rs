@@ -1,6 +1,6 @@
 //! The numbers: what `/metrics` shows, brought up to date after each snapshot.
 
-use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, mem, time::Duration};
 
 use anyhow::Result;
 use hashbrown::{HashMap, HashSet};
@@ -8,17 +8,15 @@ use tracer_ebpf::abi::Counter;
 
 use super::{FORGET, Watch};
 use crate::{
-    agent::stall::Stall,
+    assess::stall::Stall,
     collect::bpf::{Bpf, ended_name, text},
     metrics::blind::Cause,
     metrics::{BlockedKey, DurationKey, STALL_SERIES, StallSeries, State},
+    model::cgroup::Owner,
     model::class::Class,
     model::wait::{ProcessId, Snapshot, ThreadId, Wait},
-    procfs::{Reads, Unread, stat},
-    resolve::{
-        process::cgroup::Owner,
-        target::{kind_of, kind_of_file},
-    },
+    procfs::{Reads, Unread, Wanted, stat},
+    resolve::target::{kind_of, kind_of_file},
     util::fair,
     util::human,
 };
@@ -51,10 +49,18 @@ impl Watch {
             if state.add_blocked(blocked, histogram.sum_ns)
                 && state.name(&process).is_none_or(|known| known != comm)
             {
-                state.set_name(process, name(process).unwrap_or_else(|| comm.clone()));
+                self.unnamed.entry(process).or_insert_with(|| comm.clone());
             }
             state.add_durations(DurationKey { comm, syscall, kind }, &histogram);
         })
+    }
+
+    /// What processes that have new series are called now. Of one that has gone meanwhile, a thread's name has to do.
+    fn read_names(&mut self) -> Vec<(ProcessId, String)> {
+        let unnamed = mem::take(&mut self.unnamed);
+        let mut reads = Reads::new();
+        reads.ahead(unnamed.keys().map(|process| (*process, Wanted::File("comm".into()))));
+        unnamed.into_iter().map(|(process, or)| (process, reads.comm(process).unwrap_or(or))).collect()
     }
 
     /// Brings the numbers up to date.
@@ -110,17 +116,27 @@ impl Watch {
             if state.add_open(BlockedKey { process: Some(process), syscall, kind }, ns)
                 && state.name(&process).is_none()
             {
-                // Where the process has gone meanwhile, a thread's name has to do.
-                state.set_name(process, name(process).unwrap_or_else(|| wait.comm.to_string()));
+                self.unnamed.entry(process).or_insert_with(|| wait.comm.to_string());
             }
         }
+        let expired = state.expired(snapshot.monotonic_ns);
+        // What is read may take its time, and whoever scrapes waits for these numbers.
+        drop(state);
+        let names = self.read_names();
+        let alive = living(expired);
+        let mut state = self.metrics.lock();
+        names.into_iter().for_each(|(process, name)| state.set_name(process, name));
         // What is frozen in its sleep goes on with it. By calls a wait counts once its call has returned, which may be long
         // after it was asleep.
         let held: HashSet<ProcessId> = snapshot.held.iter().map(|held| held.thread.process).collect();
         let is_held =
             |process: Option<&ProcessId>| process.map_or(!held.is_empty(), |process| held.contains(process));
         let by_calls = !self.bpf.kernel.sees_sleeps_end();
-        state.settle(snapshot.monotonic_ns, |process| by_calls || is_held(process), lives);
+        state.settle(
+            snapshot.monotonic_ns,
+            |process| by_calls || is_held(process),
+            |process| alive.contains(process),
+        );
         state.add_snapshot(snapshot.source, snapshot.duration);
         show_stalls(&mut state, &self.stalls);
         if state.without_series > 0 {
@@ -191,15 +207,14 @@ fn show_stalls(state: &mut State, stalls: &BTreeMap<ThreadId, Stall>) {
     }
 }
 
-/// Whether the very process still exists, by its start time. One that hangs so that it cannot be read does.
-fn lives(process: &ProcessId) -> bool {
-    match Reads::new().file(*process, "stat") {
+/// Which of these still exist, by their start times. One that hangs so that it cannot be read does.
+fn living(processes: Vec<ProcessId>) -> HashSet<ProcessId> {
+    let mut reads = Reads::new();
+    reads.ahead(processes.iter().map(|process| (*process, Wanted::File("stat".into()))));
+    let lives = |process: &ProcessId| match reads.file(*process, "stat") {
         Ok(text) => stat::parse_stat(&String::from_utf8_lossy(&text))
             .is_some_and(|stat| stat::same_start(process.start_ns, &stat)),
         Err(unread) => !matches!(unread, Unread::Failed(_)),
-    }
-}
-
-fn name(process: ProcessId) -> Option<String> {
-    Reads::new().comm(process)
+    };
+    processes.into_iter().filter(lives).collect()
 }

@@ -10,16 +10,14 @@ use tracer_ebpf::abi::Counter;
 
 use super::Watch;
 use crate::{
-    agent::habit::Excuse,
-    agent::stall::Stall,
     agent::track::{Step, Track},
-    collect::{
-        Source,
-        shared::{Ask, Numbers},
-    },
+    assess::shared::{Ask, Numbers},
+    assess::stall::Stall,
+    collect::Source,
+    model::baseline::Excuse,
+    model::cgroup::Owner,
     model::class::{Class, Level},
     model::wait::{Snapshot, ThreadId},
-    resolve::process::cgroup::Owner,
     util::clock::monotonic_ns,
     util::fair,
 };

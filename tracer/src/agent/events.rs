@@ -2,7 +2,6 @@
 //! never holds the agent up.
 
 use std::{
-    borrow::Cow,
     io::{self, Write},
     sync::{
         Arc,
@@ -14,15 +13,14 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use jiff::{Timestamp, Unit};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::broadcast;
 
-use crate::wire::json::{WaitObject, in_seconds, to_the_millisecond};
 use crate::{
-    agent::stall::{Closed, Stall},
+    assess::stall::{Closed, Stall, StallObject},
     history::{History, Kept},
     hook::{Losses, Runner},
+    wire::json::{WaitObject, in_seconds},
 };
 
 /// Lines that may wait for the reader.
@@ -37,41 +35,6 @@ struct Event<'a> {
     ended: Option<&'a str>,
     note: Option<&'a str>,
     wait: &'a WaitObject,
-}
-
-/// A stall as the agent's socket serves it and the history keeps it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StallObject {
-    /// When it was flagged.
-    #[serde(serialize_with = "to_the_millisecond")]
-    pub opened: Timestamp,
-    /// When it ended; null while it lasts.
-    pub closed: Option<Timestamp>,
-    /// `resumed` or `exited`; `unknown` if the agent did not run when it ended.
-    pub ended: Option<Cow<'static, str>>,
-    /// How long it has lasted.
-    #[serde(rename = "stall_seconds", with = "in_seconds")]
-    pub lasted: Duration,
-    /// What the configuration says of such waits.
-    pub note: Option<String>,
-    /// The wait.
-    pub wait: WaitObject,
-}
-
-impl StallObject {
-    /// Of an open one.
-    pub fn open(stall: &Stall) -> Self {
-        let wait = WaitObject::new(&stall.wait, &stall.resolved, &stall.verdict, &stall.who);
-        let (lasted, note) = (stall.wait.age, stall.note.clone());
-        Self { opened: stall.opened, closed: None, ended: None, lasted, note, wait }
-    }
-
-    /// Of one that has just ended.
-    pub fn closed(closed: &Closed) -> Self {
-        let ended = Some(closed.ended.label().into());
-        let at = Timestamp::now().round(Unit::Millisecond).ok();
-        Self { closed: at, ended, lasted: closed.lasted, ..Self::open(&closed.stall) }
-    }
 }
 
 /// Readers of `/v1/events` may be so many lines behind.

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     agent::habit::Client,
-    agent::stall::{Closed, Ended, Stall, thread_of},
     agent::track::Track,
+    assess::stall::{Closed, Ended, Stall, thread_of},
     config::Subject,
     diagnose::verdict,
     model::class::Class,

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     agent::habit::{Client, LEAST},
-    agent::stall::Ended,
     agent::track::{Away, Step, Track},
+    assess::stall::Ended,
     diagnose::progress,
     diagnose::verdict::classify,
     model::class::Class,

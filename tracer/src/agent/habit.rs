@@ -8,13 +8,11 @@ use std::{net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    model::baseline::Excuse,
+    model::cgroup::Owner,
     model::syscalls::Way,
     model::wait::Wait,
-    resolve::{
-        Resolved,
-        process::{Who, cgroup::Owner},
-        target::Target,
-    },
+    resolve::{Resolved, process::Who, target::Target},
     util::fair::Fair,
 };
 
@@ -73,24 +71,6 @@ impl Client {
             program: who.exe.as_ref().map_or_else(|| self.comm.clone(), |exe| exe.path.clone()),
             remote: self.remote,
         }
-    }
-}
-
-/// A habit that keeps a wait from being flagged once it is older than its threshold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Excuse {
-    /// How long such waits usually take.
-    pub usual: Duration,
-    /// The threshold.
-    pub from: Duration,
-    /// How old it must be to be flagged all the same.
-    pub until: Duration,
-}
-
-impl Excuse {
-    /// Whether it is what keeps a wait of this age from being flagged.
-    pub fn holds(&self, age: Duration) -> bool {
-        (self.from..self.until).contains(&age)
     }
 }
 

@@ -9,14 +9,12 @@ mod answer;
 mod budget;
 pub mod canary;
 pub mod confine;
-pub mod durations;
 pub mod events;
 mod flag;
 mod follow;
 pub mod habit;
 mod restless;
 pub mod service;
-pub mod stall;
 mod state;
 mod track;
 
@@ -35,22 +33,23 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use self::budget::Stage;
 use crate::{
     agent::canary::Canary,
-    agent::durations::AllDurations,
     agent::events::Events,
     agent::restless::Restless,
-    agent::stall::{Policy, Stall},
     agent::state::State,
     agent::track::Tracks,
-    collect::{Source, bpf::Bpf, shared::Asked},
+    assess::shared::Asked,
+    assess::stall::{Policy, Stall},
+    collect::durations::AllDurations,
+    collect::{Source, bpf::Bpf},
     config::Handover,
     config::cli::Agent,
     kernel::log::KernelLog,
     metrics::Metrics,
     metrics::blind::Cause,
-    model::wait::{Snapshot, ThreadId, Wait},
+    metrics::health::Health,
+    model::wait::{ProcessId, Snapshot, ThreadId, Wait},
     procfs,
     resolve::Resolver,
-    serve::http::Health,
     util::clock::monotonic_ns,
     util::human,
 };
@@ -77,6 +76,8 @@ pub struct Watch {
     state: State,
     /// Snapshots taken.
     number: u64,
+    /// Processes that have new series, each with the name of one of its threads.
+    unnamed: HashMap<ProcessId, String>,
     /// Series of open waits that the last one had.
     open: usize,
     /// Looks that failed.
@@ -137,6 +138,7 @@ impl Watch {
             stalls: BTreeMap::new(),
             state: State::load(&args.state_dir)?,
             number: 0,
+            unnamed: HashMap::new(),
             open: 0,
             failed: 0,
             fails: false,

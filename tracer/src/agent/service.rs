@@ -17,7 +17,7 @@ use rustix::{
 use sd_notify::NotifyState;
 use tokio::time::{Instant, sleep};
 
-use crate::serve::http::Health;
+use crate::metrics::health::Health;
 
 /// How often it is asked whether the first snapshot has been taken, and whether a manager that was busy takes more.
 const LOOK: Duration = Duration::from_millis(50);

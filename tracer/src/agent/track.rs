@@ -10,9 +10,10 @@ use hashbrown::HashMap;
 use tracer_ebpf::abi::{EndedWait, THREAD_EXITING, THREAD_SIGNALLED};
 
 use crate::{
-    agent::habit::{Client, Excuse},
-    agent::stall::thread_of,
+    agent::habit::Client,
+    assess::stall::thread_of,
     diagnose::progress::{LastWord, Mark},
+    model::baseline::Excuse,
     model::class::Class,
     model::wait::{FdState, SocketFacts, ThreadId, Wait},
     resolve::{

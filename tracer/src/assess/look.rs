@@ -3,22 +3,19 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    path::Path,
     time::Duration,
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 
 use crate::{
-    collect::{self, Source},
-    config::cli::{Place, SourceName},
+    collect::Source,
     diagnose::progress::date_back,
     diagnose::verdict::{self, Verdict},
     model::class::{Class, Level},
     model::syscalls::{Way, way},
     model::wait::{ByProcess, ProcessId, Snapshot, SocketFacts, ThreadId, Wait},
     resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set},
-    serve::client::{Client, Refusal},
     util::clock::{boottime_ns, monotonic_ns},
     wire::json::WaitObject,
 };
@@ -32,62 +29,6 @@ pub struct Judged {
     pub resolved: Resolved,
     /// What to think of it.
     pub verdict: Verdict,
-}
-
-/// Where what is shown comes from.
-pub enum Feed {
-    /// This very program looks.
-    Own(Box<dyn Source>),
-    /// A running agent is asked.
-    Agent(Client),
-}
-
-/// Opens the source asked for; with `auto` the best that this user may have, and why it is not a better one.
-pub fn open(place: &Place) -> Result<(Feed, Option<String>)> {
-    choose(
-        place,
-        || Ok(Feed::Own(Box::new(collect::bpf::Bpf::once()?))),
-        || Feed::Own(Box::new(collect::proc::Proc::new())),
-        Feed::Agent,
-    )
-}
-
-/// The same for whoever has sources of another kind.
-pub fn choose<T>(
-    place: &Place,
-    bpf: impl FnOnce() -> Result<T>,
-    proc: impl FnOnce() -> T,
-    agent: impl FnOnce(Client) -> T,
-) -> Result<(T, Option<String>)> {
-    match place.source {
-        SourceName::Bpf => Ok((bpf()?, None)),
-        SourceName::Proc => Ok((proc(), None)),
-        SourceName::Agent => Ok((agent(self::agent(&place.socket)?), None)),
-        SourceName::Auto if rustix::process::geteuid().is_root() => match bpf() {
-            Ok(bpf) => Ok((bpf, None)),
-            Err(error) => match Client::connect(&place.socket) {
-                Ok(client) => Ok((agent(client), None)),
-                Err(_) => Ok((proc(), Some(format!("{error:#}")))),
-            },
-        },
-        // Whoever is not root may ask the agent, which sees more than they do.
-        SourceName::Auto => match Client::connect(&place.socket) {
-            Ok(client) => Ok((agent(client), None)),
-            Err(refusal) => match (bpf(), refusal) {
-                (Ok(bpf), _) => Ok((bpf, None)),
-                (Err(_), Refusal::Denied(why)) => Ok((proc(), Some(why))),
-                (Err(error), Refusal::Absent) => Ok((proc(), Some(format!("{error:#}")))),
-            },
-        },
-    }
-}
-
-/// The agent that must be there.
-pub fn agent(socket: &Path) -> Result<Client> {
-    Client::connect(socket).map_err(|refusal| match refusal {
-        Refusal::Denied(why) => anyhow!(why),
-        Refusal::Absent => anyhow!("no agent listens on {}: `tracer agent` starts one", socket.display()),
-    })
 }
 
 /// A snapshot in which a wait of that age is told from a shorter one, also where the source cannot say when

@@ -3,3 +3,5 @@
 
 pub mod inspect;
 pub mod look;
+pub mod shared;
+pub mod stall;

@@ -4,9 +4,9 @@
 
 pub mod agreement;
 pub mod bpf;
+pub mod durations;
 pub mod proc;
 pub mod sched;
-pub mod shared;
 pub mod sockets;
 
 mod wchan;

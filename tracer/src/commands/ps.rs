@@ -11,8 +11,8 @@ use anyhow::Result;
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
-    agent::events::StallObject,
-    assess::look::{self, Feed, Judged},
+    assess::look::{self, Judged},
+    assess::stall::StallObject,
     collect::Source,
     config::cli::{Place, Ps},
     history::{self, Past},
@@ -20,7 +20,10 @@ use crate::{
     model::wait::{ByProcess, Held, Snapshot, Wait},
     resolve::Resolver,
     serve::api::{HeldObject, HostObject},
-    serve::client::{BRIEFLY, Client},
+    serve::{
+        client::{BRIEFLY, Client},
+        feed::{self, Feed},
+    },
     util::human,
     wire::json::WaitObject,
 };
@@ -78,7 +81,7 @@ pub fn run(args: &Ps) -> Result<()> {
     if let Some(at) = args.at {
         return past(args, at);
     }
-    let (feed, why_not_better) = look::open(&args.place)?;
+    let (feed, why_not_better) = feed::open(&args.place)?;
     let mut page = match feed {
         Feed::Own(mut source) => own(args, &mut *source)?,
         Feed::Agent(client) => asked(args, &client)?,
@@ -228,7 +231,7 @@ fn of_chosen(args: &Ps, held: &HeldObject) -> bool {
 fn past(args: &Ps, at: Timestamp) -> Result<()> {
     let Past { at: seen, waits } = match Client::connect(&args.place.socket) {
         Ok(client) => client.object(&format!("/v1/waits?at={at}"))?,
-        Err(refusal) => history::left(&args.place.state_dir, refusal)?.waits_at(at)?,
+        Err(refusal) => history::left(&args.place.state_dir, refusal.without_history())?.waits_at(at)?,
     };
     let (mut waits, _) = pick(args, waits, &Flagged::new());
     let out = &mut BufWriter::new(io::stdout().lock());

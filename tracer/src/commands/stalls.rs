@@ -6,7 +6,7 @@ use anyhow::Result;
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
-    agent::events::StallObject, config::cli::Stalls, history, model::class::Class, serve::client::Client,
+    assess::stall::StallObject, config::cli::Stalls, history, model::class::Class, serve::client::Client,
     util::human,
 };
 
@@ -15,7 +15,7 @@ pub fn run(args: &Stalls) -> Result<()> {
     let (stalls, as_of): (Vec<StallObject>, _) = match Client::connect(&args.socket) {
         Ok(client) => (client.objects(&format!("/v1/stalls?since={}", args.since))?, None),
         Err(refusal) => {
-            let left = history::left(&args.state_dir, refusal)?;
+            let left = history::left(&args.state_dir, refusal.without_history())?;
             (left.stalls_since(args.since)?, left.last_alive()?)
         }
     };

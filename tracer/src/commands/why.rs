@@ -3,38 +3,27 @@
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use anyhow::Result;
-use jiff::Timestamp;
 
 use crate::{
-    agent::habit::Excuse,
-    assess::inspect::{
-        self, Condition, Report,
-        chain::Other,
-        threads::{Doing, Thread},
-    },
-    assess::look::{self, Feed, Judged},
+    assess::inspect,
     config::cli::{Place, Why},
-    model::class::{Class, Level},
-    resolve::{process::Who, target::Target},
-    serve::api::ExcusedObject,
-    serve::client::{BRIEFLY, Client},
+    model::baseline::Excuse,
+    render,
+    serve::{
+        api::ExcusedObject,
+        client::{BRIEFLY, Client},
+        feed::{self, Feed},
+    },
     util::human,
-    wire::json::{WaitObject, short_id},
     wire::report::ReportObject,
 };
 
-/// Width of the words at the left.
-const MARGIN: usize = 10;
 /// Columns where standard output is no terminal.
 const WIDTH: usize = 100;
-/// Threads that have a line.
-const THREADS: usize = 8;
-/// Unanswered requests that have a line.
-const REQUESTS: usize = 8;
 
 /// Looks and prints.
 pub fn run(args: &Why) -> Result<()> {
-    let (feed, why_not_better) = look::open(&args.place)?;
+    let (feed, why_not_better) = feed::open(&args.place)?;
     let width = if io::stdout().is_terminal() { human::terminal_width() } else { WIDTH };
     let mut out = BufWriter::new(io::stdout().lock());
     match feed {
@@ -58,7 +47,7 @@ pub fn run(args: &Why) -> Result<()> {
                 serde_json::to_writer(&mut out, &ReportObject::new(&report))?;
                 out.write_all(b"\n")?;
             } else {
-                out.write_all(page(&report, width, why_not_better.as_deref()).as_bytes())?;
+                out.write_all(render::why::page(&report, width, why_not_better.as_deref()).as_bytes())?;
             }
         }
     }
@@ -71,280 +60,4 @@ fn excuses(place: &Place, pid: u32) -> Result<Vec<(u32, Excuse)>> {
     let Ok(agent) = Client::connect(&place.socket) else { return Ok(Vec::new()) };
     let excused: Vec<ExcusedObject> = agent.within(BRIEFLY).objects(&format!("/v1/baselines/{pid}"))?;
     Ok(excused.into_iter().map(|of| (of.tid, of.baseline.into())).collect())
-}
-
-/// The page being written.
-struct Page {
-    text: String,
-    width: usize,
-}
-
-impl Page {
-    /// A paragraph, its first line under a word at the left.
-    fn entry(&mut self, word: &str, text: &str) {
-        self.wrapped(&format!("{word:MARGIN$}"), &" ".repeat(MARGIN), text);
-    }
-
-    /// A paragraph that begins and goes on so.
-    fn wrapped(&mut self, first: &str, next: &str, text: &str) {
-        let options = textwrap::Options::new(self.width).initial_indent(first).subsequent_indent(next);
-        for line in textwrap::wrap(&human::clean(text), options) {
-            self.text.push_str(line.trim_end());
-            self.text.push('\n');
-        }
-    }
-
-    /// Several paragraphs, the first of them under a word at the left.
-    fn entries(&mut self, word: &str, texts: impl IntoIterator<Item = String>) {
-        for (at, text) in texts.into_iter().enumerate() {
-            self.entry(if at == 0 { word } else { "" }, &text);
-        }
-    }
-}
-
-/// The page, of lines at most so wide.
-pub fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String {
-    let mut page = Page { text: String::new(), width };
-    page.wrapped("", "", &report.headline);
-    page.text.push('\n');
-    page.entries("Process", process(&report.who));
-    let waits: Vec<&Judged> = report.threads.iter().filter_map(Thread::wait).collect();
-    match (&report.threads[..], &waits[..]) {
-        ([thread], [wait]) => {
-            page.entries("Wait", wait_lines(wait).into_iter().chain(thread.excuse.map(excused)));
-        }
-        ([_], []) => {}
-        (threads, _) => page.entries("Threads", thread_lines(threads)),
-    }
-    if matches!(report.condition, Condition::Stuck | Condition::Doubtful)
-        && let Some(thread) = report.threads.first().filter(|thread| !thread.stack.is_empty())
-    {
-        page.entry("Kernel", &thread.stack.join(" ← "));
-    }
-    for (at, other) in report.others.iter().enumerate() {
-        add_other(&mut page, if at == 0 { "Others" } else { "" }, 0, other);
-    }
-    add_left_out(&mut page, 0, report.others_left_out);
-    page.entries("Sockets", socket_lines(report));
-    for (at, advice) in report.advice.iter().enumerate() {
-        page.entry(if at == 0 { "Next" } else { "" }, &advice.command);
-        let margin = " ".repeat(MARGIN + 4);
-        page.wrapped(&margin, &margin, &advice.reason);
-    }
-    if let Some(reason) = &report.agent_silent {
-        page.text.push('\n');
-        page.wrapped("", "", &format!("Whether answers there usually take so long is not known: {reason}."));
-    }
-    if let Some(reason) = why_not_bpf {
-        page.text.push('\n');
-        page.wrapped("", "", &format!("Seen through /proc, where ages are least values: {reason}."));
-    }
-    page.text
-}
-
-/// The page of a wait that is over: what was kept of it is all that is known.
-pub fn kept(wait: &WaitObject, width: usize) -> String {
-    let mut page = Page { text: String::new(), width };
-    let name = match wait.tid == wait.pid {
-        true => format!("{} (pid {})", wait.comm, wait.pid),
-        false => format!("Thread {} of {} (pid {})", wait.tid, wait.comm, wait.pid),
-    };
-    let was = match wait.worry() {
-        Level::Stuck => "was stuck",
-        Level::Doubtful => "may have been stuck",
-        Level::Idle => "was idle",
-    };
-    let sentence = wait.verdict.clone().unwrap_or_else(|| format!("it waited {}", human::age(wait.age)));
-    page.wrapped("", "", &format!("{name} {was}: {sentence}."));
-    page.text.push('\n');
-    let mut facts = Vec::new();
-    facts.extend(wait.uid.map(|uid| format!("uid {uid}")));
-    facts.extend(wait.unit.as_ref().map(|unit| format!("unit {unit}")));
-    facts.extend(wait.container.as_deref().map(|id| format!("container {}", short_id(id))));
-    facts.extend(wait.pod.as_ref().map(|pod| format!("pod {}", pod.label())));
-    page.entries("Process", wait.cmdline.clone().into_iter().chain([facts.join(", ")]));
-    let since = if wait.age_exact { "since" } else { "since at the latest" };
-    let class = wait.class.map_or("unknown", Class::label);
-    let mut lines = vec![format!("{class}: in {}, {since} {}", wait.call(), moment(wait.since))];
-    lines.extend(Some(wait.target.to_string()).filter(|target| !target.is_empty()));
-    page.entries("Wait", lines);
-    page.text
-}
-
-fn process(who: &Who) -> Vec<String> {
-    let mut lines = Vec::new();
-    lines.extend(who.cmdline.clone());
-    let mut facts = Vec::new();
-    match (&who.user, who.uid) {
-        (Some(user), _) => facts.push(format!("user {user}")),
-        (None, Some(uid)) => facts.push(format!("uid {uid}")),
-        _ => {}
-    }
-    facts.extend(who.started.map(started));
-    facts.extend(who.unit.as_ref().map(|unit| format!("unit {unit}")));
-    facts.extend(who.container.as_ref().map(|id| {
-        let runtime = who.runtime.map_or("container", |runtime| runtime.label());
-        format!("{runtime} {}", id.get(..12).unwrap_or(id))
-    }));
-    facts.extend(who.pod.as_ref().map(|pod| {
-        let namespace = pod.namespace.as_ref().map(|name| format!("{name}/")).unwrap_or_default();
-        format!("pod {namespace}{}", pod.label())
-    }));
-    if !facts.is_empty() {
-        lines.push(facts.join(", "));
-    }
-    if !who.parents.is_empty() {
-        let parents: Vec<String> =
-            who.parents.iter().map(|parent| format!("{} ({})", parent.comm, parent.pid)).collect();
-        lines.push(format!("started by {}", parents.join(" ← ")));
-    }
-    for (what, place) in [("executable", &who.exe), ("working directory", &who.cwd)] {
-        if let Some(place) = place.as_ref().filter(|place| place.deleted) {
-            lines.push(format!("its {what} has been deleted: {}", place.path));
-        }
-    }
-    lines
-}
-
-fn started(at: Timestamp) -> String {
-    let ago = Timestamp::now().duration_since(at).unsigned_abs();
-    format!("started {}, {} ago", moment(at), human::age(ago))
-}
-
-/// To the second, UTC.
-fn moment(at: Timestamp) -> String {
-    at.strftime("%F %T UTC").to_string()
-}
-
-/// `recvfrom(13)`, or the call alone where it has no fd.
-fn call(wait: &Judged) -> String {
-    match wait.resolved.fd {
-        Some(fd) => format!("{}({fd})", wait.wait.call.name),
-        None => wait.wait.call.name.to_owned(),
-    }
-}
-
-fn wait_lines(wait: &Judged) -> Vec<String> {
-    let since = if wait.wait.exact { "since" } else { "since at the latest" };
-    let class = wait.verdict.class.label();
-    let mut lines = vec![format!("{class}: in {}, {since} {}", call(wait), moment(wait.wait.since))];
-    match &wait.resolved.target {
-        Target::None => {}
-        Target::Fds { watched } if watched.len() > 1 => {
-            lines.extend(watched.iter().take(THREADS).map(|fd| format!("fd {}: {}", fd.fd, fd.target)));
-            if watched.len() > THREADS {
-                lines.push(format!("and {} more", watched.len() - THREADS));
-            }
-        }
-        target => lines.push(target.to_string()),
-    }
-    lines
-}
-
-/// What an agent makes of it.
-fn excused(Excuse { usual, until, .. }: Excuse) -> String {
-    format!(
-        "not flagged before {}: answers from there usually take up to {}",
-        human::age(until),
-        human::age(usual)
-    )
-}
-
-fn thread_lines(threads: &[Thread]) -> Vec<String> {
-    let line = |thread: &Thread| match &thread.doing {
-        Doing::Waits(wait) => {
-            let line = format!(
-                "{} ({}) {}: {} in {}, {}",
-                thread.tid,
-                thread.comm,
-                human::age(wait.wait.age),
-                wait.verdict.class.label(),
-                call(wait),
-                wait.resolved.target
-            );
-            let line = line.trim_end_matches([' ', ',']).to_owned();
-            thread.excuse.map(excused).into_iter().fold(line, |line, excuse| line + "; " + &excuse)
-        }
-        Doing::Runs { cpu } => {
-            format!("{} ({}) runs, {} % of a CPU", thread.tid, thread.comm, (cpu * 100.0).round())
-        }
-        Doing::Stopped => format!("{} ({}) is stopped", thread.tid, thread.comm),
-        Doing::Traced(_) => format!("{} ({}) is traced", thread.tid, thread.comm),
-        Doing::Frozen(_) => format!("{} ({}) is frozen", thread.tid, thread.comm),
-        Doing::Hidden => format!("{} ({}) sleeps, in a call not visible to you", thread.tid, thread.comm),
-        Doing::Zombie => format!("{} ({}) has ended", thread.tid, thread.comm),
-    };
-    let mut lines: Vec<String> = threads.iter().take(THREADS).map(line).collect();
-    if let Some(rest) = threads.get(THREADS..).filter(|rest| !rest.is_empty()) {
-        let classes = inspect::classes(rest.iter().filter_map(Thread::wait));
-        let others = rest.iter().filter(|thread| thread.wait().is_none()).count();
-        let mut parts = Vec::new();
-        if !classes.is_empty() {
-            parts.push(classes);
-        }
-        if others > 0 {
-            parts.push(format!("{others} not waiting"));
-        }
-        lines.push(format!("and {} more: {}", rest.len(), parts.join(", ")));
-    }
-    lines
-}
-
-fn add_other(page: &mut Page, word: &str, depth: usize, other: &Other) {
-    let name = match other.tid {
-        Some(tid) => format!("thread {tid} ({})", other.comm),
-        None => format!("{} (pid {})", other.comm, other.pid),
-    };
-    let cmdline = match (&other.cmdline, other.tid) {
-        (Some(cmdline), None) => format!(", {}", human::fit(cmdline, 60)),
-        _ => String::new(),
-    };
-    let indent = " ".repeat(MARGIN + 2 * depth);
-    let first = format!("{word:MARGIN$}{}", " ".repeat(2 * depth));
-    page.wrapped(
-        &first,
-        &format!("{indent}  "),
-        &format!("{name}{cmdline}: {}; it {}", other.role, other.doing),
-    );
-    for then in &other.then {
-        add_other(page, "", depth + 1, then);
-    }
-    add_left_out(page, depth + 1, other.then_left_out);
-}
-
-/// That there are more processes than were looked at.
-fn add_left_out(page: &mut Page, depth: usize, number: usize) {
-    if number > 0 {
-        let indent = " ".repeat(MARGIN + 2 * depth);
-        page.wrapped(&indent, &indent, &format!("and {number} more, which were not looked at"));
-    }
-}
-
-fn socket_lines(report: &Report) -> Vec<String> {
-    let sockets = &report.sockets;
-    if sockets.states.is_empty() {
-        return Vec::new();
-    }
-    let states: Vec<String> =
-        sockets.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
-    let mut lines = vec![states.join(", ")];
-    let waited_for = report.threads.iter().filter_map(Thread::wait).filter_map(|wait| wait.resolved.fd);
-    let waited_for: Vec<i32> = waited_for.collect();
-    let others = sockets.unanswered.iter().filter(|request| !waited_for.contains(&request.fd));
-    let others: Vec<_> = others.collect();
-    lines.extend(others.iter().take(REQUESTS).map(|request| {
-        format!(
-            "fd {}: no answer for {} on {}",
-            request.fd,
-            human::age(request.since),
-            request.resolved.target
-        )
-    }));
-    if others.len() > REQUESTS {
-        lines.push(format!("and {} more without an answer", others.len() - REQUESTS));
-    }
-    if sockets.left_out > 0 {
-        lines.push(format!("{} were too many to look into", human::count(sockets.left_out, "connection")));
-    }
-    lines
 }

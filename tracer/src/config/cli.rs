@@ -12,11 +12,12 @@ use jiff::Timestamp;
 
 use crate::{
     config::Defaults,
-    history::{self, Limits},
-    hook::Hook,
+    config::{Hook, Limits, moment},
     model::class::Class,
-    serve::socket::GROUP,
 };
+
+/// Members of this group may ask the agent, unless it was told of another.
+pub const GROUP: &str = "tracer";
 
 /// The agent's socket unless somebody says otherwise.
 pub const SOCKET: &str = "/run/tracer/agent.sock";
@@ -101,7 +102,7 @@ pub struct Ps {
     #[arg(long)]
     pub json: bool,
     /// What waited at a moment that is over, as the agent has kept it: 03:12, -2h, "2026-11-23 03:12", RFC 3339
-    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = history::moment)]
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = moment::parse)]
     pub at: Option<Timestamp>,
     #[command(flatten)]
     pub place: Place,
@@ -125,7 +126,7 @@ pub struct Place {
 #[derive(Args)]
 pub struct Stalls {
     /// Stalls that were open at this moment or later: 03:12, -6h, 6h, "2026-11-23 03:12", RFC 3339
-    #[arg(long, value_name = "WHEN", default_value = "24h", allow_hyphen_values = true, value_parser = history::moment)]
+    #[arg(long, value_name = "WHEN", default_value = "24h", allow_hyphen_values = true, value_parser = moment::parse)]
     pub since: Timestamp,
     /// One JSON object a line
     #[arg(long)]

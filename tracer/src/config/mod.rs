@@ -8,7 +8,9 @@ mod address;
 pub mod cli;
 mod file;
 mod index;
+pub mod moment;
 mod rule;
+mod sinks;
 
 use std::{
     io::ErrorKind,
@@ -29,10 +31,12 @@ use self::{
 };
 use crate::{
     model::class::{Class, Level},
-    resolve::process::users,
     util::human,
     util::regular,
+    util::users,
 };
+
+pub use self::sinks::{Hook, Limits};
 
 /// Where the file is unless the command line names another.
 pub const DEFAULT_PATH: &str = "/etc/tracer/tracer.toml";

@@ -5,7 +5,6 @@
 //! Layer 5: a sink, which uses what lies below.
 
 mod damage;
-mod moment;
 mod owed;
 #[cfg(test)]
 mod samples;
@@ -19,34 +18,24 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::store::Store;
 use self::writer::Writer;
-pub use self::{moment::parse as moment, store::Store};
 use crate::{
-    agent::events::StallObject,
-    collect::shared::Shared,
-    serve::client::Refusal,
+    assess::shared::Shared,
+    assess::stall::StallObject,
+    config::Limits,
     util::fair::{self, Room},
     wire::json::WaitObject,
 };
 
 /// Things that may wait to be written: where there are more, whoever's stalls are most gives way.
 const ROOM: Room = Room { all: 4096, of_one: 4096 };
-
-/// How much is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Nothing older.
-    pub age: Duration,
-    /// Bytes on disk, about.
-    pub bytes: u64,
-}
 
 /// Something to keep.
 #[derive(Debug)]
@@ -131,11 +120,8 @@ pub fn open(state_dir: &Path, limits: Limits) -> Result<Store> {
 }
 
 /// The database of an agent that does not answer, for this reason.
-pub fn left(state_dir: &Path, refusal: Refusal) -> Result<Reader> {
-    Store::read(&file(state_dir)).map(Reader).map_err(|error| match refusal {
-        Refusal::Denied(why) => error.context(why),
-        Refusal::Absent => error.context("no agent runs, and none has left a history"),
-    })
+pub fn left(state_dir: &Path, why_no_agent: String) -> Result<Reader> {
+    Store::read(&file(state_dir)).map(Reader).context(why_no_agent)
 }
 
 /// Reads what an agent has left. What was open when it last wrote has lasted until then, as far as is known.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::store::Id;
-use crate::agent::events::StallObject;
+use crate::assess::stall::StallObject;
 
 /// Rows that may be owed.
 const MOST: usize = 4096;

@@ -5,8 +5,8 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 use crate::{
-    agent::events::StallObject,
-    agent::stall::Stall,
+    assess::stall::Stall,
+    assess::stall::StallObject,
     diagnose::verdict::{Verdict, tests as samples},
     model::class::Class,
     model::syscalls::Way,

@@ -23,12 +23,13 @@ use redb::{
 use serde::Deserialize;
 
 use super::{
-    Limits, Past,
+    Past,
     damage::{self, is_damage},
 };
 use crate::{
-    agent::events::StallObject,
-    resolve::process::cgroup::Owner,
+    assess::stall::StallObject,
+    config::Limits,
+    model::cgroup::Owner,
     util::fair,
     util::human,
     util::regular::{self, Links},

@@ -20,9 +20,9 @@ use super::{
     store::{Id, Store},
 };
 use crate::{
-    agent::events::StallObject,
     assess::look::{self, Judged},
-    collect::shared::Shared,
+    assess::shared::Shared,
+    assess::stall::StallObject,
     model::class::Level,
     model::wait::ByProcess,
     resolve::Resolver,
@@ -312,7 +312,7 @@ mod tests {
         *,
     };
     use crate::{
-        collect::shared::{Ask, pair},
+        assess::shared::{Ask, pair},
         util::fair::{self, Sender},
     };
 

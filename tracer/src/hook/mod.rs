@@ -13,7 +13,6 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -23,8 +22,9 @@ use rustix::{
 };
 
 pub use self::runner::run;
+use crate::config::Hook;
 use crate::{
-    resolve::process::cgroup::Owner,
+    model::cgroup::Owner,
     util::fair::{Queue, Room},
 };
 
@@ -32,17 +32,6 @@ use crate::{
 const WAITING: usize = 1024;
 /// Ends the name of the owner in a message; neither a unit's name nor a container's has it.
 const END: char = '\0';
-
-/// What is to be run, and how often at most.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hook {
-    /// The program and its arguments.
-    pub command: Vec<String>,
-    /// It is killed after this.
-    pub timeout: Duration,
-    /// Runs in a minute, second tries included.
-    pub a_minute: u32,
-}
 
 /// What the runner reports: a stall nobody was told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,8 +20,9 @@ use rustix::{
     },
 };
 
-use super::{END, Hook, Report};
+use super::{END, Report};
 use crate::{
+    config::Hook,
     util::fair::{self, Room},
     util::human,
 };

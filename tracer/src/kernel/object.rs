@@ -25,7 +25,7 @@ pub struct Options {
     pub min_wait: Duration,
     /// Ended waits of this length and more come one by one through the ring.
     pub report: Duration,
-    /// Calls will be followed, by [`Kernel::follow_calls`] or [`Kernel::count_calls`].
+    /// Calls will be followed, by `follow_calls` or `count_calls`.
     pub calls: Option<Followed>,
     /// Let the programs log.
     pub verbose: bool,

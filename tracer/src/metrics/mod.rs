@@ -5,6 +5,7 @@
 pub mod blind;
 mod blocked;
 mod families;
+pub mod health;
 mod table;
 
 use std::{
@@ -236,6 +237,16 @@ impl State {
     /// How many looks have been accounted for.
     pub fn looks(&self) -> u64 {
         self.looks
+    }
+
+    /// Processes whose series nothing has been added to for long: [`settle`](Self::settle) drops them unless they live.
+    pub fn expired(&self, now_ns: u64) -> Vec<ProcessId> {
+        let expired = |series: &Blocked| {
+            series.used_ns.is_some_and(|used_ns| now_ns.saturating_sub(used_ns) >= EXPIRY.as_nanos() as u64)
+        };
+        let expired = self.blocked.iter().filter(|(_, series)| expired(series));
+        let processes: HashSet<ProcessId> = expired.filter_map(|(key, _)| key.process).collect();
+        processes.into_iter().collect()
     }
 
     /// Ends the account of a snapshot: counters move up, series that are over go. Of a series that nothing was added to for long

@@ -10,6 +10,7 @@
 mod allowed;
 mod ask;
 mod client;
+mod confine;
 mod ledger;
 mod reader;
 pub mod stat;
@@ -38,8 +39,8 @@ use self::{
     client::{Client, HOST, Question},
 };
 use crate::{
+    model::cgroup,
     model::wait::{ProcessId, ThreadId, Wait},
-    resolve::process::cgroup,
 };
 
 /// Reads, each of which ends within a deadline: by a reader that the present thread has for itself, however many of these it

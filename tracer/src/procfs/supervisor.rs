@@ -22,7 +22,7 @@ use rustix::{
 };
 
 use super::reader;
-use crate::agent::confine;
+use crate::procfs::confine;
 
 /// How long a reader may take to start: a fork, on a machine that may be overloaded.
 const START: Duration = Duration::from_secs(5);

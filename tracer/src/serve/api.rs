@@ -26,17 +26,15 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::http::{Body, text, whole};
 use crate::{
-    agent::events::StallObject,
     assess::inspect::{self, Report},
     assess::look::{Lookout, Sight},
-    collect::{
-        Source,
-        shared::{Numbers, Shared},
-    },
-    commands::why,
+    assess::shared::{Numbers, Shared},
+    assess::stall::StallObject,
+    collect::Source,
     history::History,
     model::class::{Class, Level},
     model::wait::{Held, HeldThread},
+    render::why,
     util::clock::cpu_time,
     util::fair::{self, Refused, Room},
     wire::report::{BaselineObject, ReportObject},
@@ -451,7 +449,7 @@ fn lines<T: Serialize>(objects: impl IntoIterator<Item = T>) -> Result<Answer> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collect::shared;
+    use crate::assess::shared;
 
     #[test]
     fn paths_and_queries() {

@@ -20,7 +20,7 @@ use rustix::{
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
-use crate::resolve::process::users;
+use crate::util::users;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -51,6 +51,16 @@ pub enum Refusal {
     Absent,
     /// One does, but not to this user.
     Denied(String),
+}
+
+impl Refusal {
+    /// What is said where no history can be read instead.
+    pub fn without_history(self) -> String {
+        match self {
+            Refusal::Denied(why) => why,
+            Refusal::Absent => "no agent runs, and none has left a history".to_owned(),
+        }
+    }
 }
 
 impl Client {

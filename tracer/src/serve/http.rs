@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context as Waking, Poll},
     time::Duration,
@@ -34,7 +34,7 @@ use tokio::{
 };
 
 use super::{api::Api, page::Pages, token::Token};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, health::Health};
 use crate::util::clock::monotonic_ns;
 
 /// Connections served at the same time: one more ends the one that has been idle for longest, of the user who has most.
@@ -54,38 +54,6 @@ const LIFETIME: Duration = Duration::from_secs(120);
 
 /// A response's contents: there at once, or as they come.
 pub type Body = BoxBody<Bytes, io::Error>;
-
-/// How the agent is, for the health endpoints.
-#[derive(Default)]
-pub struct Health {
-    /// The first snapshot has been taken.
-    pub ready: AtomicBool,
-    /// When the last snapshot was taken, nanoseconds of `CLOCK_MONOTONIC`.
-    pub last_snapshot_ns: AtomicU64,
-    /// Its looks do not find what they must find.
-    pub misses_canary: AtomicBool,
-    /// Without a snapshot for this long the agent is not healthy, nanoseconds.
-    pub patience_ns: u64,
-}
-
-impl Health {
-    /// Whether it looks as often as it should, and sees.
-    pub fn is_well(&self) -> bool {
-        self.trouble().is_none()
-    }
-
-    /// What is wrong with it.
-    fn trouble(&self) -> Option<&'static str> {
-        let last = self.last_snapshot_ns.load(Ordering::Relaxed);
-        if monotonic_ns().saturating_sub(last) >= self.patience_ns {
-            Some("no snapshot for too long\n")
-        } else if self.misses_canary.load(Ordering::Relaxed) {
-            Some("it does not find a wait of its own\n")
-        } else {
-            None
-        }
-    }
-}
 
 /// Takes the address.
 pub fn bind(address: SocketAddr) -> Result<TcpListener> {

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod client;
+pub mod feed;
 pub mod http;
 mod page;
 pub mod socket;

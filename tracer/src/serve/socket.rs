@@ -17,13 +17,11 @@ use rustix::{
 };
 
 use crate::{
-    resolve::process::users,
+    config::cli::GROUP,
     util::human,
     util::regular::{self, Links},
+    util::users,
 };
-
-/// Members of this group may ask the agent, unless it was told of another.
-pub const GROUP: &str = "tracer";
 
 /// How many may wait to be let in.
 const BACKLOG: i32 = 128;

@@ -3,7 +3,7 @@
 
 use glob::{MatchOptions, Pattern};
 
-use crate::{model::class::Class, resolve::process::users, wire::json::WaitObject};
+use crate::{model::class::Class, util::users, wire::json::WaitObject};
 
 /// A filter as typed.
 #[derive(Clone, Debug, Default)]

@@ -11,7 +11,7 @@ use super::{
     source::{Frame, When, Wish},
 };
 use crate::{
-    agent::durations::Durations,
+    collect::durations::Durations,
     model::class::{Class, Level},
     wire::json::WaitObject,
 };

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tracer_ebpf::abi::{BUCKETS, FIRST_BUCKET_LOG2};
 
 use super::input::{self, Action, KEYS};
-use crate::{agent::durations::Durations, commands::why, util::human, wire::json::WaitObject};
+use crate::{collect::durations::Durations, render::why, util::human, wire::json::WaitObject};
 
 /// What a page is about.
 #[derive(Clone, Debug, PartialEq)]

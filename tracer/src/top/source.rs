@@ -16,18 +16,19 @@ use jiff::Timestamp;
 use tracer_ebpf::abi::Counter;
 
 use crate::{
-    agent::durations::{AllDurations, Durations},
     assess::inspect,
-    assess::look::{self, Lookout, Sight},
+    assess::look::{Lookout, Sight},
+    collect::durations::{AllDurations, Durations},
     collect::{Source, bpf::Bpf, proc::Proc},
-    commands::why,
     config::cli::{Place, Top},
     history::{self, Past},
     kernel::object::Options,
     model::class::{Class, Level},
     model::wait::Wait,
+    render::why,
     serve::api::HostObject,
     serve::client::Client,
+    serve::feed,
     util::clock::cpu_time,
     wire::json::WaitObject,
 };
@@ -304,7 +305,7 @@ impl Looker {
     fn past(&self, at: Timestamp) -> Result<Frame> {
         let Past { at: kept, mut waits } = match Client::connect(&self.place.socket) {
             Ok(client) => client.object(&format!("/v1/waits?at={at}"))?,
-            Err(refusal) => history::left(&self.place.state_dir, refusal)?.waits_at(at)?,
+            Err(refusal) => history::left(&self.place.state_dir, refusal.without_history())?.waits_at(at)?,
         };
         waits.retain(|wait| self.pids.is_empty() || self.pids.contains(&wait.pid));
         let classes = counted(&waits);
@@ -325,7 +326,7 @@ impl Looker {
 }
 
 impl Eye {
-    /// As [`look::open`] chooses, but with the kernel program that sees waits end.
+    /// As [`feed::open`] chooses, but with the kernel program that sees waits end.
     fn open(place: &Place) -> Result<(Self, Option<String>)> {
         let options = Options {
             waits: true,
@@ -334,7 +335,7 @@ impl Eye {
             calls: None,
             verbose: false,
         };
-        look::choose(
+        feed::choose(
             place,
             || Ok(Self::Bpf(Box::new(Bpf::load(options)?))),
             || Self::Proc(Box::new(Proc::new())),

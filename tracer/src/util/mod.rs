@@ -8,3 +8,5 @@ pub mod fair;
 pub mod growth;
 pub mod human;
 pub mod regular;
+pub mod seccomp;
+pub mod users;

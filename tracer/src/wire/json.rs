@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     diagnose::verdict::{Class, Level, Verdict},
+    model::cgroup::Owner,
     model::wait::Wait,
     resolve::{
         Resolved,
-        process::{Who, cgroup::Owner, pods::Pod},
+        process::{Who, pods::Pod},
         target::Target,
     },
 };

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::json::{WaitObject, in_seconds, seconds};
 use crate::{
-    agent::habit::Excuse,
     assess::inspect::{
         Report,
         chain::Other,
         threads::{Doing, Thread},
     },
+    model::baseline::Excuse,
     resolve::{
         process::{Place, Who, pods::Pod},
         target::Target,

@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use self::saver::Saver;
 use crate::{
-    agent::habit::{Excuse, Habits, Key, Sample},
-    agent::stall::Stall,
+    agent::habit::{Habits, Key, Sample},
+    assess::stall::Stall,
+    model::baseline::Excuse,
     model::wait::{ProcessId, ThreadId, Wait},
     util::human,
     util::regular,

@@ -13,9 +13,10 @@ use anyhow::{Context, Result, bail};
 
 use self::{advice::Advice, chain::Other, sockets::Sockets, threads::Thread};
 use crate::{
-    agent::habit::{Client, Excuse},
+    agent::habit::Client,
     assess::look::{self, Judged},
     collect::Source,
+    model::baseline::Excuse,
     model::class::Level,
     model::wait::{ByProcess, ProcessId, Snapshot, Wait},
     procfs::{Reads, Unread, by_pid, stat},

@@ -9,8 +9,8 @@ use std::{
 
 use super::held::{self, Group};
 use crate::{
-    agent::habit::Excuse,
     assess::look::Judged,
+    model::baseline::Excuse,
     model::class::Level,
     model::wait::{Held, ProcessId, Snapshot},
     procfs::Reads,

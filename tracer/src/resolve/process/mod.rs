@@ -1,8 +1,6 @@
 //! Who waits: command line, executable, user, parents, start, and where it lives (unit, container, pod) of a process.
 
-pub mod cgroup;
 pub mod pods;
-pub mod users;
 
 use std::{
     collections::HashMap,
@@ -13,17 +11,16 @@ use std::{
 
 use jiff::Timestamp;
 
-use self::{
-    cgroup::{Home, Owner, Runtime},
-    pods::Pod,
-};
+use self::pods::Pod;
 use crate::{
+    model::cgroup::{self, Home, Owner, Runtime},
     model::wait::ProcessId,
     procfs::{
         Reads, Unread, Wanted, by_pid,
         stat::{Stat, parse_stat, same_start},
     },
     util::clock,
+    util::users,
 };
 
 /// As much of a command line as is kept, bytes.

@@ -2,18 +2,18 @@
 //!
 //! A stall is open from the moment its wait passes its threshold until the thread gets on; `track` says when that is.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{Timestamp, Unit};
+use serde::{Deserialize, Serialize};
 use tracer_ebpf::abi::EndedWait;
 
 use crate::{
     diagnose::verdict::Verdict,
+    model::cgroup::Owner,
     model::wait::{ThreadId, Wait},
-    resolve::{
-        Resolved,
-        process::{Who, cgroup::Owner},
-    },
+    resolve::{Resolved, process::Who},
+    wire::json::{WaitObject, in_seconds, to_the_millisecond},
 };
 
 /// How long each class may last: what the configuration says.
@@ -84,5 +84,40 @@ pub fn thread_of(event: &EndedWait) -> ThreadId {
         process: crate::model::wait::ProcessId { pid: event.key.tgid, start_ns: event.key.process_start_ns },
         tid: event.tid,
         start_ns: event.thread_start_ns,
+    }
+}
+
+/// A stall as the agent's socket serves it and the history keeps it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StallObject {
+    /// When it was flagged.
+    #[serde(serialize_with = "to_the_millisecond")]
+    pub opened: Timestamp,
+    /// When it ended; null while it lasts.
+    pub closed: Option<Timestamp>,
+    /// `resumed` or `exited`; `unknown` if the agent did not run when it ended.
+    pub ended: Option<Cow<'static, str>>,
+    /// How long it has lasted.
+    #[serde(rename = "stall_seconds", with = "in_seconds")]
+    pub lasted: Duration,
+    /// What the configuration says of such waits.
+    pub note: Option<String>,
+    /// The wait.
+    pub wait: WaitObject,
+}
+
+impl StallObject {
+    /// Of an open one.
+    pub fn open(stall: &Stall) -> Self {
+        let wait = WaitObject::new(&stall.wait, &stall.resolved, &stall.verdict, &stall.who);
+        let (lasted, note) = (stall.wait.age, stall.note.clone());
+        Self { opened: stall.opened, closed: None, ended: None, lasted, note, wait }
+    }
+
+    /// Of one that has just ended.
+    pub fn closed(closed: &Closed) -> Self {
+        let ended = Some(closed.ended.label().into());
+        let at = Timestamp::now().round(Unit::Millisecond).ok();
+        Self { closed: at, ended, lasted: closed.lasted, ..Self::open(&closed.stall) }
     }
 }

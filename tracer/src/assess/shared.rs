@@ -13,11 +13,11 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use tracer_ebpf::abi::{FileKey, HolderRecord, TupleKey};
 
-use super::Source;
+use crate::collect::Source;
 use crate::{
-    agent::durations::Durations,
-    agent::habit::Excuse,
-    agent::stall::Stall,
+    assess::stall::Stall,
+    collect::durations::Durations,
+    model::baseline::Excuse,
     model::wait::{SeenFd, Snapshot, ThreadId},
 };
 

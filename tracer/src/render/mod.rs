@@ -1,0 +1,5 @@
+//! Tables and pages for people.
+//!
+//! Layer 4: uses what lies below, and `assess`, whose findings it shows.
+
+pub mod why;
