@@ -58,7 +58,7 @@ fn tool() -> PathBuf {
 }
 
 /// Installs the tool that makes packages, once.
-pub fn install() -> Result<()> {
+fn install() -> Result<()> {
     if has(&tool()) {
         return Ok(());
     }

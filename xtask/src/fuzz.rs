@@ -61,7 +61,7 @@ fn tools() -> PathBuf {
 }
 
 /// Installs cargo-fuzz, once.
-pub fn install() -> Result<()> {
+fn install() -> Result<()> {
     let mut version = Command::new(tools().join("bin/cargo-fuzz"));
     version.arg("--version");
     if !output(version).is_ok_and(|said| said.contains(CARGO_FUZZ)) {

@@ -60,16 +60,7 @@ pub fn run() -> Result<()> {
     step("rust-src", has_source(nightly), || {
         cmd::run(command("rustup", &["component", "add", "rust-src", "--toolchain", nightly]))
     })?;
-    step("LLVM 22", has_llvm(), || {
-        ensure!(is_root(), "installing packages needs root: run `cargo xtask setup` as root");
-        let apt = |args: &[&str]| {
-            let mut apt = command("apt-get", args);
-            apt.env("DEBIAN_FRONTEND", "noninteractive");
-            cmd::run(apt)
-        };
-        apt(&["update", "-q"])?;
-        apt(&["install", "-q", "-y", "--no-install-recommends", "llvm-22-dev", "libpolly-22-dev"])
-    })?;
+    packages()?;
     step(&format!("bpf-linker {LINKER_VERSION}"), has_linker(), || {
         let mut install = command(
             "cargo",
@@ -87,6 +78,20 @@ pub fn run() -> Result<()> {
         );
         install.env("PATH", path());
         cmd::run(install)
+    })
+}
+
+/// What of it is Debian's.
+pub fn packages() -> Result<()> {
+    step("LLVM 22", has_llvm(), || {
+        ensure!(is_root(), "installing packages needs root: run `cargo xtask setup` as root");
+        let apt = |args: &[&str]| {
+            let mut apt = command("apt-get", args);
+            apt.env("DEBIAN_FRONTEND", "noninteractive");
+            cmd::run(apt)
+        };
+        apt(&["update", "-q"])?;
+        apt(&["install", "-q", "-y", "--no-install-recommends", "llvm-22-dev", "libpolly-22-dev"])
     })
 }
 

@@ -47,7 +47,7 @@ const QUICK: &[Step] = &[
 /// The tests sleep most of the time: what takes a processor is made beside them, on time that they leave.
 const LANDING: &[Step] = &[
     step("format", |_| cargo(&["fmt", "--all", "--check"])),
-    step("packages and compilers", |_| install()),
+    step("Debian's packages", |_| install()),
     step("lint", |_| cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
     step("unit tests", |_| cargo(&["test", "--workspace", "--exclude", "tests", "--locked"])),
     step("what the live tests run", |_| build()),
@@ -65,7 +65,8 @@ const LANDING: &[Step] = &[
 ];
 
 const RELEASE: &[Step] = &[
-    step("packages and compilers", |_| install()),
+    step("Debian's packages", |_| install()),
+    step("BPF toolchain", |_| setup::run()),
     step("what the live tests run", |_| build()),
     step("a healthy host for five minutes", |_| healthy(300)),
     step("the agent under load for half an hour", |_| under_load(1800)),
@@ -75,6 +76,7 @@ const RELEASE: &[Step] = &[
 
 /// What is done beside the tests of a landing: see [`Beside`].
 const BESIDE: &[Step] = &[
+    step("BPF toolchain", |_| setup::run()),
     step("kernel programs are as committed", |_| ebpf::run(true)),
     step("fuzzers build", |_| fuzz::build(10)),
     step("documentation", |_| documentation()),
@@ -175,13 +177,11 @@ fn cargo(args: &[&str]) -> Result<()> {
     cmd::run(command("cargo", args))
 }
 
-/// Everything that comes from Debian, from Rust's toolchains or with their help.
+/// Everything that comes from Debian: two cannot do that at a time.
 fn install() -> Result<()> {
-    setup::run()?;
+    setup::packages()?;
     packages::install()?;
     packages::install_these(packages::OF_THE_PACKAGE)?;
-    fuzz::install()?;
-    dist::install()?;
     vm::install()
 }
 
