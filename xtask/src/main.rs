@@ -92,7 +92,7 @@ enum Task {
         /// is slow
         #[arg(long, default_value_t = 0)]
         retries: u32,
-        /// Put the table of kernels and what works on them into README.md, if everything holds
+        /// Put the table of kernels and what works on them into docs/KERNELS.md, if everything holds
         #[arg(long, conflicts_with_all = ["names", "test"])]
         write: bool,
     },

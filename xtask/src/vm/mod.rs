@@ -114,7 +114,7 @@ pub struct Options {
     pub jobs: usize,
     /// How often a machine that fails is booted again, with the tests that failed. The report says so.
     pub retries: u32,
-    /// Put the table of capabilities into README.md.
+    /// Put the table of capabilities into docs/KERNELS.md.
     pub write: bool,
     /// Of kernels between others only a few tests.
     pub landing: bool,
@@ -195,15 +195,15 @@ pub fn run(options: &Options) -> Result<()> {
     if options.write { write(&capabilities(&vms, &done)) } else { Ok(()) }
 }
 
-/// What stands around the table in README.md.
+/// What stands around the table in docs/KERNELS.md.
 const BEGIN: &str = "<!-- written by cargo xtask vm --write -->\n";
 const END: &str = "<!-- end of it -->\n";
 
 fn write(table: &str) -> Result<()> {
-    let path = root().join("README.md");
+    let path = root().join("docs/KERNELS.md");
     let text = fs::read_to_string(&path)?;
-    let (before, rest) = text.split_once(BEGIN).context("README.md has no place for the table")?;
-    let (_, after) = rest.split_once(END).context("README.md has no end of the table")?;
+    let (before, rest) = text.split_once(BEGIN).context("docs/KERNELS.md has no place for the table")?;
+    let (_, after) = rest.split_once(END).context("docs/KERNELS.md has no end of the table")?;
     fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}"))?;
     Ok(())
 }
@@ -345,7 +345,7 @@ const PROVED: &[(&str, &[&str])] = &[
     ("stalls", &["agent_stalls::"]),
 ];
 
-/// Kernel by capability, as `tracer doctor` and the tests found it in each machine: the table of README.md.
+/// Kernel by capability, as `tracer doctor` and the tests found it in each machine: the table of docs/KERNELS.md.
 fn capabilities(vms: &[&Vm], done: &BTreeMap<&str, Result<Done>>) -> String {
     let mut table = "| kernel | processor | `ps`, `why` | peers | `agent` | `trace` by |".to_owned();
     PROVED.iter().for_each(|(column, _)| table += &format!(" {column} |"));
