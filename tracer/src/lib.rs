@@ -1,6 +1,8 @@
 //! tracer: finds processes blocked in a system call. This file only starts the command asked for; nothing here is for other
 //! programs to use.
 
+#![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of tests are as long as they are"))]
+
 mod agent;
 mod assess;
 mod collect;

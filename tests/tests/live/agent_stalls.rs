@@ -44,6 +44,40 @@ fn a_stall_that_resumes_by_calls() {
     resumes(&["--probes", "calls"]);
 }
 
+/// By probes on the calls: how long each process was blocked in read, recvfrom and connect, and on which connection.
+#[test]
+fn read_recvfrom_and_connect_by_calls() {
+    if tests::doctor()["trace"] == serde_json::json!(["waits"]) {
+        return tests::unsupported("it does not tell programs the running thread");
+    }
+    let _shared = shared();
+    let agent = Agent::start(&["--probes", "calls", "--threshold", "2s"]);
+    for (role, syscall) in
+        [("read-tcp4", "read"), ("recvfrom-tcp4", "recvfrom"), ("connect-backlog", "connect")]
+    {
+        let mut waiter = Waiter::start(role);
+        let pid = waiter.pid().to_string();
+        let tuple = [
+            ("pid", &*pid),
+            ("syscall", syscall),
+            ("local", waiter.text("local")),
+            ("remote", waiter.text("remote")),
+        ];
+        agent.wait_scrape(PATIENCE, |all| all.iter().any(|s| s.is("tracer_stall_seconds", &tuple)));
+        let truth = seconds_between(waiter.begun_ns(), waiter.answer());
+        let labels = [("pid", &*pid), ("comm", "waiter"), ("syscall", syscall), ("kind", "tcp")];
+        let blocked = |all: &[tests::Sample]| -> f64 {
+            let of_it = all.iter().filter(|s| s.is("tracer_blocked_seconds_total", &labels));
+            of_it.map(|s| s.value).sum()
+        };
+        // No less once it is over, and no more two intervals later.
+        agent.wait_scrape(PATIENCE, |all| blocked(all) >= truth - age_tolerance());
+        tests::pause(Duration::from_millis(2_500));
+        let counted = blocked(&agent.scrape());
+        assert!((counted - truth).abs() <= age_tolerance(), "{syscall}: {truth:.3} s, counted {counted:.3}");
+    }
+}
+
 fn resumes(args: &[&str]) {
     let _shared = shared();
     let mut agent = Agent::start(&[&["--threshold", "2s"], args].concat());

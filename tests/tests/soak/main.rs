@@ -115,6 +115,7 @@ fn sleeps(agent: &Agent) -> (f64, f64) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one run, of which everything is measured")]
 fn it_stays_what_it_was_and_misses_nothing() {
     let _alone = alone();
     let seconds = std::env::var("TRACER_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(120);

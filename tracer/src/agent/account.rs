@@ -96,15 +96,7 @@ impl Watch {
         state.excused = excused;
         state.lost.extend(losses);
         state.lost.extend(skipped.map(|number| ("runs_skipped", number)));
-        state.lost.insert("look_cut", self.cut);
-        state.lost.insert("look_failed", self.failed);
-        state.lost.insert("reads_abandoned", Reads::new().abandoned());
-        state.lost.insert("events_unread", self.events.lost());
-        state.lost.insert("history_unwritten", self.events.unwritten());
-        state.lost.insert("state_unsaved", self.state.unsaved());
-        let untold = self.events.untold();
-        state.lost.insert("hook_failed", untold.failed);
-        state.lost.insert("hook_not_run", untold.not_run);
+        state.lost.extend(self.own_losses());
         for wait in snapshot.waits.iter().filter(|wait| wait.thread.tid == wait.thread.process.pid) {
             if state.name(&wait.thread.process).is_none_or(|known| known != wait.comm) {
                 state.set_name(wait.thread.process, wait.comm.to_string());
@@ -124,6 +116,7 @@ impl Watch {
         drop(state);
         let names = self.read_names();
         let alive = living(expired);
+        let blinded_by = self.blinded_by();
         let mut state = self.metrics.lock();
         names.into_iter().for_each(|(process, name)| state.set_name(process, name));
         // What is frozen in its sleep goes on with it. By calls a wait counts once its call has returned, which may be long
@@ -139,30 +132,43 @@ impl Watch {
         );
         state.add_snapshot(snapshot.source, snapshot.duration);
         show_stalls(&mut state, &self.stalls);
-        if state.without_series > 0 {
-            state.blind.report(Cause::Series);
-        }
-        // One process that hangs is left alone, and is no reason not to see the others.
-        let refused = Reads::new().refused();
-        if refused > self.refused {
-            state.blind.report(Cause::Reads);
-        }
-        self.refused = refused;
-        let unanswered = Reads::new().unanswered();
-        if unanswered > self.unanswered {
-            state.blind.report(Cause::Readers);
-        }
-        self.unanswered = unanswered;
-        if self.resolver.has_missed_peers() {
-            state.blind.report(Cause::Peers);
-        }
-        if self.cuts {
-            state.blind.report(Cause::LookCut);
-        }
+        let series = (state.without_series > 0).then_some(Cause::Series);
+        blinded_by.into_iter().chain(series).for_each(|cause| state.blind.report(cause));
         let said = state.blind.settle(snapshot.monotonic_ns);
         drop(state);
         said.iter().for_each(|line| human::say(line));
         Ok(())
+    }
+}
+
+impl Watch {
+    /// What has been lost so far of what is counted in user space.
+    fn own_losses(&self) -> [(&'static str, u64); 8] {
+        let untold = self.events.untold();
+        [
+            ("look_cut", self.cut),
+            ("look_failed", self.failed),
+            ("reads_abandoned", Reads::new().abandoned()),
+            ("events_unread", self.events.lost()),
+            ("history_unwritten", self.events.unwritten()),
+            ("state_unsaved", self.state.unsaved()),
+            ("hook_failed", untold.failed),
+            ("hook_not_run", untold.not_run),
+        ]
+    }
+
+    /// What has kept this look from seeing everything.
+    fn blinded_by(&mut self) -> Vec<Cause> {
+        let (refused, unanswered) = (Reads::new().refused(), Reads::new().unanswered());
+        let causes = [
+            // One process that hangs is left alone, and is no reason not to see the others.
+            (Cause::Reads, refused > self.refused),
+            (Cause::Readers, unanswered > self.unanswered),
+            (Cause::Peers, self.resolver.has_missed_peers()),
+            (Cause::LookCut, self.cuts),
+        ];
+        (self.refused, self.unanswered) = (refused, unanswered);
+        causes.into_iter().filter(|(_, is_one)| *is_one).map(|(cause, _)| cause).collect()
     }
 }
 

@@ -57,6 +57,16 @@ use crate::{
 /// How long durations are kept after somebody last asked.
 const FORGET: Duration = Duration::from_secs(300);
 
+/// Where what the loop finds goes.
+pub struct Outputs {
+    /// The numbers.
+    pub metrics: Arc<Metrics>,
+    /// How the loop itself is.
+    pub health: Arc<Health>,
+    /// Stalls.
+    pub events: Events,
+}
+
 /// Everything the loop owns.
 pub struct Watch {
     bpf: Bpf,
@@ -113,22 +123,19 @@ pub struct Watch {
 
 impl Watch {
     /// A loop that has seen nothing yet; it ends when `stop` becomes readable.
-    #[expect(clippy::too_many_arguments, reason = "they are what it is made of")]
     pub fn new(
         bpf: Bpf,
-        log: Option<KernelLog>,
         policy: Policy,
         args: &Agent,
-        metrics: Arc<Metrics>,
-        health: Arc<Health>,
-        events: Events,
+        outputs: Outputs,
         asked: Asked,
         stop: OwnedFd,
     ) -> Result<Self> {
+        let Outputs { metrics, health, events } = outputs;
         metrics.lock().probes = bpf.kernel.probes();
         Ok(Self {
             bpf,
-            log,
+            log: None,
             policy,
             next_policy: Arc::default(),
             interval: args.interval,
@@ -158,6 +165,11 @@ impl Watch {
             durations_asked: Instant::now(),
             stop,
         })
+    }
+
+    /// The same, which passes on what the kernel programs log.
+    pub fn logging(self, log: Option<KernelLog>) -> Self {
+        Self { log, ..self }
     }
 
     /// The same, which takes another configuration when there is one.

@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, Write},
+    net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     process::Child,
@@ -12,14 +13,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    agent::Watch,
     agent::canary::Canary,
     agent::confine::confine,
     agent::events::Events,
     agent::service::Manager,
+    agent::{Outputs, Watch},
     assess::shared,
     collect::bpf::Bpf,
     config::cli::{Agent, AgentArgs, AgentProbes, SOCKET},
@@ -166,16 +167,13 @@ fn or_without<T>(history: Result<T>) -> Option<T> {
 
 async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Result<()> {
     // Those that end it do so by themselves until it listens, whatever it waits for meanwhile.
-    let mut hangup = signal(SignalKind::hangup())?;
+    let hangup = signal(SignalKind::hangup())?;
     let token = args.token_file.as_deref().map(Token::read).transpose()?.map(Arc::new);
     let listener = http::bind(args.listen)?;
     // Port 0 asks for any that is free.
     let listen = listener.local_addr()?;
-    if token.is_none() && !args.listen.ip().is_loopback() {
-        human::say(&format!(
-            "whoever reaches {} reads names of processes and addresses of their peers: `token_file` keeps others from it",
-            args.listen
-        ));
+    if token.is_none() {
+        warn_of_open(args.listen);
     }
     let metrics = Arc::new(Metrics::default());
     let patience = (args.interval * 10).max(Duration::from_secs(10));
@@ -197,19 +195,11 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
     let history = opened.and_then(|store| or_without(History::start(store, shared.clone())));
     let events = Events::start(history.clone(), hook)?;
     let api = Api::start(shared, args.interval, events.listeners(), history)?;
-    let watch = Watch::new(
-        bpf,
-        log,
-        policy,
-        args,
-        Arc::clone(&metrics),
-        Arc::clone(&health),
-        events,
-        asked,
-        stopped,
-    )?
-    .minding(canary)
-    .following(Arc::clone(&reload.next));
+    let outputs = Outputs { metrics: Arc::clone(&metrics), health: Arc::clone(&health), events };
+    let watch = Watch::new(bpf, policy, args, outputs, asked, stopped)?
+        .logging(log)
+        .minding(canary)
+        .following(Arc::clone(&reload.next));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (done, failed) = tokio::sync::oneshot::channel();
@@ -221,25 +211,13 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
         })
         .context("cannot start the thread that watches")?;
     human::say(&format!("watching; metrics on http://{listen}/metrics"));
-    let reload = Arc::new(reload);
-    let reloads = async {
-        while hangup.recv().await.is_some() {
-            manager.reloading().await;
-            let said = run_apart(&reload).await;
-            human::say(&said);
-            manager.reloaded(&said).await;
-            // Signals that come meanwhile are one.
-            tokio::time::sleep(RELOAD_EVERY).await;
-        }
-        std::future::pending().await
-    };
     let result = tokio::select! {
         () = http::serve(listener, metrics, Arc::clone(&health), token) => Ok(()),
         result = serve_api(socket.as_ref(), api) => result,
         result = ended(runner, "the process that runs on_stall") => result,
         result = ended(Some(canary_process), "the canary") => result,
         () = manager.follow(health) => Ok(()),
-        () = reloads => Ok(()),
+        () = reload_at(hangup, Arc::new(reload), &manager) => Ok(()),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         result = failed => result.unwrap_or_else(|_| Err(anyhow!("the watching thread ended unexpectedly"))),
@@ -253,6 +231,28 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     result
+}
+
+/// Says who may read what is served to more than this host.
+fn warn_of_open(listen: SocketAddr) {
+    if !listen.ip().is_loopback() {
+        human::say(&format!(
+            "whoever reaches {listen} reads names of processes and addresses of their peers: `token_file` keeps others from it"
+        ));
+    }
+}
+
+/// Reads the configuration again at each SIGHUP, for ever.
+async fn reload_at(mut hangup: Signal, reload: Arc<Reload>, manager: &Manager) {
+    while hangup.recv().await.is_some() {
+        manager.reloading().await;
+        let said = run_apart(&reload).await;
+        human::say(&said);
+        manager.reloaded(&said).await;
+        // Signals that come meanwhile are one.
+        tokio::time::sleep(RELOAD_EVERY).await;
+    }
+    std::future::pending().await
 }
 
 /// Returns when a process of the agent's has ended, which it does not before the agent: never, where there is none. A confined agent

@@ -16,19 +16,19 @@ use crate::{
     model::class::Class,
 };
 
-/// Members of this group may ask the agent, unless it was told of another.
+/// Group whose members may use the agent's socket, unless configured otherwise.
 pub const GROUP: &str = "tracer";
 
-/// The agent's socket unless somebody says otherwise.
+/// Default path of the agent's socket.
 pub const SOCKET: &str = "/run/tracer/agent.sock";
-/// What the agent keeps is there.
+/// Default directory of the agent's state.
 const STATE_DIR: &str = "/var/lib/tracer";
 
 /// Finds processes blocked in a system call: what they wait for, since when, and on whom
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true, max_term_width = 100)]
 pub struct Cli {
-    /// The kernel's types, where they are not in /sys/kernel/btf/vmlinux
+    /// File with the kernel's type information, if it isn't in /sys/kernel/btf/vmlinux
     #[arg(long, global = true, value_name = "FILE", help_heading = "Kernel")]
     pub btf: Option<PathBuf>,
     /// What to do.
@@ -41,17 +41,17 @@ pub struct Cli {
 pub enum Command {
     /// Show what is waiting now, the worst first
     Ps(Ps),
-    /// List stalls that the agent has flagged in the last hours, those that have ended too
+    /// List stalls that the agent flagged in the last hours, including those that have ended
     Stalls(Stalls),
-    /// Say all there is to say about one process: what it waits for, on whom, and what that one does
+    /// Explain one process: what it waits for, on whom, and what that process does
     Why(Why),
-    /// The live view of what waits, the worst first
+    /// Live view of what is waiting, the worst first
     Top(Top),
-    /// Follow processes or threads: a line for each call that blocks, with its result. strace for waiting
+    /// Follow processes or threads: one line for each call that blocks, with its result (strace for waiting)
     Trace(Trace),
-    /// Watch the host: flag stalls as JSON lines, export metrics to Prometheus
+    /// Watch the host: report stalls as JSON lines and metrics to Prometheus
     Agent(AgentArgs),
-    /// Say what this host can do: each kernel program is tried for real
+    /// Check what works on this host by trying each kernel program
     Doctor(Doctor),
     /// Write manual pages and completions
     #[command(hide = true)]
@@ -70,13 +70,13 @@ pub enum Command {
 /// Where snapshots come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SourceName {
-    /// The best that works
+    /// The best one that works
     Auto,
-    /// The kernel programs: fast, true ages, needs root
+    /// The kernel programs: fast, exact ages; needs root
     Bpf,
-    /// A running agent, by its socket: for root and members of the group tracer
+    /// A running agent, through its socket: for root and members of the group tracer
     Agent,
-    /// The files of /proc: slower, ages only where the kernel shows them, no rights needed for your own processes
+    /// The files in /proc: slower, ages only where the kernel shows them; needs no privileges for your own processes
     Proc,
 }
 
@@ -86,22 +86,22 @@ pub struct Ps {
     /// Only these processes
     #[arg(short, long = "pid", value_name = "PID")]
     pub pid: Vec<u32>,
-    /// Only threads of this name
+    /// Only threads with this name
     #[arg(short, long, value_name = "COMM")]
     pub comm: Option<String>,
     /// Only waits at least this old
     #[arg(long, value_name = "DUR", default_value = "1s", value_parser = humantime::parse_duration)]
     pub min_age: Duration,
-    /// Only waits of these classes, idle ones too
+    /// Only waits of these classes, including idle ones
     #[arg(long, value_name = "CLASS")]
     pub class: Vec<Class>,
-    /// Also what is hidden otherwise: how healthy programs rest, and readers of another process's pipe
+    /// Also list idle waits and readers of another process's pipe. Stalls that the agent has flagged are always listed
     #[arg(short, long)]
     pub all: bool,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
-    /// What waited at a moment that is over, as the agent has kept it: 03:12, -2h, "2026-11-23 03:12", RFC 3339
+    /// Show what was waiting at a past time, from the agent's history: 03:12, -2h, "2026-11-23 03:12", RFC 3339
     #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = moment::parse)]
     pub at: Option<Timestamp>,
     #[command(flatten)]
@@ -117,7 +117,7 @@ pub struct Place {
     /// The agent's socket
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     pub socket: PathBuf,
-    /// Where an agent that does not run has left its history
+    /// Where to read the history if no agent is running
     #[arg(long, value_name = "DIR", default_value = STATE_DIR, hide = true)]
     pub state_dir: PathBuf,
 }
@@ -125,16 +125,16 @@ pub struct Place {
 /// Arguments of `tracer stalls`.
 #[derive(Args)]
 pub struct Stalls {
-    /// Stalls that were open at this moment or later: 03:12, -6h, 6h, "2026-11-23 03:12", RFC 3339
+    /// Stalls that were open at this time or later: 03:12, -6h, 6h, "2026-11-23 03:12", RFC 3339
     #[arg(long, value_name = "WHEN", default_value = "24h", allow_hyphen_values = true, value_parser = moment::parse)]
     pub since: Timestamp,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
     /// The agent's socket
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     pub socket: PathBuf,
-    /// Where an agent that does not run has left its history
+    /// Where to read the history if no agent is running
     #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     pub state_dir: PathBuf,
 }
@@ -145,7 +145,7 @@ pub struct Why {
     /// A process, or one of its threads
     #[arg(value_name = "PID|TID")]
     pub id: u32,
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -158,10 +158,10 @@ pub struct Top {
     /// Only these processes
     #[arg(short, long = "pid", value_name = "PID")]
     pub pid: Vec<u32>,
-    /// Idle waits too, how healthy programs rest; and those that nothing flags but a rule
+    /// Also show idle waits, and those that only a rule can flag
     #[arg(short, long)]
     pub all: bool,
-    /// How often to look
+    /// How often to update
     #[arg(long, value_name = "DUR", default_value = "1s", value_parser = interval)]
     pub interval: Duration,
     #[command(flatten)]
@@ -171,19 +171,19 @@ pub struct Top {
 /// Arguments of `tracer trace`.
 #[derive(Args)]
 pub struct Trace {
-    /// These processes or threads, and the processes they start [default: all]
+    /// Follow these processes or threads, and the processes they start [default: all]
     #[arg(short, long = "pid", value_name = "PID")]
     pub pid: Vec<u32>,
-    /// The processes of this name, and those they start
+    /// Follow processes with this name, and those they start
     #[arg(short, long, value_name = "COMM")]
     pub comm: Option<String>,
     /// Only calls that take at least this long
     #[arg(long, value_name = "DUR", default_value = "100ms", value_parser = humantime::parse_duration)]
     pub min: Duration,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
-    /// How calls are seen
+    /// How to see calls
     #[arg(long, value_enum, default_value = "auto", value_name = "PROBES")]
     pub probes: Probes,
 }
@@ -193,33 +193,33 @@ pub struct Trace {
 pub enum Probes {
     /// The first of tracepoint, fentry and waits that works
     Auto,
-    /// The tracepoints at every call's entry and exit: costs every call of the host a little
+    /// Tracepoints at every call's entry and exit: adds a little to every call on the host
     Tracepoint,
-    /// Programs at the kernel's function that hands calls out: costs every call of the host less, but calls that began
-    /// before it are not seen to end, nor those of 32-bit processes
+    /// A program at the kernel's dispatcher of calls: adds less to every call on the host, but doesn't see the end of calls
+    /// that began earlier, nor calls of 32-bit processes
     Fentry,
-    /// Probes on the kernel's functions that serve calls which can block: costs those calls only, but takes seconds to
-    /// end, and sees what fentry sees
+    /// Probes on the kernel's functions behind calls that can block: adds to those calls only, but takes seconds to
+    /// detach, and sees what fentry sees
     Kprobe,
-    /// Context switches: costs calls that block only, but results are not seen
+    /// Context switches: adds to calls that block only, but doesn't see results
     Waits,
 }
 
 /// How the agent sees waits end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AgentProbes {
-    /// Context switches, or calls where the kernel has no such program for tracer
+    /// Context switches, or calls where the kernel doesn't support that
     Auto,
-    /// Context switches: calls that do not block cost nothing
+    /// Context switches: calls that don't block pay nothing
     Waits,
-    /// The entry and exit of every call of the host, which costs each a little
+    /// The entry and exit of every call on the host, which adds a little to each
     Calls,
 }
 
 /// Arguments of `tracer doctor`.
 #[derive(Args)]
 pub struct Doctor {
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }
@@ -248,19 +248,19 @@ impl RunHook {
 /// Arguments of `tracer agent`. What is not given the configuration file says, else [`Agent`]'s defaults hold.
 #[derive(Args)]
 pub struct AgentArgs {
-    /// The configuration file [default: /etc/tracer/tracer.toml, if it is there]
+    /// Configuration file [default: /etc/tracer/tracer.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Say whether the configuration file is right, and do nothing else
+    /// Check the configuration and exit
     #[arg(long)]
     pub check_config: bool,
-    /// Flag waits of every class that means stuck after this long, instead of each class's own 30s
+    /// Flag stuck waits after this long, whatever their class [default: 30s]
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
     pub threshold: Option<Duration>,
-    /// How often to look [default: 1s]
+    /// How often to take a snapshot [default: 1s]
     #[arg(long, value_name = "DUR", value_parser = interval)]
     pub interval: Option<Duration>,
-    /// Ended waits shorter than this are not counted one by one [default: 100us]
+    /// Don't count ended waits shorter than this one by one [default: 100us]
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
     pub min_wait: Option<Duration>,
     /// How to see waits end
@@ -269,19 +269,19 @@ pub struct AgentArgs {
     /// Where to serve /metrics, /-/healthy and /-/ready [default: 127.0.0.1:9779]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Where it remembers, over a restart, what usually takes how long and which stalls it has announced
+    /// Where to keep baselines, reported stalls and the history across restarts
     #[arg(long, value_name = "DIR", env = "STATE_DIRECTORY", default_value = STATE_DIR)]
     pub state_dir: PathBuf,
-    /// Where to serve `ps`, `why`, `top` and `stalls` of root and of members of the group tracer
+    /// Socket on which to answer `ps`, `why`, `top` and `stalls`
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     pub socket: PathBuf,
-    /// Whose members may ask on the socket, beside root
+    /// Group that may use the socket, in addition to root
     #[arg(long, value_name = "GROUP", default_value = GROUP)]
     pub socket_group: String,
-    /// Keep rights and system calls that it does not need
+    /// Keep privileges and system calls that the agent doesn't need
     #[arg(long)]
     pub no_confinement: bool,
-    /// Log what the kernel programs say, on standard error
+    /// Log messages of the kernel programs to standard error
     #[arg(short, long)]
     pub verbose: bool,
 }

@@ -28,29 +28,8 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         Class::Reply => reply(wait, resolved),
         Class::Send => send(resolved) + &outlook(),
         Class::Lock => lock(wait, resolved),
-        Class::Mutex => match resolved.peers.as_ref().and_then(|peers| peers.owner.as_ref()) {
-            Some(owner) => format!(
-                "for a lock in memory that thread {} ({}) holds; it will wait until that one lets go",
-                owner.pid, owner.comm
-            ),
-            None => format!(
-                "for a lock in memory, by the value it waits with{}; who holds it is not to be told",
-                on(target)
-            ),
-        },
-        Class::Disk if let Target::Page { path } = target => {
-            let handed = if wait.call.name == PAGE_FAULT { "" } else { " that it handed to " };
-            let call = if wait.call.name == PAGE_FAULT { "" } else { wait.call.name };
-            format!("for a page of memory{handed}{call} to be read in, probably of {path}")
-        }
-        Class::Disk if wait.call.name == PAGE_FAULT => {
-            "for a page of memory to be read in: disk, NFS, FUSE or userfaultfd".into()
-        }
-        Class::Disk => {
-            let made_up = matches!(target, Target::File { made_up: true, .. });
-            let who = if made_up { "the kernel" } else { "storage" };
-            format!("for {who} to finish {}{}", wait.call.name, on(target))
-        }
+        Class::Mutex => mutex(resolved),
+        Class::Disk => disk(wait.call.name, target),
         Class::Fifo => {
             format!("for another process to open the other end of {target}; it will wait until one does")
         }
@@ -85,15 +64,7 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         }
         Class::Exit => "for its own end, which the kernel has begun: it has exited or was killed".into(),
         Class::Other => format!("in {}{}", wait.call.name, on(target)),
-        Class::Peer => match (&resolved.last_word, facts(resolved)) {
-            (Some(LastWord::Ours), Some(facts)) => format!(
-                "for the next request of {}: the last one was answered {} ago",
-                remote(target),
-                ago(facts.sent)
-            ),
-            (Some(LastWord::Nobody), _) => format!("for the first request of {}", remote(target)),
-            _ => format!("for the client's next request{}", on(target)),
-        },
+        Class::Peer => next_request(resolved),
         Class::Listen => format!("for new connections{}", on(target)),
         Class::Events => match target {
             Target::Unreadable { reason } => format!("for events that are not known: {reason}"),
@@ -108,6 +79,46 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         Class::Ring => "for a completion".into(),
         Class::Datagram if wait.call.name.starts_with('m') => format!("for a message{}", on(target)),
         Class::Datagram => format!("for a datagram{}", on(target)),
+    }
+}
+
+fn mutex(resolved: &Resolved) -> String {
+    match resolved.peers.as_ref().and_then(|peers| peers.owner.as_ref()) {
+        Some(owner) => format!(
+            "for a lock in memory that thread {} ({}) holds; it will wait until that one lets go",
+            owner.pid, owner.comm
+        ),
+        None => format!(
+            "for a lock in memory, by the value it waits with{}; who holds it is not to be told",
+            on(&resolved.target)
+        ),
+    }
+}
+
+fn disk(call: &str, target: &Target) -> String {
+    match target {
+        Target::Page { path } => {
+            let handed =
+                if call == PAGE_FAULT { String::new() } else { format!(" that it handed to {call}") };
+            format!("for a page of memory{handed} to be read in, probably of {path}")
+        }
+        _ if call == PAGE_FAULT => {
+            "for a page of memory to be read in: disk, NFS, FUSE or userfaultfd".into()
+        }
+        Target::File { made_up: true, .. } => format!("for the kernel to finish {call}{}", on(target)),
+        _ => format!("for storage to finish {call}{}", on(target)),
+    }
+}
+
+fn next_request(resolved: &Resolved) -> String {
+    let target = &resolved.target;
+    match (&resolved.last_word, facts(resolved)) {
+        (Some(LastWord::Ours), Some(facts)) => {
+            let since = ago(facts.sent);
+            format!("for the next request of {}: the last one was answered {since} ago", remote(target))
+        }
+        (Some(LastWord::Nobody), _) => format!("for the first request of {}", remote(target)),
+        _ => format!("for the client's next request{}", on(target)),
     }
 }
 

@@ -35,7 +35,7 @@ use crate::{
 const BATCH: Duration = Duration::from_millis(500);
 /// How often the worst waits are kept.
 const MINUTE: Duration = Duration::from_secs(60);
-/// So many of them.
+/// Waits stored per minute.
 const WORST: usize = 100;
 /// After an error, it is not tried again for this long.
 const PAUSE: Duration = Duration::from_secs(10);

@@ -1,5 +1,5 @@
 //! `on_stall`: a program that is told of each stall. It is run by a small process of its own, started before the agent gives
-//! up the right to start any, so that neither a slow nor a wicked one can harm the agent.
+//! up the right to start any, so that neither a slow nor a malicious one can harm the agent.
 //!
 //! Layer 5: a sink, which uses what lies below.
 

@@ -81,7 +81,7 @@ classes! {
     Request = "request", Doubtful, LATE;
     /// Another process's end of a pipe: the cause, if any, is there.
     Pipe = "pipe", Doubtful, None;
-    /// Its own end, which something in the kernel keeps from it.
+    /// Exiting, but held up in the kernel.
     Exit = "exit", Doubtful, LATE;
     /// What no other class names.
     Other = "other", Doubtful, LATE;

@@ -110,6 +110,21 @@ pub struct Chain<'a, 'w> {
     path: Vec<(u32, Option<u32>)>,
 }
 
+/// A process of a chain, or a thread of it, and why it is one.
+struct Member<'a> {
+    pid: u32,
+    /// The thread, where only that is meant.
+    tid: Option<u32>,
+    comm: &'a str,
+    role: &'static str,
+}
+
+impl<'a> Member<'a> {
+    fn of(peer: &'a Peer, role: &'static str) -> Self {
+        Self { pid: peer.pid, tid: None, comm: &peer.comm, role }
+    }
+}
+
 impl<'a, 'w> Chain<'a, 'w> {
     /// One that has been nowhere.
     pub fn new(
@@ -152,7 +167,7 @@ impl<'a, 'w> Chain<'a, 'w> {
             beyond.alternatives = children.len();
             beyond.left_out = children.len().saturating_sub(WIDEST);
             for child in children.iter().take(WIDEST) {
-                beyond.others.push(self.other(child.pid, None, child, "its child", None, depth)?);
+                beyond.others.push(self.other(Member::of(child, "its child"), None, depth)?);
             }
             return Ok(beyond);
         }
@@ -163,8 +178,9 @@ impl<'a, 'w> Chain<'a, 'w> {
             None => "at the other end",
         };
         if let Some(owner) = &peers.owner {
-            let pid = wait.wait.thread.process.pid;
-            beyond.others.push(self.other(pid, Some(owner.pid), owner, "holds the lock", None, depth)?);
+            let (pid, tid) = (wait.wait.thread.process.pid, Some(owner.pid));
+            let holder = Member { pid, tid, comm: &owner.comm, role: "holds the lock" };
+            beyond.others.push(self.other(holder, None, depth)?);
         }
         // Another thread of its own could end it as well.
         let own = peers.own && !peers.alone && tids(wait.wait.thread.process.pid).len() > 1;
@@ -174,24 +190,17 @@ impl<'a, 'w> Chain<'a, 'w> {
         beyond.left_out = peers.number().saturating_sub(WIDEST);
         for peer in peers.others.iter().take(WIDEST) {
             let from = Some(&wait.resolved.target);
-            beyond.others.push(self.other(peer.pid, None, peer, role, from, depth)?);
+            beyond.others.push(self.other(Member::of(peer, role), from, depth)?);
         }
         Ok(beyond)
     }
 
-    fn other(
-        &mut self,
-        pid: u32,
-        tid: Option<u32>,
-        peer: &Peer,
-        role: &'static str,
-        from: Option<&Target>,
-        depth: usize,
-    ) -> Result<Other> {
+    fn other(&mut self, member: Member<'_>, from: Option<&Target>, depth: usize) -> Result<Other> {
+        let Member { pid, tid, comm, role } = member;
         let mut other = Other {
             pid,
             tid,
-            comm: peer.comm.clone(),
+            comm: comm.to_owned(),
             cmdline: None,
             role,
             doing: String::new(),
