@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const EVERY: Duration = Duration::from_secs(4);
 /// Until the agent has taken the memory it needs.
 const WARM: Duration = Duration::from_secs(90);
+/// What the agent has been seen to take on in half an hour of floods that come and go, KiB. More is growth.
+const FLOODED: f64 = 4096.0;
 /// Of one core; the machine's two are busy with the load.
 const MOST_CPU: f64 = 10.0;
 
@@ -215,7 +217,7 @@ fn it_stays_what_it_was_and_misses_nothing() {
     assert!((0.97..=1.03).contains(&accounted), "{measured} measured, {lost} lost, {accounted}");
     assert!(switches >= 100_000.0, "the load is no load: {switches} switches a second");
     assert!(processes >= 2_000.0, "the load is no load: {processes} processes a second");
-    assert!(most <= least * 1.1, "resident memory went from {least} to {most} KiB");
+    assert!(most <= least * 1.1 + FLOODED, "resident memory went from {least} to {most} KiB");
     assert!(share <= MOST_CPU, "{share} % of a core");
     assert!(slowest_scrape < Duration::from_secs(1), "{slowest_scrape:?}");
 }
