@@ -51,19 +51,16 @@ fn read_recvfrom_and_connect_by_calls() {
         return tests::unsupported("it does not tell programs the running thread");
     }
     let _shared = shared();
-    let agent = Agent::start(&["--probes", "calls", "--threshold", "2s"]);
+    let mut agent = Agent::start(&["--probes", "calls", "--threshold", "2s"]);
     for (role, syscall) in
         [("read-tcp4", "read"), ("recvfrom-tcp4", "recvfrom"), ("connect-backlog", "connect")]
     {
         let mut waiter = Waiter::start(role);
         let pid = waiter.pid().to_string();
-        let tuple = [
-            ("pid", &*pid),
-            ("syscall", syscall),
-            ("local", waiter.text("local")),
-            ("remote", waiter.text("remote")),
-        ];
-        agent.wait_scrape(PATIENCE, |all| all.iter().any(|s| s.is("tracer_stall_seconds", &tuple)));
+        let (event, _) = agent.wait_stall("stall_opened", waiter.pid(), PATIENCE);
+        let wait = &event["wait"];
+        let told = [&wait["syscall"], &wait["target"]["local"], &wait["target"]["remote"]];
+        assert_eq!(told, [syscall, waiter.text("local"), waiter.text("remote")], "{event:#}");
         let truth = seconds_between(waiter.begun_ns(), waiter.answer());
         let labels = [("pid", &*pid), ("comm", "waiter"), ("syscall", syscall), ("kind", "tcp")];
         let blocked = |all: &[tests::Sample]| -> f64 {
