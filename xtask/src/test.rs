@@ -44,18 +44,19 @@ const QUICK: &[Step] = &[
     step("live tests", |run| run.on_the_kernel(&["--lib", "--bins", "--test", "live"], 64)),
 ];
 
-/// The tests sleep most of the time: what takes a processor is made beside them, on time that they leave.
+/// What takes a processor is made beside tests that sleep, on time that they leave; not beside the live tests, which are about time:
+/// see docs/decisions/0044-work-beside-tests.md.
 const LANDING: &[Step] = &[
     step("format", |_| cargo(&["fmt", "--all", "--check"])),
     step("Debian's packages", |_| install()),
     step("lint", |_| cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
     step("unit tests", |_| cargo(&["test", "--workspace", "--exclude", "tests", "--locked"])),
     step("what the live tests run", |_| build()),
-    step("live tests", |run| {
+    step("live tests", |run| run.on_the_kernel(&["--lib", "--bins", "--test", "live"], 64)),
+    step("tests with real clients", |run| {
         run.beside = Some(Beside::start()?);
-        run.on_the_kernel(&["--lib", "--bins", "--test", "live"], 64)
+        run.on_the_kernel(&["--test", "clients"], 48)
     }),
-    step("tests with real clients", |run| run.on_the_kernel(&["--test", "clients"], 48)),
     step("alerts and dashboard", |run| run.on_the_kernel(&["--test", "deploy"], 8)),
     step("a healthy host for a minute", |_| healthy(60)),
     step("what goes on beside", |run| run.beside.take().map_or(Ok(()), Beside::join)),
