@@ -371,7 +371,7 @@ fn footer(out: &mut impl Write, page: &Page) -> io::Result<()> {
     };
     let reason = page.why_not_better.as_ref().map(|reason| format!(": {}", human::clean(reason)));
     let reason = reason.unwrap_or_default();
-    writeln!(out, "Ages are least values, other users' processes may be missing{guessed}{reason}.")?;
+    writeln!(out, "Ages are lower bounds, and other users' processes may be missing{guessed}{reason}.")?;
     Ok(())
 }
 

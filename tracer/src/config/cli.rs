@@ -72,7 +72,7 @@ pub enum Command {
 pub enum SourceName {
     /// The best one that works
     Auto,
-    /// The kernel programs: fast, exact ages; needs root
+    /// The kernel programs: fast, and ages are the kernel's own; needs root
     Bpf,
     /// A running agent, through its socket: for root and members of the group tracer
     Agent,
@@ -254,7 +254,7 @@ pub struct AgentArgs {
     /// Check the configuration and exit
     #[arg(long)]
     pub check_config: bool,
-    /// Flag stuck waits after this long, whatever their class [default: 30s]
+    /// Flag stuck waits after this long [default: 30s]
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
     pub threshold: Option<Duration>,
     /// How often to take a snapshot [default: 1s]

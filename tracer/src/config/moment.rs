@@ -31,7 +31,9 @@ fn parse_at(text: &str, now: &Zoned) -> Result<Timestamp, String> {
         return Ok(last.timestamp());
     }
     earlier(text, now).map_err(|_| {
-        format!("{text:?} is no moment: 03:12, -2h, \"2026-11-23 03:12\" or 2026-11-23T03:12:00Z are")
+        format!(
+            "cannot read {text:?} as a time; try 03:12, -2h, \"2026-11-23 03:12\" or 2026-11-23T03:12:00Z"
+        )
     })
 }
 

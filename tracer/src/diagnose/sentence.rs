@@ -71,7 +71,7 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
             target => format!("for any of its events{}", on(target)),
         },
         Class::Tty => format!("for input{}", on(target)),
-        Class::Timer => "for the time to pass".into(),
+        Class::Timer => "for a timer".into(),
         Class::Child => format!("for a child process{}", on(target)),
         Class::Futex => "for a condition in memory".into(),
         Class::Signal => "for a signal".into(),
@@ -312,7 +312,7 @@ fn outlook(wait: &Wait, resolved: &Resolved) -> String {
         // There was time for a whole time-out before this sleep, with nothing moved: it has looked again before.
         let again = wait.age + timeout / 50 >= wait.asleep() + timeout;
         return match again {
-            true => format!("; it looks again every {} and goes on", age(timeout)),
+            true => format!("; it polls every {} and never gives up", age(timeout)),
             false => format!("; it stops waiting in {}", age(left)),
         };
     }
@@ -401,7 +401,7 @@ mod tests {
         let mut wait = samples::wait("poll", [0; 6]);
         wait.sleep_began_ns = 59_500_000_000;
         resolved.timeout = Some(Duration::from_secs(1));
-        assert!(judge(&wait, &resolved).sentence.ends_with("; it looks again every 1.0s and goes on"));
+        assert!(judge(&wait, &resolved).sentence.ends_with("; it polls every 1.0s and never gives up"));
         // One long look that began a while after the last progress is the first one.
         resolved.timeout = Some(Duration::from_secs(600));
         assert!(judge(&wait, &resolved).sentence.ends_with("; it stops waiting in 9m 59s"));

@@ -89,7 +89,7 @@ pub fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String 
     }
     if let Some(reason) = why_not_bpf {
         page.text.push('\n');
-        page.wrapped("", "", &format!("Seen through /proc, where ages are least values: {reason}."));
+        page.wrapped("", "", &format!("Seen through /proc, where ages are lower bounds: {reason}."));
     }
     page.text
 }
@@ -115,9 +115,9 @@ pub fn kept(wait: &WaitObject, width: usize) -> String {
     facts.extend(wait.container.as_deref().map(|id| format!("container {}", short_id(id))));
     facts.extend(wait.pod.as_ref().map(|pod| format!("pod {}", pod.label())));
     page.entries("Process", wait.cmdline.clone().into_iter().chain([facts.join(", ")]));
-    let since = if wait.age_exact { "since" } else { "since at the latest" };
+    let since = since(wait.since, wait.age_exact);
     let class = wait.class.map_or("unknown", Class::label);
-    let mut lines = vec![format!("{class}: in {}, {since} {}", wait.call(), moment(wait.since))];
+    let mut lines = vec![format!("{class}: in {}, {since}", wait.call())];
     lines.extend(Some(wait.target.to_string()).filter(|target| !target.is_empty()));
     page.entries("Wait", lines);
     page.text
@@ -163,6 +163,11 @@ fn started(at: Timestamp) -> String {
     format!("started {}, {} ago", moment(at), human::age(ago))
 }
 
+/// When a wait began; one whose earlier sleeps were not seen may have begun before.
+fn since(at: Timestamp, is_exact: bool) -> String {
+    format!("since {}{}", moment(at), if is_exact { "" } else { " or earlier" })
+}
+
 /// To the second, UTC.
 fn moment(at: Timestamp) -> String {
     at.strftime("%F %T UTC").to_string()
@@ -177,9 +182,9 @@ fn call(wait: &Judged) -> String {
 }
 
 fn wait_lines(wait: &Judged) -> Vec<String> {
-    let since = if wait.wait.exact { "since" } else { "since at the latest" };
+    let since = since(wait.wait.since, wait.wait.exact);
     let class = wait.verdict.class.label();
-    let mut lines = vec![format!("{class}: in {}, {since} {}", call(wait), moment(wait.wait.since))];
+    let mut lines = vec![format!("{class}: in {}, {since}", call(wait))];
     match &wait.resolved.target {
         Target::None => {}
         Target::Fds { watched } if watched.len() > 1 => {
