@@ -568,8 +568,14 @@ fn a_thousand_sleepers_lose_nothing() {
     // Its first thread reads what it is told.
     let waits = |line: &&Value| line["event"] == "waiting" && line["tid"] != line["pid"];
     let told: BTreeSet<u64> = lines.iter().filter(waits).filter_map(|line| line["tid"].as_u64()).collect();
-    // What some kernels skip, or some machines hide, has nothing to do with how many wait.
-    let theirs = |text: &str| text.contains("runs_skipped") || text.contains("end_unseen");
+    // What some kernels skip, or some machines hide, has nothing to do with how many wait. An emulated one does not reach
+    // all of them in a look.
+    let slow_machine = tests::slowness() > 1;
+    let theirs = |text: &str| {
+        text.contains("runs_skipped")
+            || text.contains("end_unseen")
+            || slow_machine && text.contains("look_cut")
+    };
     let said: Vec<&str> = said.lines().filter(|line| !theirs(line)).collect();
     assert_eq!((told.len(), said), (sleepers, vec![]));
     let mut lost = agent.samples("tracer_lost_events_total", &[]);
