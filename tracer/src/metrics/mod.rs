@@ -604,6 +604,76 @@ mod tests {
         assert_eq!(wait_buckets(&durations), vec![(0.000128, 1), (0.000256, 1), (0.000512, 3)]);
     }
 
+    /// Something of everything that can be on the page.
+    fn full() -> State {
+        let mut state = State::default();
+        let histogram = |comm: &str, count: u64, bucket: usize| {
+            let mut histogram = tracer_ebpf::abi::Histogram {
+                count,
+                sum_ns: count * 1_500_000,
+                comm: [0; 16],
+                buckets: [0; BUCKETS],
+            };
+            histogram.comm[..comm.len()].copy_from_slice(comm.as_bytes());
+            histogram.buckets[bucket] = count as u32;
+            histogram
+        };
+        for (comm, syscall, kind, count, bucket) in [
+            ("nginx", "read", "tcp", 3, 2),
+            ("nginx", "read", "tcp", 1, 5),
+            ("a\"b\\c", "futex", "none", 2, BUCKETS - 1),
+        ] {
+            let key = DurationKey { comm: comm.into(), syscall, kind };
+            state.add_durations(key, &histogram(comm, count, bucket));
+        }
+        state.set_users((1..=3).map(|pid| (ProcessId { pid, start_ns: 1 }, pid)).collect());
+        for pid in 1..=3 {
+            state.set_name(ProcessId { pid, start_ns: 1 }, format!("worker-{pid}"));
+            state.add_blocked(key(pid), u64::from(pid) * 1_250_000_000);
+            state.add_open(key(pid), u64::from(pid) * 10_000_000);
+        }
+        state.folded.count(BLOCKED_SERIES, &key(4));
+        for (series, age) in [(["7", "8", "psql"], 61_500), (["70", "71", "curl\n"], 5)] {
+            let [pid, tid, comm] = series.map(str::to_owned);
+            let others = ["db.service", "", "", "", "read", "3", "reply", "10.0.0.1:5000", "10.0.0.2:5432"];
+            let labels = [pid, tid, comm].into_iter().chain(others.map(str::to_owned)).collect::<Vec<_>>();
+            state.stalls.push(StallSeries {
+                labels: labels.try_into().expect("twelve"),
+                age: Duration::from_millis(age),
+            });
+        }
+        state.without_series = 4;
+        for (number, class) in (1..).zip(Class::ALL) {
+            state.open_stalls.insert(*class, number);
+            state.opened.insert(*class, 10 * number);
+            state.waiting.insert(*class, 100 * number);
+        }
+        state.excused = 6;
+        state.lost.extend(table::LOSSES.iter().map(|(reason, _)| *reason).zip(0..));
+        state.probes = vec![("waits", "tp_btf", true), ("snapshot", "iter", false)];
+        for (source, milliseconds) in [("bpf", 1), ("bpf", 30), ("proc", 2000)] {
+            state.add_snapshot(source, Duration::from_millis(milliseconds));
+        }
+        state.blind.report(Cause::LookCut);
+        state.blind.settle(1);
+        state.settle(0, |_| false, |_| true);
+        state
+    }
+
+    /// The text of a state, without what the library says of the process.
+    fn text(state: State) -> String {
+        let metrics = std::sync::Arc::new(Metrics(Mutex::new(state)));
+        let page = String::from_utf8(page(&metrics).expect("encodes")).expect("is text");
+        let own = page.lines().filter(|line| !line.contains("process_"));
+        own.map(|line| line.replace(env!("CARGO_PKG_VERSION"), "VERSION") + "\n").collect()
+    }
+
+    #[test]
+    fn the_page_is_the_same_byte_for_byte() {
+        insta::assert_snapshot!("full", text(full()));
+        insta::assert_snapshot!("empty", text(State::default()));
+    }
+
     #[test]
     fn the_page_is_text_with_every_kind_of_metric() {
         let metrics = std::sync::Arc::new(Metrics::default());

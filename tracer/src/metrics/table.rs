@@ -55,7 +55,7 @@ metrics! {
 ///
 /// [`Counter::LOSSES`]: tracer_ebpf::abi::Counter::LOSSES
 #[cfg(test)]
-const LOSSES: &[(&str, &str)] = &[
+pub const LOSSES: &[(&str, &str)] = &[
     ("calls_full", "A call was not followed: too many at once (`--probes calls` only)."),
     (
         "end_unseen",
