@@ -55,7 +55,7 @@ const LANDING: &[Step] = &[
     step("live tests", |run| run.on_the_kernel(&["--lib", "--bins", "--test", "live"], 64)),
     step("tests with real clients", |run| {
         run.beside = Some(Beside::start()?);
-        run.on_the_kernel(&["--test", "clients"], 48)
+        run.on_the_kernel(&["--test", "clients", "--test", "golden"], 48)
     }),
     step("alerts and dashboard", |run| run.on_the_kernel(&["--test", "deploy"], 8)),
     step("a healthy host for a minute", |_| healthy(60)),
