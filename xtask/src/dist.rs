@@ -24,15 +24,23 @@ pub fn dir() -> PathBuf {
 
 /// Builds all of it.
 pub fn run() -> Result<()> {
+    made().map(|_| ())
+}
+
+/// The binary and the package, where people look for them; the package's name.
+fn made() -> Result<PathBuf> {
     let tracer = build()?;
     fs::copy(&tracer, dir().join("tracer")).context("cannot copy the binary")?;
     let package = deb(None)?;
     println!("{}\n{}", dir().join("tracer").display(), package.display());
-    Ok(())
+    Ok(package)
 }
 
 /// The static binary, and what packages have beside it.
-fn build() -> Result<PathBuf> {
+///
+/// # Errors
+/// It cannot be built.
+pub fn build() -> Result<PathBuf> {
     let generated = dir().join("generated");
     fs::create_dir_all(&generated).context("cannot make target/dist")?;
     vm::static_target(TARGET)?;
@@ -97,7 +105,6 @@ fn has(program: &Path) -> bool {
 
 /// The package, the same of a later version, and the tests that install them.
 pub fn tested(run: impl FnOnce(&[(&str, PathBuf)]) -> Result<()>) -> Result<()> {
-    let tracer = build()?;
-    let (package, later) = (deb(None)?, deb(Some("999.0-1"))?);
-    run(&[("TRACER_DEB", package), ("TRACER_DEB_LATER", later), ("TRACER_STATIC", tracer)])
+    let (package, later) = (made()?, deb(Some("999.0-1"))?);
+    run(&[("TRACER_DEB", package), ("TRACER_DEB_LATER", later), ("TRACER_STATIC", dir().join("tracer"))])
 }

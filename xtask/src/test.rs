@@ -1,8 +1,8 @@
 //! `cargo xtask test`: everything that must hold before a change lands, step by step.
 
 use std::{
+    path::PathBuf,
     process::Command,
-    sync::Once,
     time::{Duration, Instant},
 };
 
@@ -51,26 +51,26 @@ const LANDING: &[Step] = &[
     step("Debian's packages", |_| install()),
     step("lint", |_| cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
     step("unit tests", |_| cargo(&["test", "--workspace", "--exclude", "tests", "--locked"])),
-    step("what the live tests run", |_| build()),
+    step("what the live tests run", |run| run.programs().map(|_| ())),
     step("live tests", |run| run.on_the_kernel(&["--lib", "--bins", "--test", "live"], 64)),
     step("tests with real clients", |run| {
         run.beside = Some(Beside::start()?);
-        run.on_the_kernel(&["--test", "clients", "--test", "golden"], 48)
+        run.on_the_kernel(&["--test", "clients"], 48)
     }),
+    step("known waits, word for word", Run::word_for_word),
     step("alerts and dashboard", |run| run.on_the_kernel(&["--test", "deploy"], 8)),
-    step("a healthy host for a minute", |_| healthy(60)),
+    step("the package", Run::package),
+    step("a healthy host for a minute", |run| run.healthy(60)),
     step("what goes on beside", |run| run.beside.take().map_or(Ok(()), Beside::join)),
-    step("the package", |_| package()),
-    step("fuzzers, ten seconds each", |_| fuzz::run(&[], 10)),
-    step("the agent under load for a minute", |_| under_load(60)),
+    step("the agent under load for a minute", |run| run.under_load(60)),
 ];
 
 const RELEASE: &[Step] = &[
     step("Debian's packages", |_| install()),
     step("BPF toolchain", |_| setup::run()),
-    step("what the live tests run", |_| build()),
-    step("a healthy host for five minutes", |_| healthy(300)),
-    step("the agent under load for half an hour", |_| under_load(1800)),
+    step("what the live tests run", |run| run.programs().map(|_| ())),
+    step("a healthy host for five minutes", |run| run.healthy(300)),
+    step("the agent under load for half an hour", |run| run.under_load(1800)),
     step("fuzzers, an hour each", |_| fuzz::run(&[], 3600)),
     step("all kernels in full", |_| vm::run(&vm::Options::full(2))),
 ];
@@ -79,16 +79,24 @@ const RELEASE: &[Step] = &[
 const BESIDE: &[Step] = &[
     step("BPF toolchain", |_| setup::run()),
     step("kernel programs are as committed", |_| ebpf::run(true)),
-    step("fuzzers build", |_| fuzz::build(10)),
     step("documentation", |_| documentation()),
-    step("the package builds", |_| dist::run()),
     step("other kernels", |_| vm::run(&vm::Options::landing(2))),
+    step("fuzzers, five seconds each", |_| fuzz::run(&[], 5)),
 ];
 
 /// What the steps of one run share.
 struct Run {
+    tier: Tier,
     retries: Retries,
     beside: Option<Beside>,
+    programs: Option<Programs>,
+}
+
+/// What tests in `tests/` run, built once for all of them.
+#[derive(Clone)]
+struct Programs {
+    tracer: PathBuf,
+    waiter: PathBuf,
 }
 
 /// Runs the steps of a tier; a failed one does not keep the others from running.
@@ -102,7 +110,7 @@ pub fn run(tier: Tier, retries: u32) -> Result<()> {
         Tier::Landing => LANDING,
         Tier::Release => RELEASE,
     };
-    let mut run = Run { retries: Retries::new(retries), beside: None };
+    let mut run = Run::new(tier, retries);
     let results = run_all(steps, &mut run);
     for test in &run.retries.needed {
         eprintln!("       {test} failed and passed when it was run again");
@@ -122,8 +130,7 @@ pub fn run(tier: Tier, retries: u32) -> Result<()> {
 /// # Errors
 /// Not everything holds.
 pub fn run_beside() -> Result<()> {
-    let mut run = Run { retries: Retries::new(0), beside: None };
-    let results = run_all(BESIDE, &mut run);
+    let results = run_all(BESIDE, &mut Run::new(Tier::Landing, 0));
     finish(&results, true)
 }
 
@@ -166,11 +173,79 @@ fn finish(results: &[Outcome], holds: bool) -> Result<()> {
 }
 
 impl Run {
-    /// Some of the tests in `tests/`, against this machine's kernel and the released tracer, so many at a time: most of
-    /// them sleep most of the time, and those that must be alone wait until the others are through.
+    fn new(tier: Tier, retries: u32) -> Self {
+        Self { tier, retries: Retries::new(retries), beside: None, programs: None }
+    }
+
+    /// The tracer to test: before a landing the static one that people are given and other kernels boot with, else what
+    /// `cargo build --release` makes.
+    fn programs(&mut self) -> Result<Programs> {
+        if let Some(programs) = &self.programs {
+            return Ok(programs.clone());
+        }
+        let target = root().join("target");
+        let tracer = match self.tier {
+            Tier::Quick => {
+                cargo(&["build", "--release", "--locked", "--package", "tracer"])?;
+                target.join("release/tracer")
+            }
+            Tier::Landing | Tier::Release => dist::build()?,
+        };
+        cargo(&["build", "--locked", "--package", "tests", "--bins", "--tests"])?;
+        let programs = Programs { tracer, waiter: target.join("debug/waiter") };
+        Ok(self.programs.insert(programs).clone())
+    }
+
+    /// Some of the tests in `tests/`, against this machine's kernel, so many at a time: most of them sleep most of the time,
+    /// and those that must be alone wait until the others are through.
     fn on_the_kernel(&mut self, which: &[&str], at_a_time: usize) -> Result<()> {
-        build()?;
-        self.retries.run(|| tests(which), &["--test-threads", &at_a_time.to_string()])
+        let programs = self.programs()?;
+        self.retries.run(|| Ok(programs.tests(which)), &["--test-threads", &at_a_time.to_string()])
+    }
+
+    /// What is said of known waits, by a tracer with all assertions, and with another C library than the others.
+    fn word_for_word(&mut self) -> Result<()> {
+        cargo(&["build", "--locked", "--package", "tracer"])?;
+        let tracer = root().join("target/debug/tracer");
+        let programs = Programs { tracer, ..self.programs()? };
+        self.retries.run(|| Ok(programs.tests(&["--test", "golden"])), &[])
+    }
+
+    /// One target in `tests/` that says what it measured, which takes so many seconds by this variable.
+    fn measured(&mut self, which: &str, variable: &str, seconds: u32) -> Result<()> {
+        let mut tests = self.programs()?.tests(&["--test", which]);
+        tests.args(["--", "--nocapture"]).env(variable, seconds.to_string());
+        cmd::run(tests)
+    }
+
+    /// The agent under load.
+    fn under_load(&mut self, seconds: u32) -> Result<()> {
+        self.measured("soak", "TRACER_SOAK_SECONDS", seconds)
+    }
+
+    /// A healthy host, on which nothing may be flagged.
+    fn healthy(&mut self, seconds: u32) -> Result<()> {
+        self.measured("healthy", "TRACER_HEALTHY_SECONDS", seconds)
+    }
+
+    /// The package, in a Debian of its own.
+    fn package(&mut self) -> Result<()> {
+        let programs = self.programs()?;
+        dist::tested(|variables| {
+            let mut tests = programs.tests(&["--test", "package"]);
+            tests.envs(variables.iter().map(|(name, path)| (*name, path)));
+            cmd::run(tests)
+        })
+    }
+}
+
+impl Programs {
+    /// `cargo test` of these targets in `tests/`, with these programs.
+    fn tests(&self, which: &[&str]) -> Command {
+        let mut tests = command("cargo", &["test", "--locked", "--package", "tests"]);
+        tests.args(which);
+        tests.env("TRACER_BIN", &self.tracer).env("TRACER_WAITER", &self.waiter);
+        tests
     }
 }
 
@@ -184,54 +259,6 @@ fn install() -> Result<()> {
     packages::install()?;
     packages::install_these(packages::OF_THE_PACKAGE)?;
     vm::install()
-}
-
-/// What tests in `tests/` run: once for all of them.
-fn build() -> Result<()> {
-    static BUILT: Once = Once::new();
-    let mut result = Ok(());
-    BUILT.call_once(|| {
-        result = cargo(&["build", "--release", "--locked", "--package", "tracer"])
-            .and_then(|()| cargo(&["build", "--locked", "--package", "tests", "--bins", "--tests"]));
-    });
-    result
-}
-
-/// `cargo test` of these targets in `tests/`, with the released tracer.
-fn tests(which: &[&str]) -> Result<Command> {
-    let target = root().join("target");
-    let mut tests = command("cargo", &["test", "--locked", "--package", "tests"]);
-    tests.args(which);
-    tests.env("TRACER_BIN", target.join("release/tracer")).env("TRACER_WAITER", target.join("debug/waiter"));
-    Ok(tests)
-}
-
-/// One target in `tests/` that says what it measured, which takes so many seconds by this variable.
-fn measured(which: &str, variable: &str, seconds: u32) -> Result<()> {
-    build()?;
-    let mut tests = tests(&["--test", which])?;
-    tests.args(["--", "--nocapture"]).env(variable, seconds.to_string());
-    cmd::run(tests)
-}
-
-/// The agent under load.
-fn under_load(seconds: u32) -> Result<()> {
-    measured("soak", "TRACER_SOAK_SECONDS", seconds)
-}
-
-/// A healthy host, on which nothing may be flagged.
-fn healthy(seconds: u32) -> Result<()> {
-    measured("healthy", "TRACER_HEALTHY_SECONDS", seconds)
-}
-
-/// The package, in a Debian of its own.
-fn package() -> Result<()> {
-    dist::tested(|variables| {
-        build()?;
-        let mut tests = tests(&["--test", "package"])?;
-        tests.envs(variables.iter().map(|(name, path)| (*name, path)));
-        cmd::run(tests)
-    })
 }
 
 /// Every link in a comment leads somewhere.
