@@ -6,8 +6,6 @@ use std::{cmp::Reverse, time::Duration};
 
 /// The least time that a look may take for what it looks up.
 const LEAST: Duration = Duration::from_millis(500);
-/// Waits that are looked up at once, at the least and at the most.
-const BATCH: (usize, usize) = (32, 1024);
 
 /// The parts of a look that take long. Each ends by its share of the time; what one leaves, the next ones have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,36 +59,6 @@ pub fn order(due: &[Due]) -> Vec<usize> {
     }
     turns.sort_unstable();
     turns.into_iter().map(|(.., at)| at).collect()
-}
-
-/// Time to look waits up, batch by batch.
-#[derive(Debug)]
-pub struct Budget {
-    left: Duration,
-    batch: usize,
-}
-
-impl Budget {
-    /// So much of it.
-    pub fn new(time: Duration) -> Self {
-        Self { left: time, batch: BATCH.0 }
-    }
-
-    /// How many of so many to look up next; none when the time is up. The first batch is always looked up.
-    pub fn next(&self, left: usize) -> usize {
-        self.batch.min(left)
-    }
-
-    /// Looking so many up has taken so long: the next batch is for a quarter of the time that is left.
-    pub fn took(&mut self, number: usize, time: Duration) {
-        self.left = self.left.saturating_sub(time);
-        let each = (time / u32::try_from(number).unwrap_or(u32::MAX).max(1)).max(Duration::from_nanos(1));
-        let fit = (self.left / 4).as_nanos() / each.as_nanos();
-        self.batch = match self.left.is_zero() {
-            true => 0,
-            false => usize::try_from(fit).unwrap_or(usize::MAX).clamp(BATCH.0, BATCH.1),
-        };
-    }
 }
 
 #[cfg(test)]
@@ -151,28 +119,6 @@ mod tests {
         crate::util::growth::assert_linear("due waits", many, |due: Vec<Due>| {
             assert_eq!(order(&due).len(), due.len())
         });
-    }
-
-    #[test]
-    fn a_budget_ends_and_always_begins() {
-        let looked_up = |time: Duration, each: Duration| {
-            let mut budget = Budget::new(time);
-            let (mut number, mut took) = (0, Duration::ZERO);
-            loop {
-                let batch = budget.next(100_000 - number);
-                if batch == 0 {
-                    return (number, took);
-                }
-                let time = each * batch as u32;
-                budget.took(batch, time);
-                (number, took) = (number + batch, took + time);
-            }
-        };
-        assert_eq!(looked_up(SECOND, Duration::ZERO).0, 100_000, "what costs nothing is all done");
-        let (number, took) = looked_up(SECOND, Duration::from_millis(1));
-        assert!((900..=1032).contains(&number) && took <= SECOND + 32 * Duration::from_millis(1));
-        assert_eq!(looked_up(SECOND, Duration::from_millis(100)).0, BATCH.0, "reads that hang");
-        assert_eq!(looked_up(Duration::ZERO, SECOND).0, BATCH.0);
     }
 
     #[test]

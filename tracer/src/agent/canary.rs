@@ -85,7 +85,7 @@ pub struct Canary {
     pid: u32,
     /// Known since it was first found.
     process: Option<ProcessId>,
-    sight: Sight,
+    detection: Detection,
     /// It ends when this is closed.
     _end: ChildStdin,
 }
@@ -100,7 +100,7 @@ impl Canary {
         }
         let mut child = command.spawn().context("cannot start the canary")?;
         let end = child.stdin.take().context("the canary has no standard input")?;
-        Ok((Self { pid: child.id(), process: None, sight: Sight::default(), _end: end }, child))
+        Ok((Self { pid: child.id(), process: None, detection: Detection::default(), _end: end }, child))
     }
 
     /// Whether a process is the canary.
@@ -123,18 +123,18 @@ impl Canary {
         now_ns: u64,
         look_up: impl FnOnce(&[&Wait]) -> Option<Vec<Resolved>>,
     ) {
-        self.sight.looked(own, now_ns, look_up);
+        self.detection.looked(own, now_ns, look_up);
     }
 
     /// Whether it was not found for long.
     pub fn is_missed(&self, now_ns: u64) -> bool {
-        self.sight.is_missed(now_ns)
+        self.detection.is_missed(now_ns)
     }
 }
 
 /// How it was found of late.
 #[derive(Debug, Default)]
-struct Sight {
+struct Detection {
     /// Its sleeps, by the context switches before them, and when they were first seen, nanoseconds of `CLOCK_MONOTONIC`.
     since: Option<([u64; 2], u64)>,
     /// Looks that have found it since it was looked up, and was what it is.
@@ -144,7 +144,7 @@ struct Sight {
     missed_since_ns: u64,
 }
 
-impl Sight {
+impl Detection {
     fn looked(&mut self, own: &[Wait], now_ns: u64, look_up: impl FnOnce(&[&Wait]) -> Option<Vec<Resolved>>) {
         let found = self.find(own, now_ns).is_some_and(|waits| {
             if self.looks.is_none_or(|looks| looks + 1 >= LOOK_UP_EVERY) {
@@ -216,12 +216,12 @@ mod tests {
 
     /// A look a second, from which on it is found as `see` says: its waits, and what they are looked up as. When it is missed.
     fn missed(until: u64, see: impl Fn(u64) -> (Vec<Wait>, Option<Vec<Resolved>>)) -> Vec<u64> {
-        let mut sight = Sight::default();
+        let mut detection = Detection::default();
         let at = |second: u64| (100 + second) * SECOND;
         let look = |second: &u64| {
             let (own, looked_up) = see(*second);
-            sight.looked(&own, at(*second), |_| looked_up);
-            sight.is_missed(at(*second))
+            detection.looked(&own, at(*second), |_| looked_up);
+            detection.is_missed(at(*second))
         };
         (0..until).filter(look).collect()
     }

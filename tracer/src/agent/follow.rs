@@ -8,11 +8,13 @@ use hashbrown::{HashMap, HashSet};
 
 use super::{
     Watch,
-    budget::{Budget, Due, Stage, order},
+    budget::{Due, Stage, order},
 };
 use crate::{
     agent::habit::{Client, LEAST},
     agent::track::{Away, Step, Track},
+    assess::batches::Batches,
+    assess::pipeline::is_young,
     assess::stall::Ended,
     diagnose::progress,
     diagnose::verdict::classify,
@@ -25,8 +27,6 @@ use crate::{
 
 const S_IFMT: u16 = 0o170_000;
 const S_IFREG: u16 = 0o100_000;
-/// A wait younger than this is classed by what the kernel's record says alone, which is a matter of nanoseconds.
-const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// A wait is looked at again when it is half as old again as at the last look, at the earliest after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
@@ -135,7 +135,7 @@ impl Watch {
             let again = track.is_some_and(|track| track.same_call(wait));
             set && restless.is_due(wait.thread, again, now_ns, least)
         };
-        let Some(track) = track else { return age >= LOOK_AFTER || has_turn() };
+        let Some(track) = track else { return !is_young(age) || has_turn() };
         let since_look = track.looked_ns.map(|looked| Duration::from_nanos(now_ns.saturating_sub(looked)));
         match (step, since_look) {
             // Where it cannot be stuck, what has moved may be found out later.
@@ -144,7 +144,7 @@ impl Watch {
                     || self.policy.least_of(track.class).is_some()
                     || self.stalls.contains_key(&wait.thread)
             }
-            (Step::New, _) | (_, None) => age >= LOOK_AFTER || has_turn(),
+            (Step::New, _) | (_, None) => !is_young(age) || has_turn(),
             (_, Some(since_look)) => {
                 let may_be_stuck = matches!(track.class, Class::Pipe | Class::Dialog) && !track.weighed;
                 // What a file is called does not change while a thread sleeps on it.
@@ -206,17 +206,17 @@ impl Watch {
 
     /// What the first of these waits wait on, as many as there is time for.
     pub(super) fn resolve_in_time(&mut self, waits: &[&Wait], stage: Stage) -> Result<Vec<Resolved>> {
-        let mut budget = Budget::new(self.time_for(stage));
+        let mut batches = Batches::new(self.time_for(stage));
         let mut resolved = Vec::with_capacity(waits.len());
         loop {
             let left = &waits[resolved.len()..];
-            let number = budget.next(left.len());
+            let number = batches.next(left.len());
             if number == 0 {
                 return Ok(resolved);
             }
             let begun = Instant::now();
             resolved.extend(self.resolver.resolve(&left[..number], &mut self.bpf)?);
-            budget.took(number, begun.elapsed());
+            batches.took(number, begun.elapsed());
         }
     }
 

@@ -1,7 +1,9 @@
 //! From a snapshot to waits that are judged, and everything about one process: what `ps`, `why`, `top`, the socket and the history
 //! show. Layer 4.
 
+pub mod batches;
 pub mod inspect;
-pub mod look;
+pub mod overview;
+pub mod pipeline;
 pub mod shared;
 pub mod stall;

@@ -2,23 +2,21 @@
 
 use std::{
     cmp::Reverse,
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     io::{self, BufWriter, IsTerminal, Write},
-    sync::Arc,
 };
 
 use anyhow::Result;
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
-    assess::look::{self, Judged},
+    assess::pipeline::{self, Assessment, PeersOf, Pipeline},
     assess::stall::StallObject,
     collect::Source,
     config::cli::{Place, Ps},
     history::{self, Past},
     model::class::{Class, Level},
     model::wait::{ByProcess, Held, Snapshot, Wait},
-    resolve::Resolver,
     serve::api::{HeldObject, HostObject},
     serve::{
         client::{BRIEFLY, Client},
@@ -142,39 +140,28 @@ fn own(args: &Ps, source: &mut dyn Source) -> Result<Page> {
         Err(error) => (Flagged::new(), Some(format!("{error:#}"))),
     };
     // A thread may be elsewhere at the moment.
-    let is_flagged = |judged: &Judged| {
-        let thread = judged.wait.thread;
-        flagged.contains(&(thread.process.pid, thread.tid)) && judged.verdict.class.level() != Level::Idle
+    let is_flagged = |assessment: &Assessment| {
+        let thread = assessment.wait.thread;
+        flagged.contains(&(thread.process.pid, thread.tid)) && assessment.level() != Level::Idle
     };
-    let Snapshot { waits: all, held, source: name, guessed, .. } = look::snapshot(source, args.min_age)?;
+    let Snapshot { waits: all, held, source: name, guessed, .. } = pipeline::snapshot(source, args.min_age)?;
     let waits: Vec<Wait> = all
         .iter()
         .filter(|wait| chosen(args, wait.thread.process.pid, &wait.comm))
-        .filter(|wait| wait.age >= args.min_age || look::may_be_older(wait))
+        .filter(|wait| wait.age >= args.min_age || pipeline::may_be_older(wait))
         .cloned()
         .collect();
-    // Who is at the other end of what worries, or may worry once that is known.
-    let weigh = |wait: &Wait, class: Class| {
-        wait.age >= args.min_age && (class.level() != Level::Idle || wanted(args, class, false) && args.all)
-    };
-    let mut resolver = Resolver::new();
-    let mut judged = look::judge(waits, &ByProcess::new(&all), &mut resolver, source, weigh)?;
-    judged.retain(|judged| judged.wait.age >= args.min_age);
-    let (judged, hidden): (Vec<Judged>, Vec<Judged>) =
-        judged.into_iter().partition(|judged| wanted(args, judged.verdict.class, is_flagged(judged)));
-    let hidden = Hidden::of(hidden.iter().map(|judged| judged.verdict.class));
-    let number = judged.iter().filter(|judged| is_flagged(judged)).count();
-    let processes = judged.iter().map(|judged| judged.wait.thread.process);
-    let homes = if args.json { HashMap::new() } else { resolver.homes(processes.clone()) };
-    if args.json {
-        resolver.meet(processes);
-    }
-    let object = |Judged { wait, resolved, verdict }| {
-        let process = wait.thread.process;
-        let who = homes.get(&process).map_or_else(|| resolver.who(process), |home| Arc::new(home.clone()));
-        WaitObject::new(&wait, &resolved, &verdict, &who)
-    };
-    let waits = judged.into_iter().map(object).collect();
+    let up_to = if args.all { Level::Idle } else { Level::Doubtful };
+    let policy = PeersOf { up_to, min_age: args.min_age };
+    let mut pipeline = Pipeline::new();
+    let mut assessments = pipeline.assess(waits, &ByProcess::new(&all), source, &policy)?;
+    assessments.retain(|assessment| assessment.wait.age >= args.min_age);
+    let (shown, hidden): (Vec<Assessment>, Vec<Assessment>) = assessments
+        .into_iter()
+        .partition(|assessment| wanted(args, assessment.class, is_flagged(assessment)));
+    let hidden = Hidden::of(hidden.iter().map(|assessment| assessment.class));
+    let number = shown.iter().filter(|assessment| is_flagged(assessment)).count();
+    let waits = if args.json { pipeline.objects(&shown) } else { rows(&shown, &mut pipeline) };
     let held = held.iter().map(HeldObject::of).filter(|held| of_chosen(args, held)).collect();
     Ok(Page {
         waits,
@@ -186,6 +173,14 @@ fn own(args: &Ps, source: &mut dyn Source) -> Result<Page> {
         guessed,
         why_not_better: None,
     })
+}
+
+/// Waits with what a line of the table shows of their processes.
+fn rows(shown: &[Assessment], pipeline: &mut Pipeline) -> Vec<WaitObject> {
+    let processes = shown.iter().map(|assessment| assessment.wait.thread.process);
+    let homes = pipeline.resolver().homes(processes);
+    let row = |assessment: &Assessment| assessment.object(&homes[&assessment.wait.thread.process]);
+    shown.iter().map(row).collect()
 }
 
 /// What a running agent sees.

@@ -20,12 +20,11 @@ use super::{
     store::{Id, Store},
 };
 use crate::{
-    assess::look::{self, Judged},
+    assess::pipeline::{PeersOf, Pipeline},
     assess::shared::Shared,
     assess::stall::StallObject,
     model::class::Level,
     model::wait::ByProcess,
-    resolve::Resolver,
     util::fair::Receiver,
     util::human,
     wire::json::WaitObject,
@@ -287,19 +286,10 @@ fn ended_unseen(mut stall: StallObject, closed: Timestamp) -> StallObject {
 fn worst(shared: &mut Shared) -> Result<Vec<WaitObject>> {
     let (snapshot, worst) = shared.worst(WORST)?;
     let waits = worst.into_iter().map(|at| snapshot.waits[at].clone()).collect();
-    let mut resolver = Resolver::new();
-    let all = ByProcess::new(&snapshot.waits);
-    let judged = look::judge(waits, &all, &mut resolver, shared, |_, _| true)?;
-    let worries = judged.into_iter().filter(|judged| judged.verdict.class.level() != Level::Idle);
-    let worries: Vec<Judged> = worries.collect();
-    resolver.meet(worries.iter().map(|judged| judged.wait.thread.process));
-    Ok(worries
-        .into_iter()
-        .map(|Judged { wait, resolved, verdict }| {
-            let who = resolver.who(wait.thread.process);
-            WaitObject::new(&wait, &resolved, &verdict, &who)
-        })
-        .collect())
+    let mut pipeline = Pipeline::new();
+    let mut assessments = pipeline.assess(waits, &ByProcess::new(&snapshot.waits), shared, &PeersOf::ALL)?;
+    assessments.retain(|assessment| assessment.level() != Level::Idle);
+    Ok(pipeline.objects(&assessments))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::{
         chain::Other,
         threads::{Doing, Thread},
     },
-    assess::look::Judged,
+    assess::pipeline::Assessment,
     model::{
         baseline::Excuse,
         class::{Class, Level},
@@ -60,7 +60,7 @@ pub fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String 
     page.wrapped("", "", &report.headline);
     page.text.push('\n');
     page.entries("Process", process(&report.who));
-    let waits: Vec<&Judged> = report.threads.iter().filter_map(Thread::wait).collect();
+    let waits: Vec<&Assessment> = report.threads.iter().filter_map(Thread::wait).collect();
     match (&report.threads[..], &waits[..]) {
         ([thread], [wait]) => {
             page.entries("Wait", wait_lines(wait).into_iter().chain(thread.excuse.map(excused)));
@@ -174,16 +174,16 @@ fn moment(at: Timestamp) -> String {
 }
 
 /// `recvfrom(13)`, or the call alone where it has no fd.
-fn call(wait: &Judged) -> String {
+fn call(wait: &Assessment) -> String {
     match wait.resolved.fd {
         Some(fd) => format!("{}({fd})", wait.wait.call.name),
         None => wait.wait.call.name.to_owned(),
     }
 }
 
-fn wait_lines(wait: &Judged) -> Vec<String> {
+fn wait_lines(wait: &Assessment) -> Vec<String> {
     let since = since(wait.wait.since, wait.wait.exact);
-    let class = wait.verdict.class.label();
+    let class = wait.class.label();
     let mut lines = vec![format!("{class}: in {}, {since}", call(wait))];
     match &wait.resolved.target {
         Target::None => {}
@@ -215,7 +215,7 @@ fn thread_lines(threads: &[Thread]) -> Vec<String> {
                 thread.tid,
                 thread.comm,
                 human::age(wait.wait.age),
-                wait.verdict.class.label(),
+                wait.class.label(),
                 call(wait),
                 wait.resolved.target
             );

@@ -27,7 +27,7 @@ use tokio::sync::{broadcast, oneshot};
 use super::http::{Body, text, whole};
 use crate::{
     assess::inspect::{self, Report},
-    assess::look::{Lookout, Sight},
+    assess::overview::{Overview, OverviewCache},
     assess::shared::{Numbers, Shared},
     assess::stall::StallObject,
     collect::Source,
@@ -264,7 +264,7 @@ struct Last {
     at: Instant,
     took: Duration,
     idle: bool,
-    sight: Sight,
+    overview: Overview,
     held: Vec<HeldThread>,
     source: &'static str,
 }
@@ -274,7 +274,7 @@ struct Desk {
     shared: Shared,
     interval: Duration,
     history: Option<Arc<History>>,
-    lookout: Lookout,
+    overviews: OverviewCache,
     last: Option<Last>,
     /// No page of `why`, which nothing seen before can serve, before this.
     rest: Instant,
@@ -282,7 +282,7 @@ struct Desk {
 
 impl Desk {
     fn new(shared: Shared, interval: Duration, history: Option<Arc<History>>) -> Self {
-        Self { shared, interval, history, lookout: Lookout::new(), last: None, rest: Instant::now() }
+        Self { shared, interval, history, overviews: OverviewCache::new(), last: None, rest: Instant::now() }
     }
 
     fn work(mut self, queue: &fair::Receiver<u32, Question>) {
@@ -309,7 +309,7 @@ impl Desk {
     }
 
     fn forget(&mut self) {
-        (self.lookout, self.last) = (Lookout::new(), None);
+        (self.overviews, self.last) = (OverviewCache::new(), None);
     }
 
     /// A mistake in one answer, which standard error has been told of, is not one in all that follow.
@@ -329,7 +329,7 @@ impl Desk {
     fn answer(&mut self, asked: &Asked) -> Result<Answer> {
         Ok(match asked {
             Asked::Waits { idle } => {
-                let mut waits: Vec<_> = self.look(*idle)?.sight.waits.iter().collect();
+                let mut waits: Vec<_> = self.look(*idle)?.overview.waits.iter().collect();
                 waits.retain(|wait| *idle || wait.worry() != Level::Idle);
                 waits.sort_by_key(|wait| std::cmp::Reverse(wait.age));
                 lines(waits)?
@@ -344,7 +344,7 @@ impl Desk {
                         version: env!("CARGO_PKG_VERSION").into(),
                         source: last.source.into(),
                         interval_seconds,
-                        waiting: last.sight.classes.clone(),
+                        waiting: last.overview.classes.clone(),
                         held: last.held.iter().map(HeldObject::of).collect(),
                         waits_total: waits,
                         lost_total: lost,
@@ -424,9 +424,11 @@ impl Desk {
         if !fresh {
             let begun = Instant::now();
             let snapshot = self.shared.snapshot()?;
-            let sight = self.lookout.see(&snapshot, &mut self.shared, idle, |_| true)?;
+            let up_to = if idle { Level::Idle } else { Level::Doubtful };
+            let overview = self.overviews.see(&snapshot, &mut self.shared, up_to, |_| true)?;
             let (held, source) = (snapshot.held, snapshot.source);
-            self.last = Some(Last { at: Instant::now(), took: begun.elapsed(), idle, sight, held, source });
+            self.last =
+                Some(Last { at: Instant::now(), took: begun.elapsed(), idle, overview, held, source });
         }
         self.last.as_ref().context("nothing was seen")
     }

@@ -17,7 +17,7 @@ use tracer_ebpf::abi::Counter;
 
 use crate::{
     assess::inspect,
-    assess::look::{Lookout, Sight},
+    assess::overview::{Overview, OverviewCache},
     collect::durations::{AllDurations, Durations},
     collect::{Source, bpf::Bpf, proc::Proc},
     config::cli::{Place, Top},
@@ -115,20 +115,20 @@ pub fn run(args: &Top, wishes: &Receiver<Wish>, send: &dyn Fn(News) -> bool) {
     }
 }
 
-/// Who looks: this program, seeing waits end or not, or an agent.
-enum Eye {
+/// Where frames come from: this program looks, seeing waits end or not, or an agent is asked.
+enum Origin {
     Bpf(Box<Bpf>),
     Proc(Box<Proc>),
     Agent(Client),
 }
 
 struct Looker {
-    eye: Eye,
+    origin: Origin,
     why_not_better: Option<String>,
     place: Place,
     pids: Vec<u32>,
     idle: bool,
-    lookout: Lookout,
+    overviews: OverviewCache,
     durations: AllDurations,
     before: Before,
 }
@@ -141,9 +141,9 @@ struct Before {
     cpu: Duration,
 }
 
-/// What an eye has seen.
+/// What was seen for a frame.
 struct Seen {
-    sight: Sight,
+    overview: Overview,
     source: &'static str,
     hidden: usize,
     waits: Option<u64>,
@@ -152,14 +152,14 @@ struct Seen {
 
 impl Looker {
     fn open(args: &Top) -> Result<Self> {
-        let (eye, why_not_better) = Eye::open(&args.place)?;
+        let (origin, why_not_better) = Origin::open(&args.place)?;
         Ok(Self {
-            eye,
+            origin,
             why_not_better,
             place: args.place.clone(),
             pids: args.pid.clone(),
             idle: args.all,
-            lookout: Lookout::new(),
+            overviews: OverviewCache::new(),
             durations: AllDurations::default(),
             before: Before { at: Instant::now(), waits: None, switches: switches(), cpu: cpu_time() },
         })
@@ -171,10 +171,10 @@ impl Looker {
         loop {
             if !stands && next <= Instant::now() {
                 next = Instant::now() + every;
-                let news = match (self.frame(), &self.eye) {
+                let news = match (self.frame(), &self.origin) {
                     (Ok(frame), _) => News::Frame(Box::new(frame)),
                     // It may come back: a new version is installed, say.
-                    (Err(error), Eye::Agent(_)) => News::Trouble(format!("{error:#}")),
+                    (Err(error), Origin::Agent(_)) => News::Trouble(format!("{error:#}")),
                     (Err(error), _) => return Err(error),
                 };
                 if !send(news) {
@@ -220,10 +220,10 @@ impl Looker {
         let own = |source: &mut dyn Source| {
             inspect::inspect(tid, source).map(|report| why::page(&report, width, why_not_better))
         };
-        let (text, durations) = match &mut self.eye {
-            Eye::Bpf(bpf) => (own(&mut **bpf), self.durations.of(pid).cloned()),
-            Eye::Proc(proc) => (own(&mut **proc), None),
-            Eye::Agent(client) => (
+        let (text, durations) = match &mut self.origin {
+            Origin::Bpf(bpf) => (own(&mut **bpf), self.durations.of(pid).cloned()),
+            Origin::Proc(proc) => (own(&mut **proc), None),
+            Origin::Agent(client) => (
                 client
                     .get(&format!("/v1/why/{tid}?width={width}"))
                     .map(|page| String::from_utf8_lossy(&page).into_owned()),
@@ -235,7 +235,7 @@ impl Looker {
     }
 
     fn frame(&mut self) -> Result<Frame> {
-        let Seen { sight, source, hidden, waits, lost } = self.look()?;
+        let Seen { overview, source, hidden, waits, lost } = self.look()?;
         let now = Before { at: Instant::now(), waits, switches: switches(), cpu: cpu_time() };
         let passed = now.at.duration_since(self.before.at).as_secs_f64().max(1e-3);
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / passed;
@@ -244,9 +244,9 @@ impl Looker {
             when: When::Now,
             source,
             why_not_better: self.why_not_better.clone(),
-            waits: sight.waits.into_iter().map(Arc::new).collect(),
+            waits: overview.waits.into_iter().map(Arc::new).collect(),
             hidden,
-            classes: sight.classes,
+            classes: overview.classes,
             waits_a_second: now.waits.map(|waits| rate(waits, self.before.waits.unwrap_or(waits))),
             switches_a_second: rate(now.switches, self.before.switches),
             lost,
@@ -259,8 +259,8 @@ impl Looker {
     fn look(&mut self) -> Result<Seen> {
         let pids = &self.pids;
         let wanted = |pid: u32| pids.is_empty() || pids.contains(&pid);
-        let (waits, lost) = match &mut self.eye {
-            Eye::Agent(client) => {
+        let (waits, lost) = match &mut self.origin {
+            Origin::Agent(client) => {
                 // Of chosen processes the idle waits are counted here; the agent counts those of the whole host.
                 let chosen = !pids.is_empty();
                 let all = if self.idle || chosen { "?all" } else { "" };
@@ -270,11 +270,11 @@ impl Looker {
                 waits.retain(|wait| wanted(wait.pid));
                 let classes = if chosen { counted(&waits) } else { host.waiting };
                 waits.retain(|wait| self.idle || wait.worry() != Level::Idle);
-                let sight = Sight { waits, classes };
+                let overview = Overview { waits, classes };
                 let (waits, lost) = (Some(host.waits_total), host.lost_total);
-                return Ok(Seen { sight, source: "agent", hidden: 0, waits, lost });
+                return Ok(Seen { overview, source: "agent", hidden: 0, waits, lost });
             }
-            Eye::Bpf(bpf) => {
+            Origin::Bpf(bpf) => {
                 let durations = &mut self.durations;
                 bpf.kernel.drain(|key, histogram| durations.add(&key, &histogram))?;
                 // Long waits also come one by one, which nobody reads here.
@@ -287,18 +287,19 @@ impl Looker {
                 }
                 (Some(waits), lost)
             }
-            Eye::Proc(_) => (None, 0),
+            Origin::Proc(_) => (None, 0),
         };
-        let source: &mut dyn Source = match &mut self.eye {
-            Eye::Bpf(bpf) => &mut **bpf,
-            Eye::Proc(proc) => &mut **proc,
-            Eye::Agent(_) => unreachable!("it has been asked above"),
+        let source: &mut dyn Source = match &mut self.origin {
+            Origin::Bpf(bpf) => &mut **bpf,
+            Origin::Proc(proc) => &mut **proc,
+            Origin::Agent(_) => unreachable!("it has been asked above"),
         };
         let snapshot = source.snapshot()?;
         let hidden = snapshot.hidden.iter().filter(|thread| wanted(thread.process.pid)).count();
         let wanted = |wait: &Wait| wanted(wait.thread.process.pid);
-        let sight = self.lookout.see(&snapshot, source, self.idle, wanted)?;
-        Ok(Seen { sight, source: snapshot.source, hidden, waits, lost })
+        let up_to = if self.idle { Level::Idle } else { Level::Doubtful };
+        let overview = self.overviews.see(&snapshot, source, up_to, wanted)?;
+        Ok(Seen { overview, source: snapshot.source, hidden, waits, lost })
     }
 
     /// What was at a moment, as an agent has kept it.
@@ -325,7 +326,7 @@ impl Looker {
     }
 }
 
-impl Eye {
+impl Origin {
     /// As [`feed::open`] chooses, but with the kernel program that sees waits end.
     fn open(place: &Place) -> Result<(Self, Option<String>)> {
         let options = Options {

@@ -205,7 +205,7 @@ fn thread<'a>(thread: &'a Thread, who: &'a Who) -> ThreadObject<'a> {
         Doing::Hidden => ("hidden", None),
         Doing::Zombie => ("zombie", None),
     };
-    let wait = thread.wait().map(|wait| WaitObject::new(&wait.wait, &wait.resolved, &wait.verdict, who));
+    let wait = thread.wait().map(|wait| wait.object(who));
     let baseline = thread.excuse.map(BaselineObject::from);
     ThreadObject { tid: thread.tid, comm: &thread.comm, state, cpu, wait, baseline, stack: &thread.stack }
 }

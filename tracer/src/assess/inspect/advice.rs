@@ -6,7 +6,7 @@ use super::{
     threads::{Doing, Thread},
 };
 use crate::{
-    assess::look::Judged,
+    assess::pipeline::Assessment,
     model::class::Class,
     resolve::{process::Who, target::Target},
 };
@@ -60,8 +60,8 @@ pub fn of(pid: u32, condition: Condition, who: &Who, threads: &[Thread], others:
     }
 }
 
-fn stuck(pid: u32, wait: &Judged, others: &[Other]) -> Vec<Advice> {
-    let class = wait.verdict.class;
+fn stuck(pid: u32, wait: &Assessment, others: &[Other]) -> Vec<Advice> {
+    let class = wait.class;
     let mut list = Vec::new();
     if class == Class::Mutex {
         let command = format!("gdb -p {pid} -batch -ex 'thread apply all backtrace'");

@@ -6,12 +6,12 @@ use anyhow::Result;
 
 use super::{classes, threads};
 use crate::{
-    assess::look::{self, Judged},
+    assess::pipeline::{Assessment, PeersOf, Pipeline},
     collect::Source,
     model::class::{Class, Level},
     model::wait::{ByProcess, Held, Snapshot, Wait},
     procfs::{Reads, by_pid},
-    resolve::{Resolver, peers::Peer, target::Target},
+    resolve::{peers::Peer, target::Target},
     util::human,
 };
 
@@ -88,7 +88,7 @@ fn is_deadlock(ends_itself: bool, lock: bool, alternatives: usize, others: &[Oth
 }
 
 /// Whether a time-out ends it.
-fn ends_itself(wait: &Judged) -> bool {
+fn ends_itself(wait: &Assessment) -> bool {
     let futex = wait.wait.call.name.starts_with("futex") && wait.wait.call.args[3] != 0;
     futex || wait.resolved.timeout.is_some()
 }
@@ -102,7 +102,7 @@ fn is_lock(wait: &Wait) -> bool {
 pub struct Chain<'a, 'w> {
     snapshot: &'a Snapshot,
     all: &'a ByProcess<'w>,
-    resolver: &'a mut Resolver,
+    pipeline: &'a mut Pipeline,
     source: &'a mut dyn Source,
     /// Who has been described: processes, and threads where one thread is meant.
     seen: HashSet<(u32, Option<u32>)>,
@@ -130,14 +130,14 @@ impl<'a, 'w> Chain<'a, 'w> {
     pub fn new(
         snapshot: &'a Snapshot,
         all: &'a ByProcess<'w>,
-        resolver: &'a mut Resolver,
+        pipeline: &'a mut Pipeline,
         source: &'a mut dyn Source,
     ) -> Self {
-        Self { snapshot, all, resolver, source, seen: HashSet::new(), path: Vec::new() }
+        Self { snapshot, all, pipeline, source, seen: HashSet::new(), path: Vec::new() }
     }
 
     /// Follows a wait to its end, unless it has been described already.
-    pub fn follow(&mut self, wait: &Judged) -> Result<Beyond> {
+    pub fn follow(&mut self, wait: &Assessment) -> Result<Beyond> {
         let thread = wait.wait.thread;
         if self.seen.contains(&(thread.process.pid, Some(thread.tid))) {
             return Ok(Beyond::default());
@@ -146,7 +146,7 @@ impl<'a, 'w> Chain<'a, 'w> {
     }
 
     /// The next links of the chain, with this wait on the way.
-    fn on(&mut self, wait: &Judged, depth: usize) -> Result<Beyond> {
+    fn on(&mut self, wait: &Assessment, depth: usize) -> Result<Beyond> {
         let (thread, before) = (wait.wait.thread, self.path.len());
         let here = [(thread.process.pid, Some(thread.tid)), (thread.process.pid, None)];
         self.seen.extend(here);
@@ -160,9 +160,9 @@ impl<'a, 'w> Chain<'a, 'w> {
     }
 
     /// Whom a wait is for.
-    fn beyond(&mut self, wait: &Judged, depth: usize) -> Result<Beyond> {
+    fn beyond(&mut self, wait: &Assessment, depth: usize) -> Result<Beyond> {
         let mut beyond = Beyond::default();
-        if wait.verdict.class == Class::Child {
+        if wait.class == Class::Child {
             let children = children(&wait.wait);
             beyond.alternatives = children.len();
             beyond.left_out = children.len().saturating_sub(WIDEST);
@@ -227,25 +227,23 @@ impl<'a, 'w> Chain<'a, 'w> {
         let waits = self.all.of(pid).iter().filter(is).take(MOST_WAITS);
         let waits: Vec<Wait> = waits.copied().cloned().collect();
         if let Some(wait) = waits.first() {
-            other.cmdline = self.resolver.who(wait.thread.process).cmdline.clone();
+            other.cmdline = self.pipeline.resolver().who(wait.thread.process).cmdline.clone();
         }
-        let weigh = |_: &Wait, class: Class| class.level() != Level::Idle;
-        let waits = look::judge(waits, self.all, self.resolver, self.source, weigh)?;
+        let waits = self.pipeline.assess(waits, self.all, self.source, &PeersOf::NOT_IDLE)?;
         if let Some(back) =
             from.and_then(|from| waits.iter().find(|wait| is_other_end(&wait.resolved.target, from)))
         {
             let place = inside(back, &tids(pid));
-            other.doing = format!("waits on this very connection as well{place}: {}", back.verdict.sentence);
+            other.doing = format!("waits on this very connection as well{place}: {}", back.sentence());
             return Ok(other);
         }
-        let worst =
-            waits.iter().min_by_key(|wait| (wait.verdict.class.level(), std::cmp::Reverse(wait.wait.age)));
+        let worst = waits.iter().min_by_key(|wait| (wait.level(), std::cmp::Reverse(wait.wait.age)));
         other.doing = self.doing(pid, tid, &waits, worst);
         let Some(worst) = worst else { return Ok(other) };
-        let level = worst.verdict.class.level();
+        let level = worst.level();
         other.stuck = level == Level::Stuck;
         // What a thread among many may wait for need not be what keeps the process from answering.
-        let its_own = level == Level::Doubtful || worst.verdict.class == Class::Child;
+        let its_own = level == Level::Doubtful || worst.class == Class::Child;
         let follow = other.stuck || its_own && waits.len() == 1;
         if follow && depth + 1 < LONGEST {
             let beyond = self.on(worst, depth + 1)?;
@@ -258,7 +256,7 @@ impl<'a, 'w> Chain<'a, 'w> {
         Ok(other)
     }
 
-    fn doing(&self, pid: u32, tid: Option<u32>, waits: &[Judged], worst: Option<&Judged>) -> String {
+    fn doing(&self, pid: u32, tid: Option<u32>, waits: &[Assessment], worst: Option<&Assessment>) -> String {
         let held = self
             .snapshot
             .held
@@ -273,9 +271,9 @@ impl<'a, 'w> Chain<'a, 'w> {
             .into();
         }
         let tids = tid.map_or_else(|| tids(pid), |tid| vec![tid]);
-        let level = worst.map(|worst| worst.verdict.class.level());
+        let level = worst.map(|worst| worst.level());
         if let (Some(worst), Some(Level::Stuck)) = (worst, level) {
-            return format!("is stuck itself{}: {}", inside(worst, &tids), worst.verdict.sentence);
+            return format!("is stuck itself{}: {}", inside(worst, &tids), worst.sentence());
         }
         let running = tids
             .iter()
@@ -291,9 +289,9 @@ impl<'a, 'w> Chain<'a, 'w> {
         }
         match (worst, level) {
             (Some(worst), Some(Level::Doubtful)) => {
-                format!("may be stuck{}: {}", inside(worst, &tids), worst.verdict.sentence)
+                format!("may be stuck{}: {}", inside(worst, &tids), worst.sentence())
             }
-            (Some(worst), _) if waits.len() == 1 => format!("is idle: {}", worst.verdict.sentence),
+            (Some(worst), _) if waits.len() == 1 => format!("is idle: {}", worst.sentence()),
             (Some(_), _) => {
                 format!("is idle: {} rest ({})", human::count(waits.len(), "thread"), classes(waits.iter()))
             }
@@ -303,7 +301,7 @@ impl<'a, 'w> Chain<'a, 'w> {
 }
 
 /// Which thread of the process it is, where there are several.
-fn inside(wait: &Judged, tids: &[u32]) -> String {
+fn inside(wait: &Assessment, tids: &[u32]) -> String {
     match tids.len() {
         0 | 1 => String::new(),
         all => format!(" in thread {} of {all}", wait.wait.thread.tid),

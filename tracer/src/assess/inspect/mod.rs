@@ -7,29 +7,27 @@ pub mod held;
 pub mod sockets;
 pub mod threads;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 
 use self::{advice::Advice, chain::Other, sockets::Sockets, threads::Thread};
 use crate::{
     agent::habit::Client,
-    assess::look::{self, Judged},
+    assess::pipeline::{self, Assessment, LOOK_AGE_MIN, PeersOf, Pipeline, is_young},
     collect::Source,
     model::baseline::Excuse,
     model::class::Level,
     model::wait::{ByProcess, ProcessId, Snapshot, Wait},
     procfs::{Reads, Unread, by_pid, stat},
-    resolve::{Resolver, process::Who},
+    resolve::process::Who,
     util::human,
 };
 
-/// Threads whose other ends are looked up whatever they wait for; of more, only those that worry.
-const FEW: usize = 64;
+/// Threads whose peers are looked up whatever they wait for; of more, only of those that worry.
+const THREADS_WITH_PEERS: usize = 64;
 /// Waits whose other ends are followed.
 const FOLLOWED: usize = 3;
-/// Younger waits come and go.
-const YOUNG: Duration = Duration::from_secs(1);
 
 /// What a process is doing, worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +106,7 @@ impl Report {
     pub fn may_be_excused(&self) -> bool {
         let waits = self.threads.iter().filter_map(Thread::wait);
         waits
-            .filter(|wait| wait.verdict.class.level() != Level::Idle)
+            .filter(|wait| wait.level() != Level::Idle)
             .any(|wait| Client::of(&wait.wait, &wait.resolved).is_some())
     }
 
@@ -124,18 +122,17 @@ impl Report {
 /// Finds out about a process, or about one thread of it.
 pub fn inspect(id: u32, source: &mut dyn Source) -> Result<Report> {
     let (pid, only) = process_of(id)?;
-    let snapshot = look::snapshot(source, YOUNG)?;
-    let mut resolver = Resolver::new();
-    let (process, comm) = identity(pid, &snapshot, resolver.reads())?;
+    let snapshot = pipeline::snapshot(source, LOOK_AGE_MIN)?;
+    let mut pipeline = Pipeline::new();
+    let (process, comm) = identity(pid, &snapshot, pipeline.resolver().reads())?;
     let waits: Vec<Wait> = snapshot.waits.iter().filter(|wait| is(wait, pid, only)).cloned().collect();
-    let few = waits.len() <= FEW;
-    let weigh = |_: &Wait, class: crate::model::class::Class| few || class.level() != Level::Idle;
+    let policy = if waits.len() <= THREADS_WITH_PEERS { PeersOf::ALL } else { PeersOf::NOT_IDLE };
     let all = ByProcess::new(&snapshot.waits);
-    let waits = look::judge(waits, &all, &mut resolver, source, weigh)?;
-    let threads = threads::list(process, only, waits, &snapshot, &mut resolver);
-    let who = resolver.who(process);
-    let sockets = sockets::of(process, &mut resolver, source)?;
-    let Followed { others, left_out, deadlock } = followed(&threads, &snapshot, &all, &mut resolver, source)?;
+    let waits = pipeline.assess(waits, &all, source, &policy)?;
+    let threads = threads::list(process, only, waits, &snapshot, pipeline.resolver());
+    let who = pipeline.resolver().who(process);
+    let sockets = sockets::of(process, pipeline.resolver(), source)?;
+    let Followed { others, left_out, deadlock } = followed(&threads, &snapshot, &all, &mut pipeline, source)?;
     let (condition, mut headline) = headline(pid, only, &comm, &who, &threads, &sockets);
     if let (Condition::Idle | Condition::Busy, Some(stuck)) =
         (condition, others.iter().find_map(Other::stuck_one))
@@ -143,7 +140,11 @@ pub fn inspect(id: u32, source: &mut dyn Source) -> Result<Report> {
         headline += &format!(" But {} (pid {}), for which it waits, is stuck.", stuck.comm, stuck.pid);
     }
     if is_killed(
-        &resolver.reads().text(process, &format!("task/{}/status", only.unwrap_or(pid))).unwrap_or_default(),
+        &pipeline
+            .resolver()
+            .reads()
+            .text(process, &format!("task/{}/status", only.unwrap_or(pid)))
+            .unwrap_or_default(),
     ) {
         headline +=
             " It has been killed: SIGKILL is pending, and it ends as soon as the kernel lets go of it.";
@@ -228,10 +229,10 @@ fn followed(
     threads: &[Thread],
     snapshot: &Snapshot,
     all: &ByProcess<'_>,
-    resolver: &mut Resolver,
+    pipeline: &mut Pipeline,
     source: &mut dyn Source,
 ) -> Result<Followed> {
-    let mut chain = chain::Chain::new(snapshot, all, resolver, source);
+    let mut chain = chain::Chain::new(snapshot, all, pipeline, source);
     let mut followed = Followed { others: Vec::new(), left_out: 0, deadlock: false };
     for wait in threads.iter().filter_map(Thread::wait).take(FOLLOWED) {
         let beyond = chain.follow(wait)?;
@@ -269,8 +270,8 @@ fn headline(
         all => format!(", in thread {} ({}) of {all}", thread.tid, thread.comm),
     };
     match &worst.doing {
-        Doing::Waits(wait) if wait.verdict.class.level() == Level::Stuck && wait.wait.age >= YOUNG => {
-            (Condition::Stuck, format!("{name} is stuck{}: {}.", inside(worst), wait.verdict.sentence))
+        Doing::Waits(wait) if wait.level() == Level::Stuck && !is_young(wait.wait.age) => {
+            (Condition::Stuck, format!("{name} is stuck{}: {}.", inside(worst), wait.sentence()))
         }
         Doing::Stopped => (
             Condition::Stopped,
@@ -298,8 +299,8 @@ fn headline(
             let percent = (all * 100.0).round();
             (Condition::Running, format!("{name} is running, not waiting: {percent} % of a CPU."))
         }
-        Doing::Waits(wait) if wait.verdict.class.level() <= Level::Doubtful && wait.wait.age >= YOUNG => {
-            (Condition::Doubtful, format!("{name} may be stuck{}: {}.", inside(worst), wait.verdict.sentence))
+        Doing::Waits(wait) if wait.level() <= Level::Doubtful && !is_young(wait.wait.age) => {
+            (Condition::Doubtful, format!("{name} may be stuck{}: {}.", inside(worst), wait.sentence()))
         }
         Doing::Hidden => (
             Condition::Hidden,
@@ -314,9 +315,9 @@ fn headline(
 
 /// Nothing worries.
 fn rests(name: &str, threads: &[Thread], sockets: &Sockets) -> (Condition, String) {
-    let waits: Vec<&Judged> = threads.iter().filter_map(Thread::wait).collect();
+    let waits: Vec<&Assessment> = threads.iter().filter_map(Thread::wait).collect();
     let oldest = waits.iter().map(|wait| wait.wait.age).max().unwrap_or_default();
-    if oldest < YOUNG {
+    if is_young(oldest) {
         let longest = human::age(oldest);
         let text = match threads.len() {
             1 => format!("{name} is at work: it has not waited longer than {longest}."),
@@ -335,7 +336,7 @@ fn rests(name: &str, threads: &[Thread], sockets: &Sockets) -> (Condition, Strin
     };
     let alive = threads.iter().filter(|thread| !matches!(thread.doing, threads::Doing::Zombie)).count();
     let text = match waits[..] {
-        [only] if alive == 1 => format!("{name} is not stuck itself: {}.", only.verdict.sentence),
+        [only] if alive == 1 => format!("{name} is not stuck itself: {}.", only.sentence()),
         _ => format!(
             "{name} is not stuck: all {} rest ({}).",
             human::count(alive, "thread"),
@@ -346,10 +347,10 @@ fn rests(name: &str, threads: &[Thread], sockets: &Sockets) -> (Condition, Strin
 }
 
 /// `10 futex, 2 events`.
-pub fn classes<'a>(waits: impl Iterator<Item = &'a Judged>) -> String {
+pub fn classes<'a>(waits: impl Iterator<Item = &'a Assessment>) -> String {
     let mut counts: Vec<(&'static str, usize)> = Vec::new();
     for wait in waits {
-        let label = wait.verdict.class.label();
+        let label = wait.class.label();
         match counts.iter_mut().find(|(known, _)| *known == label) {
             Some((_, count)) => *count += 1,
             None => counts.push((label, 1)),

@@ -9,7 +9,7 @@ use std::{
 
 use super::held::{self, Group};
 use crate::{
-    assess::look::Judged,
+    assess::pipeline::Assessment,
     model::baseline::Excuse,
     model::class::Level,
     model::wait::{Held, ProcessId, Snapshot},
@@ -45,7 +45,7 @@ pub struct Thread {
 #[derive(Debug)]
 pub enum Doing {
     /// It waits.
-    Waits(Box<Judged>),
+    Waits(Box<Assessment>),
     /// It runs, or is about to.
     Runs {
         /// Share of a CPU.
@@ -65,7 +65,7 @@ pub enum Doing {
 
 impl Thread {
     /// Its wait, if it waits.
-    pub fn wait(&self) -> Option<&Judged> {
+    pub fn wait(&self) -> Option<&Assessment> {
         match &self.doing {
             Doing::Waits(wait) => Some(wait),
             _ => None,
@@ -83,7 +83,7 @@ impl Thread {
     /// How much it worries, the least number most; among equals, the oldest first.
     fn rank(&self) -> (u8, Reverse<Duration>) {
         let rank = match &self.doing {
-            Doing::Waits(wait) => match wait.verdict.class.level() {
+            Doing::Waits(wait) => match wait.level() {
                 Level::Stuck => 0,
                 Level::Doubtful => 3,
                 Level::Idle => 5,
@@ -102,7 +102,7 @@ impl Thread {
 pub fn list(
     process: ProcessId,
     only: Option<u32>,
-    waits: Vec<Judged>,
+    waits: Vec<Assessment>,
     snapshot: &Snapshot,
     resolver: &mut Resolver,
 ) -> Vec<Thread> {

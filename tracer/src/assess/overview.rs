@@ -1,0 +1,164 @@
+//! All waits of the host again and again, at the cost of what has changed: a wait that goes on is looked up anew only now and
+//! then. What `top` and the socket show.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
+
+use anyhow::Result;
+
+use super::pipeline::{Assessment, LOOK_AGE_MIN, PeersOf, Pipeline, is_young, may_be_older};
+use crate::{
+    collect::Source,
+    diagnose::progress::date_back,
+    diagnose::verdict::classify,
+    model::class::{Class, Level},
+    model::wait::{ByProcess, ProcessId, Snapshot, ThreadId, Wait},
+    resolve::{Resolved, Resolver},
+    util::clock::{boottime_ns, monotonic_ns},
+    wire::json::WaitObject,
+};
+
+/// The pipeline, with what it found out about waits that go on.
+pub struct OverviewCache {
+    pipeline: Pipeline,
+    known: HashMap<ThreadId, Known>,
+}
+
+/// A wait that was looked up.
+struct Known {
+    switches: u64,
+    /// How old it was then: what it waits on is looked up again when it is half as old again.
+    age: Duration,
+    /// When that was, nanoseconds of `CLOCK_MONOTONIC`.
+    at_ns: u64,
+    resolved: Resolved,
+    class: Class,
+}
+
+/// All waits of a moment.
+#[derive(Clone, Debug, Default)]
+pub struct Overview {
+    /// Those that are shown, in no order.
+    pub waits: Vec<WaitObject>,
+    /// How many there are of each class, shown or not.
+    pub classes: BTreeMap<Class, usize>,
+}
+
+impl Overview {
+    /// Counts a wait; whether it is of the level or a worse one, and shown as well.
+    fn shows(&mut self, class: Class, up_to: Level) -> bool {
+        *self.classes.entry(class).or_default() += 1;
+        class.level() <= up_to
+    }
+}
+
+impl OverviewCache {
+    /// One that has seen nothing yet.
+    pub fn new() -> Self {
+        Self { pipeline: Pipeline::new(), known: HashMap::new() }
+    }
+
+    /// The waits of a snapshot that are `wanted`; those that worry less than `up_to` are only counted.
+    pub fn see(
+        &mut self,
+        snapshot: &Snapshot,
+        source: &mut dyn Source,
+        up_to: Level,
+        wanted: impl Fn(&Wait) -> bool,
+    ) -> Result<Overview> {
+        let (now_ns, boottime_ns) = (monotonic_ns(), boottime_ns());
+        let mut overview = Overview::default();
+        let (mut shown, mut fresh) = (Vec::new(), Vec::new());
+        for wait in snapshot.waits.iter().filter(|wait| wanted(wait)) {
+            match self.known.get(&wait.thread) {
+                Some(known) if known.is_of(wait) => {
+                    if overview.shows(known.class, up_to) {
+                        shown.push(known.assessment(wait, now_ns, boottime_ns));
+                    }
+                }
+                _ if is_young(wait.asleep()) && !may_be_older(wait) => {
+                    let resolved = Resolver::sketch(wait);
+                    let class = classify(wait, &resolved);
+                    if overview.shows(class, up_to) {
+                        shown.push(Assessment { wait: wait.clone(), resolved, class });
+                    }
+                }
+                _ => fresh.push(wait.clone()),
+            }
+        }
+        let all = ByProcess::new(&snapshot.waits);
+        for assessment in self.pipeline.assess(fresh, &all, source, &PeersOf::NOT_IDLE)? {
+            self.known.insert(assessment.wait.thread, Known::new(&assessment, now_ns));
+            if overview.shows(assessment.class, up_to) {
+                shown.push(assessment);
+            }
+        }
+        overview.waits = self.pipeline.objects(&shown);
+        self.forget_others(snapshot);
+        Ok(overview)
+    }
+
+    /// Threads that do not wait any more.
+    fn forget_others(&mut self, snapshot: &Snapshot) {
+        let alive: HashSet<ThreadId> = snapshot.waits.iter().map(|wait| wait.thread).collect();
+        self.known.retain(|thread, _| alive.contains(thread));
+        let processes: HashSet<ProcessId> = alive.iter().map(|thread| thread.process).collect();
+        self.pipeline.resolver().retain(|process| processes.contains(process));
+    }
+}
+
+impl Known {
+    fn new(Assessment { wait, resolved, class }: &Assessment, at_ns: u64) -> Self {
+        let age = wait.asleep().max(LOOK_AGE_MIN);
+        Self { switches: wait.switches, age, at_ns, resolved: resolved.clone(), class: *class }
+    }
+
+    /// Whether it still tells what that wait waits on.
+    fn is_of(&self, wait: &Wait) -> bool {
+        self.switches == wait.switches && wait.asleep() < self.age * 3 / 2
+    }
+
+    /// As of now, nothing having moved meanwhile.
+    fn assessment(&self, wait: &Wait, now_ns: u64, boottime_ns: u64) -> Assessment {
+        let (mut wait, mut resolved) = (wait.clone(), self.resolved.clone());
+        resolved.grow_older(Duration::from_nanos(now_ns.saturating_sub(self.at_ns)));
+        date_back(&mut wait, &resolved, now_ns, boottime_ns);
+        Assessment { wait, resolved, class: self.class }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnose::verdict::tests::{on, tcp, wait};
+
+    #[test]
+    fn what_is_known_holds_while_the_sleep_lasts_and_until_it_is_half_as_old_again() {
+        let at = |seconds, switches| Wait {
+            age: Duration::from_secs(seconds),
+            switches,
+            ..wait("read", [3, 0, 0, 0, 0, 0])
+        };
+        let known = |seconds| {
+            let assessment =
+                Assessment { wait: at(seconds, 7), resolved: on("read", tcp()), class: Class::Reply };
+            Known::new(&assessment, 0)
+        };
+        assert!(known(20).is_of(&at(29, 7)));
+        assert!(!known(20).is_of(&at(30, 7)));
+        assert!(!known(20).is_of(&at(21, 8)), "another sleep");
+        assert!(!known(0).is_of(&at(2, 7)), "a young one is taken for a second old");
+    }
+
+    #[test]
+    fn what_worries_less_is_only_counted() {
+        let mut overview = Overview::default();
+        let shown =
+            [(Class::Reply, Level::Doubtful), (Class::Futex, Level::Doubtful), (Class::Futex, Level::Idle)]
+                .map(|(class, up_to)| overview.shows(class, up_to));
+        assert_eq!(shown, [true, false, true]);
+        assert_eq!(overview.classes, BTreeMap::from([(Class::Reply, 1), (Class::Futex, 2)]));
+    }
+}

@@ -1,0 +1,213 @@
+//! The way from a snapshot to judged waits, the same for everybody: resolve, classify, find the peers of those that earn it, and
+//! say it in a sentence. What is remembered between two looks lies around it: [`overview`](super::overview), the agent's tracker.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::{
+    collect::Source,
+    diagnose::progress::date_back,
+    diagnose::sentence::sentence,
+    diagnose::verdict::{Verdict, classify},
+    model::class::{Class, Level},
+    model::syscalls::{Way, way},
+    model::wait::{ByProcess, Snapshot, SocketFacts, Wait},
+    resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set, process::Who},
+    util::clock::{boottime_ns, monotonic_ns},
+    wire::json::WaitObject,
+};
+
+/// A younger wait is classed by what the kernel's record says alone, which is a matter of nanoseconds.
+pub const LOOK_AGE_MIN: Duration = Duration::from_secs(1);
+
+/// Whether a wait of this age comes and goes, as those of every busy program do: nothing is looked up for it.
+pub fn is_young(age: Duration) -> bool {
+    age < LOOK_AGE_MIN
+}
+
+/// Whether the present sleep may be one of many: short polls again and again, or a read that was interrupted.
+pub fn may_be_older(wait: &Wait) -> bool {
+    is_set(wait.call.name)
+        || is_epoll(wait.call.name)
+        || matches!(wait.socket, SocketFacts::Tcp(_)) && way(wait.call.name) == Way::In
+}
+
+/// A snapshot in which a wait of that age is told from a shorter one, also where the source cannot say when
+/// a sleep began: what is the same after a second look is at least that old.
+pub fn snapshot(source: &mut dyn Source, age: Duration) -> Result<Snapshot> {
+    let snapshot = source.snapshot()?;
+    if snapshot.dated || age.is_zero() {
+        return Ok(snapshot);
+    }
+    std::thread::sleep(age.min(Duration::from_secs(1)));
+    source.snapshot()
+}
+
+/// A wait with everything that was found out about it.
+#[derive(Clone, Debug)]
+pub struct Assessment {
+    /// The wait, dated back to its last progress.
+    pub wait: Wait,
+    /// What it waits on.
+    pub resolved: Resolved,
+    /// What it waits for, by the evidence there is so far.
+    pub class: Class,
+}
+
+impl Assessment {
+    /// How much it worries.
+    pub fn level(&self) -> Level {
+        self.class.level()
+    }
+
+    /// Why, for people.
+    pub fn sentence(&self) -> String {
+        sentence(self.class, &self.wait, &self.resolved)
+    }
+
+    /// The class with its sentence.
+    pub fn verdict(&self) -> Verdict {
+        Verdict { class: self.class, sentence: self.sentence() }
+    }
+
+    /// As JSON has it.
+    pub fn object(&self, who: &Who) -> WaitObject {
+        WaitObject::new(&self.wait, &self.resolved, &self.verdict(), who)
+    }
+}
+
+/// Which waits earn the expensive walk: who is at the other end is found by going through all open files of the host.
+pub trait PeerPolicy {
+    /// Whether this one does; its class is what it is without peers.
+    fn needs_peers(&self, assessment: &Assessment) -> bool;
+}
+
+/// The policy of whoever shows waits: those of this level or a worse one, of this age or older.
+#[derive(Clone, Copy, Debug)]
+pub struct PeersOf {
+    /// The least worrying level.
+    pub up_to: Level,
+    /// Younger ones do without.
+    pub min_age: Duration,
+}
+
+impl PeersOf {
+    /// All waits.
+    pub const ALL: Self = Self { up_to: Level::Idle, min_age: Duration::ZERO };
+    /// Those that worry, or may worry once their peers are known.
+    pub const NOT_IDLE: Self = Self { up_to: Level::Doubtful, min_age: Duration::ZERO };
+}
+
+impl PeerPolicy for PeersOf {
+    fn needs_peers(&self, assessment: &Assessment) -> bool {
+        assessment.level() <= self.up_to && assessment.wait.age >= self.min_age
+    }
+}
+
+/// The stages of the way, with what is known of processes.
+pub struct Pipeline {
+    resolver: Resolver,
+}
+
+impl Pipeline {
+    /// One that knows no process yet.
+    pub fn new() -> Self {
+        Self { resolver: Resolver::new() }
+    }
+
+    /// Who waits and what is read of it.
+    pub fn resolver(&mut self) -> &mut Resolver {
+        &mut self.resolver
+    }
+
+    /// The whole way, for waits in their order; `all` are the host's waits of the same moment.
+    pub fn assess(
+        &mut self,
+        waits: Vec<Wait>,
+        all: &ByProcess<'_>,
+        source: &mut dyn Source,
+        policy: &impl PeerPolicy,
+    ) -> Result<Vec<Assessment>> {
+        let mut assessments = self.resolve(waits, monotonic_ns(), source)?;
+        self.find_peers(&mut assessments, all, source, policy, None)?;
+        Ok(assessments)
+    }
+
+    /// Finds out what waits wait on, and classes them; `now_ns`: when, nanoseconds of `CLOCK_MONOTONIC`.
+    pub fn resolve(
+        &mut self,
+        waits: Vec<Wait>,
+        now_ns: u64,
+        source: &mut dyn Source,
+    ) -> Result<Vec<Assessment>> {
+        let boottime_ns = boottime_ns();
+        let resolved = self.resolver.resolve(&waits.iter().collect::<Vec<_>>(), source)?;
+        let assess = |(mut wait, resolved): (Wait, Resolved)| {
+            date_back(&mut wait, &resolved, now_ns, boottime_ns);
+            let class = classify(&wait, &resolved);
+            Assessment { wait, resolved, class }
+        };
+        Ok(waits.into_iter().zip(resolved).map(assess).collect())
+    }
+
+    /// Finds out who is at the other ends of those that the policy names, and classes these anew. Those that are not
+    /// reached `until` then are left without; the first few are always reached.
+    pub fn find_peers(
+        &mut self,
+        assessments: &mut [Assessment],
+        all: &ByProcess<'_>,
+        source: &mut dyn Source,
+        policy: &impl PeerPolicy,
+        until: Option<Instant>,
+    ) -> Result<()> {
+        let mut asked: Vec<&mut Assessment> =
+            assessments.iter_mut().filter(|assessment| policy.needs_peers(assessment)).collect();
+        let mut pairs: Vec<(&Wait, &mut Resolved)> =
+            asked.iter_mut().map(|assessment| (&assessment.wait, &mut assessment.resolved)).collect();
+        self.resolver.find_peers(&mut pairs, all, source, until)?;
+        for assessment in asked {
+            assessment.class = classify(&assessment.wait, &assessment.resolved);
+        }
+        Ok(())
+    }
+
+    /// As JSON has them, in their order. Who their processes are is read together.
+    pub fn objects(&mut self, assessments: &[Assessment]) -> Vec<WaitObject> {
+        self.resolver.meet(assessments.iter().map(|assessment| assessment.wait.thread.process));
+        let object =
+            |assessment: &Assessment| assessment.object(&self.resolver.who(assessment.wait.thread.process));
+        assessments.iter().map(object).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnose::verdict::tests::{on, tcp, wait};
+
+    #[test]
+    fn the_walk_is_earned_by_level_and_age() {
+        let of = |class, seconds| {
+            let wait = Wait { age: Duration::from_secs(seconds), ..wait("read", [3, 0, 0, 0, 0, 0]) };
+            Assessment { wait, resolved: on("read", tcp()), class }
+        };
+        let old = PeersOf { min_age: Duration::from_secs(5), ..PeersOf::NOT_IDLE };
+        for (class, seconds, all, not_idle, not_idle_and_old) in [
+            (Class::Reply, 5, true, true, true),
+            (Class::Reply, 4, true, true, false),
+            (Class::Pipe, 5, true, true, true),
+            (Class::Futex, 5, true, false, false),
+        ] {
+            let needs =
+                [PeersOf::ALL, PeersOf::NOT_IDLE, old].map(|policy| policy.needs_peers(&of(class, seconds)));
+            assert_eq!(needs, [all, not_idle, not_idle_and_old], "{class:?} {seconds}");
+        }
+    }
+
+    #[test]
+    fn a_second_old_is_old_enough() {
+        assert!(is_young(Duration::from_millis(999)));
+        assert!(!is_young(LOOK_AGE_MIN));
+    }
+}
