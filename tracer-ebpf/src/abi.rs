@@ -538,16 +538,6 @@ pub enum Counter {
 }
 
 impl Counter {
-    /// Every counter with the `reason` it is exported under, losses only.
-    pub const LOSSES: [(Counter, &'static str); 7] = [
-        (Counter::SlotMissing, "slot_missing"),
-        (Counter::SlotFailed, "slot_failed"),
-        (Counter::HistogramFull, "histogram_full"),
-        (Counter::RingFull, "ring_full"),
-        (Counter::ReadFailed, "read_failed"),
-        (Counter::CallsFull, "calls_full"),
-        (Counter::EndUnseen, "end_unseen"),
-    ];
     /// Entries of the array.
     pub const COUNT: u32 = 9;
 }

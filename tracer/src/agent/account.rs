@@ -4,12 +4,12 @@ use std::{cmp::Reverse, collections::BTreeMap, mem, time::Duration};
 
 use anyhow::Result;
 use hashbrown::{HashMap, HashSet};
-use tracer_ebpf::abi::Counter;
 
 use super::{FORGET, Watch};
 use crate::{
     assess::stall::Stall,
     collect::bpf::{Bpf, ended_name, text},
+    collect::losses::{self, Loss},
     metrics::blind::Cause,
     metrics::{BlockedKey, DurationKey, STALL_SERIES, StallSeries, State},
     model::cgroup::Owner,
@@ -78,10 +78,7 @@ impl Watch {
             // Earlier sleeps of the same wait have been counted when they ended.
             open.entry(key).or_insert((0, wait)).0 += wait.asleep().as_nanos() as u64;
         }
-        let losses: Vec<(&'static str, u64)> = Counter::LOSSES
-            .iter()
-            .map(|(counter, reason)| Ok((*reason, self.bpf.kernel.counter(*counter)?)))
-            .collect::<Result<_>>()?;
+        let of_programs = losses::of_programs(&self.bpf.kernel)?;
 
         // Costs a file for each descriptor.
         let skipped = (self.number % SKIPPED_EVERY == 1).then(|| self.bpf.kernel.skipped());
@@ -94,8 +91,8 @@ impl Watch {
         let mut state = self.metrics.lock();
         state.waiting = waiting;
         state.excused = excused;
-        state.lost.extend(losses);
-        state.lost.extend(skipped.map(|number| ("runs_skipped", number)));
+        state.lost.extend(of_programs);
+        state.lost.extend(skipped.map(|number| (Loss::RunsSkipped, number)));
         state.lost.extend(self.own_losses());
         for wait in snapshot.waits.iter().filter(|wait| wait.thread.tid == wait.thread.process.pid) {
             if state.name(&wait.thread.process).is_none_or(|known| known != wait.comm) {
@@ -143,17 +140,17 @@ impl Watch {
 
 impl Watch {
     /// What has been lost so far of what is counted in user space.
-    fn own_losses(&self) -> [(&'static str, u64); 8] {
+    fn own_losses(&self) -> [(Loss, u64); 8] {
         let untold = self.events.untold();
         [
-            ("look_cut", self.cut),
-            ("look_failed", self.failed),
-            ("reads_abandoned", Reads::new().abandoned()),
-            ("events_unread", self.events.lost()),
-            ("history_unwritten", self.events.unwritten()),
-            ("state_unsaved", self.state.unsaved()),
-            ("hook_failed", untold.failed),
-            ("hook_not_run", untold.not_run),
+            (Loss::LookCut, self.cut),
+            (Loss::LookFailed, self.failed),
+            (Loss::ReadsAbandoned, Reads::new().abandoned()),
+            (Loss::EventsUnread, self.events.lost()),
+            (Loss::HistoryUnwritten, self.events.unwritten()),
+            (Loss::StateUnsaved, self.state.unsaved()),
+            (Loss::HookFailed, untold.failed),
+            (Loss::HookNotRun, untold.not_run),
         ]
     }
 

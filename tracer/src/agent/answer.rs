@@ -13,7 +13,7 @@ use crate::{
     agent::track::{Step, Track},
     assess::shared::{Ask, Numbers},
     assess::stall::Stall,
-    collect::Source,
+    collect::{Source, losses},
     model::baseline::Excuse,
     model::cgroup::Owner,
     model::class::{Class, Level},
@@ -106,10 +106,7 @@ impl Watch {
 
     fn numbers(&self) -> Result<Numbers> {
         let counter = |counter| self.bpf.kernel.counter(counter);
-        let mut lost = 0;
-        for (loss, _) in Counter::LOSSES {
-            lost += counter(loss)?;
-        }
-        Ok(Numbers { waits: counter(Counter::CountedWaits)? + counter(Counter::ShortWaits)?, lost })
+        let waits = counter(Counter::CountedWaits)? + counter(Counter::ShortWaits)?;
+        Ok(Numbers { waits, lost: losses::number_of_programs(&self.bpf.kernel)? })
     }
 }

@@ -40,7 +40,7 @@ use crate::{
     assess::shared::Asked,
     assess::stall::{Policy, Stall},
     collect::durations::AllDurations,
-    collect::{Source, bpf::Bpf},
+    collect::{Source, bpf::Bpf, losses::Loss},
     config::Handover,
     config::cli::Agent,
     kernel::log::KernelLog,
@@ -258,7 +258,7 @@ impl Watch {
                 if !mem::replace(&mut self.fails, true) {
                     human::say(&format!("{error:#}; it is tried again at the next interval"));
                 }
-                self.metrics.lock().lost.insert("look_failed", self.failed);
+                self.metrics.lock().lost.insert(Loss::LookFailed, self.failed);
             }
             Err(error) => return Err(error),
         }

@@ -32,6 +32,7 @@ use self::{
     },
 };
 use crate::{
+    collect::losses::Loss,
     diagnose::verdict::Class,
     metrics::blind::{Blindness, Cause},
     model::wait::ProcessId,
@@ -119,8 +120,8 @@ pub struct State {
     pub waiting: HashMap<Class, u64>,
     /// Waits that a habit keeps from being flagged.
     pub excused: u64,
-    /// Losses by reason.
-    pub lost: HashMap<&'static str, u64>,
+    /// What has been lost so far.
+    pub lost: HashMap<Loss, u64>,
     /// Kernel programs: name, mechanism, and whether it works.
     pub probes: Vec<(&'static str, &'static str, bool)>,
     durations: HashMap<DurationKey, Durations>,
@@ -345,7 +346,13 @@ impl State {
                     .collect(),
             ),
             numbers(&BLOCKED, self.blocked_values()),
-            numbers(&LOST, by_reason(&self.lost)),
+            numbers(
+                &LOST,
+                self.lost
+                    .iter()
+                    .map(|(loss, value)| (vec![loss.reason().to_owned()], *value as f64))
+                    .collect(),
+            ),
             numbers(&DROPPED, by_reason(&dropped)),
             histograms(
                 &SNAPSHOT,
@@ -649,7 +656,7 @@ mod tests {
             state.waiting.insert(*class, 100 * number);
         }
         state.excused = 6;
-        state.lost.extend(table::LOSSES.iter().map(|(reason, _)| *reason).zip(0..));
+        state.lost.extend(Loss::ALL.iter().copied().zip(0..));
         state.probes = vec![("waits", "tp_btf", true), ("snapshot", "iter", false)];
         for (source, milliseconds) in [("bpf", 1), ("bpf", 30), ("proc", 2000)] {
             state.add_snapshot(source, Duration::from_millis(milliseconds));

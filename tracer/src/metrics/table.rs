@@ -1,4 +1,4 @@
-//! The one table of metrics, and that of losses. `docs/METRICS.md` is written from them.
+//! The one table of metrics. `docs/METRICS.md` is written from it.
 
 use prometheus::proto::MetricType;
 
@@ -51,70 +51,9 @@ metrics! {
     BUILD = "tracer_build_info", GAUGE, ["version"], "1, with the version as label.";
 }
 
-/// Reasons of `tracer_lost_events_total`, and what each means. Those of the kernel programs are [`Counter::LOSSES`]'s.
-///
-/// [`Counter::LOSSES`]: tracer_ebpf::abi::Counter::LOSSES
-#[cfg(test)]
-pub const LOSSES: &[(&str, &str)] = &[
-    ("calls_full", "A call was not followed: too many at once (`--probes calls` only)."),
-    (
-        "end_unseen",
-        "A wait was not timed: the kernel did not show the thread getting the CPU back. Some virtual machines hide switches from \
-         threads of their own.",
-    ),
-    ("events_unread", "A stall event nobody took from standard output."),
-    ("histogram_full", "An ended wait was not counted: more than 8,192 kinds of them in one interval."),
-    (
-        "history_unwritten",
-        "A stall's opening or end, or a minute's worst waits, that could not be written to the history: a full disk, mostly. \
-         Stalls are written later if they can be, minutes are not.",
-    ),
-    ("hook_failed", "A stall that `on_stall` failed for, both times."),
-    ("hook_not_run", "A stall that `on_stall` was not run for: more of them than it may be told of."),
-    (
-        "look_cut",
-        "A wait that was due to be looked into, or to be flagged, was not reached: a look has half of the interval for that, half a \
-         second at the least. It comes first in the next one.",
-    ),
-    (
-        "look_failed",
-        "A whole look at the host failed, for want of descriptors mostly: the next one makes up for it.",
-    ),
-    (
-        "read_failed",
-        "A kernel pointer on the way to a wait's target could not be read: the target is unknown.",
-    ),
-    (
-        "reads_abandoned",
-        "A read of another process did not come back in time: a page that never comes, or a lock that a hanging process holds. It is left alone for a while.",
-    ),
-    (
-        "ring_full",
-        "The end of a long wait was not reported: the agent got no CPU for long. A snapshot finds it ended.",
-    ),
-    ("runs_skipped", "The kernel skipped a program because it was running already on that CPU."),
-    (
-        "slot_failed",
-        "The kernel had no memory for a thread's slot, mostly for want of it in the agent's control group: its waits are seen by \
-         snapshots only, until one of them has made the slot.",
-    ),
-    ("slot_missing", "A thread ran before it had a slot: its first wait is not timed."),
-    (
-        "state_unsaved",
-        "Baselines and announced stalls could not be written, each time, also because an earlier write has not come back: a restart may announce stalls again.",
-    ),
-];
-
-/// Those that cost a message or a record of a stall: somebody is to be told. The others cost statistics.
-#[cfg(test)]
-const UNTOLD: &[&str] =
-    &["events_unread", "history_unwritten", "hook_failed", "hook_not_run", "state_unsaved"];
-
 #[cfg(test)]
 mod tests {
-    use tracer_ebpf::abi::Counter;
-
-    use crate::metrics::blind::Cause;
+    use crate::{collect::losses::Loss, metrics::blind::Cause};
 
     use super::{
         super::{EXPIRY, FOLDED, OTHER, SERIES, STALL_SERIES},
@@ -125,8 +64,8 @@ mod tests {
     fn reference() -> String {
         let mut text = String::from(
             "# Metrics\n\n\
-             Of `/metrics`, in Prometheus's text format. Written by the test of `tracer/src/metrics/table.rs` from the table\n\
-             there (`UPDATE_DOCS=1 cargo test -p tracer`), which the agent's page is held against.\n\n\
+             Of `/metrics`, in Prometheus's text format. Written by the test of `tracer/src/metrics/table.rs` from the tables\n\
+             there and in `tracer/src/collect/losses.rs` (`UPDATE_DOCS=1 cargo test -p tracer`).\n\n\
              | metric | type | labels | says |\n| --- | --- | --- | --- |\n",
         );
         for Definition { name, kind, help, labels } in DEFINITIONS {
@@ -138,9 +77,9 @@ mod tests {
                  Every reason is there from the start, so that `increase()` sees the first loss. The last column is the severity of\n\
                  its alert: `warning` where a message or a record of a stall is lost, `info` where statistics are.\n\n\
                  | reason | means | alert |\n| --- | --- | --- |\n";
-        for (reason, means) in LOSSES {
-            let severity = if UNTOLD.contains(reason) { "warning" } else { "info" };
-            text += &format!("| `{reason}` | {means} | {severity} |\n");
+        for loss in Loss::ALL {
+            let severity = loss.cost().severity();
+            text += &format!("| `{}` | {} | {severity} |\n", loss.reason(), loss.means());
         }
         text += "\n## `tracer_blind`\n\n\
                  While one of them is 1, the agent may miss a hang or say less about it, and `TracerBlind` fires. Its standard error\n\
@@ -177,13 +116,6 @@ mod tests {
         }
         let is = std::fs::read_to_string(path).unwrap_or_default();
         assert_eq!(is, reference(), "UPDATE_DOCS=1 cargo test -p tracer writes it");
-        for (_, reason) in Counter::LOSSES {
-            assert!(LOSSES.iter().any(|(known, _)| *known == reason), "{reason}");
-        }
-        for reason in UNTOLD {
-            assert!(LOSSES.iter().any(|(known, _)| known == reason), "{reason}");
-        }
-        assert!(LOSSES.is_sorted());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::{
     assess::inspect,
     assess::overview::{Overview, OverviewCache},
     collect::durations::{AllDurations, Durations},
-    collect::{Source, bpf::Bpf, proc::Proc},
+    collect::{Source, bpf::Bpf, losses, proc::Proc},
     config::cli::{Place, Top},
     history::{self, Past},
     kernel::object::Options,
@@ -281,11 +281,7 @@ impl Looker {
                 while bpf.kernel.next_ended().is_some() {}
                 let counter = |counter| bpf.kernel.counter(counter);
                 let waits = counter(Counter::CountedWaits)? + counter(Counter::ShortWaits)?;
-                let mut lost = 0;
-                for (loss, _) in Counter::LOSSES {
-                    lost += counter(loss)?;
-                }
-                (Some(waits), lost)
+                (Some(waits), losses::number_of_programs(&bpf.kernel)?)
             }
             Origin::Proc(_) => (None, 0),
         };

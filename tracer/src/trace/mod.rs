@@ -22,7 +22,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use tracer_ebpf::abi::{Counter, EndedCall};
+use tracer_ebpf::abi::EndedCall;
 
 use self::{
     family::Family,
@@ -32,7 +32,11 @@ use self::{
     wanted::Wanted,
 };
 use crate::{
-    collect::{Source, bpf::Bpf},
+    collect::{
+        Source,
+        bpf::Bpf,
+        losses::{self, Loss},
+    },
     config::cli::{Probes, Trace},
     diagnose::verdict,
     kernel::{
@@ -478,13 +482,11 @@ impl Tracer {
 
     /// Says what was not seen, if anything was.
     fn say_losses(&self) -> Result<()> {
-        let mut losses = vec![(self.bpf.kernel.skipped(), "runs_skipped")];
-        for (counter, reason) in Counter::LOSSES {
-            losses.push((self.bpf.kernel.counter(counter)?, reason));
-        }
-        for (number, reason) in losses {
+        let mut lost = vec![(Loss::RunsSkipped, self.bpf.kernel.skipped())];
+        lost.extend(losses::of_programs(&self.bpf.kernel)?);
+        for (loss, number) in lost {
             if number > 0 {
-                human::say(&format!("{} lost: {reason}", human::count(number as usize, "record")));
+                human::say(&loss.sentence(number));
             }
         }
         Ok(())
