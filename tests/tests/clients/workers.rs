@@ -121,13 +121,13 @@ fn until_registered(server: &Server, line: &str) {
 
 /// It was answered twice after three seconds: that is its baseline, so that it is flagged after nine seconds, not two.
 #[test]
-fn one_with_a_habit_is_flagged_later() {
-    flagged_later("habit", false);
+fn one_with_a_baseline_is_flagged_later() {
+    flagged_later("baseline", false);
 }
 
 #[test]
-fn a_habit_outlives_a_restart_of_the_agent() {
-    flagged_later("habit-restart", true);
+fn a_baseline_outlives_a_restart_of_the_agent() {
+    flagged_later("baseline-restart", true);
 }
 
 fn flagged_later(name: &str, restart: bool) {
@@ -158,7 +158,7 @@ fn flagged_later(name: &str, restart: bool) {
 
     sleep(Duration::from_secs(8).saturating_sub(asked.elapsed()));
     let events = agent.stories_of(worker.pid());
-    assert_eq!(events.len(), before.len(), "flagged in spite of its habit: {events:#?}");
+    assert_eq!(events.len(), before.len(), "flagged in spite of its baseline: {events:#?}");
     // It is no excuse for ever.
     sleep(Duration::from_secs(11).saturating_sub(asked.elapsed()));
     let events = agent.stories_of(worker.pid());

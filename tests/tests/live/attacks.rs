@@ -176,9 +176,9 @@ fn a_listener_on_the_port_of_a_client() {
 
 /// A namesake of the victim's program that always waits for long, on the same port of another address.
 #[test]
-fn a_habit_of_somebody_elses() {
+fn a_baseline_of_somebody_elses() {
     let _alone = alone();
-    let mut watched = Watched::start("habit", "", &[]);
+    let mut watched = Watched::start("baseline", "", &[]);
     let server = MuteServer::start(&[]);
     let address = server.address().to_string();
     let elsewhere = format!("127.0.0.3:{}", server.address().port());

@@ -54,7 +54,7 @@ impl Watch {
         }
     }
 
-    /// Whether its habit is what keeps a wait of this age from being flagged.
+    /// Whether its baseline is what keeps a wait of this age from being flagged.
     pub(super) fn is_excused(&self, thread: &ThreadId, track: &Track, age: Duration) -> bool {
         track.excuse.is_some_and(|excuse| excuse.holds(age)) && !self.stalls.contains_key(thread)
     }

@@ -14,8 +14,9 @@ use super::{
     budget::{Due, Stage, order},
 };
 use crate::{
-    agent::habit::Client,
+    agent::baselines::BaselineKey,
     agent::track::Track,
+    assess::client::Client,
     assess::stall::{Closed, Ended, Stall, thread_of},
     config::Subject,
     diagnose::verdict,
@@ -71,19 +72,19 @@ impl Watch {
             let who = self.resolver.who(wait.thread.process);
             let decision = self.policy.decide(&subject(wait, &resolved, verdict.class, &who));
             let client = Client::of(wait, &resolved).filter(|_| !decision.by_rule);
-            let habit = client.map(|client| client.key(&who));
-            let excuse = habit
+            let baseline = client.map(|client| BaselineKey::of(&client, &who));
+            let excuse = baseline
                 .as_ref()
                 .zip(decision.threshold)
                 .and_then(|(key, threshold)| self.state.excuse(key, threshold));
             let due = excuse.map(|excuse| excuse.until).or(decision.threshold).unwrap_or(Duration::MAX);
             if wait.age < due {
                 if let Some(track) = self.tracks.get_mut(&wait.thread) {
-                    (track.class, track.let_be, track.excuse) = (verdict.class, due, excuse);
+                    (track.class, track.suppressed_until, track.excuse) = (verdict.class, due, excuse);
                 }
                 continue;
             }
-            if let Some(usual) = habit.and_then(|key| self.state.usual(&key)) {
+            if let Some(usual) = baseline.and_then(|key| self.state.usual(&key)) {
                 let _ = write!(verdict.sentence, "; an answer usually comes within {}", human::age(usual));
             }
             let note = decision.note.map(str::to_owned);
@@ -101,9 +102,9 @@ impl Watch {
         Ok(due.len() - reached)
     }
 
-    /// Whether a wait may have to be flagged: the rules and its habit are asked only then.
+    /// Whether a wait may have to be flagged: the rules and its baseline are asked only then.
     fn may_be_due(&self, track: &Track, age: Duration) -> bool {
-        age >= track.let_be && self.policy.least_of(track.class).is_some_and(|least| age >= least)
+        age >= track.suppressed_until && self.policy.least_of(track.class).is_some_and(|least| age >= least)
     }
 
     /// A thread exits: its stall closes at once.

@@ -11,9 +11,10 @@ use super::{
     budget::{Due, Stage, order},
 };
 use crate::{
-    agent::habit::{Client, LEAST},
+    agent::baselines::{BaselineKey, SAMPLE_MIN},
     agent::track::{Away, Step, Track},
     assess::batches::Batches,
+    assess::client::Client,
     assess::pipeline::is_young,
     assess::stall::Ended,
     diagnose::progress,
@@ -146,7 +147,8 @@ impl Watch {
             }
             (Step::New, _) | (_, None) => !is_young(age) || has_turn(),
             (_, Some(since_look)) => {
-                let may_be_stuck = matches!(track.class, Class::Pipe | Class::Dialog) && !track.weighed;
+                let may_be_stuck =
+                    matches!(track.class, Class::Pipe | Class::Dialog) && !track.peers_resolved;
                 // What a file is called does not change while a thread sleeps on it.
                 let pause = if names_a_file(wait) { age } else { age / 3 };
                 since_look >= LOOK_AGAIN.max(pause) || may_be_stuck && age >= self.policy.least()
@@ -180,13 +182,13 @@ impl Watch {
                 tracks.get(&wait.thread).map_or(wait.began_ns, |track| track.began_ns.min(wait.began_ns));
             Duration::from_nanos(snapshot.monotonic_ns.saturating_sub(began)) >= least
         };
-        let is_weighed = |wait: &Wait, resolved: &Resolved| {
+        let needs_peers = |wait: &Wait, resolved: &Resolved| {
             old(wait) && matches!(resolved.target, Target::Pipe { .. } | Target::Unix { datagram: false, .. })
         };
         let mut pairs: Vec<(&Wait, &mut Resolved)> = waits
             .iter()
             .zip(&mut resolved)
-            .filter(|(wait, resolved)| is_weighed(wait, resolved))
+            .filter(|(wait, resolved)| needs_peers(wait, resolved))
             .map(|(wait, resolved)| (*wait, resolved))
             .collect();
         if !pairs.is_empty() {
@@ -220,7 +222,7 @@ impl Watch {
         }
     }
 
-    /// Waits that are over because their thread waits anew: their length may be a habit, and their stalls close.
+    /// Waits that are over because their thread waits anew: their length may be a sample for a baseline, and their stalls close.
     fn learn_and_close(
         &mut self,
         over: &[(ThreadId, u64)],
@@ -244,7 +246,7 @@ impl Watch {
                 continue;
             }
             let lasted = lasted(track, *next_began_ns);
-            if let Some(client) = track.client.clone().filter(|_| lasted >= LEAST) {
+            if let Some(client) = track.client.clone().filter(|_| lasted >= SAMPLE_MIN) {
                 match seen.get(thread) {
                     Some(resolved) if track.received(&resolved.file, &resolved.socket) > 0 => {
                         self.learn(thread.process, &client, lasted);
@@ -265,11 +267,11 @@ impl Watch {
         self.ask_and_learn(ask);
     }
 
-    /// A client got its answer: how long that took may be its habit. Who has gone meanwhile is not known any more.
+    /// A client got its answer: how long that took is a sample for its baseline. Who has gone meanwhile is not known any more.
     fn learn(&mut self, process: ProcessId, client: &Client, lasted: Duration) {
         let who = self.resolver.who(process);
-        if lasted >= LEAST && who.started.is_some() {
-            self.state.learn(&client.key(&who), lasted);
+        if lasted >= SAMPLE_MIN && who.started.is_some() {
+            self.state.learn(&BaselineKey::of(client, &who), lasted);
         }
     }
 
@@ -326,7 +328,7 @@ impl Watch {
     fn ask_and_learn(&mut self, ask: Vec<Over>) {
         use crate::collect::Source;
         let fds: Vec<(ThreadId, i32)> = ask.iter().map(|over| (over.thread, over.fd)).collect();
-        // What cannot be looked up is no habit.
+        // What cannot be looked up teaches nothing.
         let seen = self.bpf.look_up(&fds).unwrap_or_default();
         for (process, client, lasted) in answered(&ask, &seen) {
             self.learn(process, client, lasted);
@@ -370,7 +372,7 @@ impl Watch {
                 let ended = if Reads::new().thread_lives(&thread) { Ended::Resumed } else { Ended::Exited };
                 self.close(&thread, ended, lasted);
             }
-            if track.client.is_some() && lasted >= LEAST {
+            if track.client.is_some() && lasted >= SAMPLE_MIN {
                 ask.extend(track.fd.map(|fd| Over { thread, fd, track, lasted }));
             }
         }

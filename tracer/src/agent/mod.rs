@@ -6,13 +6,13 @@
 
 mod account;
 mod answer;
+pub mod baselines;
 mod budget;
 pub mod canary;
 pub mod confine;
 pub mod events;
 mod flag;
 mod follow;
-pub mod habit;
 mod restless;
 pub mod service;
 mod state;

@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use tracer_ebpf::abi::{EndedWait, THREAD_EXITING, THREAD_SIGNALLED};
 
 use crate::{
-    agent::habit::Client,
+    assess::client::Client,
     assess::stall::thread_of,
     diagnose::progress::{LastWord, Mark},
     model::baseline::Excuse,
@@ -44,10 +44,10 @@ pub struct Track {
     /// When it was last looked at, `None` for never.
     pub looked_ns: Option<u64>,
     /// The other end was looked up at the last look.
-    pub weighed: bool,
-    /// A rule or its habit lets it be until it is this old: until then it is not asked about again.
-    pub let_be: Duration,
-    /// Its habit, if that is what lets it be.
+    pub peers_resolved: bool,
+    /// A rule or its baseline keeps it from being flagged until it is this old: until then it is not asked about again.
+    pub suppressed_until: Duration,
+    /// Its baseline, if that is what keeps it from being flagged.
     pub excuse: Option<Excuse>,
     /// Inode of the one fd it waits on, if it is known.
     inode: u64,
@@ -57,7 +57,7 @@ pub struct Track {
     set: bool,
     /// Number of the snapshot that last showed it.
     pub seen: u64,
-    /// Who asks there, if its length may be a habit.
+    /// Who asks there, if its length may be a sample for a baseline.
     pub client: Option<Client>,
     /// Progress of that fd's connection.
     pub mark: Option<Mark>,
@@ -101,8 +101,8 @@ impl Track {
             sleep_began_ns: wait.sleep_began_ns,
             class: Class::Other,
             looked_ns: None,
-            weighed: false,
-            let_be: Duration::ZERO,
+            peers_resolved: false,
+            suppressed_until: Duration::ZERO,
             excuse: None,
             inode,
             fd: wait.fd,
@@ -196,14 +196,14 @@ impl Track {
             self.judge_anew();
         }
         self.class = class;
-        self.weighed = resolved.peers.is_some();
+        self.peers_resolved = resolved.peers.is_some();
         self.looked_ns = Some(now_ns);
         self.began_ns = wait.began_ns;
     }
 
-    /// What let it be does not count any more.
+    /// What kept it from being flagged does not count any more.
     fn judge_anew(&mut self) {
-        (self.let_be, self.excuse) = (Duration::ZERO, None);
+        (self.suppressed_until, self.excuse) = (Duration::ZERO, None);
     }
 
     /// Keeps the first thing known of who spoke last: while no byte moves it stays true, though a keepalive may hide it.

@@ -2,6 +2,7 @@
 //! show. Layer 4.
 
 pub mod batches;
+pub mod client;
 pub mod inspect;
 pub mod overview;
 pub mod pipeline;

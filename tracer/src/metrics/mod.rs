@@ -118,7 +118,7 @@ pub struct State {
     pub opened: HashMap<Class, u64>,
     /// Waiting threads by class.
     pub waiting: HashMap<Class, u64>,
-    /// Waits that a habit keeps from being flagged.
+    /// Waits that a baseline keeps from being flagged.
     pub excused: u64,
     /// What has been lost so far.
     pub lost: HashMap<Loss, u64>,

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use self::saver::Saver;
 use crate::{
-    agent::habit::{Habits, Key, Sample},
+    agent::baselines::{BaselineKey, Baselines, Sample},
     assess::stall::Stall,
     model::baseline::Excuse,
     model::wait::{ProcessId, ThreadId, Wait},
@@ -25,7 +25,7 @@ use crate::{
     util::regular,
 };
 
-/// How often it is written, if habits changed. Stalls are written when they do: an agent that is killed must not announce
+/// How often it is written, if baselines changed. Stalls are written when they do: an agent that is killed must not announce
 /// them again.
 const EVERY: Duration = Duration::from_secs(10);
 /// But not more often than this.
@@ -44,7 +44,7 @@ const GRACE: Duration = Duration::from_secs(600);
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Kept {
     #[serde(default)]
-    baselines: Vec<(Key, Vec<Sample>)>,
+    baselines: Vec<(BaselineKey, Vec<Sample>)>,
     stalls: Vec<KeptStall>,
 }
 
@@ -58,10 +58,10 @@ struct KeptStall {
     began_ns: u64,
 }
 
-/// Habits and announced stalls.
+/// Baselines and announced stalls.
 pub struct State {
     file: PathBuf,
-    habits: Habits,
+    baselines: Baselines,
     /// Stalls that were open when the agent last stopped, with their start.
     before: HashMap<ThreadId, u64>,
     started: Instant,
@@ -70,7 +70,7 @@ pub struct State {
     saved: Instant,
     /// The stalls that are written down.
     kept: Vec<KeptStall>,
-    /// Habits have changed since.
+    /// Baselines have changed since.
     changed: bool,
     /// The last time it could not be written.
     failed: bool,
@@ -92,7 +92,7 @@ impl State {
         let before = kept.stalls.iter().map(|stall| (stall.thread(), stall.began_ns)).collect();
         Self {
             file,
-            habits: Habits::import(kept.baselines),
+            baselines: Baselines::import(kept.baselines),
             before,
             started: Instant::now(),
             saver,
@@ -104,19 +104,19 @@ impl State {
     }
 
     /// A wait ended with an answer.
-    pub fn learn(&mut self, key: &Key, lasted: Duration) {
-        self.habits.add(key, lasted, now());
+    pub fn learn(&mut self, key: &BaselineKey, lasted: Duration) {
+        self.baselines.add(key, lasted, now());
         self.changed = true;
     }
 
-    /// What a wait's habit is to its threshold.
-    pub fn excuse(&self, key: &Key, threshold: Duration) -> Option<Excuse> {
-        self.habits.excuse(key, threshold, now())
+    /// How a baseline moves a threshold.
+    pub fn excuse(&self, key: &BaselineKey, threshold: Duration) -> Option<Excuse> {
+        self.baselines.excuse(key, threshold, now())
     }
 
     /// How long such waits usually take.
-    pub fn usual(&self, key: &Key) -> Option<Duration> {
-        self.habits.usual(key, now())
+    pub fn usual(&self, key: &BaselineKey) -> Option<Duration> {
+        self.baselines.usual(key, now())
     }
 
     /// Whether this very wait was a stall when the agent last stopped.
@@ -146,7 +146,7 @@ impl State {
             return;
         }
         self.changed = false;
-        if self.saver.put(Kept { baselines: self.habits.export(), stalls: kept }) {
+        if self.saver.put(Kept { baselines: self.baselines.export(), stalls: kept }) {
             self.say_failure(&format!("{} has not been written for a while", self.file.display()));
         }
     }
@@ -177,7 +177,7 @@ impl State {
     /// Says it once for each time that it begins to fail.
     fn say_failure(&mut self, why: &str) {
         if !std::mem::replace(&mut self.failed, true) {
-            human::say(&format!("{why}; habits and announced stalls will not survive a restart"));
+            human::say(&format!("{why}; baselines and announced stalls will not survive a restart"));
         }
     }
 
@@ -235,13 +235,13 @@ fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::habit::tests::key;
+    use crate::agent::baselines::tests::key;
 
     /// As it was written before.
     const OLD: &str = r#"{"habits":[[{"comm":"mailer","remote_port":3306},[{"seconds":60.5,"at":1764000000},{"seconds":55.0,"at":1764000100}]]],
         "stalls":[{"pid":7,"process_start_ns":1,"tid":8,"thread_start_ns":2,"began_ns":3}]}"#;
 
-    /// Its stalls count; its habits, which anybody may have trained, do not.
+    /// Its stalls count; its baselines, which anybody may have trained, do not.
     #[test]
     fn an_old_file_is_read() {
         let dir = std::env::temp_dir().join(format!("tracer-old-state-{}", std::process::id()));

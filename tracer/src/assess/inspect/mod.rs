@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use self::{advice::Advice, chain::Other, sockets::Sockets, threads::Thread};
 use crate::{
-    agent::habit::Client,
+    assess::client::Client,
     assess::pipeline::{self, Assessment, LOOK_AGE_MIN, PeersOf, Pipeline, is_young},
     collect::Source,
     model::baseline::Excuse,

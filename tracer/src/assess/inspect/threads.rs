@@ -35,7 +35,7 @@ pub struct Thread {
     pub comm: String,
     /// What it does.
     pub doing: Doing,
-    /// The habit that keeps the agent from flagging its wait, if there is one.
+    /// The baseline that keeps the agent from flagging its wait, if there is one.
     pub excuse: Option<Excuse>,
     /// The functions it is in inside the kernel, innermost first; empty where it is not read.
     pub stack: Vec<String>,
