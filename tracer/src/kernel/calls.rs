@@ -10,7 +10,8 @@ use tracer_ebpf::abi::{EndedCall, TRACED_PROCESS, TRACED_THREAD};
 
 use super::{
     btf,
-    load::{Kernel, explain, load_tracepoint, program, take},
+    error::ProgramError,
+    load::{Kernel, load_tracepoint, program, take},
     object::Followed,
     probes::{AGENT_ORDER, DISPATCH, FOLLOW, FOLLOW_THREADS, Mechanism, TRACE_ORDER},
     record::plain,
@@ -91,15 +92,15 @@ impl Kernel {
         let refused = || format!("this kernel takes no fentry on system calls ({DISPATCH})");
         let [exit_name, enter_name] = Mechanism::Fentry.programs();
         let exit: &mut FExit = program(&mut self.ebpf, exit_name)?.try_into()?;
-        exit.load(DISPATCH, btf).map_err(explain).with_context(refused)?;
-        let exit_link = exit.attach().map_err(explain).with_context(refused)?;
+        exit.load(DISPATCH, btf).map_err(ProgramError::from).with_context(refused)?;
+        let exit_link = exit.attach().map_err(ProgramError::from).with_context(refused)?;
         let enter: &mut FEntry = program(&mut self.ebpf, enter_name)?.try_into()?;
         let attached = enter.load(DISPATCH, btf).and_then(|()| enter.attach());
         if let Err(error) = attached {
             // Without an entry it would only cost.
             let exit: &mut FExit = program(&mut self.ebpf, exit_name)?.try_into()?;
-            exit.detach(exit_link).map_err(explain)?;
-            return Err(explain(error)).with_context(refused);
+            exit.detach(exit_link).map_err(ProgramError::from)?;
+            return Err(ProgramError::from(error)).with_context(refused);
         }
         self.attached.extend([exit_name, enter_name]);
         Ok(())
@@ -116,7 +117,10 @@ impl Kernel {
     fn attach_tracepoint(&mut self, name: &str, btf: &aya::Btf) -> Result<()> {
         load_tracepoint(&mut self.ebpf, name, btf)?;
         let probe: &mut BtfTracePoint = program(&mut self.ebpf, name)?.try_into()?;
-        probe.attach().map_err(explain).with_context(|| format!("cannot attach the program {name}"))?;
+        probe
+            .attach()
+            .map_err(ProgramError::from)
+            .with_context(|| format!("cannot attach the program {name}"))?;
         Ok(())
     }
 
@@ -126,7 +130,7 @@ impl Kernel {
             let probe: &mut KProbe = program(&mut self.ebpf, name)?.try_into()?;
             probe
                 .load()
-                .map_err(explain)
+                .map_err(ProgramError::from)
                 .with_context(|| format!("the kernel refuses the program {name}"))?;
             let mut attached = 0;
             let mut refused = None;
@@ -141,7 +145,8 @@ impl Kernel {
                 }
             }
             if attached < LEAST_FUNCTIONS {
-                let why = refused.map_or("no such functions".into(), |error| explain(error).to_string());
+                let why =
+                    refused.map_or("no such functions".into(), |error| ProgramError::from(error).to_string());
                 bail!("this kernel takes no kprobes on system calls: {why}");
             }
         }

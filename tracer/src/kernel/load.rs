@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
@@ -20,6 +20,7 @@ use tracer_ebpf::abi::{
 
 use super::{
     batch,
+    error::ProgramError,
     object::{Followed, Object, Options},
     probes::{Hook, PROBES, Probe, find},
     record::{Record, plain},
@@ -131,7 +132,10 @@ impl Kernel {
 
     fn attach(&mut self, name: &'static str) -> Result<()> {
         let probe: &mut BtfTracePoint = program(&mut self.ebpf, name)?.try_into()?;
-        probe.attach().map_err(explain).with_context(|| format!("cannot attach the program {name}"))?;
+        probe
+            .attach()
+            .map_err(ProgramError::from)
+            .with_context(|| format!("cannot attach the program {name}"))?;
         self.attached.push(name);
         Ok(())
     }
@@ -175,8 +179,10 @@ impl Kernel {
 
     fn open_iterator(&mut self, name: &str) -> Result<File> {
         let iterator: &mut Iter = program(&mut self.ebpf, name)?.try_into()?;
-        let link =
-            iterator.attach().map_err(explain).with_context(|| format!("cannot start the program {name}"))?;
+        let link = iterator
+            .attach()
+            .map_err(ProgramError::from)
+            .with_context(|| format!("cannot start the program {name}"))?;
         Ok(iterator.take_link(link)?.into_file()?)
     }
 
@@ -394,42 +400,6 @@ fn ticks_per_second() -> u64 {
     1_000_000_000 / u64::try_from(tick.tv_nsec).unwrap_or(0).clamp(1, 1_000_000_000)
 }
 
-/// The kernel's reason in one line: aya's errors carry the verifier's whole log.
-#[derive(Debug)]
-pub(super) struct Refused {
-    why: String,
-    /// The error's number, if the kernel was asked.
-    pub(super) errno: Option<i32>,
-}
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.why)
-    }
-}
-
-impl std::error::Error for Refused {}
-
-/// What aya says of a refusal, in short.
-pub(super) fn explain(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
-    if std::env::var_os("TRACER_VERIFIER_LOG").is_some() {
-        return anyhow!(error);
-    }
-    let error = anyhow::Error::new(error);
-    let errno = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error());
-    let mut said: Vec<String> = Vec::new();
-    for cause in error.chain() {
-        let text = cause.to_string();
-        let line = text.lines().next().unwrap_or_default();
-        let line = line.split(". Verifier output").next().unwrap_or(line);
-        // Some causes are in the text of what they caused.
-        if !said.last().is_some_and(|before| before.contains(line)) {
-            said.push(line.to_owned());
-        }
-    }
-    Refused { why: said.join(": "), errno }.into()
-}
-
 pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
     ebpf.take_map(name)
         .with_context(|| format!("the compiled programs have no map {name}: run `cargo xtask ebpf`"))
@@ -442,9 +412,11 @@ fn raw(map: aya::maps::Map) -> Result<MapData> {
     }
 }
 
-pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::Program> {
-    ebpf.program_mut(name)
-        .with_context(|| format!("the compiled programs have no {name}: run `cargo xtask ebpf`"))
+pub(super) fn program<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &str,
+) -> Result<&'a mut aya::programs::Program, ProgramError> {
+    ebpf.program_mut(name).ok_or_else(|| ProgramError::NotCompiled(name.to_owned()))
 }
 
 /// Without it tracer does not say who is at the other end, and goes on.
@@ -462,14 +434,20 @@ fn load_holders(ebpf: &mut Ebpf, btf: &aya::Btf) -> Optional {
 fn load_iterator(ebpf: &mut Ebpf, name: &str, btf: &aya::Btf) -> Result<()> {
     let Hook::Iter(of) = find(name)?.hook else { bail!("the program {name} is no iterator") };
     let iterator: &mut Iter = program(ebpf, name)?.try_into()?;
-    iterator.load(of, btf).map_err(explain).with_context(|| format!("the kernel refuses the program {name}"))
+    iterator
+        .load(of, btf)
+        .map_err(ProgramError::from)
+        .with_context(|| format!("the kernel refuses the program {name}"))
 }
 
 /// The same of one on a typed tracepoint.
 pub(super) fn load_tracepoint(ebpf: &mut Ebpf, name: &str, btf: &aya::Btf) -> Result<()> {
     let Hook::Tracepoint(at) = find(name)?.hook else { bail!("the program {name} is on no tracepoint") };
     let probe: &mut BtfTracePoint = program(ebpf, name)?.try_into()?;
-    probe.load(at, btf).map_err(explain).with_context(|| format!("the kernel refuses the program {name}"))
+    probe
+        .load(at, btf)
+        .map_err(ProgramError::from)
+        .with_context(|| format!("the kernel refuses the program {name}"))
 }
 
 fn fill_table(ebpf: &mut Ebpf, name: &str, table: Table) -> Result<()> {

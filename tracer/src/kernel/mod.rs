@@ -5,6 +5,7 @@
 pub mod batch;
 pub mod btf;
 pub mod calls;
+pub mod error;
 pub mod legacy;
 pub mod load;
 pub mod log;

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use aya::{Ebpf, EbpfLoader};
 use tracer_ebpf::abi::SYSCALLS;
 
 use super::{
     btf::{self, Btf},
+    error::in_short,
     legacy,
-    load::explain,
 };
 use crate::model::syscalls::{self, Table};
 
@@ -113,7 +113,10 @@ impl Object {
             loader.map_max_entries("SLOTS", if options.waits { legacy::SLOTS } else { 1 });
         }
         let object = changed.as_deref().unwrap_or(OBJECT);
-        let ebpf = loader.load(object).map_err(explain).context("cannot load the kernel programs")?;
+        let ebpf = loader
+            .load(object)
+            .map_err(|error| anyhow!(in_short(&error)))
+            .context("cannot load the kernel programs")?;
         Ok(Self { ebpf, types: aya_btf, hash_slots })
     }
 }

@@ -8,7 +8,8 @@ use aya::{
 };
 
 use super::{
-    load::{Refused, explain, program},
+    error::ProgramError,
+    load::program,
     object::{Followed, Object, Options, has_rights, kernel_version},
 };
 
@@ -226,15 +227,21 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// What a refusal means. Without an error's number the kernel was not asked: its types lack the place.
-    fn of(probe: &Probe, kernel: (u32, u32), errno: Option<i32>, privileged: bool) -> Self {
+    /// What a refusal means.
+    fn of(probe: &Probe, kernel: (u32, u32), error: &ProgramError, privileged: bool) -> Self {
         // The kernel's own number for what is not supported, which no C library knows (include/linux/errno.h).
         const ENOTSUPP: i32 = 524;
-        match errno {
-            _ if kernel < probe.since => Self::Unsupported,
-            None | Some(libc::ENOENT | libc::EOPNOTSUPP | ENOTSUPP) => Self::Unsupported,
-            Some(libc::EPERM | libc::EACCES) if !privileged => Self::Missing,
-            Some(_) => Self::Broken,
+        if kernel < probe.since {
+            return Self::Unsupported;
+        }
+        match error {
+            ProgramError::NoPlace(_) => Self::Unsupported,
+            ProgramError::NotCompiled(_) => Self::Broken,
+            ProgramError::Refused { errno, .. } => match *errno {
+                libc::ENOENT | libc::EOPNOTSUPP | ENOTSUPP => Self::Unsupported,
+                libc::EPERM | libc::EACCES if !privileged => Self::Missing,
+                _ => Self::Broken,
+            },
         }
     }
 
@@ -292,57 +299,57 @@ pub fn try_all() -> Result<Vec<(&'static Probe, Verdict)>> {
     // Where threads' slots go by themselves, nothing is to take them away.
     let hash_slots = object.hash_slots;
     let mut one = |probe: &'static Probe| {
-        let refused = |error: anyhow::Error| {
-            let errno = error.chain().find_map(|cause| cause.downcast_ref::<Refused>()?.errno);
-            (Trouble::of(probe, kernel, errno, privileged), format!("{error:#}"))
-        };
+        let refused =
+            |error: ProgramError| (Trouble::of(probe, kernel, &error, privileged), error.to_string());
         (probe, try_one(&mut object, probe).map_err(refused))
     };
     Ok(PROBES.iter().filter(|probe| probe.name != "exited" || hash_slots).map(&mut one).collect())
 }
 
-fn try_one(object: &mut Object, probe: &Probe) -> Result<()> {
+fn try_one(object: &mut Object, probe: &Probe) -> Result<(), ProgramError> {
     let Object { ebpf, types, .. } = object;
     let types: &Btf = types;
     let program = program(ebpf, probe.name)?;
     match probe.hook {
         Hook::Iter(of) => {
             let iterator: &mut Iter = program.try_into()?;
-            iterator.load(of, types).map_err(explain)?;
-            let link = iterator.attach().map_err(explain)?;
-            iterator.detach(link).map_err(explain)?;
-            iterator.unload().map_err(explain)
+            iterator.load(of, types)?;
+            let link = iterator.attach()?;
+            iterator.detach(link)?;
+            iterator.unload()?;
         }
         Hook::Tracepoint(name) => {
             let tracepoint: &mut BtfTracePoint = program.try_into()?;
-            tracepoint.load(name, types).map_err(explain)?;
-            let link = tracepoint.attach().map_err(explain)?;
-            tracepoint.detach(link).map_err(explain)?;
-            tracepoint.unload().map_err(explain)
+            tracepoint.load(name, types)?;
+            let link = tracepoint.attach()?;
+            tracepoint.detach(link)?;
+            tracepoint.unload()?;
         }
         Hook::Fentry => {
             let fentry: &mut FEntry = program.try_into()?;
-            fentry.load(DISPATCH, types).map_err(explain)?;
-            let link = fentry.attach().map_err(explain)?;
-            fentry.detach(link).map_err(explain)?;
-            fentry.unload().map_err(explain)
+            fentry.load(DISPATCH, types)?;
+            let link = fentry.attach()?;
+            fentry.detach(link)?;
+            fentry.unload()?;
         }
         Hook::Fexit => {
             let fexit: &mut FExit = program.try_into()?;
-            fexit.load(DISPATCH, types).map_err(explain)?;
-            let link = fexit.attach().map_err(explain)?;
-            fexit.detach(link).map_err(explain)?;
-            fexit.unload().map_err(explain)
+            fexit.load(DISPATCH, types)?;
+            let link = fexit.attach()?;
+            fexit.detach(link)?;
+            fexit.unload()?;
         }
         Hook::Kprobe => {
             let kprobe: &mut KProbe = program.try_into()?;
-            kprobe.load().map_err(explain)?;
+            kprobe.load()?;
             let function = if cfg!(target_arch = "x86_64") { "__x64_sys_read" } else { "__arm64_sys_read" };
-            let link = kprobe.attach(function, 0).map_err(explain).context("no kprobes")?;
-            kprobe.detach(link).map_err(explain)?;
-            kprobe.unload().map_err(explain)
+            let no_kprobes = |error| ProgramError::from(error).while_it("no kprobes");
+            let link = kprobe.attach(function, 0).map_err(no_kprobes)?;
+            kprobe.detach(link)?;
+            kprobe.unload()?;
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -363,12 +370,15 @@ mod tests {
     #[test]
     fn what_stands_in_the_way_is_told_by_version_errno_and_rights() {
         let probe = find("call_exit").expect("it is there");
-        let of = |kernel, errno, privileged| Trouble::of(probe, kernel, errno, privileged);
-        assert_eq!(of((5, 10), Some(libc::EINVAL), true), Trouble::Unsupported, "too old");
-        assert_eq!(of((6, 1), None, true), Trouble::Unsupported, "no such function");
-        assert_eq!(of((6, 1), Some(libc::ENOENT), true), Trouble::Unsupported, "no kprobes");
-        assert_eq!(of((6, 1), Some(libc::EPERM), false), Trouble::Missing);
-        assert_eq!(of((6, 1), Some(libc::EPERM), true), Trouble::Broken);
-        assert_eq!(of((6, 1), Some(libc::EINVAL), true), Trouble::Broken);
+        let none = || ProgramError::NoPlace(String::new());
+        let refused = |errno| ProgramError::Refused { why: String::new(), errno };
+        let of = |kernel, error, privileged| Trouble::of(probe, kernel, &error, privileged);
+        assert_eq!(of((5, 10), refused(libc::EINVAL), true), Trouble::Unsupported, "too old");
+        assert_eq!(of((6, 1), none(), true), Trouble::Unsupported, "no such function");
+        assert_eq!(of((6, 1), refused(libc::ENOENT), true), Trouble::Unsupported, "no kprobes");
+        assert_eq!(of((6, 1), refused(libc::EPERM), false), Trouble::Missing);
+        assert_eq!(of((6, 1), refused(libc::EPERM), true), Trouble::Broken);
+        assert_eq!(of((6, 1), refused(libc::EINVAL), true), Trouble::Broken);
+        assert_eq!(of((6, 1), ProgramError::NotCompiled("x".into()), true), Trouble::Broken);
     }
 }
