@@ -2,7 +2,7 @@
 //! then they are given up, then threads start.
 
 use std::{
-    io::{self, Write},
+    io::Write,
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
@@ -37,6 +37,7 @@ use crate::{
     serve::token::Token,
     util::allocator,
     util::human,
+    util::output::output,
 };
 
 /// Ended waits shorter than this are not needed one by one, however low the threshold.
@@ -51,7 +52,9 @@ const RELOAD_EVERY: Duration = Duration::from_secs(1);
 pub fn run(args: &AgentArgs) -> Result<()> {
     let config = Config::load(args.config.as_deref())?;
     if args.check_config {
-        writeln!(io::stdout(), "{}", config.summary())?;
+        let mut out = output();
+        writeln!(out, "{}", config.summary())?;
+        out.flush()?;
         return Ok(());
     }
     if let Some(doubts) = config.doubts() {
@@ -147,17 +150,12 @@ fn load(args: &Agent, report: Duration) -> Result<Bpf> {
 fn bind(path: &Path, group: &str) -> Result<Option<Socket>> {
     match Socket::bind(path, group) {
         Ok(socket) => Ok(Some(socket)),
-        Err(error) if path == Path::new(SOCKET) && is_read_only(&error) => {
-            human::say(&format!("{error:#}; nobody can ask this agent"));
+        Err(error) if path == Path::new(SOCKET) && error.is_read_only() => {
+            human::say(&format!("{:#}; nobody can ask this agent", anyhow!(error)));
             Ok(None)
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
-}
-
-fn is_read_only(error: &anyhow::Error) -> bool {
-    let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
-    io.is_some_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// The history, or a step towards it. `None` where it cannot be kept, which is said: the agent does without.
@@ -183,7 +181,7 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
     let socket = bind(&args.socket, &args.socket_group)?;
     let (hook, runner) = args.hook.as_ref().map(Runner::start).transpose()?.unzip();
     let (canary, canary_process) = Canary::start()?;
-    let opened = or_without(history::open(&args.state_dir, args.history));
+    let opened = or_without(history::open(&args.state_dir, args.history).map_err(anyhow::Error::from));
     let manager = Manager::connect();
     if args.confined {
         bpf.learn_symbols();

@@ -2,8 +2,7 @@
 
 use std::{fs, io::ErrorKind, path::Path};
 
-use anyhow::{Context, Result};
-
+use super::error::HistoryError;
 use crate::util::human;
 
 /// What the names of damaged files end in that are put aside. They are for somebody to look at, and must not fill the disk.
@@ -26,7 +25,7 @@ pub fn is_damage(error: &redb::Error) -> bool {
 }
 
 /// Keeps a damaged file under another name, unless two that are no smaller are kept already.
-pub fn put_aside(path: &Path, error: &redb::Error) -> Result<()> {
+pub fn put_aside(path: &Path, error: &redb::Error) -> Result<(), HistoryError> {
     let name = path.display();
     let size = |path: &Path| fs::metadata(path).ok().map(|file| file.len());
     let aside = ASIDE.map(|ending| path.with_extension(ending));
@@ -42,7 +41,7 @@ pub fn put_aside(path: &Path, error: &redb::Error) -> Result<()> {
             fs::remove_file(path)
         }
     };
-    done.with_context(|| format!("cannot put {name} aside"))
+    done.map_err(|error| HistoryError::File { attempt: format!("put {name} aside"), error })
 }
 
 /// Which of the places a damaged file of this size is kept at, as others of these sizes are already: a free one, or the

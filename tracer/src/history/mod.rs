@@ -5,6 +5,7 @@
 //! Layer 5: a sink, which uses what lies below.
 
 mod damage;
+mod error;
 mod owed;
 #[cfg(test)]
 mod samples;
@@ -24,8 +25,8 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use self::store::Store;
 use self::writer::Writer;
+pub use self::{error::HistoryError, store::Store};
 use crate::{
     assess::shared::Shared,
     assess::stall::StallObject,
@@ -104,18 +105,18 @@ impl History {
     }
 
     /// What waited at a moment.
-    pub fn waits_at(&self, at: Timestamp) -> Result<Past> {
+    pub fn waits_at(&self, at: Timestamp) -> Result<Past, HistoryError> {
         self.store.waits_at(at)
     }
 
     /// Stalls that were open after a moment, the oldest first.
-    pub fn stalls_since(&self, since: Timestamp) -> Result<Vec<StallObject>> {
+    pub fn stalls_since(&self, since: Timestamp) -> Result<Vec<StallObject>, HistoryError> {
         self.store.stalls_since(since)
     }
 }
 
 /// Opens the database of an agent with this state directory, or makes it.
-pub fn open(state_dir: &Path, limits: Limits) -> Result<Store> {
+pub fn open(state_dir: &Path, limits: Limits) -> Result<Store, HistoryError> {
     Store::open(&file(state_dir), limits)
 }
 
@@ -129,12 +130,12 @@ pub struct Reader(Store);
 
 impl Reader {
     /// What waited at a moment.
-    pub fn waits_at(&self, at: Timestamp) -> Result<Past> {
+    pub fn waits_at(&self, at: Timestamp) -> Result<Past, HistoryError> {
         self.0.waits_at(at)
     }
 
     /// Stalls that were open after a moment, the oldest first.
-    pub fn stalls_since(&self, since: Timestamp) -> Result<Vec<StallObject>> {
+    pub fn stalls_since(&self, since: Timestamp) -> Result<Vec<StallObject>, HistoryError> {
         let mut stalls = self.0.stalls_since(since)?;
         let Some(alive) = self.0.last_alive()? else { return Ok(stalls) };
         for stall in stalls.iter_mut().filter(|stall| stall.closed.is_none()) {
@@ -145,7 +146,7 @@ impl Reader {
     }
 
     /// When the agent last wrote.
-    pub fn last_alive(&self) -> Result<Option<Timestamp>> {
+    pub fn last_alive(&self) -> Result<Option<Timestamp>, HistoryError> {
         self.0.last_alive()
     }
 }

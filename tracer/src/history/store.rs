@@ -13,7 +13,6 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use anyhow::{Context, Result, bail};
 use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 use jiff::{SignedDuration, Timestamp};
 use redb::{
@@ -25,6 +24,7 @@ use serde::Deserialize;
 use super::{
     Past,
     damage::{self, is_damage},
+    error::HistoryError,
 };
 use crate::{
     assess::stall::StallObject,
@@ -46,6 +46,11 @@ const CACHE: usize = 512 * 1024;
 const GAP: SignedDuration = SignedDuration::from_secs(150);
 /// A minute is never larger, bytes of JSON: more would not be ours.
 const LARGEST: u64 = 16 * 1024 * 1024;
+
+/// Of anything that is asked of the history.
+type Result<T> = std::result::Result<T, HistoryError>;
+/// Of what the database is asked.
+type FromDatabase<T> = std::result::Result<T, redb::Error>;
 
 /// What a stall is kept under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,7 +90,8 @@ impl Store {
     /// Opens the file, or makes it. A damaged one is put aside: its agent must start all the same.
     pub fn open(path: &Path, limits: Limits) -> Result<Self> {
         if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+            let attempt = || format!("make {}", dir.display());
+            fs::create_dir_all(dir).map_err(|error| HistoryError::File { attempt: attempt(), error })?;
         }
         let store = Self { database: Mutex::new(Opened::Lost), path: path.to_owned(), limits };
         drop(store.opened()?);
@@ -101,9 +107,9 @@ impl Store {
     fn put_aside(&self, opened: &mut Opened, error: &redb::Error) -> Result<()> {
         // Closing it writes to it.
         let _ = catch_unwind(AssertUnwindSafe(|| *opened = Opened::Lost));
-        let path = &self.path;
-        damage::put_aside(path, error)?;
-        *opened = Opened::Written(open(path).with_context(|| format!("cannot make {}", path.display()))?);
+        damage::put_aside(&self.path, error)?;
+        let made = open(&self.path).map_err(|error| failed("make", &self.path, error.into()))?;
+        *opened = Opened::Written(made);
         Ok(())
     }
 
@@ -114,9 +120,9 @@ impl Store {
             // An agent that was killed has left it to be mended.
             Err(redb::Error::RepairAborted) => {
                 let mended = caught(|| Ok(open(path)?));
-                Opened::Written(mended.with_context(|| format!("cannot mend {}", path.display()))?)
+                Opened::Written(mended.map_err(|error| failed("mend", path, error))?)
             }
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+            Err(error) => return Err(failed("read", path, error)),
         };
         let limits = Limits { age: std::time::Duration::MAX, bytes: u64::MAX };
         Ok(Self { database: Mutex::new(database), path: path.to_owned(), limits })
@@ -130,14 +136,13 @@ impl Store {
     fn opened(&self) -> Result<MutexGuard<'_, Opened>> {
         let mut opened = self.lock();
         if let Opened::Lost = &*opened {
-            let path = self.path.display();
             match caught(|| Ok(open(&self.path)?)) {
                 Ok(database) => *opened = Opened::Written(database),
                 Err(redb::Error::DatabaseAlreadyOpen) => {
-                    bail!("another agent has {path}: --state-dir takes another directory")
+                    return Err(HistoryError::Taken(self.path.clone()));
                 }
                 Err(error) if is_damage(&error) => self.put_aside(&mut opened, &error)?,
-                Err(error) => return Err(error).with_context(|| format!("cannot open {path}")),
+                Err(error) => return Err(failed("open", &self.path, error)),
             }
         }
         Ok(opened)
@@ -153,7 +158,7 @@ impl Store {
             .iter()
             .map(|(id, stall)| Ok((id.key(), serde_json::to_vec(stall)?)))
             .collect::<Result<_>>()?;
-        let minute = minute.map(|(at, waits)| Ok::<_, anyhow::Error>((at, pack(waits)?))).transpose()?;
+        let minute = minute.map(|(at, waits)| Ok::<_, HistoryError>((at, pack(waits)?))).transpose()?;
         self.write(|transaction| {
             let mut table = transaction.open_table(STALLS)?;
             for (key, bytes) in &stalls {
@@ -197,9 +202,9 @@ impl Store {
         })
     }
 
-    fn write(&self, work: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>) -> Result<()> {
+    fn write(&self, work: impl FnOnce(&WriteTransaction) -> FromDatabase<()>) -> Result<()> {
         let mut opened = self.opened()?;
-        let Opened::Written(database) = &*opened else { bail!("the history is open to be read only") };
+        let Opened::Written(database) = &*opened else { return Err(HistoryError::ReadOnly) };
         let result = caught(|| {
             let mut transaction = database.begin_write()?;
             // Opening the file after a crash then takes no time.
@@ -215,21 +220,22 @@ impl Store {
                 // After an error of the disk nothing more can be written through this handle.
                 *opened = Opened::Lost;
             }
-            Err(error).with_context(|| format!("cannot write {}", self.path.display()))
+            Err(failed("write", &self.path, error))
         })
     }
 
     fn begin_read(&self) -> Result<ReadTransaction> {
-        match &*self.opened()? {
-            Opened::Written(database) => Ok(caught(|| Ok(database.begin_read()?))?),
-            Opened::Read(database) => Ok(caught(|| Ok(database.begin_read()?))?),
-            Opened::Lost => bail!("the history cannot be read"),
-        }
+        let begun = match &*self.opened()? {
+            Opened::Written(database) => caught(|| Ok(database.begin_read()?)),
+            Opened::Read(database) => caught(|| Ok(database.begin_read()?)),
+            Opened::Lost => return Err(HistoryError::Lost),
+        };
+        begun.map_err(|error| failed("read", &self.path, error))
     }
 
-    fn look<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T> {
+    fn look<T>(&self, work: impl FnOnce(&ReadTransaction) -> FromDatabase<T>) -> Result<T> {
         let transaction = self.begin_read()?;
-        caught(move || work(&transaction)).with_context(|| format!("cannot read {}", self.path.display()))
+        caught(move || work(&transaction)).map_err(|error| failed("read", &self.path, error))
     }
 
     /// What waited at a moment: the minute before it, and the stalls that were open then.
@@ -281,16 +287,11 @@ impl Store {
     }
 
     /// Looks for what is to be gone on with. Of a file so damaged that it cannot be read that is nothing, and it is put aside.
-    fn look_to_go_on<T: Default>(
-        &self,
-        work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
-    ) -> Result<T> {
-        self.look(work).or_else(|error| match error.downcast_ref() {
-            Some(damage) if is_damage(damage) => {
-                self.put_aside(&mut self.lock(), damage)?;
-                Ok(T::default())
-            }
-            _ => Err(error),
+    fn look_to_go_on<T: Default>(&self, work: impl FnOnce(&ReadTransaction) -> FromDatabase<T>) -> Result<T> {
+        self.look(work).or_else(|error| {
+            let Some(damage) = error.damage() else { return Err(error) };
+            self.put_aside(&mut self.lock(), damage)?;
+            Ok(T::default())
         })
     }
 
@@ -316,7 +317,7 @@ struct Rows {
     unread: usize,
 }
 
-fn rows(transaction: &ReadTransaction) -> Result<Rows, redb::Error> {
+fn rows(transaction: &ReadTransaction) -> FromDatabase<Rows> {
     let mut rows = Rows::default();
     let Some(table) = there(transaction.open_table(STALLS))? else { return Ok(rows) };
     for row in table.iter()? {
@@ -335,7 +336,7 @@ fn rows(transaction: &ReadTransaction) -> Result<Rows, redb::Error> {
 }
 
 /// Milliseconds of Unix time of the last row.
-fn last_row(transaction: &ReadTransaction) -> Result<Option<u64>, redb::Error> {
+fn last_row(transaction: &ReadTransaction) -> FromDatabase<Option<u64>> {
     let mut last = None;
     if let Some(table) = there(transaction.open_table(MINUTES))? {
         last = table.last()?.map(|(key, _)| key.value().saturating_mul(1000));
@@ -347,14 +348,18 @@ fn last_row(transaction: &ReadTransaction) -> Result<Option<u64>, redb::Error> {
 }
 
 /// Bytes of pages in use. It looks at each of them.
-fn in_use(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
+fn in_use(transaction: &WriteTransaction) -> FromDatabase<u64> {
     let stats = transaction.stats()?;
     // Its "fragmented" bytes are all that is free, too.
     Ok(stats.allocated_pages() * stats.page_size() as u64)
 }
 
+fn failed(attempt: &'static str, path: &Path, error: redb::Error) -> HistoryError {
+    HistoryError::Database { attempt, path: path.to_owned(), error: Box::new(error) }
+}
+
 /// A panic of redb's is damage of the file.
-fn caught<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+fn caught<T>(work: impl FnOnce() -> FromDatabase<T>) -> FromDatabase<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or_else(|| panic.downcast_ref().copied()).unwrap_or("a page makes no sense");
@@ -362,7 +367,7 @@ fn caught<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::E
     })
 }
 
-fn open(path: &Path) -> Result<Database, redb::DatabaseError> {
+fn open(path: &Path) -> std::result::Result<Database, redb::DatabaseError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     let file = regular::open(path, &mut options, Links::Followed)?;
@@ -371,7 +376,7 @@ fn open(path: &Path) -> Result<Database, redb::DatabaseError> {
     Builder::new().set_cache_size(CACHE).create_with_backend(FileBackend::new(file)?)
 }
 
-fn open_to_read(path: &Path) -> Result<ReadOnlyDatabase, redb::DatabaseError> {
+fn open_to_read(path: &Path) -> std::result::Result<ReadOnlyDatabase, redb::DatabaseError> {
     let file = regular::open(path, OpenOptions::new().read(true), Links::Followed)?;
     Builder::new().open_read_only_with_backend(FileBackend::new(file)?)
 }
@@ -380,7 +385,7 @@ fn open_to_read(path: &Path) -> Result<ReadOnlyDatabase, redb::DatabaseError> {
 type Key = (u64, u32, u32);
 
 /// Which stalls go so that so many are left, if as many have ended: the oldest of whoever has most.
-fn too_many(stalls: &Table<'_, Key, &[u8]>, most: usize) -> Result<HashSet<Key>, redb::Error> {
+fn too_many(stalls: &Table<'_, Key, &[u8]>, most: usize) -> FromDatabase<HashSet<Key>> {
     let hasher = RandomState::new();
     let mut ended: Vec<(Key, u64)> = Vec::new();
     let mut open = 0;
@@ -428,7 +433,7 @@ fn end(row: &[u8]) -> Option<Timestamp> {
 }
 
 /// A table that nobody has written yet is not there.
-fn there<T>(table: Result<T, TableError>) -> Result<Option<T>, redb::Error> {
+fn there<T>(table: std::result::Result<T, TableError>) -> FromDatabase<Option<T>> {
     match table {
         Ok(table) => Ok(Some(table)),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),

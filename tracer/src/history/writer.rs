@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Kept,
+    error::HistoryError,
     owed::Owed,
     store::{Id, Store},
 };
@@ -257,7 +258,7 @@ impl Writer {
 
     /// Writes what is owed, and something more. So many rows of it are new: they are counted if they cannot be written now,
     /// though stalls will be tried again.
-    fn try_to(&mut self, number: u64, more: impl FnOnce(&Store) -> Result<()>) {
+    fn try_to(&mut self, number: u64, more: impl FnOnce(&Store) -> Result<(), HistoryError>) {
         if self.failed.is_some_and(|failed| failed.elapsed() < PAUSE) {
             self.lost.fetch_add(number, Ordering::Relaxed);
             return;
@@ -268,7 +269,7 @@ impl Writer {
                 self.lost.fetch_add(number, Ordering::Relaxed);
                 // Once for each time that it begins to fail.
                 if self.failed.replace(Instant::now()).is_none() {
-                    human::say(&format!("{error:#}; the history has a gap"));
+                    human::say(&format!("{:#}; the history has a gap", anyhow::Error::new(error)));
                 }
             }
         }
