@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
-    io::ErrorKind,
+    io::{self, ErrorKind},
     os::unix::{
         fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, chown},
         net::UnixListener,
@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::Result;
 use rustix::{
     fs::{FlockOperation, flock},
     net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
@@ -26,6 +26,47 @@ use crate::{
 /// How many may wait to be let in.
 const BACKLOG: i32 = 128;
 
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The group that was to use it.
+    #[error("there is no group {0} on this host")]
+    NoGroup(String),
+    /// By another agent, even one that does not answer.
+    #[error("another agent serves {}: --socket takes another path", .0.display())]
+    Served(PathBuf),
+    /// Something else has its name.
+    #[error("{} is there and is no socket", .0.display())]
+    NoSocket(PathBuf),
+    /// The kernel did not do what was asked of it.
+    #[error("cannot {attempt}")]
+    Failed {
+        /// What was tried, and of which file.
+        attempt: String,
+        /// What the kernel says.
+        #[source]
+        error: io::Error,
+    },
+}
+
+impl BindError {
+    /// Nothing can be written where it is to be.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Failed { error, .. } if error.kind() == ErrorKind::ReadOnlyFilesystem)
+    }
+}
+
+/// Of what a failure is, which the error lacks.
+trait Attempt<T> {
+    fn attempt(self, what: impl FnOnce() -> String) -> Result<T, BindError>;
+}
+
+impl<T, E: Into<io::Error>> Attempt<T> for std::result::Result<T, E> {
+    fn attempt(self, what: impl FnOnce() -> String) -> Result<T, BindError> {
+        self.map_err(|error| BindError::Failed { attempt: what(), error: error.into() })
+    }
+}
+
 /// A bound socket. Its file goes when this is dropped.
 pub struct Socket {
     listener: UnixListener,
@@ -37,53 +78,57 @@ pub struct Socket {
 
 impl Socket {
     /// Takes the path. A socket that an agent has left behind is replaced; one that an agent serves is not.
-    pub fn bind(path: &Path, group: &str) -> Result<Self> {
+    pub fn bind(path: &Path, group: &str) -> Result<Self, BindError> {
         let whom = path.display();
         let gid = users::group(group);
-        ensure!(gid.is_some() || group == GROUP, "there is no group {group} on this host");
+        if gid.is_none() && group != GROUP {
+            return Err(BindError::NoGroup(group.to_owned()));
+        }
         if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+            fs::create_dir_all(dir).attempt(|| format!("make {}", dir.display()))?;
         }
         let lock = beside(path, "lock");
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true).mode(0o600);
         let lock = regular::open(&lock, &mut options, Links::Refused)
-            .with_context(|| format!("cannot open {}", lock.display()))?;
+            .attempt(|| format!("open {}", lock.display()))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            bail!("another agent serves {whom}: --socket takes another path");
+            return Err(BindError::Served(path.to_owned()));
         }
         match fs::symlink_metadata(path) {
-            Ok(file) => ensure!(file.file_type().is_socket(), "{whom} is there and is no socket"),
+            Ok(file) if file.file_type().is_socket() => {}
+            Ok(_) => return Err(BindError::NoSocket(path.to_owned())),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot look at {whom}")),
+            Err(error) => return Err(error).attempt(|| format!("look at {whom}")),
         }
         // Bound under its own name, which is what the kernel shows of each connection to it, and refusing all until its owner
         // and mode are right.
         let _ = fs::remove_file(path);
-        let listen = || format!("cannot listen on {whom}");
+        let listen = || format!("listen on {whom}");
         let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .with_context(listen)?;
-        SocketAddrUnix::new(path).and_then(|address| net::bind(&socket, &address)).with_context(listen)?;
+            .attempt(listen)?;
+        SocketAddrUnix::new(path).and_then(|address| net::bind(&socket, &address)).attempt(listen)?;
         let socket = Self { listener: socket.into(), path: path.to_owned(), _lock: lock };
+        let mode = || format!("set the mode of {whom}");
         match gid {
             Some(gid) => {
-                chown(path, None, Some(gid)).with_context(|| {
+                chown(path, None, Some(gid)).attempt(|| {
                     format!(
-                        "cannot give {whom} to the group {group}: without CAP_CHOWN it has to be the agent's own \
+                        "give {whom} to the group {group}: without CAP_CHOWN it has to be the agent's own \
                          (`Group=` of its unit)"
                     )
                 })?;
-                fs::set_permissions(path, Permissions::from_mode(0o660))?;
+                fs::set_permissions(path, Permissions::from_mode(0o660)).attempt(mode)?;
             }
             None => {
-                fs::set_permissions(path, Permissions::from_mode(0o600))?;
+                fs::set_permissions(path, Permissions::from_mode(0o600)).attempt(mode)?;
                 human::say(&format!(
                     "there is no group {GROUP} on this host: only root may ask the agent on {whom} \
                      (groupadd --system {GROUP})"
                 ));
             }
         }
-        net::listen(&socket.listener, BACKLOG).with_context(listen)?;
+        net::listen(&socket.listener, BACKLOG).attempt(listen)?;
         Ok(socket)
     }
 
