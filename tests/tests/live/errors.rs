@@ -84,6 +84,16 @@ fn a_closed_pipe_makes_no_noise() {
     }
 }
 
+/// The agent's process ignores the signal that ends the others, so that this is told from the error.
+#[test]
+fn a_configuration_that_nobody_reads_of_is_no_failure() {
+    let mut command = Command::new(tracer());
+    command.args(["agent", "--check-config"]).stdout(closed_pipe()).stderr(Stdio::piped());
+    let output = command.spawn().and_then(std::process::Child::wait_with_output).expect("tracer starts");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(output.status.success(), "{}", output.status);
+}
+
 /// The write end of a pipe that nobody can read.
 fn closed_pipe() -> Stdio {
     let (reader, writer) = std::io::pipe().expect("a pipe");

@@ -1,10 +1,6 @@
 //! `tracer doctor`: what this host can do, tried for real.
 
-use std::{
-    fs,
-    io::{self, BufWriter, Write},
-    path::Path,
-};
+use std::{fs, io::Write, path::Path};
 
 use anyhow::{Result, bail};
 use rustix::thread::{CapabilitySet as Cap, capabilities};
@@ -22,6 +18,7 @@ use crate::{
     },
     serve::client::{Client, Refusal},
     util::human,
+    util::output::output,
 };
 
 /// What is said of one thing.
@@ -57,7 +54,7 @@ const BY_AGENT: &str = "bpf, by the agent";
 /// Looks, tries and prints; fails if the main job does not work.
 pub fn run(args: &Doctor) -> Result<()> {
     let report = examine();
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = output();
     if args.json {
         serde_json::to_writer(&mut out, &report)?;
         out.write_all(b"\n")?;

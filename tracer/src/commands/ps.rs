@@ -3,7 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::HashSet,
-    io::{self, BufWriter, IsTerminal, Write},
+    io::{self, IsTerminal, Write},
 };
 
 use anyhow::Result;
@@ -23,6 +23,7 @@ use crate::{
         feed::{self, Feed},
     },
     util::human,
+    util::output::output,
     wire::json::WaitObject,
 };
 
@@ -85,7 +86,7 @@ pub fn run(args: &Ps) -> Result<()> {
         Feed::Agent(client) => asked(args, &client)?,
     };
     page.why_not_better = why_not_better;
-    let out = &mut BufWriter::new(io::stdout().lock());
+    let out = &mut output();
     if args.json {
         objects(out, page.waits)?;
     } else {
@@ -229,7 +230,7 @@ fn past(args: &Ps, at: Timestamp) -> Result<()> {
         Err(refusal) => history::left(&args.place.state_dir, refusal.without_history())?.waits_at(at)?,
     };
     let (mut waits, _) = pick(args, waits, &Flagged::new());
-    let out = &mut BufWriter::new(io::stdout().lock());
+    let out = &mut output();
     if args.json {
         objects(out, waits)?;
     } else {

@@ -1,13 +1,13 @@
 //! `tracer stalls`: what was stuck in the last hours, as the agent has kept it.
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
     assess::stall::StallObject, config::cli::Stalls, history, model::class::Class, serve::client::Client,
-    util::human,
+    util::human, util::output::output,
 };
 
 /// Asks the agent, or reads what one has left, and prints.
@@ -19,7 +19,7 @@ pub fn run(args: &Stalls) -> Result<()> {
             (left.stalls_since(args.since)?, left.last_alive()?)
         }
     };
-    let out = &mut BufWriter::new(io::stdout().lock());
+    let out = &mut output();
     for stall in &stalls {
         if args.json {
             serde_json::to_writer(&mut *out, stall)?;

@@ -1,6 +1,6 @@
 //! `tracer why`: everything about one process on one page.
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
 
@@ -15,6 +15,7 @@ use crate::{
         feed::{self, Feed},
     },
     util::human,
+    util::output::output,
     wire::report::ReportObject,
 };
 
@@ -25,7 +26,7 @@ const WIDTH: usize = 100;
 pub fn run(args: &Why) -> Result<()> {
     let (feed, why_not_better) = feed::open(&args.place)?;
     let width = if io::stdout().is_terminal() { human::terminal_width() } else { WIDTH };
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = output();
     match feed {
         Feed::Agent(client) if args.json => {
             out.write_all(&client.get(&format!("/v1/why/{}", args.id))?)?;

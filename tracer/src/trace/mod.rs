@@ -53,6 +53,7 @@ use crate::{
     },
     util::clock::Now,
     util::human,
+    util::output::{Output, output},
     wire::json::{CallObject, WaitObject},
 };
 
@@ -104,7 +105,7 @@ pub struct Tracer {
     /// When ends were taken last: all that had been seen by then.
     taken: Instant,
     summary: Summary,
-    out: BufWriter<io::Stdout>,
+    out: BufWriter<Output>,
     stop: OwnedFd,
 }
 
@@ -152,7 +153,7 @@ impl Tracer {
             told: HashMap::new(),
             taken: Instant::now(),
             summary: Summary::default(),
-            out: BufWriter::new(io::stdout()),
+            out: output(),
             stop,
         };
         tracer.follow_all()?;
