@@ -1,67 +1,101 @@
-//! From values to the Prometheus crate's families.
+//! From rows of the table and their values to the Prometheus crate's families.
 
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{self, MetricFamily};
 
-use super::table::Definition;
+use super::{
+    state::State,
+    table::{Metric, Series},
+};
 
-fn family(definition: &Definition, metrics: Vec<Metric>) -> MetricFamily {
+/// A series of a counter or gauge.
+#[derive(Debug, PartialEq)]
+pub struct Number {
+    /// Values of its labels, in the order of the metric's.
+    pub labels: Vec<String>,
+    value: f64,
+}
+
+impl Number {
+    /// The series with these labels.
+    pub fn of(labels: impl IntoIterator<Item = impl Into<String>>, value: f64) -> Self {
+        Self { labels: labels.into_iter().map(Into::into).collect(), value }
+    }
+
+    /// The only series of a metric without labels.
+    pub fn alone(value: f64) -> Self {
+        Self { labels: Vec::new(), value }
+    }
+
+    /// 1 where it is so, 0 where it is not.
+    pub fn is(labels: impl IntoIterator<Item = impl Into<String>>, is_so: bool) -> Self {
+        Self::of(labels, f64::from(u8::from(is_so)))
+    }
+}
+
+/// A series of a histogram.
+pub struct Histogram {
+    /// Values of its labels, in the order of the metric's.
+    pub labels: Vec<String>,
+    /// How many were measured.
+    pub count: u64,
+    /// What they come to together.
+    pub sum: f64,
+    /// Upper bounds, and how many are not above each.
+    pub buckets: Vec<(f64, u64)>,
+}
+
+/// A metric's family, its series in the order of their labels.
+pub fn family(metric: &Metric, state: &State) -> MetricFamily {
     let mut family = MetricFamily::default();
-    family.set_name(definition.name.to_owned());
-    family.set_help(definition.help.to_owned());
-    family.set_field_type(definition.kind);
-    family.set_metric(metrics);
+    family.set_name(metric.name.to_owned());
+    family.set_help(metric.help.to_owned());
+    family.set_field_type(metric.series.kind());
+    let mut series: Vec<(Vec<String>, proto::Metric)> = match metric.series {
+        Series::Gauge(values) => values(state).into_iter().map(gauge).collect(),
+        Series::Counter(values) => values(state).into_iter().map(counter).collect(),
+        Series::Histogram(values) => values(state).into_iter().map(histogram).collect(),
+    };
+    series.sort_by(|a, b| a.0.cmp(&b.0));
+    let named = series.into_iter().map(|(values, mut series)| {
+        series.set_label(metric.labels.iter().zip(values).map(|(name, value)| label(name, value)).collect());
+        series
+    });
+    family.set_metric(named.collect());
     family
 }
 
-fn metric(definition: &Definition, labels: Vec<String>) -> Metric {
-    let pairs = definition.labels.iter().zip(labels).map(|(name, value)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value(value);
-        pair
-    });
-    Metric::from_label(pairs.collect())
+fn label(name: &str, value: String) -> proto::LabelPair {
+    let mut pair = proto::LabelPair::default();
+    pair.set_name(name.to_owned());
+    pair.set_value(value);
+    pair
 }
 
-/// A family of counters or gauges: labels and value of each.
-pub fn numbers(definition: &Definition, mut values: Vec<(Vec<String>, f64)>) -> MetricFamily {
-    values.sort_by(|a, b| a.0.cmp(&b.0));
-    let metrics = values.into_iter().map(|(labels, value)| {
-        let mut metric = metric(definition, labels);
-        if definition.kind == MetricType::COUNTER {
-            let mut counter = Counter::default();
-            counter.set_value(value);
-            metric.set_counter(counter);
-        } else {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value);
-            metric.set_gauge(gauge);
-        }
-        metric
-    });
-    family(definition, metrics.collect())
+fn gauge(number: Number) -> (Vec<String>, proto::Metric) {
+    let (mut gauge, mut metric) = (proto::Gauge::default(), proto::Metric::default());
+    gauge.set_value(number.value);
+    metric.set_gauge(gauge);
+    (number.labels, metric)
 }
 
-/// Labels, count, sum, and cumulative counts by upper bound.
-pub type HistogramValue = (Vec<String>, u64, f64, Vec<(f64, u64)>);
+fn counter(number: Number) -> (Vec<String>, proto::Metric) {
+    let (mut counter, mut metric) = (proto::Counter::default(), proto::Metric::default());
+    counter.set_value(number.value);
+    metric.set_counter(counter);
+    (number.labels, metric)
+}
 
-/// A family of histograms.
-pub fn histograms(definition: &Definition, mut values: Vec<HistogramValue>) -> MetricFamily {
-    values.sort_by(|a, b| a.0.cmp(&b.0));
-    let metrics = values.into_iter().map(|(labels, count, sum, buckets)| {
-        let mut histogram = Histogram::default();
-        histogram.set_sample_count(count);
-        histogram.set_sample_sum(sum);
-        let buckets = buckets.into_iter().map(|(bound, cumulative)| {
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(bound);
-            bucket.set_cumulative_count(cumulative);
-            bucket
-        });
-        histogram.set_bucket(buckets.collect());
-        let mut metric = metric(definition, labels);
-        metric.set_histogram(histogram);
-        metric
+fn histogram(values: Histogram) -> (Vec<String>, proto::Metric) {
+    let (mut histogram, mut metric) = (proto::Histogram::default(), proto::Metric::default());
+    histogram.set_sample_count(values.count);
+    histogram.set_sample_sum(values.sum);
+    let buckets = values.buckets.into_iter().map(|(bound, cumulative)| {
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(cumulative);
+        bucket
     });
-    family(definition, metrics.collect())
+    histogram.set_bucket(buckets.collect());
+    metric.set_histogram(histogram);
+    (values.labels, metric)
 }

@@ -1,64 +1,170 @@
-//! The one table of metrics. `docs/METRICS.md` is written from it.
+//! The one table of metrics: the page of `/metrics` and docs/METRICS.md come from it.
 
 use prometheus::proto::MetricType;
 
-/// One metric as it is declared.
-#[derive(Clone, Copy, Debug)]
-pub struct Definition {
+use super::{
+    blind::Cause,
+    families::{Histogram, Number},
+    state::{State, by_class},
+};
+
+/// One metric: what is declared of it, and where its values come from.
+pub struct Metric {
     /// Its name.
     pub name: &'static str,
-    /// Its type.
-    pub kind: MetricType,
-    /// What it says.
-    pub help: &'static str,
     /// Names of its labels, in order.
     pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+    /// Its type, and its series. A metric without series is not on the page.
+    pub series: Series,
 }
 
-macro_rules! metrics {
-    ($($name:ident = $metric:literal, $kind:ident, [$($label:literal)*], $help:literal;)+) => {
-        $(pub const $name: Definition = Definition {
-            name: $metric, kind: MetricType::$kind, help: $help, labels: &[$($label),*],
-        };)+
-        /// Every metric of tracer's own; `process_*` come from the library.
-        #[cfg(test)]
-        pub const DEFINITIONS: &[Definition] = &[$($name),+];
-    };
+/// The series of a metric, as the state has them, in any order.
+pub enum Series {
+    /// Numbers that go up and down.
+    Gauge(fn(&State) -> Vec<Number>),
+    /// Numbers that only grow.
+    Counter(fn(&State) -> Vec<Number>),
+    /// Distributions.
+    Histogram(fn(&State) -> Vec<Histogram>),
 }
 
-metrics! {
-    STALL_SECONDS = "tracer_stall_seconds", GAUGE,
-        ["pid" "tid" "comm" "unit" "namespace" "pod" "container" "syscall" "fd" "class" "local" "remote"],
-        "Age of each open stall; of more than 200, the oldest of each owner.";
-    WITHOUT_SERIES = "tracer_stalls_without_series", GAUGE, [],
-        "Open stalls that are not among those 200.";
-    OPEN_STALLS = "tracer_open_stalls", GAUGE, ["class"], "Stalls open now.";
-    STALLS = "tracer_stalls_total", COUNTER, ["class"], "Stalls opened.";
-    WAITING = "tracer_waiting_threads", GAUGE, ["class"], "Threads waiting at the last snapshot.";
-    EXCUSED = "tracer_waits_excused", GAUGE, [],
-        "Waits that are older than their threshold and not flagged, because answers there usually take as long.";
-    DURATION = "tracer_wait_duration_seconds", HISTOGRAM, ["comm" "syscall" "kind"],
-        "Waits that have ended, those shorter than --min-wait left out.";
-    BLOCKED = "tracer_blocked_seconds_total", COUNTER, ["pid" "comm" "syscall" "kind"],
-        "Time spent waiting; grows while a wait lasts.";
-    LOST = "tracer_lost_events_total", COUNTER, ["reason"], "What could not be recorded, by reason.";
-    DROPPED = "tracer_dropped_series_total", COUNTER, ["reason"],
-        "Series folded into \"other\" because their family was full, by family.";
-    SNAPSHOT = "tracer_snapshot_duration_seconds", HISTOGRAM, ["source"], "How long a snapshot took.";
-    PROBE = "tracer_probe_up", GAUGE, ["probe" "mechanism"], "1 where the kernel program is attached.";
-    BLIND = "tracer_blind", GAUGE, ["cause"],
-        "1 while something keeps the agent from seeing, and for a minute after it, by cause.";
-    BUILD = "tracer_build_info", GAUGE, ["version"], "1, with the version as label.";
+impl Series {
+    /// The type of such a metric.
+    pub fn kind(&self) -> MetricType {
+        match self {
+            Series::Gauge(_) => MetricType::GAUGE,
+            Series::Counter(_) => MetricType::COUNTER,
+            Series::Histogram(_) => MetricType::HISTOGRAM,
+        }
+    }
 }
+
+/// Every metric of tracer's own; `process_*` come from the library.
+pub const METRICS: &[Metric] = &[
+    Metric {
+        name: "tracer_stall_seconds",
+        labels: &[
+            "pid",
+            "tid",
+            "comm",
+            "unit",
+            "namespace",
+            "pod",
+            "container",
+            "syscall",
+            "fd",
+            "class",
+            "local",
+            "remote",
+        ],
+        help: "Age of each open stall; of more than 200, the oldest of each owner.",
+        series: Series::Gauge(|state| {
+            state
+                .stalls
+                .iter()
+                .map(|stall| Number::of(stall.labels.to_vec(), stall.age.as_secs_f64()))
+                .collect()
+        }),
+    },
+    Metric {
+        name: "tracer_stalls_without_series",
+        labels: &[],
+        help: "Open stalls that are not among those 200.",
+        series: Series::Gauge(|state| vec![Number::alone(state.without_series as f64)]),
+    },
+    Metric {
+        name: "tracer_open_stalls",
+        labels: &["class"],
+        help: "Stalls open now.",
+        series: Series::Gauge(|state| by_class(&state.open_stalls)),
+    },
+    Metric {
+        name: "tracer_stalls_total",
+        labels: &["class"],
+        help: "Stalls opened.",
+        series: Series::Counter(|state| by_class(&state.opened)),
+    },
+    Metric {
+        name: "tracer_waiting_threads",
+        labels: &["class"],
+        help: "Threads waiting at the last snapshot.",
+        series: Series::Gauge(|state| by_class(&state.waiting)),
+    },
+    Metric {
+        name: "tracer_waits_excused",
+        labels: &[],
+        help: "Waits that are older than their threshold and not flagged, because answers there usually take as long.",
+        series: Series::Gauge(|state| vec![Number::alone(state.excused as f64)]),
+    },
+    Metric {
+        name: "tracer_wait_duration_seconds",
+        labels: &["comm", "syscall", "kind"],
+        help: "Waits that have ended, those shorter than --min-wait left out.",
+        series: Series::Histogram(State::durations),
+    },
+    Metric {
+        name: "tracer_blocked_seconds_total",
+        labels: &["pid", "comm", "syscall", "kind"],
+        help: "Time spent waiting; grows while a wait lasts.",
+        series: Series::Counter(State::blocked),
+    },
+    Metric {
+        name: "tracer_lost_events_total",
+        labels: &["reason"],
+        help: "What could not be recorded, by reason.",
+        series: Series::Counter(|state| {
+            state.lost.iter().map(|(loss, number)| Number::of([loss.reason()], *number as f64)).collect()
+        }),
+    },
+    Metric {
+        name: "tracer_dropped_series_total",
+        labels: &["reason"],
+        help: "Series folded into \"other\" because their family was full, by family.",
+        series: Series::Counter(|state| state.folded.by_family()),
+    },
+    Metric {
+        name: "tracer_snapshot_duration_seconds",
+        labels: &["source"],
+        help: "How long a snapshot took.",
+        series: Series::Histogram(State::snapshots),
+    },
+    Metric {
+        name: "tracer_probe_up",
+        labels: &["probe", "mechanism"],
+        help: "1 where the kernel program is attached.",
+        series: Series::Gauge(|state| {
+            let probes = state.probes.iter();
+            probes.map(|(probe, mechanism, is_up)| Number::is([*probe, *mechanism], *is_up)).collect()
+        }),
+    },
+    Metric {
+        name: "tracer_blind",
+        labels: &["cause"],
+        help: "1 while something keeps the agent from seeing, and for a minute after it, by cause.",
+        series: Series::Gauge(|state| {
+            Cause::ALL.iter().map(|cause| Number::is([cause.label()], state.blind.is_so(*cause))).collect()
+        }),
+    },
+    Metric {
+        name: "tracer_build_info",
+        labels: &["version"],
+        help: "1, with the version as label.",
+        series: Series::Gauge(|_| vec![Number::of([env!("CARGO_PKG_VERSION")], 1.0)]),
+    },
+];
 
 #[cfg(test)]
 mod tests {
-    use crate::{collect::losses::Loss, metrics::blind::Cause};
-
     use super::{
-        super::{EXPIRY, FOLDED, OTHER, SERIES, STALL_SERIES},
+        super::{
+            series::{FOLDED, OTHER, SERIES},
+            state::{EXPIRY, STALL_SERIES, tests},
+        },
         *,
     };
+    use crate::collect::losses::Loss;
 
     /// `docs/METRICS.md`, as the tables here have it.
     fn reference() -> String {
@@ -68,8 +174,8 @@ mod tests {
              there and in `tracer/src/collect/losses.rs` (`UPDATE_DOCS=1 cargo test -p tracer`).\n\n\
              | metric | type | labels | says |\n| --- | --- | --- | --- |\n",
         );
-        for Definition { name, kind, help, labels } in DEFINITIONS {
-            let kind = format!("{kind:?}").to_lowercase();
+        for Metric { name, labels, help, series } in METRICS {
+            let kind = format!("{:?}", series.kind()).to_lowercase();
             text += &format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(" "));
         }
         text += "\n`process_cpu_seconds_total`, `process_resident_memory_bytes` and their like are the agent's own, by the library's names.\n\n\
@@ -119,14 +225,32 @@ mod tests {
     }
 
     #[test]
-    fn definitions_follow_the_conventions() {
-        for definition in DEFINITIONS {
-            assert!(definition.name.starts_with("tracer_"), "{definition:?}");
-            assert!(definition.help.ends_with('.'), "{definition:?}");
-            assert_eq!(
-                definition.kind == MetricType::COUNTER,
-                definition.name.ends_with("_total"),
-                "{definition:?}"
+    fn names_and_help_follow_the_conventions() {
+        for Metric { name, help, series, .. } in METRICS {
+            assert!(name.starts_with("tracer_"), "{name}");
+            assert!(help.ends_with('.'), "{name}: {help}");
+            assert_eq!(matches!(series, Series::Counter(_)), name.ends_with("_total"), "{name}");
+        }
+    }
+
+    /// A value without a label, or a label without a value, is on no page.
+    #[test]
+    fn each_series_has_a_value_for_each_label() {
+        let state = tests::full();
+        for metric in METRICS {
+            let series: Vec<usize> = match metric.series {
+                Series::Gauge(values) | Series::Counter(values) => {
+                    values(&state).iter().map(|number| number.labels.len()).collect()
+                }
+                Series::Histogram(values) => {
+                    values(&state).iter().map(|histogram| histogram.labels.len()).collect()
+                }
+            };
+            assert!(!series.is_empty(), "{}: the state of the test has none", metric.name);
+            assert!(
+                series.iter().all(|number| *number == metric.labels.len()),
+                "{}: {series:?}",
+                metric.name
             );
         }
     }
