@@ -10,6 +10,7 @@ use crate::{
     assess::stall::Stall,
     collect::bpf::{Bpf, ended_name, text},
     collect::losses::{self, Loss},
+    collect::records::open_file,
     metrics::blind::Cause,
     metrics::{BlockedKey, DurationKey, STALL_SERIES, StallSeries, State},
     model::cgroup::Owner,
@@ -41,7 +42,8 @@ impl Watch {
             if let Some(durations) = &mut self.durations {
                 durations.add(&key, &histogram);
             }
-            let (syscall, kind) = (ended_name(&key, restarts), kind_of_file(&key.file));
+            let kind = open_file(&key.file).map_or("none", |file| kind_of_file(&file));
+            let syscall = ended_name(&key, restarts);
             // As it was called when the first of these waits ended: since the last snapshot it may have executed
             // another program.
             let comm = String::from(text(&histogram.comm));

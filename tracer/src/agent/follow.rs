@@ -20,14 +20,13 @@ use crate::{
     diagnose::progress,
     diagnose::verdict::classify,
     model::class::Class,
+    model::file::FileKind,
     model::wait::{ByProcess, FdState, HeldThread, ProcessId, SeenFd, Snapshot, ThreadId, Wait},
     procfs::Reads,
     resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set, target::Target},
     util::clock::boottime_ns,
 };
 
-const S_IFMT: u16 = 0o170_000;
-const S_IFREG: u16 = 0o100_000;
 /// A wait is looked at again when it is half as old again as at the last look, at the earliest after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
@@ -384,7 +383,7 @@ impl Watch {
 
 /// Whether a wait is on a file, of which nothing but its name is to be looked up.
 fn names_a_file(wait: &Wait) -> bool {
-    matches!(&wait.fd_state, FdState::Open(file) if file.mode & S_IFMT == S_IFREG)
+    matches!(&wait.fd_state, FdState::Open(file) if file.kind() == FileKind::Regular)
 }
 
 /// What a look has found out.

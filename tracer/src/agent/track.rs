@@ -209,8 +209,8 @@ impl Track {
     /// Keeps the first thing known of who spoke last: while no byte moves it stays true, though a keepalive may hide it.
     pub fn remember_last_word(&mut self, resolved: &mut Resolved) {
         let SocketFacts::Tcp(facts) = &resolved.socket else { return };
-        let (mark, sent) =
-            (Mark::of(facts), facts.raw.bytes_sent - facts.raw.bytes_retrans.min(facts.raw.bytes_sent));
+        let (Some(mark), Some(activity)) = (Mark::of(facts), &facts.activity) else { return };
+        let sent = activity.bytes_sent_once();
         match self.last_word {
             Some((word, at, before)) if at == mark && before == sent && word != LastWord::Unknown => {
                 resolved.last_word = Some(word);
@@ -248,7 +248,7 @@ fn seen(file: &FdState, socket: &SocketFacts) -> (u64, Option<Mark>) {
         _ => 0,
     };
     match socket {
-        SocketFacts::Tcp(facts) => (inode, Some(Mark::of(facts))),
+        SocketFacts::Tcp(facts) => (inode, Mark::of(facts)),
         _ => (inode, None),
     }
 }
@@ -362,7 +362,7 @@ impl Tracks {
 
 #[cfg(test)]
 mod tests {
-    use tracer_ebpf::abi::{File, WaitKey};
+    use tracer_ebpf::abi::WaitKey;
 
     use super::*;
     use crate::{
@@ -373,7 +373,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn file(inode: u64) -> FdState {
-        FdState::Open(File { inode, ..File::EMPTY })
+        FdState::Open(crate::model::file::tests::file(inode, 0))
     }
 
     /// A read on a connection with so many bytes received.
@@ -408,7 +408,7 @@ mod tests {
             flags: 0,
             fd: 3,
             restart_fn: 0,
-            file: File::EMPTY,
+            file: tracer_ebpf::abi::File::EMPTY,
         };
         EndedWait {
             key,

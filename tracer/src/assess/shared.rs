@@ -11,13 +11,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use tracer_ebpf::abi::{FileKey, HolderRecord, TupleKey};
 
 use crate::collect::Source;
 use crate::{
     assess::stall::Stall,
     collect::durations::Durations,
     model::baseline::Excuse,
+    model::holder::{ConnectionEnd, FileId, Holder},
     model::wait::{SeenFd, Snapshot, ThreadId},
 };
 
@@ -32,7 +32,7 @@ pub enum Ask {
     /// What fds are.
     LookUp(Vec<(ThreadId, i32)>, SyncSender<Result<Vec<SeenFd>>>),
     /// Who holds files and connections.
-    Holders(Vec<FileKey>, Vec<TupleKey>, SyncSender<Result<Option<Vec<HolderRecord>>>>),
+    Holders(Vec<FileId>, Vec<ConnectionEnd>, SyncSender<Result<Option<Vec<Holder>>>>),
     /// The open stalls.
     Stalls(SyncSender<Result<Vec<Stall>>>),
     /// What keeps waits of a process from being flagged, by the ids of their threads.
@@ -123,7 +123,7 @@ impl Source for Shared {
         self.ask(|reply| Ask::LookUp(fds.to_vec(), reply))
     }
 
-    fn holders(&mut self, files: &[FileKey], tuples: &[TupleKey]) -> Result<Option<Vec<HolderRecord>>> {
-        self.ask(|reply| Ask::Holders(files.to_vec(), tuples.to_vec(), reply))
+    fn holders(&mut self, files: &[FileId], ends: &[ConnectionEnd]) -> Result<Option<Vec<Holder>>> {
+        self.ask(|reply| Ask::Holders(files.to_vec(), ends.to_vec(), reply))
     }
 }

@@ -9,12 +9,14 @@ use anyhow::Result;
 use compact_str::CompactString;
 use hashbrown::HashMap;
 use tracer_ebpf::abi::{
-    CALL_CLOCK, CALL_COMPAT, CLOCKS, EndedWait, FD_ABSENT, FD_OPEN, File, FileKey, HolderRecord,
-    NR_CORE_DUMP, NR_EXIT, TAIL_TCP, TAIL_UNIX, THREAD_FAIR, THREAD_FROZEN, THREAD_STOPPED, THREAD_TRACED,
-    Tcp, ThreadRecord, TupleKey, Unix, WAIT_DERIVED, WaitKey,
+    CALL_CLOCK, CALL_COMPAT, CLOCKS, EndedWait, NR_CORE_DUMP, NR_EXIT, TAIL_TCP, TAIL_UNIX, THREAD_FAIR,
+    THREAD_FROZEN, THREAD_STOPPED, THREAD_TRACED, Tcp, ThreadRecord, Unix, WAIT_DERIVED, WaitKey,
 };
 
-use super::Source;
+use super::{
+    Source,
+    records::{fd_state, file_key, holder, known, open_file, port_chooser, tuple_key},
+};
 use crate::{
     kernel::{
         load::{Clocks, Kernel},
@@ -22,10 +24,12 @@ use crate::{
         record::{Record, plain},
         symbols::Restarts,
     },
+    model::holder::{ConnectionEnd, FileId, Holder},
     model::syscalls::{self, CORE_DUMP, EXIT, PAGE_FAULT, Table},
+    model::tcp::{TcpActivity, TcpFacts, TcpInternals, TcpState},
     model::wait::{
-        Call, FdState, Held, HeldThread, ProcessId, Record as Seen, SeenFd, Sleep, Snapshot, SocketFacts,
-        TcpFacts, ThreadId, UnixFacts, Wait,
+        Call, FdState, Held, HeldThread, ProcessId, SeenFd, Sleep, Snapshot, SocketFacts, ThreadId,
+        UnixFacts, Wait,
     },
     procfs,
     util::clock::Now,
@@ -81,7 +85,7 @@ impl Bpf {
             sleep: Sleep::Interruptible,
             call: Call { table, number: key.nr, name, args, restarted: key.restart_fn != 0 },
             fd: (key.fd >= 0).then_some(key.fd),
-            fd_state: if key.file == File::EMPTY { FdState::None } else { FdState::Open(key.file) },
+            fd_state: open_file(&key.file).map_or(FdState::None, FdState::Open),
             socket: SocketFacts::None,
             age: Duration::from_nanos(ended.duration_ns),
             exact: true,
@@ -153,7 +157,7 @@ impl Source for Bpf {
             let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
             let same = |thread: &&ThreadId| record.thread_start_ns.abs_diff(thread.start_ns) < tick;
             if let Some(thread) = threads.get(&record.tid).filter(same) {
-                let state = fd_state(record.fd_state, record.file);
+                let state = fd_state(record.fd_state, &record.file);
                 let socket = facts(record.tail, tail, jiffies, hz);
                 seen.push(SeenFd { thread: *thread, fd: record.fd, state, socket });
             }
@@ -161,18 +165,12 @@ impl Source for Bpf {
         Ok(seen)
     }
 
-    fn holders(&mut self, files: &[FileKey], tuples: &[TupleKey]) -> Result<Option<Vec<HolderRecord>>> {
+    fn holders(&mut self, files: &[FileId], ends: &[ConnectionEnd]) -> Result<Option<Vec<Holder>>> {
+        let files: Vec<_> = files.iter().map(file_key).collect();
+        let ends: Vec<_> = ends.iter().map(tuple_key).collect();
         let mut holders = Vec::new();
-        let walked = self.kernel.holders(files, tuples, |holder| holders.push(holder))?;
+        let walked = self.kernel.holders(&files, &ends, |record| holders.extend(holder(&record)))?;
         Ok(walked.then_some(holders))
-    }
-}
-
-fn fd_state(state: u32, file: File) -> FdState {
-    match state {
-        FD_OPEN => FdState::Open(file),
-        FD_ABSENT => FdState::Absent,
-        _ => FdState::None,
     }
 }
 
@@ -218,7 +216,7 @@ pub fn decode(
         },
         call: call(record, restarts),
         fd: (record.fd_state != 0).then_some(record.fd),
-        fd_state: fd_state(record.fd_state, record.file),
+        fd_state: fd_state(record.fd_state, &record.file),
         socket: facts(record.tail, tail, clocks.header.jiffies, hz),
         age,
         exact: record.began_ns != 0 && record.flags & WAIT_DERIVED == 0,
@@ -286,8 +284,8 @@ fn facts(kind: u32, mut tail: &[u8], jiffies: u64, hz: u64) -> SocketFacts {
             SocketFacts::Unix(UnixFacts {
                 path: unix_path(&unix.path, unix.path_len),
                 peer_path: unix_path(&unix.peer_path, unix.peer_path_len),
-                peer_inode: (unix.peer_inode != 0).then_some(unix.peer_inode),
-                peer_pid: (unix.peer_pid != 0).then_some(unix.peer_pid),
+                peer_inode: known(unix.peer_inode),
+                peer_pid: known(unix.peer_pid),
                 unread: unix.unread,
             })
         }),
@@ -300,31 +298,46 @@ fn tcp_facts(raw: Tcp, jiffies: u64, hz: u64) -> TcpFacts {
         |ticks: u64| Duration::from_nanos((u128::from(ticks) * 1_000_000_000 / u128::from(hz)) as u64);
     let since = |stamp: u32| ticks(u64::from(ticks_since(jiffies as u32, stamp, hz)));
     let timeout = |value: i64| (value != NO_TIMEOUT && value > 0).then(|| ticks(value as u64));
-    TcpFacts {
-        raw,
-        record: Seen::Whole,
-        sent: (raw.bytes_sent != 0).then(|| since(raw.lsndtime)),
-        received: (raw.bytes_received != 0).then(|| since(raw.lrcvtime)),
+    let activity = TcpActivity {
+        bytes_sent: raw.bytes_sent,
+        bytes_retransmitted: raw.bytes_retrans,
+        bytes_acknowledged: raw.bytes_acked,
+        bytes_received: raw.bytes_received,
+        sent: known(raw.bytes_sent).map(|_| since(raw.lsndtime)),
+        received: known(raw.bytes_received).map(|_| since(raw.lrcvtime)),
         acknowledged: since(raw.rcv_tstamp),
         // Kept in eighths.
         round_trip: Duration::from_micros(u64::from(raw.srtt_us >> 3)),
+        retransmits: raw.retransmits,
+        backoff: raw.backoff,
+        probes: raw.probes_out,
+        window: Some(raw.snd_wnd),
+    };
+    let setting =
+        |own: u32, system: &Setting| known(own).map_or_else(|| system.time(), |own| ticks(own.into()));
+    let count = |setting: &Setting| u8::try_from(setting.number()).unwrap_or(u8::MAX);
+    let internals = TcpInternals {
+        in_flight: raw.snd_nxt.wrapping_sub(raw.snd_una),
+        // Every segment in order moves the one number, data or not, and only data moves the other.
+        last_segment_had_data: raw.snd_wl1 != raw.rcv_nxt,
         receive_timeout: timeout(raw.rcvtimeo),
         send_timeout: timeout(raw.sndtimeo),
+        user_timeout: known(raw.user_timeout).map(|ms| Duration::from_millis(ms.into())),
+        keepalive_after: setting(raw.keepalive_time, &KEEPALIVE_TIME),
+        keepalive_interval: setting(raw.keepalive_intvl, &KEEPALIVE_INTERVAL),
+        keepalive_probes: known(raw.keepalive_probes).unwrap_or_else(|| count(&KEEPALIVE_PROBES)),
+        retransmission: Duration::from_millis(ticks(raw.rto.into()).as_millis() as u64),
+        retries: count(&RETRIES),
+        port_chosen_by: port_chooser(raw.port),
+    };
+    TcpFacts {
+        state: TcpState::of(raw.state),
+        netns: known(raw.netns),
+        send_queue: raw.write_seq.wrapping_sub(raw.snd_una),
+        receive_queue: raw.rcv_nxt.wrapping_sub(raw.copied_seq),
         keepalive: raw.flags & SOCK_KEEPOPEN != 0,
-        keepalive_after: match raw.keepalive_time {
-            0 => KEEPALIVE_TIME.time(),
-            own => ticks(own.into()),
-        },
-        keepalive_interval: match raw.keepalive_intvl {
-            0 => KEEPALIVE_INTERVAL.time(),
-            own => ticks(own.into()),
-        },
-        keepalive_probes: match raw.keepalive_probes {
-            0 => u8::try_from(KEEPALIVE_PROBES.number()).unwrap_or(u8::MAX),
-            own => own,
-        },
-        retransmission_ms: ticks(raw.rto.into()).as_millis() as u32,
-        retries: u8::try_from(RETRIES.number()).unwrap_or(u8::MAX),
+        activity: Some(activity),
+        internals: Some(internals),
     }
 }
 
@@ -338,17 +351,17 @@ fn ticks_since(now: u32, stamp: u32, hz: u64) -> u32 {
 }
 
 /// A setting of the system: its name, the kernel's own default, what was read, once.
-pub(super) struct Setting(&'static str, u32, OnceLock<u32>);
+struct Setting(&'static str, u32, OnceLock<u32>);
 
 /// The settings of TCP that a connection may not have of its own. The defaults are of include/net/tcp.h.
-pub(super) static KEEPALIVE_TIME: Setting = Setting("tcp_keepalive_time", 7200, OnceLock::new());
+static KEEPALIVE_TIME: Setting = Setting("tcp_keepalive_time", 7200, OnceLock::new());
 static KEEPALIVE_INTERVAL: Setting = Setting("tcp_keepalive_intvl", 75, OnceLock::new());
 static KEEPALIVE_PROBES: Setting = Setting("tcp_keepalive_probes", 9, OnceLock::new());
 static RETRIES: Setting = Setting("tcp_retries2", 15, OnceLock::new());
 
 impl Setting {
     /// The number itself.
-    pub(super) fn number(&self) -> u32 {
+    fn number(&self) -> u32 {
         let Setting(name, default, read) = self;
         let number =
             || std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()?.trim().parse().ok();
@@ -356,7 +369,7 @@ impl Setting {
     }
 
     /// Of a number of seconds.
-    pub(super) fn time(&self) -> Duration {
+    fn time(&self) -> Duration {
         Duration::from_secs(self.number().into())
     }
 }

@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod durations;
 pub mod losses;
 pub mod proc;
+pub mod records;
 pub mod sched;
 pub mod sockets;
 
@@ -14,9 +15,10 @@ mod wchan;
 
 use anyhow::Result;
 
-use tracer_ebpf::abi::{FileKey, HolderRecord, TupleKey};
-
-use crate::model::wait::{SeenFd, Snapshot, ThreadId};
+use crate::model::{
+    holder::{ConnectionEnd, FileId, Holder},
+    wait::{SeenFd, Snapshot, ThreadId},
+};
 
 /// A way to see all waits on the host.
 pub trait Source {
@@ -28,5 +30,5 @@ pub trait Source {
 
     /// Every fd of every process that is one of these files or connections, as far as the source can see. `None`: the walk over
     /// all open files did not come to its end.
-    fn holders(&mut self, files: &[FileKey], tuples: &[TupleKey]) -> Result<Option<Vec<HolderRecord>>>;
+    fn holders(&mut self, files: &[FileId], ends: &[ConnectionEnd]) -> Result<Option<Vec<Holder>>>;
 }

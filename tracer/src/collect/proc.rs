@@ -9,7 +9,6 @@ use std::{
 
 use anyhow::{Result, anyhow};
 use rustix::io::Errno;
-use tracer_ebpf::abi::{File, FileKey, HOLDS_READ, HOLDS_WRITE, HolderRecord, KIND_HOLDER, TupleKey};
 
 use super::{
     Source,
@@ -19,6 +18,8 @@ use super::{
     wchan,
 };
 use crate::{
+    model::file::{Device, FileKind, OpenFile},
+    model::holder::{Access, ConnectionEnd, FileId, Holder, Holding},
     model::syscalls::{self, Table},
     model::wait::{
         Call, FdState, Held, HeldThread, ProcessId, SeenFd, Sleep, Snapshot, SocketFacts, ThreadId,
@@ -31,8 +32,6 @@ use crate::{
     util::clock::Now,
 };
 
-const S_IFMT: u32 = 0o170_000;
-const S_IFSOCK: u32 = 0o140_000;
 /// The number of a call that `wchan` only hints at: it has no arguments.
 const GUESSED: i32 = i32::MAX;
 
@@ -253,14 +252,13 @@ fn describe(
         Err(_) => return (FdState::Unknown, SocketFacts::None),
     };
     let FileStat { inode, mode, dev, rdev, .. } = stat;
-    let file = File { inode, mode, dev, rdev, ..File::EMPTY };
-    if u32::from(file.mode) & S_IFMT != S_IFSOCK {
+    let file = OpenFile { inode, device: Device(dev), mode, special: Device(rdev), socket: None };
+    if file.kind() != FileKind::Socket {
         return (FdState::Open(file), SocketFacts::None);
     }
     match sockets.get(process, file.inode, reads) {
-        Some(Socket { file: socket, facts }) => {
-            let File { mode, dev, rdev, .. } = file;
-            (FdState::Open(File { mode, dev, rdev, ..*socket }), facts.clone())
+        Some(Socket { open, facts }) => {
+            (FdState::Open(OpenFile { socket: Some(*open), ..file }), facts.clone())
         }
         // Its number is all there is.
         None => (FdState::Unknown, SocketFacts::None),
@@ -315,9 +313,9 @@ impl Source for Proc {
         Ok(seen)
     }
 
-    fn holders(&mut self, files: &[FileKey], tuples: &[TupleKey]) -> Result<Option<Vec<HolderRecord>>> {
-        let files: HashSet<FileKey> = files.iter().copied().collect();
-        let tuples: HashSet<TupleKey> = tuples.iter().copied().collect();
+    fn holders(&mut self, files: &[FileId], ends: &[ConnectionEnd]) -> Result<Option<Vec<Holder>>> {
+        let files = files.iter().copied().map(Holding::File);
+        let wanted: HashSet<Holding> = files.chain(ends.iter().copied().map(Holding::Connection)).collect();
         let (mut holders, mut reads) = (Vec::new(), Reads::new());
         for pid in reads.processes().unwrap_or_default() {
             let process = by_pid(pid);
@@ -327,19 +325,14 @@ impl Source for Proc {
                 else {
                     continue;
                 };
-                let netns = if let SocketFacts::Tcp(facts) = &socket { facts.raw.netns } else { 0 };
-                if files.contains(&FileKey::of(&file))
-                    || file.local_port != 0 && tuples.contains(&TupleKey::of(&file, netns))
-                {
-                    holders.push(HolderRecord {
-                        kind: KIND_HOLDER,
-                        size: 0,
-                        tgid: pid,
+                let netns = if let SocketFacts::Tcp(facts) = &socket { facts.netns } else { None };
+                let holding = Holding::of(&file, netns);
+                if wanted.contains(&holding) {
+                    holders.push(Holder {
+                        pid,
                         fd: fd as i32,
                         access: access(process, fd, &mut reads),
-                        netns,
-                        process_start_ns: 0,
-                        file,
+                        holding,
                     });
                 }
             }
@@ -348,14 +341,14 @@ impl Source for Proc {
     }
 }
 
-/// How a file is open: bits of `HOLDS_*`.
-fn access(process: ProcessId, fd: u32, reads: &mut Reads) -> u32 {
+/// How a file is open.
+fn access(process: ProcessId, fd: u32, reads: &mut Reads) -> Access {
     let info = reads.text(process, &format!("fdinfo/{fd}")).unwrap_or_default();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
     match flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).map(|flags| flags & 3) {
-        Some(0) => HOLDS_READ,
-        Some(1) => HOLDS_WRITE,
-        _ => HOLDS_READ | HOLDS_WRITE,
+        Some(0) => Access::READ,
+        Some(1) => Access::WRITE,
+        _ => Access::BOTH,
     }
 }
 

@@ -25,26 +25,19 @@ use procfs::{
     net::{TcpNetEntries, TcpNetEntry, UdpNetEntries, UdpNetEntry, UnixNetEntries, UnixNetEntry, UnixState},
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tracer_ebpf::abi::{File, Tcp};
 
-use super::bpf::KEEPALIVE_TIME;
 use crate::{
-    model::wait::{ProcessId, Record, SocketFacts, TcpFacts, UNREAD_BYTES, UnixFacts},
+    model::file::{Addresses, Family, OpenSocket, SocketKind, Transport},
+    model::tcp::{TcpActivity, TcpFacts, TcpState},
+    model::wait::{ProcessId, SocketFacts, UNREAD_BYTES, UnixFacts},
     procfs::{Entry, Reads, by_pid},
 };
-
-const AF_UNIX: u16 = 1;
-const SOCK_STREAM: u16 = 1;
-const SOCK_DGRAM: u16 = 2;
-const IPPROTO_UDP: u16 = 17;
-const ESTABLISHED: u8 = 1;
-const LISTEN: u8 = 10;
 
 /// A socket as far as it is seen from outside the kernel.
 #[derive(Clone, Debug)]
 pub struct Socket {
-    /// Its part of the file's record.
-    pub file: File,
+    /// What kind of socket it is.
+    pub open: OpenSocket,
     /// What is known of its connection.
     pub facts: SocketFacts,
 }
@@ -141,65 +134,42 @@ impl Tables {
     }
 }
 
-/// The two addresses of an internet socket, as the kernel's record has them.
-fn addressed(local: SocketAddr, remote: SocketAddr, inode: u64) -> File {
-    let octets = |address: SocketAddr| match address.ip() {
-        std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-        std::net::IpAddr::V6(ip) => ip.octets(),
-    };
-    File {
-        inode,
-        local: octets(local),
-        remote: octets(remote),
-        local_port: local.port(),
-        remote_port: remote.port(),
-        family: if local.is_ipv4() { AF_INET.into() } else { AF_INET6.into() },
-        ..File::EMPTY
-    }
+/// An internet socket with these addresses.
+fn internet(local: SocketAddr, remote: SocketAddr, kind: SocketKind, transport: Transport) -> OpenSocket {
+    let addresses = Addresses { local: local.into(), remote: remote.into() };
+    let family = if local.is_ipv4() { Family::Inet(addresses) } else { Family::Inet6(addresses) };
+    OpenSocket { family, kind, protocol: transport.number() }
 }
 
 fn tcp(entry: &TcpNetEntry, netns: u64) -> Socket {
-    let state = entry.state.to_u8();
-    let queues = (entry.rx_queue, entry.tx_queue);
-    let file = File {
-        protocol: IPPROTO_TCP.into(),
-        sock_type: SOCK_STREAM,
-        ..addressed(entry.local_address, entry.remote_address, entry.inode)
-    };
-    Socket { file, facts: SocketFacts::Tcp(facts(state, queues, netns)) }
+    let open = internet(entry.local_address, entry.remote_address, SocketKind::Stream, Transport::Tcp);
+    let state = TcpState::of(entry.state.to_u8());
+    let facts = facts(state, (entry.rx_queue, entry.tx_queue), netns);
+    Socket { open, facts: SocketFacts::Tcp(facts) }
 }
 
 fn udp(entry: &UdpNetEntry) -> Socket {
-    let file = File {
-        protocol: IPPROTO_UDP,
-        sock_type: SOCK_DGRAM,
-        ..addressed(entry.local_address, entry.remote_address, entry.inode)
-    };
-    Socket { file, facts: SocketFacts::None }
+    let open = internet(entry.local_address, entry.remote_address, SocketKind::Datagram, Transport::Udp);
+    Socket { open, facts: SocketFacts::None }
 }
 
 fn unix(entry: &UnixNetEntry) -> Socket {
     let path =
         entry.path.as_ref().map(|path| String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned());
-    let file = File { inode: entry.inode, family: AF_UNIX, sock_type: entry.socket_type, ..File::EMPTY };
-    Socket { file, facts: SocketFacts::Unix(UnixFacts { path, ..UnixFacts::default() }) }
+    let open = unix_socket(SocketKind::of(entry.socket_type));
+    Socket { open, facts: SocketFacts::Unix(UnixFacts { path, ..UnixFacts::default() }) }
+}
+
+fn unix_socket(kind: SocketKind) -> OpenSocket {
+    OpenSocket { family: Family::Unix, kind, protocol: 0 }
 }
 
 /// What the tables tell of a connection: its state, and the bytes in its two queues.
-fn facts(state: u8, (received, unsent): (u32, u32), netns: u64) -> TcpFacts {
+fn facts(state: TcpState, (received, unsent): (u32, u32), netns: u64) -> TcpFacts {
     // A listener's queues hold connections.
-    let (received, unsent) = if state == LISTEN { (0, 0) } else { (received, unsent) };
-    let raw = Tcp {
-        state,
-        // The kernel shows how far one number is from the other.
-        write_seq: unsent,
-        rcv_nxt: received,
-        netns: u32::try_from(netns).unwrap_or(0),
-        rcvtimeo: i64::MAX,
-        sndtimeo: i64::MAX,
-        ..Tcp::default()
-    };
-    TcpFacts { keepalive_after: KEEPALIVE_TIME.time(), ..TcpFacts::table(raw) }
+    let (receive_queue, send_queue) = if state == TcpState::Listen { (0, 0) } else { (received, unsent) };
+    let netns = u32::try_from(netns).ok();
+    TcpFacts { state, netns, send_queue, receive_queue, keepalive: false, activity: None, internals: None }
 }
 
 /// Adds what the kernel's diagnostics say.
@@ -225,26 +195,26 @@ fn add_tcp(sockets: &mut HashMap<u64, Socket>, response: &InetResponse) {
         InetNla::TcpInfo(bytes) => Info::of(bytes),
         _ => None,
     });
-    let Some(info) = info.filter(|_| facts.raw.state != LISTEN) else { return };
-    facts.record = Record::Info;
+    let Some(info) = info.filter(|_| facts.state != TcpState::Listen) else { return };
     // One moment's numbers, not the table's.
-    if facts.raw.state == ESTABLISHED {
-        (facts.raw.rcv_nxt, facts.raw.write_seq) = (header.recv_queue, header.send_queue);
+    if facts.state == TcpState::Established {
+        (facts.receive_queue, facts.send_queue) = (header.recv_queue, header.send_queue);
     }
-    info.add_to(facts);
+    facts.activity = Some(info.activity());
 }
 
 /// The kernel's `struct tcp_info` (include/uapi/linux/tcp.h), which grows at its end.
 struct Info<'a>(&'a [u8]);
 
 impl<'a> Info<'a> {
-    /// Up to `tcpi_bytes_received`, which all kernels have that tracer runs on.
+    /// Up to `tcpi_bytes_retrans`, which all kernels have that tracer runs on.
     fn of(bytes: &'a [u8]) -> Option<Self> {
-        (bytes.len() >= 136).then_some(Self(bytes))
+        (bytes.len() >= 216).then_some(Self(bytes))
     }
 
-    fn word(&self, at: usize) -> u32 {
-        self.0.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
+    fn word(&self, at: usize) -> Option<u32> {
+        let bytes = self.0.get(at..at + 4)?;
+        bytes.try_into().ok().map(u32::from_ne_bytes)
     }
 
     fn long(&self, at: usize) -> u64 {
@@ -252,24 +222,25 @@ impl<'a> Info<'a> {
     }
 
     fn milliseconds(&self, at: usize) -> Duration {
-        Duration::from_millis(self.word(at).into())
+        Duration::from_millis(self.word(at).unwrap_or(0).into())
     }
 
-    fn add_to(&self, facts: &mut TcpFacts) {
-        let raw = &mut facts.raw;
-        (raw.retransmits, raw.probes_out, raw.backoff) = (self.0[2], self.0[3], self.0[4]);
-        raw.total_retrans = self.word(100);
-        raw.bytes_acked = self.long(120);
-        raw.bytes_received = self.long(128);
-        // Linux 4.19 counts what was sent. The acknowledgement of the SYN counts as a byte to who connected.
-        (raw.bytes_sent, raw.bytes_retrans) = (self.long(200), self.long(208));
-        raw.srtt_us = self.word(68) << 3;
-        // Without the number, a window that is open.
-        raw.snd_wnd = if self.0.len() >= 232 { self.word(228) } else { 1 };
-        facts.sent = (raw.bytes_sent != 0).then(|| self.milliseconds(44));
-        facts.received = (raw.bytes_received != 0).then(|| self.milliseconds(52));
-        facts.acknowledged = self.milliseconds(56);
-        facts.round_trip = Duration::from_micros(self.word(68).into());
+    fn activity(&self) -> TcpActivity {
+        let (bytes_sent, bytes_received) = (self.long(200), self.long(128));
+        TcpActivity {
+            bytes_sent,
+            bytes_retransmitted: self.long(208),
+            bytes_acknowledged: self.long(120),
+            bytes_received,
+            sent: (bytes_sent != 0).then(|| self.milliseconds(44)),
+            received: (bytes_received != 0).then(|| self.milliseconds(52)),
+            acknowledged: self.milliseconds(56),
+            round_trip: Duration::from_micros(self.word(68).unwrap_or(0).into()),
+            retransmits: self.0[2],
+            backoff: self.0[4],
+            probes: self.0[3],
+            window: self.word(228),
+        }
     }
 }
 
@@ -290,7 +261,7 @@ fn add_unix(sockets: &mut HashMap<u64, Socket>, response: &UnixResponse) {
         UnixNla::ReceiveQueueLength(bytes, _) => Some(*bytes),
         _ => None,
     });
-    if response.header.state != LISTEN && bytes.is_some_and(|bytes| bytes > 0) {
+    if TcpState::of(response.header.state) != TcpState::Listen && bytes.is_some_and(|bytes| bytes > 0) {
         facts.unread = UNREAD_BYTES;
     }
 }
@@ -393,14 +364,15 @@ pub fn fuzz(datagram: &[u8]) -> Vec<Socket> {
     for response in &responses {
         let (inode, facts) = match response {
             SockDiagMessage::InetResponse(response) => {
-                (response.header.inode, SocketFacts::Tcp(facts(response.header.state, (0, 0), 0)))
+                let state = TcpState::of(response.header.state);
+                (response.header.inode, SocketFacts::Tcp(facts(state, (0, 0), 0)))
             }
             SockDiagMessage::UnixResponse(response) => {
                 (response.header.inode, SocketFacts::Unix(UnixFacts::default()))
             }
             _ => continue,
         };
-        sockets.entry(inode.into()).or_insert(Socket { file: File::EMPTY, facts });
+        sockets.entry(inode.into()).or_insert(Socket { open: unix_socket(SocketKind::Stream), facts });
     }
     add(&mut sockets, &responses);
     sockets.into_values().collect()

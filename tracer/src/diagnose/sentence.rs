@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use crate::{
-    diagnose::progress::{LastWord, unacknowledged},
+    diagnose::progress::LastWord,
     diagnose::timers,
     model::class::Class,
     model::syscalls::{CORE_DUMP, PAGE_FAULT, Way},
-    model::wait::{Record, SocketFacts, TcpFacts, UNREAD_BYTES, UnixFacts, Wait},
+    model::tcp::{TcpActivity, TcpFacts},
+    model::wait::{SocketFacts, UNREAD_BYTES, UnixFacts, Wait},
     resolve::{Resolved, peers::Peers, semaphore::Semaphore, target::Target},
     util::human::{age, count},
 };
@@ -53,7 +54,7 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
             Some(facts) => format!(
                 "for the rest of a request from {}: its last bytes came {} ago",
                 remote(target),
-                ago(facts.received)
+                ago(facts.received())
             ),
             None => format!("for a client's request{}", on(target)),
         },
@@ -114,7 +115,7 @@ fn next_request(resolved: &Resolved) -> String {
     let target = &resolved.target;
     match (&resolved.last_word, facts(resolved)) {
         (Some(LastWord::Ours), Some(facts)) => {
-            let since = ago(facts.sent);
+            let since = ago(facts.sent());
             format!("for the next request of {}: the last one was answered {since} ago", remote(target))
         }
         (Some(LastWord::Nobody), _) => format!("for the first request of {}", remote(target)),
@@ -178,7 +179,7 @@ fn connect(wait: &Wait, resolved: &Resolved) -> String {
             on(&resolved.target)
         );
     };
-    let tries = u64::from(facts.raw.retransmits) + 1;
+    let tries = u64::from(facts.retransmits()) + 1;
     let outlook = match left(wait, resolved) {
         Some(left) => format!("gives up in {}", age(left)),
         None => "the kernel gives up after about two minutes".into(),
@@ -203,16 +204,16 @@ fn reply(wait: &Wait, resolved: &Resolved) -> String {
         };
         return format!("for a reply from {peer}{}: {unread}{outlook}", on(&resolved.target));
     };
-    let sent = facts.raw.bytes_sent.saturating_sub(facts.raw.bytes_retrans);
-    let open = unacknowledged(facts);
-    let said = match (sent, open, facts.raw.retransmits) {
+    let sent = facts.activity.map_or(0, |activity| activity.bytes_sent_once());
+    let open = facts.unacknowledged();
+    let said = match (sent, open, facts.retransmits()) {
         (0, 0, _) => {
             return format!(
                 "for the first word of {}: connected, and nothing was sent by either{outlook}",
                 peer(resolved)
             );
         }
-        (sent, 0, _) => format!("{sent} bytes sent, all acknowledged, the last {} ago", ago(facts.sent)),
+        (sent, 0, _) => format!("{sent} bytes sent, all acknowledged, the last {} ago", ago(facts.sent())),
         (_, open, _) if facts.is_full() => {
             format!("{open} bytes not acknowledged: the peer does not read, and its buffer is full")
         }
@@ -222,13 +223,13 @@ fn reply(wait: &Wait, resolved: &Resolved) -> String {
             count(again.into(), "retransmission")
         ),
     };
-    let heard = match (facts.raw.bytes_received, facts.received) {
-        _ if facts.record == Record::Table => "what was received is not to be seen".into(),
-        (0, _) => "nothing was ever received".to_owned(),
-        (_, Some(received)) if facts.sent.is_some_and(|sent| sent <= received) => {
-            format!("nothing received since; its last answer came {} ago", age(received))
+    let heard = match &facts.activity {
+        None => "what was received is not to be seen".into(),
+        Some(TcpActivity { bytes_received: 0, .. }) => "nothing was ever received".to_owned(),
+        Some(TcpActivity { sent: Some(sent), received: Some(received), .. }) if sent <= received => {
+            format!("nothing received since; its last answer came {} ago", age(*received))
         }
-        _ => "nothing received since".to_owned(),
+        Some(_) => "nothing received since".to_owned(),
     };
     format!("for a reply from {}: {said}; {heard}{outlook}", peer(resolved))
 }
@@ -244,12 +245,9 @@ fn send(resolved: &Resolved) -> String {
             None => format!("to write{}: it is full and nobody reads it", on(&resolved.target)),
         };
     };
-    let open = unacknowledged(facts);
-    let why = if facts.raw.retransmits > 0 && facts.raw.snd_wnd > 0 {
-        format!(
-            "no answer to {}: it cannot be reached",
-            count(facts.raw.retransmits.into(), "retransmission")
-        )
+    let open = facts.unacknowledged();
+    let why = if facts.retransmits() > 0 && facts.window() != Some(0) {
+        format!("no answer to {}: it cannot be reached", count(facts.retransmits().into(), "retransmission"))
     } else {
         "it does not read, and its buffer is full".to_owned()
     };
@@ -260,7 +258,7 @@ fn quiet(resolved: &Resolved) -> String {
     let Some(facts) = facts(resolved) else {
         return format!("for the next message{}", on(&resolved.target));
     };
-    if facts.record == Record::Table {
+    if facts.activity.is_none() {
         return format!("for more from {}: who spoke last, and when, is not to be seen here", peer(resolved));
     }
     let spoke = match resolved.last_word {
@@ -270,7 +268,7 @@ fn quiet(resolved: &Resolved) -> String {
     format!(
         "for more from {}: {spoke}, {} ago: the rest of an answer is missing, or a subscription has nothing to say",
         peer(resolved),
-        ago(facts.received)
+        ago(facts.received())
     )
 }
 
@@ -317,19 +315,20 @@ fn outlook(wait: &Wait, resolved: &Resolved) -> String {
         };
     }
     let Some(facts) = facts(resolved) else { return "; no time-out: it will wait for ever".into() };
-    if facts.record != Record::Whole {
+    let Some(internals) = &facts.internals else {
         return "; whether the connection has a time-out is not to be seen here".into();
-    }
-    if unacknowledged(facts) > 0 && facts.raw.snd_wnd > 0 {
-        let patience = age(timers::patience(facts));
-        return match (timers::gives_up(facts), facts.raw.user_timeout) {
+    };
+    if facts.unacknowledged() > 0 && facts.window() != Some(0) {
+        let patience = age(timers::patience(internals));
+        return match (timers::gives_up(facts), internals.user_timeout) {
             (Some(left), _) => format!("; the kernel gives up in {}", age(left)),
-            (None, 0) => format!("; no time-out: the kernel gives up after {patience} of retransmissions"),
-            (None, _) => format!("; the kernel gives up after {patience}"),
+            (None, None) => format!("; no time-out: the kernel gives up after {patience} of retransmissions"),
+            (None, Some(_)) => format!("; the kernel gives up after {patience}"),
         };
     }
     if let Some(left) = timers::gives_up(facts) {
-        let vain = count(facts.raw.probes_out.into(), "keepalive probe");
+        let probes = facts.activity.map_or(0, |activity| activity.probes);
+        let vain = count(probes.into(), "keepalive probe");
         return format!("; no answer to {vain}: the kernel gives up in {}", age(left));
     }
     // A peer that is there and does not read answers the kernel's probes, for ever.
@@ -361,32 +360,34 @@ mod tests {
             "waiting 1m 0s for a reply from 10.0.0.2:443: 517 bytes sent, all acknowledged, the last 1m 0s ago; \
              nothing was ever received; no receive time-out, keepalive off: it will wait for ever"
         );
-        let mut lost = sample(517, 0);
-        (lost.raw.write_seq, lost.raw.retransmits, lost.raw.user_timeout) = (617, 3, 20_000);
         // After 1.4 s it was sent for the third time, after 3, 6.2, 12.6 and 25.4 s it will be once more.
-        (lost.retransmission_ms, lost.sent) = (1600, Some(Duration::from_millis(10_000)));
+        let lost = TcpFacts { send_queue: 517, ..sample(517, 0) }
+            .with_activity(|of| (of.retransmits, of.sent) = (3, Some(Duration::from_secs(10))))
+            .with_internals(|of| {
+                of.retransmission = Duration::from_millis(1600);
+                of.user_timeout = Some(Duration::from_secs(20));
+            });
         let resolved = Resolved { socket: SocketFacts::Tcp(lost), ..samples::on("read", samples::tcp()) };
         assert_eq!(
             of("read", &resolved),
             "waiting 1m 0s for a reply from 10.0.0.2:443: 517 bytes sent and not acknowledged, 3 retransmissions in \
              vain: the peer cannot be reached; nothing was ever received; the kernel gives up in 14s"
         );
-        (lost.raw.retransmits, lost.raw.user_timeout) = (0, 0);
+        let lost = lost.with_activity(|of| of.retransmits = 0).with_internals(|of| of.user_timeout = None);
         let resolved = Resolved { socket: SocketFacts::Tcp(lost), ..samples::on("read", samples::tcp()) };
         let end =
             "nothing was ever received; no time-out: the kernel gives up after 15m 24s of retransmissions";
         assert!(of("read", &resolved).ends_with(end), "{}", of("read", &resolved));
-        let mut full = lost;
-        (full.raw.snd_wnd, full.raw.probes_out) = (0, 3);
+        let full = lost.with_activity(|of| (of.window, of.probes) = (Some(0), 3));
         let resolved = Resolved { socket: SocketFacts::Tcp(full), ..samples::on("read", samples::tcp()) };
         let said = of("read", &resolved);
         assert!(
             said.contains("517 bytes not acknowledged: the peer does not read, and its buffer is full"),
             "{said}"
         );
-        let mut dead = sample(517, 10);
-        (dead.keepalive, dead.raw.probes_out, dead.acknowledged) = (true, 8, Duration::from_secs(7861));
-        dead.received = Some(Duration::from_secs(7861));
+        let long_ago = Duration::from_secs(7861);
+        let dead = TcpFacts { keepalive: true, ..sample(517, 10) }
+            .with_activity(|of| (of.probes, of.acknowledged, of.received) = (8, long_ago, Some(long_ago)));
         let resolved = Resolved { socket: SocketFacts::Tcp(dead), ..samples::on("read", samples::tcp()) };
         let said = of("read", &resolved);
         assert!(said.ends_with("; no answer to 8 keepalive probes: the kernel gives up in 14s"), "{said}");

@@ -207,6 +207,7 @@ pub mod tests {
     use crate::{
         diagnose::progress::tests::facts,
         model::syscalls::Table,
+        model::tcp::TcpFacts,
         model::wait::{Call, FdState, ProcessId, ThreadId, UnixFacts},
         resolve::{
             peers::Peer,
@@ -510,13 +511,12 @@ pub mod tests {
             Just(SocketFacts::None),
             (any::<u64>(), any::<u64>(), any::<u32>(), any::<bool>(), any::<u8>()).prop_map(
                 |(sent, received, word, keepalive, state)| {
-                    let mut facts = facts(sent, received);
-                    facts.raw.write_seq = word;
-                    facts.raw.snd_wnd = word;
-                    facts.raw.state = state;
-                    facts.keepalive = keepalive;
-                    facts.sent = Some(Duration::from_millis(word.into()));
-                    SocketFacts::Tcp(facts)
+                    let facts = facts(sent, received).with_activity(|of| {
+                        of.window = Some(word);
+                        of.sent = Some(Duration::from_millis(word.into()));
+                    });
+                    let state = TcpState::of(state);
+                    SocketFacts::Tcp(TcpFacts { state, keepalive, send_queue: word, ..facts })
                 }
             ),
             any::<u32>().prop_map(|unread| SocketFacts::Unix(UnixFacts { unread, ..UnixFacts::default() })),

@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 /// How much a class worries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Shown, flagged at its threshold.
     Stuck,
@@ -16,11 +13,24 @@ pub enum Level {
     Idle,
 }
 
+impl Level {
+    /// Every level, the worst first.
+    pub const ALL: [Level; 3] = [Level::Stuck, Level::Doubtful, Level::Idle];
+
+    /// Its name in output.
+    pub fn label(self) -> &'static str {
+        match self {
+            Level::Stuck => "stuck",
+            Level::Doubtful => "doubtful",
+            Level::Idle => "idle",
+        }
+    }
+}
+
 macro_rules! classes {
     ($($(#[doc = $doc:literal])+ $name:ident = $label:literal, $level:ident, $threshold:expr;)+) => {
         /// The kind of thing a wait waits for.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
-        #[serde(rename_all = "lowercase")]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
         pub enum Class {
             $($(#[doc = $doc])+ $name,)+
         }

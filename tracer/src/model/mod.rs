@@ -1,7 +1,10 @@
-//! What everything else speaks of: a wait, its class, the table of system calls. Layer 0: uses nothing of tracer but `util`.
+//! What everything else speaks of: a wait, its class, what it waits on, the table of system calls. Layer 0: uses nothing of tracer but `util`.
 
 pub mod baseline;
 pub mod cgroup;
 pub mod class;
+pub mod file;
+pub mod holder;
 pub mod syscalls;
+pub mod tcp;
 pub mod wait;

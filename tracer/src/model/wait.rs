@@ -1,13 +1,15 @@
 //! The domain types everything after `collect` speaks: a wait, the snapshot it is part of, and who it is.
 
-use std::{cell::OnceCell, collections::HashMap, net::SocketAddr, time::Duration};
+use std::{cell::OnceCell, collections::HashMap, time::Duration};
 
 use compact_str::CompactString;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use tracer_ebpf::abi::{File, NR_CORE_DUMP, NR_EXIT, Tcp};
+use tracer_ebpf::abi::{NR_CORE_DUMP, NR_EXIT};
 
-use crate::{model::syscalls::Table, util::clock::Now};
+use crate::{
+    model::{file::OpenFile, syscalls::Table, tcp::TcpFacts},
+    util::clock::Now,
+};
 
 /// Which process, for ever: a pid alone is reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,7 +71,7 @@ pub enum FdState {
     /// The call has no fd.
     None,
     /// Open, with what its file is.
-    Open(File),
+    Open(OpenFile),
     /// The call's fd was not open when it was looked up.
     Absent,
     /// The source does not see into the kernel: `/proc/PID/fd` has to say.
@@ -77,86 +79,17 @@ pub enum FdState {
 }
 
 impl FdState {
+    /// The file, if it is known.
+    pub fn file(&self) -> Option<&OpenFile> {
+        match self {
+            FdState::Open(file) => Some(file),
+            FdState::None | FdState::Absent | FdState::Unknown => None,
+        }
+    }
+
     /// Inode number of the file, if it is known.
     pub fn inode(&self) -> Option<u64> {
-        match self {
-            FdState::Open(file) => Some(file.inode),
-            _ => None,
-        }
-    }
-}
-
-/// How much of a connection's state a source sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Record {
-    /// All of it.
-    Whole,
-    /// Stamps and counters, as `struct tcp_info` has them: no sequence numbers, no options.
-    Info,
-    /// What `/proc/net/tcp` has: its state and the bytes in its queues.
-    Table,
-}
-
-/// `TCP_ESTABLISHED` (include/net/tcp_states.h).
-pub const ESTABLISHED: u8 = 1;
-
-/// State of a TCP connection, in ordinary units.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TcpFacts {
-    /// The kernel's record.
-    pub raw: Tcp,
-    /// How much of that was seen; the rest is zero.
-    pub record: Record,
-    /// Since data was last sent; `None` if never.
-    pub sent: Option<Duration>,
-    /// Since data was last received; `None` if never.
-    pub received: Option<Duration>,
-    /// Since the last acknowledgement came, with data or without.
-    pub acknowledged: Duration,
-    /// Smoothed round-trip time.
-    pub round_trip: Duration,
-    /// `SO_RCVTIMEO`, if set.
-    pub receive_timeout: Option<Duration>,
-    /// `SO_SNDTIMEO`, if set.
-    pub send_timeout: Option<Duration>,
-    /// `SO_KEEPALIVE` is on.
-    pub keepalive: bool,
-    /// Silence after which keepalive probes the peer.
-    pub keepalive_after: Duration,
-    /// Time between two probes.
-    pub keepalive_interval: Duration,
-    /// Probes without an answer after which the peer counts as dead.
-    pub keepalive_probes: u8,
-    /// Time from the last retransmission to the next, milliseconds.
-    pub retransmission_ms: u32,
-    /// Retransmissions after which the kernel gives up (`net.ipv4.tcp_retries2`).
-    pub retries: u8,
-}
-
-impl TcpFacts {
-    /// Whether the peer has said that it takes nothing more.
-    pub fn is_full(&self) -> bool {
-        self.record != Record::Table && self.raw.snd_wnd == 0 && self.raw.state == ESTABLISHED
-    }
-
-    /// Of a connection of which no more was seen than this.
-    pub fn table(raw: Tcp) -> Self {
-        Self {
-            raw,
-            record: Record::Table,
-            sent: None,
-            received: None,
-            acknowledged: Duration::ZERO,
-            round_trip: Duration::ZERO,
-            receive_timeout: None,
-            send_timeout: None,
-            keepalive: false,
-            keepalive_after: Duration::ZERO,
-            keepalive_interval: Duration::ZERO,
-            keepalive_probes: 0,
-            retransmission_ms: 0,
-            retries: 0,
-        }
+        self.file().map(|file| file.inode)
     }
 }
 
@@ -237,8 +170,7 @@ pub struct Wait {
 }
 
 /// Why a thread that looks asleep in its call is not waiting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
     /// By a stop signal.
     Stopped,
@@ -246,6 +178,20 @@ pub enum Held {
     Traced,
     /// By the freezer of its cgroup.
     Frozen,
+}
+
+impl Held {
+    /// Every one of them.
+    pub const ALL: [Held; 3] = [Held::Stopped, Held::Traced, Held::Frozen];
+
+    /// Its name in output.
+    pub fn label(self) -> &'static str {
+        match self {
+            Held::Stopped => "stopped",
+            Held::Traced => "traced",
+            Held::Frozen => "frozen",
+        }
+    }
 }
 
 /// A thread that is stopped, traced or frozen.
@@ -372,9 +318,4 @@ impl<'a> ByProcess<'a> {
     pub fn count(&self, holds: impl Fn(&Wait) -> bool) -> usize {
         self.waits.iter().filter(|wait| holds(wait)).count()
     }
-}
-
-/// An internet socket's address, as `192.0.2.1:443` or `[2001:db8::1]:443`; a mapped IPv4 address prints as IPv4.
-pub fn socket_addr(address: [u8; 16], port: u16) -> SocketAddr {
-    SocketAddr::new(std::net::Ipv6Addr::from(address).to_canonical(), port)
 }

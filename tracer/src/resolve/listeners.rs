@@ -8,10 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracer_ebpf::abi::{PORT_BIND, PORT_CONNECT};
-
 use crate::{
-    model::wait::{FdState, ProcessId},
+    model::{
+        file,
+        tcp::PortChooser,
+        wait::{FdState, ProcessId},
+    },
     procfs::Reads,
 };
 
@@ -20,7 +22,7 @@ const FRESH: Duration = Duration::from_secs(5);
 
 /// The listeners of each network namespace asked about, as last read.
 #[derive(Default)]
-pub struct Listeners(HashMap<u32, (Instant, HashSet<Listener>)>);
+pub struct Listeners(HashMap<Option<u32>, (Instant, HashSet<Listener>)>);
 
 /// A socket that listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,10 +44,10 @@ impl Family {
     /// Of a file that the kernel has described, if it is an internet socket.
     pub fn of(file: &FdState) -> Option<Self> {
         let FdState::Open(file) = file else { return None };
-        match i32::from(file.family) {
-            libc::AF_INET => Some(Family::V4),
-            libc::AF_INET6 => Some(Family::V6),
-            _ => None,
+        match file.socket?.family {
+            file::Family::Inet(_) => Some(Family::V4),
+            file::Family::Inet6(_) => Some(Family::V6),
+            file::Family::Unix | file::Family::Other(_) => None,
         }
     }
 }
@@ -55,7 +57,7 @@ impl Listeners {
     /// the process has left the socket's namespace or has gone.
     pub fn has(
         &mut self,
-        netns: u32,
+        netns: Option<u32>,
         process: ProcessId,
         (family, local): (Family, SocketAddr),
         reads: &mut Reads,
@@ -82,25 +84,25 @@ fn accepts(listeners: &HashSet<Listener>, family: Family, local: SocketAddr) -> 
 }
 
 /// Whether this is the server's end, where the connection does not say itself that it was made here: `listener` says whether the
-/// port has one, `port` who chose it (`PORT_*`). A port that `connect` chose has no listener that could have accepted there; but
+/// port has one, `port` who chose it. A port that `connect` chose has no listener that could have accepted there; but
 /// whoever listens on it at another address takes that mark away. A server may have closed its listener, as `nc -l` does; then its
 /// port was chosen by `bind`, and the peer has one that the kernel gives to clients.
-pub fn side(listener: Option<bool>, port: u8, local: u16, remote: u16) -> Option<bool> {
+pub fn side(listener: Option<bool>, port: Option<PortChooser>, local: u16, remote: u16) -> Option<bool> {
     /// The first port that is given to clients, if nobody set `net.ipv4.ip_local_port_range`.
     const GIVEN: u16 = 32768;
     match (listener, port) {
-        (_, PORT_CONNECT) => Some(false),
+        (_, Some(PortChooser::Connect)) => Some(false),
         (Some(true), _) => Some(true),
-        (_, PORT_BIND) => Some(remote >= GIVEN || local < remote),
+        (_, Some(PortChooser::Bind)) => Some(remote >= GIVEN || local < remote),
         _ if local < GIVEN && remote >= GIVEN => Some(true),
         _ => listener,
     }
 }
 
 /// All listeners of a namespace, through a process that is in it.
-fn read(netns: u32, process: ProcessId, reads: &mut Reads) -> Option<Vec<Listener>> {
+fn read(netns: Option<u32>, process: ProcessId, reads: &mut Reads) -> Option<Vec<Listener>> {
     let inode = reads.what(process, "ns/net").ok()?.inode;
-    if netns != 0 && inode != u64::from(netns) {
+    if netns.is_some_and(|netns| inode != u64::from(netns)) {
         return None;
     }
     let mut listeners = Vec::new();
@@ -156,8 +158,6 @@ fn address(text: &str) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use tracer_ebpf::abi::PORT_UNKNOWN;
-
     use super::*;
     use crate::procfs::by_pid;
 
@@ -177,22 +177,23 @@ mod tests {
 
     #[test]
     fn who_chose_the_port_tells_where_no_listener_does() {
+        use PortChooser::{Bind, Connect};
         for (listener, port, local, remote, server) in [
-            (Some(true), PORT_UNKNOWN, 50_000, 40_000, Some(true)),
-            (Some(true), PORT_BIND, 8080, 40_000, Some(true)),
-            (Some(true), PORT_CONNECT, 40_000, 443, Some(false)), // one at another address, or of before
-            (Some(false), PORT_CONNECT, 40_000, 443, Some(false)),
-            (None, PORT_CONNECT, 40_000, 443, Some(false)),
-            (Some(false), PORT_CONNECT, 1024, 50_000, Some(false)), // the range was set
-            (Some(false), PORT_BIND, 4444, 40_000, Some(true)),     // nc -l 4444
-            (Some(false), PORT_BIND, 45_000, 40_000, Some(true)),   // nc -l 45000
-            (Some(false), PORT_BIND, 40_000, 443, Some(false)),     // bound before it connected
-            (Some(false), PORT_BIND, 1023, 514, Some(false)),       // rsh
-            (Some(false), PORT_UNKNOWN, 4444, 40_000, Some(true)),
-            (Some(false), PORT_UNKNOWN, 40_000, 443, Some(false)),
-            (None, PORT_UNKNOWN, 40_000, 443, None),
+            (Some(true), None, 50_000, 40_000, Some(true)),
+            (Some(true), Some(Bind), 8080, 40_000, Some(true)),
+            (Some(true), Some(Connect), 40_000, 443, Some(false)), // one at another address, or of before
+            (Some(false), Some(Connect), 40_000, 443, Some(false)),
+            (None, Some(Connect), 40_000, 443, Some(false)),
+            (Some(false), Some(Connect), 1024, 50_000, Some(false)), // the range was set
+            (Some(false), Some(Bind), 4444, 40_000, Some(true)),     // nc -l 4444
+            (Some(false), Some(Bind), 45_000, 40_000, Some(true)),   // nc -l 45000
+            (Some(false), Some(Bind), 40_000, 443, Some(false)),     // bound before it connected
+            (Some(false), Some(Bind), 1023, 514, Some(false)),       // rsh
+            (Some(false), None, 4444, 40_000, Some(true)),
+            (Some(false), None, 40_000, 443, Some(false)),
+            (None, None, 40_000, 443, None),
         ] {
-            assert_eq!(side(listener, port, local, remote), server, "{listener:?} {port} {local} {remote}");
+            assert_eq!(side(listener, port, local, remote), server, "{listener:?} {port:?} {local} {remote}");
         }
     }
 
@@ -231,9 +232,9 @@ mod tests {
         let mut listeners = Listeners::default();
         let (me, mut reads) = (by_pid(std::process::id()), Reads::new());
         let mut has = |netns, family, at| listeners.has(netns, me, (family, at), &mut reads);
-        assert_eq!(has(0, Family::V4, at), Some(true));
-        assert_eq!(has(0, Family::V6, at), Some(false));
-        assert_eq!(has(0, Family::V4, client.local_addr().expect("bound")), Some(false));
-        assert_eq!(has(1, Family::V4, at), None, "another namespace");
+        assert_eq!(has(None, Family::V4, at), Some(true));
+        assert_eq!(has(None, Family::V6, at), Some(false));
+        assert_eq!(has(None, Family::V4, client.local_addr().expect("bound")), Some(false));
+        assert_eq!(has(Some(1), Family::V4, at), None, "another namespace");
     }
 }

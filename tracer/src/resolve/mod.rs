@@ -22,7 +22,6 @@ use std::{
 };
 
 use anyhow::Result;
-use tracer_ebpf::abi::FileKey;
 
 use self::{
     fd::Mounts,
@@ -35,6 +34,7 @@ use self::{
 use crate::{
     collect::Source,
     diagnose::progress::{LastWord, connected, last_word},
+    model::holder::FileId,
     model::syscalls::{Way, way},
     model::wait::{ByProcess, FdState, ProcessId, SeenFd, SocketFacts, ThreadId, Wait},
     procfs::{Reads, Wanted},
@@ -91,9 +91,11 @@ impl Resolved {
     /// What was seen so long ago, as of now, nothing having moved meanwhile.
     pub fn grow_older(&mut self, by: Duration) {
         if let SocketFacts::Tcp(facts) = &mut self.socket {
-            facts.acknowledged += by;
-            for stamp in [&mut facts.sent, &mut facts.received].into_iter().flatten() {
-                *stamp += by;
+            if let Some(activity) = &mut facts.activity {
+                activity.acknowledged += by;
+                for stamp in [&mut activity.sent, &mut activity.received].into_iter().flatten() {
+                    *stamp += by;
+                }
             }
         }
         if let Target::Tcp { sent_seconds, received_seconds, timers, .. } = &mut self.target {
@@ -143,9 +145,9 @@ struct Member {
 
 impl Member {
     /// Which socket or pipe it is: an fd and its duplicate are one. Other files may share an inode.
-    fn key(&self) -> Option<FileKey> {
+    fn key(&self) -> Option<FileId> {
         match self.file {
-            FdState::Open(file) if target::is_socket_or_pipe(&file) => Some(FileKey::of(&file)),
+            FdState::Open(file) if target::is_socket_or_pipe(&file) => Some(FileId::from(&file)),
             _ => None,
         }
     }
@@ -333,8 +335,7 @@ impl Resolver {
                 .seen(wait.fd_state, wait.socket.clone());
         resolved.server = self.is_server(wait, &resolved.target, &wait.fd_state, &wait.socket);
         if let SocketFacts::Tcp(facts) = &wait.socket {
-            resolved.timeout =
-                if resolved.way == Way::In { facts.receive_timeout } else { facts.send_timeout };
+            resolved.timeout = facts.timeout(resolved.way != Way::In);
         }
         resolved
     }
@@ -353,11 +354,12 @@ impl Resolver {
                 if connected(facts) {
                     return Some(false);
                 }
+                let port = facts.internals.and_then(|internals| internals.port_chosen_by);
                 let process = wait.thread.process;
                 let listener = Family::of(file).and_then(|family| {
-                    self.listeners.has(facts.raw.netns, process, (family, *local), &mut self.reads)
+                    self.listeners.has(facts.netns, process, (family, *local), &mut self.reads)
                 });
-                listeners::side(listener, facts.raw.port, local.port(), remote.port())
+                listeners::side(listener, port, local.port(), remote.port())
             }
             _ => None,
         }

@@ -10,7 +10,6 @@ use std::{
 
 use anyhow::Result;
 use serde::Serialize;
-use tracer_ebpf::abi::{File, FileKey, HOLDS_READ, HOLDS_WRITE, HolderRecord, TupleKey};
 
 use super::{
     Resolved, epoll, locks, mutex, poll,
@@ -19,12 +18,12 @@ use super::{
 };
 use crate::{
     collect::Source,
+    model::file::FileKind,
+    model::holder::{Access, ConnectionEnd, FileId, Holder, Holding},
     model::syscalls::Way,
     model::wait::{ByProcess, FdState, ProcessId, SocketFacts, Wait},
     procfs::{self, Reads, by_pid},
 };
-
-const S_IFSOCK: u16 = 0o140_000;
 
 /// Processes that are named at the other end; the others are counted.
 pub const NAMED: usize = 8;
@@ -78,10 +77,10 @@ impl Peers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Wanted {
     /// A file, and the access that makes a holder its other end.
-    File(FileKey, u32),
-    Tuple(TupleKey),
+    File(FileId, Access),
+    Connection(ConnectionEnd),
     /// A file whose lock another has, though `/proc/locks` does not name who.
-    Lock(FileKey),
+    Lock(FileId),
     /// A lock that keeps a process from this inode, by `/proc/locks`.
     Recorded(u32, Option<u64>),
 }
@@ -228,11 +227,11 @@ impl Look<'_, '_> {
         pairs: &[(&Wait, &mut Resolved)],
         source: &mut dyn Source,
     ) -> Result<Option<Vec<Option<Wanted>>>> {
-        let (mut files, mut tuples) = (HashSet::new(), HashSet::new());
+        let (mut files, mut ends) = (HashSet::new(), HashSet::new());
         let mut new = HashSet::new();
         let mut all = Vec::new();
         for (wait, resolved) in pairs {
-            if files.len() >= ONE_WALK || tuples.len() >= ONE_WALK {
+            if files.len() >= ONE_WALK || ends.len() >= ONE_WALK {
                 break;
             }
             let wanted = self.wanted(wait, resolved);
@@ -240,7 +239,7 @@ impl Look<'_, '_> {
             let Some(wanted) = wanted.filter(|wanted| !self.found.contains_key(wanted)) else { continue };
             match wanted {
                 Wanted::File(key, _) | Wanted::Lock(key) => _ = files.insert(key),
-                Wanted::Tuple(key) => _ = tuples.insert(key),
+                Wanted::Connection(end) => _ = ends.insert(end),
                 Wanted::Recorded(waiter, inode) => {
                     let holders = self.on_record(waiter, inode);
                     self.keep(wanted, &holders.into_iter().map(|pid| (pid, -1)).collect::<Vec<_>>());
@@ -252,31 +251,26 @@ impl Look<'_, '_> {
         if new.is_empty() {
             return Ok(Some(all));
         }
-        let (files, tuples): (Vec<_>, Vec<_>) = (files.into_iter().collect(), tuples.into_iter().collect());
-        let Some(records) = source.holders(&files, &tuples)? else { return Ok(None) };
-        let (mut by_file, mut by_tuple) = (HashMap::<_, Vec<&HolderRecord>>::new(), HashMap::new());
-        for record in &records {
-            if record.file.local_port == 0 {
-                by_file.entry(FileKey::of(&record.file)).or_default().push(record);
-            } else {
-                let key = TupleKey::of(&record.file, record.netns);
-                by_tuple.entry(key).or_insert_with(Vec::new).push(record);
-            }
+        let (files, ends): (Vec<_>, Vec<_>) = (files.into_iter().collect(), ends.into_iter().collect());
+        let Some(all_holders) = source.holders(&files, &ends)? else { return Ok(None) };
+        let mut by_holding: HashMap<Holding, Vec<&Holder>> = HashMap::new();
+        for holder in &all_holders {
+            by_holding.entry(holder.holding).or_default().push(holder);
         }
         for wanted in new {
-            let records = match &wanted {
-                Wanted::File(key, _) | Wanted::Lock(key) => by_file.get(key),
-                Wanted::Tuple(key) => by_tuple.get(key),
+            let holders = match wanted {
+                Wanted::File(file, _) | Wanted::Lock(file) => by_holding.get(&Holding::File(file)),
+                Wanted::Connection(end) => by_holding.get(&Holding::Connection(end)),
                 Wanted::Recorded(..) => None,
             };
             let reads = &mut *self.reads;
-            let mut is_end = |record: &&&HolderRecord| match wanted {
-                Wanted::File(_, access) => record.access & access != 0,
-                Wanted::Lock(_) => locks::held_through(record.tgid, record.fd, reads),
-                Wanted::Tuple(_) | Wanted::Recorded(..) => true,
+            let mut is_end = |holder: &&&Holder| match wanted {
+                Wanted::File(_, access) => holder.access.allows(access),
+                Wanted::Lock(_) => locks::held_through(holder.pid, holder.fd, reads),
+                Wanted::Connection(_) | Wanted::Recorded(..) => true,
             };
-            let records = records.into_iter().flatten().filter(&mut is_end);
-            let found: Vec<(u32, i32)> = records.map(|record| (record.tgid, record.fd)).collect();
+            let holders = holders.into_iter().flatten().filter(&mut is_end);
+            let found: Vec<(u32, i32)> = holders.map(|holder| (holder.pid, holder.fd)).collect();
             self.keep(wanted, &found);
         }
         Ok(Some(all))
@@ -285,9 +279,7 @@ impl Look<'_, '_> {
     fn keep(&mut self, wanted: Wanted, found: &[(u32, i32)]) {
         let (names, reads) = (&mut self.names, &mut *self.reads);
         let mut holders = Holders::new(found, |pid| name(names, pid, reads));
-        if let Wanted::File(FileKey { inode, kind, .. }, _) = wanted
-            && kind == u32::from(S_IFSOCK)
-        {
+        if let Wanted::File(FileId { inode, kind: FileKind::Socket, .. }, _) = wanted {
             holders.readers = Some(self.readers(found, inode));
         }
         self.found.insert(wanted, holders);
@@ -339,7 +331,7 @@ impl Look<'_, '_> {
             let waiter = wait.thread.process.pid;
             return match resolved.file {
                 FdState::Open(file) if self.on_record(waiter, inode).is_empty() => {
-                    Some(Wanted::Lock(FileKey::of(&file)))
+                    Some(Wanted::Lock(FileId::from(&file)))
                 }
                 _ => Some(Wanted::Recorded(waiter, inode)),
             };
@@ -347,22 +339,15 @@ impl Look<'_, '_> {
         let FdState::Open(file) = resolved.file else { return None };
         match (&resolved.target, &resolved.socket) {
             (Target::Pipe { .. } | Target::Fifo { .. }, _) => {
-                let access = if resolved.way == Way::Out { HOLDS_READ } else { HOLDS_WRITE };
-                Some(Wanted::File(FileKey::of(&file), access))
+                let access = if resolved.way == Way::Out { Access::READ } else { Access::WRITE };
+                Some(Wanted::File(FileId::from(&file), access))
             }
-            (Target::Unix { peer_inode: Some(peer), .. }, _) => Some(Wanted::File(
-                FileKey { inode: *peer, kind: S_IFSOCK.into(), dev: file.dev },
-                HOLDS_READ | HOLDS_WRITE,
-            )),
+            (Target::Unix { peer_inode: Some(peer), .. }, _) => {
+                Some(Wanted::File(FileId { inode: *peer, ..FileId::from(&file) }, Access::BOTH))
+            }
             (Target::Tcp { state, .. }, SocketFacts::Tcp(facts)) if *state != TcpState::Listen => {
-                let other = File {
-                    local: file.remote,
-                    remote: file.local,
-                    local_port: file.remote_port,
-                    remote_port: file.local_port,
-                    ..file
-                };
-                Some(Wanted::Tuple(TupleKey::of(&other, facts.raw.netns)))
+                let other = file.tcp()?.reversed();
+                Some(Wanted::Connection(ConnectionEnd::new(other, facts.netns)))
             }
             _ => None,
         }
@@ -443,6 +428,7 @@ fn awaited(waits: &[&Wait], reads: &mut Reads) -> Awaited {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::file::{OpenFile, tests::file};
 
     #[test]
     fn a_handler_of_a_signal_from_outside_counts() {
@@ -463,10 +449,11 @@ mod tests {
     const FIRST: u32 = 5_000_000;
     const PIPE: u64 = 7;
     const SOCKET: u64 = 1_000_000;
+    const S_IFSOCK: u16 = 0o140_000;
 
     /// What the kernel would say of holders, and how often it was asked.
     struct Kernel {
-        holders: Vec<HolderRecord>,
+        holders: Vec<Holder>,
         walks: usize,
         wanted: usize,
     }
@@ -483,31 +470,20 @@ mod tests {
             Ok(Vec::new())
         }
 
-        fn holders(&mut self, files: &[FileKey], tuples: &[TupleKey]) -> Result<Option<Vec<HolderRecord>>> {
-            assert!(files.len() <= ONE_WALK && tuples.len() <= ONE_WALK);
+        fn holders(&mut self, files: &[FileId], ends: &[ConnectionEnd]) -> Result<Option<Vec<Holder>>> {
+            assert!(files.len() <= ONE_WALK && ends.len() <= ONE_WALK);
             self.walks += 1;
-            self.wanted += files.len() + tuples.len();
-            let files: HashSet<FileKey> = files.iter().copied().collect();
-            Ok(Some(
-                self.holders
-                    .iter()
-                    .filter(|holder| files.contains(&FileKey::of(&holder.file)))
-                    .copied()
-                    .collect(),
-            ))
+            self.wanted += files.len() + ends.len();
+            let files: HashSet<Holding> = files.iter().copied().map(Holding::File).collect();
+            Ok(Some(self.holders.iter().filter(|holder| files.contains(&holder.holding)).copied().collect()))
         }
     }
 
-    fn file(inode: u64, mode: u16) -> File {
-        File { inode, mode, ..File::EMPTY }
+    fn holder(pid: u32, fd: i32, file: OpenFile) -> Holder {
+        Holder { pid, fd, access: Access::BOTH, holding: Holding::of(&file, None) }
     }
 
-    fn holder(pid: u32, fd: i32, file: File) -> HolderRecord {
-        let access = HOLDS_READ | HOLDS_WRITE;
-        HolderRecord { kind: 0, size: 0, tgid: pid, fd, access, netns: 0, process_start_ns: 1, file }
-    }
-
-    fn waits(pid: u32, tid: u32, name: &'static str, file: File, target: Target) -> (Wait, Resolved) {
+    fn waits(pid: u32, tid: u32, name: &'static str, file: OpenFile, target: Target) -> (Wait, Resolved) {
         let mut wait = crate::diagnose::verdict::tests::wait(name, [3, 0, 0, 0, 0, 0]);
         (wait.thread.process.pid, wait.thread.tid) = (pid, tid);
         wait.fd_state = FdState::Open(file);
@@ -535,7 +511,7 @@ mod tests {
     }
 
     impl Host {
-        fn new(all: Vec<(Wait, Resolved)>, holders: Vec<HolderRecord>) -> Self {
+        fn new(all: Vec<(Wait, Resolved)>, holders: Vec<Holder>) -> Self {
             let (waits, resolved) = all.into_iter().unzip();
             Self { waits, resolved, kernel: Kernel { holders, walks: 0, wanted: 0 } }
         }

@@ -44,6 +44,7 @@ use crate::{
         object::{Followed, Options},
         probes::Mechanism,
     },
+    model::file::OpenFile,
     model::wait::{FdState, ProcessId, SeenFd, ThreadId, Wait},
     procfs::Reads,
     resolve::{
@@ -520,15 +521,16 @@ fn line(wait: &Wait, resolved: &Resolved, at: Timestamp, end: End) -> Line {
 
 /// The kernel takes the addresses of a connection back that could not be made.
 fn restore_peer(wait: &mut Wait, call: Option<&EndedCall>, told: Option<&Told>) {
-    let FdState::Open(file) = &mut wait.fd_state else { return };
-    if let Some(call) = call {
-        pointed::connected(wait.call.name, call, file);
-    }
-    if let (0, "connect", Some(Told { wait: Wait { fd_state: FdState::Open(seen), .. }, .. })) =
-        (file.local_port, wait.call.name, told)
+    let FdState::Open(OpenFile { socket: Some(socket), .. }) = &mut wait.fd_state else { return };
+    let Some(addresses) = socket.addresses_mut().filter(|_| wait.call.name == "connect") else { return };
+    if addresses.remote.port == 0
+        && let Some(remote) = call.and_then(pointed::connected)
     {
-        (file.local, file.local_port) = (seen.local, seen.local_port);
-        (file.remote, file.remote_port) = (seen.remote, seen.remote_port);
+        addresses.remote = remote;
+    }
+    let seen = told.and_then(|told| told.wait.fd_state.file()?.socket?.addresses());
+    if let Some(seen) = seen.filter(|_| addresses.local.port == 0) {
+        *addresses = seen;
     }
 }
 

@@ -1,11 +1,13 @@
 //! What the arguments of a call that has ended pointed to: where it connected to, which fds it polled. Pure.
 
-use tracer_ebpf::abi::{EndedCall, File, POINTED};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::resolve::poll::{Set, parse_poll};
+use tracer_ebpf::abi::{EndedCall, POINTED};
 
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
+use crate::{
+    model::file::Endpoint,
+    resolve::poll::{Set, parse_poll},
+};
 
 /// The fds of a poll; `None` where they were too many to be kept, or the call is another.
 pub fn polled(name: &str, call: &EndedCall) -> Option<Set> {
@@ -14,24 +16,17 @@ pub fn polled(name: &str, call: &EndedCall) -> Option<Set> {
     (polls && all && call.pointed_len > 0).then(|| Set { fds: parse_poll(bytes(call)), timeout: None })
 }
 
-/// Gives the record of a socket the peer that a connect was for: the kernel takes it back when the connect fails.
-pub fn connected(name: &str, call: &EndedCall, file: &mut File) {
-    if name != "connect" || file.remote_port != 0 {
-        return;
-    }
+/// The peer that a connect was for: the kernel takes it back from the socket when the connect fails.
+pub fn connected(call: &EndedCall) -> Option<Endpoint> {
     // struct sockaddr_in and sockaddr_in6 (include/uapi/linux/in.h, in6.h).
     let bytes = bytes(call);
-    let (Some([a, b]), Some([c, d])) = (bytes.get(..2), bytes.get(2..4)) else { return };
-    let mut remote = [0; 16];
-    match u16::from_ne_bytes([*a, *b]) {
-        AF_INET if bytes.len() >= 8 => {
-            remote[10..12].fill(0xff);
-            remote[12..].copy_from_slice(&bytes[4..8]);
-        }
-        AF_INET6 if bytes.len() >= 24 => remote.copy_from_slice(&bytes[8..24]),
-        _ => return,
-    }
-    (file.remote, file.remote_port) = (remote, u16::from_be_bytes([*c, *d]));
+    let ([a, b], [c, d]) = (bytes.first_chunk()?, bytes.get(2..)?.first_chunk()?);
+    let address = match libc::c_int::from(u16::from_ne_bytes([*a, *b])) {
+        libc::AF_INET => Ipv4Addr::from(*bytes.get(4..)?.first_chunk::<4>()?).to_ipv6_mapped(),
+        libc::AF_INET6 => Ipv6Addr::from(*bytes.get(8..)?.first_chunk::<16>()?),
+        _ => return None,
+    };
+    Some(Endpoint { address, port: u16::from_be_bytes([*c, *d]) })
 }
 
 fn bytes(call: &EndedCall) -> &[u8] {
@@ -41,7 +36,7 @@ fn bytes(call: &EndedCall) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{kernel::record::plain, model::wait::socket_addr};
+    use crate::kernel::record::plain;
 
     fn call(args: [u64; 6], pointed: &[u8]) -> EndedCall {
         let mut call: EndedCall = plain(&mut &[0; size_of::<EndedCall>()][..]).expect("zeros are a record");
@@ -54,24 +49,18 @@ mod tests {
     #[test]
     fn the_peer_of_a_failed_connect_is_where_it_was_for() {
         let mut v4 = [0; 16];
-        v4[..2].copy_from_slice(&AF_INET.to_ne_bytes());
+        v4[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
         v4[2..8].copy_from_slice(&[1, 187, 10, 98, 0, 7]);
         let mut v6 = [0; 28];
-        v6[..2].copy_from_slice(&AF_INET6.to_ne_bytes());
+        v6[..2].copy_from_slice(&(libc::AF_INET6 as u16).to_ne_bytes());
         (v6[3], v6[23]) = (80, 1);
         for (pointed, expected) in [(&v4[..], "10.98.0.7:443"), (&v6[..], "[::1]:80")] {
-            let mut file = File::EMPTY;
-            connected("connect", &call([0; 6], pointed), &mut file);
-            assert_eq!(socket_addr(file.remote, file.remote_port).to_string(), expected);
+            let remote = connected(&call([0; 6], pointed)).expect("an address");
+            assert_eq!(remote.socket_addr().to_string(), expected);
         }
-        // What the socket itself has counts; what is short, or of another family, is nothing.
-        let mut has = File { remote_port: 5, ..File::EMPTY };
-        connected("connect", &call([0; 6], &v4), &mut has);
-        assert_eq!(has, File { remote_port: 5, ..File::EMPTY });
+        // What is short, or of another family, is nothing.
         for pointed in [&v4[..7], &v6[..23], &[1, 0, b'/'], &[]] {
-            let mut file = File::EMPTY;
-            connected("connect", &call([0; 6], pointed), &mut file);
-            assert_eq!(file, File::EMPTY);
+            assert_eq!(connected(&call([0; 6], pointed)), None);
         }
     }
 

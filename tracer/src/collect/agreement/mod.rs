@@ -19,12 +19,17 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use tracer_ebpf::abi::{File, FileKey, HOLDS_READ, HOLDS_WRITE, Tcp};
 
 use self::child::Child;
 use super::{Source, bpf::Bpf};
-use crate::model::wait::{FdState, SeenFd, SocketFacts, ThreadId, Wait};
-use crate::procfs::Reads;
+use crate::{
+    model::{
+        file::{Device, Endpoint, Family, OpenFile},
+        holder::{Access, FileId},
+        wait::{FdState, SeenFd, SocketFacts, ThreadId, Wait},
+    },
+    procfs::Reads,
+};
 
 /// Until a new process is asleep.
 const SETTLES: Duration = Duration::from_millis(50);
@@ -139,10 +144,9 @@ fn of_file(fd: RawFd, state: &FdState, values: &mut Vec<Value>) -> Result<()> {
         return Ok(());
     }
     let device = |dev| format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev));
-    // The kernel's own encoding has twenty bits for the minor number.
-    let kernel = |dev: u32| format!("{}:{}", dev >> 20, dev & 0xf_ffff);
-    value(values, &format!("{kind}: device"), kernel(file.dev), device(info.st_dev));
-    value(values, &format!("{kind}: its own device number"), kernel(file.rdev), device(info.st_rdev));
+    let kernel = |device: Device| format!("{}:{}", device.major(), device.minor());
+    value(values, &format!("{kind}: device"), kernel(file.device), device(info.st_dev));
+    value(values, &format!("{kind}: its own device number"), kernel(file.special), device(info.st_rdev));
     Ok(())
 }
 
@@ -154,12 +158,13 @@ fn of_unix(state: &FdState, socket: &SocketFacts, values: &mut Vec<Value>) {
     let row = row.into_iter().find(|row| row.get(6) == Some(&&*file.inode.to_string()));
     let name = row.as_ref().and_then(|row| row.get(7).copied()).unwrap_or_default();
     let kind = row.as_ref().and_then(|row| row.get(4).copied()).unwrap_or_default();
-    value(values, "unix: type", format!("{:04X}", file.sock_type), kind);
+    let number = file.socket.map_or(0, |socket| socket.kind.number());
+    value(values, "unix: type", format!("{number:04X}"), kind);
     value(values, "unix: name", facts.path.clone().unwrap_or_default(), name);
 }
 
 /// How the file is open, as fdinfo has it, of whoever else has it.
-fn of_holder(source: &mut dyn Source, fd: RawFd, file: &File, values: &mut Vec<Value>) -> Result<()> {
+fn of_holder(source: &mut dyn Source, fd: RawFd, file: &OpenFile, values: &mut Vec<Value>) -> Result<()> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap_or_default();
     let shown = match u32::from_str_radix(flags.trim(), 8).map(|flags| flags & 3) {
@@ -167,11 +172,11 @@ fn of_holder(source: &mut dyn Source, fd: RawFd, file: &File, values: &mut Vec<V
         Ok(1) => "write",
         _ => "both",
     };
-    let holders = source.holders(&[FileKey::of(file)], &[])?.unwrap_or_default();
-    let own = holders.iter().find(|holder| (holder.tgid, holder.fd) == (std::process::id(), fd));
-    let read = own.map(|holder| match holder.access & (HOLDS_READ | HOLDS_WRITE) {
-        HOLDS_READ => "read",
-        HOLDS_WRITE => "write",
+    let holders = source.holders(&[FileId::from(file)], &[])?.unwrap_or_default();
+    let own = holders.iter().find(|holder| (holder.pid, holder.fd) == (std::process::id(), fd));
+    let read = own.map(|holder| match holder.access {
+        Access::READ => "read",
+        Access::WRITE => "write",
         _ => "both",
     });
     // Without the program nobody is named.
@@ -184,7 +189,12 @@ fn of_holder(source: &mut dyn Source, fd: RawFd, file: &File, values: &mut Vec<V
 /// Of an internet socket: its row in `/proc/net/tcp` or `tcp6`.
 fn of_socket(state: &FdState, socket: &SocketFacts, values: &mut Vec<Value>) {
     let (FdState::Open(file), SocketFacts::Tcp(facts)) = (state, socket) else { return };
-    let v6 = i32::from(file.family) == libc::AF_INET6;
+    let Some(open) = file.socket else { return };
+    let (v6, addresses) = match open.family {
+        Family::Inet(addresses) => (false, addresses),
+        Family::Inet6(addresses) => (true, addresses),
+        Family::Unix | Family::Other(_) => return,
+    };
     let table = if v6 { "tcp6" } else { "tcp" };
     let rows = fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
     let row = rows.lines().map(|row| row.split_ascii_whitespace().collect::<Vec<_>>());
@@ -193,30 +203,31 @@ fn of_socket(state: &FdState, socket: &SocketFacts, values: &mut Vec<Value>) {
         return;
     };
     let name = |what: &str| format!("{table}: {what}");
-    value(values, &name("own address"), address(v6, &file.local, file.local_port), row[1]);
-    value(values, &name("peer's address"), address(v6, &file.remote, file.remote_port), row[2]);
-    let Tcp { state, write_seq, snd_una, rcv_nxt, copied_seq, retransmits, probes_out, .. } = facts.raw;
-    value(values, &name("state"), format!("{state:02X}"), row[3]);
-    let (unacknowledged, unread) = (write_seq.wrapping_sub(snd_una), rcv_nxt.wrapping_sub(copied_seq));
+    let (Some(activity), Some(internals)) = (facts.activity, facts.internals) else { return };
+    value(values, &name("own address"), address(v6, addresses.local), row[1]);
+    value(values, &name("peer's address"), address(v6, addresses.remote), row[2]);
+    value(values, &name("state"), format!("{:02X}", facts.state.number()), row[3]);
+    let (unacknowledged, unread) = (facts.send_queue, facts.receive_queue);
     value(values, &name("queues"), format!("{unacknowledged:08X}:{unread:08X}"), row[4]);
-    value(values, &name("retransmissions"), format!("{retransmits:08X}"), row[6]);
-    value(values, &name("probes"), probes_out, row[8]);
-    value(values, &name("protocol"), file.protocol, libc::IPPROTO_TCP);
+    value(values, &name("retransmissions"), format!("{:08X}", activity.retransmits), row[6]);
+    value(values, &name("probes"), activity.probes, row[8]);
+    value(values, &name("protocol"), open.protocol, libc::IPPROTO_TCP);
     // In hundredths of a second, whatever the kernel counts in.
-    value(values, &name("retransmission time-out"), facts.retransmission_ms / 10, row[12]);
+    value(values, &name("retransmission time-out"), internals.retransmission.as_millis() / 10, row[12]);
     if let Ok(link) = fs::read_link("/proc/self/ns/net") {
         value(
             values,
             &name("network namespace"),
-            format!("net:[{}]", facts.raw.netns),
+            format!("net:[{}]", facts.netns.unwrap_or(0)),
             link.to_string_lossy(),
         );
     }
 }
 
 /// As `/proc/net/tcp` prints it: words of the machine's byte order, in hexadecimal.
-fn address(v6: bool, address: &[u8; 16], port: u16) -> String {
-    let bytes = if v6 { &address[..] } else { &address[12..] };
+fn address(v6: bool, Endpoint { address, port }: Endpoint) -> String {
+    let octets = address.octets();
+    let bytes = if v6 { &octets[..] } else { &octets[12..] };
     let words = bytes.chunks_exact(mem::size_of::<u32>());
     let words = words.map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
     let text: String = words.map(|word| format!("{word:08X}")).collect();
@@ -229,9 +240,8 @@ mod tests {
 
     #[test]
     fn addresses_are_as_proc_prints_them() {
-        let mut mapped = [0; 16];
-        mapped[10..].copy_from_slice(&[0xff, 0xff, 127, 0, 0, 1]);
+        let endpoint = Endpoint { address: std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped(), port: 443 };
         let expected = if cfg!(target_endian = "little") { "0100007F:01BB" } else { "7F000001:01BB" };
-        assert_eq!(address(false, &mapped, 443), expected);
+        assert_eq!(address(false, endpoint), expected);
     }
 }

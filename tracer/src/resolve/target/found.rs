@@ -1,32 +1,23 @@
 //! What a wait waits on: the kernel's record where it says, `/proc` where it does not, and honesty where neither can.
 
-use std::{net::SocketAddr, sync::OnceLock, time::Duration};
-
-use tracer_ebpf::abi::{File, Tcp};
+use std::{sync::OnceLock, time::Duration};
 
 use super::{
     super::{
         fd::{self, Mounts},
         page, path, poll, semaphore,
     },
-    Target, TcpState, Timers, UdpState,
+    Target, Timers, UdpState,
 };
-use crate::model::syscalls::PAGE_FAULT;
-use crate::model::wait::{FdState, SocketFacts, TcpFacts, UnixFacts, Wait, socket_addr};
-use crate::procfs::Reads;
-
-const S_IFMT: u16 = 0o170_000;
-const S_IFSOCK: u16 = 0o140_000;
-const S_IFBLK: u16 = 0o060_000;
-const S_IFCHR: u16 = 0o020_000;
-const S_IFIFO: u16 = 0o010_000;
-const AF_UNIX: u16 = 1;
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
-const IPPROTO_TCP: u16 = 6;
-const IPPROTO_UDP: u16 = 17;
-const SOCK_STREAM: u16 = 1;
-const SOCK_DGRAM: u16 = 2;
+use crate::{
+    model::{
+        file::{Addresses, Device, Family, FileKind, OpenFile, OpenSocket, SocketKind, Transport},
+        syscalls::PAGE_FAULT,
+        tcp::TcpState,
+        wait::{FdState, SocketFacts, UnixFacts, Wait},
+    },
+    procfs::Reads,
+};
 
 /// Looks the target of a wait up.
 pub fn of(wait: &Wait, reads: &mut Reads, mounts: &mut Mounts) -> Target {
@@ -37,16 +28,16 @@ pub fn of(wait: &Wait, reads: &mut Reads, mounts: &mut Mounts) -> Target {
         }
         (FdState::Absent, Some(fd)) if fd >= 0 => Target::Gone,
         (FdState::Absent, _) => Target::Unreadable { reason: "the call's fd is no number of an fd".into() },
-        (FdState::Unknown, Some(fd)) => device(fd::look_up(process, tid, fd, None, mounts, reads), 0),
+        (FdState::Unknown, Some(fd)) => device(fd::look_up(process, tid, fd, None, mounts, reads), None),
         (FdState::Open(file), Some(fd)) if has_name(&wait.fd_state, wait.call.name) => {
             let named = fd::look_up(process, tid, fd, Some(file.inode), mounts, reads);
-            device(named, file.mode & S_IFMT).with_rdev(file.rdev)
+            device(named, Some(&file))
         }
-        (FdState::Open(file), Some(_)) => match file.mode & S_IFMT {
-            S_IFSOCK => of_socket(wait, &file),
+        (FdState::Open(file), Some(_)) => match file.socket {
+            Some(socket) => of_socket(wait, file.inode, &socket),
             // The fd was closed and given out again.
-            _ if is_for_sockets(wait.call.name) => Target::Reused,
-            _ => Target::Pipe { inode: file.inode },
+            None if is_for_sockets(wait.call.name) => Target::Reused,
+            None => Target::Pipe { inode: file.inode },
         },
         _ => without_fd(wait, mounts, reads),
     }
@@ -56,13 +47,17 @@ pub fn of(wait: &Wait, reads: &mut Reads, mounts: &mut Mounts) -> Target {
 pub fn sketch(wait: &Wait) -> Target {
     let FdState::Open(file) = wait.fd_state else { return Target::None };
     let path = String::new;
-    match file.mode & S_IFMT {
-        S_IFSOCK => of_socket(wait, &file),
-        S_IFIFO => Target::Pipe { inode: file.inode },
-        S_IFCHR if is_tty(file.rdev) => Target::Tty { path: path() },
-        S_IFCHR | S_IFBLK => Target::Device { path: path() },
-        0 => Target::Anonymous { name: path() },
-        _ => Target::File { path: path(), inode: Some(file.inode), deleted: false, made_up: false },
+    if let Some(socket) = file.socket {
+        return of_socket(wait, file.inode, &socket);
+    }
+    match file.kind() {
+        FileKind::Fifo => Target::Pipe { inode: file.inode },
+        FileKind::CharacterDevice if is_tty(file.special) => Target::Tty { path: path() },
+        FileKind::CharacterDevice | FileKind::BlockDevice => Target::Device { path: path() },
+        FileKind::Anonymous => Target::Anonymous { name: path() },
+        FileKind::Socket | FileKind::Link | FileKind::Regular | FileKind::Directory | FileKind::Unknown => {
+            Target::File { path: path(), inode: Some(file.inode), deleted: false, made_up: false }
+        }
     }
 }
 
@@ -70,10 +65,10 @@ pub fn sketch(wait: &Wait) -> Target {
 pub fn has_name(state: &FdState, call: &str) -> bool {
     match state {
         FdState::Unknown => true,
-        FdState::Open(file) => match file.mode & S_IFMT {
-            S_IFSOCK => false,
+        FdState::Open(file) => match file.kind() {
+            FileKind::Socket => false,
             _ if is_for_sockets(call) => false,
-            S_IFIFO => Some(file.dev) != pipe_device(),
+            FileKind::Fifo => Some(file.device) != pipe_device(),
             _ => true,
         },
         FdState::Absent | FdState::None => false,
@@ -86,119 +81,133 @@ fn is_for_sockets(call: &str) -> bool {
 }
 
 /// Whether nobody waits for storage on it.
-fn never_stored(file: &File) -> bool {
-    matches!(file.mode & S_IFMT, S_IFSOCK | S_IFIFO | S_IFCHR)
+fn never_stored(file: &OpenFile) -> bool {
+    matches!(file.kind(), FileKind::Socket | FileKind::Fifo | FileKind::CharacterDevice)
 }
 
 /// Whether it is a socket or a pipe, each of which has an inode of its own.
-pub fn is_socket_or_pipe(file: &File) -> bool {
-    matches!(file.mode & S_IFMT, S_IFSOCK | S_IFIFO)
+pub fn is_socket_or_pipe(file: &OpenFile) -> bool {
+    matches!(file.kind(), FileKind::Socket | FileKind::Fifo)
 }
 
-/// The device of the file system that anonymous pipes are in, in the kernel's own encoding: as a pipe of ours has it.
-fn pipe_device() -> Option<u32> {
-    static DEVICE: OnceLock<Option<u32>> = OnceLock::new();
+/// The device of the file system that anonymous pipes are in: as a pipe of ours has it.
+fn pipe_device() -> Option<Device> {
+    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
     *DEVICE.get_or_init(|| {
         let (reader, _) = rustix::pipe::pipe().ok()?;
-        let device = rustix::fs::fstat(reader).ok()?.st_dev;
-        Some(libc::major(device) << 20 | libc::minor(device))
+        Some(Device::from_stat(rustix::fs::fstat(reader).ok()?.st_dev))
     })
 }
 
-/// Tells device files and FIFOs from regular ones: their names look alike.
-fn device(named: Target, kind: u16) -> Target {
-    match (named, kind) {
-        (Target::File { path, .. }, S_IFCHR | S_IFBLK) => Target::Device { path },
-        (Target::File { path, inode, .. }, S_IFIFO) => Target::Fifo { path, inode },
-        (Target::File { path, .. }, 0) if path.starts_with("/dev/pts/") || path.starts_with("/dev/tty") => {
-            Target::Tty { path }
+/// Tells device files and FIFOs from regular ones, whose names look alike: by the open file, by the name where that is not known.
+fn device(named: Target, file: Option<&OpenFile>) -> Target {
+    let Target::File { path, inode, .. } = &named else { return named };
+    let path = || path.clone();
+    match file.map(|file| (file.kind(), file.special)) {
+        Some((FileKind::CharacterDevice | FileKind::BlockDevice, special)) if is_tty(special) => {
+            Target::Tty { path: path() }
         }
-        (other, _) => other,
+        Some((FileKind::CharacterDevice | FileKind::BlockDevice, _)) => Target::Device { path: path() },
+        Some((FileKind::Fifo, _)) => Target::Fifo { path: path(), inode: *inode },
+        None | Some((FileKind::Anonymous, _)) if is_named_as_tty(&path()) => Target::Tty { path: path() },
+        _ => named,
     }
 }
 
-impl Target {
-    fn with_rdev(self, rdev: u32) -> Target {
-        match self {
-            Target::Device { path } if is_tty(rdev) => Target::Tty { path },
-            other => other,
-        }
-    }
+fn is_named_as_tty(path: &str) -> bool {
+    path.starts_with("/dev/pts/") || path.starts_with("/dev/tty")
 }
 
 /// Terminal devices by major number: virtual consoles and serial lines, `/dev/tty`, pseudo-terminals
-/// (Documentation/admin-guide/devices.txt). The kernel's own encoding has the major number above bit 20.
-fn is_tty(rdev: u32) -> bool {
-    matches!(rdev >> 20, 4 | 5 | 136..=143 | 204)
+/// (Documentation/admin-guide/devices.txt).
+fn is_tty(device: Device) -> bool {
+    matches!(device.major(), 4 | 5 | 136..=143 | 204)
 }
 
-fn of_socket(wait: &Wait, file: &File) -> Target {
-    let local = socket_addr(file.local, file.local_port);
-    let remote = socket_addr(file.remote, file.remote_port);
-    let connected = file.remote_port != 0;
-    match (file.family, file.protocol, &wait.socket) {
-        (AF_INET | AF_INET6, IPPROTO_TCP, SocketFacts::Tcp(facts)) => {
-            tcp(wait, local, remote, file.inode, facts)
+fn of_socket(wait: &Wait, inode: u64, socket: &OpenSocket) -> Target {
+    match (socket.transport(), &wait.socket) {
+        (Some((Transport::Tcp, addresses)), facts) => tcp(wait, addresses, inode, facts),
+        (Some((Transport::Udp, Addresses { local, remote })), _) => {
+            let connected = remote.port != 0;
+            Target::Udp {
+                local: local.socket_addr(),
+                remote: connected.then(|| remote.socket_addr()),
+                state: if connected { UdpState::Connected } else { UdpState::Unconnected },
+                inode,
+            }
         }
-        // The connection has gone; its addresses are known.
-        (AF_INET | AF_INET6, IPPROTO_TCP, _) => {
-            tcp(wait, local, remote, file.inode, &TcpFacts::table(Tcp::default()))
-        }
-        (AF_INET | AF_INET6, IPPROTO_UDP, _) => Target::Udp {
-            local,
-            remote: connected.then_some(remote),
-            state: if connected { UdpState::Connected } else { UdpState::Unconnected },
-            inode: file.inode,
-        },
-        (AF_UNIX, _, SocketFacts::Unix(UnixFacts { path, peer_path, peer_inode, peer_pid, .. })) => {
+        (None, SocketFacts::Unix(UnixFacts { path, peer_path, peer_inode, peer_pid, .. }))
+            if socket.family == Family::Unix =>
+        {
             Target::Unix {
                 path: path.clone().or_else(|| peer_path.clone()),
-                inode: file.inode,
+                inode,
                 peer_inode: *peer_inode,
                 peer_pid: *peer_pid,
-                datagram: file.sock_type == SOCK_DGRAM,
+                datagram: socket.kind == SocketKind::Datagram,
                 client: peer_path.is_some(),
             }
         }
-        _ => Target::Socket { family: Some(family(file.family, file.sock_type).into()), inode: file.inode },
+        _ => Target::Socket { family: Some(family(socket).into()), inode },
     }
 }
 
-fn tcp(wait: &Wait, local: SocketAddr, remote: SocketAddr, inode: u64, facts: &TcpFacts) -> Target {
+fn tcp(wait: &Wait, addresses: Addresses, inode: u64, facts: &SocketFacts) -> Target {
+    let (local, remote) = (addresses.local.socket_addr(), addresses.remote.socket_addr());
+    let SocketFacts::Tcp(facts) = facts else {
+        // The connection has gone; its addresses are known.
+        return Target::Tcp {
+            local,
+            remote,
+            state: TcpState::Unknown,
+            inode,
+            sent_seconds: None,
+            received_seconds: None,
+            bytes_sent: 0,
+            bytes_received: 0,
+            retransmits: 0,
+            keepalive: false,
+            timeout_seconds: None,
+            unacknowledged: 0,
+            timers: Timers::default(),
+        };
+    };
     let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());
     let sends = matches!(crate::model::syscalls::way(wait.call.name), crate::model::syscalls::Way::Out)
         || wait.call.name == "connect";
     Target::Tcp {
         local,
         remote,
-        state: TcpState::of(facts.raw.state),
+        state: facts.state,
         inode,
-        sent_seconds: seconds(facts.sent),
-        received_seconds: seconds(facts.received),
-        bytes_sent: facts.raw.bytes_sent.saturating_sub(facts.raw.bytes_retrans),
-        bytes_received: facts.raw.bytes_received,
-        retransmits: facts.raw.retransmits,
+        sent_seconds: seconds(facts.sent()),
+        received_seconds: seconds(facts.received()),
+        bytes_sent: facts.activity.map_or(0, |activity| activity.bytes_sent_once()),
+        bytes_received: facts.activity.map_or(0, |activity| activity.bytes_received),
+        retransmits: facts.retransmits(),
         keepalive: facts.keepalive,
-        timeout_seconds: seconds(if sends { facts.send_timeout } else { facts.receive_timeout }),
-        unacknowledged: crate::diagnose::progress::unacknowledged(facts),
+        timeout_seconds: seconds(facts.timeout(sends)),
+        unacknowledged: facts.unacknowledged(),
         timers: Timers::of(facts),
     }
 }
 
-fn family(family: u16, sock_type: u16) -> &'static str {
-    match (family, sock_type) {
-        (AF_UNIX, _) => "unix",
-        (AF_INET | AF_INET6, 3) => "raw",
-        (AF_INET | AF_INET6, SOCK_STREAM) => "inet stream",
-        (AF_INET | AF_INET6, _) => "inet",
-        (16, _) => "netlink",
-        (17, _) => "packet",
-        (40, _) => "vsock",
-        (38, _) => "alg",
-        (31, _) => "bluetooth",
-        (29, _) => "can",
-        (44, _) => "xdp",
-        _ => "other",
+fn family(socket: &OpenSocket) -> &'static str {
+    match (socket.family, socket.kind) {
+        (Family::Unix, _) => "unix",
+        (Family::Inet(_) | Family::Inet6(_), SocketKind::Raw) => "raw",
+        (Family::Inet(_) | Family::Inet6(_), SocketKind::Stream) => "inet stream",
+        (Family::Inet(_) | Family::Inet6(_), _) => "inet",
+        (Family::Other(number), _) => match libc::c_int::from(number) {
+            libc::AF_NETLINK => "netlink",
+            libc::AF_PACKET => "packet",
+            libc::AF_VSOCK => "vsock",
+            libc::AF_ALG => "alg",
+            libc::AF_BLUETOOTH => "bluetooth",
+            libc::AF_CAN => "can",
+            libc::AF_XDP => "xdp",
+            _ => "other",
+        },
     }
 }
 
@@ -225,7 +234,7 @@ fn without_fd(wait: &Wait, mounts: &mut Mounts, reads: &mut Reads) -> Target {
                     Target::Fifo { path, inode: None }
                 } else {
                     // A line without a carrier keeps who opens it waiting: it is a terminal by its name.
-                    device(Target::File { path, inode: None, deleted: false, made_up: false }, 0)
+                    device(Target::File { path, inode: None, deleted: false, made_up: false }, None)
                 }
             }
             None => Target::Unreadable { reason: "its path could not be read".into() },
@@ -249,18 +258,21 @@ pub fn kind_of(state: &FdState) -> &'static str {
     }
 }
 
-/// The same for a bare record; `none` for an empty one.
-pub fn kind_of_file(file: &File) -> &'static str {
-    match (file.mode & S_IFMT, file.family, file.protocol) {
-        (S_IFSOCK, AF_INET | AF_INET6, IPPROTO_TCP) => "tcp",
-        (S_IFSOCK, AF_INET | AF_INET6, IPPROTO_UDP) => "udp",
-        (S_IFSOCK, AF_UNIX, _) => "unix",
-        (S_IFSOCK, ..) => "socket",
-        (S_IFIFO, ..) => "pipe",
-        (S_IFCHR, ..) if is_tty(file.rdev) => "tty",
-        (S_IFCHR | S_IFBLK, ..) => "device",
-        (0, ..) if file.inode != 0 => "anonymous",
-        (0, ..) => "none",
-        _ => "file",
+/// The same for an open file.
+pub fn kind_of_file(file: &OpenFile) -> &'static str {
+    match file.kind() {
+        FileKind::Socket => {
+            file.socket.map_or("socket", |socket| match (socket.transport(), socket.family) {
+                (Some((Transport::Tcp, _)), _) => "tcp",
+                (Some((Transport::Udp, _)), _) => "udp",
+                (None, Family::Unix) => "unix",
+                (None, _) => "socket",
+            })
+        }
+        FileKind::Fifo => "pipe",
+        FileKind::CharacterDevice if is_tty(file.special) => "tty",
+        FileKind::CharacterDevice | FileKind::BlockDevice => "device",
+        FileKind::Anonymous => "anonymous",
+        FileKind::Link | FileKind::Regular | FileKind::Directory | FileKind::Unknown => "file",
     }
 }

@@ -2,17 +2,15 @@
 
 mod found;
 
-use std::{borrow::Cow, fmt, net::SocketAddr, time::Duration};
+use std::{borrow::Cow, fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 pub use self::found::{has_name, is_socket_or_pipe, kind_of, kind_of_file, of, pidfd, sketch};
 use super::poll::Interest;
-use crate::{
-    diagnose::timers,
-    model::wait::{Record, TcpFacts},
-    util::human,
-};
+use crate::{diagnose::timers, model::tcp::TcpFacts, util::human};
+
+pub use crate::model::tcp::TcpState;
 
 /// Fds of a set that a line names.
 const NAMED: usize = 8;
@@ -213,63 +211,15 @@ pub struct Timers {
 
 impl Timers {
     fn of(facts: &TcpFacts) -> Self {
-        let probes = facts.keepalive && facts.record == Record::Whole;
-        let seconds = |duration: Duration| probes.then_some(duration.as_secs_f64());
+        let probes = facts.internals.filter(|_| facts.keepalive);
         Self {
-            backoff: facts.raw.backoff,
+            backoff: facts.activity.map_or(0, |activity| activity.backoff),
             zero_window: facts.is_full(),
-            keepalive_after_seconds: seconds(facts.keepalive_after),
-            keepalive_interval_seconds: seconds(facts.keepalive_interval),
-            keepalive_probes: probes.then_some(facts.keepalive_probes),
+            keepalive_after_seconds: probes.map(|of| of.keepalive_after.as_secs_f64()),
+            keepalive_interval_seconds: probes.map(|of| of.keepalive_interval.as_secs_f64()),
+            keepalive_probes: probes.map(|of| of.keepalive_probes),
             gives_up_seconds: timers::gives_up(facts).map(|left| left.as_secs_f64()),
         }
-    }
-}
-
-/// State of a TCP connection (include/net/tcp_states.h).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum TcpState {
-    Unknown,
-    Established,
-    SynSent,
-    SynRecv,
-    FinWait1,
-    FinWait2,
-    TimeWait,
-    Close,
-    CloseWait,
-    LastAck,
-    Listen,
-    Closing,
-    NewSynRecv,
-}
-
-impl TcpState {
-    const NAMES: [(TcpState, &str); 13] = [
-        (TcpState::Unknown, "UNKNOWN"),
-        (TcpState::Established, "ESTABLISHED"),
-        (TcpState::SynSent, "SYN_SENT"),
-        (TcpState::SynRecv, "SYN_RECV"),
-        (TcpState::FinWait1, "FIN_WAIT1"),
-        (TcpState::FinWait2, "FIN_WAIT2"),
-        (TcpState::TimeWait, "TIME_WAIT"),
-        (TcpState::Close, "CLOSE"),
-        (TcpState::CloseWait, "CLOSE_WAIT"),
-        (TcpState::LastAck, "LAST_ACK"),
-        (TcpState::Listen, "LISTEN"),
-        (TcpState::Closing, "CLOSING"),
-        (TcpState::NewSynRecv, "NEW_SYN_RECV"),
-    ];
-
-    /// By the kernel's number.
-    pub fn of(number: u8) -> Self {
-        Self::NAMES.get(usize::from(number)).map_or(Self::Unknown, |(state, _)| *state)
-    }
-
-    /// As `/proc/net/tcp`'s readers call it.
-    pub fn name(self) -> &'static str {
-        Self::NAMES[self as usize].1
     }
 }
 
