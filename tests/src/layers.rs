@@ -51,12 +51,41 @@ const STILL: &[(&str, &str)] = &[
     ("wire", "resolve"),
 ];
 
+/// Crates that only some folders know: types of the kernel's boundary end in `kernel` and `collect`, JSON is made in `wire`.
+#[rustfmt::skip]
+const CRATES: &[(&str, &[&str])] = &[
+    ("tracer_ebpf", &["kernel", "collect"]),
+    ("serde", &["wire"]),
+];
+
+/// Folders that still know such a crate. As above: a line that is no longer true has to go; none may come.
+#[rustfmt::skip]
+const STILL_KNOW: &[(&str, &str)] = &[
+    ("agent", "serde"), ("agent", "tracer_ebpf"),
+    ("assess", "serde"), ("assess", "tracer_ebpf"),
+    ("collect", "serde"),
+    ("commands", "serde"),
+    ("config", "tracer_ebpf"),
+    ("history", "serde"),
+    ("metrics", "tracer_ebpf"),
+    ("model", "tracer_ebpf"),
+    ("procfs", "tracer_ebpf"),
+    ("resolve", "serde"),
+    ("serve", "serde"),
+    ("top", "serde"), ("top", "tracer_ebpf"),
+    ("trace", "tracer_ebpf"),
+];
+
 /// Files that are in no folder: where the program begins, and what fuzzing begins at.
 const ROOT: &[&str] = &["fuzz.rs", "lib.rs", "main.rs"];
 
-/// Folders that a file's code names, in `use` lines, other paths and macros, but for what is compiled for tests only.
+/// Folders and crates that a file's code names, in `use` lines, other paths, attributes and macros, but for what is compiled for
+/// tests only.
 #[derive(Default)]
-struct Uses(BTreeSet<String>);
+struct Uses {
+    folders: BTreeSet<String>,
+    crates: BTreeSet<String>,
+}
 
 impl Uses {
     fn of(text: &str) -> Self {
@@ -65,12 +94,13 @@ impl Uses {
         uses
     }
 
-    fn tree(&mut self, tree: &syn::UseTree) {
+    /// The first names of what a `use` line names.
+    fn firsts(tree: &syn::UseTree, names: &mut BTreeSet<String>) {
         match tree {
-            syn::UseTree::Path(path) => _ = self.0.insert(path.ident.to_string()),
-            syn::UseTree::Group(group) => group.items.iter().for_each(|item| self.tree(item)),
-            syn::UseTree::Name(name) => _ = self.0.insert(name.ident.to_string()),
-            syn::UseTree::Rename(rename) => _ = self.0.insert(rename.ident.to_string()),
+            syn::UseTree::Path(path) => _ = names.insert(path.ident.to_string()),
+            syn::UseTree::Group(group) => group.items.iter().for_each(|item| Self::firsts(item, names)),
+            syn::UseTree::Name(name) => _ = names.insert(name.ident.to_string()),
+            syn::UseTree::Rename(rename) => _ = names.insert(rename.ident.to_string()),
             syn::UseTree::Glob(_) => {}
         }
     }
@@ -82,10 +112,13 @@ impl Uses {
                 self.tokens(group.stream());
             }
             let word = token.to_string();
+            if CRATES.iter().any(|(name, _)| *name == word) {
+                self.crates.insert(word.clone());
+            }
             if let [krate, colon, again] = &before
                 && (krate, colon, again) == (&"crate".to_owned(), &":".to_owned(), &":".to_owned())
             {
-                self.0.insert(word.clone());
+                self.folders.insert(word.clone());
             }
             before.rotate_left(1);
             before[2] = word;
@@ -108,20 +141,29 @@ impl<'ast> Visit<'ast> for Uses {
     }
 
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
-        if let syn::UseTree::Path(path) = &item.tree
-            && path.ident == "crate"
-            && !is_for_tests(&item.attrs)
-        {
-            self.tree(&path.tree);
+        if is_for_tests(&item.attrs) {
+            return;
+        }
+        match &item.tree {
+            syn::UseTree::Path(path) if path.ident == "crate" => Self::firsts(&path.tree, &mut self.folders),
+            tree => Self::firsts(tree, &mut self.crates),
+        }
+    }
+
+    fn visit_attribute(&mut self, attribute: &'ast syn::Attribute) {
+        visit::visit_attribute(self, attribute);
+        if let syn::Meta::List(list) = &attribute.meta {
+            self.tokens(list.tokens.clone());
         }
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        let mut segments = path.segments.iter();
-        if segments.next().is_some_and(|first| first.ident == "crate")
-            && let Some(second) = segments.next()
-        {
-            self.0.insert(second.ident.to_string());
+        let mut segments = path.segments.iter().map(|segment| segment.ident.to_string());
+        match (segments.next(), segments.next()) {
+            (Some(first), Some(second)) if first == "crate" => _ = self.folders.insert(second),
+            // One name may be anything; of an attribute it is a crate's.
+            (Some(first), _) => _ = self.crates.insert(first),
+            (None, _) => {}
         }
         visit::visit_path(self, path);
     }
@@ -152,7 +194,7 @@ fn used() -> BTreeMap<(&'static str, &'static str), PathBuf> {
     let mut used = BTreeMap::new();
     for from in FOLDERS {
         for file in sources(&root().join(from.name)) {
-            let uses = Uses::of(&fs::read_to_string(&file).expect("a source")).0;
+            let uses = Uses::of(&fs::read_to_string(&file).expect("a source")).folders;
             let folders = FOLDERS.iter().filter(|to| to.name != from.name && uses.contains(to.name));
             for to in folders {
                 used.insert((from.name, to.name), file.clone());
@@ -176,6 +218,23 @@ fn folders_use_what_lies_below_them() {
     let new: Vec<_> = wrong.iter().filter(|(pair, _)| !STILL.contains(pair)).collect();
     assert!(new.is_empty(), "these use what does not lie below them: {new:#?}");
     let gone: Vec<_> = STILL.iter().filter(|pair| !wrong.contains_key(pair)).collect();
+    assert!(gone.is_empty(), "these do so no longer: {gone:#?}");
+}
+
+#[test]
+fn the_kernels_records_and_json_end_in_their_folders() {
+    let mut wrong = BTreeMap::new();
+    for folder in FOLDERS {
+        for file in sources(&root().join(folder.name)) {
+            let uses = Uses::of(&fs::read_to_string(&file).expect("a source")).crates;
+            let known =
+                CRATES.iter().filter(|(name, may)| uses.contains(*name) && !may.contains(&folder.name));
+            wrong.extend(known.map(|(name, _)| ((folder.name, *name), file.clone())));
+        }
+    }
+    let new: Vec<_> = wrong.iter().filter(|(pair, _)| !STILL_KNOW.contains(pair)).collect();
+    assert!(new.is_empty(), "these know what they should not: {new:#?}");
+    let gone: Vec<_> = STILL_KNOW.iter().filter(|pair| !wrong.contains_key(pair)).collect();
     assert!(gone.is_empty(), "these do so no longer: {gone:#?}");
 }
 
@@ -205,5 +264,26 @@ fn paths_are_found_wherever_they_stand() {
         "use crate::{a::B, c::{self, D}, e}; use std::f; fn g() { crate::h::i(); format!(\"{}\", crate::j::K); }
          #[cfg(test)] mod tests { use crate::l::M; } impl crate::n::O for P<crate::q::R> {}",
     );
-    assert_eq!(Vec::from_iter(uses.0), ["a", "c", "e", "h", "j", "n", "q"]);
+    assert_eq!(Vec::from_iter(uses.folders), ["a", "c", "e", "h", "j", "n", "q"]);
+}
+
+#[test]
+fn crates_are_found_wherever_they_stand() {
+    for text in [
+        "use serde::Serialize;",
+        "use {std::fmt, serde::Serialize};",
+        "impl serde::Serialize for A {}",
+        "#[serde(skip)] struct A;",
+        "#[derive(serde::Serialize)] struct A;",
+        "#[cfg_attr(a, serde(skip))] struct A;",
+        "struct A { #[serde(skip)] b: u8 }",
+        "macro_rules! a { () => { #[derive(serde::Serialize)] struct A; } }",
+    ] {
+        assert!(Uses::of(text).crates.contains("serde"), "{text}");
+    }
+    for text in
+        ["use crate::serde::A;", "use serde_json::A;", "#[cfg(test)] mod tests { use serde::A; }", "// serde"]
+    {
+        assert!(!Uses::of(text).crates.contains("serde"), "{text}");
+    }
 }

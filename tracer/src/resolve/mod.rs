@@ -36,6 +36,7 @@ use crate::{
     diagnose::progress::{LastWord, connected, last_word},
     model::holder::FileId,
     model::syscalls::{Way, way},
+    model::tcp::TcpFacts,
     model::wait::{ByProcess, FdState, ProcessId, SeenFd, SocketFacts, ThreadId, Wait},
     procfs::{Reads, Wanted},
 };
@@ -90,12 +91,10 @@ impl Resolved {
 
     /// What was seen so long ago, as of now, nothing having moved meanwhile.
     pub fn grow_older(&mut self, by: Duration) {
-        if let SocketFacts::Tcp(facts) = &mut self.socket {
-            if let Some(activity) = &mut facts.activity {
-                activity.acknowledged += by;
-                for stamp in [&mut activity.sent, &mut activity.received].into_iter().flatten() {
-                    *stamp += by;
-                }
+        if let SocketFacts::Tcp(TcpFacts { activity: Some(activity), .. }) = &mut self.socket {
+            activity.acknowledged += by;
+            for stamp in [&mut activity.sent, &mut activity.received].into_iter().flatten() {
+                *stamp += by;
             }
         }
         if let Target::Tcp { sent_seconds, received_seconds, timers, .. } = &mut self.target {
