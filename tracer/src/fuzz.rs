@@ -8,7 +8,12 @@ use crate::{
     collect::{bpf, sched, sockets},
     config::{Config, Subject, moment},
     diagnose::verdict,
-    kernel::{btf::Btf, load::Clocks, record::Record, symbols::Restarts},
+    kernel::{
+        btf::Btf,
+        load::Clocks,
+        record::{Record, take_all},
+        symbols::Restarts,
+    },
     model::{cgroup, class::Class},
     procfs::stat,
     resolve::{
@@ -32,11 +37,11 @@ pub fn types(bytes: &[u8]) {
 }
 
 /// A snapshot's stream, judged and written as JSON.
-pub fn records(mut bytes: &[u8]) {
+pub fn records(bytes: &[u8]) {
     let now = Now::read();
     // SAFETY: a header is integers only, for which zero is a value.
     let mut clocks = Clocks { header: unsafe { std::mem::zeroed::<Header>() }, offset_ns: 0 };
-    while let Ok(Some(record)) = Record::take(&mut bytes) {
+    let _ = take_all(bytes, |record| {
         match record {
             Record::Header(header) => clocks.header = header,
             Record::Thread(record, tail) => {
@@ -50,7 +55,8 @@ pub fn records(mut bytes: &[u8]) {
             }
             Record::Fd(..) | Record::Holder(_) => {}
         }
-    }
+        Ok(())
+    });
 }
 
 /// Files of `/proc`.

@@ -373,7 +373,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn file(inode: u64) -> FdState {
-        FdState::Open(crate::model::file::tests::file(inode, 0))
+        FdState::Open(crate::model::file::tests::file(inode, crate::model::file::FileKind::Anonymous))
     }
 
     /// A read on a connection with so many bytes received.

@@ -93,7 +93,8 @@ impl Seen {
             Err(_) => {
                 let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
                 let state = field("State:")?.chars().next()?;
-                Some(Self { comm: field("Name:")?.to_owned(), state, start_ns: 0, leaving: None, cpu: None })
+                let comm = status.lines().find_map(|line| line.strip_prefix("Name:\t"))?.to_owned();
+                Some(Self { comm, state, start_ns: 0, leaving: None, cpu: None })
             }
         }
     }

@@ -91,7 +91,7 @@ mod tests {
 
     fn internet(local: [u8; 16], remote: [u8; 16]) -> File {
         let family = libc::AF_INET6 as u16;
-        let (mode, protocol) = (0o140_777, libc::IPPROTO_TCP as u16);
+        let (mode, protocol) = (libc::S_IFSOCK as u16 | 0o777, libc::IPPROTO_TCP as u16);
         File {
             inode: 9,
             mode,
@@ -133,7 +133,7 @@ mod tests {
             };
             assert_eq!(tuple_key(&end), TupleKey::of(&file, netns));
         }
-        for mode in [0o010_600, 0o140_777, 0o100_644, 0o040_755, 0o020_666, 0o600] {
+        for mode in [0o010_600, libc::S_IFSOCK as u16 | 0o777, 0o100_644, 0o040_755, 0o020_666, 0o600] {
             let file = File { inode: 8, mode, dev: 5, ..File::EMPTY };
             let open = open_file(&file).expect("it was read");
             assert_eq!(file_key(&FileId::from(&open)), FileKey::of(&file), "{mode:o}");

@@ -14,6 +14,7 @@ use crate::{
         semaphore::is_semaphore,
         target::{Target, TcpState},
     },
+    util::linux::{FUTEX_LOCK_PI, FUTEX_LOCK_PI2, FUTEX_WAIT, futex_command},
 };
 
 pub use crate::model::class::{Class, Level};
@@ -91,14 +92,10 @@ fn is_lock(command: u64) -> bool {
 /// value 2 (nptl/lowlevellock.h), musl with its top bit set over the owner's id, or over EBUSY where it keeps no owner
 /// (src/thread/pthread_mutex_timedlock.c), both without a time-out.
 pub fn futex(args: &[u64; 6]) -> Class {
-    const FUTEX_WAIT: u64 = 0;
-    const FUTEX_LOCK_PI: u64 = 6;
-    const FUTEX_LOCK_PI2: u64 = 13;
     /// `PID_MAX_LIMIT` (include/linux/threads.h).
     const LARGEST_TID: u32 = 1 << 22;
     const CONTENDED: u32 = 0x8000_0000;
-    // Without FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME.
-    match (args[1] & 0x7f, args[2] as u32, args[3]) {
+    match (futex_command(args[1]), args[2] as u32, args[3]) {
         (FUTEX_LOCK_PI | FUTEX_LOCK_PI2, ..) | (FUTEX_WAIT, 2, 0) => Class::Mutex,
         (FUTEX_WAIT, CONTENDED.., 0) if args[2] as u32 - CONTENDED <= LARGEST_TID => Class::Mutex,
         _ => Class::Futex,

@@ -23,7 +23,7 @@ use super::{
     error::ProgramError,
     object::{Followed, Object, Options},
     probes::{Hook, PROBES, Probe, find},
-    record::{Record, plain},
+    record::{Record, plain, take_all},
 };
 use crate::{
     model::syscalls::{Table, rows},
@@ -192,8 +192,7 @@ impl Kernel {
         self.live.set(CLOCK_OFFSET, offset_ns as u64, 0).context("cannot tell the programs the time")?;
         let mut clocks: Option<Clocks> = None;
         self.stream("snapshot", |bytes| {
-            let mut rest = bytes;
-            while let Some(record) = Record::take(&mut rest)? {
+            take_all(bytes, |record| {
                 match (record, &clocks) {
                     // The kernel starts over, header included, where its buffer was too small.
                     (Record::Header(header), None) => clocks = Some(Clocks { header, offset_ns }),
@@ -204,8 +203,8 @@ impl Kernel {
                     (record, Some(clocks)) => each(clocks, record),
                     (_, None) => bail!("the snapshot does not begin with its header"),
                 }
-            }
-            Ok(bytes.len() - rest.len())
+                Ok(())
+            })
         })
     }
 
@@ -239,13 +238,12 @@ impl Kernel {
                 self.asked.insert(tid, fd, 0).context("cannot tell the program lookup what to look up")?;
             }
             let walked = self.stream("lookup", |bytes| {
-                let mut rest = bytes;
-                while let Some(record) = Record::take(&mut rest)? {
+                take_all(bytes, |record| {
                     if let Record::Fd(record, tail) = record {
                         each(record, tail);
                     }
-                }
-                Ok(bytes.len() - rest.len())
+                    Ok(())
+                })
             });
             for (tid, _) in round {
                 self.asked.remove(&tid).context("cannot empty the list of what to look up")?;
@@ -290,13 +288,13 @@ impl Kernel {
                 self.wanted_tuples.remove(&Key(*tuple)).context("cannot empty what holders wants")?;
             }
             let Some(bytes) = walked? else { return Ok(false) };
-            let mut rest = &bytes[..];
-            while let Some(record) = Record::take(&mut rest)? {
+            let used = take_all(&bytes, |record| {
                 if let Record::Holder(record) = record {
                     each(record);
                 }
-            }
-            ensure!(rest.is_empty(), "what holders writes ends in the middle of a record");
+                Ok(())
+            })?;
+            ensure!(used == bytes.len(), "what holders writes ends in the middle of a record");
         }
     }
 

@@ -12,6 +12,7 @@ use super::{
     legacy,
 };
 use crate::model::syscalls::{self, Table};
+use crate::util::linux::{PF_FROZEN, PF_IO_WORKER, PF_KTHREAD, PF_USER_WORKER};
 
 /// The compiled programs; `cargo xtask ebpf` makes them.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tracer.bpf.o");
@@ -133,12 +134,6 @@ struct Constants {
 
 impl Constants {
     fn of(btf: &Btf) -> Result<Self> {
-        const PF_KTHREAD: u32 = 0x0020_0000;
-        const PF_IO_WORKER: u32 = 0x10;
-        // The bit had another meaning before Linux 6.4, whose clone arguments name it.
-        const PF_USER_WORKER: u32 = 0x4000;
-        // A flag until Linux 6.1, a state since; the bit was used for something else then.
-        const PF_FROZEN: u32 = 0x0001_0000;
         let version = kernel_version();
         let user_workers = btf.offset("kernel_clone_args", "user_worker")?.is_some();
         Ok(Self {

@@ -45,6 +45,15 @@ impl<'a> Record<'a> {
     }
 }
 
+/// Hands out every whole record, and says how many bytes they had. A part of one may be left at the end.
+pub fn take_all<'a>(bytes: &'a [u8], mut each: impl FnMut(Record<'a>) -> Result<()>) -> Result<usize> {
+    let mut rest = bytes;
+    while let Some(record) = Record::take(&mut rest)? {
+        each(record)?;
+    }
+    Ok(bytes.len() - rest.len())
+}
+
 /// A record with the tail it names, `None` if one of them is not whole yet.
 fn with_tail<'a, T>(
     record: Option<T>,
@@ -89,7 +98,6 @@ mod tests {
     }
 
     fn thread(tail: u32, family: u16) -> ThreadRecord {
-        const S_IFSOCK: u16 = 0o140_000;
         let size = u32::try_from(size_of::<ThreadRecord>()).expect("it is small");
         ThreadRecord {
             kind: KIND_THREAD,
@@ -102,7 +110,14 @@ mod tests {
             fd_state: FD_OPEN,
             args: [4, 0x1000, 1, 0, 0, 0],
             comm: *b"php\0\0\0\0\0\0\0\0\0\0\0\0\0",
-            file: File { inode: 9, mode: S_IFSOCK, family, sock_type: 1, protocol: 6, ..File::EMPTY },
+            file: File {
+                inode: 9,
+                mode: libc::S_IFSOCK as u16,
+                family,
+                sock_type: 1,
+                protocol: 6,
+                ..File::EMPTY
+            },
             ..zeroed()
         }
     }
@@ -126,15 +141,16 @@ mod tests {
     #[test]
     fn records_are_taken_one_by_one() {
         let stream = stream();
-        let (mut rest, mut kinds) = (&stream[..], Vec::new());
-        while let Some(record) = Record::take(&mut rest).expect("all are known") {
+        let mut kinds = Vec::new();
+        let used = take_all(&stream, |record| {
             kinds.push(match record {
                 Record::Header(header) => ("header", header.jiffies as usize),
                 Record::Thread(thread, tail) => (["none", "tcp", "unix"][thread.tail as usize], tail.len()),
                 Record::Fd(_, tail) => ("fd", tail.len()),
                 Record::Holder(_) => ("holder", 0),
             });
-        }
+            Ok(())
+        });
         let expected = [
             ("header", 1_000),
             ("none", 0),
@@ -143,10 +159,18 @@ mod tests {
             ("fd", 0),
             ("holder", 0),
         ];
-        assert_eq!((kinds.as_slice(), rest.len()), (expected.as_slice(), 0));
+        assert_eq!((kinds.as_slice(), used.expect("all are known")), (expected.as_slice(), stream.len()));
         // A part of a record is none yet, and is left where it is.
         let mut part = &stream[..size_of::<Header>() - 1];
         assert!(Record::take(&mut part).is_ok_and(|record| record.is_none()) && !part.is_empty());
+        let mut number = 0;
+        let used = take_all(&stream[..stream.len() - 1], |_| {
+            number += 1;
+            Ok(())
+        });
+        let whole = stream.len() - size_of::<HolderRecord>();
+        assert_eq!((number, used.expect("all are known")), (expected.len() - 1, whole));
+        take_all(&stream, |_| bail!("no more")).expect_err("the first is one too many");
     }
 
     /// A fuzzer that has to guess the first word and the sizes finds nothing behind them.

@@ -246,8 +246,9 @@ impl From<SocketAddr> for Endpoint {
 pub mod tests {
     use super::*;
 
-    /// A file of which nothing but its inode number and mode is known.
-    pub fn file(inode: u64, mode: u16) -> OpenFile {
+    /// A file of which nothing but its inode number and kind is known.
+    pub fn file(inode: u64, kind: FileKind) -> OpenFile {
+        let mode = kind.bits() as u16;
         OpenFile { inode, device: Device(0), mode, special: Device(0), socket: None }
     }
 

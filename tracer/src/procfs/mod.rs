@@ -265,10 +265,14 @@ impl Reads {
         stat::parse_stat(&self.text(process, &format!("task/{tid}/stat"))?)
     }
 
-    /// The name of a process, or of a thread of it.
+    /// The name of a process, that of its first thread.
     pub fn comm(&mut self, process: ProcessId) -> Option<String> {
-        let bytes = self.file(process, "comm").ok()?;
-        Some(lossy(bytes.trim_ascii_end()))
+        Some(stat::comm(&self.text(process, "comm")?))
+    }
+
+    /// The name of a thread.
+    pub fn thread_comm(&mut self, process: ProcessId, tid: u32) -> Option<String> {
+        Some(stat::comm(&self.text(process, &format!("task/{tid}/comm"))?))
     }
 
     /// Whether the thread has not run since the wait was seen: only then is what was read meanwhile what its call was given.
@@ -373,6 +377,16 @@ mod tests {
         assert!(!reads.exists(by_pid(u32::MAX >> 1)));
         assert_eq!(reads.string(me, c"text".as_ptr() as u64, 9).as_deref(), Some(&b"text"[..]));
         assert_eq!(reads.memory(me, 1, 9), None);
+    }
+
+    #[test]
+    fn a_name_is_as_the_kernel_has_it() {
+        let me = by_pid(std::process::id());
+        let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        std::fs::write(format!("/proc/self/task/{tid}/comm"), "blanks  ").expect("its own");
+        assert_eq!(Reads::new().thread_comm(me, tid).as_deref(), Some("blanks  "));
+        assert_eq!(stat::comm("two\n\n"), "two\n");
+        assert_eq!(stat::comm("x"), "x");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use tracer_ebpf::abi::leaving;
 
-use crate::model::syscalls::Table;
+use crate::{model::syscalls::Table, util::linux::PF_KTHREAD};
 
 /// What `/proc/PID/stat` says of a thread.
 pub struct Stat {
@@ -55,21 +55,25 @@ pub fn same_start(start_ns: u64, stat: &Stat) -> bool {
 
 /// Fields of Documentation/filesystems/proc.rst; the name may itself have blanks and parentheses.
 pub fn parse_stat(text: &str) -> Option<Stat> {
-    const PF_KTHREAD: u64 = 0x0020_0000;
     let (open, close) = (text.find('(')?, text.rfind(')')?);
     let fields: Vec<&str> = text.get(close + 1..)?.split_ascii_whitespace().collect();
-    let flags: u64 = fields.get(6)?.parse().ok()?;
+    let flags: u32 = fields.get(6)?.parse().ok()?;
     Some(Stat {
         comm: text.get(open + 1..close)?.to_owned(),
         state: fields.first()?.chars().next()?,
         parent: fields.get(1)?.parse().ok()?,
         kernel_thread: flags & PF_KTHREAD != 0,
-        leaving: Some(leaving(flags as u32)).filter(|number| *number != 0),
+        leaving: Some(leaving(flags)).filter(|number| *number != 0),
         cpu_ticks: fields.get(11)?.parse::<u64>().ok()?.saturating_add(fields.get(12)?.parse().ok()?),
         threads: fields.get(17)?.parse().ok()?,
         start_ticks: fields.get(19)?.parse().ok()?,
         cpu: fields.get(36)?.parse().ok()?,
     })
+}
+
+/// The name in a file `comm`. Blanks at its end are its own.
+pub fn comm(text: &str) -> String {
+    text.strip_suffix('\n').unwrap_or(text).to_owned()
 }
 
 /// Number and arguments of `NR ARG0 … ARG5 SP PC`, or `-1 SP PC` outside a call, or `running`.

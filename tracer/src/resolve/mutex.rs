@@ -9,13 +9,12 @@ use crate::{
     model::class::Class,
     model::wait::{ProcessId, Wait},
     procfs::Reads,
+    util::linux::{FUTEX_LOCK_PI, FUTEX_LOCK_PI2, futex_command},
 };
 
 /// The word of a priority-inheriting futex is its owner's id, with two bits for the kernel (`FUTEX_TID_MASK`,
 /// include/uapi/linux/futex.h).
-const TID_MASK: u32 = 0x3fff_ffff;
-const FUTEX_LOCK_PI: u64 = 6;
-const FUTEX_LOCK_PI2: u64 = 13;
+const TID_MASK: u32 = libc::FUTEX_TID_MASK;
 
 /// The thread that holds the lock `wait` waits for, `None` if there is no telling; and whether it is a barrier instead.
 pub fn look(wait: &Wait, reads: &mut Reads, owners: &mut Owners) -> (Option<Peer>, bool) {
@@ -31,7 +30,7 @@ pub fn look(wait: &Wait, reads: &mut Reads, owners: &mut Owners) -> (Option<Peer
     if !reads.still_in(wait) {
         return (None, false);
     }
-    let inherits = matches!(args[1] & 0x7f, FUTEX_LOCK_PI | FUTEX_LOCK_PI2);
+    let inherits = matches!(futex_command(args[1]), FUTEX_LOCK_PI | FUTEX_LOCK_PI2);
     let owner = owner_in(&words, inherits).and_then(|id| owners.thread(process, id, reads));
     let owner = owner.filter(|owner| owner.pid != wait.thread.tid);
     let barrier = owner.is_none() && !inherits && is_barrier(&before, &words);
@@ -83,8 +82,7 @@ impl Owners {
                 true => id,
                 false => *inside.entry(process).or_insert_with(|| ids_inside(process, reads)).get(&id)?,
             };
-            let comm = reads.text(process, &format!("task/{tid}/comm"))?;
-            Some(Peer { pid: tid, comm: comm.trim_ascii_end().to_owned(), fd: -1 })
+            Some(Peer { pid: tid, comm: reads.thread_comm(process, tid)?, fd: -1 })
         };
         self.named.entry((process, id)).or_insert_with(find).clone()
     }

@@ -8,14 +8,15 @@ use std::{
 };
 
 use crate::{
+    model::file::FileKind,
     model::wait::{Sleep, Wait},
     procfs::Reads,
 };
 
 /// `dirfd` of a path relative to the working directory.
-const AT_FDCWD: i32 = -100;
+const AT_FDCWD: i32 = libc::AT_FDCWD;
 /// Longest path the kernel takes (`PATH_MAX`).
-const PATH_MAX: usize = 4096;
+const PATH_MAX: usize = libc::PATH_MAX as usize;
 
 /// Calls that take a path: name, which argument is the directory it is relative to, if one is, and which the path.
 #[rustfmt::skip]
@@ -82,15 +83,13 @@ pub fn of(wait: &Wait, reads: &mut Reads) -> Option<PathBuf> {
 /// Whether the thread sleeps in the opening of a FIFO, for its other end (`wait_for_partner`, fs/pipe.c): the kernel says so,
 /// without a look at the file. Kernels before 5.16 mostly do not; there a reader looks, which may be lost.
 pub fn waits_for_partner(wait: &Wait, path: &Path, reads: &mut Reads) -> bool {
-    const S_IFMT: u16 = 0o170_000;
-    const S_IFIFO: u16 = 0o010_000;
     let process = wait.thread.process;
     let asleep_in = reads.text(process, &format!("task/{}/wchan", wait.thread.tid)).unwrap_or_default();
     match asleep_in.as_str() {
         "" | "0" if wait.sleep == Sleep::Interruptible => path
             .to_str()
             .and_then(|path| reads.what(process, &format!("root{path}")).ok())
-            .is_some_and(|file| file.mode & S_IFMT == S_IFIFO),
+            .is_some_and(|file| FileKind::of(file.mode) == FileKind::Fifo),
         function => function.starts_with("wait_for_partner") || function.starts_with("fifo_open"),
     }
 }

@@ -449,7 +449,6 @@ mod tests {
     const FIRST: u32 = 5_000_000;
     const PIPE: u64 = 7;
     const SOCKET: u64 = 1_000_000;
-    const S_IFSOCK: u16 = 0o140_000;
 
     /// What the kernel would say of holders, and how often it was asked.
     struct Kernel {
@@ -519,7 +518,7 @@ mod tests {
         /// N processes, each of which reads a pipe that all of them hold.
         fn on_one_pipe(number: usize) -> Self {
             let pids = || (0..number as u32).map(|at| FIRST + at);
-            let pipe = file(PIPE, 0o010_000);
+            let pipe = file(PIPE, FileKind::Fifo);
             let all = pids().map(|pid| waits(pid, pid, "read", pipe, Target::Pipe { inode: PIPE })).collect();
             Self::new(all, pids().map(|pid| holder(pid, 4, pipe)).collect())
         }
@@ -527,9 +526,10 @@ mod tests {
         /// N processes that share one end of a unix connection, and its other.
         fn on_one_socket(number: usize) -> Self {
             let pids = || (0..number as u32).map(|at| FIRST + at);
-            let all =
-                pids().map(|pid| waits(pid, pid, "read", file(SOCKET, S_IFSOCK), unix(SOCKET))).collect();
-            Self::new(all, pids().map(|pid| holder(pid, 4, file(SOCKET + 1, S_IFSOCK))).collect())
+            let all = pids()
+                .map(|pid| waits(pid, pid, "read", file(SOCKET, FileKind::Socket), unix(SOCKET)))
+                .collect();
+            Self::new(all, pids().map(|pid| holder(pid, 4, file(SOCKET + 1, FileKind::Socket))).collect())
         }
 
         /// N clients of one server, which has a thread for each that reads another connection.
@@ -539,10 +539,11 @@ mod tests {
             let at = || 0..number as u32;
             let clients = at().map(|at| {
                 let (pid, inode) = (FIRST + at, socket(at));
-                waits(pid, pid, "read", file(inode, S_IFSOCK), unix(inode))
+                waits(pid, pid, "read", file(inode, FileKind::Socket), unix(inode))
             });
-            let threads = at().map(|at| waits(server, at, "read", file(socket(at) + 5, S_IFSOCK), unix(1)));
-            let held = at().map(|at| holder(server, at as i32, file(socket(at) + 1, S_IFSOCK)));
+            let threads =
+                at().map(|at| waits(server, at, "read", file(socket(at) + 5, FileKind::Socket), unix(1)));
+            let held = at().map(|at| holder(server, at as i32, file(socket(at) + 1, FileKind::Socket)));
             let held = held.collect();
             Self::new(clients.chain(threads).collect(), held)
         }
@@ -550,7 +551,7 @@ mod tests {
         /// N processes that have a file open and wait for its lock.
         fn on_one_lock(number: usize) -> Self {
             let pids = || (0..number as u32).map(|at| FIRST + at);
-            let lock = file(PIPE, 0o100_000);
+            let lock = file(PIPE, FileKind::Regular);
             let target =
                 || Target::File { path: "/x".into(), inode: Some(PIPE), deleted: false, made_up: false };
             let all = pids().map(|pid| waits(pid, pid, "flock", lock, target())).collect();
@@ -616,7 +617,8 @@ mod tests {
         host.look(None);
         assert!((0..3).all(|at| host.peers(at).waits == Some(false)));
         // One of them reads the other end as well: that is news to all but itself.
-        let (mut reader, resolved) = waits(FIRST + 1, 1, "read", file(SOCKET + 1, S_IFSOCK), Target::None);
+        let (mut reader, resolved) =
+            waits(FIRST + 1, 1, "read", file(SOCKET + 1, FileKind::Socket), Target::None);
         reader.thread.tid = 9;
         host.waits.push(reader);
         host.resolved.push(resolved);

@@ -48,10 +48,7 @@ impl Wanted {
         }
         if let Some(comm) = &args.comm {
             let pids = reads.processes().map_err(|unread| anyhow!("cannot read /proc: {unread}"))?;
-            let named = |pid: &u32| {
-                let name = reads.file(by_pid(*pid), "comm");
-                name.is_ok_and(|name| name.trim_ascii_end() == comm.as_bytes())
-            };
+            let named = |pid: &u32| reads.comm(by_pid(*pid)).is_some_and(|name| name == *comm);
             let pids: Vec<u32> = pids.into_iter().filter(named).collect();
             ensure!(!pids.is_empty(), "there is no process named {}", human::clean(comm));
             wanted.processes.extend(pids);

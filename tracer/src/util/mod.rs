@@ -7,6 +7,7 @@ pub mod fair;
 #[cfg(test)]
 pub mod growth;
 pub mod human;
+pub mod linux;
 pub mod output;
 pub mod regular;
 pub mod seccomp;

@@ -6,7 +6,7 @@ use std::{mem, ptr, thread};
 use anyhow::{Context, Result};
 use hashbrown::HashMap;
 use tracer_ebpf::abi::{
-    THREAD_EXITING, THREAD_FAIR, THREAD_SIGNALLED, THREAD_STOPPED, THREAD_TRACED, ThreadRecord,
+    PF_EXITING, THREAD_EXITING, THREAD_FAIR, THREAD_SIGNALLED, THREAD_STOPPED, THREAD_TRACED, ThreadRecord,
 };
 
 use super::{SETTLES, Value, child::Child, value};
@@ -55,7 +55,6 @@ pub fn values(bpf: &mut Bpf, values: &mut Vec<Value>) -> Result<()> {
 }
 
 fn of_condition(name: &str, record: &ThreadRecord, values: &mut Vec<Value>) -> Result<()> {
-    const PF_EXITING: u64 = 0x4;
     let [status, stat] = Reads::new().texts(by_pid(record.tid), ["status", "stat"]);
     let status = status.context("no status")?;
     let field =
@@ -75,7 +74,7 @@ fn of_condition(name: &str, record: &ThreadRecord, values: &mut Vec<Value>) -> R
             THREAD_FAIR,
             fair.iter().any(|fair| u64::from(fair.unsigned_abs()) == policy),
         ),
-        ("it is on its way out", THREAD_EXITING, flags & PF_EXITING != 0),
+        ("it is on its way out", THREAD_EXITING, flags & u64::from(PF_EXITING) != 0),
         ("it is stopped", THREAD_STOPPED, field("State:").starts_with('T')),
         ("it is traced", THREAD_TRACED, field("State:").starts_with('t')),
     ];

@@ -28,7 +28,7 @@ use crate::{
         holder::{Access, FileId},
         wait::{FdState, SeenFd, SocketFacts, ThreadId, Wait},
     },
-    procfs::Reads,
+    procfs::{Reads, stat},
 };
 
 /// Until a new process is asleep.
@@ -106,7 +106,7 @@ fn of_thread(wait: &Wait, values: &mut Vec<Value>) -> Result<()> {
     };
     value(values, "tgid", wait.thread.process.pid, field("Tgid"));
     value(values, "pid", wait.thread.tid, field("Pid"));
-    value(values, "comm", &wait.comm, comm.context("no comm")?.trim_end());
+    value(values, "comm", &wait.comm, stat::comm(&comm.context("no comm")?));
     value(values, "uid", wait.uid, field("Uid"));
     value(values, "state", wait.sleep.letter(), field("State"));
     let number = |name: &str| field(name).parse::<u64>().unwrap_or(u64::MAX);

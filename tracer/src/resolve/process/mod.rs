@@ -17,7 +17,7 @@ use crate::{
     model::wait::ProcessId,
     procfs::{
         Reads, Unread, Wanted, by_pid,
-        stat::{Stat, parse_stat, same_start},
+        stat::{self, Stat, parse_stat, same_start},
     },
     util::clock,
     util::users,
@@ -216,7 +216,7 @@ impl Ancestor {
         let [status, comm, stat] = reads.texts(by_pid(pid), ["status", "comm", "stat"]);
         let start_ticks = stat.and_then(|stat| parse_stat(&stat)).map(|stat| stat.start_ticks);
         let parent = field(&status?, "PPid:").unwrap_or(0);
-        Some(Self { comm: comm?.trim_end_matches('\n').to_owned(), parent, start_ticks })
+        Some(Self { comm: stat::comm(&comm?), parent, start_ticks })
     }
 }
 
