@@ -82,6 +82,8 @@ impl Watch {
         }
         let of_programs = losses::of_programs(&self.bpf.kernel)?;
 
+        let of_sinks = self.sinks.losses();
+
         // Costs a file for each descriptor.
         let skipped = (self.number % SKIPPED_EVERY == 1).then(|| self.bpf.kernel.skipped());
 
@@ -96,6 +98,7 @@ impl Watch {
         state.lost.extend(of_programs);
         state.lost.extend(skipped.map(|number| (Loss::RunsSkipped, number)));
         state.lost.extend(self.own_losses());
+        state.lost.extend(of_sinks);
         for wait in snapshot.waits.iter().filter(|wait| wait.thread.tid == wait.thread.process.pid) {
             if state.name(&wait.thread.process).is_none_or(|known| known != wait.comm) {
                 state.set_name(wait.thread.process, wait.comm.to_string());
@@ -142,17 +145,12 @@ impl Watch {
 
 impl Watch {
     /// What has been lost so far of what is counted in user space.
-    fn own_losses(&self) -> [(Loss, u64); 8] {
-        let untold = self.events.untold();
+    fn own_losses(&self) -> [(Loss, u64); 4] {
         [
             (Loss::LookCut, self.cut),
             (Loss::LookFailed, self.failed),
             (Loss::ReadsAbandoned, Reads::new().abandoned()),
-            (Loss::EventsUnread, self.events.lost()),
-            (Loss::HistoryUnwritten, self.events.unwritten()),
             (Loss::StateUnsaved, self.state.unsaved()),
-            (Loss::HookFailed, untold.failed),
-            (Loss::HookNotRun, untold.not_run),
         ]
     }
 

@@ -92,10 +92,10 @@ impl Watch {
             let stall = Stall { wait: wait.clone(), resolved, verdict, opened, who, note };
             // One that was open when the agent stopped has been announced.
             if self.state.was_open(&stall.wait) {
-                self.events.found_again(&stall);
+                self.sinks.found_again(&stall);
             } else {
                 *self.metrics.lock().opened.entry(stall.verdict.class).or_default() += 1;
-                self.events.opened(&stall);
+                self.sinks.opened(&stall);
             }
             self.stalls.insert(wait.thread, stall);
         }
@@ -121,7 +121,7 @@ impl Watch {
     /// Closes a thread's stall, if it has one.
     pub(super) fn close(&mut self, thread: &ThreadId, ended: Ended, lasted: Duration) {
         let Some(stall) = self.stalls.remove(thread) else { return };
-        self.events.closed(&Closed { stall, ended, lasted });
+        self.sinks.closed(&Closed { stall, ended, lasted });
     }
 }
 

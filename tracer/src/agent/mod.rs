@@ -10,12 +10,12 @@ pub mod baselines;
 mod budget;
 pub mod canary;
 pub mod confine;
-pub mod events;
 mod flag;
 mod follow;
 mod restless;
 pub mod service;
 mod state;
+pub mod stdout;
 mod track;
 
 use std::{
@@ -33,11 +33,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use self::budget::Stage;
 use crate::{
     agent::canary::Canary,
-    agent::events::Events,
     agent::restless::Restless,
     agent::state::State,
     agent::track::Tracks,
     assess::shared::Asked,
+    assess::sink::Sinks,
     assess::stall::{Policy, Stall},
     collect::durations::AllDurations,
     collect::{Source, bpf::Bpf, losses::Loss},
@@ -63,8 +63,8 @@ pub struct Outputs {
     pub metrics: Arc<Metrics>,
     /// How the loop itself is.
     pub health: Arc<Health>,
-    /// Stalls.
-    pub events: Events,
+    /// Where else stalls go.
+    pub sinks: Sinks,
 }
 
 /// Everything the loop owns.
@@ -110,7 +110,7 @@ pub struct Watch {
     refused: u64,
     /// Reads that no reader had answered by then.
     unanswered: u64,
-    events: Events,
+    sinks: Sinks,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     /// What other threads want to know.
@@ -131,7 +131,7 @@ impl Watch {
         asked: Asked,
         stop: OwnedFd,
     ) -> Result<Self> {
-        let Outputs { metrics, health, events } = outputs;
+        let Outputs { metrics, health, sinks } = outputs;
         metrics.lock().probes = bpf.kernel.probes();
         Ok(Self {
             bpf,
@@ -157,7 +157,7 @@ impl Watch {
             own: Vec::new(),
             refused: 0,
             unanswered: 0,
-            events,
+            sinks,
             metrics,
             health,
             asked,

@@ -7,4 +7,5 @@ pub mod inspect;
 pub mod overview;
 pub mod pipeline;
 pub mod shared;
+pub mod sink;
 pub mod stall;

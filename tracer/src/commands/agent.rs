@@ -18,10 +18,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     agent::canary::Canary,
     agent::confine::confine,
-    agent::events::Events,
     agent::service::Manager,
+    agent::stdout::Stdout,
     agent::{Outputs, Watch},
     assess::shared,
+    assess::sink::Sinks,
     collect::bpf::Bpf,
     config::cli::{Agent, AgentArgs, AgentProbes, SOCKET},
     config::{Config, Defaults, Handover},
@@ -34,6 +35,7 @@ use crate::{
     serve::api::Api,
     serve::http,
     serve::socket::Socket,
+    serve::stream::Stream,
     serve::token::Token,
     util::allocator,
     util::human,
@@ -191,9 +193,10 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
     }
     let (shared, asked) = shared::pair()?;
     let history = opened.and_then(|store| or_without(History::start(store, shared.clone())));
-    let events = Events::start(history.clone(), hook)?;
-    let api = Api::start(shared, args.interval, events.listeners(), history)?;
-    let outputs = Outputs { metrics: Arc::clone(&metrics), health: Arc::clone(&health), events };
+    let stream = Stream::new();
+    let api = Api::start(shared, args.interval, stream.clone(), history.clone())?;
+    let sinks = Sinks::default().and(stream).and_if(hook).and(Stdout::start()?).and_if(history);
+    let outputs = Outputs { metrics: Arc::clone(&metrics), health: Arc::clone(&health), sinks };
     let watch = Watch::new(bpf, policy, args, outputs, asked, stopped)?
         .logging(log)
         .minding(canary)

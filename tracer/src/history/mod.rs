@@ -8,7 +8,7 @@ mod damage;
 mod error;
 mod owed;
 #[cfg(test)]
-mod samples;
+pub mod samples;
 mod store;
 mod writer;
 
@@ -29,7 +29,9 @@ use self::writer::Writer;
 pub use self::{error::HistoryError, store::Store};
 use crate::{
     assess::shared::Shared,
+    assess::sink::{Notice, Sink},
     assess::stall::StallObject,
+    collect::losses::Loss,
     config::Limits,
     util::fair::{self, Room},
     wire::json::WaitObject,
@@ -40,7 +42,7 @@ const ROOM: Room = Room { all: 4096, of_one: 4096 };
 
 /// Something to keep.
 #[derive(Debug)]
-pub enum Kept {
+enum Kept {
     /// A stall that has opened or closed.
     Stall(Box<StallObject>),
     /// One that was open when the agent stopped, and still is.
@@ -49,7 +51,7 @@ pub enum Kept {
 
 impl Kept {
     /// Whose stall it is.
-    pub fn owner(&self) -> String {
+    fn owner(&self) -> String {
         let (Kept::Stall(stall) | Kept::FoundAgain(stall)) = self;
         stall.wait.owner().to_string()
     }
@@ -92,16 +94,11 @@ impl History {
     }
 
     /// Keeps it, or counts that it could not.
-    pub fn keep(&self, kept: Kept) {
+    fn keep(&self, kept: Kept) {
         if self.kept.send(kept.owner(), kept).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
             self.unheard.store(true, Ordering::Release);
         }
-    }
-
-    /// What could not be kept, so far.
-    pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
     }
 
     /// What waited at a moment.
@@ -112,6 +109,24 @@ impl History {
     /// Stalls that were open after a moment, the oldest first.
     pub fn stalls_since(&self, since: Timestamp) -> Result<Vec<StallObject>, HistoryError> {
         self.store.stalls_since(since)
+    }
+}
+
+impl Sink for Arc<History> {
+    fn opened(&mut self, notice: &Notice) {
+        self.keep(Kept::Stall(Box::new(notice.stall.clone())));
+    }
+
+    fn found_again(&mut self, notice: &Notice) {
+        self.keep(Kept::FoundAgain(Box::new(notice.stall.clone())));
+    }
+
+    fn closed(&mut self, notice: &Notice) {
+        self.keep(Kept::Stall(Box::new(notice.stall.clone())));
+    }
+
+    fn losses(&mut self) -> Vec<(Loss, u64)> {
+        vec![(Loss::HistoryUnwritten, self.lost.load(Ordering::Relaxed))]
     }
 }
 

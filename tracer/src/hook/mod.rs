@@ -12,7 +12,6 @@ use std::{
     },
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context, Result};
@@ -24,6 +23,8 @@ use rustix::{
 pub use self::runner::run;
 use crate::config::Hook;
 use crate::{
+    assess::sink::{Notice, Sink},
+    collect::losses::Loss,
     model::cgroup::Owner,
     util::fair::{Queue, Room},
 };
@@ -44,19 +45,19 @@ enum Report {
 
 /// Stalls nobody was told of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Losses {
+struct Losses {
     /// The program failed, both times.
-    pub failed: u64,
+    failed: u64,
     /// It was not run: too often, or it takes too long.
-    pub not_run: u64,
+    not_run: u64,
 }
 
 /// The process that runs the program, as the agent sees it.
 pub struct Runner {
     socket: OwnedFd,
     /// What the socket has no room for yet, by owner.
-    waiting: Mutex<Queue<String, String>>,
-    losses: Mutex<Losses>,
+    waiting: Queue<String, String>,
+    losses: Losses,
 }
 
 impl Runner {
@@ -80,57 +81,52 @@ impl Runner {
             command.env_remove(variable);
         }
         let child = command.spawn().context("cannot start the process that runs the hook")?;
-        let waiting = Mutex::new(Queue::new(Room { all: WAITING, of_one: WAITING }));
-        Ok((Self { socket: ours, waiting, losses: Mutex::default() }, child))
+        let waiting = Queue::new(Room { all: WAITING, of_one: WAITING });
+        Ok((Self { socket: ours, waiting, losses: Losses::default() }, child))
     }
 
     /// Has the program told of a stall of this owner's. Never waits: where there is no room, the loss is counted.
-    pub fn tell(&self, owner: Owner, line: &str) {
+    fn tell(&mut self, owner: Owner, line: &str) {
         let message = format!("{owner}{END}{line}");
-        let gives_way = lock(&self.waiting).push(owner.to_string(), message);
-        if gives_way.is_some() {
-            self.add(|losses| losses.not_run += 1);
+        if self.waiting.push(owner.to_string(), message).is_some() {
+            self.losses.not_run += 1;
         }
         self.send_on();
     }
 
     /// Hands on what waits, as much as the socket takes. The owners take turns.
-    fn send_on(&self) {
-        let mut waiting = lock(&self.waiting);
-        let mut lost = 0;
-        while let Some(message) = waiting.front() {
+    fn send_on(&mut self) {
+        while let Some(message) = self.waiting.front() {
             match send(self.socket.as_fd(), message.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(_) => {}
                 Err(Errno::AGAIN) => break,
                 // It is too long, or nobody is there.
-                Err(_) => lost += 1,
+                Err(_) => self.losses.not_run += 1,
             }
-            waiting.pop();
+            self.waiting.pop();
         }
-        drop(waiting);
-        self.add(|losses| losses.not_run += lost);
+    }
+}
+
+impl Sink for Runner {
+    fn opened(&mut self, notice: &Notice) {
+        self.tell(notice.stall.wait.owner(), notice.line());
     }
 
-    /// Losses so far. Asked for at each look, which is when what waits is handed on, too.
-    pub fn losses(&self) -> Losses {
+    /// The program is not told of ends.
+    fn closed(&mut self, _notice: &Notice) {}
+
+    /// At each look, which is when what waits is handed on, too.
+    fn losses(&mut self) -> Vec<(Loss, u64)> {
         self.send_on();
         let mut reports = [0; 64];
         // One report is one message.
         while let Ok((1.., _)) = recv(self.socket.as_fd(), &mut reports[..], RecvFlags::DONTWAIT) {
             match reports[0] {
-                b'f' => self.add(|losses| losses.failed += 1),
-                _ => self.add(|losses| losses.not_run += 1),
+                b'f' => self.losses.failed += 1,
+                _ => self.losses.not_run += 1,
             }
         }
-        *lock(&self.losses)
+        vec![(Loss::HookFailed, self.losses.failed), (Loss::HookNotRun, self.losses.not_run)]
     }
-
-    fn add(&self, what: impl FnOnce(&mut Losses)) {
-        what(&mut lock(&self.losses));
-    }
-}
-
-/// What is locked here is whole, whatever happened while it was.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

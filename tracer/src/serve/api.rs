@@ -24,7 +24,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, oneshot};
 
-use super::http::{Body, text, whole};
+use super::{
+    http::{Body, text, whole},
+    stream::Stream,
+};
 use crate::{
     assess::inspect::{self, Report},
     assess::overview::{Overview, OverviewCache},
@@ -133,7 +136,7 @@ struct Question {
 #[derive(Clone)]
 pub struct Api {
     questions: fair::Sender<u32, Question>,
-    events: broadcast::Sender<Arc<str>>,
+    events: Stream,
 }
 
 impl Api {
@@ -141,7 +144,7 @@ impl Api {
     pub fn start(
         shared: Shared,
         interval: Duration,
-        events: broadcast::Sender<Arc<str>>,
+        events: Stream,
         history: Option<Arc<History>>,
     ) -> Result<Self> {
         let (questions, queue) = fair::channel(ROOM);
@@ -188,7 +191,7 @@ impl Api {
 
     /// Stall events from now on, a line each. A reader that falls behind is told how many it missed.
     fn stream(self) -> Response<Body> {
-        let mut events = self.events.subscribe();
+        let mut events = self.events.listen();
         let (mut send, body) = Channel::<Bytes, io::Error>::new(16);
         tokio::spawn(async move {
             loop {

@@ -7,4 +7,5 @@ pub mod feed;
 pub mod http;
 mod page;
 pub mod socket;
+pub mod stream;
 pub mod token;

@@ -1,0 +1,161 @@
+//! Where what the agent finds goes: one trait. The agent's loop has a list of sinks and knows none of them by name.
+
+use std::cell::OnceCell;
+
+use super::stall::{Closed, Stall, StallObject};
+use crate::{collect::losses::Loss, wire::event::StallEvent};
+
+/// Where stalls go. Nothing here may wait for whoever reads: the loop looks at nothing else meanwhile.
+pub trait Sink: Send {
+    /// A stall has opened.
+    fn opened(&mut self, notice: &Notice);
+
+    /// A stall that was open when the agent stopped still is: its opening has been told of.
+    fn found_again(&mut self, _notice: &Notice) {}
+
+    /// A stall has closed.
+    fn closed(&mut self, notice: &Notice);
+
+    /// What this sink has lost so far. Asked for at each look.
+    fn losses(&mut self) -> Vec<(Loss, u64)> {
+        Vec::new()
+    }
+}
+
+/// A stall as sinks are told of it, made once for all of them.
+pub struct Notice {
+    name: &'static str,
+    /// The stall.
+    pub stall: StallObject,
+    line: OnceCell<String>,
+}
+
+impl Notice {
+    fn opened(stall: &Stall) -> Self {
+        Self { name: "stall_opened", stall: StallObject::open(stall), line: OnceCell::new() }
+    }
+
+    fn closed(closed: &Closed) -> Self {
+        Self { name: "stall_closed", stall: StallObject::closed(closed), line: OnceCell::new() }
+    }
+
+    /// The event of the contract, a line of JSON.
+    pub fn line(&self) -> &str {
+        self.line.get_or_init(|| {
+            let event = StallEvent {
+                event: self.name,
+                lasted: self.stall.lasted,
+                ended: self.stall.ended.as_deref(),
+                note: self.stall.note.as_deref(),
+                wait: &self.stall.wait,
+            };
+            serde_json::to_string(&event).map(|line| line + "\n").unwrap_or_default()
+        })
+    }
+}
+
+/// All sinks of an agent.
+#[derive(Default)]
+pub struct Sinks(Vec<Box<dyn Sink>>);
+
+impl Sinks {
+    /// Adds one.
+    pub fn and(mut self, sink: impl Sink + 'static) -> Self {
+        self.0.push(Box::new(sink));
+        self
+    }
+
+    /// Adds one, if there is one.
+    pub fn and_if(self, sink: Option<impl Sink + 'static>) -> Self {
+        match sink {
+            Some(sink) => self.and(sink),
+            None => self,
+        }
+    }
+
+    /// A stall has opened.
+    pub fn opened(&mut self, stall: &Stall) {
+        let notice = Notice::opened(stall);
+        self.0.iter_mut().for_each(|sink| sink.opened(&notice));
+    }
+
+    /// A stall that was open when the agent stopped still is.
+    pub fn found_again(&mut self, stall: &Stall) {
+        let notice = Notice::opened(stall);
+        self.0.iter_mut().for_each(|sink| sink.found_again(&notice));
+    }
+
+    /// A stall has closed.
+    pub fn closed(&mut self, closed: &Closed) {
+        let notice = Notice::closed(closed);
+        self.0.iter_mut().for_each(|sink| sink.closed(&notice));
+    }
+
+    /// What all of them have lost so far.
+    pub fn losses(&mut self) -> Vec<(Loss, u64)> {
+        self.0.iter_mut().flat_map(|sink| sink.losses()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::{assess::stall::Ended, history::samples::flagged};
+
+    /// Writes down what it is told, and loses as many.
+    #[derive(Clone, Default)]
+    struct Seen(Arc<Mutex<Vec<String>>>);
+
+    impl Seen {
+        fn add(&self, what: &str, notice: &Notice) {
+            self.0.lock().expect("whole").push(format!("{what} {}", notice.line()));
+        }
+    }
+
+    impl Sink for Seen {
+        fn opened(&mut self, notice: &Notice) {
+            self.add("opened", notice);
+        }
+
+        fn found_again(&mut self, notice: &Notice) {
+            self.add("found again", notice);
+        }
+
+        fn closed(&mut self, notice: &Notice) {
+            self.add("closed", notice);
+        }
+
+        fn losses(&mut self) -> Vec<(Loss, u64)> {
+            vec![(Loss::EventsUnread, self.0.lock().expect("whole").len() as u64)]
+        }
+    }
+
+    #[test]
+    fn each_sink_is_told_the_same() {
+        let seen = [Seen::default(), Seen::default()];
+        let mut sinks =
+            Sinks::default().and(seen[0].clone()).and_if(Some(seen[1].clone())).and_if(None::<Seen>);
+        let stall = flagged(7, 10);
+        sinks.opened(&stall);
+        sinks.found_again(&stall);
+        sinks.closed(&Closed { stall, ended: Ended::Exited, lasted: Duration::from_millis(61_500) });
+        let told = seen.map(|seen| seen.0.lock().expect("whole").clone());
+        assert_eq!(told[0], told[1]);
+        let begin = |line: &String| line.split("\"wait\"").next().unwrap_or_default().to_owned();
+        assert_eq!(
+            told[0].iter().map(begin).collect::<Vec<_>>(),
+            [
+                r#"opened {"event":"stall_opened","stall_seconds":60.0,"ended":null,"note":null,"#,
+                r#"found again {"event":"stall_opened","stall_seconds":60.0,"ended":null,"note":null,"#,
+                r#"closed {"event":"stall_closed","stall_seconds":61.5,"ended":"exited","note":null,"#,
+            ]
+        );
+        assert!(told[0].iter().all(|line| line.ends_with("}}\n") && line.matches('\n').count() == 1));
+        assert_eq!(sinks.losses(), [(Loss::EventsUnread, 3), (Loss::EventsUnread, 3)]);
+    }
+}

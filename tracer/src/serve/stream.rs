@@ -1,0 +1,41 @@
+//! Stall events for whoever listens on the socket: `/v1/events`.
+
+use std::sync::Arc;
+
+use tokio::sync::broadcast::{Receiver, Sender};
+
+use crate::assess::sink::{Notice, Sink};
+
+/// Readers may be so many lines behind.
+const BEHIND: usize = 256;
+
+/// Where events can be listened to: cheap to clone.
+#[derive(Clone)]
+pub struct Stream(Sender<Arc<str>>);
+
+impl Stream {
+    /// Nobody listens yet.
+    pub fn new() -> Self {
+        Self(Sender::new(BEHIND))
+    }
+
+    /// Events from now on, a line each.
+    pub fn listen(&self) -> Receiver<Arc<str>> {
+        self.0.subscribe()
+    }
+
+    fn send(&self, notice: &Notice) {
+        // Nobody need be listening.
+        let _ = self.0.send(notice.line().into());
+    }
+}
+
+impl Sink for Stream {
+    fn opened(&mut self, notice: &Notice) {
+        self.send(notice);
+    }
+
+    fn closed(&mut self, notice: &Notice) {
+        self.send(notice);
+    }
+}
