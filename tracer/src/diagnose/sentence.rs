@@ -87,7 +87,7 @@ fn mutex(resolved: &Resolved) -> String {
     match resolved.peers.as_ref().and_then(|peers| peers.owner.as_ref()) {
         Some(owner) => format!(
             "for a lock in memory that thread {} ({}) holds; it will wait until that one lets go",
-            owner.pid, owner.comm
+            owner.tid, owner.comm
         ),
         None => format!(
             "for a lock in memory, by the value it waits with{}; who holds it is not to be told",
@@ -413,7 +413,7 @@ mod tests {
 
     #[test]
     fn who_is_at_the_other_end_is_named() {
-        let peer = Peer { pid: 812, comm: "mariadbd".into(), fd: 9 };
+        let peer = Peer { pid: 812, comm: "mariadbd".into() };
         let peers = Some(Peers { others: [peer].into(), waits: Some(false), ..Peers::default() });
         let target = Target::Unix {
             path: Some("/run/db".into()),

@@ -396,7 +396,7 @@ pub mod tests {
     }
 
     fn peers(others: usize, own: bool, alone: bool, waits: Option<bool>) -> Option<Peers> {
-        let peer = Peer { pid: 7, comm: "x".into(), fd: 1 };
+        let peer = Peer { pid: 7, comm: "x".into() };
         Some(Peers { others: vec![peer; others].into(), own, alone, waits, ..Peers::default() })
     }
 

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 
-use super::peers::Peer;
 use crate::{
     diagnose::verdict::futex,
     model::class::Class,
@@ -12,12 +11,21 @@ use crate::{
     util::linux::{FUTEX_LOCK_PI, FUTEX_LOCK_PI2, futex_command},
 };
 
+/// A thread that holds a lock in the memory of its process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockOwner {
+    /// Its id.
+    pub tid: u32,
+    /// Its name.
+    pub comm: String,
+}
+
 /// The word of a priority-inheriting futex is its owner's id, with two bits for the kernel (`FUTEX_TID_MASK`,
 /// include/uapi/linux/futex.h).
 const TID_MASK: u32 = libc::FUTEX_TID_MASK;
 
 /// The thread that holds the lock `wait` waits for, `None` if there is no telling; and whether it is a barrier instead.
-pub fn look(wait: &Wait, reads: &mut Reads, owners: &mut Owners) -> (Option<Peer>, bool) {
+pub fn look(wait: &Wait, reads: &mut Reads, owners: &mut Owners) -> (Option<LockOwner>, bool) {
     if !wait.call.name.starts_with("futex") || futex(&wait.call.args) != Class::Mutex {
         return (None, false);
     }
@@ -32,7 +40,7 @@ pub fn look(wait: &Wait, reads: &mut Reads, owners: &mut Owners) -> (Option<Peer
     }
     let inherits = matches!(futex_command(args[1]), FUTEX_LOCK_PI | FUTEX_LOCK_PI2);
     let owner = owner_in(&words, inherits).and_then(|id| owners.thread(process, id, reads));
-    let owner = owner.filter(|owner| owner.pid != wait.thread.tid);
+    let owner = owner.filter(|owner| owner.tid != wait.thread.tid);
     let barrier = owner.is_none() && !inherits && is_barrier(&before, &words);
     (owner, barrier)
 }
@@ -68,21 +76,21 @@ fn owner_in(words: &[u8], inherits: bool) -> Option<u32> {
 /// Threads by their ids in their processes' own PID namespaces, as far as they were asked for.
 #[derive(Default)]
 pub struct Owners {
-    named: HashMap<(ProcessId, u32), Option<Peer>>,
+    named: HashMap<(ProcessId, u32), Option<LockOwner>>,
     inside: HashMap<ProcessId, HashMap<u32, u32>>,
 }
 
 impl Owners {
     /// The thread of a process that has this id in the process's own PID namespace. The threads of a process are walked once at
     /// most.
-    fn thread(&mut self, process: ProcessId, id: u32, reads: &mut Reads) -> Option<Peer> {
+    fn thread(&mut self, process: ProcessId, id: u32, reads: &mut Reads) -> Option<LockOwner> {
         let inside = &mut self.inside;
         let find = || {
             let tid = match own_id(process, process.pid, reads)? == process.pid {
                 true => id,
                 false => *inside.entry(process).or_insert_with(|| ids_inside(process, reads)).get(&id)?,
             };
-            Some(Peer { pid: tid, comm: reads.thread_comm(process, tid)?, fd: -1 })
+            Some(LockOwner { tid, comm: reads.thread_comm(process, tid)? })
         };
         self.named.entry((process, id)).or_insert_with(find).clone()
     }
@@ -137,7 +145,7 @@ mod tests {
         let pid = std::process::id();
         let process = ProcessId { pid, start_ns: 0 };
         let (mut owners, mut reads) = (Owners::default(), Reads::new());
-        assert_eq!(owners.thread(process, pid, &mut reads).map(|peer| peer.pid), Some(pid));
+        assert_eq!(owners.thread(process, pid, &mut reads).map(|owner| owner.tid), Some(pid));
         assert_eq!(owners.thread(process, 1, &mut reads), None);
     }
 }

@@ -9,10 +9,11 @@ use std::{
 };
 
 use anyhow::Result;
-use serde::Serialize;
 
 use super::{
-    Resolved, epoll, locks, mutex, poll,
+    Resolved, epoll, locks,
+    mutex::{self, LockOwner},
+    poll,
     semaphore::{self, Semaphore},
     target::{Target, TcpState},
 };
@@ -33,15 +34,12 @@ pub const AT_LEAST: usize = 32;
 const ONE_WALK: usize = crate::kernel::load::WANTED_AT_ONCE;
 
 /// A process at the other end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Its pid.
     pub pid: u32,
     /// Its name.
     pub comm: String,
-    /// Its fd of the other end, -1 for a lock.
-    #[serde(skip)]
-    pub fd: i32,
 }
 
 /// What was found at the other end.
@@ -58,8 +56,8 @@ pub struct Peers {
     pub alone: bool,
     /// One of the others waits on it: it has nothing to do on this connection. `None`: not looked at.
     pub waits: Option<bool>,
-    /// The thread of this very process that holds the lock in memory; its id instead of a pid.
-    pub owner: Option<Peer>,
+    /// The thread of this very process that holds the lock in memory.
+    pub owner: Option<LockOwner>,
     /// The word in memory is no lock's but a barrier's.
     pub barrier: bool,
     /// The System V semaphore it is; of the others who changed it last.
@@ -99,18 +97,17 @@ struct Holders {
 }
 
 impl Holders {
-    /// Of these processes with their fds, in the order in which they are named. One process may be there several times.
-    fn new(found: &[(u32, i32)], mut name: impl FnMut(u32) -> String) -> Self {
+    /// Of these processes, in the order in which they are named. One process may be there several times.
+    fn new(mut pids: Vec<u32>, mut name: impl FnMut(u32) -> String) -> Self {
         let mut first: Vec<Peer> = Vec::new();
-        for (pid, fd) in found {
+        for pid in &pids {
             if first.len() > NAMED {
                 break;
             }
             if first.iter().all(|peer| peer.pid != *pid) {
-                first.push(Peer { pid: *pid, comm: name(*pid), fd: *fd });
+                first.push(Peer { pid: *pid, comm: name(*pid) });
             }
         }
-        let mut pids: Vec<u32> = found.iter().map(|(pid, _)| *pid).collect();
         pids.sort_unstable();
         pids.dedup();
         let named = first.iter().take(NAMED).cloned().collect();
@@ -242,7 +239,7 @@ impl Look<'_, '_> {
                 Wanted::Connection(end) => _ = ends.insert(end),
                 Wanted::Recorded(waiter, inode) => {
                     let holders = self.on_record(waiter, inode);
-                    self.keep(wanted, &holders.into_iter().map(|pid| (pid, -1)).collect::<Vec<_>>());
+                    self.keep(wanted, holders, None);
                     continue;
                 }
             }
@@ -269,20 +266,22 @@ impl Look<'_, '_> {
                 Wanted::Lock(_) => locks::held_through(holder.pid, holder.fd, reads),
                 Wanted::Connection(_) | Wanted::Recorded(..) => true,
             };
-            let holders = holders.into_iter().flatten().filter(&mut is_end);
-            let found: Vec<(u32, i32)> = holders.map(|holder| (holder.pid, holder.fd)).collect();
-            self.keep(wanted, &found);
+            let found: Vec<&Holder> = holders.into_iter().flatten().filter(&mut is_end).copied().collect();
+            let readers = match wanted {
+                Wanted::File(FileId { inode, kind: FileKind::Socket, .. }, _) => {
+                    Some(self.readers(&found, inode))
+                }
+                _ => None,
+            };
+            self.keep(wanted, found.iter().map(|holder| holder.pid).collect(), readers);
         }
         Ok(Some(all))
     }
 
-    fn keep(&mut self, wanted: Wanted, found: &[(u32, i32)]) {
+    fn keep(&mut self, wanted: Wanted, pids: Vec<u32>, readers: Option<Vec<u32>>) {
         let (names, reads) = (&mut self.names, &mut *self.reads);
-        let mut holders = Holders::new(found, |pid| name(names, pid, reads));
-        if let Wanted::File(FileId { inode, kind: FileKind::Socket, .. }, _) = wanted {
-            holders.readers = Some(self.readers(found, inode));
-        }
-        self.found.insert(wanted, holders);
+        let holders = Holders::new(pids, |pid| name(names, pid, reads));
+        self.found.insert(wanted, Holders { readers, ..holders });
     }
 
     /// Nothing but the waiting thread could use what its process holds.
@@ -311,7 +310,7 @@ impl Look<'_, '_> {
                 Some(Semaphore { changed_by: Some(by), .. }) if by == pid => peers.own = true,
                 Some(Semaphore { changed_by: Some(by), lives: true, .. }) => {
                     let comm = name(&mut self.names, by, self.reads);
-                    peers.others = [Peer { pid: by, comm, fd: -1 }].into();
+                    peers.others = [Peer { pid: by, comm }].into();
                 }
                 _ => {}
             }
@@ -367,10 +366,10 @@ impl Look<'_, '_> {
 
     /// Which of a socket's holders wait to read it, two at most. This very process is in no snapshot of its own; as it looks, it is not
     /// stuck, and who waits for its next event waits as all readers of events do.
-    fn readers(&mut self, holders: &[(u32, i32)], inode: u64) -> Vec<u32> {
+    fn readers(&mut self, holders: &[&Holder], inode: u64) -> Vec<u32> {
         let own = procfs::own();
         let mut readers = Vec::new();
-        for (pid, fd) in holders {
+        for Holder { pid, fd, .. } in holders {
             if readers.contains(pid) {
                 continue;
             }

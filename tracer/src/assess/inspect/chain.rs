@@ -178,7 +178,7 @@ impl<'a, 'w> Chain<'a, 'w> {
             None => "at the other end",
         };
         if let Some(owner) = &peers.owner {
-            let (pid, tid) = (wait.wait.thread.process.pid, Some(owner.pid));
+            let (pid, tid) = (wait.wait.thread.process.pid, Some(owner.tid));
             let holder = Member { pid, tid, comm: &owner.comm, role: "holds the lock" };
             beyond.others.push(self.other(holder, None, depth)?);
         }
@@ -341,9 +341,7 @@ fn children(wait: &Wait) -> Vec<Peer> {
     if let Some(named) = named.filter(|named| all.contains(named)) {
         all = vec![named];
     }
-    all.into_iter()
-        .filter_map(|pid| Some(Peer { pid, comm: Reads::new().comm(by_pid(pid))?, fd: -1 }))
-        .collect()
+    all.into_iter().filter_map(|pid| Some(Peer { pid, comm: Reads::new().comm(by_pid(pid))? })).collect()
 }
 
 #[cfg(test)]

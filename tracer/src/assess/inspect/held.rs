@@ -27,7 +27,7 @@ pub fn tracer(tid: u32, reads: &mut Reads) -> Option<Peer> {
     // It is a thread that traces, and its id that the kernel shows.
     let by = field(tid, "TracerPid:", reads)?;
     let pid = field(by, "Tgid:", reads)?;
-    Some(Peer { pid, comm: reads.comm(by_pid(pid))?, fd: -1 })
+    Some(Peer { pid, comm: reads.comm(by_pid(pid))? })
 }
 
 /// A number in the status of a process or thread.
