@@ -65,7 +65,6 @@ const STILL_KNOW: &[(&str, &str)] = &[
     ("assess", "serde"), ("assess", "tracer_ebpf"),
     ("collect", "serde"),
     ("commands", "serde"),
-    ("config", "tracer_ebpf"),
     ("history", "serde"),
     ("metrics", "tracer_ebpf"),
     ("model", "tracer_ebpf"),

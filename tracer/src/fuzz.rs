@@ -14,7 +14,7 @@ use crate::{
         record::{Record, take_all},
         symbols::Restarts,
     },
-    model::{cgroup, class::Class},
+    model::{cgroup, class::Class, syscalls::Syscall},
     procfs::stat,
     resolve::{
         Resolver, epoll, listeners, locks, page, poll,
@@ -116,7 +116,7 @@ pub fn config(bytes: &[u8]) {
             container: None,
             uid: 33,
             user: Some("www-data"),
-            syscall: "recvfrom",
+            syscall: Syscall::Recvfrom,
             class: Class::Reply,
             local: "10.0.0.1:40000".parse().ok(),
             remote: "[2001:db8::1]:443".parse().ok(),

@@ -8,7 +8,7 @@ use hashbrown::{HashMap, HashSet};
 use super::{FORGET, Watch};
 use crate::{
     assess::stall::Stall,
-    collect::bpf::{Bpf, ended_name, text},
+    collect::bpf::{Bpf, ended_call, text},
     collect::losses::{self, Loss},
     collect::records::open_file,
     metrics::blind::Cause,
@@ -43,7 +43,7 @@ impl Watch {
                 durations.add(&key, &histogram);
             }
             let kind = open_file(&key.file).map_or("none", |file| kind_of_file(&file));
-            let syscall = ended_name(&key, restarts);
+            let syscall = ended_call(&key, restarts).name();
             // As it was called when the first of these waits ended: since the last snapshot it may have executed
             // another program.
             let comm = String::from(text(&histogram.comm));
@@ -76,7 +76,7 @@ impl Watch {
             let class = track.map_or(Class::Other, |track| track.class);
             excused += u64::from(track.is_some_and(|track| self.is_excused(&wait.thread, track, wait.age)));
             *waiting.entry(class).or_default() += 1;
-            let key = (wait.thread.process, wait.call.name, kind_of(&wait.fd_state));
+            let key = (wait.thread.process, wait.call.name(), kind_of(&wait.fd_state));
             // Earlier sleeps of the same wait have been counted when they ended.
             open.entry(key).or_insert((0, wait)).0 += wait.asleep().as_nanos() as u64;
         }
@@ -199,7 +199,7 @@ fn show_stalls(state: &mut State, stalls: &BTreeMap<ThreadId, Stall>) {
                 or_empty(&pod.and_then(|pod| pod.namespace.clone())),
                 pod.map(|pod| pod.label().to_owned()).unwrap_or_default(),
                 or_empty(&container),
-                stall.wait.call.name.to_owned(),
+                stall.wait.call.name().to_owned(),
                 stall.resolved.fd.map(|fd| fd.to_string()).unwrap_or_default(),
                 stall.verdict.class.label().to_owned(),
                 local,

@@ -148,7 +148,7 @@ pub mod tests {
     use super::*;
     use crate::{
         diagnose::verdict::tests::{tcp, wait},
-        model::syscalls::Way,
+        model::syscalls::{Direction, Syscall},
         model::wait::Wait,
         resolve::{Resolved, process::Place, target::Target},
     };
@@ -247,11 +247,15 @@ pub mod tests {
 
     #[test]
     fn a_client_is_known_by_its_account_its_program_and_the_service() {
-        let wait = Wait { uid: 33, ..wait("recvfrom", [5, 0, 0, 0, 0, 0]) };
-        let resolved = |way| Resolved::new(Some(5), tcp(), way);
-        assert_eq!(Client::of(&wait, &resolved(Way::Out)), None);
-        assert_eq!(Client::of(&wait, &Resolved { server: Some(true), ..resolved(Way::In) }), None);
-        let client = Client::of(&wait, &Resolved { server: Some(false), ..resolved(Way::In) });
+        let wait = Wait { uid: 33, ..wait(Syscall::Recvfrom, [5, 0, 0, 0, 0, 0]) };
+        let resolved = |direction| Resolved::new(Some(5), tcp(), direction);
+        assert_eq!(Client::of(&wait, &resolved(Some(Direction::Send))), None);
+        assert_eq!(
+            Client::of(&wait, &Resolved { server: Some(true), ..resolved(Some(Direction::Receive)) }),
+            None
+        );
+        let client =
+            Client::of(&wait, &Resolved { server: Some(false), ..resolved(Some(Direction::Receive)) });
         let client = client.expect("a client");
         let Target::Tcp { remote, .. } = tcp() else { panic!("another target") };
         let exe = Some(Place { path: "/usr/bin/php8.2".into(), deleted: true });

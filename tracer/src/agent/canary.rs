@@ -22,13 +22,14 @@ use rustix::{
 
 use crate::{
     agent::confine::confine,
+    model::syscalls::Syscall,
     model::wait::{ProcessId, Snapshot, Wait},
     resolve::{Resolved, target::Target},
 };
 
-/// Its calls, by the kernel's names: every architecture has them.
-const RECEIVES: &str = "recvfrom";
-const POLLS: &str = "ppoll";
+/// Its calls: every architecture has them.
+const RECEIVES: Syscall = Syscall::Recvfrom;
+const POLLS: Syscall = Syscall::Ppoll;
 /// What the calls wait on is looked up each time that so many looks have found them.
 const LOOK_UP_EVERY: u32 = 10;
 /// It is missed when so many looks in a row did not find it, for so long at least: it may just have been stopped, frozen, or
@@ -51,14 +52,14 @@ pub fn run() -> Result<()> {
     let (socket, _other) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .context("cannot make a socket to wait on")?;
     let fd = socket.as_raw_fd();
-    for (name, wait) in [(RECEIVES, receive as fn(i32)), (POLLS, poll as fn(i32))] {
+    for (syscall, wait) in [(RECEIVES, receive as fn(i32)), (POLLS, poll as fn(i32))] {
         let body = move || {
             // A debugger may have interrupted it.
             loop {
                 wait(fd);
             }
         };
-        thread::Builder::new().name(name.into()).stack_size(64 * 1024).spawn(body)?;
+        thread::Builder::new().name(syscall.name().into()).stack_size(64 * 1024).spawn(body)?;
     }
     // The agent writes nothing. It may have ended before the kernel was told to end this with it.
     io::copy(&mut io::stdin(), &mut io::sink()).context("this is started by `tracer agent` only")?;
@@ -167,7 +168,7 @@ impl Detection {
 
     /// Its two waits, if they are there and have lasted as long as they have been seen.
     fn find<'a>(&mut self, own: &'a [Wait], now_ns: u64) -> Option<[&'a Wait; 2]> {
-        let in_call = |name: &str| own.iter().find(|wait| wait.call.name == name);
+        let in_call = |syscall| own.iter().find(|wait| wait.call.syscall == syscall);
         let waits = <[&Wait; 2]>::from(in_call(RECEIVES).zip(in_call(POLLS))?);
         // After a stop they begin anew.
         let sleeps = waits.map(|wait| wait.switches);
@@ -192,13 +193,16 @@ fn is_right(fd: Option<i32>, resolved: &[Resolved]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{diagnose::verdict::tests as samples, model::syscalls::Way};
+    use crate::{diagnose::verdict::tests as samples, model::syscalls::Direction};
 
     const SECOND: u64 = 1_000_000_000;
 
     fn waits(age: u64) -> Vec<Wait> {
-        [POLLS, "read", RECEIVES]
-            .map(|name| Wait { age: Duration::from_secs(age), ..samples::wait(name, [3, 0, 0, 0, 0, 0]) })
+        [POLLS, Syscall::Read, RECEIVES]
+            .map(|syscall| Wait {
+                age: Duration::from_secs(age),
+                ..samples::wait(syscall, [3, 0, 0, 0, 0, 0])
+            })
             .into()
     }
 
@@ -211,7 +215,7 @@ mod tests {
             datagram: false,
             client: false,
         };
-        Resolved::new(Some(fd), target, Way::In)
+        Resolved::new(Some(fd), target, Some(Direction::Receive))
     }
 
     /// A look a second, from which on it is found as `see` says: its waits, and what they are looked up as. When it is missed.

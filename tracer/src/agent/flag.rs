@@ -134,7 +134,7 @@ fn subject<'a>(wait: &'a Wait, resolved: &'a Resolved, class: Class, who: &'a Wh
         container: who.container.as_deref(),
         uid: who.uid.unwrap_or(wait.uid),
         user: who.user.as_deref(),
-        syscall: wait.call.name,
+        syscall: wait.call.syscall,
         class,
         local,
         remote,

@@ -23,7 +23,7 @@ use crate::{
     model::file::FileKind,
     model::wait::{ByProcess, FdState, HeldThread, ProcessId, SeenFd, Snapshot, ThreadId, Wait},
     procfs::Reads,
-    resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set, target::Target},
+    resolve::{Resolved, Resolver, target::Target},
     util::clock::boottime_ns,
 };
 
@@ -131,7 +131,7 @@ impl Watch {
         };
         let (restless, least) = (&mut self.restless, self.policy.least());
         let mut has_turn = || {
-            let set = is_set(wait.call.name) || is_epoll(wait.call.name);
+            let set = wait.call.operation().watches_fds();
             let again = track.is_some_and(|track| track.same_call(wait));
             set && restless.is_due(wait.thread, again, now_ns, least)
         };
@@ -426,6 +426,7 @@ mod tests {
     use crate::{
         diagnose::progress::tests::facts,
         diagnose::verdict::tests as samples,
+        model::syscalls::Syscall,
         model::wait::{FdState, SocketFacts},
     };
 
@@ -433,11 +434,11 @@ mod tests {
     fn over(number: usize) -> (Vec<Over>, Vec<SeenFd>) {
         let (mut ask, mut seen) = (Vec::new(), Vec::new());
         for at in 0..number as u32 {
-            let mut wait = samples::wait("read", [3, 0, 0, 0, 0, 0]);
+            let mut wait = samples::wait(Syscall::Read, [3, 0, 0, 0, 0, 0]);
             wait.thread.tid = at;
             wait.socket = SocketFacts::Tcp(facts(517, 0));
             let mut track = Track::new(&wait);
-            track.client = Client::of(&wait, &samples::on("read", samples::tcp()));
+            track.client = Client::of(&wait, &samples::on(Syscall::Read, samples::tcp()));
             let (thread, lasted) = (wait.thread, Duration::from_secs(at.into()));
             ask.push(Over { thread, fd: 3, track, lasted });
             let socket = SocketFacts::Tcp(facts(517, u64::from(at % 2)));

@@ -15,12 +15,9 @@ use crate::{
     diagnose::progress::{LastWord, Mark},
     model::baseline::Excuse,
     model::class::Class,
+    model::syscalls::Syscall,
     model::wait::{FdState, SocketFacts, ThreadId, Wait},
-    resolve::{
-        Resolved,
-        epoll::is_epoll,
-        poll::{is_set, timeout_argument, timeout_in_arguments},
-    },
+    resolve::Resolved,
 };
 
 /// How long a thread may be elsewhere before it has given the connection up that its stall is about. Who asks again after a
@@ -33,7 +30,7 @@ const TIMEOUT_SLACK: Duration = Duration::from_millis(5);
 /// What is remembered of a waiting thread from one snapshot to the next.
 #[derive(Clone, Debug)]
 pub struct Track {
-    name: &'static str,
+    syscall: Syscall,
     args: [u64; 6],
     /// Start of the wait: of its first sleep, or earlier by the connection's own stamps.
     pub began_ns: u64,
@@ -95,7 +92,7 @@ impl Track {
     pub fn new(wait: &Wait) -> Self {
         let (inode, mark) = seen(&wait.fd_state, &wait.socket);
         Self {
-            name: wait.call.name,
+            syscall: wait.call.syscall,
             args: wait.call.args,
             began_ns: wait.began_ns,
             sleep_began_ns: wait.sleep_began_ns,
@@ -122,9 +119,10 @@ impl Track {
 
     /// Whether it is the same call again, whatever its time-out.
     pub fn same_call(&self, wait: &Wait) -> bool {
-        let timeout = timeout_argument(self.name);
+        let sets = Some(self.syscall).filter(|syscall| syscall.operation().watches_fds());
+        let timeout = sets.and_then(Syscall::timeout).map(|(at, _)| at);
         let same = |at: usize| timeout == Some(at) || self.args[at] == wait.call.args[at];
-        self.name == wait.call.name && (0..self.args.len()).all(same)
+        self.syscall == wait.call.syscall && (0..self.args.len()).all(same)
     }
 
     /// What a sleep is to this track; changes nothing.
@@ -139,7 +137,7 @@ impl Track {
                 return if before == now && inode == self.inode { Step::GoesOn } else { Step::New };
             }
             (Some(_), None) => {
-                let set = is_set(wait.call.name) || is_epoll(wait.call.name);
+                let set = wait.call.operation().watches_fds();
                 let may_be_it = self.same_call(wait) || set && self.looked_ns.is_some();
                 return if may_be_it { Step::Unsure } else { Step::New };
             }
@@ -179,8 +177,8 @@ impl Track {
         if !interrupted {
             self.call_began_ns = wait.sleep_began_ns;
         }
-        (self.name, self.args) = (wait.call.name, wait.call.args);
-        self.timeout = timeout_in_arguments(self.name, &self.args).or(self.timeout);
+        (self.syscall, self.args) = (wait.call.syscall, wait.call.args);
+        self.timeout = wait.call.timeout_in_arguments().or(self.timeout);
         self.sleep_began_ns = wait.sleep_began_ns;
         self.ran = 0;
         self.end_ns = None;
@@ -383,16 +381,21 @@ mod tests {
             sleep_began_ns,
             fd_state: file(7),
             socket: SocketFacts::Tcp(facts(100, received)),
-            ..wait("read", [3, 0, 0, 0, 0, 0])
+            ..wait(Syscall::Read, [3, 0, 0, 0, 0, 0])
         }
     }
 
     fn poll(sleep_began_ns: u64) -> Wait {
-        Wait { began_ns: sleep_began_ns, sleep_began_ns, fd: None, ..wait("poll", [0xabc, 1, 1000, 0, 0, 0]) }
+        Wait {
+            began_ns: sleep_began_ns,
+            sleep_began_ns,
+            fd: None,
+            ..wait(Syscall::Poll, [0xabc, 1, 1000, 0, 0, 0])
+        }
     }
 
     fn resolved(received: u64, timeout: Option<Duration>) -> Resolved {
-        let mut resolved = on("poll", tcp());
+        let mut resolved = on(Syscall::Poll, tcp());
         (resolved.file, resolved.socket) = (file(7), SocketFacts::Tcp(facts(100, received)));
         resolved.timeout = timeout;
         resolved
@@ -448,7 +451,7 @@ mod tests {
     #[test]
     fn polls_of_anything_else_go_on_after_their_time_out() {
         let mut track = Track::new(&poll(SECOND));
-        let mut pipe = on("poll", crate::resolve::target::Target::Pipe { inode: 7 });
+        let mut pipe = on(Syscall::Poll, crate::resolve::target::Target::Pipe { inode: 7 });
         pipe.timeout = Some(Duration::from_secs(1));
         track.looked(&poll(SECOND), &pipe, Class::Pipe, SECOND);
         assert_eq!(track.step(&poll(2 * SECOND + 1)), Step::GoesOn);
@@ -457,24 +460,25 @@ mod tests {
 
     #[test]
     fn another_time_out_or_another_call_is_the_same_wait_where_nothing_moved() {
-        let other = |name, args, at| Wait { began_ns: at, sleep_began_ns: at, fd: None, ..wait(name, args) };
+        let other =
+            |syscall, args, at| Wait { began_ns: at, sleep_began_ns: at, fd: None, ..wait(syscall, args) };
         let mut track = Track::new(&read(SECOND, 50));
         track.looked(&read(SECOND, 50), &resolved(50, None), Class::Reply, SECOND);
-        assert_eq!(track.step(&other("poll", [0xabc, 1, 700, 0, 0, 0], 2 * SECOND)), Step::Unsure);
-        assert_eq!(track.step(&other("epoll_wait", [5, 0xdef, 9, 20, 0, 0], 2 * SECOND)), Step::Unsure);
-        assert_eq!(track.step(&other("nanosleep", [0; 6], 2 * SECOND)), Step::New);
+        assert_eq!(track.step(&other(Syscall::Poll, [0xabc, 1, 700, 0, 0, 0], 2 * SECOND)), Step::Unsure);
+        assert_eq!(track.step(&other(Syscall::EpollWait, [5, 0xdef, 9, 20, 0, 0], 2 * SECOND)), Step::Unsure);
+        assert_eq!(track.step(&other(Syscall::Nanosleep, [0; 6], 2 * SECOND)), Step::New);
         let recv = Wait {
             fd_state: file(7),
             socket: SocketFacts::Tcp(facts(100, 50)),
-            ..other("recvfrom", [3, 9, 8, 0, 0, 0], 2 * SECOND)
+            ..other(Syscall::Recvfrom, [3, 9, 8, 0, 0, 0], 2 * SECOND)
         };
         assert_eq!(track.step(&recv), Step::GoesOn);
         // Where there are no counters, the call must be the same and have run to its end, whose length may change.
         let mut track = Track::new(&poll(SECOND));
-        let mut unix = on("poll", crate::resolve::target::Target::Pipe { inode: 7 });
+        let mut unix = on(Syscall::Poll, crate::resolve::target::Target::Pipe { inode: 7 });
         unix.timeout = Some(Duration::from_millis(1000));
         track.looked(&poll(SECOND), &unix, Class::Pipe, SECOND);
-        let shorter = other("poll", [0xabc, 1, 700, 0, 0, 0], 2 * SECOND);
+        let shorter = other(Syscall::Poll, [0xabc, 1, 700, 0, 0, 0], 2 * SECOND);
         assert_eq!(track.step(&shorter), Step::GoesOn);
         track.go_on(&shorter);
         assert_eq!(track.step(&poll(2 * SECOND + 710_000_000)), Step::GoesOn);
@@ -486,17 +490,22 @@ mod tests {
         let mut tracks = Tracks::default();
         let first = read(SECOND, 50);
         let track = tracks.insert(&first).clone();
-        let nap = Wait { sleep_began_ns: 3 * SECOND, began_ns: 3 * SECOND, ..wait("nanosleep", [0; 6]) };
+        let nap =
+            Wait { sleep_began_ns: 3 * SECOND, began_ns: 3 * SECOND, ..wait(Syscall::Nanosleep, [0; 6]) };
         tracks.set_aside(first.thread, track.clone(), 3 * SECOND);
         tracks.insert(&nap);
         assert!(!tracks.come_back(&nap));
-        assert_eq!(tracks.get(&nap.thread).map(|track| track.name), Some("nanosleep"));
+        assert_eq!(tracks.get(&nap.thread).map(|track| track.syscall), Some(Syscall::Nanosleep));
         // As long as it is away, it has been since then.
         tracks.set_aside(first.thread, track, 9 * SECOND);
         let over = |tracks: &Tracks, at| tracks.away().any(|(_, away)| away.is_over(at));
         assert!(!over(&tracks, 63 * SECOND) && over(&tracks, 63 * SECOND + 1));
         assert!(!tracks.come_back(&read(9 * SECOND, 51)));
-        assert_eq!(tracks.get(&nap.thread).map(|track| track.name), Some("nanosleep"), "it was answered");
+        assert_eq!(
+            tracks.get(&nap.thread).map(|track| track.syscall),
+            Some(Syscall::Nanosleep),
+            "it was answered"
+        );
         assert!(tracks.come_back(&read(9 * SECOND, 50)));
         assert_eq!(tracks.get(&nap.thread).map(|track| track.began_ns), Some(SECOND));
         assert!(tracks.not_away(&nap.thread).is_some());
@@ -515,7 +524,7 @@ mod tests {
         track.go_on(&again(2 * SECOND));
         // The kernel reports long sleeps only: a short one after the first ends without an event.
         assert_eq!(track.step(&again(3 * SECOND)), Step::GoesOn);
-        let other = Wait { socket: SocketFacts::None, ..wait("write", [1, 0, 0, 0, 0, 0]) };
+        let other = Wait { socket: SocketFacts::None, ..wait(Syscall::Write, [1, 0, 0, 0, 0, 0]) };
         assert_eq!(track.step(&Wait { sleep_began_ns: 9, ..other }), Step::New);
         let mut held = Track::new(&again(SECOND));
         assert_eq!(held.step(&again(2 * SECOND)), Step::New);
@@ -543,7 +552,7 @@ mod tests {
         let after = |end: u64| {
             let sleep = |at| {
                 let mut wait = Wait { socket: SocketFacts::None, ..read(at, 0) };
-                (wait.call.name, wait.call.args) = ("poll", [0x7000, 1, 30_000, 0, 0, 0]);
+                (wait.call.syscall, wait.call.args) = (Syscall::Poll, [0x7000, 1, 30_000, 0, 0, 0]);
                 wait
             };
             let mut tracks = Tracks::default();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::{
-    model::syscalls::Way,
+    model::syscalls::Direction,
     model::wait::Wait,
     resolve::{Resolved, target::Target},
 };
@@ -22,8 +22,8 @@ pub struct Client {
 impl Client {
     /// Who asks here and waits, if somebody does. A server's clients have any port.
     pub fn of(wait: &Wait, resolved: &Resolved) -> Option<Self> {
-        match (&resolved.target, resolved.way) {
-            (Target::Tcp { remote, .. }, Way::In) if !resolved.is_server() => {
+        match (&resolved.target, resolved.direction) {
+            (Target::Tcp { remote, .. }, Some(Direction::Receive)) if !resolved.is_server() => {
                 Some(Self { uid: wait.uid, comm: wait.comm.to_string(), remote: *remote })
             }
             _ => None,

@@ -132,18 +132,21 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnose::verdict::tests::{on, tcp, wait};
+    use crate::{
+        diagnose::verdict::tests::{on, tcp, wait},
+        model::syscalls::Syscall,
+    };
 
     #[test]
     fn what_is_known_holds_while_the_sleep_lasts_and_until_it_is_half_as_old_again() {
         let at = |seconds, switches| Wait {
             age: Duration::from_secs(seconds),
             switches,
-            ..wait("read", [3, 0, 0, 0, 0, 0])
+            ..wait(Syscall::Read, [3, 0, 0, 0, 0, 0])
         };
         let known = |seconds| {
             let assessment =
-                Assessment { wait: at(seconds, 7), resolved: on("read", tcp()), class: Class::Reply };
+                Assessment { wait: at(seconds, 7), resolved: on(Syscall::Read, tcp()), class: Class::Reply };
             Known::new(&assessment, 0)
         };
         assert!(known(20).is_of(&at(29, 7)));

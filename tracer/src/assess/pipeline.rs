@@ -11,9 +11,9 @@ use crate::{
     diagnose::sentence::sentence,
     diagnose::verdict::{Verdict, classify},
     model::class::{Class, Level},
-    model::syscalls::{Way, way},
+    model::syscalls::Direction,
     model::wait::{ByProcess, Snapshot, SocketFacts, Wait},
-    resolve::{Resolved, Resolver, epoll::is_epoll, poll::is_set, process::Who},
+    resolve::{Resolved, Resolver, process::Who},
     util::clock::{boottime_ns, monotonic_ns},
     wire::json::WaitObject,
 };
@@ -28,9 +28,8 @@ pub fn is_young(age: Duration) -> bool {
 
 /// Whether the present sleep may be one of many: short polls again and again, or a read that was interrupted.
 pub fn may_be_older(wait: &Wait) -> bool {
-    is_set(wait.call.name)
-        || is_epoll(wait.call.name)
-        || matches!(wait.socket, SocketFacts::Tcp(_)) && way(wait.call.name) == Way::In
+    let receives = wait.call.syscall.direction() == Some(Direction::Receive);
+    wait.call.operation().watches_fds() || matches!(wait.socket, SocketFacts::Tcp(_)) && receives
 }
 
 /// A snapshot in which a wait of that age is told from a shorter one, also where the source cannot say when
@@ -184,13 +183,16 @@ impl Pipeline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnose::verdict::tests::{on, tcp, wait};
+    use crate::{
+        diagnose::verdict::tests::{on, tcp, wait},
+        model::syscalls::Syscall,
+    };
 
     #[test]
     fn the_walk_is_earned_by_level_and_age() {
         let of = |class, seconds| {
-            let wait = Wait { age: Duration::from_secs(seconds), ..wait("read", [3, 0, 0, 0, 0, 0]) };
-            Assessment { wait, resolved: on("read", tcp()), class }
+            let wait = Wait { age: Duration::from_secs(seconds), ..wait(Syscall::Read, [3, 0, 0, 0, 0, 0]) };
+            Assessment { wait, resolved: on(Syscall::Read, tcp()), class }
         };
         let old = PeersOf { min_age: Duration::from_secs(5), ..PeersOf::NOT_IDLE };
         for (class, seconds, all, not_idle, not_idle_and_old) in [

@@ -25,7 +25,7 @@ use crate::{
         symbols::Restarts,
     },
     model::holder::{ConnectionEnd, FileId, Holder},
-    model::syscalls::{self, CORE_DUMP, EXIT, PAGE_FAULT, Table},
+    model::syscalls::{Operation, Syscall, Table},
     model::tcp::{TcpActivity, TcpFacts, TcpInternals, TcpState},
     model::wait::{
         Call, FdState, Held, HeldThread, ProcessId, SeenFd, Sleep, Snapshot, SocketFacts, ThreadId,
@@ -70,8 +70,9 @@ impl Bpf {
         let key = &ended.key;
         let now = Now::read();
         let table = if key.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
-        let name = call_name(table, key.nr);
-        let name = restarted(name, key.restart_fn, ended.args[0], &mut self.restarts).unwrap_or(name);
+        let syscall = syscall(table, key.nr);
+        let syscall =
+            restarted(syscall, key.restart_fn, ended.args[0], &mut self.restarts).unwrap_or(syscall);
         // What is no call has none, and only what its thread has left in the registers.
         let args = if key.nr < 0 { [0; 6] } else { ended.args };
         Wait {
@@ -83,7 +84,7 @@ impl Bpf {
             comm: text(&ended.comm),
             uid: 0,
             sleep: Sleep::Interruptible,
-            call: Call { table, number: key.nr, name, args, restarted: key.restart_fn != 0 },
+            call: Call { table, number: key.nr, syscall, args, restarted: key.restart_fn != 0 },
             fd: (key.fd >= 0).then_some(key.fd),
             fd_state: open_file(&key.file).map_or(FdState::None, FdState::Open),
             socket: SocketFacts::None,
@@ -108,13 +109,13 @@ impl Bpf {
     }
 }
 
-/// Name of the call that ended waits are counted under, of which the arguments are not known; `restarts` is read when the
-/// first restarted call is seen.
-pub fn ended_name(key: &WaitKey, restarts: &mut Option<Restarts>) -> &'static str {
+/// The call that ended waits are counted under, of which the arguments are not known; `restarts` is read when the first
+/// restarted call is seen.
+pub fn ended_call(key: &WaitKey, restarts: &mut Option<Restarts>) -> Syscall {
     let table = if key.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
-    let name = call_name(table, key.nr);
+    let syscall = syscall(table, key.nr);
     let first = if key.flags & CALL_CLOCK != 0 { 0 } else { u64::MAX };
-    restarted(name, key.restart_fn, first, restarts).unwrap_or(name)
+    restarted(syscall, key.restart_fn, first, restarts).unwrap_or(syscall)
 }
 
 impl Source for Bpf {
@@ -242,37 +243,41 @@ fn call(record: &ThreadRecord, restarts: &mut Option<Restarts>) -> Call {
     let mut call = Call {
         table,
         number: record.nr,
-        name: call_name(table, record.nr),
+        syscall: syscall(table, record.nr),
         // Outside of calls the registers are the program's own.
         args: if record.nr < 0 { [0; 6] } else { record.args },
         restarted: false,
     };
-    if let Some(name) = restarted(call.name, record.restart_fn, call.args[0], restarts) {
-        (call.restarted, call.name) = (true, name);
+    if let Some(syscall) = restarted(call.syscall, record.restart_fn, call.args[0], restarts) {
+        (call.restarted, call.syscall) = (true, syscall);
     }
     call
 }
 
 /// The call that a `restart_syscall` goes on with.
 fn restarted(
-    name: &str,
+    syscall: Syscall,
     restart_fn: u64,
     first_arg: u64,
     restarts: &mut Option<Restarts>,
-) -> Option<&'static str> {
-    let name = (name == "restart_syscall")
-        .then(|| restarts.get_or_insert_with(Restarts::read).call(restart_fn))??;
+) -> Option<Syscall> {
+    if syscall.operation() != Operation::Restart {
+        return None;
+    }
     // A clock's number is small, an address is not: the two sleeps share their continuation.
-    Some(if name == "nanosleep" && first_arg < CLOCKS { "clock_nanosleep" } else { name })
+    match restarts.get_or_insert_with(Restarts::read).call(restart_fn)? {
+        Syscall::Nanosleep if first_arg < CLOCKS => Some(Syscall::ClockNanosleep),
+        syscall => Some(syscall),
+    }
 }
 
-/// Name of a call or of what stands for one.
-pub fn call_name(table: Table, number: i32) -> &'static str {
+/// A call, or what stands for one, by the number that the kernel programs give it.
+pub fn syscall(table: Table, number: i32) -> Syscall {
     match number {
-        0.. => syscalls::name(table, number).unwrap_or("unknown"),
-        NR_EXIT => EXIT,
-        NR_CORE_DUMP => CORE_DUMP,
-        _ => PAGE_FAULT,
+        0.. => Syscall::of(table, number),
+        NR_EXIT => Syscall::Exit,
+        NR_CORE_DUMP => Syscall::CoreDump,
+        _ => Syscall::PageFault,
     }
 }
 

@@ -11,8 +11,7 @@ use anyhow::{Result, anyhow};
 use rustix::io::Errno;
 
 use super::{
-    Source,
-    bpf::call_name,
+    Source, bpf,
     sched::CpuClocks,
     sockets::{Socket, Sockets},
     wchan,
@@ -20,7 +19,7 @@ use super::{
 use crate::{
     model::file::{Device, FileKind, OpenFile},
     model::holder::{Access, ConnectionEnd, FileId, Holder, Holding},
-    model::syscalls::{self, Table},
+    model::syscalls::{Operation, Syscall, Table},
     model::wait::{
         Call, FdState, Held, HeldThread, ProcessId, SeenFd, Sleep, Snapshot, SocketFacts, ThreadId,
         UnixFacts, Wait,
@@ -31,9 +30,6 @@ use crate::{
     },
     util::clock::Now,
 };
-
-/// The number of a call that `wchan` only hints at: it has no arguments.
-const GUESSED: i32 = i32::MAX;
 
 /// `/proc` as a source.
 pub struct Proc {
@@ -141,8 +137,8 @@ impl Look<'_> {
         };
         let call = match seen.leaving {
             Some(number) => {
-                let name = call_name(Table::Native, number);
-                Call { table: Table::Native, number, name, args: [0; 6], restarted: false }
+                let syscall = bpf::syscall(Table::Native, number);
+                Call { table: Table::Native, number, syscall, args: [0; 6], restarted: false }
             }
             None => self.call(thread, table)?,
         };
@@ -161,8 +157,10 @@ impl Look<'_> {
             }
         };
         self.seen.insert(thread, began);
-        let fd = syscalls::fd_argument(call.name)
-            .filter(|_| call.number != GUESSED)
+        let fd = call
+            .syscall
+            .fd()
+            .filter(|_| call.number != Call::GUESSED)
             .map(|argument| call.args[argument] as i32);
         let (fd_state, socket) = match fd {
             Some(fd) => describe_with_peer(bare, tid, fd, self.sockets, &mut self.reads),
@@ -191,40 +189,40 @@ impl Look<'_> {
     fn call(&mut self, thread: ThreadId, table: &OnceCell<Table>) -> Option<Call> {
         let bare = by_pid(thread.process.pid);
         let dir = format!("task/{}", thread.tid);
-        let guessed = |name| {
+        let guessed = |syscall| {
             let table = Table::Native;
-            Some(Call { table, number: GUESSED, name, args: [0; 6], restarted: false })
+            Some(Call { table, number: Call::GUESSED, syscall, args: [0; 6], restarted: false })
         };
         let text = match self.reads.file(bare, &format!("{dir}/syscall")) {
             Ok(text) => String::from_utf8_lossy(&text).into_owned(),
             Err(Unread::Failed(Errno::ACCESS | Errno::PERM)) => {
                 let function = self.asleep_in(thread);
-                let name = wchan::call(&function).unwrap_or("unknown");
+                let syscall = wchan::call(&function).unwrap_or(Syscall::Unknown);
                 // Of others' processes not even that is shown; some kernels show nobody's.
                 if matches!(function.as_str(), "" | "0") && !self.is_own(bare) {
                     self.snapshot.hidden.push(thread);
                     return None;
                 }
                 self.snapshot.guessed += 1;
-                return guessed(name);
+                return guessed(syscall);
             }
             Err(Unread::Failed(_)) => return None,
             // The process hangs in what keeps its files from being read.
             Err(_) => {
                 self.snapshot.guessed += 1;
-                return guessed("unknown");
+                return guessed(Syscall::Unknown);
             }
         };
         let (number, args) = stat::call(&text)?;
         let mut read_table = || stat::table(&self.reads.file(bare, "auxv").unwrap_or_default());
         let table = *table.get_or_init(&mut read_table);
-        let name = call_name(table, number);
-        if name == "restart_syscall"
-            && let Some(name) = wchan::call(&self.asleep_in(thread))
+        let syscall = bpf::syscall(table, number);
+        if syscall.operation() == Operation::Restart
+            && let Some(syscall) = wchan::call(&self.asleep_in(thread))
         {
-            return Some(Call { table, number, name, args, restarted: true });
+            return Some(Call { table, number, syscall, args, restarted: true });
         }
-        Some(Call { table, number, name, args, restarted: false })
+        Some(Call { table, number, syscall, args, restarted: false })
     }
 
     /// The kernel function that a thread sleeps in; empty where that is not shown.
@@ -363,7 +361,7 @@ mod tests {
     fn it_sees_a_reader_and_leaves_its_own_process_out() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().expect("cat");
         let mut source = Proc::new();
-        let is_it = |wait: &Wait| wait.thread.process.pid == child.id() && wait.call.name == "read";
+        let is_it = |wait: &Wait| wait.thread.process.pid == child.id() && wait.call.syscall == Syscall::Read;
         let seen = (0..200).any(|_| {
             std::thread::sleep(Duration::from_millis(10));
             let waits = source.snapshot().expect("reads /proc").waits;

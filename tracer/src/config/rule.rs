@@ -9,10 +9,7 @@ use super::{
     address::Address,
     file::{Mistake, Section, Value, expected},
 };
-use crate::{
-    model::class::Class,
-    model::syscalls::{self, CORE_DUMP, PAGE_FAULT, Table},
-};
+use crate::{model::class::Class, model::syscalls::Syscall};
 
 /// What rules see of a wait.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +24,8 @@ pub struct Subject<'a> {
     pub uid: u32,
     /// Its name.
     pub user: Option<&'a str>,
-    /// Name of the call.
-    pub syscall: &'a str,
+    /// The call.
+    pub syscall: Syscall,
     /// What the wait was judged to be.
     pub class: Class,
     /// Own address of the socket it waits on.
@@ -46,7 +43,7 @@ pub struct Rule {
     unit: Option<Vec<Pattern>>,
     container: Option<Vec<Container>>,
     user: Option<Vec<User>>,
-    syscall: Option<Vec<String>>,
+    syscall: Option<Vec<Syscall>>,
     class: Option<Vec<Class>>,
     local: Option<Vec<Address>>,
     remote: Option<Vec<Address>>,
@@ -178,7 +175,7 @@ impl Rule {
         let Subject { comm, unit, container, uid, user, syscall, class, local, remote, path } = *subject;
         // The cheapest and most telling first.
         any(&self.class, |one| *one == class)
-            && any(&self.syscall, |one| one == syscall)
+            && any(&self.syscall, |one| *one == syscall)
             && any(&self.remote, |one| one.has(remote, path))
             && any(&self.local, |one| one.has(local, path))
             && any(&self.comm, |one| one.matches(comm))
@@ -260,15 +257,11 @@ fn user(text: &str) -> Result<User, String> {
     }
 }
 
-fn syscall(text: &str) -> Result<String, String> {
-    let names: Vec<&str> = (0..tracer_ebpf::abi::SYSCALLS as i32)
-        .flat_map(|number| [syscalls::name(Table::Native, number), syscalls::name(Table::Compat, number)])
-        .flatten()
-        .chain([PAGE_FAULT, CORE_DUMP])
-        .collect();
-    if names.contains(&text) {
-        return Ok(text.to_owned());
+fn syscall(text: &str) -> Result<Syscall, String> {
+    if let Some(syscall) = Syscall::named(text) {
+        return Ok(syscall);
     }
+    let names: Vec<&str> = Syscall::all().map(Syscall::name).collect();
     // They are too many to list them.
     let near = expected(text, &names, '"');
     let near =

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::*;
+use crate::model::syscalls::Syscall;
 
 const SHIPPED: &str = include_str!("../../../deploy/tracer.toml");
 
@@ -26,7 +27,7 @@ fn subject() -> Subject<'static> {
         container: Some("4f8b2c6d9e0a1b3c5d7e9f0a2b4c6d8e0f1a3b5c7d9e1f2a4b6c8d0e2f4a6b8c"),
         uid: 33,
         user: Some("www-data"),
-        syscall: "recvfrom",
+        syscall: Syscall::Recvfrom,
         class: Class::Reply,
         local: "10.0.0.7:51000".parse().ok(),
         remote: "10.1.2.3:3306".parse().ok(),

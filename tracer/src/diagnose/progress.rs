@@ -5,7 +5,7 @@
 use std::{cmp::Ordering, time::Duration};
 
 use crate::{
-    model::syscalls::{Way, way},
+    model::syscalls::Direction,
     model::tcp::TcpFacts,
     model::wait::{SocketFacts, Wait},
     resolve::Resolved,
@@ -110,7 +110,9 @@ impl Mark {
 /// For how long nothing has moved on the connection that a reader waits on; nothing where it is not one.
 pub fn unmoved(wait: &Wait) -> Duration {
     match &wait.socket {
-        SocketFacts::Tcp(facts) if way(wait.call.name) == Way::In => since(facts).unwrap_or_default(),
+        SocketFacts::Tcp(facts) if wait.call.syscall.direction() == Some(Direction::Receive) => {
+            since(facts).unwrap_or_default()
+        }
         _ => Duration::ZERO,
     }
 }
@@ -118,7 +120,9 @@ pub fn unmoved(wait: &Wait) -> Duration {
 /// Dates a reader's wait back to its connection's last progress: short polls again and again, and a signal in between,
 /// are one wait. Both clocks in nanoseconds, `CLOCK_MONOTONIC` and `CLOCK_BOOTTIME`.
 pub fn date_back(wait: &mut Wait, resolved: &Resolved, now_ns: u64, boottime_ns: u64) {
-    let (Way::In, SocketFacts::Tcp(facts)) = (resolved.way, &resolved.socket) else { return };
+    let (Some(Direction::Receive), SocketFacts::Tcp(facts)) = (resolved.direction, &resolved.socket) else {
+        return;
+    };
     let lived = Duration::from_nanos(boottime_ns.saturating_sub(wait.thread.start_ns));
     if let Some(since) = since(facts).map(|since| since.min(lived)).filter(|since| *since > wait.age) {
         wait.date_back(now_ns.saturating_sub(since.as_nanos() as u64));

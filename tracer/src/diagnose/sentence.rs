@@ -6,7 +6,7 @@ use crate::{
     diagnose::progress::LastWord,
     diagnose::timers,
     model::class::Class,
-    model::syscalls::{CORE_DUMP, PAGE_FAULT, Way},
+    model::syscalls::{Direction, Operation, Syscall},
     model::tcp::{TcpActivity, TcpFacts},
     model::wait::{SocketFacts, UNREAD_BYTES, UnixFacts, Wait},
     resolve::{Resolved, peers::Peers, semaphore::Semaphore, target::Target},
@@ -22,7 +22,7 @@ pub fn sentence(class: Class, wait: &Wait, resolved: &Resolved) -> String {
 
 fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
     let target = &resolved.target;
-    let out = resolved.way == Way::Out;
+    let out = resolved.direction == Some(Direction::Send);
     let outlook = || outlook(wait, resolved);
     match class {
         Class::Connect => connect(wait, resolved),
@@ -30,7 +30,7 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         Class::Send => send(resolved) + &outlook(),
         Class::Lock => lock(wait, resolved),
         Class::Mutex => mutex(resolved),
-        Class::Disk => disk(wait.call.name, target),
+        Class::Disk => disk(wait.call.syscall, target),
         Class::Fifo => {
             format!("for another process to open the other end of {target}; it will wait until one does")
         }
@@ -60,11 +60,11 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         },
         Class::Pipe if out => format!("for {} to read{}", pipe_peer("the reader", resolved), on(target)),
         Class::Pipe => format!("for {} to write{}", pipe_peer("the writer", resolved), on(target)),
-        Class::Exit if wait.call.name == CORE_DUMP => {
+        Class::Exit if wait.call.syscall == Syscall::CoreDump => {
             "for its core dump to be written: a signal has killed it".into()
         }
         Class::Exit => "for its own end, which the kernel has begun: it has exited or was killed".into(),
-        Class::Other => format!("in {}{}", wait.call.name, on(target)),
+        Class::Other => format!("in {}{}", wait.call.name(), on(target)),
         Class::Peer => next_request(resolved),
         Class::Listen => format!("for new connections{}", on(target)),
         Class::Events => match target {
@@ -78,7 +78,9 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         Class::Signal => "for a signal".into(),
         Class::Notify => format!("for news from the kernel{}", on(target)),
         Class::Ring => "for a completion".into(),
-        Class::Datagram if wait.call.name.starts_with('m') => format!("for a message{}", on(target)),
+        Class::Datagram if wait.call.operation() == Operation::ReceiveMessage => {
+            format!("for a message{}", on(target))
+        }
         Class::Datagram => format!("for a datagram{}", on(target)),
     }
 }
@@ -96,18 +98,22 @@ fn mutex(resolved: &Resolved) -> String {
     }
 }
 
-fn disk(call: &str, target: &Target) -> String {
+fn disk(syscall: Syscall, target: &Target) -> String {
     match target {
         Target::Page { path } => {
-            let handed =
-                if call == PAGE_FAULT { String::new() } else { format!(" that it handed to {call}") };
+            let handed = match syscall {
+                Syscall::PageFault => String::new(),
+                call => format!(" that it handed to {}", call.name()),
+            };
             format!("for a page of memory{handed} to be read in, probably of {path}")
         }
-        _ if call == PAGE_FAULT => {
+        _ if syscall == Syscall::PageFault => {
             "for a page of memory to be read in: disk, NFS, FUSE or userfaultfd".into()
         }
-        Target::File { made_up: true, .. } => format!("for the kernel to finish {call}{}", on(target)),
-        _ => format!("for storage to finish {call}{}", on(target)),
+        Target::File { made_up: true, .. } => {
+            format!("for the kernel to finish {}{}", syscall.name(), on(target))
+        }
+        _ => format!("for storage to finish {}{}", syscall.name(), on(target)),
     }
 }
 
@@ -291,7 +297,7 @@ fn lock(wait: &Wait, resolved: &Resolved) -> String {
             let several = resolved.peers.as_ref().is_some_and(|peers| peers.number() > 1);
             format!("for the lock{on} that {holders} {}", if several { "hold" } else { "holds" })
         }
-        None if wait.call.name.starts_with("sem") => format!("for a semaphore{on}"),
+        None if wait.call.operation() == Operation::Semaphore => format!("for a semaphore{on}"),
         None => format!("for a lock{on} that another process holds"),
     }
 }
@@ -332,7 +338,7 @@ fn outlook(wait: &Wait, resolved: &Resolved) -> String {
         return format!("; no answer to {vain}: the kernel gives up in {}", age(left));
     }
     // A peer that is there and does not read answers the kernel's probes, for ever.
-    match (facts.keepalive, resolved.way == Way::Out) {
+    match (facts.keepalive, resolved.direction == Some(Direction::Send)) {
         (_, true) => "; no send time-out: it will wait until the peer reads, or is gone".into(),
         (true, _) => "; no receive time-out; keepalive would notice a dead host, not a silent one".into(),
         (false, _) => "; no receive time-out, keepalive off: it will wait for ever".into(),
@@ -349,14 +355,14 @@ mod tests {
         resolve::peers::Peer,
     };
 
-    fn of(name: &'static str, resolved: &Resolved) -> String {
-        judge(&samples::wait(name, [0; 6]), resolved).sentence
+    fn of(syscall: Syscall, resolved: &Resolved) -> String {
+        judge(&samples::wait(syscall, [0; 6]), resolved).sentence
     }
 
     #[test]
     fn an_unanswered_request_says_what_was_sent_and_that_nothing_comes() {
         assert_eq!(
-            of("read", &samples::on("read", samples::tcp())),
+            of(Syscall::Read, &samples::on(Syscall::Read, samples::tcp())),
             "waiting 1m 0s for a reply from 10.0.0.2:443: 517 bytes sent, all acknowledged, the last 1m 0s ago; \
              nothing was ever received; no receive time-out, keepalive off: it will wait for ever"
         );
@@ -367,20 +373,23 @@ mod tests {
                 of.retransmission = Duration::from_millis(1600);
                 of.user_timeout = Some(Duration::from_secs(20));
             });
-        let resolved = Resolved { socket: SocketFacts::Tcp(lost), ..samples::on("read", samples::tcp()) };
+        let resolved =
+            Resolved { socket: SocketFacts::Tcp(lost), ..samples::on(Syscall::Read, samples::tcp()) };
         assert_eq!(
-            of("read", &resolved),
+            of(Syscall::Read, &resolved),
             "waiting 1m 0s for a reply from 10.0.0.2:443: 517 bytes sent and not acknowledged, 3 retransmissions in \
              vain: the peer cannot be reached; nothing was ever received; the kernel gives up in 14s"
         );
         let lost = lost.with_activity(|of| of.retransmits = 0).with_internals(|of| of.user_timeout = None);
-        let resolved = Resolved { socket: SocketFacts::Tcp(lost), ..samples::on("read", samples::tcp()) };
+        let resolved =
+            Resolved { socket: SocketFacts::Tcp(lost), ..samples::on(Syscall::Read, samples::tcp()) };
         let end =
             "nothing was ever received; no time-out: the kernel gives up after 15m 24s of retransmissions";
-        assert!(of("read", &resolved).ends_with(end), "{}", of("read", &resolved));
+        assert!(of(Syscall::Read, &resolved).ends_with(end), "{}", of(Syscall::Read, &resolved));
         let full = lost.with_activity(|of| (of.window, of.probes) = (Some(0), 3));
-        let resolved = Resolved { socket: SocketFacts::Tcp(full), ..samples::on("read", samples::tcp()) };
-        let said = of("read", &resolved);
+        let resolved =
+            Resolved { socket: SocketFacts::Tcp(full), ..samples::on(Syscall::Read, samples::tcp()) };
+        let said = of(Syscall::Read, &resolved);
         assert!(
             said.contains("517 bytes not acknowledged: the peer does not read, and its buffer is full"),
             "{said}"
@@ -388,18 +397,19 @@ mod tests {
         let long_ago = Duration::from_secs(7861);
         let dead = TcpFacts { keepalive: true, ..sample(517, 10) }
             .with_activity(|of| (of.probes, of.acknowledged, of.received) = (8, long_ago, Some(long_ago)));
-        let resolved = Resolved { socket: SocketFacts::Tcp(dead), ..samples::on("read", samples::tcp()) };
-        let said = of("read", &resolved);
+        let resolved =
+            Resolved { socket: SocketFacts::Tcp(dead), ..samples::on(Syscall::Read, samples::tcp()) };
+        let said = of(Syscall::Read, &resolved);
         assert!(said.ends_with("; no answer to 8 keepalive probes: the kernel gives up in 14s"), "{said}");
     }
 
     #[test]
     fn a_time_out_says_when_it_ends() {
-        let mut resolved = samples::on("poll", samples::tcp());
-        resolved.way = Way::In;
+        let mut resolved = samples::on(Syscall::Poll, samples::tcp());
+        resolved.direction = Some(Direction::Receive);
         resolved.timeout = Some(Duration::from_secs(74));
-        assert!(of("poll", &resolved).ends_with("; it stops waiting in 14s"));
-        let mut wait = samples::wait("poll", [0; 6]);
+        assert!(of(Syscall::Poll, &resolved).ends_with("; it stops waiting in 14s"));
+        let mut wait = samples::wait(Syscall::Poll, [0; 6]);
         wait.sleep_began_ns = 59_500_000_000;
         resolved.timeout = Some(Duration::from_secs(1));
         assert!(judge(&wait, &resolved).sentence.ends_with("; it polls every 1.0s and never gives up"));
@@ -424,16 +434,16 @@ mod tests {
             client: true,
         };
         let socket = SocketFacts::Unix(UnixFacts::default());
-        let resolved = Resolved { socket, peers: peers.clone(), ..samples::on("read", target) };
-        let sentence = of("read", &resolved);
+        let resolved = Resolved { socket, peers: peers.clone(), ..samples::on(Syscall::Read, target) };
+        let sentence = of(Syscall::Read, &resolved);
         assert!(sentence.contains("for a reply from mariadbd (pid 812) on unix /run/db"), "{sentence}");
         let file = Target::File { path: "/x.lock".into(), inode: None, deleted: false, made_up: false };
-        let mut resolved = Resolved { peers, ..samples::on("flock", file) };
+        let mut resolved = Resolved { peers, ..samples::on(Syscall::Flock, file) };
         let said = "waiting 1m 0s for the lock on /x.lock that mariadbd (pid 812)";
-        assert_eq!(of("flock", &resolved), format!("{said} holds"));
+        assert_eq!(of(Syscall::Flock, &resolved), format!("{said} holds"));
         if let Some(peers) = &mut resolved.peers {
             peers.more = 4992;
         }
-        assert_eq!(of("flock", &resolved), format!("{said} and 4992 more hold"));
+        assert_eq!(of(Syscall::Flock, &resolved), format!("{said} and 4992 more hold"));
     }
 }

@@ -3,15 +3,11 @@
 use crate::{
     diagnose::progress::LastWord,
     diagnose::sentence::sentence,
-    model::syscalls::{CORE_DUMP, EXIT, PAGE_FAULT, Way},
+    model::syscalls::{Direction, Operation},
     model::wait::{Sleep, SocketFacts, Wait},
     resolve::{
         Resolved,
-        epoll::is_epoll,
-        path::{opens, takes_path},
         peers::Peers,
-        poll::is_set,
-        semaphore::is_semaphore,
         target::{Target, TcpState},
     },
     util::linux::{FUTEX_LOCK_PI, FUTEX_LOCK_PI2, FUTEX_WAIT, futex_command},
@@ -39,53 +35,52 @@ pub fn classify(wait: &Wait, resolved: &Resolved) -> Class {
     match by_call(wait, &resolved.target).unwrap_or_else(|| by_target(wait, resolved)) {
         Class::Mutex if resolved.peers.as_ref().is_some_and(|peers| peers.barrier) => Class::Futex,
         // Nothing is asked on its only connection: an event loop with a pool at rest, or a bus's client.
-        Class::Quiet | Class::Dialog if is_epoll(wait.call.name) => Class::Events,
+        Class::Quiet | Class::Dialog if wait.call.operation() == Operation::Epoll => Class::Events,
         class => class,
     }
 }
 
 /// Calls that wait for one thing, whatever their fd is.
 fn by_call(wait: &Wait, target: &Target) -> Option<Class> {
-    Some(match wait.call.name {
-        "accept" | "accept4" => Class::Listen,
-        "connect" => Class::Connect,
-        "close" if matches!(target, Target::Tcp { .. }) => Class::Send,
-        "flock" => Class::Lock,
-        name if is_semaphore(name) => Class::Lock,
-        "fcntl" | "fcntl64" if is_lock(wait.call.args[1]) => Class::Lock,
-        "futex" | "futex_time64" => futex(&wait.call.args),
-        "futex_wait" | "futex_waitv" | "futex_requeue" => Class::Futex,
-        "wait4" | "waitid" | "waitpid" | "vfork" | "clone" | "clone3" | "fork" => Class::Child,
-        "nanosleep" | "clock_nanosleep" | "clock_nanosleep_time64" => Class::Timer,
-        "pause" | "rt_sigsuspend" | "sigsuspend" | "rt_sigtimedwait" | "rt_sigtimedwait_time64" => {
-            Class::Signal
-        }
-        name if is_set(name) || is_epoll(name) => match target {
-            Target::Fds { watched } if watched.is_empty() => Class::Timer,
-            Target::Fds { .. } | Target::Epoll { .. } | Target::None => Class::Events,
-            Target::Gone | Target::Reused | Target::Unreadable { .. } => Class::Events,
-            Target::Tcp { state: TcpState::SynSent, .. } => Class::Connect,
-            // One that is stored is always ready; those that are not tell of changes.
-            Target::File { .. } | Target::Memfd { .. } => Class::Notify,
-            _ => return None,
-        },
+    Some(match wait.call.operation() {
+        Operation::Accept => Class::Listen,
+        Operation::Connect => Class::Connect,
+        Operation::Close if matches!(target, Target::Tcp { .. }) => Class::Send,
+        Operation::Lock | Operation::Semaphore => Class::Lock,
+        Operation::Fcntl if wait.call.waits_for_file_lock() => Class::Lock,
+        Operation::Futex => futex(&wait.call.args),
+        Operation::FutexCondition => Class::Futex,
+        Operation::Child => Class::Child,
+        Operation::Sleep => Class::Timer,
+        Operation::Signal => Class::Signal,
+        Operation::Poll | Operation::Select | Operation::Epoll => return by_set(target),
         // Nobody need ever send a message, and who could is not to be seen.
-        "mq_timedreceive" | "mq_timedreceive_time64" | "msgrcv" => Class::Datagram,
-        "mq_timedsend" | "mq_timedsend_time64" | "msgsnd" => Class::Send,
-        "io_uring_enter" | "io_getevents" | "io_pgetevents" | "io_pgetevents_time64" => Class::Ring,
-        "open" | "openat" | "openat2" | "creat" if matches!(target, Target::Fifo { .. }) => Class::Fifo,
-        "fsync" | "fdatasync" | "sync" | "syncfs" | "sync_file_range" | "msync" => Class::Disk,
-        PAGE_FAULT => Class::Disk,
+        Operation::ReceiveMessage => Class::Datagram,
+        Operation::SendMessage => Class::Send,
+        Operation::Ring => Class::Ring,
+        Operation::Open if matches!(target, Target::Fifo { .. }) => Class::Fifo,
         // Nobody but storage, or who serves it, holds these up; one that opens may wait for a device, or for another's end.
-        name if takes_path(name) && !opens(name) => Class::Disk,
-        EXIT | CORE_DUMP => Class::Exit,
-        _ => return None,
+        Operation::Sync | Operation::Path | Operation::PageFault => Class::Disk,
+        Operation::Exit => Class::Exit,
+        Operation::Read | Operation::Write | Operation::Receive | Operation::Send | Operation::Copy => {
+            return None;
+        }
+        Operation::Close | Operation::Fcntl | Operation::Open | Operation::RingControl => return None,
+        Operation::Restart | Operation::Other => return None,
     })
 }
 
-/// `F_SETLKW` and `F_OFD_SETLKW` (include/uapi/asm-generic/fcntl.h); 14 is the 32-bit `F_SETLKW64`.
-fn is_lock(command: u64) -> bool {
-    matches!(command, 7 | 14 | 38)
+/// Calls that watch a set of fds, where there is no one fd that matters, or it says nothing of itself.
+fn by_set(target: &Target) -> Option<Class> {
+    match target {
+        Target::Fds { watched } if watched.is_empty() => Some(Class::Timer),
+        Target::Fds { .. } | Target::Epoll { .. } | Target::None => Some(Class::Events),
+        Target::Gone | Target::Reused | Target::Unreadable { .. } => Some(Class::Events),
+        Target::Tcp { state: TcpState::SynSent, .. } => Some(Class::Connect),
+        // One that is stored is always ready; those that are not tell of changes.
+        Target::File { .. } | Target::Memfd { .. } => Some(Class::Notify),
+        _ => None,
+    }
 }
 
 /// Tells a lock from a condition by how the C library waits for each (DESIGN: `mutex`). glibc waits for a mutex with the
@@ -103,7 +98,7 @@ pub fn futex(args: &[u64; 6]) -> Class {
 }
 
 fn by_target(wait: &Wait, resolved: &Resolved) -> Class {
-    let out = resolved.way == Way::Out;
+    let out = resolved.direction == Some(Direction::Send);
     match &resolved.target {
         Target::Tcp { state: TcpState::Listen, .. } => Class::Listen,
         Target::Tcp { .. } | Target::Udp { .. } | Target::Unix { .. } | Target::Socket { .. } if out => {
@@ -203,7 +198,7 @@ pub mod tests {
     use super::*;
     use crate::{
         diagnose::progress::tests::facts,
-        model::syscalls::Table,
+        model::syscalls::{Syscall, Table},
         model::tcp::TcpFacts,
         model::wait::{Call, FdState, ProcessId, ThreadId, UnixFacts},
         resolve::{
@@ -214,14 +209,14 @@ pub mod tests {
     };
 
     /// A wait for tests: this call, asleep, for a minute.
-    pub fn wait(name: &'static str, args: [u64; 6]) -> Wait {
+    pub fn wait(syscall: Syscall, args: [u64; 6]) -> Wait {
         let process = ProcessId { pid: 100, start_ns: 1 };
         Wait {
             thread: ThreadId { process, tid: 100, start_ns: 1 },
             comm: "test".into(),
             uid: 0,
             sleep: Sleep::Interruptible,
-            call: Call { table: Table::Native, number: 0, name, args, restarted: false },
+            call: Call { table: Table::Native, number: 0, syscall, args, restarted: false },
             fd: Some(3),
             fd_state: FdState::None,
             socket: SocketFacts::None,
@@ -253,14 +248,14 @@ pub mod tests {
         }
     }
 
-    /// A target that a call of this name waits on.
-    pub fn on(name: &str, target: Target) -> Resolved {
+    /// A target that this call waits on.
+    pub fn on(syscall: Syscall, target: Target) -> Resolved {
         let socket = match &target {
             Target::Tcp { .. } => SocketFacts::Tcp(facts(517, 0)),
             _ => SocketFacts::None,
         };
         let last_word = matches!(target, Target::Tcp { .. }).then_some(LastWord::Ours);
-        let resolved = Resolved::new(Some(3), target, crate::model::syscalls::way(name));
+        let resolved = Resolved::new(Some(3), target, syscall.direction());
         Resolved { socket, last_word, server: Some(false), ..resolved }
     }
 
@@ -281,89 +276,98 @@ pub mod tests {
             inode: 1,
         };
         let none = [0; 6];
-        for (name, args, target, class) in [
-            ("read", none, tcp(), Class::Reply),
-            ("recvfrom", none, tcp(), Class::Reply),
-            ("write", none, tcp(), Class::Send),
-            ("sendfile", none, tcp(), Class::Send),
-            ("connect", none, tcp(), Class::Connect),
-            ("accept4", none, tcp(), Class::Listen),
-            ("recvmsg", none, unix(false, true, true), Class::Dialog),
-            ("recvmsg", none, unix(false, true, false), Class::Pipe),
-            ("poll", none, unix(false, false, false), Class::Listen),
-            ("recvmsg", none, unix(true, false, false), Class::Datagram),
-            ("recvmsg", none, unix(true, true, true), Class::Quiet),
-            ("sendmsg", none, unix(true, true, true), Class::Send),
-            ("recvfrom", none, udp(None), Class::Datagram),
-            ("recvfrom", none, udp(Some("127.0.0.1:2")), Class::Quiet),
-            ("recvmsg", none, Target::Socket { family: Some("netlink".into()), inode: 1 }, Class::Datagram),
-            ("read", none, Target::Pipe { inode: 1 }, Class::Pipe),
-            ("write", none, fifo(), Class::Pipe),
-            ("openat", none, fifo(), Class::Fifo),
-            ("openat", none, file(), Class::Disk),
-            ("read", none, file(), Class::Disk),
-            ("fsync", none, file(), Class::Disk),
-            ("write", none, Target::Page { path: "/x".into() }, Class::Disk),
-            ("sendto", none, Target::Page { path: "/x".into() }, Class::Disk),
-            ("statfs", none, file(), Class::Disk),
-            ("execve", none, Target::Unreadable { reason: "hangs".into() }, Class::Disk),
-            ("renameat2", none, Target::Unreadable { reason: "hangs".into() }, Class::Disk),
-            ("openat", none, Target::Unreadable { reason: "hangs".into() }, Class::Other),
-            ("read", none, made_up(), Class::Notify),
-            ("ppoll", none, made_up(), Class::Notify),
-            ("ppoll", none, file(), Class::Notify),
-            ("flock", none, file(), Class::Lock),
-            ("fcntl", [3, 7, 0, 0, 0, 0], file(), Class::Lock),
-            ("fcntl", [3, 38, 0, 0, 0, 0], file(), Class::Lock),
-            ("futex", [0, 128, 2, 0, 0, 0], Target::None, Class::Mutex),
-            ("futex", [0, 128, 2, 1, 0, 0], Target::None, Class::Futex),
-            ("futex", [0, 137, 0, 0, 0, 0], Target::None, Class::Futex),
-            ("futex", [0, 6, 0, 0, 0, 0], Target::None, Class::Mutex),
-            ("wait4", none, Target::None, Class::Child),
-            ("clock_nanosleep", none, Target::None, Class::Timer),
-            ("rt_sigtimedwait", none, Target::None, Class::Signal),
-            ("epoll_wait", none, Target::Epoll { watched: 3 }, Class::Events),
-            ("poll", none, Target::None, Class::Events),
-            ("poll", none, Target::Fds { watched: Vec::new() }, Class::Timer),
-            ("poll", none, tcp(), Class::Reply),
-            ("select", none, Target::Tty { path: "/dev/pts/0".into() }, Class::Tty),
-            ("read", none, Target::Eventfd { id: None }, Class::Events),
-            ("read", none, Target::Timerfd, Class::Timer),
-            ("read", none, Target::Signalfd { mask: None }, Class::Signal),
-            ("read", none, Target::Inotify, Class::Notify),
-            ("read", none, Target::Tty { path: "/dev/pts/0".into() }, Class::Tty),
-            ("write", none, Target::Tty { path: "/dev/pts/0".into() }, Class::Send),
-            ("read", none, Target::Device { path: "/dev/kmsg".into() }, Class::Notify),
-            ("ioctl", none, Target::Anonymous { name: "kvm-vcpu:0".into() }, Class::Notify),
-            ("io_uring_enter", none, Target::IoUring, Class::Ring),
-            ("read", none, Target::Gone, Class::Other),
-            ("msgrcv", none, Target::None, Class::Datagram),
-            ("mq_timedreceive", none, file(), Class::Datagram),
-            ("mq_timedsend", none, file(), Class::Send),
-            ("getrandom", none, Target::None, Class::Other),
+        for (syscall, args, target, class) in [
+            (Syscall::Read, none, tcp(), Class::Reply),
+            (Syscall::Recvfrom, none, tcp(), Class::Reply),
+            (Syscall::Write, none, tcp(), Class::Send),
+            (Syscall::Sendfile, none, tcp(), Class::Send),
+            (Syscall::Connect, none, tcp(), Class::Connect),
+            (Syscall::Accept4, none, tcp(), Class::Listen),
+            (Syscall::Recvmsg, none, unix(false, true, true), Class::Dialog),
+            (Syscall::Recvmsg, none, unix(false, true, false), Class::Pipe),
+            (Syscall::Poll, none, unix(false, false, false), Class::Listen),
+            (Syscall::Recvmsg, none, unix(true, false, false), Class::Datagram),
+            (Syscall::Recvmsg, none, unix(true, true, true), Class::Quiet),
+            (Syscall::Sendmsg, none, unix(true, true, true), Class::Send),
+            (Syscall::Recvfrom, none, udp(None), Class::Datagram),
+            (Syscall::Recvfrom, none, udp(Some("127.0.0.1:2")), Class::Quiet),
+            (
+                Syscall::Recvmsg,
+                none,
+                Target::Socket { family: Some("netlink".into()), inode: 1 },
+                Class::Datagram,
+            ),
+            (Syscall::Read, none, Target::Pipe { inode: 1 }, Class::Pipe),
+            (Syscall::Write, none, fifo(), Class::Pipe),
+            (Syscall::Openat, none, fifo(), Class::Fifo),
+            (Syscall::Openat, none, file(), Class::Disk),
+            (Syscall::Read, none, file(), Class::Disk),
+            (Syscall::Fsync, none, file(), Class::Disk),
+            (Syscall::Write, none, Target::Page { path: "/x".into() }, Class::Disk),
+            (Syscall::Sendto, none, Target::Page { path: "/x".into() }, Class::Disk),
+            (Syscall::Statfs, none, file(), Class::Disk),
+            (Syscall::Execve, none, Target::Unreadable { reason: "hangs".into() }, Class::Disk),
+            (Syscall::Renameat2, none, Target::Unreadable { reason: "hangs".into() }, Class::Disk),
+            (Syscall::Openat, none, Target::Unreadable { reason: "hangs".into() }, Class::Other),
+            (Syscall::Read, none, made_up(), Class::Notify),
+            (Syscall::Ppoll, none, made_up(), Class::Notify),
+            (Syscall::Ppoll, none, file(), Class::Notify),
+            (Syscall::Flock, none, file(), Class::Lock),
+            (Syscall::Fcntl, [3, 7, 0, 0, 0, 0], file(), Class::Lock),
+            (Syscall::Fcntl, [3, 38, 0, 0, 0, 0], file(), Class::Lock),
+            (Syscall::Futex, [0, 128, 2, 0, 0, 0], Target::None, Class::Mutex),
+            (Syscall::Futex, [0, 128, 2, 1, 0, 0], Target::None, Class::Futex),
+            (Syscall::Futex, [0, 137, 0, 0, 0, 0], Target::None, Class::Futex),
+            (Syscall::Futex, [0, 6, 0, 0, 0, 0], Target::None, Class::Mutex),
+            (Syscall::Wait4, none, Target::None, Class::Child),
+            (Syscall::ClockNanosleep, none, Target::None, Class::Timer),
+            (Syscall::RtSigtimedwait, none, Target::None, Class::Signal),
+            (Syscall::EpollWait, none, Target::Epoll { watched: 3 }, Class::Events),
+            (Syscall::Poll, none, Target::None, Class::Events),
+            (Syscall::Poll, none, Target::Fds { watched: Vec::new() }, Class::Timer),
+            (Syscall::Poll, none, tcp(), Class::Reply),
+            (Syscall::Select, none, Target::Tty { path: "/dev/pts/0".into() }, Class::Tty),
+            (Syscall::Read, none, Target::Eventfd { id: None }, Class::Events),
+            (Syscall::Read, none, Target::Timerfd, Class::Timer),
+            (Syscall::Read, none, Target::Signalfd { mask: None }, Class::Signal),
+            (Syscall::Read, none, Target::Inotify, Class::Notify),
+            (Syscall::Read, none, Target::Tty { path: "/dev/pts/0".into() }, Class::Tty),
+            (Syscall::Write, none, Target::Tty { path: "/dev/pts/0".into() }, Class::Send),
+            (Syscall::Read, none, Target::Device { path: "/dev/kmsg".into() }, Class::Notify),
+            (Syscall::Ioctl, none, Target::Anonymous { name: "kvm-vcpu:0".into() }, Class::Notify),
+            (Syscall::IoUringEnter, none, Target::IoUring, Class::Ring),
+            (Syscall::Read, none, Target::Gone, Class::Other),
+            (Syscall::Msgrcv, none, Target::None, Class::Datagram),
+            (Syscall::MqTimedreceive, none, file(), Class::Datagram),
+            (Syscall::MqTimedsend, none, file(), Class::Send),
+            (Syscall::named("getrandom").expect("known"), none, Target::None, Class::Other),
         ] {
-            let resolved = on(name, target);
-            let verdict = judge(&wait(name, args), &resolved);
-            assert_eq!(verdict.class, class, "{name} on {resolved:?}");
+            let resolved = on(syscall, target);
+            let verdict = judge(&wait(syscall, args), &resolved);
+            assert_eq!(verdict.class, class, "{syscall:?} on {resolved:?}");
             assert!(verdict.sentence.starts_with("waiting 1m 0s "), "{}", verdict.sentence);
         }
     }
 
     #[test]
     fn an_uninterruptible_sleep_that_nothing_else_explains_is_storage() {
-        for (name, class) in [(PAGE_FAULT, Class::Disk), (EXIT, Class::Exit), (CORE_DUMP, Class::Exit)] {
-            assert_eq!(judge(&wait(name, [0; 6]), &on(name, Target::None)).class, class);
+        for (syscall, class) in [
+            (Syscall::PageFault, Class::Disk),
+            (Syscall::Exit, Class::Exit),
+            (Syscall::CoreDump, Class::Exit),
+        ] {
+            assert_eq!(judge(&wait(syscall, [0; 6]), &on(syscall, Target::None)).class, class);
         }
-        for name in ["stat", "unlink", "openat"] {
-            let mut wait = wait(name, [0; 6]);
+        for syscall in [Syscall::Stat, Syscall::Unlink, Syscall::Openat] {
+            let mut wait = wait(syscall, [0; 6]);
             wait.sleep = Sleep::Uninterruptible;
-            assert_eq!(judge(&wait, &on(name, Target::None)).class, Class::Disk, "{name}");
+            assert_eq!(judge(&wait, &on(syscall, Target::None)).class, Class::Disk, "{syscall:?}");
         }
         // /proc/PID/maps of a process whose memory is locked.
-        let mut wait = wait("read", [0; 6]);
+        let mut wait = wait(Syscall::Read, [0; 6]);
         wait.sleep = Sleep::Uninterruptible;
         let maps = Target::File { path: "/proc/1/maps".into(), inode: None, deleted: false, made_up: true };
-        let verdict = judge(&wait, &on("read", maps));
+        let verdict = judge(&wait, &on(Syscall::Read, maps));
         assert_eq!(verdict.class, Class::Disk);
         assert_eq!(verdict.sentence, "waiting 1m 0s for the kernel to finish read on /proc/1/maps");
     }
@@ -379,17 +383,18 @@ pub mod tests {
             (true, LastWord::Nobody, Class::Peer),
             (true, LastWord::Theirs, Class::Request),
         ] {
-            let resolved = Resolved { server: Some(server), last_word: Some(last), ..on("read", tcp()) };
-            assert_eq!(classify(&wait("read", [0; 6]), &resolved), class, "{server} {last:?}");
+            let resolved =
+                Resolved { server: Some(server), last_word: Some(last), ..on(Syscall::Read, tcp()) };
+            assert_eq!(classify(&wait(Syscall::Read, [0; 6]), &resolved), class, "{server} {last:?}");
         }
         // Not known: the end with the higher port came to the other.
-        let resolved = Resolved { server: None, ..on("read", tcp()) };
-        assert_eq!(classify(&wait("read", [0; 6]), &resolved), Class::Reply);
+        let resolved = Resolved { server: None, ..on(Syscall::Read, tcp()) };
+        assert_eq!(classify(&wait(Syscall::Read, [0; 6]), &resolved), Class::Reply);
     }
 
     #[test]
     fn a_barrier_is_no_lock() {
-        let (wait, lock) = (wait("futex", [0, 128, 2, 0, 0, 0]), on("futex", Target::None));
+        let (wait, lock) = (wait(Syscall::Futex, [0, 128, 2, 0, 0, 0]), on(Syscall::Futex, Target::None));
         assert_eq!(classify(&wait, &lock), Class::Mutex);
         let peers = Some(Peers { barrier: true, ..Peers::default() });
         assert_eq!(classify(&wait, &Resolved { peers, ..lock }), Class::Futex);
@@ -426,8 +431,8 @@ pub mod tests {
             (server(), None, 0, Class::Peer),
         ] {
             let socket = SocketFacts::Unix(UnixFacts { unread, ..UnixFacts::default() });
-            let resolved = Resolved { peers, socket, ..on("read", target) };
-            assert_eq!(classify(&wait("read", [0; 6]), &resolved), class, "{resolved:?}");
+            let resolved = Resolved { peers, socket, ..on(Syscall::Read, target) };
+            assert_eq!(classify(&wait(Syscall::Read, [0; 6]), &resolved), class, "{resolved:?}");
         }
     }
 
@@ -524,18 +529,21 @@ pub mod tests {
         #![proptest_config(ProptestConfig::with_cases(100_000))]
         #[test]
         fn every_wait_has_one_class_and_a_sentence(
-            number in 0i32..480, args in prop::array::uniform6(any::<u64>()), target in any_target(), socket in any_facts(),
+            number in -3i32..480, args in prop::array::uniform6(any::<u64>()), target in any_target(), socket in any_facts(),
             age in any::<u32>(), asleep in any::<u32>(), exact: bool, deep: bool, server: Option<bool>,
             last in prop::option::of(prop::sample::select(vec![LastWord::Ours, LastWord::Theirs, LastWord::Nobody, LastWord::Unknown])),
             timeout in prop::option::of(any::<u32>()), who in (0usize..4, any::<bool>(), any::<bool>(), any::<Option<bool>>()),
         ) {
-            let name = crate::model::syscalls::name(Table::Native, number).unwrap_or(PAGE_FAULT);
-            let mut wait = wait(name, args);
+            let syscall = match number {
+                ..0 => Syscall::PageFault,
+                _ => Syscall::of(Table::Native, number),
+            };
+            let mut wait = wait(syscall, args);
             wait.age = Duration::from_millis(age.into());
             wait.sleep_began_ns = u64::from(asleep.min(age)) * 1_000_000;
             wait.exact = exact;
             if deep { wait.sleep = Sleep::Uninterruptible; }
-            let mut resolved = on(name, target);
+            let mut resolved = on(syscall, target);
             resolved.socket = socket;
             resolved.server = server;
             resolved.last_word = last;

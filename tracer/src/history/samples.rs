@@ -9,7 +9,7 @@ use crate::{
     assess::stall::StallObject,
     diagnose::verdict::{Verdict, tests as samples},
     model::class::Class,
-    model::syscalls::Way,
+    model::syscalls::{Direction, Syscall},
     resolve::Resolved,
     wire::json::WaitObject,
 };
@@ -29,11 +29,11 @@ pub fn stall(pid: u32, opened: i64, closed: Option<i64>) -> StallObject {
 
 /// One that is open, as the agent has it.
 pub fn flagged(pid: u32, opened: i64) -> Stall {
-    let mut wait = samples::wait("recvfrom", [13, 0, 0, 0, 0, 0]);
+    let mut wait = samples::wait(Syscall::Recvfrom, [13, 0, 0, 0, 0, 0]);
     (wait.thread.process.pid, wait.thread.tid, wait.since) = (pid, pid, moment(opened));
     Stall {
         wait,
-        resolved: Resolved::new(Some(13), samples::tcp(), Way::In),
+        resolved: Resolved::new(Some(13), samples::tcp(), Some(Direction::Receive)),
         verdict: Verdict { class: Class::Reply, sentence: String::new() },
         opened: moment(opened),
         who: Arc::default(),

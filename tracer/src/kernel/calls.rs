@@ -16,7 +16,7 @@ use super::{
     probes::{AGENT_ORDER, DISPATCH, FOLLOW, FOLLOW_THREADS, Mechanism, TRACE_ORDER},
     record::plain,
 };
-use crate::model::syscalls::blocking;
+use crate::model::syscalls::Syscall;
 
 /// What passes between the attached programs and tracer.
 pub struct Calls {
@@ -134,8 +134,8 @@ impl Kernel {
                 .with_context(|| format!("the kernel refuses the program {name}"))?;
             let mut attached = 0;
             let mut refused = None;
-            for call in blocking() {
-                match probe.attach(format!("{prefix}{call}"), 0) {
+            for syscall in Syscall::blocking() {
+                match probe.attach(format!("{prefix}{}", syscall.name()), 0) {
                     Ok(_) => attached += 1,
                     // This kernel has no such call, or no kprobes at all.
                     Err(error) => refused = Some(error),

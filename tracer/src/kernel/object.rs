@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use aya::{Ebpf, EbpfLoader};
-use tracer_ebpf::abi::SYSCALLS;
 
 use super::{
     btf::{self, Btf},
     error::in_short,
     legacy,
 };
-use crate::model::syscalls::{self, Table};
+use crate::model::syscalls::{Syscall, Table};
 use crate::util::linux::{PF_FROZEN, PF_IO_WORKER, PF_KTHREAD, PF_USER_WORKER};
 
 /// The compiled programs; `cargo xtask ebpf` makes them.
@@ -157,9 +156,7 @@ pub fn kernel_version() -> (u32, u32) {
 
 /// The number of `restart_syscall` in a table; one that no call has where it has none.
 fn restart_number(table: Table) -> i32 {
-    (0..SYSCALLS as i32)
-        .find(|number| syscalls::name(table, *number) == Some("restart_syscall"))
-        .unwrap_or(-2)
+    Syscall::Restart.number(table).unwrap_or(-2)
 }
 
 fn check_rights() -> Result<()> {

@@ -6,20 +6,22 @@ use std::{
     io::{BufRead, BufReader},
 };
 
+use crate::model::syscalls::Syscall;
+
 /// The continuations a restart block can have, and the call each belongs to.
-const RESTARTS: &[(&str, &str)] = &[
-    ("do_restart_poll", "poll"),
-    ("hrtimer_nanosleep_restart", "nanosleep"),
-    ("posix_cpu_nsleep_restart", "clock_nanosleep"),
-    ("alarm_timer_nsleep_restart", "clock_nanosleep"),
-    ("futex_wait_restart", "futex"),
+const RESTARTS: &[(&str, Syscall)] = &[
+    ("do_restart_poll", Syscall::Poll),
+    ("hrtimer_nanosleep_restart", Syscall::Nanosleep),
+    ("posix_cpu_nsleep_restart", Syscall::ClockNanosleep),
+    ("alarm_timer_nsleep_restart", Syscall::ClockNanosleep),
+    ("futex_wait_restart", Syscall::Futex),
     // A futex wait that goes on takes its own continuation back first (kernel/futex/waitwake.c), as no other call does.
-    ("do_no_restart_syscall", "futex"),
+    ("do_no_restart_syscall", Syscall::Futex),
 ];
 
 /// Addresses of the functions in [`RESTARTS`].
 #[derive(Default)]
-pub struct Restarts(HashMap<u64, &'static str>);
+pub struct Restarts(HashMap<u64, Syscall>);
 
 impl Restarts {
     /// Reads `/proc/kallsyms`; empty where the kernel hides its addresses.
@@ -46,7 +48,7 @@ impl Restarts {
     }
 
     /// The call that goes on at `address`.
-    pub fn call(&self, address: u64) -> Option<&'static str> {
+    pub fn call(&self, address: u64) -> Option<Syscall> {
         self.0.get(&address).copied()
     }
 }

@@ -7,7 +7,11 @@ use jiff::Timestamp;
 use tracer_ebpf::abi::{NR_CORE_DUMP, NR_EXIT};
 
 use crate::{
-    model::{file::OpenFile, syscalls::Table, tcp::TcpFacts},
+    model::{
+        file::OpenFile,
+        syscalls::{Operation, Syscall, Table},
+        tcp::TcpFacts,
+    },
     util::clock::Now,
 };
 
@@ -55,14 +59,49 @@ impl Sleep {
 pub struct Call {
     /// The table `number` is of.
     pub table: Table,
-    /// Number in its table; -1 for a page fault.
+    /// Number in its table; -1 for a page fault, [`Call::GUESSED`] where only the kernel function it sleeps in is known.
     pub number: i32,
-    /// Its name; `page_fault` for none, `syscall_N` for a number the table does not have.
-    pub name: &'static str,
+    /// Which call it is.
+    pub syscall: Syscall,
     /// Arguments, as in the registers.
     pub args: [u64; 6],
-    /// It was interrupted and goes on as `restart_syscall`; name and arguments are the original's.
+    /// It was interrupted and goes on as `restart_syscall`; call and arguments are the original's.
     pub restarted: bool,
+}
+
+impl Call {
+    /// [`number`](Self::number) of a call that is not seen itself: it has no arguments.
+    pub const GUESSED: i32 = i32::MAX;
+
+    /// Its name, as people and machines read it.
+    pub fn name(&self) -> &'static str {
+        self.syscall.name()
+    }
+
+    /// What it does.
+    pub fn operation(&self) -> Operation {
+        self.syscall.operation()
+    }
+
+    /// Whether it waits for a lock on a file. `fcntl` does with `F_SETLKW` and `F_OFD_SETLKW`
+    /// (include/uapi/asm-generic/fcntl.h); 14 is the 32-bit `F_SETLKW64`.
+    pub fn waits_for_file_lock(&self) -> bool {
+        match self.operation() {
+            Operation::Lock => true,
+            Operation::Fcntl => self.number == Self::GUESSED || matches!(self.args[1], 7 | 14 | 38),
+            _ => false,
+        }
+    }
+
+    /// Whether a time-out of its own ends it.
+    pub fn is_timed(&self) -> bool {
+        self.syscall.timeout().is_some_and(|(at, form)| form.is_given(self.args[at]))
+    }
+
+    /// Its time-out, where its arguments have it as a number and not in memory.
+    pub fn timeout_in_arguments(&self) -> Option<Duration> {
+        self.syscall.timeout_in(&self.args)
+    }
 }
 
 /// What the kernel's record says about the fd a call waits on.
@@ -212,7 +251,7 @@ impl Wait {
             comm: CompactString::default(),
             uid: 0,
             sleep: Sleep::Interruptible,
-            call: Call { table: Table::Native, number: 0, name: "read", args, restarted: false },
+            call: Call { table: Table::Native, number: 0, syscall: Syscall::Read, args, restarted: false },
             fd: Some(fd),
             fd_state: FdState::Unknown,
             socket: SocketFacts::None,

@@ -176,8 +176,8 @@ fn moment(at: Timestamp) -> String {
 /// `recvfrom(13)`, or the call alone where it has no fd.
 fn call(wait: &Assessment) -> String {
     match wait.resolved.fd {
-        Some(fd) => format!("{}({fd})", wait.wait.call.name),
-        None => wait.wait.call.name.to_owned(),
+        Some(fd) => format!("{}({fd})", wait.wait.call.name()),
+        None => wait.wait.call.name().to_owned(),
     }
 }
 

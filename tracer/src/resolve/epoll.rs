@@ -33,11 +33,6 @@ pub fn parse(info: &str) -> BTreeMap<i32, Interest> {
     set
 }
 
-/// Whether a call waits on an epoll set.
-pub fn is_epoll(name: &str) -> bool {
-    matches!(name, "epoll_wait" | "epoll_pwait" | "epoll_pwait2" | "epoll_wait_old")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

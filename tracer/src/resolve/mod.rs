@@ -35,7 +35,7 @@ use crate::{
     collect::Source,
     diagnose::progress::{LastWord, connected, last_word},
     model::holder::FileId,
-    model::syscalls::{Way, way},
+    model::syscalls::{Direction, Operation, Syscall},
     model::tcp::TcpFacts,
     model::wait::{ByProcess, FdState, ProcessId, SeenFd, SocketFacts, ThreadId, Wait},
     procfs::{Reads, Wanted},
@@ -48,8 +48,8 @@ pub struct Resolved {
     pub fd: Option<i32>,
     /// What it is.
     pub target: Target,
-    /// Which way data is to go.
-    pub way: Way,
+    /// Which way data is to go; `None`: neither, or both.
+    pub direction: Option<Direction>,
     /// The kernel's record of the fd's file.
     pub file: FdState,
     /// The socket's own facts.
@@ -66,11 +66,11 @@ pub struct Resolved {
 
 impl Resolved {
     /// With no evidence yet.
-    pub fn new(fd: Option<i32>, target: Target, way: Way) -> Self {
+    pub fn new(fd: Option<i32>, target: Target, direction: Option<Direction>) -> Self {
         Self {
             fd,
             target,
-            way,
+            direction,
             file: FdState::None,
             socket: SocketFacts::None,
             server: None,
@@ -167,7 +167,7 @@ impl<'a> Shared<'a> {
         let mut shared = Self { firsts: Vec::new(), first: Vec::with_capacity(waits.len()) };
         for wait in waits {
             let new = shared.firsts.len();
-            let at = match wait.fd.filter(|_| epoll::is_epoll(wait.call.name)) {
+            let at = match wait.fd.filter(|_| wait.call.operation() == Operation::Epoll) {
                 Some(fd) => *sets.entry((wait.thread.process, fd)).or_insert(new),
                 None => new,
             };
@@ -205,8 +205,8 @@ impl Resolver {
         }
         let of = |(wait, first): (&&Wait, &usize)| {
             let mut resolved = resolved[*first].clone();
-            if epoll::is_epoll(wait.call.name) && timed[*first] {
-                resolved.timeout = poll::timeout_in_arguments(wait.call.name, &wait.call.args);
+            if wait.call.operation() == Operation::Epoll && timed[*first] {
+                resolved.timeout = wait.call.timeout_in_arguments();
             }
             resolved
         };
@@ -233,7 +233,7 @@ impl Resolver {
 
     /// What a wait waits on by the kernel's record alone: no names, no `/proc`. Enough for most classes.
     pub fn sketch(wait: &Wait) -> Resolved {
-        let resolved = Resolved::new(wait.fd, target::sketch(wait), way(wait.call.name));
+        let resolved = Resolved::new(wait.fd, target::sketch(wait), wait.call.syscall.direction());
         resolved.seen(wait.fd_state, wait.socket.clone())
     }
 
@@ -246,7 +246,7 @@ impl Resolver {
         source: &mut dyn Source,
     ) -> Result<Vec<Resolved>> {
         for (wait, set) in waits.iter().zip(&mut sets) {
-            if set.is_none() && epoll::is_epoll(wait.call.name) {
+            if set.is_none() && wait.call.operation() == Operation::Epoll {
                 *set = self.read_set(wait);
             }
         }
@@ -298,12 +298,12 @@ impl Resolver {
         for (wait, set) in waits.iter().zip(sets) {
             let members = set.iter().flat_map(|set| set.fds.keys()).filter(|fd| {
                 let seen = seen.get(&(wait.thread, **fd));
-                seen.is_some_and(|seen| target::has_name(&seen.state, "read"))
+                seen.is_some_and(|seen| target::has_name(&seen.state, Operation::Read))
             });
             named.extend(members.take(poll::FEW).map(|fd| (wait.thread, *fd)));
             named.extend(
                 wait.fd
-                    .filter(|_| target::has_name(&wait.fd_state, wait.call.name))
+                    .filter(|_| target::has_name(&wait.fd_state, wait.call.operation()))
                     .map(|fd| (wait.thread, fd)),
             );
         }
@@ -318,8 +318,11 @@ impl Resolver {
             let watched = WatchedFd { fd, interest, target };
             return Member { watched, file: FdState::None, socket: SocketFacts::None };
         };
-        let name = if interest.way() == Way::Out { "write" } else { "read" };
-        let call = crate::model::wait::Call { name, ..wait.call };
+        let syscall = match interest.direction() {
+            Direction::Receive => Syscall::Read,
+            Direction::Send => Syscall::Write,
+        };
+        let call = crate::model::wait::Call { syscall, ..wait.call };
         let alone = Wait { call, fd: Some(fd), fd_state: *state, socket: socket.clone(), ..wait.clone() };
         let watched =
             WatchedFd { fd, interest, target: target::of(&alone, &mut self.reads, &mut self.mounts) };
@@ -329,12 +332,15 @@ impl Resolver {
     /// A wait in a call that names its one fd, or none.
     fn alone(&mut self, wait: &Wait) -> Resolved {
         let fd = wait.fd.or_else(|| target::pidfd(wait));
-        let mut resolved =
-            Resolved::new(fd, target::of(wait, &mut self.reads, &mut self.mounts), way(wait.call.name))
-                .seen(wait.fd_state, wait.socket.clone());
+        let mut resolved = Resolved::new(
+            fd,
+            target::of(wait, &mut self.reads, &mut self.mounts),
+            wait.call.syscall.direction(),
+        )
+        .seen(wait.fd_state, wait.socket.clone());
         resolved.server = self.is_server(wait, &resolved.target, &wait.fd_state, &wait.socket);
         if let SocketFacts::Tcp(facts) = &wait.socket {
-            resolved.timeout = facts.timeout(resolved.way != Way::In);
+            resolved.timeout = facts.timeout(resolved.direction != Some(Direction::Receive));
         }
         resolved
     }
@@ -366,12 +372,12 @@ impl Resolver {
 
     /// The fds that a thread in poll, select or epoll watches.
     fn read_set(&mut self, wait: &Wait) -> Option<Set> {
-        if poll::is_set(wait.call.name) {
+        if wait.call.operation().has_set_in_memory() {
             return poll::read(wait, &mut self.reads);
         }
-        if epoll::is_epoll(wait.call.name) {
+        if wait.call.operation() == Operation::Epoll {
             let fds = epoll::read(wait.thread.process, wait.thread.tid, wait.fd?, &mut self.reads)?;
-            let timeout = poll::timeout_in_arguments(wait.call.name, &wait.call.args);
+            let timeout = wait.call.timeout_in_arguments();
             return Some(Set { fds, timeout });
         }
         None
@@ -379,19 +385,19 @@ impl Resolver {
 
     /// The one fd of a set that matters, if the others only wake the thread up; else all of them.
     fn choose(&mut self, wait: &Wait, set: &Set, mut members: Vec<Member>) -> Resolved {
-        let loops = epoll::is_epoll(wait.call.name);
+        let loops = wait.call.operation() == Operation::Epoll;
         let mut resolved = match self.one_that_matters(wait, &members, loops) {
             Some((at, interest)) => {
                 let Member { watched, file, socket } = members.swap_remove(at);
                 let server = self.is_server(wait, &watched.target, &file, &socket);
-                let way = interest.way();
-                let resolved = Resolved::new(Some(watched.fd), watched.target, way).seen(file, socket);
+                let direction = Some(interest.direction());
+                let resolved = Resolved::new(Some(watched.fd), watched.target, direction).seen(file, socket);
                 Resolved { server, ..resolved }
             }
             None if loops => self.alone(wait),
             None => {
                 let watched = members.into_iter().map(|member| member.watched).collect();
-                Resolved::new(None, Target::Fds { watched }, Way::Other)
+                Resolved::new(None, Target::Fds { watched }, None)
             }
         };
         resolved.timeout = set.timeout;
@@ -433,7 +439,7 @@ impl Resolver {
             if members[one].key().is_none() || members[one].key() != members[other].key() {
                 return None;
             }
-            interest = interest.and(members[other].watched.interest);
+            interest = interest.union(members[other].watched.interest);
         }
         let member = &members[one];
         let client = match &member.watched.target {
@@ -523,25 +529,25 @@ mod tests {
 
     #[test]
     fn threads_that_wait_on_one_epoll_set_are_resolved_as_one() {
-        let wait = |pid: u32, tid: u32, name: &'static str, fd: i32| {
-            let mut wait = samples::wait(name, [0; 6]);
+        let wait = |pid: u32, tid: u32, syscall, fd: i32| {
+            let mut wait = samples::wait(syscall, [0; 6]);
             (wait.thread.process.pid, wait.thread.tid, wait.fd) = (pid, tid, Some(fd));
             wait
         };
         let few = [
-            wait(1, 1, "epoll_wait", 3),
-            wait(1, 2, "read", 3),
-            wait(1, 3, "epoll_pwait", 3),
-            wait(1, 4, "epoll_wait", 4),
-            wait(2, 5, "epoll_wait", 3),
-            wait(1, 6, "read", 3),
+            wait(1, 1, Syscall::EpollWait, 3),
+            wait(1, 2, Syscall::Read, 3),
+            wait(1, 3, Syscall::EpollPwait, 3),
+            wait(1, 4, Syscall::EpollWait, 4),
+            wait(2, 5, Syscall::EpollWait, 3),
+            wait(1, 6, Syscall::Read, 3),
         ];
         let shared = Shared::of(&few.iter().collect::<Vec<_>>());
         assert_eq!(shared.first, [0, 1, 0, 2, 3, 4]);
         let tids: Vec<u32> = shared.firsts.iter().map(|wait| wait.thread.tid).collect();
         assert_eq!(tids, [1, 2, 4, 5, 6]);
         crate::util::growth::at_each_size(|number| {
-            let many: Vec<Wait> = (0..number as u32).map(|tid| wait(1, tid, "epoll_wait", 3)).collect();
+            let many: Vec<Wait> = (0..number as u32).map(|tid| wait(1, tid, Syscall::EpollWait, 3)).collect();
             assert_eq!(Shared::of(&many.iter().collect::<Vec<_>>()).firsts.len(), 1);
         });
     }

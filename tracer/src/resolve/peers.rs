@@ -21,7 +21,7 @@ use crate::{
     collect::Source,
     model::file::FileKind,
     model::holder::{Access, ConnectionEnd, FileId, Holder, Holding},
-    model::syscalls::Way,
+    model::syscalls::{Direction, Operation},
     model::wait::{ByProcess, FdState, ProcessId, SocketFacts, Wait},
     procfs::{self, Reads, by_pid},
 };
@@ -304,7 +304,7 @@ impl Look<'_, '_> {
             return peers;
         }
         let mut peers = Peers::default();
-        if semaphore::is_semaphore(wait.call.name) {
+        if wait.call.operation() == Operation::Semaphore {
             peers.semaphore = semaphore::look(wait, self.reads);
             match peers.semaphore {
                 Some(Semaphore { changed_by: Some(by), .. }) if by == pid => peers.own = true,
@@ -314,7 +314,7 @@ impl Look<'_, '_> {
                 }
                 _ => {}
             }
-        } else if !is_lock(wait) {
+        } else if !wait.call.waits_for_file_lock() {
             (peers.owner, peers.barrier) = mutex::look(wait, self.reads, &mut self.owners);
         }
         peers
@@ -322,7 +322,7 @@ impl Look<'_, '_> {
 
     /// The other end of what a wait waits on.
     fn wanted(&mut self, wait: &Wait, resolved: &Resolved) -> Option<Wanted> {
-        if is_lock(wait) {
+        if wait.call.waits_for_file_lock() {
             let inode = match resolved.target {
                 Target::File { inode, .. } => inode,
                 _ => None,
@@ -338,7 +338,10 @@ impl Look<'_, '_> {
         let FdState::Open(file) = resolved.file else { return None };
         match (&resolved.target, &resolved.socket) {
             (Target::Pipe { .. } | Target::Fifo { .. }, _) => {
-                let access = if resolved.way == Way::Out { Access::READ } else { Access::WRITE };
+                let access = match resolved.direction {
+                    Some(Direction::Send) => Access::READ,
+                    Some(Direction::Receive) | None => Access::WRITE,
+                };
                 Some(Wanted::File(FileId::from(&file), access))
             }
             (Target::Unix { peer_inode: Some(peer), .. }, _) => {
@@ -356,7 +359,8 @@ impl Look<'_, '_> {
     /// the script has the lock.
     fn on_record(&mut self, waiter: u32, inode: Option<u64>) -> Vec<u32> {
         let (all, reads) = (self.all, &mut *self.reads);
-        let read = || (all.count(is_lock) <= locks::LONGEST_QUEUE).then(|| locks::Table::read(reads));
+        let locks = |wait: &Wait| wait.call.waits_for_file_lock();
+        let read = || (all.count(locks) <= locks::LONGEST_QUEUE).then(|| locks::Table::read(reads));
         let table = self.table.get_or_init(read);
         let mut holders = table.as_ref().map(|table| table.holders(waiter, inode)).unwrap_or_default();
         let (lives, reads) = (&mut self.lives, &mut *self.reads);
@@ -391,31 +395,28 @@ fn name(names: &mut HashMap<u32, String>, pid: u32, reads: &mut Reads) -> String
     names.entry(pid).or_insert_with(|| reads.comm(by_pid(pid)).unwrap_or_default()).clone()
 }
 
-/// Whether it is a call that takes locks on files.
-fn is_lock(wait: &Wait) -> bool {
-    matches!(wait.call.name, "flock" | "fcntl" | "fcntl64")
-}
-
 /// What the threads of a process wait to read: directly, in poll or select, or in epoll sets, each of which is read once.
 fn awaited(waits: &[&Wait], reads: &mut Reads) -> Awaited {
     let mut awaited = Awaited::default();
     let mut sets = HashSet::new();
     for wait in waits {
-        let name = wait.call.name;
+        let operation = wait.call.operation();
         let set = match (wait.fd, &wait.fd_state) {
             // Which requests a ring holds is not to be seen.
-            _ if name.starts_with("io_") => return Awaited { anything: true, ..awaited },
-            (Some(fd), _) if epoll::is_epoll(name) => match sets.insert(fd) {
+            _ if matches!(operation, Operation::Ring | Operation::RingControl) => {
+                return Awaited { anything: true, ..awaited };
+            }
+            (Some(fd), _) if operation == Operation::Epoll => match sets.insert(fd) {
                 true => epoll::read(wait.thread.process, wait.thread.tid, fd, reads),
                 false => None,
             },
             (_, FdState::Open(file)) => {
-                if crate::model::syscalls::way(name) == Way::In {
+                if wait.call.syscall.direction() == Some(Direction::Receive) {
                     awaited.inodes.insert(file.inode);
                 }
                 None
             }
-            _ if poll::is_set(name) => poll::read(wait, reads).map(|set| set.fds),
+            _ if operation.has_set_in_memory() => poll::read(wait, reads).map(|set| set.fds),
             _ => None,
         };
         let read = set.into_iter().flatten().filter(|(_, interest)| interest.read);
@@ -427,7 +428,10 @@ fn awaited(waits: &[&Wait], reads: &mut Reads) -> Awaited {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::file::{OpenFile, tests::file};
+    use crate::model::{
+        file::{OpenFile, tests::file},
+        syscalls::Syscall,
+    };
 
     #[test]
     fn a_handler_of_a_signal_from_outside_counts() {
@@ -481,11 +485,11 @@ mod tests {
         Holder { pid, fd, access: Access::BOTH, holding: Holding::of(&file, None) }
     }
 
-    fn waits(pid: u32, tid: u32, name: &'static str, file: OpenFile, target: Target) -> (Wait, Resolved) {
-        let mut wait = crate::diagnose::verdict::tests::wait(name, [3, 0, 0, 0, 0, 0]);
+    fn waits(pid: u32, tid: u32, syscall: Syscall, file: OpenFile, target: Target) -> (Wait, Resolved) {
+        let mut wait = crate::diagnose::verdict::tests::wait(syscall, [3, 0, 0, 0, 0, 0]);
         (wait.thread.process.pid, wait.thread.tid) = (pid, tid);
         wait.fd_state = FdState::Open(file);
-        let mut resolved = Resolved::new(Some(3), target, crate::model::syscalls::way(name));
+        let mut resolved = Resolved::new(Some(3), target, syscall.direction());
         resolved.file = wait.fd_state;
         (wait, resolved)
     }
@@ -518,7 +522,9 @@ mod tests {
         fn on_one_pipe(number: usize) -> Self {
             let pids = || (0..number as u32).map(|at| FIRST + at);
             let pipe = file(PIPE, FileKind::Fifo);
-            let all = pids().map(|pid| waits(pid, pid, "read", pipe, Target::Pipe { inode: PIPE })).collect();
+            let all = pids()
+                .map(|pid| waits(pid, pid, Syscall::Read, pipe, Target::Pipe { inode: PIPE }))
+                .collect();
             Self::new(all, pids().map(|pid| holder(pid, 4, pipe)).collect())
         }
 
@@ -526,7 +532,7 @@ mod tests {
         fn on_one_socket(number: usize) -> Self {
             let pids = || (0..number as u32).map(|at| FIRST + at);
             let all = pids()
-                .map(|pid| waits(pid, pid, "read", file(SOCKET, FileKind::Socket), unix(SOCKET)))
+                .map(|pid| waits(pid, pid, Syscall::Read, file(SOCKET, FileKind::Socket), unix(SOCKET)))
                 .collect();
             Self::new(all, pids().map(|pid| holder(pid, 4, file(SOCKET + 1, FileKind::Socket))).collect())
         }
@@ -538,10 +544,10 @@ mod tests {
             let at = || 0..number as u32;
             let clients = at().map(|at| {
                 let (pid, inode) = (FIRST + at, socket(at));
-                waits(pid, pid, "read", file(inode, FileKind::Socket), unix(inode))
+                waits(pid, pid, Syscall::Read, file(inode, FileKind::Socket), unix(inode))
             });
-            let threads =
-                at().map(|at| waits(server, at, "read", file(socket(at) + 5, FileKind::Socket), unix(1)));
+            let threads = at()
+                .map(|at| waits(server, at, Syscall::Read, file(socket(at) + 5, FileKind::Socket), unix(1)));
             let held = at().map(|at| holder(server, at as i32, file(socket(at) + 1, FileKind::Socket)));
             let held = held.collect();
             Self::new(clients.chain(threads).collect(), held)
@@ -553,7 +559,7 @@ mod tests {
             let lock = file(PIPE, FileKind::Regular);
             let target =
                 || Target::File { path: "/x".into(), inode: Some(PIPE), deleted: false, made_up: false };
-            let all = pids().map(|pid| waits(pid, pid, "flock", lock, target())).collect();
+            let all = pids().map(|pid| waits(pid, pid, Syscall::Flock, lock, target())).collect();
             Self::new(all, pids().map(|pid| holder(pid, 3, lock)).collect())
         }
 
@@ -617,7 +623,7 @@ mod tests {
         assert!((0..3).all(|at| host.peers(at).waits == Some(false)));
         // One of them reads the other end as well: that is news to all but itself.
         let (mut reader, resolved) =
-            waits(FIRST + 1, 1, "read", file(SOCKET + 1, FileKind::Socket), Target::None);
+            waits(FIRST + 1, 1, Syscall::Read, file(SOCKET + 1, FileKind::Socket), Target::None);
         reader.thread.tid = 9;
         host.waits.push(reader);
         host.resolved.push(resolved);

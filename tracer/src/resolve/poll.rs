@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::target::Target;
 use crate::{
-    model::syscalls::{Table, Way},
-    model::wait::{ProcessId, Wait},
+    model::syscalls::{Direction, Operation, Syscall, Table, Timeout},
+    model::wait::{Call, ProcessId, Wait},
     procfs::{Entry, Reads},
 };
 
@@ -29,8 +29,8 @@ pub struct Interest {
 
 impl Interest {
     /// Which way data is to go.
-    pub fn way(self) -> Way {
-        if self.write && !self.read { Way::Out } else { Way::In }
+    pub fn direction(self) -> Direction {
+        if self.write && !self.read { Direction::Send } else { Direction::Receive }
     }
 
     /// Whether data is to go either way.
@@ -38,38 +38,10 @@ impl Interest {
         self.read || self.write
     }
 
-    /// This, and that as well.
-    pub fn and(self, that: Self) -> Self {
+    /// What either wants.
+    pub fn union(self, that: Self) -> Self {
         Self { read: self.read || that.read, write: self.write || that.write }
     }
-}
-
-/// Whether the call watches a set of fds that lies in memory.
-pub fn is_set(name: &str) -> bool {
-    matches!(
-        name,
-        "poll" | "ppoll" | "ppoll_time64" | "select" | "_newselect" | "pselect6" | "pselect6_time64"
-    )
-}
-
-/// Which argument of a call that watches fds has its time-out.
-pub fn timeout_argument(name: &str) -> Option<usize> {
-    match name {
-        "poll" | "ppoll" | "ppoll_time64" => Some(2),
-        "epoll_wait" | "epoll_pwait" | "epoll_pwait2" => Some(3),
-        "select" | "_newselect" | "pselect6" | "pselect6_time64" => Some(4),
-        _ => None,
-    }
-}
-
-/// The time-out of a call whose arguments have it as a number; those that have a pointer to it, or none, are `None`.
-pub fn timeout_in_arguments(name: &str, args: &[u64; 6]) -> Option<Duration> {
-    let milliseconds = match name {
-        "poll" => args[2],
-        "epoll_wait" | "epoll_pwait" => args[3],
-        _ => return None,
-    };
-    u64::try_from(milliseconds as i32).ok().map(Duration::from_millis)
 }
 
 /// A set of fds and how long the call watches it.
@@ -83,37 +55,44 @@ pub struct Set {
 
 /// How many fds the call was told to look at, by the 32 bits the kernel takes: the rest of the register may hold
 /// anything. `select` looks at no more than the process's table has room for.
-pub fn count(name: &str, args: &[u64; 6], table_size: usize) -> usize {
-    match name.contains("poll") {
-        true => args[1] as u32 as usize,
-        false => usize::try_from(args[0] as i32).unwrap_or(0).min(table_size),
+pub fn count(syscall: Syscall, args: &[u64; 6], table_size: usize) -> usize {
+    match syscall.operation() {
+        Operation::Poll => args[1] as u32 as usize,
+        _ => usize::try_from(args[0] as i32).unwrap_or(0).min(table_size),
     }
 }
 
 /// The fds a wait watches; `None` if they could not be read.
 pub fn read(wait: &Wait, reads: &mut Reads) -> Option<Set> {
     let (process, call) = (wait.thread.process, wait.call);
-    let polls = call.name.contains("poll");
+    let polls = call.operation() == Operation::Poll;
     // `poll` looks at as many as it is told to, whatever the table's size.
     let table = if polls { 0 } else { table_size(process, reads)? };
-    let count = count(call.name, &call.args, table);
+    let count = count(call.syscall, &call.args, table);
     if count > MOST {
         return None;
     }
     let read = if polls { poll_set } else { select_set };
     let fds = if count == 0 { BTreeMap::new() } else { read(process, call.args, count, reads)? };
-    let narrow = call.table == Table::Compat && !call.name.ends_with("64");
-    let mut pointer = |address: u64, unit| match address {
+    let timeout = timeout(process, &call, reads);
+    reads.still_in(wait).then_some(Set { fds, timeout })
+}
+
+/// The time-out of a call, which may lie in its caller's memory.
+fn timeout(process: ProcessId, call: &Call, reads: &mut Reads) -> Option<Duration> {
+    let (at, form) = call.syscall.timeout()?;
+    let narrow = call.table == Table::Compat;
+    let (unit, narrow) = match form {
+        Timeout::Milliseconds => return call.timeout_in_arguments(),
+        Timeout::Deadline => return None,
+        Timeout::Timeval => (1000, narrow),
+        Timeout::Timespec => (1, narrow),
+        Timeout::Timespec64 => (1, false),
+    };
+    match call.args[at] {
         0 => None,
         address => read_time(process, address, unit, narrow, reads),
-    };
-    let timeout = match call.name {
-        "poll" => timeout_in_arguments(call.name, &call.args),
-        "ppoll" | "ppoll_time64" => pointer(call.args[2], 1),
-        "pselect6" | "pselect6_time64" => pointer(call.args[4], 1),
-        _ => pointer(call.args[4], 1000),
-    };
-    reads.still_in(wait).then_some(Set { fds, timeout })
+    }
 }
 
 /// A `timespec` (`unit` 1) or `timeval` (`unit` 1000) of a process: two words, four bytes each in old 32-bit calls.
@@ -155,7 +134,7 @@ pub fn parse_poll(bytes: &[u8]) -> BTreeMap<i32, Interest> {
         if fd >= 0 {
             let wanted = Interest { read: events & TO_READ != 0, write: events & TO_WRITE != 0 };
             let interest = set.entry(fd).or_default();
-            *interest = interest.and(wanted);
+            *interest = interest.union(wanted);
         }
     }
     set
@@ -267,17 +246,17 @@ mod tests {
     fn the_kernel_takes_32_bits_of_the_count() {
         let args =
             |at: usize, value: u64| std::array::from_fn(|arg| if arg == at { value } else { u64::MAX });
-        for (name, at, value, expected) in [
-            ("poll", 1, 0xdead_beef_0000_0002, 2),
-            ("ppoll", 1, 0xffff_ffff_0000_0001, 1),
-            ("ppoll_time64", 1, 3, 3),
-            ("poll", 1, 0xffff_ffff, 0xffff_ffff),
-            ("select", 0, 0xdead_beef_0000_0006, 6),
-            ("pselect6", 0, 0xffff_ffff_0000_0040, 64),
-            ("select", 0, 70_000, 256),
-            ("select", 0, 0xffff_ffff, 0),
+        for (syscall, at, value, expected) in [
+            (Syscall::Poll, 1, 0xdead_beef_0000_0002, 2),
+            (Syscall::Ppoll, 1, 0xffff_ffff_0000_0001, 1),
+            (Syscall::PpollTime64, 1, 3, 3),
+            (Syscall::Poll, 1, 0xffff_ffff, 0xffff_ffff),
+            (Syscall::Select, 0, 0xdead_beef_0000_0006, 6),
+            (Syscall::Pselect6, 0, 0xffff_ffff_0000_0040, 64),
+            (Syscall::Select, 0, 70_000, 256),
+            (Syscall::Select, 0, 0xffff_ffff, 0),
         ] {
-            assert_eq!(count(name, &args(at, value), 256), expected, "{name} {value:#x}");
+            assert_eq!(count(syscall, &args(at, value), 256), expected, "{syscall:?} {value:#x}");
         }
     }
 

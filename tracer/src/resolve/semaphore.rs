@@ -2,6 +2,7 @@
 //! `GETPID`): of one that is used as a lock, it is the one that has the lock.
 
 use crate::{
+    model::syscalls::Operation,
     model::wait::Wait,
     procfs::{Reads, by_pid},
 };
@@ -24,14 +25,9 @@ pub struct Semaphore {
     pub lives: bool,
 }
 
-/// Whether it is a call that waits for semaphores.
-pub fn is_semaphore(call: &str) -> bool {
-    matches!(call, "semop" | "semtimedop" | "semtimedop_time64")
-}
-
 /// The semaphore `wait` is for; `None` where there is no telling, as of a process with semaphores of its own (an IPC namespace).
 pub fn look(wait: &Wait, reads: &mut Reads) -> Option<Semaphore> {
-    if !is_semaphore(wait.call.name) {
+    if wait.call.operation() != Operation::Semaphore {
         return None;
     }
     let (process, call) = (wait.thread.process, wait.call);

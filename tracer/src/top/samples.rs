@@ -8,14 +8,14 @@ use super::source::{Frame, When};
 use crate::{
     diagnose::verdict::tests as samples,
     model::class::Class,
-    model::syscalls::Way,
+    model::syscalls::{Direction, Syscall},
     resolve::{Resolved, process::Who, target::Target},
     wire::json::WaitObject,
 };
 
 /// A wait of a process with one thread, so many seconds old.
 pub fn wait(pid: u32, comm: &str, class: Class, seconds: u64) -> WaitObject {
-    let mut wait = samples::wait("recvfrom", [13, 0, 0, 0, 0, 0]);
+    let mut wait = samples::wait(Syscall::Recvfrom, [13, 0, 0, 0, 0, 0]);
     (wait.thread.process.pid, wait.thread.tid) = (pid, pid);
     (wait.comm, wait.age) = (comm.into(), Duration::from_secs(seconds));
     let target = match class {
@@ -24,9 +24,9 @@ pub fn wait(pid: u32, comm: &str, class: Class, seconds: u64) -> WaitObject {
         Class::Events => Target::Epoll { watched: 3 },
         _ => samples::tcp(),
     };
-    let mut resolved = Resolved::new(Some(13), target, Way::In);
+    let mut resolved = Resolved::new(Some(13), target, Some(Direction::Receive));
     if class == Class::Timer {
-        (resolved.fd, wait.call.name) = (None, "clock_nanosleep");
+        (resolved.fd, wait.call.syscall) = (None, Syscall::ClockNanosleep);
     }
     WaitObject::brief(&wait, &resolved, class, &Who::default())
 }

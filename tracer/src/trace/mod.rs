@@ -45,11 +45,12 @@ use crate::{
         probes::Mechanism,
     },
     model::file::OpenFile,
+    model::syscalls::Operation,
     model::wait::{FdState, ProcessId, SeenFd, ThreadId, Wait},
     procfs::Reads,
     resolve::{
-        Resolved, Resolver, epoll,
-        poll::{self, Set},
+        Resolved, Resolver,
+        poll::Set,
         target::{self, Target},
     },
     util::clock::Now,
@@ -285,9 +286,9 @@ impl Tracer {
                 }
                 told => told,
             };
-            let set = call.as_ref().and_then(|call| pointed::polled(wait.call.name, call));
+            let set = call.as_ref().and_then(|call| pointed::polled(wait.call.syscall, call));
             restore_peer(&mut wait, call.as_ref(), told.as_ref());
-            let in_set = poll::is_set(wait.call.name) || epoll::is_epoll(wait.call.name);
+            let in_set = wait.call.operation().watches_fds();
             let resolved = told.filter(|_| in_set).map(|told| told.resolved);
             let end = call.map_or(End::Unseen, |call| End::Returned(call.result));
             ended.push(Ended { wait, set, resolved, end });
@@ -510,7 +511,7 @@ fn line(wait: &Wait, resolved: &Resolved, at: Timestamp, end: End) -> Line {
         comm: wait.comm.to_string(),
         pid: wait.thread.process.pid,
         tid: wait.thread.tid,
-        syscall: wait.call.name,
+        syscall: wait.call.name(),
         fd: resolved.fd,
         target,
         peer,
@@ -522,7 +523,10 @@ fn line(wait: &Wait, resolved: &Resolved, at: Timestamp, end: End) -> Line {
 /// The kernel takes the addresses of a connection back that could not be made.
 fn restore_peer(wait: &mut Wait, call: Option<&EndedCall>, told: Option<&Told>) {
     let FdState::Open(OpenFile { socket: Some(socket), .. }) = &mut wait.fd_state else { return };
-    let Some(addresses) = socket.addresses_mut().filter(|_| wait.call.name == "connect") else { return };
+    let Some(addresses) = socket.addresses_mut().filter(|_| wait.call.operation() == Operation::Connect)
+    else {
+        return;
+    };
     if addresses.remote.port == 0
         && let Some(remote) = call.and_then(pointed::connected)
     {

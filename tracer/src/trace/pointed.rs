@@ -6,13 +6,14 @@ use tracer_ebpf::abi::{EndedCall, POINTED};
 
 use crate::{
     model::file::Endpoint,
+    model::syscalls::{Operation, Syscall},
     resolve::poll::{Set, parse_poll},
 };
 
 /// The fds of a poll; `None` where they were too many to be kept, or the call is another.
-pub fn polled(name: &str, call: &EndedCall) -> Option<Set> {
+pub fn polled(syscall: Syscall, call: &EndedCall) -> Option<Set> {
     let all = call.call.args[1].checked_mul(8).is_some_and(|bytes| bytes <= POINTED as u64);
-    let polls = matches!(name, "poll" | "ppoll" | "ppoll_time64");
+    let polls = syscall.operation() == Operation::Poll;
     (polls && all && call.pointed_len > 0).then(|| Set { fds: parse_poll(bytes(call)), timeout: None })
 }
 
@@ -66,14 +67,14 @@ mod tests {
 
     #[test]
     fn the_fds_of_a_poll_are_known_if_all_are() {
-        let set = |name, count, pointed: &[u8]| {
-            polled(name, &call([0, count, 0, 0, 0, 0], pointed)).map(|set| set.fds.into_keys().collect())
+        let set = |syscall, count, pointed: &[u8]| {
+            polled(syscall, &call([0, count, 0, 0, 0, 0], pointed)).map(|set| set.fds.into_keys().collect())
         };
         let mut one = [0; 8];
         (one[0], one[4]) = (7, 1);
-        assert_eq!(set("poll", 1, &one), Some(vec![7]));
-        assert_eq!(set("ppoll", 9, &[0; 64]), None, "too many");
-        assert_eq!(set("ppoll", 1, &[]), None, "not read");
-        assert_eq!(set("select", 1, &one), None);
+        assert_eq!(set(Syscall::Poll, 1, &one), Some(vec![7]));
+        assert_eq!(set(Syscall::Ppoll, 9, &[0; 64]), None, "too many");
+        assert_eq!(set(Syscall::Ppoll, 1, &[]), None, "not read");
+        assert_eq!(set(Syscall::Select, 1, &one), None);
     }
 }

@@ -72,7 +72,7 @@ impl Told {
     }
 
     fn may_be(&self, wait: &Wait) -> bool {
-        (self.wait.call.name, self.wait.call.args) == (wait.call.name, wait.call.args)
+        (self.wait.call.syscall, self.wait.call.args) == (wait.call.syscall, wait.call.args)
     }
 }
 
@@ -80,7 +80,7 @@ impl Told {
 mod tests {
     use super::*;
     use crate::{
-        model::syscalls::Way,
+        model::syscalls::Direction,
         model::wait::{ProcessId, ThreadId},
         resolve::target::Target,
     };
@@ -92,7 +92,7 @@ mod tests {
     fn told(number: i32) -> Told {
         Told {
             wait: asleep(number, 3, 300),
-            resolved: Resolved::new(Some(3), Target::None, Way::In),
+            resolved: Resolved::new(Some(3), Target::None, Some(Direction::Receive)),
             missed: false,
         }
     }

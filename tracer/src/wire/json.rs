@@ -81,7 +81,7 @@ impl WaitObject {
             cmdline: who.cmdline.clone(),
             uid: Some(wait.uid),
             state: wait.sleep.letter().into(),
-            syscall: wait.call.name.into(),
+            syscall: wait.call.name().into(),
             args: wait.call.args,
             fd: resolved.fd,
             since: wait.since,
@@ -212,13 +212,13 @@ mod tests {
     use super::*;
     use crate::{
         diagnose::verdict::tests as samples,
-        model::syscalls::Way,
+        model::syscalls::{Direction, Syscall},
         resolve::{poll::Interest, target::WatchedFd},
     };
 
     #[test]
     fn what_is_written_can_be_read_again() {
-        let wait = samples::wait("recvfrom", [13, u64::MAX, 0, 0, 0, 0]);
+        let wait = samples::wait(Syscall::Recvfrom, [13, u64::MAX, 0, 0, 0, 0]);
         let interest = Interest { read: true, write: false };
         let watched = vec![WatchedFd { fd: 3, interest, target: samples::tcp() }];
         for target in [
@@ -229,7 +229,7 @@ mod tests {
             Target::Socket { family: Some("netlink".into()), inode: 9 },
             Target::Fds { watched },
         ] {
-            let resolved = Resolved::new(Some(13), target, Way::In);
+            let resolved = Resolved::new(Some(13), target, Some(Direction::Receive));
             let verdict = crate::diagnose::verdict::judge(&wait, &resolved);
             let object = WaitObject::new(&wait, &resolved, &verdict, &Who::default());
             let text = serde_json::to_string(&object).expect("is written");

@@ -9,6 +9,7 @@ use crate::{
     assess::pipeline::{Assessment, PeersOf, Pipeline},
     collect::Source,
     model::class::{Class, Level},
+    model::syscalls::Syscall,
     model::wait::{ByProcess, Held, Snapshot, Wait},
     procfs::{Reads, by_pid},
     resolve::{peers::Peer, target::Target},
@@ -89,13 +90,7 @@ fn is_deadlock(ends_itself: bool, lock: bool, alternatives: usize, others: &[Oth
 
 /// Whether a time-out ends it.
 fn ends_itself(wait: &Assessment) -> bool {
-    let futex = wait.wait.call.name.starts_with("futex") && wait.wait.call.args[3] != 0;
-    futex || wait.resolved.timeout.is_some()
-}
-
-/// Whether it is a lock on a file that it waits for.
-fn is_lock(wait: &Wait) -> bool {
-    matches!(wait.call.name, "flock" | "fcntl" | "fcntl64")
+    wait.wait.call.is_timed() || wait.resolved.timeout.is_some()
 }
 
 /// Follows waits.
@@ -154,8 +149,12 @@ impl<'a, 'w> Chain<'a, 'w> {
         let beyond = self.beyond(wait, depth);
         self.path.truncate(before);
         let mut beyond = beyond?;
-        beyond.deadlock =
-            is_deadlock(ends_itself(wait), is_lock(&wait.wait), beyond.alternatives, &beyond.others);
+        beyond.deadlock = is_deadlock(
+            ends_itself(wait),
+            wait.wait.call.waits_for_file_lock(),
+            beyond.alternatives,
+            &beyond.others,
+        );
         Ok(beyond)
     }
 
@@ -174,7 +173,7 @@ impl<'a, 'w> Chain<'a, 'w> {
         let Some(peers) = &wait.resolved.peers else { return Ok(beyond) };
         let role = match &peers.semaphore {
             Some(_) => "changed it last",
-            None if is_lock(&wait.wait) => "holds the lock",
+            None if wait.wait.call.waits_for_file_lock() => "holds the lock",
             None => "at the other end",
         };
         if let Some(owner) = &peers.owner {
@@ -334,8 +333,11 @@ fn children(wait: &Wait) -> Vec<Peer> {
             text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
         })
         .collect();
-    let named = match wait.call.name {
-        "wait4" | "waitpid" => Some(wait.call.args[0] as u32),
+    const P_PID: u64 = 1;
+    let args = &wait.call.args;
+    let named = match wait.call.syscall {
+        Syscall::Wait4 | Syscall::Waitpid => Some(args[0] as u32),
+        Syscall::Waitid if args[0] == P_PID => Some(args[1] as u32),
         _ => None,
     };
     if let Some(named) = named.filter(|named| all.contains(named)) {

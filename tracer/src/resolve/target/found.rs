@@ -5,14 +5,14 @@ use std::{sync::OnceLock, time::Duration};
 use super::{
     super::{
         fd::{self, Mounts},
-        page, path, poll, semaphore,
+        page, path, poll,
     },
     Target, Timers, UdpState,
 };
 use crate::{
     model::{
         file::{Addresses, Device, Family, FileKind, OpenFile, OpenSocket, SocketKind, Transport},
-        syscalls::PAGE_FAULT,
+        syscalls::{Direction, Operation, Syscall},
         tcp::TcpState,
         wait::{FdState, SocketFacts, UnixFacts, Wait},
     },
@@ -29,14 +29,14 @@ pub fn of(wait: &Wait, reads: &mut Reads, mounts: &mut Mounts) -> Target {
         (FdState::Absent, Some(fd)) if fd >= 0 => Target::Gone,
         (FdState::Absent, _) => Target::Unreadable { reason: "the call's fd is no number of an fd".into() },
         (FdState::Unknown, Some(fd)) => device(fd::look_up(process, tid, fd, None, mounts, reads), None),
-        (FdState::Open(file), Some(fd)) if has_name(&wait.fd_state, wait.call.name) => {
+        (FdState::Open(file), Some(fd)) if has_name(&wait.fd_state, wait.call.operation()) => {
             let named = fd::look_up(process, tid, fd, Some(file.inode), mounts, reads);
             device(named, Some(&file))
         }
         (FdState::Open(file), Some(_)) => match file.socket {
             Some(socket) => of_socket(wait, file.inode, &socket),
             // The fd was closed and given out again.
-            None if is_for_sockets(wait.call.name) => Target::Reused,
+            None if wait.call.operation().is_for_sockets() => Target::Reused,
             None => Target::Pipe { inode: file.inode },
         },
         _ => without_fd(wait, mounts, reads),
@@ -62,22 +62,17 @@ pub fn sketch(wait: &Wait) -> Target {
 }
 
 /// Whether the fd that a call waits on is something that has a name to be looked up.
-pub fn has_name(state: &FdState, call: &str) -> bool {
+pub fn has_name(state: &FdState, operation: Operation) -> bool {
     match state {
         FdState::Unknown => true,
         FdState::Open(file) => match file.kind() {
             FileKind::Socket => false,
-            _ if is_for_sockets(call) => false,
+            _ if operation.is_for_sockets() => false,
             FileKind::Fifo => Some(file.device) != pipe_device(),
             _ => true,
         },
         FdState::Absent | FdState::None => false,
     }
-}
-
-/// Whether only a socket can block a call.
-fn is_for_sockets(call: &str) -> bool {
-    call.starts_with("recv") || call.starts_with("send") && !call.starts_with("sendfile")
 }
 
 /// Whether nobody waits for storage on it.
@@ -173,8 +168,8 @@ fn tcp(wait: &Wait, addresses: Addresses, inode: u64, facts: &SocketFacts) -> Ta
         };
     };
     let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());
-    let sends = matches!(crate::model::syscalls::way(wait.call.name), crate::model::syscalls::Way::Out)
-        || wait.call.name == "connect";
+    let sends =
+        wait.call.syscall.direction() == Some(Direction::Send) || wait.call.operation() == Operation::Connect;
     Target::Tcp {
         local,
         remote,
@@ -214,21 +209,24 @@ fn family(socket: &OpenSocket) -> &'static str {
 /// The pidfd that `waitid` waits on, if it is told to wait on one.
 pub fn pidfd(wait: &Wait) -> Option<i32> {
     const P_PIDFD: u64 = 3;
-    (wait.call.name == "waitid" && wait.call.args[0] == P_PIDFD).then_some(wait.call.args[1] as i32)
+    (wait.call.syscall == Syscall::Waitid && wait.call.args[0] == P_PIDFD).then_some(wait.call.args[1] as i32)
 }
 
 fn without_fd(wait: &Wait, mounts: &mut Mounts, reads: &mut Reads) -> Target {
     if let Some(fd) = pidfd(wait) {
         return fd::look_up(wait.thread.process, wait.thread.tid, fd, None, mounts, reads);
     }
-    match wait.call.name {
-        name if name.starts_with("futex") => Target::Futex { address: format!("{:#x}", wait.call.args[0]) },
+    let args = &wait.call.args;
+    match wait.call.operation() {
+        Operation::Futex | Operation::FutexCondition => Target::Futex { address: format!("{:#x}", args[0]) },
         // The kernel takes the lower half of the register.
-        name if semaphore::is_semaphore(name) => Target::Semaphores { set: wait.call.args[0] as u32 as i32 },
-        PAGE_FAULT => page::of(wait.thread.process, reads).map_or(Target::None, |path| Target::Page { path }),
-        name if path::takes_path(name) => match path::of(wait, reads) {
+        Operation::Semaphore => Target::Semaphores { set: args[0] as u32 as i32 },
+        Operation::PageFault => {
+            page::of(wait.thread.process, reads).map_or(Target::None, |path| Target::Page { path })
+        }
+        operation @ (Operation::Open | Operation::Path) => match path::of(wait, reads) {
             Some(path) => {
-                let is_fifo = path::opens(name) && path::waits_for_partner(wait, &path, reads);
+                let is_fifo = operation == Operation::Open && path::waits_for_partner(wait, &path, reads);
                 let path = path.to_string_lossy().into_owned();
                 if is_fifo {
                     Target::Fifo { path, inode: None }
@@ -239,13 +237,22 @@ fn without_fd(wait: &Wait, mounts: &mut Mounts, reads: &mut Reads) -> Target {
             }
             None => Target::Unreadable { reason: "its path could not be read".into() },
         },
-        name if poll::is_set(name) => Target::Unreadable {
-            reason: match poll::count(name, &wait.call.args, poll::MOST) {
+        Operation::Poll | Operation::Select => Target::Unreadable {
+            reason: match poll::count(wait.call.syscall, args, poll::MOST) {
                 0..=poll::MOST => "its set of fds could not be read".into(),
                 many => format!("its set of {many} fds is too large to be read").into(),
             },
         },
-        _ => Target::None,
+        Operation::Read | Operation::Write | Operation::Receive | Operation::Send | Operation::Copy => {
+            Target::None
+        }
+        Operation::Accept | Operation::Connect | Operation::Close | Operation::Epoll => Target::None,
+        Operation::Lock | Operation::Fcntl | Operation::Sync | Operation::Child => Target::None,
+        Operation::Sleep | Operation::Signal | Operation::ReceiveMessage | Operation::SendMessage => {
+            Target::None
+        }
+        Operation::Ring | Operation::RingControl | Operation::Restart | Operation::Exit => Target::None,
+        Operation::Other => Target::None,
     }
 }
 
