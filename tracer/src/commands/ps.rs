@@ -3,7 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::HashSet,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
 };
 
 use anyhow::Result;
@@ -17,6 +17,7 @@ use crate::{
     history::{self, Past},
     model::class::{Class, Level},
     model::wait::{ByProcess, Held, Snapshot, Wait},
+    render::table::{Column, Table},
     serve::api::{HeldObject, HostObject},
     serve::{
         client::{BRIEFLY, Client},
@@ -251,71 +252,33 @@ fn past(args: &Ps, at: Timestamp) -> Result<()> {
     Ok(())
 }
 
-/// Widths of the columns before the last.
-const AGE: usize = 7;
-const PID: usize = 7;
-const CLASS: usize = 8;
-
 fn table(out: &mut impl Write, rows: &mut [WaitObject]) -> io::Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
     // The culprit is the first line: a pipe that has been silent for weeks comes after it.
     rows.sort_by_key(|row| (row.worry(), Reverse(row.age)));
-    // Not a terminal: nothing is cut.
-    let width = io::stdout().is_terminal().then(human::terminal_width);
+    let width = human::line_width();
     let roomy = width.is_none_or(|width| width >= 120);
-    let comms: Vec<String> = rows.iter().map(|row| command(row, roomy)).collect();
-    let calls: Vec<String> = rows.iter().map(WaitObject::call).collect();
-    let ids: Vec<String> = rows.iter().map(WaitObject::id).collect();
-    let widest = |texts: &[String], least: usize, most: usize| {
-        texts.iter().map(|text| human::columns(text)).max().unwrap_or(0).clamp(least, most)
+    let columns = [
+        Column::number("AGE", 7, 7),
+        Column::number("PID/TID", 7, 15),
+        Column::text("COMMAND", 7, if roomy { 32 } else { 12 }),
+        Column::text("CLASS", 8, 8),
+        Column::text("SYSCALL", 7, 18),
+    ];
+    let cells = |row: &WaitObject| {
+        let class = row.class.map_or("", Class::label);
+        vec![human::age(row.age), row.id(), command(row, roomy), class.to_owned(), row.call()]
     };
-    let (ids_width, comm_width, call_width) =
-        (widest(&ids, PID, 15), widest(&comms, 7, if roomy { 32 } else { 12 }), widest(&calls, 7, 18));
-    line(
-        out,
-        width,
-        &format!(
-            "{:>AGE$}  {:>ids_width$}  {}  {:CLASS$}  {}  TARGET",
-            "AGE",
-            "PID/TID",
-            pad("COMMAND", comm_width),
-            "CLASS",
-            pad("SYSCALL", call_width)
-        ),
-    )?;
-    let before = AGE + ids_width + comm_width + CLASS + call_width + 5 * 2;
-    let target_width = width.map_or(usize::MAX, |width| width.saturating_sub(before));
-    for (((row, comm), call), id) in rows.iter().zip(&comms).zip(&calls).zip(&ids) {
-        line(
-            out,
-            width,
-            &format!(
-                "{:>AGE$}  {id:>ids_width$}  {}  {:CLASS$}  {}  {}",
-                human::age(row.age),
-                pad(&human::fit(comm, comm_width), comm_width),
-                row.class.map_or("", Class::label),
-                pad(&human::fit(call, call_width), call_width),
-                row.target.fitted(target_width),
-            ),
-        )?;
+    let cells: Vec<Vec<String>> = rows.iter().map(cells).collect();
+    let table = Table::new(columns, "TARGET", "  ", &cells);
+    writeln!(out, "{}", human::for_terminal(&table.heading(), width))?;
+    let left = width.map_or(usize::MAX, |width| width.saturating_sub(table.before_last()));
+    for (row, cells) in rows.iter().zip(&cells) {
+        writeln!(out, "{}", human::for_terminal(&table.row(cells, &row.target.fitted(left)), width))?;
     }
     Ok(())
-}
-
-/// A line, cut to the terminal's width.
-fn line(out: &mut impl Write, width: Option<usize>, text: &str) -> io::Result<()> {
-    let text = text.trim_end();
-    match width {
-        Some(width) => writeln!(out, "{}", human::fit(text, width)),
-        None => writeln!(out, "{text}"),
-    }
-}
-
-/// `{:<width$}` for strings that may have wide characters.
-fn pad(text: &str, width: usize) -> String {
-    format!("{text}{}", " ".repeat(width.saturating_sub(human::columns(text))))
 }
 
 /// The thread's name; with room, the unit or container it belongs to.

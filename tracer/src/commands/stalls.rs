@@ -1,13 +1,19 @@
 //! `tracer stalls`: what was stuck in the last hours, as the agent has kept it.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use anyhow::Result;
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
-    assess::stall::StallObject, config::cli::Stalls, history, model::class::Class, serve::client::Client,
-    util::human, util::output::output,
+    assess::stall::StallObject,
+    config::cli::Stalls,
+    history,
+    model::class::Class,
+    render::table::{Column, Table},
+    serve::client::Client,
+    util::human,
+    util::output::output,
 };
 
 /// Asks the agent, or reads what one has left, and prints.
@@ -52,32 +58,32 @@ fn table(out: &mut impl Write, stalls: &[StallObject]) -> io::Result<()> {
     if stalls.is_empty() {
         return Ok(());
     }
-    let width = io::stdout().is_terminal().then(human::terminal_width);
-    let line = |out: &mut dyn Write, text: &str| match width {
-        Some(width) => writeln!(out, "{}", human::fit(text.trim_end(), width)),
-        None => writeln!(out, "{}", text.trim_end()),
-    };
-    line(
-        out,
-        &format!(
-            "{:19}  {:>8}  {:8}  {:>9}  {:15}  {:8}  {:14}  TARGET",
-            "BEGAN", "LASTED", "ENDED", "PID/TID", "COMMAND", "CLASS", "SYSCALL"
-        ),
-    )?;
-    for stall in stalls {
-        let wait = &stall.wait;
-        let text = format!(
-            "{:19}  {:>8}  {:8}  {:>9}  {:15}  {:8}  {:14}  {}",
+    let columns = [
+        Column::text("BEGAN", 19, 19),
+        Column::number("LASTED", 8, 8),
+        Column::text("ENDED", 8, 20),
+        Column::number("PID/TID", 9, 15),
+        Column::text("COMMAND", 15, 15),
+        Column::text("CLASS", 8, 8),
+        Column::text("SYSCALL", 14, 24),
+    ];
+    let cells = |StallObject { wait, lasted, ended, .. }: &StallObject| {
+        vec![
             moment(wait.since),
-            human::age(stall.lasted),
-            stall.ended.as_deref().map_or("open".into(), human::clean),
+            human::age(*lasted),
+            ended.as_deref().map_or("open".into(), human::clean),
             wait.id(),
             human::clean(&wait.comm),
-            wait.class.map_or("", Class::label),
+            wait.class.map_or("", Class::label).to_owned(),
             wait.call(),
-            human::clean(&wait.target.to_string()),
-        );
-        line(out, &text)?;
+        ]
+    };
+    let cells: Vec<Vec<String>> = stalls.iter().map(cells).collect();
+    let (table, width) = (Table::new(columns, "TARGET", "  ", &cells), human::line_width());
+    writeln!(out, "{}", human::for_terminal(&table.heading(), width))?;
+    for (stall, cells) in stalls.iter().zip(&cells) {
+        let target = human::clean(&stall.wait.target.to_string());
+        writeln!(out, "{}", human::for_terminal(&table.row(cells, &target), width))?;
     }
     Ok(())
 }

@@ -2,4 +2,5 @@
 //!
 //! Layer 4: uses what lies below, and `assess`, whose findings it shows.
 
+pub mod table;
 pub mod why;

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     model::class::{Class, Level},
+    render::table::{Column, Table},
     util::human,
     wire::json::short_id,
 };
@@ -35,10 +36,6 @@ pub struct Host {
 const ROOMY: u16 = 110;
 /// Below this height, the header is a line.
 const LOW: u16 = 14;
-
-const AGE: usize = 7;
-const CLASS: usize = 8;
-const CALL: usize = 16;
 
 /// How many lines of the table fit.
 pub fn page(height: u16) -> usize {
@@ -214,15 +211,6 @@ fn mark(level: Level) -> &'static str {
     }
 }
 
-/// Widths of the columns whose contents decide.
-struct Widths {
-    id: usize,
-    command: usize,
-    /// 0: no column.
-    home: usize,
-    target: usize,
-}
-
 fn rows(model: &Model, area: Rect) -> Vec<Text<'static>> {
     let shown: Vec<(usize, &Line)> = model
         .lines
@@ -232,19 +220,23 @@ fn rows(model: &Model, area: Rect) -> Vec<Text<'static>> {
         .take(usize::from(area.height).saturating_sub(1))
         .collect();
     let width = usize::from(area.width);
-    let widest = |of: &dyn Fn(&Line) -> usize, least: usize, most: usize| {
-        shown.iter().map(|(_, line)| of(line)).max().unwrap_or(0).clamp(least, most.max(least))
+    let columns = [
+        Some(Column::number("AGE", 7, 7)),
+        Some(Column::number("PID/TID", 7, 15)),
+        Some(Column::text("COMMAND", 7, if width < 60 { 9 } else { 20 })),
+        home_column(area.width, model.by),
+        Some(Column::text("CLASS", 8, 8)),
+        Some(Column::text("SYSCALL", 16, 16)),
+    ];
+    let cells = |(_, line): &(usize, &Line)| -> Vec<String> {
+        let cells = cells(line).into_iter().zip(&columns);
+        cells.filter_map(|(cell, column)| column.is_some().then_some(cell)).collect()
     };
-    let id = widest(&|line| line.wait.id().len(), 7, 15);
-    let command = widest(&|line| human::columns(&command(line)), 7, if width < 60 { 9 } else { 20 });
-    let home = match (area.width >= ROOMY, model.by) {
-        (false, By::Thread | By::Process) => 0,
-        (_, By::Container) => widest(&|line| human::columns(&home(line)), 9, 28),
-        _ => widest(&|line| human::columns(&home(line)), 4, 28),
-    };
-    let before = 1 + AGE + id + command + CLASS + CALL + 6 + if home > 0 { home + 1 } else { 0 };
-    let widths = Widths { id, command, home, target: width.saturating_sub(before) };
-    let mut lines = vec![Text::styled(heading(&widths, model.by), Modifier::BOLD)];
+    let cells: Vec<Vec<String>> = shown.iter().map(cells).collect();
+    let table = Table::new(columns.into_iter().flatten(), "TARGET", " ", &cells);
+    // Beside the mark, and nothing touches the edge.
+    let left = width.saturating_sub(2 + table.before_last());
+    let mut lines = vec![Text::styled(format!(" {}", table.heading()), Modifier::BOLD)];
     if shown.is_empty() && model.frame.is_some() {
         let when = model.frame.as_ref().map(|frame| (frame.when, frame.hidden));
         let why = match when {
@@ -256,52 +248,31 @@ fn rows(model: &Model, area: Rect) -> Vec<Text<'static>> {
         };
         lines.push(Text::raw(format!("  {why}")));
     }
-    for (at, line) in shown {
+    for ((at, line), cells) in shown.into_iter().zip(&cells) {
         let style = level_style(line.wait.worry());
         let style = if at == model.selected { style.add_modifier(Modifier::REVERSED) } else { style };
-        let text = cells(line, &widths);
+        let row = table.row(cells, &line.wait.target.fitted(left));
+        let text = format!("{}{row}", mark(line.wait.worry()));
         // The mark of the selection goes to the edge.
-        lines.push(Text::styled(pad(&human::fit(&text, width), width), style));
+        lines.push(Text::styled(human::pad(&human::fit(&text, width), width), style));
     }
     lines
 }
 
-fn heading(widths: &Widths, by: By) -> String {
-    let home = if by == By::Container { "CONTAINER" } else { "UNIT" };
-    let home = if widths.home > 0 { pad(home, widths.home + 1) } else { String::new() };
-    format!(
-        " {:>AGE$} {:>id$} {} {home}{:CLASS$} {:CALL$} TARGET",
-        "AGE",
-        "PID/TID",
-        pad("COMMAND", widths.command),
-        "CLASS",
-        "SYSCALL",
-        id = widths.id
-    )
+/// Where there is room, or it is what the lines are put together by.
+fn home_column(width: u16, by: By) -> Option<Column> {
+    match by {
+        By::Container => Some(Column::text("CONTAINER", 9, 28)),
+        By::Thread | By::Process if width < ROOMY => None,
+        _ => Some(Column::text("UNIT", 4, 28)),
+    }
 }
 
-fn cells(line: &Line, widths: &Widths) -> String {
+/// What stands in the columns before the last.
+fn cells(line: &Line) -> [String; 6] {
     let wait = &line.wait;
-    let home = if widths.home > 0 {
-        pad(&human::fit(&home(line), widths.home), widths.home + 1)
-    } else {
-        String::new()
-    };
-    format!(
-        "{}{:>AGE$} {:>id$} {} {home}{:CLASS$} {} {}",
-        mark(wait.worry()),
-        human::age(wait.age),
-        wait.id(),
-        pad(&human::fit(&command(line), widths.command), widths.command),
-        wait.class.map_or("", Class::label),
-        pad(&human::fit(&wait.call(), CALL), CALL),
-        wait.target.fitted(widths.target),
-        id = widths.id
-    )
-}
-
-fn pad(text: &str, width: usize) -> String {
-    format!("{text}{}", " ".repeat(width.saturating_sub(human::columns(text))))
+    let class = wait.class.map_or("", Class::label).to_owned();
+    [human::age(wait.age), wait.id(), command(line), home(line), class, wait.call()]
 }
 
 /// The name of the worst, and how many others the line stands for: those may have other names.

@@ -3,7 +3,10 @@
 use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
 use super::line::{self, End, Line};
-use crate::util::human;
+use crate::{
+    render::table::{Column, Table},
+    util::human,
+};
 
 /// Rows at most.
 const ROWS: usize = 20;
@@ -45,22 +48,26 @@ impl Summary {
         }
         let mut rows: Vec<_> = self.rows.iter().collect();
         rows.sort_by_key(|((call, target), row)| (Reverse(row.total), *call, target.clone()));
-        let mut table = format!("{:>7}  {:>7}  {:>6}  {:>6}  CALL\n", "TOTAL", "LONGEST", "CALLS", "ERRORS");
-        for ((call, target), row) in rows.iter().take(ROWS) {
-            table += &human::clean(&format!(
-                "{:>7}  {:>7}  {:>6}  {:>6}  {call} {target}",
-                human::age(row.total),
-                human::age(row.longest),
-                row.calls,
-                row.errors
-            ));
-            table.truncate(table.trim_end().len());
-            table.push('\n');
+        let more = rows.len().saturating_sub(ROWS);
+        rows.truncate(ROWS);
+        let cells = |(_, row): &(_, &Row)| {
+            let numbers = [row.calls, row.errors].map(|number| number.to_string());
+            [row.total, row.longest].map(human::age).into_iter().chain(numbers).collect()
+        };
+        let cells: Vec<Vec<String>> = rows.iter().map(cells).collect();
+        let columns = [("TOTAL", 7), ("LONGEST", 7), ("CALLS", 6), ("ERRORS", 6)];
+        let columns = columns.map(|(heading, width)| Column::number(heading, width, width));
+        let table = Table::new(columns, "CALL", "  ", &cells);
+        let mut text = format!("{}\n", table.heading());
+        for (((call, target), _), cells) in rows.iter().zip(&cells) {
+            let row = human::clean(&table.row(cells, &format!("{call} {target}")));
+            text += row.trim_end();
+            text.push('\n');
         }
-        if rows.len() > ROWS {
-            table += &format!("and {} more\n", human::count(rows.len() - ROWS, "row"));
+        if more > 0 {
+            text += &format!("and {} more\n", human::count(more, "row"));
         }
-        table
+        text
     }
 }
 

@@ -1,6 +1,6 @@
 //! How values are written for people: ages, and strings that come from processes and so cannot be trusted.
 
-use std::time::Duration;
+use std::{io::IsTerminal, time::Duration};
 
 use unicode_width::UnicodeWidthChar;
 
@@ -54,6 +54,22 @@ pub fn fit(text: &str, width: usize) -> String {
     }
     cut.push('…');
     cut
+}
+
+/// The string with blanks up to `width` columns.
+pub fn pad(text: &str, width: usize) -> String {
+    format!("{text}{}", " ".repeat(width.saturating_sub(columns(text))))
+}
+
+/// A line for the terminal at standard output, cut to its width; for anything else the whole. No blanks at its end.
+pub fn for_terminal(line: &str, width: Option<usize>) -> String {
+    let line = line.trim_end();
+    width.map_or_else(|| line.to_owned(), |width| fit(line, width))
+}
+
+/// Columns of the terminal at standard output; `None` if that is none, where nothing is cut.
+pub fn line_width() -> Option<usize> {
+    std::io::stdout().is_terminal().then(terminal_width)
 }
 
 /// The string cut to `width` columns from the left, for paths: their end says most.
