@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BTreeMap, mem, time::Duration};
 use anyhow::Result;
 use hashbrown::{HashMap, HashSet};
 
-use super::{FORGET, Watch};
+use super::{FORGET, Watch, tracker::Standing};
 use crate::{
     assess::stall::Stall,
     collect::bpf::{Bpf, ended_call, text},
@@ -72,9 +72,8 @@ impl Watch {
         let mut open: HashMap<(ProcessId, &'static str, &'static str), (u64, &Wait)> =
             HashMap::with_capacity(self.open);
         for wait in &snapshot.waits {
-            let track = self.tracks.get(&wait.thread);
-            let class = track.map_or(Class::Other, |track| track.class);
-            excused += u64::from(track.is_some_and(|track| self.is_excused(&wait.thread, track, wait.age)));
+            let Standing { class, is_excused } = self.tracker.standing(&wait.thread, wait.age);
+            excused += u64::from(is_excused);
             *waiting.entry(class).or_default() += 1;
             let key = (wait.thread.process, wait.call.name(), kind_of(&wait.fd_state));
             // Earlier sleeps of the same wait have been counted when they ended.
@@ -90,7 +89,7 @@ impl Watch {
         self.open = open.len();
         let users: HashMap<ProcessId, u32> =
             open.iter().map(|((process, ..), (_, wait))| (*process, wait.uid)).collect();
-        self.resolver.retain(|process| users.contains_key(process));
+        self.pipeline.resolver().retain(|process| users.contains_key(process));
 
         let mut state = self.metrics.lock();
         state.waiting = waiting;
@@ -133,7 +132,7 @@ impl Watch {
             |process| alive.contains(process),
         );
         state.add_snapshot(snapshot.source, snapshot.duration);
-        show_stalls(&mut state, &self.stalls);
+        show_stalls(&mut state, self.tracker.stalls());
         let series = (state.without_series > 0).then_some(Cause::Series);
         blinded_by.into_iter().chain(series).for_each(|cause| state.blind.report(cause));
         let said = state.blind.settle(snapshot.monotonic_ns);
@@ -161,7 +160,7 @@ impl Watch {
             // One process that hangs is left alone, and is no reason not to see the others.
             (Cause::Reads, refused > self.refused),
             (Cause::Readers, unanswered > self.unanswered),
-            (Cause::Peers, self.resolver.has_missed_peers()),
+            (Cause::Peers, self.pipeline.resolver().has_missed_peers()),
             (Cause::LookCut, self.cuts),
         ];
         (self.refused, self.unanswered) = (refused, unanswered);

@@ -1,23 +1,18 @@
 //! What the watching thread tells others that ask: between two of its looks, and with what it knows.
 
-use std::{
-    cmp::Reverse,
-    time::{Duration, Instant},
-};
+use std::{cmp::Reverse, time::Instant};
 
 use anyhow::Result;
 use tracer_ebpf::abi::Counter;
 
 use super::Watch;
 use crate::{
-    agent::track::{Step, Track},
     assess::shared::{Ask, Numbers},
     assess::stall::Stall,
     collect::{Source, losses},
-    model::baseline::Excuse,
     model::cgroup::Owner,
-    model::class::{Class, Level},
-    model::wait::{Snapshot, ThreadId},
+    model::class::Level,
+    model::wait::{Snapshot, Wait},
     util::clock::monotonic_ns,
     util::fair,
 };
@@ -39,8 +34,8 @@ impl Watch {
             Ask::Snapshot(reply) => drop(reply.send(self.known_snapshot())),
             Ask::LookUp(fds, reply) => drop(reply.send(self.bpf.look_up(&fds))),
             Ask::Holders(files, tuples, reply) => drop(reply.send(self.bpf.holders(&files, &tuples))),
-            Ask::Stalls(reply) => drop(reply.send(Ok(self.stalls.values().cloned().collect()))),
-            Ask::Excuses(pid, reply) => drop(reply.send(Ok(self.excuses(pid)))),
+            Ask::Stalls(reply) => drop(reply.send(Ok(self.tracker.stalls().values().cloned().collect()))),
+            Ask::Excuses(pid, reply) => drop(reply.send(Ok(self.tracker.excuses(pid, monotonic_ns())))),
             Ask::Worst(most, reply) => drop(reply.send(self.worst(most))),
             Ask::Numbers(reply) => {
                 self.durations.get_or_insert_default();
@@ -54,31 +49,11 @@ impl Watch {
         }
     }
 
-    /// Whether its baseline is what keeps a wait of this age from being flagged.
-    pub(super) fn is_excused(&self, thread: &ThreadId, track: &Track, age: Duration) -> bool {
-        track.excuse.is_some_and(|excuse| excuse.holds(age)) && !self.stalls.contains_key(thread)
-    }
-
-    /// What keeps waits of a process from being flagged, by the ids of their threads.
-    fn excuses(&self, pid: u32) -> Vec<(u32, Excuse)> {
-        let now_ns = monotonic_ns();
-        let of_process = self.tracks.all().filter(|(thread, _)| thread.process.pid == pid);
-        let excused = |(thread, track): (&ThreadId, &Track)| {
-            let age = Duration::from_nanos(now_ns.saturating_sub(track.began_ns));
-            track.excuse.filter(|_| self.is_excused(thread, track, age)).map(|excuse| (thread.tid, excuse))
-        };
-        of_process.filter_map(excused).collect()
-    }
-
     /// A snapshot with the ages that the agent knows: of waits that are many sleeps.
     fn known_snapshot(&mut self) -> Result<Snapshot> {
         let mut snapshot = self.snapshot()?;
         for wait in &mut snapshot.waits {
-            if let Some(track) = self.tracks.get(&wait.thread)
-                && matches!(track.step(wait), Step::Same | Step::GoesOn)
-            {
-                wait.date_back(track.began_ns);
-            }
+            self.tracker.date_back(wait);
         }
         Ok(snapshot)
     }
@@ -88,8 +63,8 @@ impl Watch {
     fn worst(&mut self, most: usize) -> Result<(Snapshot, Vec<usize>)> {
         let snapshot = self.known_snapshot()?;
         let class = |at: usize| {
-            let track = self.tracks.get(&snapshot.waits[at].thread);
-            track.map_or(Class::Other, |track| track.class)
+            let Wait { thread, age, .. } = &snapshot.waits[at];
+            self.tracker.standing(thread, *age).class
         };
         let mut worst: Vec<(Level, Reverse<_>, usize)> = (0..snapshot.waits.len())
             .map(|at| (class(at).level(), Reverse(snapshot.waits[at].age), at))
@@ -98,7 +73,7 @@ impl Watch {
         worst.sort_unstable();
         let worst = fair::keep(worst, most, |(.., at)| {
             let wait = &snapshot.waits[*at];
-            self.stalls.get(&wait.thread).map_or(Owner::User(wait.uid), Stall::owner)
+            self.tracker.stalls().get(&wait.thread).map_or(Owner::User(wait.uid), Stall::owner)
         });
         let worst = worst.into_iter().map(|(.., at)| at).collect();
         Ok((snapshot, worst))

@@ -10,16 +10,14 @@ pub mod baselines;
 mod budget;
 pub mod canary;
 pub mod confine;
-mod flag;
-mod follow;
-mod restless;
+mod look;
 pub mod service;
+mod stalls;
 mod state;
 pub mod stdout;
-mod track;
+mod tracker;
 
 use std::{
-    collections::BTreeMap,
     mem,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, atomic::Ordering},
@@ -30,15 +28,14 @@ use anyhow::{Context, Result, ensure};
 use hashbrown::HashMap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use self::budget::Stage;
+use self::{budget::Stage, tracker::Tracker};
 use crate::{
     agent::canary::Canary,
-    agent::restless::Restless,
     agent::state::State,
-    agent::track::Tracks,
+    assess::pipeline::Pipeline,
     assess::shared::Asked,
     assess::sink::Sinks,
-    assess::stall::{Policy, Stall},
+    assess::stall::Policy,
     collect::durations::AllDurations,
     collect::{Source, bpf::Bpf, losses::Loss},
     config::Handover,
@@ -47,9 +44,8 @@ use crate::{
     metrics::Metrics,
     metrics::blind::Cause,
     metrics::health::Health,
-    model::wait::{ProcessId, Snapshot, ThreadId, Wait},
+    model::wait::{ProcessId, Snapshot, Wait},
     procfs,
-    resolve::Resolver,
     util::clock::monotonic_ns,
     util::human,
 };
@@ -75,13 +71,9 @@ pub struct Watch {
     /// The next one, if the configuration is read again.
     next_policy: Arc<Handover>,
     interval: Duration,
-    resolver: Resolver,
-    /// What is remembered of each waiting thread.
-    tracks: Tracks,
-    /// When threads that sleep briefly are looked into.
-    restless: Restless,
-    /// Open stalls.
-    stalls: BTreeMap<ThreadId, Stall>,
+    pipeline: Pipeline,
+    /// What is remembered of waiting threads.
+    tracker: Tracker,
     /// What outlives a restart.
     state: State,
     /// Snapshots taken.
@@ -96,9 +88,7 @@ pub struct Watch {
     fails: bool,
     /// When the present look began to look things up.
     look_began: Instant,
-    /// Waits that were due to be looked up and were not reached, and for how many looks.
-    missed: HashMap<ThreadId, u32>,
-    /// How many that were, in all looks.
+    /// Waits that were due to be looked up and were not reached, in all looks.
     cut: u64,
     /// The last look has left some.
     cuts: bool,
@@ -139,10 +129,8 @@ impl Watch {
             policy,
             next_policy: Arc::default(),
             interval: args.interval,
-            resolver: Resolver::new(),
-            tracks: Tracks::default(),
-            restless: Restless::default(),
-            stalls: BTreeMap::new(),
+            pipeline: Pipeline::new(),
+            tracker: Tracker::default(),
             state: State::load(&args.state_dir)?,
             number: 0,
             unnamed: HashMap::new(),
@@ -150,7 +138,6 @@ impl Watch {
             failed: 0,
             fails: false,
             look_began: Instant::now(),
-            missed: HashMap::new(),
             cut: 0,
             cuts: false,
             canary: None,
@@ -185,7 +172,7 @@ impl Watch {
     /// Runs until told to stop.
     pub fn run(mut self) -> Result<()> {
         let result = self.watch();
-        self.state.finish(&self.stalls);
+        self.state.finish(self.tracker.stalls());
         result
     }
 
@@ -242,8 +229,8 @@ impl Watch {
     /// Long waits that have ended, with their true length.
     fn take_ended(&mut self) {
         while let Some(event) = self.bpf.kernel.next_ended() {
-            if self.tracks.ended(&event) {
-                self.exited(&event);
+            if let Some(closed) = self.tracker.ended(&event) {
+                self.closed(&closed);
             }
         }
     }
@@ -277,8 +264,8 @@ impl Watch {
     /// Whether the look has found the canary, for the metrics and for whoever asks how the agent is.
     fn mind_canary(&mut self, now_ns: u64) {
         let Some(canary) = &mut self.canary else { return };
-        let (resolver, bpf) = (&mut self.resolver, &mut self.bpf);
-        canary.looked(&self.own, now_ns, |waits| resolver.resolve(waits, bpf).ok());
+        let (pipeline, bpf) = (&mut self.pipeline, &mut self.bpf);
+        canary.looked(&self.own, now_ns, |waits| pipeline.resolver().resolve(waits, bpf).ok());
         let is_missed = canary.is_missed(now_ns);
         self.health.misses_canary.store(is_missed, Ordering::Relaxed);
         if is_missed {
@@ -299,16 +286,14 @@ impl Watch {
         self.number += 1;
         if let Some(policy) = self.next_policy.take() {
             self.policy = policy;
-            self.tracks.judge_anew();
+            self.tracker.forget_decisions();
         }
         self.look_began = Instant::now();
-        let cut = self.follow(&mut snapshot)?;
-        self.leave_absent(&snapshot)?;
-        let cut = cut + self.flag(&snapshot)?;
-        self.count_cut(cut);
+        let undecided = self.track(&mut snapshot)?;
+        self.count_cut(self.tracker.missed() + undecided);
         self.mind_canary(snapshot.monotonic_ns);
         self.account(&snapshot)?;
-        self.state.save_now_and_then(&self.stalls);
+        self.state.save_now_and_then(self.tracker.stalls());
         self.health.last_snapshot_ns.store(monotonic_ns(), Ordering::Relaxed);
         self.health.ready.store(true, Ordering::Relaxed);
         Ok(())
@@ -316,6 +301,21 @@ impl Watch {
 }
 
 impl Watch {
+    /// Follows waits, looks up what has to be known of them, and opens and closes stalls. How many that may be stalls were not
+    /// decided.
+    fn track(&mut self, snapshot: &mut Snapshot) -> Result<usize> {
+        let now_ns = snapshot.monotonic_ns;
+        let requests = self.tracker.observe(snapshot, &self.policy);
+        let mut looked = self.resolve(requests, now_ns)?;
+        let departures = self.tracker.apply(snapshot, &mut looked);
+        let evidence = self.find_evidence(&departures);
+        let transitions = self.tracker.settle(departures, &evidence);
+        self.publish(transitions);
+        self.find_peers(&mut looked.assessments, snapshot)?;
+        let due = self.tracker.due(looked.assessments, &self.policy, now_ns);
+        Ok(self.open_stalls(due))
+    }
+
     /// How much longer a stage of the present look may take.
     fn time_for(&self, stage: Stage) -> Duration {
         budget::time_for(stage, self.interval, self.look_began.elapsed())

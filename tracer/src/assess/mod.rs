@@ -1,7 +1,7 @@
 //! From a snapshot to waits that are judged, and everything about one process: what `ps`, `why`, `top`, the socket and the history
 //! show. Layer 4.
 
-pub mod batches;
+mod batches;
 pub mod client;
 pub mod inspect;
 pub mod overview;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::batches::Batches;
 use crate::{
     collect::Source,
     diagnose::progress::date_back,
@@ -104,6 +105,15 @@ impl PeerPolicy for PeersOf {
     }
 }
 
+/// Waits of which some were resolved in the time there was.
+#[derive(Debug, Default)]
+pub struct Resolution {
+    /// The first of them.
+    pub assessments: Vec<Assessment>,
+    /// Those that were not reached.
+    pub missed: Vec<Wait>,
+}
+
 /// The stages of the way, with what is known of processes.
 pub struct Pipeline {
     resolver: Resolver,
@@ -148,6 +158,29 @@ impl Pipeline {
             Assessment { wait, resolved, class }
         };
         Ok(waits.into_iter().zip(resolved).map(assess).collect())
+    }
+
+    /// The same for as many of them, from the first on, as there is time for.
+    pub fn resolve_within(
+        &mut self,
+        time: Duration,
+        mut waits: Vec<Wait>,
+        now_ns: u64,
+        source: &mut dyn Source,
+    ) -> Result<Resolution> {
+        let mut batches = Batches::new(time);
+        let mut assessments = Vec::with_capacity(waits.len());
+        loop {
+            let number = batches.next(waits.len());
+            if number == 0 {
+                return Ok(Resolution { assessments, missed: waits });
+            }
+            let later = waits.split_off(number);
+            let begun = Instant::now();
+            assessments.extend(self.resolve(waits, now_ns, source)?);
+            batches.took(number, begun.elapsed());
+            waits = later;
+        }
     }
 
     /// Finds out who is at the other ends of those that the policy names, and classes these anew. Those that are not

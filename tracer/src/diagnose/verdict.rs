@@ -40,6 +40,11 @@ pub fn classify(wait: &Wait, resolved: &Resolved) -> Class {
     }
 }
 
+/// Whether a class that was found without peers may be another one with them.
+pub fn peers_decide(class: Class) -> bool {
+    matches!(class, Class::Pipe | Class::Dialog)
+}
+
 /// Calls that wait for one thing, whatever their fd is.
 fn by_call(wait: &Wait, target: &Target) -> Option<Class> {
     Some(match wait.call.operation() {

@@ -6,28 +6,25 @@
 
 use std::time::Duration;
 
-use hashbrown::HashMap;
 use tracer_ebpf::abi::{EndedWait, THREAD_EXITING, THREAD_SIGNALLED};
 
 use crate::{
     assess::client::Client,
-    assess::stall::thread_of,
+    assess::pipeline::Assessment,
+    assess::stall::Policy,
     diagnose::progress::{LastWord, Mark},
+    diagnose::verdict::classify,
     model::baseline::Excuse,
     model::class::Class,
     model::syscalls::Syscall,
-    model::wait::{FdState, SocketFacts, ThreadId, Wait},
-    resolve::Resolved,
+    model::wait::{FdState, SocketFacts, Wait},
+    resolve::{Resolved, Resolver},
 };
-
-/// How long a thread may be elsewhere before it has given the connection up that its stall is about. Who asks again after a
-/// failure mostly does so within a minute.
-const AWAY: Duration = Duration::from_secs(60);
 
 /// How much sooner than its time-out a call may come back: the kernel rounds up, our clocks are read apart.
 const TIMEOUT_SLACK: Duration = Duration::from_millis(5);
 
-/// What is remembered of a waiting thread from one snapshot to the next.
+/// What is remembered of the wait that a thread is in.
 #[derive(Clone, Debug)]
 pub struct Track {
     syscall: Syscall,
@@ -46,8 +43,14 @@ pub struct Track {
     pub suppressed_until: Duration,
     /// Its baseline, if that is what keeps it from being flagged.
     pub excuse: Option<Excuse>,
+    /// Its stall is open.
+    pub is_flagged: bool,
+    /// It is about the end of the thread itself.
+    pub is_leaving: bool,
+    /// Since when its thread has been elsewhere, if that is back only perhaps, nanoseconds of `CLOCK_MONOTONIC`.
+    pub away_since_ns: Option<u64>,
     /// Inode of the one fd it waits on, if it is known.
-    inode: u64,
+    pub inode: u64,
     /// That fd.
     pub fd: Option<i32>,
     /// It was found in a set the call watches.
@@ -74,6 +77,17 @@ pub struct Track {
     ran: u8,
 }
 
+/// What has moved on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing.
+    Unmoved,
+    /// Bytes came.
+    Received,
+    /// Something else, or that is not to be seen.
+    Unknown,
+}
+
 /// What a sleep is to what is remembered of its thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -96,11 +110,14 @@ impl Track {
             args: wait.call.args,
             began_ns: wait.began_ns,
             sleep_began_ns: wait.sleep_began_ns,
-            class: Class::Other,
+            class: classify(wait, &Resolver::sketch(wait)),
             looked_ns: None,
             peers_resolved: false,
             suppressed_until: Duration::ZERO,
             excuse: None,
+            is_flagged: false,
+            is_leaving: wait.is_leaving(),
+            away_since_ns: None,
             inode,
             fd: wait.fd,
             set: false,
@@ -156,17 +173,15 @@ impl Track {
         }
     }
 
-    /// Whether this is the same connection with nothing moved.
-    pub fn nothing_moved(&self, file: &FdState, socket: &SocketFacts) -> bool {
-        let (inode, mark) = seen(file, socket);
-        mark.is_some() && mark == self.mark && inode == self.inode
-    }
-
-    /// Bytes that came on the connection since, if it is still the same one.
-    pub fn received(&self, file: &FdState, socket: &SocketFacts) -> u64 {
+    /// What has moved on the connection since it was last looked at, by what its fd is now.
+    pub fn progress(&self, file: &FdState, socket: &SocketFacts) -> Progress {
         match (self.mark, seen(file, socket)) {
-            (Some(before), (inode, Some(now))) if inode == self.inode => now.received_since(&before),
-            _ => 0,
+            (Some(before), (inode, Some(now))) if inode == self.inode => match now.received_since(&before) {
+                0 if now == before => Progress::Unmoved,
+                0 => Progress::Unknown,
+                _ => Progress::Received,
+            },
+            _ => Progress::Unknown,
         }
     }
 
@@ -182,25 +197,32 @@ impl Track {
         self.sleep_began_ns = wait.sleep_began_ns;
         self.ran = 0;
         self.end_ns = None;
+        self.away_since_ns = None;
     }
 
     /// Takes what was found out about the wait.
-    pub fn looked(&mut self, wait: &Wait, resolved: &Resolved, class: Class, now_ns: u64) {
-        let (inode, mark) = seen(&resolved.file, &resolved.socket);
-        (self.inode, self.mark) = (inode, mark);
+    pub fn looked(&mut self, Assessment { wait, resolved, class }: &Assessment, now_ns: u64) {
+        (self.inode, self.mark) = seen(&resolved.file, &resolved.socket);
         (self.fd, self.set) = (resolved.fd, wait.fd != resolved.fd);
         self.timeout = resolved.timeout;
-        if self.class != class {
-            self.judge_anew();
+        self.client = Client::of(wait, resolved);
+        if self.class != *class {
+            self.forget_decision();
         }
-        self.class = class;
+        self.class = *class;
         self.peers_resolved = resolved.peers.is_some();
         self.looked_ns = Some(now_ns);
         self.began_ns = wait.began_ns;
     }
 
+    /// Whether it may have to be flagged at this age: its rules and its baseline are asked only then.
+    pub fn may_be_flagged(&self, age: Duration, policy: &Policy) -> bool {
+        let is_old = || policy.least_of(self.class).is_some_and(|least| age >= least);
+        self.looked_ns.is_some() && age >= self.suppressed_until && is_old()
+    }
+
     /// What kept it from being flagged does not count any more.
-    fn judge_anew(&mut self) {
+    pub fn forget_decision(&mut self) {
         (self.suppressed_until, self.excuse) = (Duration::ZERO, None);
     }
 
@@ -217,9 +239,28 @@ impl Track {
         }
     }
 
-    /// When the wait ended, as far as the kernel said; else `otherwise`.
-    pub fn end_ns(&self, otherwise: u64) -> u64 {
-        self.end_ns.unwrap_or(otherwise)
+    /// How long it has lasted, by the kernel's word or else until then.
+    pub fn lasted(&self, until_ns: u64) -> Duration {
+        Duration::from_nanos(self.end_ns.unwrap_or(until_ns).saturating_sub(self.began_ns))
+    }
+
+    /// A sleep of its thread has ended, as the kernel saw it. True if the thread is exiting.
+    pub fn ended(&mut self, event: &EndedWait) -> bool {
+        // A later sleep than the one seen may have come and gone between two snapshots.
+        if event.began_ns < self.sleep_began_ns {
+            return false;
+        }
+        let exiting = event.flags & THREAD_EXITING != 0;
+        // The first end counts: later sleeps are another wait's until a snapshot says otherwise.
+        if event.began_ns == self.sleep_began_ns {
+            self.end_ns = Some(event.began_ns + event.duration_ns);
+            match event.flags & THREAD_SIGNALLED != 0 {
+                true => self.interrupted |= !exiting,
+                // What it slept for has come: the call that was interrupted once is over.
+                false => (self.interrupted, self.interrupted_before) = (false, false),
+            }
+        }
+        exiting
     }
 
     /// The thread is held now: when it is let go, the same call may go on.
@@ -248,113 +289,6 @@ fn seen(file: &FdState, socket: &SocketFacts) -> (u64, Option<Mark>) {
     match socket {
         SocketFacts::Tcp(facts) => (inode, Mark::of(facts)),
         _ => (inode, None),
-    }
-}
-
-/// A wait whose thread is elsewhere though nothing has moved on the connection, and since when.
-#[derive(Clone, Debug)]
-pub struct Away {
-    /// As it was.
-    pub track: Track,
-    since_ns: u64,
-}
-
-impl Away {
-    /// Whether the thread has been elsewhere for so long that it will not come back.
-    pub fn is_over(&self, now_ns: u64) -> bool {
-        now_ns.saturating_sub(self.since_ns) > AWAY.as_nanos() as u64
-    }
-}
-
-/// All that is remembered, by thread.
-#[derive(Default)]
-pub struct Tracks {
-    waits: HashMap<ThreadId, Track>,
-    away: HashMap<ThreadId, Away>,
-}
-
-impl Tracks {
-    /// Of a thread.
-    pub fn get(&self, thread: &ThreadId) -> Option<&Track> {
-        self.waits.get(thread)
-    }
-
-    /// Of a thread, to change.
-    pub fn get_mut(&mut self, thread: &ThreadId) -> Option<&mut Track> {
-        self.waits.get_mut(thread)
-    }
-
-    /// The rules have changed: what they said of a wait does not hold any more.
-    pub fn judge_anew(&mut self) {
-        self.waits.values_mut().for_each(Track::judge_anew);
-    }
-
-    /// Begins to follow, or begins anew.
-    pub fn insert(&mut self, wait: &Wait) -> &mut Track {
-        self.waits.entry(wait.thread).insert(Track::new(wait)).into_mut()
-    }
-
-    /// Takes out the tracks that `gone` names.
-    pub fn take(&mut self, mut gone: impl FnMut(&ThreadId, &mut Track) -> bool) -> Vec<(ThreadId, Track)> {
-        self.waits.extract_if(|thread, track| gone(thread, track)).collect()
-    }
-
-    /// The thread is elsewhere, and nothing has moved on its connection: it may come back.
-    pub fn set_aside(&mut self, thread: ThreadId, track: Track, now_ns: u64) {
-        match self.away.get_mut(&thread) {
-            // It was looked for there, and is not back yet.
-            Some(away) if (away.track.inode, away.track.mark) == (track.inode, track.mark) => {}
-            _ => drop(self.away.insert(thread, Away { track, since_ns: now_ns })),
-        }
-    }
-
-    /// Where a thread may be back at the connection it was at, its track is what it was then. What it waits on is looked up
-    /// where the call alone does not tell.
-    pub fn come_back(&mut self, wait: &Wait) -> bool {
-        let back = |away: &&Away| matches!(away.track.step(wait), Step::GoesOn | Step::Unsure);
-        let Some(away) = self.away.get(&wait.thread).filter(back) else { return false };
-        self.waits.insert(wait.thread, away.track.clone());
-        true
-    }
-
-    /// All who wait.
-    pub fn all(&self) -> impl Iterator<Item = (&ThreadId, &Track)> {
-        self.waits.iter()
-    }
-
-    /// Whether a thread is elsewhere.
-    pub fn is_away(&self, thread: &ThreadId) -> bool {
-        self.away.contains_key(thread)
-    }
-
-    /// Those who are elsewhere.
-    pub fn away(&self) -> impl Iterator<Item = (&ThreadId, &Away)> {
-        self.away.iter()
-    }
-
-    /// A thread is back, or will not be.
-    pub fn not_away(&mut self, thread: &ThreadId) -> Option<Away> {
-        self.away.remove(thread)
-    }
-
-    /// A sleep has ended, as the kernel saw it. True if its thread is exiting.
-    pub fn ended(&mut self, event: &EndedWait) -> bool {
-        let Some(track) = self.waits.get_mut(&thread_of(event)) else { return false };
-        // A later sleep than the one seen may have come and gone between two snapshots.
-        if event.began_ns < track.sleep_began_ns {
-            return false;
-        }
-        let exiting = event.flags & THREAD_EXITING != 0;
-        // The first end counts: later sleeps are another wait's until a snapshot says otherwise.
-        if event.began_ns == track.sleep_began_ns {
-            track.end_ns = Some(event.began_ns + event.duration_ns);
-            match event.flags & THREAD_SIGNALLED != 0 {
-                true => track.interrupted |= !exiting,
-                // What it slept for has come: the call that was interrupted once is over.
-                false => (track.interrupted, track.interrupted_before) = (false, false),
-            }
-        }
-        exiting
     }
 }
 
@@ -401,6 +335,12 @@ mod tests {
         resolved
     }
 
+    fn looked(wait: Wait, resolved: Resolved, class: Class) -> Track {
+        let mut track = Track::new(&wait);
+        track.looked(&Assessment { wait, resolved, class }, SECOND);
+        track
+    }
+
     fn event(sleep_began_ns: u64, duration_ns: u64, flags: u32) -> EndedWait {
         let wait = read(sleep_began_ns, 0);
         let process = wait.thread.process;
@@ -438,22 +378,25 @@ mod tests {
 
     #[test]
     fn polls_of_a_connection_are_looked_up_to_know() {
-        let mut track = Track::new(&poll(SECOND));
-        track.looked(&poll(SECOND), &resolved(50, None), Class::Reply, SECOND);
+        let track = looked(poll(SECOND), resolved(50, None), Class::Reply);
         assert_eq!(track.step(&poll(2 * SECOND)), Step::Unsure);
-        assert!(track.nothing_moved(&file(7), &SocketFacts::Tcp(facts(100, 50))));
-        assert!(!track.nothing_moved(&file(7), &SocketFacts::Tcp(facts(100, 51))));
-        assert!(!track.nothing_moved(&file(7), &SocketFacts::None));
-        assert_eq!(track.received(&file(7), &SocketFacts::Tcp(facts(100, 51))), 1);
-        assert_eq!(track.received(&file(8), &SocketFacts::Tcp(facts(100, 51))), 0);
+        for (inode, socket, progress) in [
+            (7, SocketFacts::Tcp(facts(100, 50)), Progress::Unmoved),
+            (7, SocketFacts::Tcp(facts(100, 51)), Progress::Received),
+            (7, SocketFacts::Tcp(facts(101, 50)), Progress::Unknown),
+            (8, SocketFacts::Tcp(facts(100, 50)), Progress::Unknown),
+            (8, SocketFacts::Tcp(facts(100, 51)), Progress::Unknown),
+            (7, SocketFacts::None, Progress::Unknown),
+        ] {
+            assert_eq!(track.progress(&file(inode), &socket), progress, "{inode} {socket:?}");
+        }
     }
 
     #[test]
     fn polls_of_anything_else_go_on_after_their_time_out() {
-        let mut track = Track::new(&poll(SECOND));
         let mut pipe = on(Syscall::Poll, crate::resolve::target::Target::Pipe { inode: 7 });
         pipe.timeout = Some(Duration::from_secs(1));
-        track.looked(&poll(SECOND), &pipe, Class::Pipe, SECOND);
+        let track = looked(poll(SECOND), pipe, Class::Pipe);
         assert_eq!(track.step(&poll(2 * SECOND + 1)), Step::GoesOn);
         assert_eq!(track.step(&poll(SECOND + 300_000_000)), Step::New, "it was woken before its time");
     }
@@ -462,8 +405,7 @@ mod tests {
     fn another_time_out_or_another_call_is_the_same_wait_where_nothing_moved() {
         let other =
             |syscall, args, at| Wait { began_ns: at, sleep_began_ns: at, fd: None, ..wait(syscall, args) };
-        let mut track = Track::new(&read(SECOND, 50));
-        track.looked(&read(SECOND, 50), &resolved(50, None), Class::Reply, SECOND);
+        let track = looked(read(SECOND, 50), resolved(50, None), Class::Reply);
         assert_eq!(track.step(&other(Syscall::Poll, [0xabc, 1, 700, 0, 0, 0], 2 * SECOND)), Step::Unsure);
         assert_eq!(track.step(&other(Syscall::EpollWait, [5, 0xdef, 9, 20, 0, 0], 2 * SECOND)), Step::Unsure);
         assert_eq!(track.step(&other(Syscall::Nanosleep, [0; 6], 2 * SECOND)), Step::New);
@@ -474,10 +416,9 @@ mod tests {
         };
         assert_eq!(track.step(&recv), Step::GoesOn);
         // Where there are no counters, the call must be the same and have run to its end, whose length may change.
-        let mut track = Track::new(&poll(SECOND));
         let mut unix = on(Syscall::Poll, crate::resolve::target::Target::Pipe { inode: 7 });
         unix.timeout = Some(Duration::from_millis(1000));
-        track.looked(&poll(SECOND), &unix, Class::Pipe, SECOND);
+        let mut track = looked(poll(SECOND), unix, Class::Pipe);
         let shorter = other(Syscall::Poll, [0xabc, 1, 700, 0, 0, 0], 2 * SECOND);
         assert_eq!(track.step(&shorter), Step::GoesOn);
         track.go_on(&shorter);
@@ -486,39 +427,9 @@ mod tests {
     }
 
     #[test]
-    fn who_was_elsewhere_comes_back_to_the_same_wait() {
-        let mut tracks = Tracks::default();
-        let first = read(SECOND, 50);
-        let track = tracks.insert(&first).clone();
-        let nap =
-            Wait { sleep_began_ns: 3 * SECOND, began_ns: 3 * SECOND, ..wait(Syscall::Nanosleep, [0; 6]) };
-        tracks.set_aside(first.thread, track.clone(), 3 * SECOND);
-        tracks.insert(&nap);
-        assert!(!tracks.come_back(&nap));
-        assert_eq!(tracks.get(&nap.thread).map(|track| track.syscall), Some(Syscall::Nanosleep));
-        // As long as it is away, it has been since then.
-        tracks.set_aside(first.thread, track, 9 * SECOND);
-        let over = |tracks: &Tracks, at| tracks.away().any(|(_, away)| away.is_over(at));
-        assert!(!over(&tracks, 63 * SECOND) && over(&tracks, 63 * SECOND + 1));
-        assert!(!tracks.come_back(&read(9 * SECOND, 51)));
-        assert_eq!(
-            tracks.get(&nap.thread).map(|track| track.syscall),
-            Some(Syscall::Nanosleep),
-            "it was answered"
-        );
-        assert!(tracks.come_back(&read(9 * SECOND, 50)));
-        assert_eq!(tracks.get(&nap.thread).map(|track| track.began_ns), Some(SECOND));
-        assert!(tracks.not_away(&nap.thread).is_some());
-        assert_eq!(tracks.away().count(), 0);
-    }
-
-    #[test]
     fn a_signal_or_a_stop_lets_the_same_call_go_on() {
-        let mut tracks = Tracks::default();
-        let first = Wait { socket: SocketFacts::None, ..read(SECOND, 0) };
-        tracks.insert(&first);
-        assert!(!tracks.ended(&event(SECOND, 5, THREAD_SIGNALLED)));
-        let track = tracks.get_mut(&first.thread).expect("is followed");
+        let mut track = Track::new(&Wait { socket: SocketFacts::None, ..read(SECOND, 0) });
+        assert!(!track.ended(&event(SECOND, 5, THREAD_SIGNALLED)));
         let again = |at| Wait { socket: SocketFacts::None, ..read(at, 0) };
         assert_eq!(track.step(&again(2 * SECOND)), Step::GoesOn);
         track.go_on(&again(2 * SECOND));
@@ -536,14 +447,12 @@ mod tests {
 
     #[test]
     fn an_end_of_its_own_ends_a_call_that_was_interrupted_before() {
-        let mut tracks = Tracks::default();
         let sleep = |at| Wait { socket: SocketFacts::None, ..read(at, 0) };
-        let first = sleep(SECOND);
-        tracks.insert(&first);
-        tracks.ended(&event(SECOND, 5, THREAD_SIGNALLED));
-        tracks.get_mut(&first.thread).expect("is followed").go_on(&sleep(2 * SECOND));
-        tracks.ended(&event(2 * SECOND, 5, 0));
-        assert_eq!(tracks.get(&first.thread).map(|track| track.step(&sleep(3 * SECOND))), Some(Step::New));
+        let mut track = Track::new(&sleep(SECOND));
+        track.ended(&event(SECOND, 5, THREAD_SIGNALLED));
+        track.go_on(&sleep(2 * SECOND));
+        track.ended(&event(2 * SECOND, 5, 0));
+        assert_eq!(track.step(&sleep(3 * SECOND)), Step::New);
     }
 
     /// A poll is interrupted, goes on, and comes back when its time is over: the next one is the same stall.
@@ -555,19 +464,17 @@ mod tests {
                 (wait.call.syscall, wait.call.args) = (Syscall::Poll, [0x7000, 1, 30_000, 0, 0, 0]);
                 wait
             };
-            let mut tracks = Tracks::default();
-            let first = sleep(SECOND);
-            tracks.insert(&first).timeout = Some(Duration::from_secs(30));
-            tracks.ended(&event(SECOND, 20, THREAD_SIGNALLED));
-            let track = tracks.get_mut(&first.thread).expect("is followed");
+            let mut track = Track::new(&sleep(SECOND));
+            track.timeout = Some(Duration::from_secs(30));
+            track.ended(&event(SECOND, 20, THREAD_SIGNALLED));
             let rest = sleep(21 * SECOND);
             assert_eq!(track.step(&rest), Step::GoesOn);
             track.go_on(&rest);
-            tracks.ended(&event(21 * SECOND, end - 21, 0));
-            tracks.get(&first.thread).map(|track| track.step(&sleep(end * SECOND)))
+            track.ended(&event(21 * SECOND, end - 21, 0));
+            track.step(&sleep(end * SECOND))
         };
-        assert_eq!(after(31), Some(Step::GoesOn));
-        assert_eq!(after(25), Some(Step::New), "something came");
+        assert_eq!(after(31), Step::GoesOn);
+        assert_eq!(after(25), Step::New, "something came");
     }
 
     #[test]
@@ -582,15 +489,10 @@ mod tests {
 
     #[test]
     fn the_kernels_own_end_is_the_end() {
-        let mut tracks = Tracks::default();
-        tracks.insert(&read(SECOND, 0));
-        assert!(!tracks.ended(&event(SECOND - 1, 5, 0)), "an earlier sleep");
-        let thread = read(SECOND, 0).thread;
-        assert_eq!(tracks.get(&thread).map(|track| track.end_ns(99)), Some(99));
-        let mut other = event(SECOND, 5, 0);
-        other.thread_start_ns += 1;
-        assert!(!tracks.ended(&other), "a reused id is another thread");
-        assert!(tracks.ended(&event(SECOND, 5, THREAD_EXITING)));
-        assert_eq!(tracks.get(&thread).map(|track| track.end_ns(99)), Some(SECOND + 5));
+        let mut track = Track::new(&read(SECOND, 0));
+        assert!(!track.ended(&event(SECOND - 1, 5, 0)), "an earlier sleep");
+        assert_eq!(track.lasted(3 * SECOND), Duration::from_secs(2));
+        assert!(track.ended(&event(SECOND, 5, THREAD_EXITING)));
+        assert_eq!(track.lasted(3 * SECOND), Duration::from_nanos(5));
     }
 }

@@ -10,13 +10,13 @@ use hashbrown::HashMap;
 use crate::model::wait::ThreadId;
 
 /// Turns are no closer than this, whatever the threshold.
-const LEAST: Duration = Duration::from_secs(1);
+const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Nor further apart for a thread that may be stuck.
-const MOST: Duration = Duration::from_secs(10);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Nor for one that was at rest each time.
-const MOST_AT_REST: Duration = Duration::from_secs(60);
+const PAUSE_MAX_AT_REST: Duration = Duration::from_secs(60);
 /// A thread that was not seen in a brief sleep for this long is forgotten.
-const FORGET: Duration = Duration::from_secs(120);
+const FORGET_AFTER: Duration = Duration::from_secs(120);
 
 /// A thread's next turn.
 #[derive(Clone, Copy, Debug)]
@@ -30,14 +30,14 @@ struct Turn {
 
 /// Whose turn is when.
 #[derive(Debug, Default)]
-pub struct Restless(HashMap<ThreadId, Turn>);
+pub struct ShortSleepers(HashMap<ThreadId, Turn>);
 
-impl Restless {
+impl ShortSleepers {
     /// Whether it is the turn of a thread that was found in a brief sleep; `threshold` is the least of any class. The first
     /// turn comes as soon as it is found in the same call `again`, or after a pause: most threads sleep briefly once, and then
     /// do something else.
     pub fn is_due(&mut self, thread: ThreadId, again: bool, now_ns: u64, threshold: Duration) -> bool {
-        let pause = (threshold / 4).clamp(LEAST, MOST);
+        let pause = (threshold / 4).clamp(PAUSE_MIN, PAUSE_MAX);
         let first = || Turn { due_ns: now_ns + pause.as_nanos() as u64, pause, seen_ns: now_ns, had: false };
         let turn = self.0.entry(thread).or_insert_with(first);
         if again && !turn.had {
@@ -51,14 +51,17 @@ impl Restless {
     pub fn looked(&mut self, thread: &ThreadId, now_ns: u64, at_rest: bool, threshold: Duration) {
         let Some(turn) = self.0.get_mut(thread) else { return };
         turn.had = true;
-        turn.pause =
-            if at_rest { (turn.pause * 2).min(MOST_AT_REST) } else { (threshold / 4).clamp(LEAST, MOST) };
+        turn.pause = if at_rest {
+            (turn.pause * 2).min(PAUSE_MAX_AT_REST)
+        } else {
+            (threshold / 4).clamp(PAUSE_MIN, PAUSE_MAX)
+        };
         turn.due_ns = now_ns + turn.pause.as_nanos() as u64;
     }
 
     /// Forgets those not seen for long.
     pub fn forget(&mut self, now_ns: u64) {
-        self.0.retain(|_, turn| now_ns.saturating_sub(turn.seen_ns) < FORGET.as_nanos() as u64);
+        self.0.retain(|_, turn| now_ns.saturating_sub(turn.seen_ns) < FORGET_AFTER.as_nanos() as u64);
     }
 }
 
@@ -75,11 +78,11 @@ mod tests {
 
     /// Seconds at which a thread seen once a second is looked into.
     fn turns(threshold: u64, again: bool, at_rest: bool, seconds: u64) -> Vec<u64> {
-        let (mut restless, threshold) = (Restless::default(), Duration::from_secs(threshold));
+        let (mut short_sleepers, threshold) = (ShortSleepers::default(), Duration::from_secs(threshold));
         let mut turns = Vec::new();
         for second in 0..seconds {
-            if restless.is_due(thread(1), again && second > 0, second * SECOND, threshold) {
-                restless.looked(&thread(1), second * SECOND, at_rest, threshold);
+            if short_sleepers.is_due(thread(1), again && second > 0, second * SECOND, threshold) {
+                short_sleepers.looked(&thread(1), second * SECOND, at_rest, threshold);
                 turns.push(second);
             }
         }
@@ -102,11 +105,11 @@ mod tests {
 
     #[test]
     fn who_has_gone_is_forgotten() {
-        let mut restless = Restless::default();
-        restless.is_due(thread(1), false, 0, LEAST);
-        restless.forget(60 * SECOND);
-        assert_eq!(restless.0.len(), 1);
-        restless.forget(120 * SECOND);
-        assert_eq!(restless.0.len(), 0);
+        let mut short_sleepers = ShortSleepers::default();
+        short_sleepers.is_due(thread(1), false, 0, PAUSE_MIN);
+        short_sleepers.forget(60 * SECOND);
+        assert_eq!(short_sleepers.0.len(), 1);
+        short_sleepers.forget(120 * SECOND);
+        assert_eq!(short_sleepers.0.len(), 0);
     }
 }

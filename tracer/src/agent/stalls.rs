@@ -1,0 +1,105 @@
+//! Which waits that may be stalls are, and who is told of what became of stalls and answers?
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::{
+    Watch,
+    budget::Stage,
+    tracker::{Answer, Terms, Transition},
+};
+use crate::{
+    agent::baselines::BaselineKey,
+    agent::state::State,
+    assess::client::Client,
+    assess::pipeline::Assessment,
+    assess::stall::{Closed, Policy},
+    config::Subject,
+    resolve::{peers::AT_LEAST, process::Who, target::Target},
+};
+
+impl Watch {
+    /// Opens those that are stalls, as many as there is time for. How many were not reached.
+    pub(super) fn open_stalls(&mut self, due: Vec<Assessment>) -> usize {
+        let until = Instant::now() + self.time_for(Stage::Decide);
+        let number = due.len();
+        let mut due = due.into_iter();
+        while due.len() > 0 && (due.len() == number || Instant::now() < until) {
+            let some: Vec<Assessment> = due.by_ref().take(AT_LEAST).collect();
+            let processes = some.iter().map(|assessment| assessment.wait.thread.process);
+            self.pipeline.resolver().meet(processes);
+            some.into_iter().for_each(|assessment| self.decide(assessment));
+        }
+        due.len()
+    }
+
+    fn decide(&mut self, assessment: Assessment) {
+        let who = self.pipeline.resolver().who(assessment.wait.thread.process);
+        let terms = terms(&assessment, &who, &self.policy, &self.state);
+        let Some(stall) = self.tracker.decide(assessment, terms, who, Timestamp::now()) else { return };
+        // One that was open when the agent stopped has been announced.
+        if self.state.was_open(&stall.wait) {
+            self.sinks.found_again(stall);
+        } else {
+            *self.metrics.lock().opened.entry(stall.verdict.class).or_default() += 1;
+            self.sinks.opened(stall);
+        }
+    }
+
+    /// Tells whom it concerns.
+    pub(super) fn publish(&mut self, transitions: Vec<Transition>) {
+        for transition in transitions {
+            match transition {
+                Transition::Closed(closed) => self.closed(&closed),
+                Transition::Answered(answer) => self.learn(&answer),
+            }
+        }
+    }
+
+    pub(super) fn closed(&mut self, closed: &Closed) {
+        self.sinks.closed(closed);
+    }
+
+    /// How long an answer took is a sample for its baseline. Who has gone meanwhile is not known any more.
+    fn learn(&mut self, Answer { process, client, lasted }: &Answer) {
+        let who = self.pipeline.resolver().who(*process);
+        if who.started.is_some() {
+            self.state.learn(&BaselineKey::of(client, &who), *lasted);
+        }
+    }
+}
+
+/// What rules and baselines say of a wait.
+fn terms(assessment: &Assessment, who: &Who, policy: &Policy, state: &State) -> Terms {
+    let decision = policy.decide(&subject(assessment, who));
+    let client = Client::of(&assessment.wait, &assessment.resolved).filter(|_| !decision.by_rule);
+    let key = client.map(|client| BaselineKey::of(&client, who));
+    let excuse = key.as_ref().zip(decision.threshold);
+    Terms {
+        threshold: decision.threshold,
+        excuse: excuse.and_then(|(key, threshold)| state.excuse(key, threshold)),
+        usual: key.and_then(|key| state.usual(&key)),
+        note: decision.note.map(str::to_owned),
+    }
+}
+
+/// What the rules see of a wait.
+fn subject<'a>(Assessment { wait, resolved, class }: &'a Assessment, who: &'a Who) -> Subject<'a> {
+    let (local, remote) = resolved.target.socket_addresses();
+    Subject {
+        comm: &wait.comm,
+        unit: who.unit.as_deref(),
+        container: who.container.as_deref(),
+        uid: who.uid.unwrap_or(wait.uid),
+        user: who.user.as_deref(),
+        syscall: wait.call.syscall,
+        class: *class,
+        local,
+        remote,
+        path: match &resolved.target {
+            Target::Unix { path, .. } => path.as_deref(),
+            _ => None,
+        },
+    }
+}

@@ -1,0 +1,121 @@
+//! Which waits may be stalls, and which of these are? Rules and baselines have the last word.
+
+use std::{fmt::Write, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use super::{
+    Tracker,
+    order::{Reason, Urgency, in_order},
+};
+use crate::{
+    assess::pipeline::{Assessment, PeerPolicy},
+    assess::stall::{Policy, Stall},
+    diagnose::verdict::peers_decide,
+    model::baseline::Excuse,
+    resolve::process::Who,
+    util::human,
+};
+
+/// What rules and baselines say of one wait.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// How long it may last before it is flagged; `None`: for ever.
+    pub threshold: Option<Duration>,
+    /// Its baseline, if that allows more.
+    pub excuse: Option<Excuse>,
+    /// How long an answer usually takes.
+    pub usual: Option<Duration>,
+    /// What people are told beside the verdict.
+    pub note: Option<String>,
+}
+
+impl Terms {
+    /// How old the wait must be to be flagged.
+    fn flagged_at(&self) -> Duration {
+        self.excuse.map(|excuse| excuse.until).or(self.threshold).unwrap_or(Duration::MAX)
+    }
+}
+
+/// The agent's policy: the peers of what may be a stall, and of what only they tell from one.
+pub struct DuePeers<'a> {
+    tracker: &'a Tracker,
+    policy: &'a Policy,
+}
+
+impl PeerPolicy for DuePeers<'_> {
+    fn needs_peers(&self, assessment: &Assessment) -> bool {
+        peers_decide(assessment.class) && assessment.wait.age >= self.policy.least()
+            || self.tracker.may_be_stall(assessment, self.policy)
+    }
+}
+
+impl Tracker {
+    /// Which of the waits that were looked up need their peers.
+    pub fn peer_policy<'a>(&'a self, policy: &'a Policy) -> DuePeers<'a> {
+        DuePeers { tracker: self, policy }
+    }
+
+    fn may_be_stall(&self, assessment: &Assessment, policy: &Policy) -> bool {
+        let Assessment { wait, class, .. } = assessment;
+        let track = self.waits.get(&wait.thread);
+        // What was decided of another class does not hold any more.
+        let decided = track.filter(|track| track.class == *class);
+        wait.age >= decided.map_or(Duration::ZERO, |track| track.suppressed_until)
+            && policy.least_of(*class).is_some_and(|least| wait.age >= least)
+            && !self.stalls.contains_key(&wait.thread)
+    }
+
+    /// Takes what was found out about waits. Those that may be stalls, in the order in which they are to be decided.
+    pub fn due(&mut self, assessments: Vec<Assessment>, policy: &Policy, now_ns: u64) -> Vec<Assessment> {
+        let mut due = Vec::new();
+        for assessment in assessments {
+            let lacks_peers =
+                assessment.resolved.peers.is_none() && self.peer_policy(policy).needs_peers(&assessment);
+            self.looked(&assessment, policy, now_ns);
+            if lacks_peers {
+                self.miss(assessment.wait.thread);
+            } else if self.may_be_stall(&assessment, policy) {
+                let Assessment { wait, .. } = &assessment;
+                let (owner, reason, since) = (wait.uid, Reason::MayBeStall, wait.age);
+                due.push((Urgency { owner, reason, missed: 0, since }, assessment));
+            }
+        }
+        self.missed.retain(|_, missed| missed.snapshot == self.snapshots);
+        // Those that have been due for longest first: one that was not reached the last time is older than most.
+        in_order(due)
+    }
+
+    fn looked(&mut self, assessment: &Assessment, policy: &Policy, now_ns: u64) {
+        let thread = assessment.wait.thread;
+        let Some(track) = self.waits.get_mut(&thread) else { return };
+        track.looked(assessment, now_ns);
+        let at_rest = policy.least_of(assessment.class).is_none();
+        self.short_sleepers.looked(&thread, now_ns, at_rest, policy.least());
+    }
+
+    /// Decides about a wait that may be a stall: opens it, or says until when it is none.
+    pub fn decide(
+        &mut self,
+        assessment: Assessment,
+        terms: Terms,
+        who: Arc<Who>,
+        now: Timestamp,
+    ) -> Option<&Stall> {
+        let thread = assessment.wait.thread;
+        let track = self.waits.get_mut(&thread)?;
+        let flagged_at = terms.flagged_at();
+        if assessment.wait.age < flagged_at {
+            (track.suppressed_until, track.excuse) = (flagged_at, terms.excuse);
+            return None;
+        }
+        track.is_flagged = true;
+        let mut verdict = assessment.verdict();
+        if let Some(usual) = terms.usual {
+            let _ = write!(verdict.sentence, "; an answer usually comes within {}", human::age(usual));
+        }
+        let Assessment { wait, resolved, .. } = assessment;
+        let stall = Stall { wait, resolved, verdict, opened: now, who, note: terms.note };
+        Some(self.stalls.entry(thread).insert_entry(stall).into_mut())
+    }
+}

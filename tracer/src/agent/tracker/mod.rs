@@ -1,0 +1,148 @@
+//! What is remembered of waiting threads from one snapshot to the next: which sleeps are one wait, and which waits are stalls. Pure:
+//! what has to be looked up it asks for, and is told.
+//!
+//! A tick of the agent's loop is `observe` (what must be looked up?), `apply` (which waits go on, and which are over?), `settle`
+//! (what became of those that are over?), `due` (which may be stalls?) and `decide`, one by one.
+
+mod apply;
+mod due;
+mod observe;
+mod order;
+mod settle;
+mod short_sleepers;
+#[cfg(test)]
+mod tests;
+mod track;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use hashbrown::HashMap;
+use tracer_ebpf::abi::EndedWait;
+
+pub use self::{
+    apply::Departures,
+    due::Terms,
+    settle::{Answer, Evidence, Transition},
+};
+use self::{
+    short_sleepers::ShortSleepers,
+    track::{Step, Track},
+};
+use crate::{
+    assess::stall::{Closed, Ended, Stall, thread_of},
+    model::baseline::Excuse,
+    model::class::Class,
+    model::wait::{ThreadId, Wait},
+};
+
+/// All that is remembered, by thread.
+#[derive(Default)]
+pub struct Tracker {
+    /// The wait that each thread was last seen in.
+    waits: HashMap<ThreadId, Track>,
+    /// Stalled waits on connections whose threads are elsewhere meanwhile.
+    away: HashMap<ThreadId, Away>,
+    stalls: BTreeMap<ThreadId, Stall>,
+    short_sleepers: ShortSleepers,
+    /// Waits that were to be looked up and were not reached.
+    missed: HashMap<ThreadId, Missed>,
+    /// Snapshots so far.
+    snapshots: u64,
+}
+
+/// A wait whose thread is elsewhere though nothing has moved on its connection: it may come back.
+#[derive(Clone, Debug)]
+struct Away {
+    /// As it was.
+    track: Track,
+    since_ns: u64,
+}
+
+/// How often a wait was not reached.
+#[derive(Clone, Copy, Debug)]
+struct Missed {
+    /// Looks in a row.
+    times: u32,
+    /// The last of them, by the number of its snapshot.
+    snapshot: u64,
+}
+
+/// What is known of a wait by its thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// What it waits for.
+    pub class: Class,
+    /// Its baseline is what keeps it from being flagged.
+    pub is_excused: bool,
+}
+
+impl Tracker {
+    /// Open stalls.
+    pub fn stalls(&self) -> &BTreeMap<ThreadId, Stall> {
+        &self.stalls
+    }
+
+    /// How many waits the last look had to leave for the next one.
+    pub fn missed(&self) -> usize {
+        self.missed.len()
+    }
+
+    /// What is known of a thread's wait of that age.
+    pub fn standing(&self, thread: &ThreadId, age: Duration) -> Standing {
+        let track = self.waits.get(thread);
+        Standing {
+            class: track.map_or(Class::Other, |track| track.class),
+            is_excused: track.is_some_and(|track| self.excuse(thread, track, age).is_some()),
+        }
+    }
+
+    /// Baselines that keep waits of a process from being flagged, by the ids of their threads.
+    pub fn excuses(&self, pid: u32, now_ns: u64) -> Vec<(u32, Excuse)> {
+        let of_process = self.waits.iter().filter(|(thread, _)| thread.process.pid == pid);
+        let excuse = |(thread, track): (&ThreadId, &Track)| {
+            let age = Duration::from_nanos(now_ns.saturating_sub(track.began_ns));
+            self.excuse(thread, track, age).map(|excuse| (thread.tid, excuse))
+        };
+        of_process.filter_map(excuse).collect()
+    }
+
+    fn excuse(&self, thread: &ThreadId, track: &Track, age: Duration) -> Option<Excuse> {
+        track.excuse.filter(|excuse| excuse.holds(age) && !self.stalls.contains_key(thread))
+    }
+
+    /// Dates a wait back that is known to go on.
+    pub fn date_back(&self, wait: &mut Wait) {
+        if let Some(track) = self.waits.get(&wait.thread)
+            && matches!(track.step(wait), Step::Same | Step::GoesOn)
+        {
+            wait.date_back(track.began_ns);
+        }
+    }
+
+    /// The rules have changed: what they said of waits does not hold any more.
+    pub fn forget_decisions(&mut self) {
+        self.waits.values_mut().for_each(Track::forget_decision);
+    }
+
+    /// A sleep has ended, as the kernel saw it. If its thread exits, its stall closes at once.
+    pub fn ended(&mut self, event: &EndedWait) -> Option<Closed> {
+        let thread = thread_of(event);
+        if !self.waits.get_mut(&thread)?.ended(event) {
+            return None;
+        }
+        let away = self.away.remove(&thread).map(|away| away.track);
+        let track = away.as_ref().or(self.waits.get(&thread))?;
+        let end_ns = event.began_ns + event.duration_ns;
+        let lasted = Duration::from_nanos(end_ns.saturating_sub(track.began_ns));
+        if let Some(track) = self.waits.get_mut(&thread) {
+            track.is_flagged = false;
+        }
+        self.close(&thread, Ended::Exited, lasted)
+    }
+
+    /// Closes a thread's stall, if it has one.
+    fn close(&mut self, thread: &ThreadId, ended: Ended, lasted: Duration) -> Option<Closed> {
+        let stall = self.stalls.remove(thread)?;
+        Some(Closed { stall, ended, lasted })
+    }
+}

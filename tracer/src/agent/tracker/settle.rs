@@ -1,0 +1,143 @@
+//! What became of waits that are over? Their stalls close, and an answer is a sample for a baseline, once for each connection. A stall
+//! on a connection on which nothing has moved stays open for a while: its thread may come back.
+
+use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
+
+use super::{
+    Away, Departures, Tracker,
+    apply::{Departure, Left},
+    track::{Progress, Track},
+};
+use crate::{
+    agent::baselines::SAMPLE_MIN,
+    assess::client::Client,
+    assess::stall::{Closed, Ended},
+    model::wait::{ProcessId, SeenFd, ThreadId},
+};
+
+/// What was found out about departures.
+#[derive(Debug, Default)]
+pub struct Evidence {
+    /// Descriptors; those that are not found are not there.
+    pub connections: Vec<SeenFd>,
+    /// Threads that live.
+    pub alive: HashSet<ThreadId>,
+}
+
+/// What follows from a departure.
+#[derive(Debug)]
+pub enum Transition {
+    /// A stall has ended.
+    Closed(Box<Closed>),
+    /// A client got its answer.
+    Answered(Answer),
+}
+
+/// An answer that somebody waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Whose wait it has ended.
+    pub process: ProcessId,
+    /// The same, as a baseline knows it.
+    pub client: Client,
+    /// How long it took.
+    pub lasted: Duration,
+}
+
+/// What is gathered of all departures.
+struct Settlement<'a> {
+    now_ns: u64,
+    seen: HashMap<(ThreadId, i32), &'a SeenFd>,
+    closed: Vec<Closed>,
+    /// By connection: its process, and the inode of its socket. Many threads may have waited for one answer.
+    answers: HashMap<(ProcessId, u64), Answer>,
+}
+
+impl Settlement<'_> {
+    /// What has moved on a track's connection.
+    fn progress(&self, thread: ThreadId, track: &Track) -> Progress {
+        let seen = track.fd.and_then(|fd| self.seen.get(&(thread, fd)));
+        seen.map_or(Progress::Unknown, |seen| track.progress(&seen.state, &seen.socket))
+    }
+
+    /// A client may have got its answer.
+    fn answered(&mut self, process: ProcessId, track: &Track, progress: Progress, lasted: Duration) {
+        let Some(client) = track.client.as_ref().filter(|_| progress == Progress::Received) else { return };
+        if lasted < SAMPLE_MIN {
+            return;
+        }
+        let answer = Answer { process, client: client.clone(), lasted };
+        let longest = self.answers.entry((process, track.inode)).or_insert_with(|| answer.clone());
+        if longest.lasted < lasted {
+            *longest = answer;
+        }
+    }
+}
+
+impl Tracker {
+    /// What became of departures, by what was found out about them. Brings the ages of open stalls up to date.
+    pub fn settle(&mut self, departures: Departures, evidence: &Evidence) -> Vec<Transition> {
+        let Departures { now_ns, left, away, .. } = departures;
+        let seen = evidence.connections.iter().map(|seen| ((seen.thread, seen.fd), seen)).collect();
+        let mut settlement = Settlement { now_ns, seen, closed: Vec::new(), answers: HashMap::new() };
+        for departure in left {
+            self.depart(departure, evidence, &mut settlement);
+        }
+        for thread in away {
+            self.leave_behind(thread, evidence, &mut settlement);
+        }
+        self.age_stalls(now_ns);
+        let closed = settlement.closed.into_iter().map(|closed| Transition::Closed(Box::new(closed)));
+        closed.chain(settlement.answers.into_values().map(Transition::Answered)).collect()
+    }
+
+    /// A thread has left its wait.
+    fn depart(&mut self, departure: Departure, evidence: &Evidence, settlement: &mut Settlement<'_>) {
+        let lasted = departure.lasted(settlement.now_ns);
+        let Departure { thread, mut track, left, progress } = departure;
+        let is_alive = left != Left::Absent || evidence.alive.contains(&thread);
+        if left == Left::Absent && track.is_flagged && is_alive && track.may_go_on() {
+            self.waits.insert(thread, track);
+            return;
+        }
+        let progress = progress.unwrap_or_else(|| settlement.progress(thread, &track));
+        let leaves = matches!(left, Left::Leaves(_));
+        if track.is_flagged && progress == Progress::Unmoved && !leaves {
+            let since_ns = track.away_since_ns.unwrap_or(settlement.now_ns);
+            self.away.insert(thread, Away { track, since_ns });
+            return;
+        }
+        settlement.answered(thread.process, &track, progress, lasted);
+        if track.is_flagged {
+            let ended = if leaves || !is_alive { Ended::Exited } else { Ended::Resumed };
+            settlement.closed.extend(self.close(&thread, ended, lasted));
+        }
+    }
+
+    /// A thread that was elsewhere before is not back: it will not come back to the connection it was at if a byte has moved on
+    /// it, it is gone, or the thread has been elsewhere for long.
+    fn leave_behind(&mut self, thread: ThreadId, evidence: &Evidence, settlement: &mut Settlement<'_>) {
+        let Some(away) = self.away.get(&thread) else { return };
+        let progress = settlement.progress(thread, &away.track);
+        if progress == Progress::Unmoved && !away.is_over(settlement.now_ns) {
+            return;
+        }
+        let Some(Away { track, .. }) = self.away.remove(&thread) else { return };
+        let lasted = track.lasted(settlement.now_ns);
+        settlement.answered(thread.process, &track, progress, lasted);
+        let is_alive = self.waits.contains_key(&thread) || evidence.alive.contains(&thread);
+        let ended = if is_alive { Ended::Resumed } else { Ended::Exited };
+        settlement.closed.extend(self.close(&thread, ended, lasted));
+    }
+
+    fn age_stalls(&mut self, now_ns: u64) {
+        for (thread, stall) in &mut self.stalls {
+            let away = self.away.get(thread).map(|away| &away.track);
+            if let Some(track) = away.or(self.waits.get(thread)) {
+                stall.wait.age = Duration::from_nanos(now_ns.saturating_sub(track.began_ns));
+            }
+        }
+    }
+}
