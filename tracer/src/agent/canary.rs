@@ -34,10 +34,10 @@ const POLLS: Syscall = Syscall::Ppoll;
 const LOOK_UP_EVERY: u32 = 10;
 /// It is missed when so many looks in a row did not find it, for so long at least: it may just have been stopped, frozen, or
 /// not begun yet.
-const LOOKS: u32 = 5;
-const LATE: Duration = Duration::from_secs(5);
+const MISSED_LOOKS: u32 = 5;
+const MISSED_FOR: Duration = Duration::from_secs(5);
 /// How much less than it should a wait's age may be: starts of sleeps are derived on some kernels.
-const SLACK: Duration = Duration::from_secs(1);
+const AGE_SLACK: Duration = Duration::from_secs(1);
 
 /// Waits until the agent ends, which is at the other end of standard input.
 pub fn run() -> Result<()> {
@@ -175,12 +175,12 @@ impl Detection {
         let (_, since_ns) = *self.since.filter(|(known, _)| *known == sleeps).get_or_insert((sleeps, now_ns));
         self.since = Some((sleeps, since_ns));
         let seen_for = Duration::from_nanos(now_ns.saturating_sub(since_ns));
-        waits.iter().all(|wait| wait.age + SLACK >= seen_for).then_some(waits)
+        waits.iter().all(|wait| wait.age + AGE_SLACK >= seen_for).then_some(waits)
     }
 
     fn is_missed(&self, now_ns: u64) -> bool {
-        let late = now_ns.saturating_sub(self.missed_since_ns) >= LATE.as_nanos() as u64;
-        self.missed >= LOOKS && late
+        let late = now_ns.saturating_sub(self.missed_since_ns) >= MISSED_FOR.as_nanos() as u64;
+        self.missed >= MISSED_LOOKS && late
     }
 }
 

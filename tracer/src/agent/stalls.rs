@@ -16,8 +16,11 @@ use crate::{
     assess::pipeline::Assessment,
     assess::stall::{Closed, Policy},
     config::Subject,
-    resolve::{peers::AT_LEAST, process::Who, target::Target},
+    resolve::{process::Who, target::Target},
 };
+
+/// Waits whose processes are read together, before it is asked whether there is time for more.
+const MET_AT_ONCE: usize = 32;
 
 impl Watch {
     /// Opens those that are stalls, as many as there is time for. How many were not reached.
@@ -26,7 +29,7 @@ impl Watch {
         let number = due.len();
         let mut due = due.into_iter();
         while due.len() > 0 && (due.len() == number || Instant::now() < until) {
-            let some: Vec<Assessment> = due.by_ref().take(AT_LEAST).collect();
+            let some: Vec<Assessment> = due.by_ref().take(MET_AT_ONCE).collect();
             let processes = some.iter().map(|assessment| assessment.wait.thread.process);
             self.pipeline.resolver().meet(processes);
             some.into_iter().for_each(|assessment| self.decide(assessment));

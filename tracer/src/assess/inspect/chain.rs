@@ -16,12 +16,12 @@ use crate::{
     util::human,
 };
 
-/// Links that are followed.
-const LONGEST: usize = 4;
+/// Links of a chain that are followed.
+const LINKS_MAX: usize = 4;
 /// Processes that are looked at on each.
-const WIDEST: usize = 3;
-/// Waits of a process that are judged.
-const MOST_WAITS: usize = 256;
+const PEERS_MAX: usize = 3;
+/// Waits of a process that are assessed.
+const WAITS_MAX: usize = 256;
 
 /// Someone that is waited for.
 #[derive(Debug)]
@@ -164,8 +164,8 @@ impl<'a, 'w> Chain<'a, 'w> {
         if wait.class == Class::Child {
             let children = children(&wait.wait);
             beyond.alternatives = children.len();
-            beyond.left_out = children.len().saturating_sub(WIDEST);
-            for child in children.iter().take(WIDEST) {
+            beyond.left_out = children.len().saturating_sub(PEERS_MAX);
+            for child in children.iter().take(PEERS_MAX) {
                 beyond.others.push(self.other(Member::of(child, "its child"), None, depth)?);
             }
             return Ok(beyond);
@@ -186,8 +186,8 @@ impl<'a, 'w> Chain<'a, 'w> {
         // A semaphore anybody may raise.
         let anybody = peers.semaphore.is_some();
         beyond.alternatives = beyond.others.len() + peers.number() + usize::from(own) + usize::from(anybody);
-        beyond.left_out = peers.number().saturating_sub(WIDEST);
-        for peer in peers.others.iter().take(WIDEST) {
+        beyond.left_out = peers.number().saturating_sub(PEERS_MAX);
+        for peer in peers.others.iter().take(PEERS_MAX) {
             let from = Some(&wait.resolved.target);
             beyond.others.push(self.other(Member::of(peer, role), from, depth)?);
         }
@@ -223,7 +223,7 @@ impl<'a, 'w> Chain<'a, 'w> {
         }
         self.seen.insert((pid, tid));
         let is = |wait: &&&Wait| tid.is_none_or(|tid| wait.thread.tid == tid);
-        let waits = self.all.of(pid).iter().filter(is).take(MOST_WAITS);
+        let waits = self.all.of(pid).iter().filter(is).take(WAITS_MAX);
         let waits: Vec<Wait> = waits.copied().cloned().collect();
         if let Some(wait) = waits.first() {
             other.cmdline = self.pipeline.resolver().who(wait.thread.process).cmdline.clone();
@@ -244,7 +244,7 @@ impl<'a, 'w> Chain<'a, 'w> {
         // What a thread among many may wait for need not be what keeps the process from answering.
         let its_own = level == Level::Doubtful || worst.class == Class::Child;
         let follow = other.stuck || its_own && waits.len() == 1;
-        if follow && depth + 1 < LONGEST {
+        if follow && depth + 1 < LINKS_MAX {
             let beyond = self.on(worst, depth + 1)?;
             // Another thread of it may do what this one cannot.
             let one_thread = tid.is_some() || tids(pid).len() == 1;

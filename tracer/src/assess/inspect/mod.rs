@@ -27,7 +27,7 @@ use crate::{
 /// Threads whose peers are looked up whatever they wait for; of more, only of those that worry.
 const THREADS_WITH_PEERS: usize = 64;
 /// Waits whose other ends are followed.
-const FOLLOWED: usize = 3;
+const WAITS_FOLLOWED_MAX: usize = 3;
 
 /// What a process is doing, worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,7 +234,7 @@ fn followed(
 ) -> Result<Followed> {
     let mut chain = chain::Chain::new(snapshot, all, pipeline, source);
     let mut followed = Followed { others: Vec::new(), left_out: 0, deadlock: false };
-    for wait in threads.iter().filter_map(Thread::wait).take(FOLLOWED) {
+    for wait in threads.iter().filter_map(Thread::wait).take(WAITS_FOLLOWED_MAX) {
         let beyond = chain.follow(wait)?;
         followed.others.extend(beyond.others);
         // Several threads may wait for the same processes.

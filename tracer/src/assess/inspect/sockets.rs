@@ -11,6 +11,7 @@ use anyhow::Result;
 use procfs::net::TcpState;
 
 use crate::{
+    assess::pipeline::is_young,
     collect::{Source, sockets::Tables},
     diagnose::progress::{LastWord, since},
     model::wait::{ProcessId, SocketFacts, ThreadId},
@@ -19,9 +20,7 @@ use crate::{
 };
 
 /// Connections that are looked into.
-const MOST: usize = 256;
-/// A younger request is on its way.
-const LATE: Duration = Duration::from_secs(1);
+const CONNECTIONS_MAX: usize = 256;
 
 /// A request without an answer.
 #[derive(Debug)]
@@ -88,12 +87,12 @@ pub fn of(process: ProcessId, resolver: &mut Resolver, source: &mut dyn Source) 
         .filter_map(|socket| fds.get(&socket.inode).copied())
         .collect();
     clients.sort_unstable();
-    sockets.left_out = clients.len().saturating_sub(MOST);
-    clients.truncate(MOST);
+    sockets.left_out = clients.len().saturating_sub(CONNECTIONS_MAX);
+    clients.truncate(CONNECTIONS_MAX);
     let thread = ThreadId { process, tid: process.pid, start_ns: process.start_ns };
     for (fd, resolved) in resolver.connections(thread, &clients, source)? {
         let SocketFacts::Tcp(facts) = &resolved.socket else { continue };
-        let late = since(facts).filter(|since| *since >= LATE);
+        let late = since(facts).filter(|since| !is_young(*since));
         if let (Some(LastWord::Ours), Some(since), false) = (resolved.last_word, late, resolved.is_server()) {
             sockets.unanswered.push(Unanswered { fd, resolved, since });
         }
