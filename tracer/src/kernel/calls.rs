@@ -11,10 +11,9 @@ use tracer_ebpf::abi::{EndedCall, TRACED_PROCESS, TRACED_THREAD};
 use super::{
     btf,
     error::ProgramError,
-    load::{Kernel, load_tracepoint, program, take},
+    load::{Kernel, load_tracepoint, next, program, take},
     object::Followed,
     probes::{AGENT_ORDER, DISPATCH, FOLLOW, FOLLOW_THREADS, Mechanism, TRACE_ORDER},
-    record::plain,
 };
 use crate::model::syscalls::Syscall;
 
@@ -204,8 +203,6 @@ impl Calls {
 
     /// The next call that has ended.
     pub fn next(&mut self) -> Option<EndedCall> {
-        let item = self.ends.next()?;
-        let mut bytes = &item[..];
-        plain(&mut bytes)
+        next(&mut self.ends)
     }
 }

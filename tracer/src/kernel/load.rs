@@ -345,9 +345,7 @@ impl Kernel {
 
     /// The next long wait that has ended.
     pub fn next_ended(&mut self) -> Option<EndedWait> {
-        let item = self.ended.next()?;
-        let mut bytes = &item[..];
-        plain(&mut bytes)
+        next(&mut self.ended)
     }
 
     /// Takes all ended waits counted since the last call.
@@ -367,6 +365,12 @@ impl Kernel {
     pub fn log(&mut self) -> Result<super::log::KernelLog> {
         super::log::open(&mut self.ebpf)
     }
+}
+
+/// The next value in a ring.
+pub(super) fn next<T: Plain>(ring: &mut RingBuf<MapData>) -> Option<T> {
+    let item = ring.next()?;
+    plain(&mut &item[..])
 }
 
 /// What is asked in each walk: one fd of a thread at a time, and so many threads at most.

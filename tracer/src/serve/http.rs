@@ -6,12 +6,10 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context as Waking, Poll},
     time::Duration,
 };
 
@@ -20,7 +18,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{
     Method, Request, Response, StatusCode,
-    body::{Body as Contents, Frame, Incoming, SizeHint},
+    body::{Body as Contents, Incoming},
     header::{ALLOW, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
     server::conn::http1,
     service::service_fn,
@@ -54,6 +52,9 @@ const LIFETIME: Duration = Duration::from_secs(120);
 
 /// A response's contents: there at once, or as they come.
 pub type Body = BoxBody<Bytes, io::Error>;
+
+/// The type of text for people.
+pub const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// Takes the address.
 pub fn bind(address: SocketAddr) -> Result<TcpListener> {
@@ -147,33 +148,6 @@ impl Drop for Pending {
     }
 }
 
-/// An answer's contents, pending until they are written. They say how long they are: a reader who loses the connection in the
-/// middle knows that it is not the end.
-struct Writing {
-    body: Body,
-    _pending: Pending,
-}
-
-impl Contents for Writing {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Waking<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 /// What is known of a connection when one has to end.
 #[derive(Clone, Copy, Debug)]
 struct Standing {
@@ -263,7 +237,7 @@ async fn serve_with<S, A, F>(
             let service = service_fn(move |request| {
                 let pending = Pending::new(&served);
                 let response = answer(request, user);
-                async move { Ok::<_, Infallible>(response.await.map(|body| Writing { body, _pending: pending })) }
+                async move { Ok::<_, Infallible>(response.await.map(|body| until_written(body, pending))) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -275,6 +249,15 @@ async fn serve_with<S, A, F>(
         });
         open.push(Connection { task: task.abort_handle(), since_ns, user, traffic });
     }
+}
+
+/// The same contents, with what lives until they are written. They still say how long they are: a reader who loses the connection
+/// in the middle knows that it is not the end.
+fn until_written(body: Body, pending: Pending) -> impl Contents<Data = Bytes, Error = io::Error> {
+    body.map_err(move |error| {
+        let _pending = &pending;
+        error
+    })
 }
 
 /// The refusal of a request that does more than ask.
@@ -303,13 +286,7 @@ fn answer(
             response
         }
         "/metrics" => match pages.latest() {
-            Ok(page) => {
-                let mut response = Response::new(page);
-                response
-                    .headers_mut()
-                    .insert(CONTENT_TYPE, HeaderValue::from_static(prometheus::TEXT_FORMAT));
-                response
-            }
+            Ok(page) => typed(page, prometheus::TEXT_FORMAT),
             Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
         },
         "/-/healthy" => match health.trouble() {
@@ -330,9 +307,15 @@ pub fn whole(bytes: impl Into<Bytes>) -> Body {
 
 /// A response of a line or two.
 pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(whole(body));
+    let mut response = typed(whole(body), PLAIN);
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// A response with contents of this type.
+pub fn typed(body: Body, kind: &'static str) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
