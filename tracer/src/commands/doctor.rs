@@ -19,6 +19,7 @@ use crate::{
     serve::client::{Client, Refusal},
     util::human,
     util::output::output,
+    wire::lines,
 };
 
 /// What is said of one thing.
@@ -56,8 +57,7 @@ pub fn run(args: &Doctor) -> Result<()> {
     let report = examine();
     let mut out = output();
     if args.json {
-        serde_json::to_writer(&mut out, &report)?;
-        out.write_all(b"\n")?;
+        lines::write(&mut out, &report)?;
     } else {
         out.write_all(page(&report).as_bytes())?;
     }

@@ -26,6 +26,7 @@ use crate::{
     util::human,
     util::output::output,
     wire::json::WaitObject,
+    wire::lines,
 };
 
 /// Threads by process and id, whose waits an agent that runs has flagged: an alert may have named them, whatever their class.
@@ -102,8 +103,7 @@ pub fn run(args: &Ps) -> Result<()> {
 fn objects(out: &mut impl Write, mut waits: Vec<WaitObject>) -> Result<()> {
     waits.sort_by_key(|wait| Reverse(wait.age));
     for wait in &waits {
-        serde_json::to_writer(&mut *out, wait)?;
-        out.write_all(b"\n")?;
+        lines::write(out, wait)?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::{
     serve::client::Client,
     util::human,
     util::output::output,
+    wire::lines,
 };
 
 /// Asks the agent, or reads what one has left, and prints.
@@ -28,8 +29,7 @@ pub fn run(args: &Stalls) -> Result<()> {
     let out = &mut output();
     for stall in &stalls {
         if args.json {
-            serde_json::to_writer(&mut *out, stall)?;
-            out.write_all(b"\n")?;
+            lines::write(out, stall)?;
         }
     }
     if !args.json {

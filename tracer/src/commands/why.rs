@@ -16,6 +16,7 @@ use crate::{
     },
     util::human,
     util::output::output,
+    wire::lines,
     wire::report::ReportObject,
 };
 
@@ -45,8 +46,7 @@ pub fn run(args: &Why) -> Result<()> {
                 }
             }
             if args.json {
-                serde_json::to_writer(&mut out, &ReportObject::new(&report))?;
-                out.write_all(b"\n")?;
+                lines::write(&mut out, &ReportObject::new(&report))?;
             } else {
                 out.write_all(render::why::page(&report, width, why_not_better.as_deref()).as_bytes())?;
             }

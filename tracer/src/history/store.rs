@@ -6,7 +6,7 @@ use std::{
     collections::HashSet,
     fs::{self, OpenOptions},
     hash::{BuildHasher, RandomState},
-    io::{Read, Write},
+    io::Read,
     os::unix::fs::PermissionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -34,6 +34,7 @@ use crate::{
     util::human,
     util::regular::{self, Links},
     wire::json::WaitObject,
+    wire::lines,
 };
 
 /// By milliseconds of Unix time at the opening, process, thread: JSON.
@@ -452,16 +453,15 @@ fn milliseconds(at: Timestamp) -> u64 {
 fn pack(waits: &[WaitObject]) -> Result<Vec<u8>> {
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
     for wait in waits {
-        serde_json::to_writer(&mut encoder, wait)?;
-        encoder.write_all(b"\n")?;
+        lines::write(&mut encoder, wait)?;
     }
     Ok(encoder.finish()?)
 }
 
 fn unpack(bytes: &[u8]) -> Result<Vec<WaitObject>> {
-    let mut text = String::new();
-    DeflateDecoder::new(bytes).take(LARGEST).read_to_string(&mut text)?;
-    text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    let mut text = Vec::new();
+    DeflateDecoder::new(bytes).take(LARGEST).read_to_end(&mut text)?;
+    Ok(lines::read(&text)?)
 }
 
 #[cfg(test)]

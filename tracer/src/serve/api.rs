@@ -18,14 +18,14 @@ use http_body_util::{channel::Channel, combinators::BoxBody};
 use hyper::{
     Request, Response, StatusCode,
     body::{Frame, Incoming},
-    header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+    header::{HeaderValue, RETRY_AFTER},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, oneshot};
 
 use super::{
-    http::{Body, text, whole},
+    http::{Body, PLAIN, text, typed, whole},
     stream::Stream,
 };
 use crate::{
@@ -40,6 +40,7 @@ use crate::{
     render::why,
     util::clock::cpu_time,
     util::fair::{self, Refused, Room},
+    wire::lines,
     wire::report::{BaselineObject, ReportObject},
 };
 
@@ -47,6 +48,8 @@ use crate::{
 const ROOM: Room = Room { all: 1024, of_one: 16 };
 /// Whoever cannot be told by the kernel: no user has this number.
 const NOBODY: u32 = u32::MAX;
+/// The type of contents with an object a line.
+const LINES: &str = "application/x-ndjson";
 /// After how many seconds whoever was sent away may come again.
 const AGAIN: HeaderValue = HeaderValue::from_static("1");
 /// How long an answer may take.
@@ -175,9 +178,9 @@ impl Api {
             }
         }
         match tokio::time::timeout(PATIENCE, answer).await {
-            Ok(Ok(Answer::Lines(bytes))) => typed(bytes, "application/x-ndjson"),
-            Ok(Ok(Answer::Object(bytes))) => typed(bytes, "application/json"),
-            Ok(Ok(Answer::Text(page))) => typed(page.into(), "text/plain; charset=utf-8"),
+            Ok(Ok(Answer::Lines(bytes))) => typed(whole(bytes), LINES),
+            Ok(Ok(Answer::Object(bytes))) => typed(whole(bytes), "application/json"),
+            Ok(Ok(Answer::Text(page))) => typed(whole(page), PLAIN),
             Ok(Ok(Answer::Busy)) => {
                 let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "too many ask at once\n");
                 response.headers_mut().insert(RETRY_AFTER, AGAIN);
@@ -207,16 +210,8 @@ impl Api {
                 }
             }
         });
-        let mut response = Response::new(BoxBody::new(body));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-        response
+        typed(BoxBody::new(body), LINES)
     }
-}
-
-fn typed(bytes: Bytes, kind: &'static str) -> Response<Body> {
-    let mut response = Response::new(whole(bytes));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
 }
 
 /// What a path and a query ask for.
@@ -335,9 +330,9 @@ impl Desk {
                 let mut waits: Vec<_> = self.look(*idle)?.overview.waits.iter().collect();
                 waits.retain(|wait| *idle || wait.worry() != Level::Idle);
                 waits.sort_by_key(|wait| std::cmp::Reverse(wait.age));
-                lines(waits)?
+                as_lines(waits)?
             }
-            Asked::Stalls => lines(self.shared.stalls()?.iter().map(StallObject::open))?,
+            Asked::Stalls => as_lines(self.shared.stalls()?.iter().map(StallObject::open))?,
             Asked::Host => {
                 let interval_seconds = self.interval.as_secs_f64();
                 let Numbers { waits, lost } = self.shared.numbers()?;
@@ -362,7 +357,7 @@ impl Desk {
                 },
                 Err(error) => Answer::Failed(StatusCode::NOT_FOUND, format!("{error:#}")),
             },
-            Asked::Baselines(pid) => lines(
+            Asked::Baselines(pid) => as_lines(
                 self.shared
                     .excuses(*pid)?
                     .into_iter()
@@ -383,7 +378,7 @@ impl Desk {
                 Some(history) => {
                     let mut stalls = history.stalls_since(*since)?;
                     self.age_open(&mut stalls)?;
-                    lines(stalls)?
+                    as_lines(stalls)?
                 }
                 None => no_history(),
             },
@@ -442,11 +437,10 @@ fn no_history() -> Answer {
 }
 
 /// An object a line.
-fn lines<T: Serialize>(objects: impl IntoIterator<Item = T>) -> Result<Answer> {
+fn as_lines<T: Serialize>(objects: impl IntoIterator<Item = T>) -> Result<Answer> {
     let mut out = Vec::new();
     for object in objects {
-        serde_json::to_writer(&mut out, &object)?;
-        out.push(b'\n');
+        lines::write(&mut out, &object)?;
     }
     Ok(Answer::Lines(out.into()))
 }

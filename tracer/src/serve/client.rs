@@ -20,7 +20,7 @@ use rustix::{
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
-use crate::util::users;
+use crate::{util::users, wire::lines};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -145,11 +145,7 @@ impl Client {
 
     /// An object a line.
     pub fn objects<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
-        let body = self.get(path)?;
-        let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        lines
-            .map(|line| serde_json::from_slice(line).context("the agent's answer is not understood"))
-            .collect()
+        lines::read(&self.get(path)?).context("the agent's answer is not understood")
     }
 }
 

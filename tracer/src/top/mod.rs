@@ -43,7 +43,10 @@ use self::{
     source::News,
     view::Host,
 };
-use crate::{config::cli::Top, wire::json::WaitObject};
+use crate::{
+    config::cli::Top,
+    wire::{json::WaitObject, lines},
+};
 
 /// Who is told to end and has not after this is held up by its terminal.
 const HELD: Duration = Duration::from_secs(2);
@@ -218,10 +221,9 @@ fn write(model: &Model) -> String {
         let mut out = BufWriter::new(File::create_new(&name)?);
         for line in &model.lines {
             match model.by {
-                By::Thread => serde_json::to_writer(&mut out, &*line.wait)?,
-                _ => serde_json::to_writer(&mut out, &Group::of(line))?,
+                By::Thread => lines::write(&mut out, &*line.wait)?,
+                _ => lines::write(&mut out, &Group::of(line))?,
             }
-            out.write_all(b"\n")?;
         }
         out.flush()?;
         Ok(())

@@ -57,6 +57,7 @@ use crate::{
     util::human,
     util::output::{Output, output},
     wire::json::{CallObject, WaitObject},
+    wire::lines,
 };
 
 /// How often it is looked for calls that have not ended.
@@ -333,7 +334,7 @@ impl Tracer {
                 let result = if let End::Returned(result) = end { Some(result) } else { None };
                 let wait = WaitObject::new(&wait, &resolved, &verdict, &who);
                 let object = CallObject::ended(wait, who.uid, result, result.and_then(line::error));
-                writeln!(self.out, "{}", serde_json::to_string(&object)?)?;
+                lines::write(&mut self.out, &object)?;
             } else {
                 self.print(&line)?;
             }
@@ -385,7 +386,7 @@ impl Tracer {
                 let (verdict, who) =
                     (verdict::judge(wait, &resolved), self.resolver.who(wait.thread.process));
                 let object = CallObject::waiting(WaitObject::new(wait, &resolved, &verdict, &who));
-                writeln!(self.out, "{}", serde_json::to_string(&object)?)?;
+                lines::write(&mut self.out, &object)?;
             } else {
                 self.print(&line)?;
             }

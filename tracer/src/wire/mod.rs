@@ -2,5 +2,6 @@
 
 pub mod event;
 pub mod json;
+pub mod lines;
 pub mod names;
 pub mod report;
