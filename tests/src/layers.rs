@@ -67,7 +67,6 @@ const STILL_KNOW: &[(&str, &str)] = &[
     ("commands", "serde"),
     ("history", "serde"),
     ("metrics", "tracer_ebpf"),
-    ("model", "tracer_ebpf"),
     ("procfs", "tracer_ebpf"),
     ("resolve", "serde"),
     ("serve", "serde"),

@@ -24,9 +24,10 @@ use super::{
     object::{Followed, Object, Options},
     probes::{Hook, PROBES, Probe, find},
     record::{Record, plain, take_all},
+    rows::rows,
 };
 use crate::{
-    model::syscalls::{Table, rows},
+    model::syscalls::Table,
     procfs::{Reads, Unread},
 };
 

@@ -12,4 +12,5 @@ pub mod log;
 pub mod object;
 pub mod probes;
 pub mod record;
+pub mod rows;
 pub mod symbols;

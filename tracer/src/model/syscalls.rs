@@ -5,8 +5,6 @@
 
 use std::{collections::HashMap, sync::LazyLock, time::Duration};
 
-use tracer_ebpf::abi::{ROW_ADDRESS, ROW_POLLED, SYSCALLS, SyscallRow};
-
 #[cfg(target_arch = "aarch64")]
 use syscalls::{aarch64::Sysno as NativeSysno, arm::Sysno as CompatSysno};
 #[cfg(target_arch = "x86_64")]
@@ -409,11 +407,12 @@ table! {
     IoCancel "io_cancel" RingControl NONE [VALUE, POINTER, POINTER];
     IoDestroy "io_destroy" RingControl NONE [];
 
-    // Paths.
+    // Paths. What open_by_handle_at opens has none: its fd is of anything on the same mount.
     Open "open" Open NONE [PATH];
     Creat "creat" Open NONE [PATH];
     Openat "openat" Open NONE [DIRECTORY, PATH];
     Openat2 "openat2" Open NONE [DIRECTORY, PATH, POINTER];
+    OpenByHandleAt "open_by_handle_at" Open NONE [FD, POINTER];
     Stat "stat" Path NONE [PATH, POINTER];
     Stat64 "stat64" Path NONE [PATH, POINTER];
     Lstat "lstat" Path NONE [PATH, POINTER];
@@ -501,6 +500,9 @@ pub struct Unlisted(u16);
 const UNLISTED: Row =
     Row { name: "", operation: Operation::Other, direction: None, arguments: columns::all([]) };
 
+/// No table has a call with this number or a larger one.
+const NUMBERS: usize = 512;
+
 /// Both tables of this machine by number.
 struct Tables {
     native: Vec<Option<Syscall>>,
@@ -520,9 +522,9 @@ static TABLES: LazyLock<Tables> = LazyLock::new(|| {
         })
     };
     let native =
-        (0..SYSCALLS).map(|number| NativeSysno::new(number).map(|call| syscall(call.name()))).collect();
+        (0..NUMBERS).map(|number| NativeSysno::new(number).map(|call| syscall(call.name()))).collect();
     let compat =
-        (0..SYSCALLS).map(|number| CompatSysno::new(number).map(|call| syscall(call.name()))).collect();
+        (0..NUMBERS).map(|number| CompatSysno::new(number).map(|call| syscall(call.name()))).collect();
     Tables { native, compat, unlisted }
 });
 
@@ -629,21 +631,6 @@ impl Syscall {
         let all = self.row().arguments.iter().enumerate();
         all.filter(move |(_, argument)| is(**argument)).map(|(at, _)| at)
     }
-
-    /// What the kernel programs know of it.
-    fn kernel_row(self) -> SyscallRow {
-        let pointed = match self.operation() {
-            Operation::Connect => ROW_ADDRESS,
-            Operation::Poll => ROW_POLLED,
-            _ => 0,
-        };
-        self.fd().map_or(0, |at| at as SyscallRow + 1) | pointed
-    }
-}
-
-/// The rows the kernel programs need, for each number.
-pub fn rows(table: Table) -> [SyscallRow; SYSCALLS] {
-    std::array::from_fn(|number| TABLES.of(table)[number].map_or(0, Syscall::kernel_row))
 }
 
 #[cfg(test)]

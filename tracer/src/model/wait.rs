@@ -4,7 +4,6 @@ use std::{cell::OnceCell, collections::HashMap, time::Duration};
 
 use compact_str::CompactString;
 use jiff::Timestamp;
-use tracer_ebpf::abi::{NR_CORE_DUMP, NR_EXIT};
 
 use crate::{
     model::{
@@ -59,7 +58,8 @@ impl Sleep {
 pub struct Call {
     /// The table `number` is of.
     pub table: Table,
-    /// Number in its table; -1 for a page fault, [`Call::GUESSED`] where only the kernel function it sleeps in is known.
+    /// Number in its table; negative for what is no call, [`Call::GUESSED`] where only the kernel function is known that it
+    /// sleeps in.
     pub number: i32,
     /// Which call it is.
     pub syscall: Syscall,
@@ -278,7 +278,7 @@ impl Wait {
 
     /// Whether its thread is on its way out, and makes no call any more.
     pub fn is_leaving(&self) -> bool {
-        matches!(self.call.number, NR_EXIT | NR_CORE_DUMP)
+        self.call.number < 0 && self.call.operation() == Operation::Exit
     }
 
     /// When it was seen, nanoseconds of `CLOCK_MONOTONIC`.
