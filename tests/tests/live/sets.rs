@@ -39,6 +39,14 @@ fn a_client_alone_in_an_epoll_set() {
 }
 
 #[test]
+fn a_time_out_in_memory() {
+    let Some(row) = row("epoll-timed", &[]) else { return };
+    assert_eq!((&row["class"], &row["target"]["kind"]), (&"reply".into(), &"tcp".into()), "{row:#}");
+    let said = row["verdict"].as_str().expect("a sentence");
+    assert!(said.contains("; it stops waiting in 8m 1"), "{row:#}");
+}
+
+#[test]
 fn a_32_bit_poll() {
     is("i386-poll", "pipe", "pipe");
 }

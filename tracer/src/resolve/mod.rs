@@ -203,10 +203,11 @@ impl Resolver {
         if shared.firsts.len() == waits.len() {
             return Ok(resolved);
         }
+        let reads = &mut self.reads;
         let of = |(wait, first): (&&Wait, &usize)| {
             let mut resolved = resolved[*first].clone();
             if wait.call.operation() == Operation::Epoll && timed[*first] {
-                resolved.timeout = wait.call.timeout_in_arguments();
+                resolved.timeout = poll::timeout(wait, reads);
             }
             resolved
         };
@@ -247,7 +248,7 @@ impl Resolver {
     ) -> Result<Vec<Resolved>> {
         for (wait, set) in waits.iter().zip(&mut sets) {
             if set.is_none() && wait.call.operation() == Operation::Epoll {
-                *set = self.read_set(wait);
+                *set = self.read_epoll(wait);
             }
         }
         self.resolve_with(waits, sets, source)
@@ -376,11 +377,16 @@ impl Resolver {
             return poll::read(wait, &mut self.reads);
         }
         if wait.call.operation() == Operation::Epoll {
-            let fds = epoll::read(wait.thread.process, wait.thread.tid, wait.fd?, &mut self.reads)?;
-            let timeout = wait.call.timeout_in_arguments();
-            return Some(Set { fds, timeout });
+            let set = self.read_epoll(wait)?;
+            return Some(Set { timeout: poll::timeout(wait, &mut self.reads), ..set });
         }
         None
+    }
+
+    /// The same for epoll, with a time-out that is not in memory.
+    fn read_epoll(&mut self, wait: &Wait) -> Option<Set> {
+        let fds = epoll::read(wait.thread.process, wait.thread.tid, wait.fd?, &mut self.reads)?;
+        Some(Set { fds, timeout: wait.call.timeout_in_arguments() })
     }
 
     /// The one fd of a set that matters, if the others only wake the thread up; else all of them.

@@ -74,12 +74,20 @@ pub fn read(wait: &Wait, reads: &mut Reads) -> Option<Set> {
     }
     let read = if polls { poll_set } else { select_set };
     let fds = if count == 0 { BTreeMap::new() } else { read(process, call.args, count, reads)? };
-    let timeout = timeout(process, &call, reads);
+    let timeout = timeout_of(process, &call, reads);
     reads.still_in(wait).then_some(Set { fds, timeout })
 }
 
-/// The time-out of a call, which may lie in its caller's memory.
-fn timeout(process: ProcessId, call: &Call, reads: &mut Reads) -> Option<Duration> {
+/// The time-out of a wait's call, which may lie in its caller's memory.
+pub fn timeout(wait: &Wait, reads: &mut Reads) -> Option<Duration> {
+    if let Some(timeout) = wait.call.timeout_in_arguments() {
+        return Some(timeout);
+    }
+    let timeout = timeout_of(wait.thread.process, &wait.call, reads)?;
+    reads.still_in(wait).then_some(timeout)
+}
+
+fn timeout_of(process: ProcessId, call: &Call, reads: &mut Reads) -> Option<Duration> {
     let (at, form) = call.syscall.timeout()?;
     let narrow = call.table == Table::Compat;
     let (unit, narrow) = match form {
@@ -258,6 +266,44 @@ mod tests {
         ] {
             assert_eq!(count(syscall, &args(at, value), 256), expected, "{syscall:?} {value:#x}");
         }
+    }
+
+    /// As a call of this very process, which sleeps on meanwhile.
+    fn timeout(syscall: Syscall, table: Table, at: usize, address: u64) -> Option<Duration> {
+        let mut reads = Reads::new();
+        let mut wait = crate::diagnose::verdict::tests::wait(syscall, [0; 6]);
+        let me = crate::procfs::by_pid(std::process::id());
+        (wait.thread.process, wait.thread.tid) = (me, me.pid);
+        // The first thread of a test's process waits for the others.
+        let status = reads.text(me, &format!("task/{}/status", me.pid)).expect("its own");
+        wait.switches = crate::procfs::stat::status(&status).expect("parses").1;
+        (wait.call.table, wait.call.args[at]) = (table, address);
+        super::timeout(&wait, &mut reads)
+    }
+
+    #[test]
+    fn time_outs_are_read_where_they_lie_as_wide_as_the_call_has_them() {
+        let (wide, narrow) = ([1_u64, 500_000], [1_u32, 500_000]);
+        let (wide, narrow) =
+            (wide.as_ptr().expose_provenance() as u64, narrow.as_ptr().expose_provenance() as u64);
+        let (second, half_a_millisecond, half_a_second) =
+            (Duration::from_secs(1), Duration::from_micros(500), Duration::from_millis(500));
+        for (syscall, table, at, address, more) in [
+            (Syscall::EpollPwait2, Table::Native, 3, wide, half_a_millisecond),
+            (Syscall::EpollPwait2, Table::Compat, 3, wide, half_a_millisecond),
+            (Syscall::Ppoll, Table::Native, 2, wide, half_a_millisecond),
+            (Syscall::Ppoll, Table::Compat, 2, narrow, half_a_millisecond),
+            (Syscall::PpollTime64, Table::Compat, 2, wide, half_a_millisecond),
+            (Syscall::Select, Table::Native, 4, wide, half_a_second),
+            (Syscall::Newselect, Table::Compat, 4, narrow, half_a_second),
+        ] {
+            let read = timeout(syscall, table, at, address);
+            assert_eq!(read, Some(second + more), "{syscall:?} of {table:?}");
+            assert_eq!(timeout(syscall, table, at, 0), None, "{syscall:?} for ever");
+        }
+        assert_eq!(timeout(Syscall::EpollWait, Table::Native, 3, 1500), Some(Duration::from_millis(1500)));
+        // A moment, of a clock that is not asked for.
+        assert_eq!(timeout(Syscall::MqTimedreceive, Table::Native, 4, wide), None);
     }
 
     #[test]

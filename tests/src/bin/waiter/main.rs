@@ -89,6 +89,7 @@ const ROLES: &[Role] = &[
     ("i386-poll", sets::i386_poll),
     ("select-except", sets::select_except),
     ("epoll-client", sets::epoll_client),
+    ("epoll-timed", sets::epoll_timed),
     ("self-pipe", sets::self_pipe),
     ("read-kmsg", sets::read_kmsg),
     ("flock", files::flock),

@@ -65,6 +65,27 @@ pub(crate) fn epoll_client(call: &Call) {
     })
 }
 
+/// The same with a time-out in memory.
+pub(crate) fn epoll_timed(call: &Call) {
+    let client = unanswered("127.0.0.1");
+    let epoll = pipes::epoll_of(&[client.as_raw_fd()]);
+    let mut events = [libc::epoll_event { events: 0, u64: 0 }; 4];
+    let mut wait = |seconds| {
+        let timeout = libc::timespec { tv_sec: seconds, tv_nsec: 0 };
+        let none = std::ptr::null::<libc::c_void>();
+        // SAFETY: room for four events and the time-out outlive the call; no signal mask.
+        unsafe {
+            let (epoll, events) = (epoll.as_raw_fd(), events.as_mut_ptr());
+            libc::syscall(libc::SYS_epoll_pwait2, epoll, events, 4, &raw const timeout, none, 0)
+        }
+    };
+    if wait(0) != 0 {
+        unsupported(call.role, "this kernel has no epoll_pwait2 (5.11)");
+    }
+    tcp_report(call.role, "epoll_pwait2", &client).print();
+    woke(wait(500))
+}
+
 /// A set whose memory is given back while the thread sleeps in the call.
 pub(crate) fn poll_unmapped(call: &Call) {
     let reader = pipes::quiet_pipe();
