@@ -115,6 +115,37 @@ fn objects_have_the_names_that_the_page_says() {
     }
 }
 
+/// A process id is reused: with its start it is one process for ever.
+#[test]
+fn a_start_names_one_process() {
+    let _shared = shared();
+    let agent = Agent::start(&["--threshold", "1s"]);
+    let waiter = Waiter::start("recvfrom-tcp4");
+    let start = |pid: u32| -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+        stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(19)?.parse().ok()).expect("a start")
+    };
+    until("no stall", || get(&agent, "/v1/stalls").1.contains(&format!("\"pid\":{},", waiter.pid())));
+    let waits = get(&agent, "/v1/waits").1;
+    let own =
+        waits.lines().find(|line| line.contains(&format!("\"pid\":{},", waiter.pid()))).expect("a wait");
+    assert!(own.ends_with(&format!(",\"start_ticks\":{}}}", start(waiter.pid()))), "{own}");
+    get(&agent, "/v1/host");
+    until("no wait of the agent's has ended", || {
+        get(&agent, &format!("/v1/durations/{}", agent.pid())).0 == 200
+    });
+    for (path, pid) in [("why", waiter.pid()), ("durations", agent.pid()), ("baselines", waiter.pid())] {
+        let asked = |start: u64| get(&agent, &format!("/v1/{path}/{pid}?start_ticks={start}"));
+        assert_eq!(asked(start(pid)).0, 200, "{path}");
+        let (status, body) = asked(start(pid) + 1);
+        match path {
+            "baselines" => assert_eq!((status, body.as_str()), (200, "")),
+            _ => assert_eq!(status, 404, "{path}: {body}"),
+        }
+    }
+    assert_eq!(get(&agent, &format!("/v1/why/{}?start_ticks=soon", waiter.pid())).0, 400);
+}
+
 /// Sixteen may wait for an answer; who comes after them is told so at once, and the others are answered.
 #[test]
 fn too_many_at_once_are_told_so() {

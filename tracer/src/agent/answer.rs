@@ -42,8 +42,9 @@ impl Watch {
                 self.durations_asked = Instant::now();
                 drop(reply.send(self.numbers()));
             }
-            Ask::Durations(pid, reply) => {
-                let of = self.durations.as_ref().and_then(|durations| durations.of(pid)).cloned();
+            Ask::Durations(pid, start_ticks, reply) => {
+                let of =
+                    self.durations.as_ref().and_then(|durations| durations.of(pid, start_ticks)).cloned();
                 drop(reply.send(Ok(of)));
             }
         }

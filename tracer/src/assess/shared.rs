@@ -18,7 +18,7 @@ use crate::{
     collect::durations::Durations,
     model::baseline::Excuse,
     model::holder::{ConnectionEnd, FileId, Holder},
-    model::wait::{SeenFd, Snapshot, ThreadId},
+    model::wait::{SeenFd, Snapshot, ThreadId, may_be_same_start},
 };
 
 /// Longer than any pass takes.
@@ -35,14 +35,15 @@ pub enum Ask {
     Holders(Vec<FileId>, Vec<ConnectionEnd>, SyncSender<Result<Option<Vec<Holder>>>>),
     /// The open stalls.
     Stalls(SyncSender<Result<Vec<Stall>>>),
-    /// What keeps waits of a process from being flagged, by the ids of their threads.
-    Excuses(u32, SyncSender<Result<Vec<(u32, Excuse)>>>),
+    /// What keeps waits of processes with this id from being flagged.
+    Excuses(u32, SyncSender<Result<Vec<(ThreadId, Excuse)>>>),
     /// A snapshot, and which of its waits are the worst: so many at most, none that is idle.
     Worst(usize, SyncSender<Result<(Snapshot, Vec<usize>)>>),
     /// The agent's counters.
     Numbers(SyncSender<Result<Numbers>>),
-    /// How long the waits of a process took that have ended since somebody first asked for numbers.
-    Durations(u32, SyncSender<Result<Option<Durations>>>),
+    /// How long the waits of a process with this id, and this start if there is one, took that have ended since somebody first
+    /// asked for numbers.
+    Durations(u32, Option<u64>, SyncSender<Result<Option<Durations>>>),
 }
 
 /// The agent's counters.
@@ -94,8 +95,10 @@ impl Shared {
     }
 
     /// What keeps waits of a process from being flagged, by the ids of their threads.
-    pub fn excuses(&self, pid: u32) -> Result<Vec<(u32, Excuse)>> {
-        self.ask(|reply| Ask::Excuses(pid, reply))
+    pub fn excuses(&self, pid: u32, start_ticks: Option<u64>) -> Result<Vec<(u32, Excuse)>> {
+        let mut excuses = self.ask(|reply| Ask::Excuses(pid, reply))?;
+        excuses.retain(|(thread, _)| may_be_same_start(start_ticks, thread.process.start_ticks()));
+        Ok(excuses.into_iter().map(|(thread, excuse)| (thread.tid, excuse)).collect())
     }
 
     /// A snapshot, and which of its waits are the worst.
@@ -109,8 +112,8 @@ impl Shared {
     }
 
     /// How long the waits of a process took that have ended meanwhile.
-    pub fn durations(&self, pid: u32) -> Result<Option<Durations>> {
-        self.ask(|reply| Ask::Durations(pid, reply))
+    pub fn durations(&self, pid: u32, start_ticks: Option<u64>) -> Result<Option<Durations>> {
+        self.ask(|reply| Ask::Durations(pid, start_ticks, reply))
     }
 }
 

@@ -54,9 +54,12 @@ impl AllDurations {
         }
     }
 
-    /// Of the process that has this id now: the youngest that had it.
-    pub fn of(&self, pid: u32) -> Option<&Durations> {
-        let named = self.of.iter().filter(|(process, _)| process.pid == pid);
+    /// Of the process with this id and start; without a start, of the one that has the id now: the youngest that had it.
+    pub fn of(&self, pid: u32, start_ticks: Option<u64>) -> Option<&Durations> {
+        let is = |process: &ProcessId| {
+            process.pid == pid && start_ticks.is_none_or(|start| process.start_ticks() == Some(start))
+        };
+        let named = self.of.iter().filter(|(process, _)| is(process));
         named.max_by_key(|(process, _)| process.start_ns).map(|(_, durations)| durations)
     }
 }
@@ -67,21 +70,36 @@ mod tests {
 
     use super::*;
 
+    fn add(all: &mut AllDurations, pid: u32, process_start_ns: u64, buckets: [u32; BUCKETS]) {
+        let key = WaitKey {
+            process_start_ns,
+            tgid: pid,
+            nr: 0,
+            flags: 0,
+            fd: -1,
+            restart_fn: 0,
+            file: File::EMPTY,
+        };
+        all.add(&key, &Histogram { count: 1, sum_ns: 1, comm: [0; COMM_LEN], buckets });
+    }
+
+    #[test]
+    fn a_start_tells_apart_who_has_had_an_id() {
+        let mut all = AllDurations::default();
+        for second in [5, 7] {
+            add(&mut all, 10, second * 1_000_000_000, [second as u32; BUCKETS]);
+        }
+        let second = |start| all.of(10, start).map(|of| of.buckets[0]);
+        let ticks = |second: u64| ProcessId { pid: 10, start_ns: second * 1_000_000_000 }.start_ticks();
+        assert_eq!(
+            [second(None), second(ticks(5)), second(ticks(7)), second(ticks(6))],
+            [Some(7), Some(5), Some(7), None]
+        );
+    }
+
     #[test]
     fn the_dead_make_room_for_newcomers() {
-        let add = |all: &mut AllDurations, pid: u32| {
-            let key = WaitKey {
-                process_start_ns: 1,
-                tgid: pid,
-                nr: 0,
-                flags: 0,
-                fd: -1,
-                restart_fn: 0,
-                file: File::EMPTY,
-            };
-            let buckets = [1; BUCKETS];
-            all.add(&key, &Histogram { count: 1, sum_ns: 1, comm: [0; COMM_LEN], buckets });
-        };
+        let add = |all: &mut AllDurations, pid: u32| add(all, pid, 1, [1; BUCKETS]);
         let mut all = AllDurations::default();
         let own = std::process::id();
         add(&mut all, own);
@@ -90,7 +108,7 @@ mod tests {
             add(&mut all, 1 << 22 | pid);
         }
         add(&mut all, 1);
-        assert!(all.of(1).is_some() && all.of(own).is_some(), "the living are kept");
+        assert!(all.of(1, None).is_some() && all.of(own, None).is_some(), "the living are kept");
         assert!(all.of.len() <= MOST);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::HashSet,
+    collections::HashMap,
     io::{self, Write},
 };
 
@@ -16,7 +16,7 @@ use crate::{
     config::cli::{Place, Ps},
     history::{self, Past},
     model::class::{Class, Level},
-    model::wait::{ByProcess, Held, Snapshot, Wait},
+    model::wait::{ByProcess, Held, Snapshot, ThreadId, Wait, may_be_same_start},
     render::table::{Column, Table},
     serve::api::{HeldObject, HostObject},
     serve::{
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Threads by process and id, whose waits an agent that runs has flagged: an alert may have named them, whatever their class.
-type Flagged = HashSet<(u32, u32)>;
+type Flagged = HashMap<(u32, u32), Option<u64>>;
 
 /// What is shown, and what is said below it.
 struct Page {
@@ -118,7 +118,7 @@ fn flagged(place: &Place) -> Result<Flagged> {
 
 fn flagged_by(agent: &Client) -> Result<Flagged> {
     let stalls: Vec<StallObject> = agent.objects("/v1/stalls")?;
-    Ok(stalls.iter().map(|stall| (stall.wait.pid, stall.wait.tid)).collect())
+    Ok(stalls.iter().map(|stall| ((stall.wait.pid, stall.wait.tid), stall.wait.start_ticks)).collect())
 }
 
 /// Whether a wait of this class is shown: who asks about a process sees all of its waits that are not idle.
@@ -143,8 +143,8 @@ fn own(args: &Ps, source: &mut dyn Source) -> Result<Page> {
     };
     // A thread may be elsewhere at the moment.
     let is_flagged = |assessment: &Assessment| {
-        let thread = assessment.wait.thread;
-        flagged.contains(&(thread.process.pid, thread.tid)) && assessment.level() != Level::Idle
+        let ThreadId { process, tid, .. } = assessment.wait.thread;
+        is_of(&flagged, (process.pid, tid), process.start_ticks()) && assessment.level() != Level::Idle
     };
     let Snapshot { waits: all, held, source: name, guessed, .. } = pipeline::snapshot(source, args.min_age)?;
     let waits: Vec<Wait> = all
@@ -215,9 +215,15 @@ fn pick(args: &Ps, waits: Vec<WaitObject>, flagged: &Flagged) -> (Vec<WaitObject
     (waits, Hidden::of(hidden.iter().filter_map(|wait| wait.class)))
 }
 
+/// Whether the thread is one of those.
+fn is_of(flagged: &Flagged, thread: (u32, u32), start_ticks: Option<u64>) -> bool {
+    flagged.get(&thread).is_some_and(|start| may_be_same_start(*start, start_ticks))
+}
+
 /// Whether it is the wait that was flagged: its thread may be elsewhere at the moment.
 fn is_flagged(flagged: &Flagged, wait: &WaitObject) -> bool {
-    flagged.contains(&(wait.pid, wait.tid)) && wait.class.is_some_and(|class| class.level() != Level::Idle)
+    is_of(flagged, (wait.pid, wait.tid), wait.start_ticks)
+        && wait.class.is_some_and(|class| class.level() != Level::Idle)
 }
 
 fn of_chosen(args: &Ps, held: &HeldObject) -> bool {

@@ -8,10 +8,11 @@ use crate::{
     assess::inspect,
     config::cli::{Place, Why},
     model::baseline::Excuse,
+    model::wait::ProcessId,
     render,
     serve::{
         api::ExcusedObject,
-        client::{BRIEFLY, Client},
+        client::{BRIEFLY, Client, about},
         feed::{self, Feed},
     },
     util::human,
@@ -30,17 +31,17 @@ pub fn run(args: &Why) -> Result<()> {
     let mut out = output();
     match feed {
         Feed::Agent(client) if args.json => {
-            out.write_all(&client.get(&format!("/v1/why/{}", args.id))?)?;
+            out.write_all(&client.get(&about("why", args.id, None, None))?)?;
             out.write_all(b"\n")?;
         }
         // Cleaned of what a terminal could take as a command where it was written.
         Feed::Agent(client) => {
-            out.write_all(&client.get(&format!("/v1/why/{}?width={width}", args.id))?)?;
+            out.write_all(&client.get(&about("why", args.id, None, Some(width)))?)?;
         }
         Feed::Own(mut source) => {
-            let mut report = inspect::inspect(args.id, &mut *source)?;
+            let mut report = inspect::inspect(args.id, None, &mut *source)?;
             if report.may_be_excused() {
-                match excuses(&args.place, report.process.pid) {
+                match excuses(&args.place, report.process) {
                     Ok(excuses) => report.excuse(&excuses),
                     Err(error) => report.agent_silent = Some(format!("{error:#}")),
                 }
@@ -57,8 +58,9 @@ pub fn run(args: &Why) -> Result<()> {
 }
 
 /// What a running agent knows of waits of a process that it does not flag; nothing where there is none for this user.
-fn excuses(place: &Place, pid: u32) -> Result<Vec<(u32, Excuse)>> {
+fn excuses(place: &Place, process: ProcessId) -> Result<Vec<(u32, Excuse)>> {
     let Ok(agent) = Client::connect(&place.socket) else { return Ok(Vec::new()) };
-    let excused: Vec<ExcusedObject> = agent.within(BRIEFLY).objects(&format!("/v1/baselines/{pid}"))?;
+    let path = about("baselines", process.pid, process.start_ticks(), None);
+    let excused: Vec<ExcusedObject> = agent.within(BRIEFLY).objects(&path)?;
     Ok(excused.into_iter().map(|of| (of.tid, of.baseline.into())).collect())
 }

@@ -3,7 +3,7 @@
 //! looks at while it reads, and panics at a page that makes no sense. Such a file is put aside, and a new one begun.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs::{self, OpenOptions},
     hash::{BuildHasher, RandomState},
     io::Read,
@@ -30,6 +30,7 @@ use crate::{
     assess::stall::StallObject,
     config::Limits,
     model::cgroup::Owner,
+    model::wait::may_be_same_start,
     util::fair,
     util::human,
     util::regular::{self, Links},
@@ -253,11 +254,14 @@ impl Store {
                 past = Past { at: Some(seen), waits: unpack(&bytes)? };
             }
         }
-        let mut there: HashSet<(u32, u32)> = past.waits.iter().map(|wait| (wait.pid, wait.tid)).collect();
+        let thread = |wait: &WaitObject| (wait.pid, wait.tid);
+        let mut there: HashMap<(u32, u32), Option<u64>> =
+            past.waits.iter().map(|wait| (thread(wait), wait.start_ticks)).collect();
         for stall in self.stalls_since(at)? {
             let open = stall.opened <= at && stall.closed.is_none_or(|closed| closed > at);
-            let thread = (stall.wait.pid, stall.wait.tid);
-            if open && there.insert(thread) {
+            let seen = there.get(&thread(&stall.wait));
+            if open && !seen.is_some_and(|start| may_be_same_start(*start, stall.wait.start_ticks)) {
+                there.insert(thread(&stall.wait), stall.wait.start_ticks);
                 let age = at.duration_since(stall.wait.since).try_into().unwrap_or_default();
                 past.waits.push(WaitObject { age, ..stall.wait });
             }

@@ -11,7 +11,7 @@ use crate::{
         syscalls::{Operation, Syscall, Table},
         tcp::TcpFacts,
     },
-    util::clock::Now,
+    util::clock::{self, Now},
 };
 
 /// Which process, for ever: a pid alone is reused.
@@ -21,6 +21,18 @@ pub struct ProcessId {
     pub pid: u32,
     /// When it started, nanoseconds of `CLOCK_BOOTTIME`.
     pub start_ns: u64,
+}
+
+impl ProcessId {
+    /// When it started, clock ticks since boot, as `/proc/PID/stat` shows it; `None`: it hangs so that this was not seen.
+    pub fn start_ticks(self) -> Option<u64> {
+        (self.start_ns > 0).then(|| clock::ticks(self.start_ns))
+    }
+}
+
+/// Whether these may be starts of one process: where one is not known, the ids decide.
+pub fn may_be_same_start(start: Option<u64>, other: Option<u64>) -> bool {
+    start.is_none() || other.is_none() || start == other
 }
 
 /// Which thread, for ever.

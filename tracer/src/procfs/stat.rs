@@ -2,7 +2,7 @@
 
 use tracer_ebpf::abi::leaving;
 
-use crate::{model::syscalls::Table, util::linux::PF_KTHREAD};
+use crate::{model::syscalls::Table, util::clock, util::linux::PF_KTHREAD};
 
 /// What `/proc/PID/stat` says of a thread.
 pub struct Stat {
@@ -49,8 +49,7 @@ impl Stat {
 
 /// Whether a start time of the kernel's is this one of `/proc`, which shows ticks, rounded down.
 pub fn same_start(start_ns: u64, stat: &Stat) -> bool {
-    let hz = u128::from(rustix::param::clock_ticks_per_second());
-    u128::from(start_ns) * hz / 1_000_000_000 == u128::from(stat.start_ticks)
+    clock::ticks(start_ns) == stat.start_ticks
 }
 
 /// Fields of Documentation/filesystems/proc.rst; the name may itself have blanks and parentheses.

@@ -36,7 +36,7 @@ use crate::{
     collect::Source,
     history::History,
     model::class::{Class, Level},
-    model::wait::{Held, HeldThread},
+    model::wait::{Held, HeldThread, Wait, may_be_same_start},
     render::why,
     util::clock::cpu_time,
     util::fair::{self, Refused, Room},
@@ -108,15 +108,24 @@ pub struct ExcusedObject {
     pub baseline: BaselineObject,
 }
 
+/// Whom a request is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// A process; for `why` also a thread.
+    pub id: u32,
+    /// When the process started, if it has to be that one and none that has its id now.
+    pub start_ticks: Option<u64>,
+}
+
 /// What can be asked.
 #[derive(Debug)]
 pub enum Asked {
     Waits { idle: bool },
     Stalls,
     Host,
-    Why { id: u32, width: Option<usize> },
-    Baselines(u32),
-    Durations(u32),
+    Why { named: Named, width: Option<usize> },
+    Baselines(Named),
+    Durations(Named),
     PastWaits(Timestamp),
     PastStalls(Timestamp),
 }
@@ -228,8 +237,15 @@ pub fn parse(path: &str, query: &str) -> Result<Asked, (StatusCode, &'static str
                 .map_err(|_| (StatusCode::BAD_REQUEST, "a moment is written as 2026-11-23T03:12:00Z\n"))
         })
     };
-    let number =
-        |text: &str| text.parse().map_err(|_| (StatusCode::BAD_REQUEST, "a process or thread is a number\n"));
+    let number = |text: &str| {
+        text.parse::<u32>().map_err(|_| (StatusCode::BAD_REQUEST, "a process or thread is a number\n"))
+    };
+    let named = |id: &str| {
+        let ticks = value("start_ticks").map(str::parse).transpose();
+        let start_ticks =
+            ticks.map_err(|_| (StatusCode::BAD_REQUEST, "a start is a number of clock ticks\n"))?;
+        Ok(Named { id: number(id)?, start_ticks })
+    };
     Ok(match path {
         "/v1/waits" => match moment("at").transpose()? {
             Some(at) => Asked::PastWaits(at),
@@ -242,11 +258,11 @@ pub fn parse(path: &str, query: &str) -> Result<Asked, (StatusCode, &'static str
         "/v1/host" => Asked::Host,
         _ => match path.split('/').collect::<Vec<_>>()[..] {
             ["", "v1", "why", id] => Asked::Why {
-                id: number(id)?,
-                width: value("width").map(number).transpose()?.map(|width: u32| width as usize),
+                named: named(id)?,
+                width: value("width").map(number).transpose()?.map(|width| width as usize),
             },
-            ["", "v1", "baselines", id] => Asked::Baselines(number(id)?),
-            ["", "v1", "durations", id] => Asked::Durations(number(id)?),
+            ["", "v1", "baselines", id] => Asked::Baselines(named(id)?),
+            ["", "v1", "durations", id] => Asked::Durations(named(id)?),
             _ => {
                 return Err((
                     StatusCode::NOT_FOUND,
@@ -350,22 +366,22 @@ impl Desk {
                     .into(),
                 )
             }
-            Asked::Why { id, width } => match self.inspect(*id) {
+            Asked::Why { named, width } => match self.inspect(*named) {
                 Ok(report) => match width {
                     Some(width) => Answer::Text(why::page(&report, (*width).clamp(20, 1000), None)),
                     None => Answer::Object(serde_json::to_vec(&ReportObject::new(&report))?.into()),
                 },
                 Err(error) => Answer::Failed(StatusCode::NOT_FOUND, format!("{error:#}")),
             },
-            Asked::Baselines(pid) => as_lines(
+            Asked::Baselines(Named { id, start_ticks }) => as_lines(
                 self.shared
-                    .excuses(*pid)?
+                    .excuses(*id, *start_ticks)?
                     .into_iter()
                     .map(|(tid, excuse)| ExcusedObject { tid, baseline: excuse.into() }),
             )?,
-            Asked::Durations(pid) => {
+            Asked::Durations(Named { id, start_ticks }) => {
                 let none = || Answer::Failed(StatusCode::NOT_FOUND, "no wait of it has ended".into());
-                match self.shared.durations(*pid)? {
+                match self.shared.durations(*id, *start_ticks)? {
                     Some(durations) => Answer::Object(serde_json::to_vec(&durations)?.into()),
                     None => none(),
                 }
@@ -387,26 +403,28 @@ impl Desk {
 
     /// How long the open ones have lasted is known by the watcher: the wall clock may have been set since they began.
     fn age_open(&self, stalls: &mut [StallObject]) -> Result<()> {
-        let ages: HashMap<(u32, u32), Duration> = self
-            .shared
-            .stalls()?
+        let open = self.shared.stalls()?;
+        let by_thread: HashMap<(u32, u32), &Wait> = open
             .iter()
-            .map(|stall| ((stall.wait.thread.process.pid, stall.wait.thread.tid), stall.wait.age))
+            .map(|stall| ((stall.wait.thread.process.pid, stall.wait.thread.tid), &stall.wait))
             .collect();
         for stall in stalls.iter_mut().filter(|stall| stall.closed.is_none()) {
-            if let Some(age) = ages.get(&(stall.wait.pid, stall.wait.tid)) {
-                stall.lasted = *age;
+            if let Some(wait) = by_thread.get(&(stall.wait.pid, stall.wait.tid))
+                && may_be_same_start(stall.wait.start_ticks, wait.thread.process.start_ticks())
+            {
+                stall.lasted = wait.age;
             }
         }
         Ok(())
     }
 
     /// Looks into one process, after a rest for the last one: what the agent used of the processor for it counts.
-    fn inspect(&mut self, id: u32) -> Result<Report> {
+    fn inspect(&mut self, Named { id, start_ticks }: Named) -> Result<Report> {
         thread::sleep(self.rest.saturating_duration_since(Instant::now()));
         let before = cpu_time();
-        let report = inspect::inspect(id, &mut self.shared).and_then(|mut report| {
-            report.excuse(&self.shared.excuses(report.process.pid)?);
+        let report = inspect::inspect(id, start_ticks, &mut self.shared).and_then(|mut report| {
+            let process = report.process;
+            report.excuse(&self.shared.excuses(process.pid, process.start_ticks())?);
             Ok(report)
         });
         self.rest = Instant::now() + cpu_time().saturating_sub(before) * (SHARE - 1);
@@ -458,8 +476,20 @@ mod tests {
         assert!(matches!(asked("/v1/waits", "x=1&all="), Ok(Asked::Waits { idle: true })));
         assert!(matches!(asked("/v1/waits", "at=2026-11-23T03:12:00Z"), Ok(Asked::PastWaits(_))));
         assert!(matches!(asked("/v1/waits", "at=yesterday"), Err(400)));
-        assert!(matches!(asked("/v1/why/7", "width=80"), Ok(Asked::Why { id: 7, width: Some(80) })));
-        assert!(matches!(asked("/v1/baselines/7", ""), Ok(Asked::Baselines(7))));
+        assert!(matches!(
+            asked("/v1/why/7", "width=80&start_ticks=9"),
+            Ok(Asked::Why { named: Named { id: 7, start_ticks: Some(9) }, width: Some(80) })
+        ));
+        assert!(matches!(
+            asked("/v1/baselines/7", ""),
+            Ok(Asked::Baselines(Named { id: 7, start_ticks: None }))
+        ));
+        assert!(matches!(
+            asked("/v1/durations/7", "start_ticks=18446744073709551615"),
+            Ok(Asked::Durations(Named { id: 7, start_ticks: Some(u64::MAX) }))
+        ));
+        assert!(matches!(asked("/v1/durations/7", "start_ticks="), Err(400)));
+        assert!(matches!(asked("/v1/why/7", "start_ticks=-1"), Err(400)));
         assert!(matches!(asked("/v1/why/init", ""), Err(400)));
         assert!(matches!(asked("/v1/why/7/8", ""), Err(404)));
         assert!(matches!(asked("/v2/waits", ""), Err(404)));

@@ -149,6 +149,14 @@ impl Client {
     }
 }
 
+/// The path of a question about a process, of this start if it is known, and how wide a page may be.
+pub fn about(question: &str, id: u32, start_ticks: Option<u64>, width: Option<usize>) -> String {
+    let start_ticks = start_ticks.map(|ticks| format!("start_ticks={ticks}"));
+    let width = width.map(|columns| format!("width={columns}"));
+    let query: Vec<String> = start_ticks.into_iter().chain(width).collect();
+    format!("/v1/{question}/{id}?{}", query.join("&"))
+}
+
 /// Connects, and waits for nothing: an agent that hangs does not take whom it has.
 fn probe(socket: &Path) -> Result<(), Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     filter::Filter,
     input::Action,
-    page::{About, Page},
+    page::{About, Page, ThreadRef},
     source::{Frame, When, Wish},
 };
 use crate::{
@@ -192,7 +192,7 @@ impl Model {
     /// What `why` says of a thread has come.
     pub fn take_page(&mut self, about: u32, text: Result<String, String>, durations: Option<&Durations>) {
         if let Some(page) = &mut self.over
-            && matches!(page.about, About::Thread { tid, .. } if tid == about)
+            && matches!(page.about, About::Thread(ThreadRef { tid, .. }) if tid == about)
         {
             page.take(text, durations);
         }
@@ -202,9 +202,7 @@ impl Model {
     /// Asks for the page that is open, if the feed has it.
     fn inspect(&self) -> Option<Effect> {
         match self.over.as_ref()?.about {
-            About::Thread { pid, tid } => {
-                Some(Effect::Tell(Wish::Inspect { pid, tid, width: self.page_width() }))
-            }
+            About::Thread(thread) => Some(Effect::Tell(Wish::Inspect { thread, width: self.page_width() })),
             About::Keys | About::Kept(_) => None,
         }
     }
@@ -315,7 +313,11 @@ impl Model {
                 let wait = Arc::clone(&self.selected()?.wait);
                 return self.open(match self.past {
                     Some(_) => About::Kept(wait),
-                    None => About::Thread { pid: wait.pid, tid: wait.tid },
+                    None => About::Thread(ThreadRef {
+                        pid: wait.pid,
+                        tid: wait.tid,
+                        start_ticks: wait.start_ticks,
+                    }),
                 });
             }
             Action::Write => return Some(Effect::Write),
@@ -384,7 +386,7 @@ impl Model {
 
     /// Makes the lines of the frame.
     fn arrange(&mut self) {
-        let before = self.selected().map(|line| (line.group.clone(), line.wait.pid, line.wait.tid));
+        let before = self.selected().map(|line| (line.group.clone(), Arc::clone(&line.wait)));
         let filter = Filter::parse(&self.filter);
         let asked_about = self.chosen || !filter.is_empty();
         let shown = |wait: &WaitObject| {
@@ -395,7 +397,7 @@ impl Model {
         let waits = self.frame.iter().flat_map(|frame| &frame.waits).filter(kept).cloned();
         let mut lines: Vec<Line> = match self.by {
             By::Thread => waits.map(|wait| Line { wait, number: 1, group: None }).collect(),
-            By::Process => grouped(waits, |wait| (wait.pid, None)),
+            By::Process => grouped(waits, |wait| ((wait.pid, wait.start_ticks), None)),
             By::Unit => grouped(waits, |wait| {
                 let unit = wait.unit.clone().unwrap_or_default();
                 (unit.clone(), Some(unit))
@@ -412,8 +414,8 @@ impl Model {
         self.lines = lines;
         // A group is the same group; a thread the same thread.
         let same = |line: &Line| match &before {
-            Some((Some(group), ..)) => line.group.as_ref() == Some(group),
-            Some((None, pid, tid)) => (line.wait.pid, line.wait.tid) == (*pid, *tid),
+            Some((Some(group), _)) => line.group.as_ref() == Some(group),
+            Some((None, wait)) => line.wait.is_of_same_thread(wait),
             None => false,
         };
         self.selected = match self.lines.iter().position(same) {

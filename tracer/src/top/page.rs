@@ -7,18 +7,24 @@ use tracer_ebpf::abi::{BUCKETS, FIRST_BUCKET_LOG2};
 use super::input::{self, Action, KEYS};
 use crate::{collect::durations::Durations, render::why, util::human, wire::json::WaitObject};
 
+/// A thread and its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadRef {
+    /// The process.
+    pub pid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// When the process started, clock ticks since boot, if that is known.
+    pub start_ticks: Option<u64>,
+}
+
 /// What a page is about.
 #[derive(Clone, Debug, PartialEq)]
 pub enum About {
     /// The keys.
     Keys,
     /// A thread that is there now, and its process: the feed is asked.
-    Thread {
-        /// The process.
-        pid: u32,
-        /// The thread.
-        tid: u32,
-    },
+    Thread(ThreadRef),
     /// A wait that the agent has kept: the process may be another by now, so what was kept is all there is.
     Kept(Arc<WaitObject>),
 }
@@ -49,7 +55,7 @@ impl Page {
         match &self.about {
             About::Keys => self.lines = keys(width),
             About::Kept(wait) => self.lines = why::kept(wait, width).lines().map(str::to_owned).collect(),
-            About::Thread { .. } => {}
+            About::Thread(_) => {}
         }
     }
 
@@ -90,7 +96,7 @@ impl Page {
             (About::Keys, _) => " Keys ".into(),
             (_, Some(word)) => format!(" Why, at last: {} ", human::clean(word)),
             (About::Kept(_), None) => " Why, as it was kept ".into(),
-            (About::Thread { .. }, None) => " Why ".into(),
+            (About::Thread(_), None) => " Why ".into(),
         }
     }
 }

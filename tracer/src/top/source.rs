@@ -15,6 +15,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use tracer_ebpf::abi::Counter;
 
+use super::page::ThreadRef;
 use crate::{
     assess::inspect,
     assess::overview::{Overview, OverviewCache},
@@ -27,7 +28,7 @@ use crate::{
     model::wait::Wait,
     render::why,
     serve::api::HostObject,
-    serve::client::Client,
+    serve::client::{Client, about},
     serve::feed,
     util::clock::cpu_time,
     wire::json::WaitObject,
@@ -95,12 +96,10 @@ pub enum Wish {
     Pause(bool),
     /// The idle waits, too.
     Idle(bool),
-    /// Everything about the process `pid` of the thread `tid`, in lines at most so wide.
+    /// Everything about the process of a thread, in lines at most so wide.
     Inspect {
-        /// The process.
-        pid: u32,
-        /// The thread.
-        tid: u32,
+        /// Which.
+        thread: ThreadRef,
         /// Columns.
         width: usize,
     },
@@ -192,9 +191,9 @@ impl Looker {
                     self.idle = wish;
                     next = Instant::now();
                 }
-                Ok(Wish::Inspect { pid, tid, width }) => {
-                    let (text, durations) = self.page(pid, tid, width);
-                    send(News::Page(tid, text, durations.map(Box::new)));
+                Ok(Wish::Inspect { thread, width }) => {
+                    let (text, durations) = self.page(thread, width);
+                    send(News::Page(thread.tid, text, durations.map(Box::new)));
                 }
                 Ok(Wish::Past(at)) => {
                     stands = at.is_some();
@@ -215,20 +214,21 @@ impl Looker {
         }
     }
 
-    fn page(&mut self, pid: u32, tid: u32, width: usize) -> (Result<String, String>, Option<Durations>) {
+    fn page(&mut self, thread: ThreadRef, width: usize) -> (Result<String, String>, Option<Durations>) {
+        let ThreadRef { pid, tid, start_ticks } = thread;
         let why_not_better = self.why_not_better.as_deref();
         let own = |source: &mut dyn Source| {
-            inspect::inspect(tid, source).map(|report| why::page(&report, width, why_not_better))
+            inspect::inspect(tid, start_ticks, source).map(|report| why::page(&report, width, why_not_better))
         };
         let (text, durations) = match &mut self.origin {
-            Origin::Bpf(bpf) => (own(&mut **bpf), self.durations.of(pid).cloned()),
+            Origin::Bpf(bpf) => (own(&mut **bpf), self.durations.of(pid, start_ticks).cloned()),
             Origin::Proc(proc) => (own(&mut **proc), None),
             Origin::Agent(client) => (
                 client
-                    .get(&format!("/v1/why/{tid}?width={width}"))
+                    .get(&about("why", tid, start_ticks, Some(width)))
                     .map(|page| String::from_utf8_lossy(&page).into_owned()),
                 // Where none has ended there is none.
-                client.object(&format!("/v1/durations/{pid}")).ok(),
+                client.object(&about("durations", pid, start_ticks, None)).ok(),
             ),
         };
         (text.map_err(|error| format!("{error:#}")), durations)

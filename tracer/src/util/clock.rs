@@ -31,6 +31,12 @@ pub fn boottime_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// The same in clock ticks, rounded down, as `/proc` shows them.
+pub fn ticks(ns: u64) -> u64 {
+    let hz = u128::from(rustix::param::clock_ticks_per_second());
+    (u128::from(ns) * hz / 1_000_000_000) as u64
+}
+
 /// The wall-clock time of a moment of `CLOCK_BOOTTIME`, to the millisecond, by today's wall clock: had it been set since
 /// then, what it showed at that moment was wrong.
 pub fn wall_at_boottime(moment_ns: u64) -> Timestamp {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     diagnose::verdict::{Class, Level, Verdict},
     model::cgroup::Owner,
-    model::wait::Wait,
+    model::wait::{Wait, may_be_same_start},
     resolve::{
         Resolved,
         process::{Who, pods::Pod},
@@ -64,6 +64,9 @@ pub struct WaitObject {
     /// Kubernetes pod.
     #[serde(default)]
     pub pod: Option<Pod>,
+    /// When the process started, clock ticks since boot: with its id, which process it is. Left out where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_ticks: Option<u64>,
 }
 
 impl WaitObject {
@@ -95,7 +98,14 @@ impl WaitObject {
             unit: who.unit.clone(),
             container: who.container.clone(),
             pod: who.pod.clone(),
+            start_ticks: wait.thread.process.start_ticks(),
         }
+    }
+
+    /// Whether both are of one thread.
+    pub fn is_of_same_thread(&self, other: &Self) -> bool {
+        (self.pid, self.tid) == (other.pid, other.tid)
+            && may_be_same_start(self.start_ticks, other.start_ticks)
     }
 
     /// Whose share of what is bounded it takes.

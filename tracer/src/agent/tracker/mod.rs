@@ -96,12 +96,12 @@ impl Tracker {
         }
     }
 
-    /// Baselines that keep waits of a process from being flagged, by the ids of their threads.
-    pub fn excuses(&self, pid: u32, now_ns: u64) -> Vec<(u32, Excuse)> {
+    /// Baselines that keep waits of processes with this id from being flagged.
+    pub fn excuses(&self, pid: u32, now_ns: u64) -> Vec<(ThreadId, Excuse)> {
         let of_process = self.waits.iter().filter(|(thread, _)| thread.process.pid == pid);
         let excuse = |(thread, track): (&ThreadId, &Track)| {
             let age = Duration::from_nanos(now_ns.saturating_sub(track.began_ns));
-            self.excuse(thread, track, age).map(|excuse| (thread.tid, excuse))
+            self.excuse(thread, track, age).map(|excuse| (*thread, excuse))
         };
         of_process.filter_map(excuse).collect()
     }

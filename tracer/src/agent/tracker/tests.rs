@@ -620,7 +620,7 @@ fn a_baseline_excuses_until_it_does_not() {
     let id = world.threads[0].id;
     let is_excused = |world: &World| world.tracker.standing(&id, Duration::from_secs(32)).is_excused;
     assert!(is_excused(&world));
-    assert_eq!(world.tracker.excuses(1, world.now_ns), [(1, excuse)]);
+    assert_eq!(world.tracker.excuses(1, world.now_ns), [(id, excuse)]);
     assert_eq!(world.tracker.excuses(2, world.now_ns), []);
     assert!(world.after(12, Act::Stay).due.is_empty());
     assert_eq!(world.after(1, Act::Stay).opened, [id]);

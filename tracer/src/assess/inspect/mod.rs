@@ -9,7 +9,7 @@ pub mod threads;
 
 use std::{collections::HashMap, sync::Arc};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use self::{advice::Advice, chain::Other, sockets::Sockets, threads::Thread};
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     collect::Source,
     model::baseline::Excuse,
     model::class::Level,
-    model::wait::{ByProcess, ProcessId, Snapshot, Wait},
+    model::wait::{ByProcess, ProcessId, Snapshot, Wait, may_be_same_start},
     procfs::{Reads, Unread, by_pid, stat},
     resolve::process::Who,
     util::human,
@@ -110,7 +110,7 @@ impl Report {
             .any(|wait| Client::of(&wait.wait, &wait.resolved).is_some())
     }
 
-    /// Takes what the agent knows of waits that it does not flag, by the ids of their threads.
+    /// Takes what the agent knows of waits of the process that it does not flag, by the ids of their threads.
     pub fn excuse(&mut self, excuses: &[(u32, Excuse)]) {
         let excuses: HashMap<u32, Excuse> = excuses.iter().copied().collect();
         for thread in self.threads.iter_mut().filter(|thread| thread.wait().is_some()) {
@@ -119,12 +119,16 @@ impl Report {
     }
 }
 
-/// Finds out about a process, or about one thread of it.
-pub fn inspect(id: u32, source: &mut dyn Source) -> Result<Report> {
+/// Finds out about a process, or about one thread of it; with its start, about that process only, whoever has its id now.
+pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Result<Report> {
     let (pid, only) = process_of(id)?;
     let snapshot = pipeline::snapshot(source, LOOK_AGE_MIN)?;
     let mut pipeline = Pipeline::new();
     let (process, comm) = identity(pid, &snapshot, pipeline.resolver().reads())?;
+    ensure!(
+        may_be_same_start(start_ticks, process.start_ticks()),
+        "process {pid} has ended, and another one has its id now"
+    );
     let waits: Vec<Wait> = snapshot.waits.iter().filter(|wait| is(wait, pid, only)).cloned().collect();
     let policy = if waits.len() <= THREADS_WITH_PEERS { PeersOf::ALL } else { PeersOf::NOT_IDLE };
     let all = ByProcess::new(&snapshot.waits);

@@ -141,7 +141,7 @@ fn groups_count_and_show_their_worst() {
 }
 
 fn inspect(width: usize) -> Option<Effect> {
-    Some(Effect::Tell(Wish::Inspect { pid: 3, tid: 3, width }))
+    Some(Effect::Tell(Wish::Inspect { thread: ThreadRef { pid: 3, tid: 3, start_ticks: Some(0) }, width }))
 }
 
 #[test]
