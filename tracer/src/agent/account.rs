@@ -8,9 +8,7 @@ use hashbrown::{HashMap, HashSet};
 use super::{FORGET, Watch, tracker::Standing};
 use crate::{
     assess::stall::Stall,
-    collect::bpf::{Bpf, ended_call, text},
     collect::losses::{self, Loss},
-    collect::records::open_file,
     metrics::blind::Cause,
     metrics::{BlockedKey, DurationKey, STALL_SERIES, StallSeries, State},
     model::cgroup::Owner,
@@ -33,27 +31,26 @@ impl Watch {
             self.durations = None;
         }
         let mut state = self.metrics.lock();
-        let Bpf { kernel, restarts, .. } = &mut self.bpf;
-        kernel.drain(|key, histogram| {
-            let process = ProcessId { pid: key.tgid, start_ns: key.process_start_ns };
+        self.bpf.drain_ended(|ended| {
+            let process = ended.process;
             if self.canary.as_ref().is_some_and(|canary| canary.is(process)) {
                 return;
             }
             if let Some(durations) = &mut self.durations {
-                durations.add(&key, &histogram);
+                durations.add(&ended);
             }
-            let kind = open_file(&key.file).map_or("none", |file| kind_of_file(&file));
-            let syscall = ended_call(&key, restarts).name();
+            let kind = ended.file.as_ref().map_or("none", kind_of_file);
+            let syscall = ended.syscall.name();
             // As it was called when the first of these waits ended: since the last snapshot it may have executed
             // another program.
-            let comm = String::from(text(&histogram.comm));
+            let comm = String::from(ended.comm);
             let blocked = BlockedKey { process: Some(process), syscall, kind };
-            if state.add_blocked(blocked, histogram.sum_ns)
+            if state.add_blocked(blocked, ended.histogram.sum_ns)
                 && state.name(&process).is_none_or(|known| known != comm)
             {
                 self.unnamed.entry(process).or_insert_with(|| comm.clone());
             }
-            state.add_durations(DurationKey { comm, syscall, kind }, &histogram);
+            state.add_durations(DurationKey { comm, syscall, kind }, &ended.histogram);
         })
     }
 

@@ -3,7 +3,6 @@
 use std::{cmp::Reverse, time::Instant};
 
 use anyhow::Result;
-use tracer_ebpf::abi::Counter;
 
 use super::Watch;
 use crate::{
@@ -81,8 +80,7 @@ impl Watch {
     }
 
     fn numbers(&self) -> Result<Numbers> {
-        let counter = |counter| self.bpf.kernel.counter(counter);
-        let waits = counter(Counter::CountedWaits)? + counter(Counter::ShortWaits)?;
+        let waits = self.bpf.number_ended()?;
         Ok(Numbers { waits, lost: losses::number_of_programs(&self.bpf.kernel)? })
     }
 }

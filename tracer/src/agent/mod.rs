@@ -228,8 +228,8 @@ impl Watch {
 
     /// Long waits that have ended, with their true length.
     fn take_ended(&mut self) {
-        while let Some(event) = self.bpf.kernel.next_ended() {
-            if let Some(closed) = self.tracker.ended(&event) {
+        while let Some(sleep) = self.bpf.next_ended_sleep() {
+            if let Some(closed) = self.tracker.ended(&sleep) {
                 self.closed(&closed);
             }
         }

@@ -6,12 +6,11 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use jiff::{Timestamp, Unit};
 use serde::{Deserialize, Serialize};
-use tracer_ebpf::abi::EndedWait;
 
 use crate::{
     diagnose::verdict::Verdict,
     model::cgroup::Owner,
-    model::wait::{ThreadId, Wait},
+    model::wait::Wait,
     resolve::{Resolved, process::Who},
     wire::json::{WaitObject, in_seconds, to_the_millisecond},
 };
@@ -76,15 +75,6 @@ pub struct Closed {
     pub ended: Ended,
     /// How long it lasted.
     pub lasted: Duration,
-}
-
-/// The thread an event is of.
-pub fn thread_of(event: &EndedWait) -> ThreadId {
-    ThreadId {
-        process: crate::model::wait::ProcessId { pid: event.key.tgid, start_ns: event.key.process_start_ns },
-        tid: event.tid,
-        start_ns: event.thread_start_ns,
-    }
 }
 
 /// A stall as the agent's socket serves it and the history keeps it.

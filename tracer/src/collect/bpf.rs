@@ -9,13 +9,13 @@ use anyhow::Result;
 use compact_str::CompactString;
 use hashbrown::HashMap;
 use tracer_ebpf::abi::{
-    CALL_CLOCK, CALL_COMPAT, CLOCKS, EndedWait, NR_CORE_DUMP, NR_EXIT, TAIL_TCP, TAIL_UNIX, THREAD_FAIR,
-    THREAD_FROZEN, THREAD_STOPPED, THREAD_TRACED, Tcp, ThreadRecord, Unix, WAIT_DERIVED, WaitKey,
+    CALL_COMPAT, CLOCKS, NR_CORE_DUMP, NR_EXIT, TAIL_TCP, TAIL_UNIX, THREAD_FAIR, THREAD_FROZEN,
+    THREAD_STOPPED, THREAD_TRACED, Tcp, ThreadRecord, Unix, WAIT_DERIVED,
 };
 
 use super::{
     Source,
-    records::{fd_state, file_key, holder, known, open_file, port_chooser, tuple_key},
+    records::{fd_state, file_key, holder, known, port_chooser, tuple_key},
 };
 use crate::{
     kernel::{
@@ -28,8 +28,7 @@ use crate::{
     model::syscalls::{Operation, Syscall, Table},
     model::tcp::{TcpActivity, TcpFacts, TcpInternals, TcpState},
     model::wait::{
-        Call, FdState, Held, HeldThread, ProcessId, SeenFd, Sleep, Snapshot, SocketFacts, ThreadId,
-        UnixFacts, Wait,
+        Call, Held, HeldThread, ProcessId, SeenFd, Sleep, Snapshot, SocketFacts, ThreadId, UnixFacts, Wait,
     },
     procfs,
     util::clock::Now,
@@ -65,38 +64,6 @@ impl Bpf {
         self.restarts.get_or_insert_with(Restarts::read);
     }
 
-    /// A wait that has ended, as it was.
-    pub fn ended_wait(&mut self, ended: &EndedWait) -> Wait {
-        let key = &ended.key;
-        let now = Now::read();
-        let table = if key.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
-        let syscall = syscall(table, key.nr);
-        let syscall =
-            restarted(syscall, key.restart_fn, ended.args[0], &mut self.restarts).unwrap_or(syscall);
-        // What is no call has none, and only what its thread has left in the registers.
-        let args = if key.nr < 0 { [0; 6] } else { ended.args };
-        Wait {
-            thread: ThreadId {
-                process: ProcessId { pid: key.tgid, start_ns: key.process_start_ns },
-                tid: ended.tid,
-                start_ns: ended.thread_start_ns,
-            },
-            comm: text(&ended.comm),
-            uid: 0,
-            sleep: Sleep::Interruptible,
-            call: Call { table, number: key.nr, syscall, args, restarted: key.restart_fn != 0 },
-            fd: (key.fd >= 0).then_some(key.fd),
-            fd_state: open_file(&key.file).map_or(FdState::None, FdState::Open),
-            socket: SocketFacts::None,
-            age: Duration::from_nanos(ended.duration_ns),
-            exact: true,
-            since: now.wall_at(ended.began_ns),
-            began_ns: ended.began_ns,
-            sleep_began_ns: ended.began_ns,
-            switches: 0,
-        }
-    }
-
     /// Loads what a single snapshot needs.
     pub fn once() -> Result<Self> {
         Self::load(Options {
@@ -107,15 +74,6 @@ impl Bpf {
             verbose: false,
         })
     }
-}
-
-/// The call that ended waits are counted under, of which the arguments are not known; `restarts` is read when the first
-/// restarted call is seen.
-pub fn ended_call(key: &WaitKey, restarts: &mut Option<Restarts>) -> Syscall {
-    let table = if key.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
-    let syscall = syscall(table, key.nr);
-    let first = if key.flags & CALL_CLOCK != 0 { 0 } else { u64::MAX };
-    restarted(syscall, key.restart_fn, first, restarts).unwrap_or(syscall)
 }
 
 impl Source for Bpf {
@@ -255,7 +213,7 @@ fn call(record: &ThreadRecord, restarts: &mut Option<Restarts>) -> Call {
 }
 
 /// The call that a `restart_syscall` goes on with.
-fn restarted(
+pub(super) fn restarted(
     syscall: Syscall,
     restart_fn: u64,
     first_arg: u64,

@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
-use tracer_ebpf::abi::{BUCKETS, Histogram, WaitKey};
 
-use crate::{collect::bpf::text, model::wait::ProcessId, procfs::Reads};
+use super::ended::EndedWaits;
+use crate::{
+    model::{histogram::BUCKETS, wait::ProcessId},
+    procfs::Reads,
+};
 
 /// Processes that are kept.
 const MOST: usize = 10_000;
@@ -32,8 +35,8 @@ pub struct AllDurations {
 
 impl AllDurations {
     /// Adds waits that have ended.
-    pub fn add(&mut self, key: &WaitKey, histogram: &Histogram) {
-        let process = ProcessId { pid: key.tgid, start_ns: key.process_start_ns };
+    pub fn add(&mut self, ended: &EndedWaits) {
+        let process = ended.process;
         if self.of.len() >= MOST && !self.of.contains_key(&process) {
             // Finding the dead costs a look at each of all: not for every newcomer.
             if self.refused.is_multiple_of(PATIENT) {
@@ -48,9 +51,9 @@ impl AllDurations {
         let of = self
             .of
             .entry(process)
-            .or_insert_with(|| Durations { comm: text(&histogram.comm).into(), buckets: [0; BUCKETS] });
-        for (sum, more) in of.buckets.iter_mut().zip(histogram.buckets) {
-            *sum += u64::from(more);
+            .or_insert_with(|| Durations { comm: ended.comm.to_string(), buckets: [0; BUCKETS] });
+        for (sum, more) in of.buckets.iter_mut().zip(ended.histogram.buckets) {
+            *sum += more;
         }
     }
 
@@ -66,28 +69,20 @@ impl AllDurations {
 
 #[cfg(test)]
 mod tests {
-    use tracer_ebpf::abi::{COMM_LEN, File};
-
     use super::*;
+    use crate::model::{histogram::WaitHistogram, syscalls::Syscall};
 
-    fn add(all: &mut AllDurations, pid: u32, process_start_ns: u64, buckets: [u32; BUCKETS]) {
-        let key = WaitKey {
-            process_start_ns,
-            tgid: pid,
-            nr: 0,
-            flags: 0,
-            fd: -1,
-            restart_fn: 0,
-            file: File::EMPTY,
-        };
-        all.add(&key, &Histogram { count: 1, sum_ns: 1, comm: [0; COMM_LEN], buckets });
+    fn add(all: &mut AllDurations, pid: u32, start_ns: u64, buckets: [u64; BUCKETS]) {
+        let process = ProcessId { pid, start_ns };
+        let histogram = WaitHistogram { count: 1, sum_ns: 1, buckets };
+        all.add(&EndedWaits { process, comm: "".into(), syscall: Syscall::Read, file: None, histogram });
     }
 
     #[test]
     fn a_start_tells_apart_who_has_had_an_id() {
         let mut all = AllDurations::default();
         for second in [5, 7] {
-            add(&mut all, 10, second * 1_000_000_000, [second as u32; BUCKETS]);
+            add(&mut all, 10, second * 1_000_000_000, [second; BUCKETS]);
         }
         let second = |start| all.of(10, start).map(|of| of.buckets[0]);
         let ticks = |second: u64| ProcessId { pid: 10, start_ns: second * 1_000_000_000 }.start_ticks();

@@ -5,6 +5,7 @@
 pub mod agreement;
 pub mod bpf;
 pub mod durations;
+pub mod ended;
 pub mod losses;
 pub mod proc;
 pub mod records;

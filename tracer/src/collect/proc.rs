@@ -9,9 +9,11 @@ use std::{
 
 use anyhow::{Result, anyhow};
 use rustix::io::Errno;
+use tracer_ebpf::abi::leaving;
 
 use super::{
     Source, bpf,
+    records::known,
     sched::CpuClocks,
     sockets::{Socket, Sockets},
     wchan,
@@ -82,7 +84,8 @@ impl Seen {
             Ok(stat) => {
                 let stat = stat::parse_stat(&String::from_utf8_lossy(&stat))?;
                 let start_ns = stat.start_ns();
-                let Stat { comm, state, leaving, cpu, .. } = stat;
+                let leaving = known(leaving(stat.flags));
+                let Stat { comm, state, cpu, .. } = stat;
                 Some(Self { comm, state, start_ns, leaving, cpu: Some(cpu) })
             }
             Err(Unread::Failed(_)) => None,
@@ -101,7 +104,7 @@ impl Look<'_> {
         let bare = by_pid(pid);
         let [stat, status] = self.reads.files(bare, ["stat", "status"]);
         let is_kernels = |stat: &Vec<u8>| {
-            stat::parse_stat(&String::from_utf8_lossy(stat)).is_none_or(|stat| stat.kernel_thread)
+            stat::parse_stat(&String::from_utf8_lossy(stat)).is_none_or(|stat| stat.is_kernel_thread())
         };
         if stat.as_ref().is_ok_and(is_kernels) {
             return None;

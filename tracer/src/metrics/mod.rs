@@ -47,9 +47,8 @@ pub fn page(metrics: &Metrics) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use tracer_ebpf::abi::BUCKETS;
-
     use super::{blind::Cause, state::tests::full, *};
+    use crate::model::histogram::{BUCKETS, WaitHistogram};
 
     /// The text of a state, without what the library says of the process.
     fn text(state: State) -> String {
@@ -83,7 +82,7 @@ mod tests {
     #[test]
     fn the_page_is_text_with_every_kind_of_metric() {
         let metrics = Metrics::default();
-        let empty = tracer_ebpf::abi::Histogram { count: 1, sum_ns: 2, comm: [0; 16], buckets: [1; BUCKETS] };
+        let empty = WaitHistogram { count: 1, sum_ns: 2, buckets: [1; BUCKETS] };
         metrics
             .lock()
             .add_durations(DurationKey { comm: "a\"b".into(), syscall: "read", kind: "tcp" }, &empty);

@@ -3,10 +3,12 @@
 use std::hash::{BuildHasher, Hash};
 
 use hashbrown::{HashMap, HashSet};
-use tracer_ebpf::abi::{BUCKETS, FIRST_BUCKET_LOG2};
 
 use super::families::Number;
-use crate::model::wait::ProcessId;
+use crate::model::{
+    histogram::{BUCKETS, bound_us},
+    wait::ProcessId,
+};
 
 /// Series a labelled family has at most.
 pub const SERIES: usize = 1000;
@@ -93,7 +95,7 @@ impl Durations {
         (0..used.min(BUCKETS - 1))
             .map(|i| {
                 sum += self.buckets[i];
-                ((1u64 << (i as u32 + FIRST_BUCKET_LOG2)) as f64 / 1e6, sum)
+                (bound_us(i) as f64 / 1e6, sum)
             })
             .collect()
     }

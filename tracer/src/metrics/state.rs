@@ -10,7 +10,10 @@ use super::{
     families::{Histogram, Number},
     series::{BlockedKey, DurationKey, Durations, Family, Folded, OTHER, SERIES, bounded},
 };
-use crate::{collect::losses::Loss, model::class::Class, model::wait::ProcessId};
+use crate::{
+    collect::losses::Loss,
+    model::{class::Class, histogram::WaitHistogram, wait::ProcessId},
+};
 
 /// Series of open stalls at most.
 pub const STALL_SERIES: usize = 200;
@@ -69,14 +72,14 @@ const SNAPSHOT_BUCKETS: [f64; 8] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 
 impl State {
     /// Counts ended waits.
-    pub fn add_durations(&mut self, key: DurationKey, add: &tracer_ebpf::abi::Histogram) {
+    pub fn add_durations(&mut self, key: DurationKey, add: &WaitHistogram) {
         let (series, _) =
             bounded(&mut self.durations, &mut self.folded, Family::Durations, key, DurationKey::other());
         series.used_ns = None;
         series.count += add.count;
         series.sum_ns += add.sum_ns;
         for (sum, more) in series.buckets.iter_mut().zip(add.buckets) {
-            *sum += u64::from(more);
+            *sum += more;
         }
     }
 
@@ -268,9 +271,8 @@ pub(super) fn by_class(numbers: &HashMap<Class, u64>) -> Vec<Number> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use tracer_ebpf::abi::BUCKETS;
-
     use super::{super::blind::Cause, *};
+    use crate::model::histogram::BUCKETS;
 
     fn key(pid: u32) -> BlockedKey {
         let process = Some(ProcessId { pid, start_ns: 1 });
@@ -334,7 +336,7 @@ pub(super) mod tests {
     #[test]
     fn names_of_programs_that_ran_once_make_room_for_others() {
         let minute = 60_000_000_000;
-        let waits = tracer_ebpf::abi::Histogram { count: 1, sum_ns: 2, comm: [0; 16], buckets: [1; BUCKETS] };
+        let waits = WaitHistogram { count: 1, sum_ns: 2, buckets: [1; BUCKETS] };
         let named = |comm: &str| DurationKey { comm: comm.into(), syscall: "read", kind: "tcp" };
         let mut state = State::default();
         state.add_durations(named("busy"), &waits);
@@ -385,16 +387,10 @@ pub(super) mod tests {
     /// Something of everything that can be on the page.
     pub(in super::super) fn full() -> State {
         let mut state = State::default();
-        let histogram = |comm: &str, count: u64, bucket: usize| {
-            let mut histogram = tracer_ebpf::abi::Histogram {
-                count,
-                sum_ns: count * 1_500_000,
-                comm: [0; 16],
-                buckets: [0; BUCKETS],
-            };
-            histogram.comm[..comm.len()].copy_from_slice(comm.as_bytes());
-            histogram.buckets[bucket] = count as u32;
-            histogram
+        let histogram = |count: u64, bucket: usize| {
+            let mut buckets = [0; BUCKETS];
+            buckets[bucket] = count;
+            WaitHistogram { count, sum_ns: count * 1_500_000, buckets }
         };
         for (comm, syscall, kind, count, bucket) in [
             ("nginx", "read", "tcp", 3, 2),
@@ -402,7 +398,7 @@ pub(super) mod tests {
             ("a\"b\\c", "futex", "none", 2, BUCKETS - 1),
         ] {
             let key = DurationKey { comm: comm.into(), syscall, kind };
-            state.add_durations(key, &histogram(comm, count, bucket));
+            state.add_durations(key, &histogram(count, bucket));
         }
         state.set_users((1..=3).map(|pid| (ProcessId { pid, start_ns: 1 }, pid)).collect());
         for pid in 1..=3 {

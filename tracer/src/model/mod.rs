@@ -4,6 +4,7 @@ pub mod baseline;
 pub mod cgroup;
 pub mod class;
 pub mod file;
+pub mod histogram;
 pub mod holder;
 pub mod syscalls;
 pub mod tcp;

@@ -220,6 +220,21 @@ pub struct Wait {
     pub switches: u64,
 }
 
+/// A sleep that has ended, as the kernel saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedSleep {
+    /// Whose.
+    pub thread: ThreadId,
+    /// When it began, nanoseconds of `CLOCK_MONOTONIC`.
+    pub began_ns: u64,
+    /// When it ended, likewise.
+    pub ended_ns: u64,
+    /// Its thread or its process is on its way out.
+    pub exiting: bool,
+    /// A signal woke it: its call may go on where it was.
+    pub signalled: bool,
+}
+
 /// Why a thread that looks asleep in its call is not waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {

@@ -1,7 +1,5 @@
 //! The text of `/proc/PID/stat`, `status`, `syscall` and `auxv`. Pure.
 
-use tracer_ebpf::abi::leaving;
-
 use crate::{model::syscalls::Table, util::clock, util::linux::PF_KTHREAD};
 
 /// What `/proc/PID/stat` says of a thread.
@@ -20,11 +18,8 @@ pub struct Stat {
     pub cpu_ticks: u64,
     /// How many threads its process has, those that have ended and are not yet waited for included.
     pub threads: u32,
-    /// It is the kernel's own.
-    pub kernel_thread: bool,
-    /// What it does in place of a system call, where its registers are only what is left of the last: `NR_EXIT` or
-    /// `NR_CORE_DUMP`.
-    pub leaving: Option<i32>,
+    /// `PF_*` (`flags` of a task, include/linux/sched.h).
+    pub flags: u32,
 }
 
 impl Stat {
@@ -36,6 +31,11 @@ impl Stat {
 }
 
 impl Stat {
+    /// Whether it is the kernel's own.
+    pub fn is_kernel_thread(&self) -> bool {
+        self.flags & PF_KTHREAD != 0
+    }
+
     /// Whether a process still makes calls: its first thread may have ended before others.
     pub fn lives(&self) -> bool {
         self.thread_lives() || self.threads > 1
@@ -56,13 +56,11 @@ pub fn same_start(start_ns: u64, stat: &Stat) -> bool {
 pub fn parse_stat(text: &str) -> Option<Stat> {
     let (open, close) = (text.find('(')?, text.rfind(')')?);
     let fields: Vec<&str> = text.get(close + 1..)?.split_ascii_whitespace().collect();
-    let flags: u32 = fields.get(6)?.parse().ok()?;
     Some(Stat {
         comm: text.get(open + 1..close)?.to_owned(),
         state: fields.first()?.chars().next()?,
         parent: fields.get(1)?.parse().ok()?,
-        kernel_thread: flags & PF_KTHREAD != 0,
-        leaving: Some(leaving(flags)).filter(|number| *number != 0),
+        flags: fields.get(6)?.parse().ok()?,
         cpu_ticks: fields.get(11)?.parse::<u64>().ok()?.saturating_add(fields.get(12)?.parse().ok()?),
         threads: fields.get(17)?.parse().ok()?,
         start_ticks: fields.get(19)?.parse().ok()?,
@@ -119,7 +117,7 @@ mod tests {
         let stat = parse_stat(text).expect("parses");
         assert_eq!((stat.comm.as_str(), stat.state, stat.start_ticks), ("a) b (c", 'S', 777));
         assert_eq!((stat.parent, stat.threads, stat.cpu, stat.cpu_ticks), (1, 1, 3, 7));
-        assert!(!stat.kernel_thread);
+        assert!(!stat.is_kernel_thread());
         assert!(parse_stat("12 (a").is_none());
         assert!(parse_stat("").is_none());
     }

@@ -2,10 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tracer_ebpf::abi::{BUCKETS, FIRST_BUCKET_LOG2};
-
 use super::input::{self, Action, KEYS};
-use crate::{collect::durations::Durations, render::why, util::human, wire::json::WaitObject};
+use crate::{
+    collect::durations::Durations,
+    model::histogram::{BUCKETS, bound_us},
+    render::why,
+    util::human,
+    wire::json::WaitObject,
+};
 
 /// A thread and its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +133,7 @@ fn histogram(durations: &Durations) -> Vec<String> {
         let number = durations.buckets[bucket];
         // Whoever is there is seen.
         let bar = "█".repeat((number * BAR).div_ceil(most) as usize);
-        let below = Duration::from_micros(1 << (bucket as u32 + FIRST_BUCKET_LOG2));
+        let below = Duration::from_micros(bound_us(bucket));
         let below = if bucket + 1 == BUCKETS { "longer".to_owned() } else { format!("< {}", short(below)) };
         lines.push(format!("{below:>9} {number:>8} {bar}"));
     }

@@ -13,7 +13,6 @@ use std::{
 
 use anyhow::Result;
 use jiff::Timestamp;
-use tracer_ebpf::abi::Counter;
 
 use super::page::ThreadRef;
 use crate::{
@@ -276,12 +275,10 @@ impl Looker {
             }
             Origin::Bpf(bpf) => {
                 let durations = &mut self.durations;
-                bpf.kernel.drain(|key, histogram| durations.add(&key, &histogram))?;
+                bpf.drain_ended(|ended| durations.add(&ended))?;
                 // Long waits also come one by one, which nobody reads here.
                 while bpf.kernel.next_ended().is_some() {}
-                let counter = |counter| bpf.kernel.counter(counter);
-                let waits = counter(Counter::CountedWaits)? + counter(Counter::ShortWaits)?;
-                (Some(waits), losses::number_of_programs(&bpf.kernel)?)
+                (Some(bpf.number_ended()?), losses::number_of_programs(&bpf.kernel)?)
             }
             Origin::Proc(_) => (None, 0),
         };

@@ -324,13 +324,15 @@ mod tests {
     use std::time::Duration;
 
     use ratatui::{Terminal, backend::TestBackend};
-    use tracer_ebpf::abi::BUCKETS;
 
     use super::{
         super::{input::Action, samples},
         *,
     };
-    use crate::{collect::durations::Durations, resolve::target::Target, wire::json::WaitObject};
+    use crate::{
+        collect::durations::Durations, model::histogram::BUCKETS, resolve::target::Target,
+        wire::json::WaitObject,
+    };
 
     fn terminal(model: &mut Model, width: u16, height: u16, colours: bool) -> Terminal<TestBackend> {
         let host = Host { name: "payments-db1".into(), kernel: "6.12.117+deb12-cloud-amd64".into(), colours };

@@ -22,7 +22,6 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use tracer_ebpf::abi::EndedCall;
 
 use self::{
     family::Family,
@@ -35,6 +34,7 @@ use crate::{
     collect::{
         Source,
         bpf::Bpf,
+        ended::ReturnedCall,
         losses::{self, Loss},
     },
     config::cli::{Probes, Trace},
@@ -256,9 +256,12 @@ impl Tracer {
         self.taken = Instant::now();
         let mut ended: Vec<Ended> = Vec::new();
         loop {
-            let (mut wait, call) = match &mut self.ends {
+            let (mut wait, returned) = match &mut self.ends {
                 Ends::Calls(calls) => match calls.next() {
-                    Some(call) => (self.bpf.ended_wait(&call.call), Some(call)),
+                    Some(call) => {
+                        let ReturnedCall { wait, result, pointed } = self.bpf.returned_call(&call);
+                        (wait, Some((result, pointed)))
+                    }
                     None => break,
                 },
                 Ends::Waits => match self.bpf.kernel.next_ended() {
@@ -287,11 +290,12 @@ impl Tracer {
                 }
                 told => told,
             };
-            let set = call.as_ref().and_then(|call| pointed::polled(wait.call.syscall, call));
-            restore_peer(&mut wait, call.as_ref(), told.as_ref());
+            let pointed = returned.as_ref().map_or(&[][..], |(_, pointed)| pointed);
+            let set = pointed::polled(&wait.call, pointed);
+            restore_peer(&mut wait, pointed, told.as_ref());
             let in_set = wait.call.operation().watches_fds();
             let resolved = told.filter(|_| in_set).map(|told| told.resolved);
-            let end = call.map_or(End::Unseen, |call| End::Returned(call.result));
+            let end = returned.map_or(End::Unseen, |(result, _)| End::Returned(result));
             ended.push(Ended { wait, set, resolved, end });
         }
         self.print_ended(ended)
@@ -522,14 +526,14 @@ fn line(wait: &Wait, resolved: &Resolved, at: Timestamp, end: End) -> Line {
 }
 
 /// The kernel takes the addresses of a connection back that could not be made.
-fn restore_peer(wait: &mut Wait, call: Option<&EndedCall>, told: Option<&Told>) {
+fn restore_peer(wait: &mut Wait, pointed: &[u8], told: Option<&Told>) {
     let FdState::Open(OpenFile { socket: Some(socket), .. }) = &mut wait.fd_state else { return };
     let Some(addresses) = socket.addresses_mut().filter(|_| wait.call.operation() == Operation::Connect)
     else {
         return;
     };
     if addresses.remote.port == 0
-        && let Some(remote) = call.and_then(pointed::connected)
+        && let Some(remote) = pointed::connected(pointed)
     {
         addresses.remote = remote;
     }

@@ -2,25 +2,23 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use tracer_ebpf::abi::{EndedCall, POINTED};
-
 use crate::{
     model::file::Endpoint,
-    model::syscalls::{Operation, Syscall},
+    model::syscalls::Operation,
+    model::wait::Call,
     resolve::poll::{Set, parse_poll},
 };
 
 /// The fds of a poll; `None` where they were too many to be kept, or the call is another.
-pub fn polled(syscall: Syscall, call: &EndedCall) -> Option<Set> {
-    let all = call.call.args[1].checked_mul(8).is_some_and(|bytes| bytes <= POINTED as u64);
-    let polls = syscall.operation() == Operation::Poll;
-    (polls && all && call.pointed_len > 0).then(|| Set { fds: parse_poll(bytes(call)), timeout: None })
+pub fn polled(call: &Call, pointed: &[u8]) -> Option<Set> {
+    let all = call.args[1].checked_mul(8) == Some(pointed.len() as u64);
+    let polls = call.operation() == Operation::Poll;
+    (polls && all && !pointed.is_empty()).then(|| Set { fds: parse_poll(pointed), timeout: None })
 }
 
 /// The peer that a connect was for: the kernel takes it back from the socket when the connect fails.
-pub fn connected(call: &EndedCall) -> Option<Endpoint> {
+pub fn connected(bytes: &[u8]) -> Option<Endpoint> {
     // struct sockaddr_in and sockaddr_in6 (include/uapi/linux/in.h, in6.h).
-    let bytes = bytes(call);
     let ([a, b], [c, d]) = (bytes.first_chunk()?, bytes.get(2..)?.first_chunk()?);
     let address = match libc::c_int::from(u16::from_ne_bytes([*a, *b])) {
         libc::AF_INET => Ipv4Addr::from(*bytes.get(4..)?.first_chunk::<4>()?).to_ipv6_mapped(),
@@ -30,22 +28,10 @@ pub fn connected(call: &EndedCall) -> Option<Endpoint> {
     Some(Endpoint { address, port: u16::from_be_bytes([*c, *d]) })
 }
 
-fn bytes(call: &EndedCall) -> &[u8] {
-    call.pointed.get(..call.pointed_len as usize).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::record::plain;
-
-    fn call(args: [u64; 6], pointed: &[u8]) -> EndedCall {
-        let mut call: EndedCall = plain(&mut &[0; size_of::<EndedCall>()][..]).expect("zeros are a record");
-        call.call.args = args;
-        call.pointed[..pointed.len()].copy_from_slice(pointed);
-        call.pointed_len = pointed.len() as u32;
-        call
-    }
+    use crate::model::syscalls::{Syscall, Table};
 
     #[test]
     fn the_peer_of_a_failed_connect_is_where_it_was_for() {
@@ -56,19 +42,21 @@ mod tests {
         v6[..2].copy_from_slice(&(libc::AF_INET6 as u16).to_ne_bytes());
         (v6[3], v6[23]) = (80, 1);
         for (pointed, expected) in [(&v4[..], "10.98.0.7:443"), (&v6[..], "[::1]:80")] {
-            let remote = connected(&call([0; 6], pointed)).expect("an address");
+            let remote = connected(pointed).expect("an address");
             assert_eq!(remote.socket_addr().to_string(), expected);
         }
         // What is short, or of another family, is nothing.
         for pointed in [&v4[..7], &v6[..23], &[1, 0, b'/'], &[]] {
-            assert_eq!(connected(&call([0; 6], pointed)), None);
+            assert_eq!(connected(pointed), None);
         }
     }
 
     #[test]
     fn the_fds_of_a_poll_are_known_if_all_are() {
         let set = |syscall, count, pointed: &[u8]| {
-            polled(syscall, &call([0, count, 0, 0, 0, 0], pointed)).map(|set| set.fds.into_keys().collect())
+            let args = [0, count, 0, 0, 0, 0];
+            let call = Call { table: Table::Native, number: 0, syscall, args, restarted: false };
+            polled(&call, pointed).map(|set| set.fds.into_keys().collect())
         };
         let mut one = [0; 8];
         (one[0], one[4]) = (7, 1);

@@ -17,7 +17,6 @@ mod track;
 use std::{collections::BTreeMap, time::Duration};
 
 use hashbrown::HashMap;
-use tracer_ebpf::abi::EndedWait;
 
 pub use self::{
     apply::Departures,
@@ -29,10 +28,10 @@ use self::{
     track::{Step, Track},
 };
 use crate::{
-    assess::stall::{Closed, Ended, Stall, thread_of},
+    assess::stall::{Closed, Ended, Stall},
     model::baseline::Excuse,
     model::class::Class,
-    model::wait::{ThreadId, Wait},
+    model::wait::{EndedSleep, ThreadId, Wait},
 };
 
 /// All that is remembered, by thread.
@@ -125,19 +124,18 @@ impl Tracker {
     }
 
     /// A sleep has ended, as the kernel saw it. If its thread exits, its stall closes at once.
-    pub fn ended(&mut self, event: &EndedWait) -> Option<Closed> {
-        let thread = thread_of(event);
-        if !self.waits.get_mut(&thread)?.ended(event) {
+    pub fn ended(&mut self, sleep: &EndedSleep) -> Option<Closed> {
+        let thread = &sleep.thread;
+        if !self.waits.get_mut(thread)?.ended(sleep) {
             return None;
         }
-        let away = self.away.remove(&thread).map(|away| away.track);
-        let track = away.as_ref().or(self.waits.get(&thread))?;
-        let end_ns = event.began_ns + event.duration_ns;
-        let lasted = Duration::from_nanos(end_ns.saturating_sub(track.began_ns));
-        if let Some(track) = self.waits.get_mut(&thread) {
+        let away = self.away.remove(thread).map(|away| away.track);
+        let track = away.as_ref().or(self.waits.get(thread))?;
+        let lasted = Duration::from_nanos(sleep.ended_ns.saturating_sub(track.began_ns));
+        if let Some(track) = self.waits.get_mut(thread) {
             track.is_flagged = false;
         }
-        self.close(&thread, Ended::Exited, lasted)
+        self.close(thread, Ended::Exited, lasted)
     }
 
     /// Closes a thread's stall, if it has one.

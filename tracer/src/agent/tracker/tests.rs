@@ -5,7 +5,6 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use proptest::prelude::*;
-use tracer_ebpf::abi::{EndedWait, File, NR_EXIT, THREAD_EXITING, THREAD_SIGNALLED, WaitKey};
 
 use super::*;
 use crate::{
@@ -19,7 +18,7 @@ use crate::{
     },
     model::file::{FileKind, tests::file},
     model::syscalls::Syscall,
-    model::wait::{FdState, Held, HeldThread, ProcessId, SeenFd, Snapshot, SocketFacts},
+    model::wait::{EndedSleep, FdState, Held, HeldThread, ProcessId, SeenFd, Snapshot, SocketFacts},
     resolve::{Resolved, Resolver, peers::Peers, target::Target},
     util::clock::Now,
 };
@@ -136,7 +135,8 @@ impl Thread {
             Doing::Naps => Wait { fd: None, ..wait(Syscall::Nanosleep, [0; 6]) },
             Doing::Leaves => {
                 let mut wait = Wait { fd: None, ..wait(Syscall::Exit, [0; 6]) };
-                wait.call.number = NR_EXIT;
+                // No call, but what stands for one.
+                wait.call.number = -2;
                 wait
             }
             Doing::Runs | Doing::Held => return None,
@@ -146,28 +146,10 @@ impl Thread {
         Some(Wait { thread: self.id, age, began_ns, sleep_began_ns, ..wait })
     }
 
-    /// The end of its sleep, as the kernel tells it.
-    fn end(&self, now_ns: u64, flags: u32) -> EndedWait {
-        let ThreadId { process, tid, start_ns } = self.id;
-        let key = WaitKey {
-            process_start_ns: process.start_ns,
-            tgid: process.pid,
-            nr: 0,
-            flags: 0,
-            fd: FD,
-            restart_fn: 0,
-            file: File::EMPTY,
-        };
-        EndedWait {
-            key,
-            tid,
-            flags,
-            thread_start_ns: start_ns,
-            began_ns: self.sleep_began_ns,
-            duration_ns: now_ns - self.sleep_began_ns,
-            args: [0; 6],
-            comm: [0; 16],
-        }
+    /// The end of its sleep, of which nothing else is said.
+    fn end(&self, now_ns: u64) -> EndedSleep {
+        let (thread, began_ns) = (self.id, self.sleep_began_ns);
+        EndedSleep { thread, began_ns, ended_ns: now_ns, exiting: false, signalled: false }
     }
 }
 
@@ -219,7 +201,7 @@ impl World {
         let now_ns = self.now_ns;
         let thread = &mut self.threads[at];
         let before = thread.clone();
-        let flags = match act {
+        let sleep = match act {
             Act::Stay => return None,
             Act::Begin(doing) => {
                 let again = matches!(doing, Doing::Reads | Doing::Polls);
@@ -230,22 +212,22 @@ impl World {
                 let interrupted =
                     doing == Doing::Held || (doing, thread.doing) == (Doing::Reads, Doing::Reads);
                 thread.begin(doing, now_ns);
-                if interrupted { THREAD_SIGNALLED } else { 0 }
+                EndedSleep { signalled: interrupted, ..before.end(now_ns) }
             }
             Act::Answer => {
                 thread.answer(now_ns);
                 if !matches!(thread.doing, Doing::Reads | Doing::Polls) {
                     return None;
                 }
-                0
+                before.end(now_ns)
             }
             Act::End => {
                 *thread = Thread::new(thread.id.process.pid, now_ns);
-                THREAD_EXITING
+                EndedSleep { exiting: true, ..before.end(now_ns) }
             }
         };
         let sleeps = !matches!(before.doing, Doing::Runs | Doing::Held);
-        (is_told && sleeps).then(|| self.tracker.ended(&before.end(now_ns, flags))).flatten()
+        (is_told && sleeps).then(|| self.tracker.ended(&sleep)).flatten()
     }
 
     fn snapshot(&self) -> Snapshot {

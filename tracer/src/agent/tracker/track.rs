@@ -6,8 +6,6 @@
 
 use std::time::Duration;
 
-use tracer_ebpf::abi::{EndedWait, THREAD_EXITING, THREAD_SIGNALLED};
-
 use crate::{
     assess::client::Client,
     assess::pipeline::Assessment,
@@ -17,7 +15,7 @@ use crate::{
     model::baseline::Excuse,
     model::class::Class,
     model::syscalls::Syscall,
-    model::wait::{FdState, SocketFacts, Wait},
+    model::wait::{EndedSleep, FdState, SocketFacts, Wait},
     resolve::{Resolved, Resolver},
 };
 
@@ -245,22 +243,21 @@ impl Track {
     }
 
     /// A sleep of its thread has ended, as the kernel saw it. True if the thread is exiting.
-    pub fn ended(&mut self, event: &EndedWait) -> bool {
+    pub fn ended(&mut self, sleep: &EndedSleep) -> bool {
         // A later sleep than the one seen may have come and gone between two snapshots.
-        if event.began_ns < self.sleep_began_ns {
+        if sleep.began_ns < self.sleep_began_ns {
             return false;
         }
-        let exiting = event.flags & THREAD_EXITING != 0;
         // The first end counts: later sleeps are another wait's until a snapshot says otherwise.
-        if event.began_ns == self.sleep_began_ns {
-            self.end_ns = Some(event.began_ns + event.duration_ns);
-            match event.flags & THREAD_SIGNALLED != 0 {
-                true => self.interrupted |= !exiting,
+        if sleep.began_ns == self.sleep_began_ns {
+            self.end_ns = Some(sleep.ended_ns);
+            match sleep.signalled {
+                true => self.interrupted |= !sleep.exiting,
                 // What it slept for has come: the call that was interrupted once is over.
                 false => (self.interrupted, self.interrupted_before) = (false, false),
             }
         }
-        exiting
+        sleep.exiting
     }
 
     /// The thread is held now: when it is let go, the same call may go on.
@@ -294,8 +291,6 @@ fn seen(file: &FdState, socket: &SocketFacts) -> (u64, Option<Mark>) {
 
 #[cfg(test)]
 mod tests {
-    use tracer_ebpf::abi::WaitKey;
-
     use super::*;
     use crate::{
         diagnose::progress::tests::facts,
@@ -341,28 +336,10 @@ mod tests {
         track
     }
 
-    fn event(sleep_began_ns: u64, duration_ns: u64, flags: u32) -> EndedWait {
-        let wait = read(sleep_began_ns, 0);
-        let process = wait.thread.process;
-        let key = WaitKey {
-            process_start_ns: process.start_ns,
-            tgid: process.pid,
-            nr: 0,
-            flags: 0,
-            fd: 3,
-            restart_fn: 0,
-            file: tracer_ebpf::abi::File::EMPTY,
-        };
-        EndedWait {
-            key,
-            tid: wait.thread.tid,
-            flags,
-            thread_start_ns: wait.thread.start_ns,
-            began_ns: sleep_began_ns,
-            duration_ns,
-            args: wait.call.args,
-            comm: [0; 16],
-        }
+    /// The end of a sleep that nothing else is said of.
+    fn ended(began_ns: u64, lasted_ns: u64) -> EndedSleep {
+        let thread = read(began_ns, 0).thread;
+        EndedSleep { thread, began_ns, ended_ns: began_ns + lasted_ns, exiting: false, signalled: false }
     }
 
     #[test]
@@ -429,7 +406,7 @@ mod tests {
     #[test]
     fn a_signal_or_a_stop_lets_the_same_call_go_on() {
         let mut track = Track::new(&Wait { socket: SocketFacts::None, ..read(SECOND, 0) });
-        assert!(!track.ended(&event(SECOND, 5, THREAD_SIGNALLED)));
+        assert!(!track.ended(&EndedSleep { signalled: true, ..ended(SECOND, 5) }));
         let again = |at| Wait { socket: SocketFacts::None, ..read(at, 0) };
         assert_eq!(track.step(&again(2 * SECOND)), Step::GoesOn);
         track.go_on(&again(2 * SECOND));
@@ -449,9 +426,9 @@ mod tests {
     fn an_end_of_its_own_ends_a_call_that_was_interrupted_before() {
         let sleep = |at| Wait { socket: SocketFacts::None, ..read(at, 0) };
         let mut track = Track::new(&sleep(SECOND));
-        track.ended(&event(SECOND, 5, THREAD_SIGNALLED));
+        track.ended(&EndedSleep { signalled: true, ..ended(SECOND, 5) });
         track.go_on(&sleep(2 * SECOND));
-        track.ended(&event(2 * SECOND, 5, 0));
+        track.ended(&ended(2 * SECOND, 5));
         assert_eq!(track.step(&sleep(3 * SECOND)), Step::New);
     }
 
@@ -466,11 +443,11 @@ mod tests {
             };
             let mut track = Track::new(&sleep(SECOND));
             track.timeout = Some(Duration::from_secs(30));
-            track.ended(&event(SECOND, 20, THREAD_SIGNALLED));
+            track.ended(&EndedSleep { signalled: true, ..ended(SECOND, 20) });
             let rest = sleep(21 * SECOND);
             assert_eq!(track.step(&rest), Step::GoesOn);
             track.go_on(&rest);
-            track.ended(&event(21 * SECOND, end - 21, 0));
+            track.ended(&ended(21 * SECOND, end - 21));
             track.step(&sleep(end * SECOND))
         };
         assert_eq!(after(31), Step::GoesOn);
@@ -490,9 +467,9 @@ mod tests {
     #[test]
     fn the_kernels_own_end_is_the_end() {
         let mut track = Track::new(&read(SECOND, 0));
-        assert!(!track.ended(&event(SECOND - 1, 5, 0)), "an earlier sleep");
+        assert!(!track.ended(&ended(SECOND - 1, 5)), "an earlier sleep");
         assert_eq!(track.lasted(3 * SECOND), Duration::from_secs(2));
-        assert!(track.ended(&event(SECOND, 5, THREAD_EXITING)));
+        assert!(track.ended(&EndedSleep { exiting: true, ..ended(SECOND, 5) }));
         assert_eq!(track.lasted(3 * SECOND), Duration::from_nanos(5));
     }
 }

@@ -187,7 +187,7 @@ fn identity(pid: u32, snapshot: &Snapshot, reads: &mut Reads) -> Result<(Process
     };
     let stat = stat::parse_stat(&String::from_utf8_lossy(&stat))
         .with_context(|| format!("process {pid} has just ended"))?;
-    if stat.kernel_thread {
+    if stat.is_kernel_thread() {
         bail!(
             "{pid} ({}) is a thread of the kernel, which makes no system calls: `cat /proc/{pid}/stack` shows where it is",
             human::clean(&stat.comm)

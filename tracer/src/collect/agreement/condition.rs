@@ -48,8 +48,9 @@ pub fn values(bpf: &mut Bpf, values: &mut Vec<Value>) -> Result<()> {
             records.get(&child.pid()).with_context(|| format!("the snapshot lacks a process: {name}"))?;
         of_condition(name, record, values)?;
     }
-    let kernels =
-        |record: &&ThreadRecord| Reads::new().stat(by_pid(record.tid)).is_some_and(|stat| stat.kernel_thread);
+    let kernels = |record: &&ThreadRecord| {
+        Reads::new().stat(by_pid(record.tid)).is_some_and(|stat| stat.is_kernel_thread())
+    };
     value(values, "the kernel's threads among those that wait", records.values().filter(kernels).count(), 0);
     Ok(())
 }
