@@ -89,6 +89,11 @@ pub const KIND_FD: u32 = 0x7472_6664;
 /// First word of a [`HolderRecord`].
 pub const KIND_HOLDER: u32 = 0x7472_686f;
 
+/// First word of a [`StackRecord`].
+pub const KIND_STACK: u32 = 0x7472_736b;
+/// Functions of a kernel stack that are kept: the innermost.
+pub const STACK_DEPTH: usize = 16;
+
 /// [`HolderRecord::access`]: open for reading (`FMODE_READ`).
 pub const HOLDS_READ: u32 = 1;
 /// [`HolderRecord::access`]: open for writing (`FMODE_WRITE`).
@@ -426,6 +431,27 @@ pub struct HolderRecord {
     pub file: File,
 }
 
+/// The functions of the kernel that a thread sleeps in follow: a line for each, the innermost first, as the kernel writes
+/// them (`%pB`, Documentation/core-api/printk-formats.rst), and a zero byte.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StackRecord {
+    /// [`KIND_STACK`].
+    pub kind: u32,
+    /// Size of this record, the text not included.
+    pub size: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Start of the thread, `CLOCK_BOOTTIME`.
+    pub thread_start_ns: u64,
+    /// Context switches of its own accord, before the stack was read.
+    pub nvcsw: u64,
+    /// Others.
+    pub nivcsw: u64,
+}
+
 /// What `waits` counts under: process, call and target.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -566,9 +592,11 @@ plain! {
     FileKey = 16,
     TupleKey = 40,
     HolderRecord = 6 * 4 + 8 + 64,
+    StackRecord = 4 * 4 + 3 * 8,
     WaitKey = 8 + 4 * 4 + 8 + 64,
     Histogram = 2 * 8 + COMM_LEN + 4 * BUCKETS,
     EndedWait = 96 + 4 + 4 + 3 * 8 + 6 * 8 + COMM_LEN,
     EndedCall = 192 + 8 + POINTED + 8,
     Slot = 16,
+    u8 = 1,
 }

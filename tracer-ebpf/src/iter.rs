@@ -2,10 +2,16 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{EbpfContext, helpers::generated::bpf_seq_write};
+use aya_ebpf::{
+    EbpfContext,
+    helpers::generated::{bpf_seq_printf, bpf_seq_write},
+};
 use tracer_ebpf::abi::{Plain, TAIL_TCP, TAIL_UNIX, Tcp, Unix};
 
 use crate::task::Task;
+
+/// An address as the function that it returns to, in the kernel's own words.
+static FUNCTION: [u8; 5] = *b"%pB\n\0";
 
 /// `struct bpf_iter__task` or `struct bpf_iter__task_file` (kernel/bpf/task_iter.c) and, behind its first pointer, `struct bpf_iter_meta` (include/linux/bpf.h).
 pub struct Context(pub *mut c_void);
@@ -60,6 +66,22 @@ impl Context {
         let record: *const T = record;
         // SAFETY: the helper copies size_of::<T>() initialised bytes.
         unsafe { bpf_seq_write(self.seq().cast(), record.cast_mut().cast(), size_of::<T>() as u32) };
+    }
+
+    /// Writes which function this address lies in, and a line feed.
+    #[inline(always)]
+    pub fn write_function(&self, address: &mut u64) {
+        let address: *mut u64 = address;
+        // SAFETY: the helper reads a format that ends with a zero, and the one value that it names.
+        unsafe {
+            bpf_seq_printf(
+                self.seq().cast(),
+                FUNCTION.as_ptr().cast_mut().cast(),
+                FUNCTION.len() as u32,
+                address.cast(),
+                size_of::<u64>() as u32,
+            )
+        };
     }
 
     /// Writes a record and the tail it names.

@@ -17,6 +17,7 @@ mod settings;
 mod slot;
 mod snapshot;
 mod sock;
+mod stacks;
 mod task;
 mod waits;
 

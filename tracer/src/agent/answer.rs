@@ -32,6 +32,7 @@ impl Watch {
         match ask {
             Ask::Snapshot(reply) => drop(reply.send(self.known_snapshot())),
             Ask::LookUp(fds, reply) => drop(reply.send(self.bpf.look_up(&fds))),
+            Ask::Stacks(sleepers, reply) => drop(reply.send(self.bpf.stacks(&sleepers))),
             Ask::Holders(files, tuples, reply) => drop(reply.send(self.bpf.holders(&files, &tuples))),
             Ask::Stalls(reply) => drop(reply.send(Ok(self.tracker.stalls().values().cloned().collect()))),
             Ask::Excuses(pid, reply) => drop(reply.send(Ok(self.tracker.excuses(pid, monotonic_ns())))),

@@ -12,13 +12,13 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::collect::Source;
+use crate::collect::{Source, Stacks};
 use crate::{
     assess::stall::Stall,
     collect::durations::Durations,
     model::baseline::Excuse,
     model::holder::{ConnectionEnd, FileId, Holder},
-    model::wait::{SeenFd, Snapshot, ThreadId, may_be_same_start},
+    model::wait::{SeenFd, Sleeper, Snapshot, ThreadId, may_be_same_start},
 };
 
 /// Longer than any pass takes.
@@ -31,6 +31,8 @@ pub enum Ask {
     Snapshot(SyncSender<Result<Snapshot>>),
     /// What fds are.
     LookUp(Vec<(ThreadId, i32)>, SyncSender<Result<Vec<SeenFd>>>),
+    /// Where in the kernel threads sleep.
+    Stacks(Vec<Sleeper>, SyncSender<Result<Stacks>>),
     /// Who holds files and connections.
     Holders(Vec<FileId>, Vec<ConnectionEnd>, SyncSender<Result<Option<Vec<Holder>>>>),
     /// The open stalls.
@@ -124,6 +126,10 @@ impl Source for Shared {
 
     fn look_up(&mut self, fds: &[(ThreadId, i32)]) -> Result<Vec<SeenFd>> {
         self.ask(|reply| Ask::LookUp(fds.to_vec(), reply))
+    }
+
+    fn stacks(&mut self, sleepers: &[Sleeper]) -> Result<Stacks> {
+        self.ask(|reply| Ask::Stacks(sleepers.to_vec(), reply))
     }
 
     fn holders(&mut self, files: &[FileId], ends: &[ConnectionEnd]) -> Result<Option<Vec<Holder>>> {

@@ -14,7 +14,7 @@ use tracer_ebpf::abi::{
 };
 
 use super::{
-    Source,
+    Source, Stacks,
     records::{fd_state, file_key, holder, known, port_chooser, tuple_key},
 };
 use crate::{
@@ -25,10 +25,12 @@ use crate::{
         symbols::Restarts,
     },
     model::holder::{ConnectionEnd, FileId, Holder},
+    model::stack::KernelStack,
     model::syscalls::{Operation, Syscall, Table},
     model::tcp::{TcpActivity, TcpFacts, TcpInternals, TcpState},
     model::wait::{
-        Call, Held, HeldThread, ProcessId, SeenFd, Sleep, Snapshot, SocketFacts, ThreadId, UnixFacts, Wait,
+        Call, Held, HeldThread, ProcessId, SeenFd, Sleep, Sleeper, Snapshot, SocketFacts, ThreadId,
+        UnixFacts, Wait,
     },
     procfs,
     util::clock::Now,
@@ -112,9 +114,7 @@ impl Source for Bpf {
         let asked: Vec<(u32, i32)> = fds.iter().map(|(thread, fd)| (thread.tid, *fd)).collect();
         let mut seen = Vec::new();
         self.kernel.look_up(&asked, |record, tail| {
-            // A reused id is another thread. What comes from /proc knows the start to a tick only.
-            let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
-            let same = |thread: &&ThreadId| record.thread_start_ns.abs_diff(thread.start_ns) < tick;
+            let same = |thread: &&ThreadId| is_start_of(thread, record.thread_start_ns);
             if let Some(thread) = threads.get(&record.tid).filter(same) {
                 let state = fd_state(record.fd_state, &record.file);
                 let socket = facts(record.tail, tail, jiffies, hz);
@@ -124,6 +124,27 @@ impl Source for Bpf {
         Ok(seen)
     }
 
+    fn stacks(&mut self, sleepers: &[Sleeper]) -> Result<Stacks> {
+        if sleepers.is_empty() {
+            return Ok(Stacks::new());
+        }
+        let asked: HashMap<u32, &Sleeper> =
+            sleepers.iter().map(|sleeper| (sleeper.thread.tid, sleeper)).collect();
+        let tids: Vec<u32> = asked.keys().copied().collect();
+        let mut stacks = Stacks::new();
+        self.kernel.stacks(&tids, |record, text| {
+            // One that has slept since is in another sleep, or is another thread.
+            let switches = record.nvcsw.wrapping_add(record.nivcsw);
+            if let Some(sleeper) = asked.get(&record.tid)
+                && sleeper.switches == switches
+                && is_start_of(&sleeper.thread, record.thread_start_ns)
+            {
+                stacks.insert(sleeper.thread, KernelStack::parse(&String::from_utf8_lossy(text)));
+            }
+        })?;
+        Ok(stacks)
+    }
+
     fn holders(&mut self, files: &[FileId], ends: &[ConnectionEnd]) -> Result<Option<Vec<Holder>>> {
         let files: Vec<_> = files.iter().map(file_key).collect();
         let ends: Vec<_> = ends.iter().map(tuple_key).collect();
@@ -131,6 +152,12 @@ impl Source for Bpf {
         let walked = self.kernel.holders(&files, &ends, |record| holders.extend(holder(&record)))?;
         Ok(walked.then_some(holders))
     }
+}
+
+/// Whether a thread began then: a reused id is another's. What comes from `/proc` knows the start to a tick only.
+fn is_start_of(thread: &ThreadId, start_ns: u64) -> bool {
+    let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+    start_ns.abs_diff(thread.start_ns) < tick
 }
 
 fn held(flags: u32) -> Option<Held> {

@@ -14,12 +14,18 @@ pub mod sockets;
 
 mod wchan;
 
+use std::collections::HashMap;
+
 use anyhow::Result;
 
 use crate::model::{
     holder::{ConnectionEnd, FileId, Holder},
-    wait::{SeenFd, Snapshot, ThreadId},
+    stack::KernelStack,
+    wait::{SeenFd, Sleeper, Snapshot, ThreadId},
 };
+
+/// Kernel stacks by thread.
+pub type Stacks = HashMap<ThreadId, KernelStack>;
 
 /// A way to see all waits on the host.
 pub trait Source {
@@ -28,6 +34,9 @@ pub trait Source {
 
     /// What fds of threads are that no call of theirs names, in no order; those that are not found are left out.
     fn look_up(&mut self, fds: &[(ThreadId, i32)]) -> Result<Vec<SeenFd>>;
+
+    /// Where in the kernel these threads sleep; those that have gone on since, or whose stack is not to be seen, are left out.
+    fn stacks(&mut self, sleepers: &[Sleeper]) -> Result<Stacks>;
 
     /// Every fd of every process that is one of these files or connections, as far as the source can see. `None`: the walk over
     /// all open files did not come to its end.

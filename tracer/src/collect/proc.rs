@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use tracer_ebpf::abi::leaving;
 
 use super::{
-    Source, bpf,
+    Source, Stacks, bpf,
     records::known,
     sched::CpuClocks,
     sockets::{Socket, Sockets},
@@ -21,9 +21,10 @@ use super::{
 use crate::{
     model::file::{Device, FileKind, OpenFile},
     model::holder::{Access, ConnectionEnd, FileId, Holder, Holding},
+    model::stack::KernelStack,
     model::syscalls::{Operation, Syscall, Table},
     model::wait::{
-        Call, FdState, Held, HeldThread, ProcessId, SeenFd, Sleep, Snapshot, SocketFacts, ThreadId,
+        Call, FdState, Held, HeldThread, ProcessId, SeenFd, Sleep, Sleeper, Snapshot, SocketFacts, ThreadId,
         UnixFacts, Wait,
     },
     procfs::{
@@ -313,6 +314,22 @@ impl Source for Proc {
             seen.push(SeenFd { thread: *thread, fd: *fd, state, socket });
         }
         Ok(seen)
+    }
+
+    fn stacks(&mut self, sleepers: &[Sleeper]) -> Result<Stacks> {
+        let mut reads = Reads::new();
+        let mut stack = |sleeper: &Sleeper| {
+            let ThreadId { process, tid, .. } = sleeper.thread;
+            // The whole stack takes CAP_SYS_ADMIN; where it sleeps takes less.
+            let text = match reads.text(process, &format!("task/{tid}/stack")) {
+                Some(stack) => stack,
+                None => reads.text(process, &format!("task/{tid}/wchan"))?,
+            };
+            let status = reads.text(process, &format!("task/{tid}/status"))?;
+            let same = stat::status(&status).is_some_and(|(_, switches)| switches == sleeper.switches);
+            same.then(|| (sleeper.thread, KernelStack::parse(&text)))
+        };
+        Ok(sleepers.iter().filter_map(&mut stack).collect())
     }
 
     fn holders(&mut self, files: &[FileId], ends: &[ConnectionEnd]) -> Result<Option<Vec<Holder>>> {

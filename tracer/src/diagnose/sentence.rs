@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    diagnose::kernel::{Obstacle, obstacle},
     diagnose::progress::LastWord,
     diagnose::timers,
     model::class::Class,
@@ -30,7 +31,7 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         Class::Send => send(resolved) + &outlook(),
         Class::Lock => lock(wait, resolved),
         Class::Mutex => mutex(resolved),
-        Class::Disk => disk(wait.call.syscall, target),
+        Class::Disk => disk(wait.call.syscall, resolved),
         Class::Fifo => {
             format!("for another process to open the other end of {target}; it will wait until one does")
         }
@@ -98,7 +99,37 @@ fn mutex(resolved: &Resolved) -> String {
     }
 }
 
-fn disk(syscall: Syscall, target: &Target) -> String {
+fn disk(syscall: Syscall, resolved: &Resolved) -> String {
+    let target = &resolved.target;
+    let obstacle = resolved.stack.as_ref().and_then(obstacle);
+    match (obstacle, target) {
+        // Which page it is says more.
+        (None | Some(Obstacle::Storage), _) | (_, Target::Page { .. }) => storage(syscall, target),
+        (Some(obstacle), _) => held_up(obstacle, syscall, target),
+    }
+}
+
+/// What holds a call up that the kernel's own functions name.
+fn held_up(obstacle: Obstacle, syscall: Syscall, target: &Target) -> String {
+    let (call, on) = (syscall.name(), on(target));
+    match obstacle {
+        Obstacle::Server(kind) => format!("for the server of a {kind} file system to answer {call}{on}"),
+        Obstacle::Automount => format!("for the automount daemon to mount what {call} needs{on}"),
+        Obstacle::Permission => format!("for a fanotify listener to allow {call}{on}"),
+        Obstacle::Lease => format!("for another process to give back its lease, to {call}{on}"),
+        Obstacle::Frozen => format!("for a frozen file system to be thawed, in {call}{on}"),
+        Obstacle::MemoryLimit => format!("for memory, in {call}{on}: its control group is at its limit"),
+        Obstacle::Writeback => format!("for storage to take what is being written, in {call}{on}"),
+        Obstacle::Userfault => "for the process that serves its page faults (userfaultfd)".into(),
+        Obstacle::Lookup => format!("for another thread's lookup of the same name to end, in {call}{on}"),
+        Obstacle::KernelLock => {
+            format!("for a lock inside the kernel that another thread holds, in {call}{on}")
+        }
+        Obstacle::Storage => storage(syscall, target),
+    }
+}
+
+fn storage(syscall: Syscall, target: &Target) -> String {
     match target {
         Target::Page { path } => {
             let handed = match syscall {
@@ -112,6 +143,9 @@ fn disk(syscall: Syscall, target: &Target) -> String {
         }
         Target::File { made_up: true, .. } => {
             format!("for the kernel to finish {}{}", syscall.name(), on(target))
+        }
+        Target::Device { .. } | Target::Tty { .. } => {
+            format!("for the device to finish {}{}", syscall.name(), on(target))
         }
         _ => format!("for storage to finish {}{}", syscall.name(), on(target)),
     }

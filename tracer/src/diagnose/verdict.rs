@@ -1,6 +1,7 @@
 //! From a wait and its target to a class. Pure: everything it needs is in its arguments.
 
 use crate::{
+    diagnose::kernel::obstacle,
     diagnose::progress::LastWord,
     diagnose::sentence::sentence,
     model::syscalls::{Direction, Operation},
@@ -32,6 +33,20 @@ pub fn judge(wait: &Wait, resolved: &Resolved) -> Verdict {
 
 /// The class alone.
 pub fn classify(wait: &Wait, resolved: &Resolved) -> Class {
+    let class = by_evidence(wait, resolved);
+    // A child, and its own end, are waited for in an uninterruptible sleep, which is nobody's fault. What else sleeps so waits for
+    // something that should take no time.
+    let is_uninterruptible =
+        wait.sleep == Sleep::Uninterruptible && !matches!(class, Class::Child | Class::Exit | Class::Lock);
+    if is_uninterruptible || resolved.stack.as_ref().and_then(obstacle).is_some() {
+        Class::Disk
+    } else {
+        class
+    }
+}
+
+/// The class by call and target.
+fn by_evidence(wait: &Wait, resolved: &Resolved) -> Class {
     match by_call(wait, &resolved.target).unwrap_or_else(|| by_target(wait, resolved)) {
         Class::Mutex if resolved.peers.as_ref().is_some_and(|peers| peers.barrier) => Class::Futex,
         // Nothing is asked on its only connection: an event loop with a pool at rest, or a bus's client.

@@ -50,6 +50,9 @@ pub struct Kernel {
     wanted_tuples: HashMap<MapData, Key<TupleKey>, u32>,
     /// The program `holders` is loaded when it is first needed, which few runs of `ps` do.
     holders: Optional,
+    /// The program `stacks`, likewise.
+    pub(super) stacks: Optional,
+    pub(super) asked_stacks: HashMap<MapData, u32, u32>,
     counters: PerCpuArray<MapData, u64>,
     ended: RingBuf<MapData>,
     histograms: [MapData; 2],
@@ -87,13 +90,14 @@ impl Kernel {
         }
         // Reading the kernel's types once more would cost an agent that stays for months ten megabytes.
         let stays = options.waits || options.calls == Some(Followed::Counted);
-        let holders = match stays {
-            true => load_holders(&mut ebpf, &aya_btf),
-            false => Optional::NotLoaded,
+        let (holders, stacks) = match stays {
+            true => (load_holders(&mut ebpf, &aya_btf), super::stacks::load(&mut ebpf, &aya_btf)),
+            false => (Optional::NotLoaded, Optional::NotLoaded),
         };
         // Only now: a map taken out and dropped is gone for programs loaded later.
         let live = Array::try_from(take(&mut ebpf, "LIVE")?)?;
         let asked = HashMap::try_from(take(&mut ebpf, "ASKED")?)?;
+        let asked_stacks = HashMap::try_from(take(&mut ebpf, "ASKED_STACKS")?)?;
         let wanted_files = HashMap::try_from(take(&mut ebpf, "WANTED_FILES")?)?;
         let wanted_tuples = HashMap::try_from(take(&mut ebpf, "WANTED_TUPLES")?)?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?;
@@ -106,6 +110,8 @@ impl Kernel {
             wanted_files,
             wanted_tuples,
             holders,
+            stacks,
+            asked_stacks,
             counters,
             ended,
             histograms,
@@ -143,7 +149,7 @@ impl Kernel {
 
     /// Runs `snapshot` over all threads; `each` gets the clocks and the bytes of one or more records at a time and
     /// says how many of them it used.
-    fn stream(&mut self, name: &str, mut each: impl FnMut(&[u8]) -> Result<usize>) -> Result<()> {
+    pub(super) fn stream(&mut self, name: &str, mut each: impl FnMut(&[u8]) -> Result<usize>) -> Result<()> {
         let mut file = self.open_iterator(name)?;
         self.buffer.resize(1 << 17, 0);
         let mut filled = 0;
@@ -198,7 +204,7 @@ impl Kernel {
                     // The kernel starts over, header included, where its buffer was too small.
                     (Record::Header(header), None) => clocks = Some(Clocks { header, offset_ns }),
                     (Record::Header(_), Some(_)) => {}
-                    (Record::Fd(..) | Record::Holder(..), _) => {
+                    (Record::Fd(..) | Record::Holder(..) | Record::Stack(..), _) => {
                         bail!("the snapshot has a record of another program")
                     }
                     (record, Some(clocks)) => each(clocks, record),
@@ -327,10 +333,13 @@ impl Kernel {
     /// The programs that the agent uses, or would: name, mechanism, and whether it works.
     pub fn probes(&self) -> Vec<(&'static str, &'static str, bool)> {
         let up = |probe: &Probe| match probe.hook {
-            Hook::Iter(_) => probe.needed || self.holders == Optional::Loaded,
+            Hook::Iter(_) if probe.name == "holders" => self.holders == Optional::Loaded,
+            Hook::Iter(_) if probe.name == "stacks" => self.stacks == Optional::Loaded,
+            Hook::Iter(_) => true,
             _ => self.attached.contains(&probe.name),
         };
-        let used = PROBES.iter().filter(|probe| probe.needed || probe.name == "holders" || up(probe));
+        let used =
+            PROBES.iter().filter(|probe| probe.needed || matches!(probe.hook, Hook::Iter(_)) || up(probe));
         used.map(|probe| (probe.name, probe.hook.mechanism(), up(probe))).collect()
     }
 
@@ -434,7 +443,7 @@ fn load_holders(ebpf: &mut Ebpf, btf: &aya::Btf) -> Optional {
 }
 
 /// Loads a program for the place that the table says.
-fn load_iterator(ebpf: &mut Ebpf, name: &str, btf: &aya::Btf) -> Result<()> {
+pub(super) fn load_iterator(ebpf: &mut Ebpf, name: &str, btf: &aya::Btf) -> Result<()> {
     let Hook::Iter(of) = find(name)?.hook else { bail!("the program {name} is no iterator") };
     let iterator: &mut Iter = program(ebpf, name)?.try_into()?;
     iterator
@@ -467,7 +476,7 @@ fn fill_table(ebpf: &mut Ebpf, name: &str, table: Table) -> Result<()> {
 
 /// A program that tracer can do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Optional {
+pub(super) enum Optional {
     NotLoaded,
     Loaded,
     Refused,

@@ -13,4 +13,5 @@ pub mod object;
 pub mod probes;
 pub mod record;
 pub mod rows;
+pub mod stacks;
 pub mod symbols;

@@ -77,6 +77,14 @@ pub const PROBES: &[Probe] = &[
         needed: false,
     },
     Probe {
+        name: "stacks",
+        hook: Hook::Iter("task"),
+        since: (5, 9),
+        tells: "which kernel functions threads sleep in",
+        without: "waits that call and target do not explain stay so",
+        needed: false,
+    },
+    Probe {
         name: "exited",
         hook: Hook::Tracepoint("sched_process_exit"),
         since: (5, 5),

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 use tracer_ebpf::abi::{
-    FdRecord, Header, HolderRecord, KIND_FD, KIND_HEADER, KIND_HOLDER, KIND_THREAD, Plain, TAIL_NONE,
-    TAIL_TCP, TAIL_UNIX, Tcp, ThreadRecord, Unix,
+    FdRecord, Header, HolderRecord, KIND_FD, KIND_HEADER, KIND_HOLDER, KIND_STACK, KIND_THREAD, Plain,
+    StackRecord, TAIL_NONE, TAIL_TCP, TAIL_UNIX, Tcp, ThreadRecord, Unix,
 };
 
 /// A record of the snapshot's stream.
@@ -17,6 +17,8 @@ pub enum Record<'a> {
     Fd(FdRecord, &'a [u8]),
     /// A process that holds a wanted file.
     Holder(HolderRecord),
+    /// A thread with the lines that name the kernel's functions it sleeps in.
+    Stack(StackRecord, &'a [u8]),
 }
 
 impl<'a> Record<'a> {
@@ -36,6 +38,10 @@ impl<'a> Record<'a> {
                 with_tail(fd, fd.map(|fd| fd.tail), &mut bytes)?.map(|(fd, tail)| Record::Fd(fd, tail))
             }
             KIND_HOLDER => plain(&mut bytes).map(Record::Holder),
+            KIND_STACK => {
+                let stack = plain::<StackRecord>(&mut bytes);
+                stack.zip(terminated(&mut bytes)).map(|(stack, text)| Record::Stack(stack, text))
+            }
             other => bail!("the snapshot has a record of unknown kind {other:#x}"),
         };
         if record.is_some() {
@@ -72,6 +78,14 @@ fn with_tail<'a, T>(
     Ok(Some((record, tail)))
 }
 
+/// A text without the zero byte that ends it; `None` if it is not whole yet.
+fn terminated<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let end = bytes.iter().position(|byte| *byte == 0)?;
+    let (text, rest) = bytes.split_at(end);
+    *bytes = &rest[1..];
+    Some(text)
+}
+
 /// Copies a record off the front of `bytes`; `None` if they are too few.
 pub fn plain<T: Plain>(bytes: &mut &[u8]) -> Option<T> {
     let (head, rest) = bytes.split_at_checked(size_of::<T>())?;
@@ -82,7 +96,7 @@ pub fn plain<T: Plain>(bytes: &mut &[u8]) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use tracer_ebpf::abi::{FD_OPEN, FdRecord, File, HolderRecord};
+    use tracer_ebpf::abi::{FD_OPEN, FdRecord, File, HolderRecord, StackRecord};
 
     use super::*;
 
@@ -122,6 +136,9 @@ mod tests {
         }
     }
 
+    /// What names a kernel stack.
+    const STACK: &[u8] = b"pipe_read+0x1/0x2\n\0";
+
     /// A stream with each record and each tail.
     fn stream() -> Vec<u8> {
         let path = |name: &[u8]| std::array::from_fn(|at| name.get(at).copied().unwrap_or(0));
@@ -134,6 +151,8 @@ mod tests {
             bytes(&Unix { peer_inode: 8, peer_path_len: 5, peer_path: path(b"/run/"), ..zeroed() }),
             bytes(&FdRecord { kind: KIND_FD, ..zeroed() }),
             bytes(&HolderRecord { kind: KIND_HOLDER, ..zeroed() }),
+            bytes(&StackRecord { kind: KIND_STACK, ..zeroed() }),
+            STACK,
         ]
         .concat()
     }
@@ -148,6 +167,7 @@ mod tests {
                 Record::Thread(thread, tail) => (["none", "tcp", "unix"][thread.tail as usize], tail.len()),
                 Record::Fd(_, tail) => ("fd", tail.len()),
                 Record::Holder(_) => ("holder", 0),
+                Record::Stack(_, text) => ("stack", text.len()),
             });
             Ok(())
         });
@@ -158,6 +178,7 @@ mod tests {
             ("unix", size_of::<Unix>()),
             ("fd", 0),
             ("holder", 0),
+            ("stack", STACK.len() - 1),
         ];
         assert_eq!((kinds.as_slice(), used.expect("all are known")), (expected.as_slice(), stream.len()));
         // A part of a record is none yet, and is left where it is.
@@ -168,7 +189,7 @@ mod tests {
             number += 1;
             Ok(())
         });
-        let whole = stream.len() - size_of::<HolderRecord>();
+        let whole = stream.len() - size_of::<StackRecord>() - STACK.len();
         assert_eq!((number, used.expect("all are known")), (expected.len() - 1, whole));
         take_all(&stream, |_| bail!("no more")).expect_err("the first is one too many");
     }

@@ -6,6 +6,7 @@ pub mod class;
 pub mod file;
 pub mod histogram;
 pub mod holder;
+pub mod stack;
 pub mod syscalls;
 pub mod tcp;
 pub mod wait;

@@ -269,7 +269,21 @@ pub struct HeldThread {
     pub held: Held,
 }
 
+/// A thread in one sleep of its.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sleeper {
+    /// The thread.
+    pub thread: ThreadId,
+    /// Its context switches so far: more mean another sleep.
+    pub switches: u64,
+}
+
 impl Wait {
+    /// Who sleeps, and which of its sleeps it is.
+    pub fn sleeper(&self) -> Sleeper {
+        Sleeper { thread: self.thread, switches: self.switches }
+    }
+
     /// As if a thread had just begun to read an fd: to look up what the fd is.
     pub fn reading(thread: ThreadId, fd: i32) -> Self {
         let args = [fd as u64, 0, 0, 0, 0, 0];

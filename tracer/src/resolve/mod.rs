@@ -34,10 +34,12 @@ use self::{
 use crate::{
     collect::Source,
     diagnose::progress::{LastWord, connected, last_word},
+    model::file::{FileKind, OpenFile},
     model::holder::FileId,
+    model::stack::KernelStack,
     model::syscalls::{Direction, Operation, Syscall},
     model::tcp::TcpFacts,
-    model::wait::{ByProcess, FdState, ProcessId, SeenFd, SocketFacts, ThreadId, Wait},
+    model::wait::{ByProcess, FdState, ProcessId, SeenFd, Sleep, Sleeper, SocketFacts, ThreadId, Wait},
     procfs::{Reads, Wanted},
 };
 
@@ -62,6 +64,8 @@ pub struct Resolved {
     pub timeout: Option<Duration>,
     /// Who is at the other end. `None`: not looked up.
     pub peers: Option<Peers>,
+    /// Where in the kernel it sleeps. `None`: not looked up, since call and target say enough, or not to be seen.
+    pub stack: Option<KernelStack>,
 }
 
 impl Resolved {
@@ -77,6 +81,7 @@ impl Resolved {
             last_word: None,
             timeout: None,
             peers: None,
+            stack: None,
         }
     }
 
@@ -113,6 +118,22 @@ impl Resolved {
             _ => false,
         })
     }
+}
+
+/// Whether call and target do not say enough of what a thread waits for: a file's server, another's lock or a device can hold up any
+/// call on a file, and anything an uninterruptible sleep.
+fn needs_stack(wait: &Wait) -> bool {
+    let stored = |file: &OpenFile| {
+        matches!(file.kind(), FileKind::Regular | FileKind::Directory | FileKind::BlockDevice)
+    };
+    wait.sleep == Sleep::Uninterruptible
+        || matches!(wait.call.operation(), Operation::Open | Operation::Path)
+        || match &wait.fd_state {
+            FdState::Open(file) => stored(file),
+            // What is being closed is in no table any more.
+            FdState::Absent => true,
+            FdState::Unknown | FdState::None => false,
+        }
 }
 
 /// Looks waits up, with a cache of who processes are.
@@ -199,7 +220,10 @@ impl Resolver {
         let shared = Shared::of(waits);
         let sets: Vec<Option<Set>> = shared.firsts.iter().map(|wait| self.read_set(wait)).collect();
         let timed: Vec<bool> = sets.iter().map(Option::is_some).collect();
-        let resolved = self.resolve_with(&shared.firsts, sets, source)?;
+        let sleepers: Vec<Sleeper> =
+            shared.firsts.iter().filter(|wait| needs_stack(wait)).map(|wait| wait.sleeper()).collect();
+        let stacks = source.stacks(&sleepers)?;
+        let resolved = self.resolve_with(&shared.firsts, sets, stacks, source)?;
         if shared.firsts.len() == waits.len() {
             return Ok(resolved);
         }
@@ -251,7 +275,7 @@ impl Resolver {
                 *set = self.read_epoll(wait);
             }
         }
-        self.resolve_with(waits, sets, source)
+        self.resolve_with(waits, sets, HashMap::new(), source)
     }
 
     /// With the fds that threads in poll, select and epoll watch. Those of small sets are looked up together.
@@ -259,6 +283,7 @@ impl Resolver {
         &mut self,
         waits: &[&Wait],
         sets: Vec<Option<Set>>,
+        mut stacks: HashMap<ThreadId, KernelStack>,
         source: &mut dyn Source,
     ) -> Result<Vec<Resolved>> {
         self.own_pipes.clear();
@@ -277,7 +302,9 @@ impl Resolver {
             let sets: Vec<Option<Set>> = sets.by_ref().take(waits.len()).collect();
             self.read_ahead(waits, &sets, &seen);
             for (wait, set) in waits.iter().zip(sets) {
-                resolved.push(match set {
+                let stack = stacks.remove(&wait.thread);
+                let in_memory = stack.as_ref().is_some_and(KernelStack::is_page_fault);
+                resolved.push(match set.filter(|_| !in_memory) {
                     Some(set) => {
                         let member = |(fd, interest): (&i32, &Interest)| {
                             self.member(wait, *fd, *interest, seen.get(&(wait.thread, *fd)))
@@ -285,7 +312,7 @@ impl Resolver {
                         let members = set.fds.iter().map(member).collect();
                         self.choose(wait, &set, members)
                     }
-                    None => self.alone(wait),
+                    None => self.alone(wait, stack),
                 });
             }
         }
@@ -326,19 +353,20 @@ impl Resolver {
         let call = crate::model::wait::Call { syscall, ..wait.call };
         let alone = Wait { call, fd: Some(fd), fd_state: *state, socket: socket.clone(), ..wait.clone() };
         let watched =
-            WatchedFd { fd, interest, target: target::of(&alone, &mut self.reads, &mut self.mounts) };
+            WatchedFd { fd, interest, target: target::of(&alone, None, &mut self.reads, &mut self.mounts) };
         Member { watched, file: *state, socket: socket.clone() }
     }
 
     /// A wait in a call that names its one fd, or none.
-    fn alone(&mut self, wait: &Wait) -> Resolved {
+    fn alone(&mut self, wait: &Wait, stack: Option<KernelStack>) -> Resolved {
         let fd = wait.fd.or_else(|| target::pidfd(wait));
         let mut resolved = Resolved::new(
             fd,
-            target::of(wait, &mut self.reads, &mut self.mounts),
+            target::of(wait, stack.as_ref(), &mut self.reads, &mut self.mounts),
             wait.call.syscall.direction(),
         )
         .seen(wait.fd_state, wait.socket.clone());
+        resolved.stack = stack;
         resolved.server = self.is_server(wait, &resolved.target, &wait.fd_state, &wait.socket);
         if let SocketFacts::Tcp(facts) = &wait.socket {
             resolved.timeout = facts.timeout(resolved.direction != Some(Direction::Receive));
@@ -400,7 +428,7 @@ impl Resolver {
                 let resolved = Resolved::new(Some(watched.fd), watched.target, direction).seen(file, socket);
                 Resolved { server, ..resolved }
             }
-            None if loops => self.alone(wait),
+            None if loops => self.alone(wait, None),
             None => {
                 let watched = members.into_iter().map(|member| member.watched).collect();
                 Resolved::new(None, Target::Fds { watched }, None)
@@ -511,7 +539,7 @@ impl Resolver {
         for SeenFd { fd, state, socket, .. } in source.look_up(&asked)? {
             let mut wait = Wait::reading(thread, fd);
             (wait.fd_state, wait.socket) = (state, socket);
-            connections.push((fd, self.alone(&wait)));
+            connections.push((fd, self.alone(&wait, None)));
         }
         Ok(connections)
     }

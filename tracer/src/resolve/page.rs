@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    model::wait::{ProcessId, Sleep, Wait},
+    model::{stack::KernelStack, wait::ProcessId},
     procfs::Reads,
 };
 
@@ -40,14 +40,11 @@ pub fn of(process: ProcessId, reads: &mut Reads) -> Option<String> {
     candidate(&String::from_utf8_lossy(&maps), &String::from_utf8_lossy(&mounts))
 }
 
-/// Whether a thread in a call on a pipe, a socket or a terminal waits for a page of the memory that it has handed over, and for
-/// nobody at the other end: there it would not sleep like that.
-pub fn is_waited_for(wait: &Wait, reads: &mut Reads) -> bool {
-    if wait.sleep != Sleep::Uninterruptible {
-        return false;
-    }
-    let asleep_in = reads.text(wait.thread.process, &format!("task/{}/wchan", wait.thread.tid));
-    asleep_in.is_some_and(|function| PAGE_WAITS.iter().any(|begin| function.starts_with(begin)))
+/// Whether a thread in a call on a pipe, a socket or a terminal waits for a page of the memory that it has handed over, where only the
+/// function it sleeps in is known: nobody waits in these for another end.
+pub fn is_waited_for(stack: &KernelStack) -> bool {
+    let [function] = stack.functions() else { return false };
+    PAGE_WAITS.iter().any(|begin| function.starts_with(begin))
 }
 
 /// Where a page probably lies, by the texts of `maps` and `mountinfo` (Documentation/filesystems/proc.rst).

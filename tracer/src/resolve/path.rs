@@ -1,15 +1,10 @@
 //! The path that a call names: read from its caller's memory, and not touched. Whoever walked it would wait for the same file
 //! system that the caller waits for.
 
-use std::{
-    ffi::OsStr,
-    os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
 
 use crate::{
-    model::file::FileKind,
-    model::wait::{Sleep, Wait},
+    model::{stack::KernelStack, wait::Wait},
     procfs::Reads,
 };
 
@@ -40,18 +35,9 @@ pub fn of(wait: &Wait, reads: &mut Reads) -> Option<PathBuf> {
     Some(if path.as_os_str().is_empty() { base } else { base.join(path) })
 }
 
-/// Whether the thread sleeps in the opening of a FIFO, for its other end (`wait_for_partner`, fs/pipe.c): the kernel says so,
-/// without a look at the file. Kernels before 5.16 mostly do not; there a reader looks, which may be lost.
-pub fn waits_for_partner(wait: &Wait, path: &Path, reads: &mut Reads) -> bool {
-    let process = wait.thread.process;
-    let asleep_in = reads.text(process, &format!("task/{}/wchan", wait.thread.tid)).unwrap_or_default();
-    match asleep_in.as_str() {
-        "" | "0" if wait.sleep == Sleep::Interruptible => path
-            .to_str()
-            .and_then(|path| reads.what(process, &format!("root{path}")).ok())
-            .is_some_and(|file| FileKind::of(file.mode) == FileKind::Fifo),
-        function => function.starts_with("wait_for_partner") || function.starts_with("fifo_open"),
-    }
+/// Whether a thread sleeps in the opening of a FIFO, for its other end (fs/pipe.c): the kernel says so, without a look at the file.
+pub fn waits_for_partner(stack: &KernelStack) -> bool {
+    stack.has("wait_for_partner") || stack.has("fifo_open")
 }
 
 #[cfg(test)]

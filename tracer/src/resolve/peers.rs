@@ -472,6 +472,10 @@ mod tests {
             Ok(Vec::new())
         }
 
+        fn stacks(&mut self, _: &[crate::model::wait::Sleeper]) -> Result<crate::collect::Stacks> {
+            Ok(HashMap::new())
+        }
+
         fn holders(&mut self, files: &[FileId], ends: &[ConnectionEnd]) -> Result<Option<Vec<Holder>>> {
             assert!(files.len() <= ONE_WALK && ends.len() <= ONE_WALK);
             self.walks += 1;

@@ -133,7 +133,8 @@ pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Re
     let policy = if waits.len() <= THREADS_WITH_PEERS { PeersOf::ALL } else { PeersOf::NOT_IDLE };
     let all = ByProcess::new(&snapshot.waits);
     let waits = pipeline.assess(waits, &all, source, &policy)?;
-    let threads = threads::list(process, only, waits, &snapshot, pipeline.resolver());
+    let mut threads = threads::list(process, only, waits, &snapshot, pipeline.resolver());
+    threads::read_stacks(&mut threads, source)?;
     let who = pipeline.resolver().who(process);
     let sockets = sockets::of(process, pipeline.resolver(), source)?;
     let Followed { others, left_out, deadlock } = followed(&threads, &snapshot, &all, &mut pipeline, source)?;

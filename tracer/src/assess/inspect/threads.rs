@@ -7,12 +7,16 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Result;
+
 use super::held::{self, Group};
 use crate::{
     assess::pipeline::Assessment,
+    collect::Source,
     model::baseline::Excuse,
     model::class::Level,
-    model::wait::{Held, ProcessId, Snapshot},
+    model::stack::KernelStack,
+    model::wait::{Held, ProcessId, Sleeper, Snapshot},
     procfs::Reads,
     resolve::{Resolver, peers::Peer},
 };
@@ -149,20 +153,28 @@ pub fn list(
         }
     }
     threads.sort_by_key(Thread::rank);
-    for thread in threads.iter_mut().take(STACKS).filter(|thread| thread.wait().is_some()) {
-        let tid = thread.tid;
-        thread.stack = match reads.text(process, &format!("task/{tid}/stack")) {
-            Some(stack) => functions(&stack),
-            // It takes CAP_SYS_ADMIN, which an agent has given up. Where it sleeps takes less.
-            None => reads.text(process, &format!("task/{tid}/wchan")).map(asleep_in).unwrap_or_default(),
-        };
-    }
     threads
 }
 
-/// The one function that `/proc/TID/wchan` names; 0: none.
-fn asleep_in(wchan: String) -> Vec<String> {
-    Some(wchan).filter(|name| !name.is_empty() && name != "0").into_iter().collect()
+/// Reads where in the kernel the first of the threads sleep.
+///
+/// # Errors
+/// The source cannot be asked.
+pub fn read_stacks(threads: &mut [Thread], source: &mut dyn Source) -> Result<()> {
+    let first = threads.iter_mut().take(STACKS);
+    let mut waiting: Vec<(Sleeper, &mut Vec<String>)> = first
+        .filter_map(|thread| match &thread.doing {
+            Doing::Waits(wait) => Some((wait.wait.sleeper(), &mut thread.stack)),
+            _ => None,
+        })
+        .collect();
+    let sleepers: Vec<Sleeper> = waiting.iter().map(|(sleeper, _)| *sleeper).collect();
+    let stacks = source.stacks(&sleepers)?;
+    for (sleeper, stack) in &mut waiting {
+        let functions = stacks.get(&sleeper.thread).map(KernelStack::functions).unwrap_or_default();
+        **stack = functions.iter().take(DEEP).cloned().collect();
+    }
+    Ok(())
 }
 
 /// Ids of a process's threads.
@@ -185,34 +197,4 @@ fn cpu_seconds(process: ProcessId, tid: u32, reads: &mut Reads) -> Option<f64> {
     // A kernel without scheduler statistics has clock ticks.
     let ticks = reads.thread_stat(process, tid)?.cpu_ticks;
     Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
-}
-
-/// The functions of `/proc/PID/stack` that say something: not how it came into the kernel nor how it went to sleep.
-fn functions(stack: &str) -> Vec<String> {
-    let dull = |name: &str| {
-        name.contains("schedule")
-            || name.starts_with("do_syscall")
-            || name.starts_with("entry_")
-            || name == "0x0"
-    };
-    stack
-        .lines()
-        .filter_map(|line| line.split_ascii_whitespace().nth(1)?.split('+').next())
-        .filter(|name| !dull(name))
-        .take(DEEP)
-        .map(str::to_owned)
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stack_is_what_lies_between_the_call_and_the_sleep() {
-        let stack = "[<0>] wait_woken+0x5b/0x70\n[<0>] sk_wait_data+0x17c/0x190\n[<0>] tcp_recvmsg_locked+0x3a1/0x9b0\n\
-                     [<0>] schedule_timeout+0x8/0x9\n[<0>] do_syscall_64+0x5a/0x80\n[<0>] entry_SYSCALL_64_after_hwframe+0x6e/0xd8\n";
-        assert_eq!(functions(stack), ["wait_woken", "sk_wait_data", "tcp_recvmsg_locked"]);
-        assert_eq!(functions(""), [] as [String; 0]);
-    }
 }

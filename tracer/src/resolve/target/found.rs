@@ -12,19 +12,21 @@ use super::{
 use crate::{
     model::{
         file::{Addresses, Device, Family, FileKind, OpenFile, OpenSocket, SocketKind, Transport},
+        stack::KernelStack,
         syscalls::{Direction, Operation, Syscall},
         tcp::TcpState,
-        wait::{FdState, SocketFacts, UnixFacts, Wait},
+        wait::{FdState, ProcessId, SocketFacts, UnixFacts, Wait},
     },
     procfs::Reads,
 };
 
-/// Looks the target of a wait up.
-pub fn of(wait: &Wait, reads: &mut Reads, mounts: &mut Mounts) -> Target {
+/// Looks the target of a wait up; `stack`: where in the kernel it sleeps, if that is known.
+pub fn of(wait: &Wait, stack: Option<&KernelStack>, reads: &mut Reads, mounts: &mut Mounts) -> Target {
     let (process, tid) = (wait.thread.process, wait.thread.tid);
     match (wait.fd_state, wait.fd) {
-        (FdState::Open(file), _) if never_stored(&file) && page::is_waited_for(wait, reads) => {
-            page::of(process, reads).map_or(Target::None, |path| Target::Page { path })
+        _ if stack.is_some_and(KernelStack::is_page_fault) => page_of(process, reads),
+        (FdState::Open(file), _) if never_stored(&file) && stack.is_some_and(page::is_waited_for) => {
+            page_of(process, reads)
         }
         (FdState::Absent, Some(fd)) if fd >= 0 => Target::Gone,
         (FdState::Absent, _) => Target::Unreadable { reason: "the call's fd is no number of an fd".into() },
@@ -39,8 +41,13 @@ pub fn of(wait: &Wait, reads: &mut Reads, mounts: &mut Mounts) -> Target {
             None if wait.call.operation().is_for_sockets() => Target::Reused,
             None => Target::Pipe { inode: file.inode },
         },
-        _ => without_fd(wait, mounts, reads),
+        _ => without_fd(wait, stack, mounts, reads),
     }
+}
+
+/// A page of the process's memory that is being read in.
+fn page_of(process: ProcessId, reads: &mut Reads) -> Target {
+    page::of(process, reads).map_or(Target::None, |path| Target::Page { path })
 }
 
 /// The target by the kernel's record alone, without its name.
@@ -212,7 +219,7 @@ pub fn pidfd(wait: &Wait) -> Option<i32> {
     (wait.call.syscall == Syscall::Waitid && wait.call.args[0] == P_PIDFD).then_some(wait.call.args[1] as i32)
 }
 
-fn without_fd(wait: &Wait, mounts: &mut Mounts, reads: &mut Reads) -> Target {
+fn without_fd(wait: &Wait, stack: Option<&KernelStack>, mounts: &mut Mounts, reads: &mut Reads) -> Target {
     if let Some(fd) = pidfd(wait) {
         return fd::look_up(wait.thread.process, wait.thread.tid, fd, None, mounts, reads);
     }
@@ -221,12 +228,10 @@ fn without_fd(wait: &Wait, mounts: &mut Mounts, reads: &mut Reads) -> Target {
         Operation::Futex | Operation::FutexCondition => Target::Futex { address: format!("{:#x}", args[0]) },
         // The kernel takes the lower half of the register.
         Operation::Semaphore => Target::Semaphores { set: args[0] as u32 as i32 },
-        Operation::PageFault => {
-            page::of(wait.thread.process, reads).map_or(Target::None, |path| Target::Page { path })
-        }
+        Operation::PageFault => page_of(wait.thread.process, reads),
         operation @ (Operation::Open | Operation::Path) => match path::of(wait, reads) {
             Some(path) => {
-                let is_fifo = operation == Operation::Open && path::waits_for_partner(wait, &path, reads);
+                let is_fifo = operation == Operation::Open && stack.is_some_and(path::waits_for_partner);
                 let path = path.to_string_lossy().into_owned();
                 if is_fifo {
                     Target::Fifo { path, inode: None }

@@ -1,0 +1,72 @@
+//! The program `stacks`: which functions of the kernel do these threads sleep in? For waits that call and target do not explain.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    btf_maps::{HashMap, PerCpuArray},
+    helpers::generated::bpf_get_task_stack,
+    macros::btf_map,
+};
+use tracer_ebpf::abi::{KIND_STACK, STACK_DEPTH, StackRecord};
+
+use crate::{iter::Context, task::is_asleep};
+
+/// The threads asked for.
+#[btf_map]
+static ASKED_STACKS: HashMap<u32, u32, 1024> = HashMap::new();
+
+/// Room for a record and what it is made of.
+#[repr(C)]
+struct Scratch {
+    record: StackRecord,
+    addresses: [u64; STACK_DEPTH],
+}
+
+#[btf_map]
+static STACK_SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// Writes a record for each thread in `ASKED_STACKS` that sleeps.
+///
+/// # Minimum kernel version
+/// 5.9, which lets iterators call `bpf_get_task_stack` and print functions; 5.10 is tested.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub extern "C" fn stacks(ctx: *mut c_void) -> i32 {
+    let ctx = Context(ctx);
+    let task = ctx.task();
+    if task.0.is_null() {
+        return 0;
+    }
+    let tid = task.tid();
+    // SAFETY: tracer changes the map only between passes.
+    if unsafe { ASKED_STACKS.get(tid) }.is_none() || !is_asleep(task.state()) {
+        return 0;
+    }
+    let Some(scratch) = STACK_SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's element, and nothing else runs this program on this CPU meanwhile.
+    let Scratch { record, addresses } = unsafe { &mut *scratch };
+    record.kind = KIND_STACK;
+    record.size = size_of::<StackRecord>() as u32;
+    record.tid = tid;
+    record.thread_start_ns = task.start_ns();
+    record.nvcsw = task.nvcsw();
+    record.nivcsw = task.nivcsw();
+    // SAFETY: a typed pointer, and a buffer of the size that is named, of which the kernel clears what it does not fill.
+    unsafe {
+        bpf_get_task_stack(
+            task.0.cast_mut().cast(),
+            addresses.as_mut_ptr().cast(),
+            size_of::<[u64; STACK_DEPTH]>() as u32,
+            0,
+        );
+    }
+    ctx.write(record);
+    for address in addresses.iter_mut() {
+        if *address == 0 {
+            break;
+        }
+        ctx.write_function(address);
+    }
+    ctx.write(&0u8);
+    0
+}
