@@ -38,6 +38,7 @@ mod doctor;
 mod errors;
 mod histogram;
 mod hung_mount;
+mod kernel_functions;
 mod proc_source;
 mod ps_ages;
 mod ps_contract;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use crate::report::{Report, woke};
+use crate::report::{Report, unsupported, woke};
 use crate::{Call, sys};
 
 /// Opens a file of the role's own.
@@ -95,4 +95,52 @@ pub(crate) fn open_fifo(call: &Call) {
     Report::new(call.role, "openat").path(&path).print();
     // SAFETY: `name` is NUL-terminated and outlives the call.
     woke(unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, name.as_ptr(), libc::O_RDONLY) })
+}
+
+/// `openat` of a file on which another process has a lease, which it does not give back.
+pub(crate) fn open_leased(call: &Call) {
+    let path = sys::own_path("leased");
+    // A lease takes that nobody else has it open.
+    drop(create(&path));
+    held_elsewhere(&path, |fd| {
+        // SAFETY: numbers only. It is told that its lease is wanted, by a signal that would end it.
+        unsafe {
+            libc::signal(libc::SIGIO, libc::SIG_IGN);
+            sys::must(libc::fcntl(fd, libc::F_SETLEASE, libc::F_WRLCK).into(), "a lease")
+        }
+    });
+    // Whoever would only read makes the kernel look again at each tick.
+    opens(call, &path, libc::O_WRONLY)
+}
+
+/// `openat` of a file for which a listener of fanotify has to give its permission, and does not.
+pub(crate) fn open_permitted(call: &Call) {
+    let path = sys::own_path("permitted");
+    drop(create(&path));
+    // SAFETY: numbers only.
+    let listener = unsafe { libc::fanotify_init(libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC, 0) };
+    let name = sys::c_path(&path);
+    // SAFETY: `name` is NUL-terminated and outlives the call.
+    let marked = unsafe {
+        libc::fanotify_mark(listener, libc::FAN_MARK_ADD, libc::FAN_OPEN_PERM, libc::AT_FDCWD, name.as_ptr())
+    };
+    if listener < 0 || marked < 0 {
+        unsupported(call.role, &format!("fanotify: {}", std::io::Error::last_os_error()));
+    }
+    // Its end is the permission.
+    let mut listener = Some(listener);
+    sys::peer(&[], move || {
+        sys::on_answer(|| {
+            // SAFETY: this process's copy of the descriptor, which it uses no more.
+            listener.take().map(|fd| unsafe { libc::close(fd) });
+        });
+    });
+    opens(call, &path, libc::O_RDONLY)
+}
+
+fn opens(call: &Call, path: &Path, flags: i32) -> ! {
+    let name = sys::c_path(path);
+    Report::new(call.role, "openat").path(path).print();
+    // SAFETY: `name` is NUL-terminated and outlives the call.
+    woke(unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, name.as_ptr(), flags) })
 }

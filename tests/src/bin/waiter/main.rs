@@ -97,6 +97,8 @@ const ROLES: &[Role] = &[
     ("flock-memfd", files::flock_memfd),
     ("fcntl-setlkw", files::fcntl_setlkw),
     ("open-fifo", files::open_fifo),
+    ("open-leased", files::open_leased),
+    ("open-permitted", files::open_permitted),
     ("read-eventfd", descriptors::read_eventfd),
     ("read-timerfd", descriptors::read_timerfd),
     ("read-signalfd", descriptors::read_signalfd),

@@ -1,0 +1,53 @@
+//! Does tracer say what holds a call up inside the kernel? By the functions that the thread sleeps in, which are asked for where call
+//! and target do not say enough.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::{Waiter, ps, shared, why};
+
+use super::why::until;
+
+/// A row of the waiter's, once it is old enough.
+fn row(waiter: &Waiter) -> Value {
+    waiter.until_age(1.5);
+    let all = ps(&["--all"]);
+    let own = all.rows.into_iter().find(|row| row["pid"] == waiter.pid());
+    own.unwrap_or_else(|| panic!("no row of pid {}", waiter.pid()))
+}
+
+#[test]
+fn who_waits_for_a_lease_or_a_permission_is_stuck_and_told_so() {
+    let _shared = shared();
+    for (role, says) in [
+        ("open-leased", "for another process to give back its lease, to openat on "),
+        ("open-permitted", "for a fanotify listener to allow openat on "),
+    ] {
+        let waiter = Waiter::start_any(role, &[]);
+        if let Some(why) = waiter.unsupported() {
+            tests::unsupported(why);
+            continue;
+        }
+        let row = row(&waiter);
+        let path = waiter.line()["path"].as_str().unwrap_or_default().to_owned();
+        let verdict = row["verdict"].as_str().unwrap_or_default();
+        assert!(verdict.ends_with(&format!("{says}{path}")), "{row:#}");
+        assert_eq!((&row["class"], &row["level"]), (&"disk".into(), &"stuck".into()), "{row:#}");
+        assert_eq!(row["target"]["path"], path.as_str(), "{row:#}");
+        until(waiter.pid(), "stuck");
+    }
+}
+
+/// The kernel names them, in the page too.
+#[test]
+fn why_names_the_functions() {
+    let _shared = shared();
+    let waiter = Waiter::start("read-pipe");
+    std::thread::sleep(Duration::from_millis(300));
+    let report = why(waiter.pid());
+    let stack = report["threads"][0]["stack"].as_array().cloned().unwrap_or_default();
+    assert!(
+        stack.iter().any(|name| name.as_str().is_some_and(|name| name.contains("pipe_read"))),
+        "{report:#}"
+    );
+}
