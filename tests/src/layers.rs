@@ -45,7 +45,6 @@ const FOLDERS: &[Folder] = &[
 #[rustfmt::skip]
 const STILL: &[(&str, &str)] = &[
     ("diagnose", "resolve"),
-    ("resolve", "diagnose"),
     ("wire", "assess"),
     ("wire", "diagnose"),
     ("wire", "resolve"),

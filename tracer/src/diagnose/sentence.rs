@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use crate::{
     diagnose::kernel::{Obstacle, obstacle},
-    diagnose::progress::LastWord,
-    diagnose::timers,
     model::class::Class,
     model::syscalls::{Direction, Operation, Syscall},
+    model::tcp::LastSender,
     model::tcp::{TcpActivity, TcpFacts},
     model::wait::{SocketFacts, UNREAD_BYTES, UnixFacts, Wait},
     resolve::{Resolved, peers::Peers, semaphore::Semaphore, target::Target},
@@ -153,12 +152,12 @@ fn storage(syscall: Syscall, target: &Target) -> String {
 
 fn next_request(resolved: &Resolved) -> String {
     let target = &resolved.target;
-    match (&resolved.last_word, facts(resolved)) {
-        (Some(LastWord::Ours), Some(facts)) => {
+    match (&resolved.last_sender, facts(resolved)) {
+        (Some(LastSender::Ours), Some(facts)) => {
             let since = ago(facts.sent());
             format!("for the next request of {}: the last one was answered {since} ago", remote(target))
         }
-        (Some(LastWord::Nobody), _) => format!("for the first request of {}", remote(target)),
+        (Some(LastSender::Nobody), _) => format!("for the first request of {}", remote(target)),
         _ => format!("for the client's next request{}", on(target)),
     }
 }
@@ -301,8 +300,8 @@ fn quiet(resolved: &Resolved) -> String {
     if facts.activity.is_none() {
         return format!("for more from {}: who spoke last, and when, is not to be seen here", peer(resolved));
     }
-    let spoke = match resolved.last_word {
-        Some(LastWord::Unknown) => "who spoke last is not to be seen",
+    let spoke = match resolved.last_sender {
+        Some(LastSender::Unknown) => "who spoke last is not to be seen",
         _ => "the last bytes were its own",
     };
     format!(
@@ -359,14 +358,14 @@ fn outlook(wait: &Wait, resolved: &Resolved) -> String {
         return "; whether the connection has a time-out is not to be seen here".into();
     };
     if facts.unacknowledged() > 0 && facts.window() != Some(0) {
-        let patience = age(timers::patience(internals));
-        return match (timers::gives_up(facts), internals.user_timeout) {
+        let patience = age(internals.patience());
+        return match (facts.gives_up(), internals.user_timeout) {
             (Some(left), _) => format!("; the kernel gives up in {}", age(left)),
             (None, None) => format!("; no time-out: the kernel gives up after {patience} of retransmissions"),
             (None, Some(_)) => format!("; the kernel gives up after {patience}"),
         };
     }
-    if let Some(left) = timers::gives_up(facts) {
+    if let Some(left) = facts.gives_up() {
         let probes = facts.activity.map_or(0, |activity| activity.probes);
         let vain = count(probes.into(), "keepalive probe");
         return format!("; no answer to {vain}: the kernel gives up in {}", age(left));
@@ -383,8 +382,8 @@ fn outlook(wait: &Wait, resolved: &Resolved) -> String {
 mod tests {
     use super::*;
     use crate::{
-        diagnose::progress::tests::facts as sample,
         diagnose::verdict::{judge, tests as samples},
+        model::tcp::tests::facts as sample,
         model::wait::UnixFacts,
         resolve::peers::Peer,
     };

@@ -2,16 +2,15 @@
 
 use crate::{
     diagnose::kernel::obstacle,
-    diagnose::progress::LastWord,
     diagnose::sentence::sentence,
     model::syscalls::{Direction, Operation},
+    model::tcp::LastSender,
     model::wait::{Sleep, SocketFacts, Wait},
     resolve::{
         Resolved,
         peers::Peers,
         target::{Target, TcpState},
     },
-    util::linux::{FUTEX_LOCK_PI, FUTEX_LOCK_PI2, FUTEX_WAIT, futex_command},
 };
 
 pub use crate::model::class::{Class, Level};
@@ -68,7 +67,8 @@ fn by_call(wait: &Wait, target: &Target) -> Option<Class> {
         Operation::Close if matches!(target, Target::Tcp { .. }) => Class::Send,
         Operation::Lock | Operation::Semaphore => Class::Lock,
         Operation::Fcntl if wait.call.waits_for_file_lock() => Class::Lock,
-        Operation::Futex => futex(&wait.call.args),
+        Operation::Futex if wait.call.waits_for_memory_lock() => Class::Mutex,
+        Operation::Futex => Class::Futex,
         Operation::FutexCondition => Class::Futex,
         Operation::Child => Class::Child,
         Operation::Sleep => Class::Timer,
@@ -100,20 +100,6 @@ fn by_set(target: &Target) -> Option<Class> {
         // One that is stored is always ready; those that are not tell of changes.
         Target::File { .. } | Target::Memfd { .. } => Some(Class::Notify),
         _ => None,
-    }
-}
-
-/// Tells a lock from a condition by how the C library waits for each (DESIGN: `mutex`). glibc waits for a mutex with the
-/// value 2 (nptl/lowlevellock.h), musl with its top bit set over the owner's id, or over EBUSY where it keeps no owner
-/// (src/thread/pthread_mutex_timedlock.c), both without a time-out.
-pub fn futex(args: &[u64; 6]) -> Class {
-    /// `PID_MAX_LIMIT` (include/linux/threads.h).
-    const LARGEST_TID: u32 = 1 << 22;
-    const CONTENDED: u32 = 0x8000_0000;
-    match (futex_command(args[1]), args[2] as u32, args[3]) {
-        (FUTEX_LOCK_PI | FUTEX_LOCK_PI2, ..) | (FUTEX_WAIT, 2, 0) => Class::Mutex,
-        (FUTEX_WAIT, CONTENDED.., 0) if args[2] as u32 - CONTENDED <= LARGEST_TID => Class::Mutex,
-        _ => Class::Futex,
     }
 }
 
@@ -167,16 +153,16 @@ fn by_target(wait: &Wait, resolved: &Resolved) -> Class {
 
 /// A reader of a connection: whose turn is it?
 fn of_tcp(resolved: &Resolved) -> Class {
-    let last = resolved.last_word.unwrap_or(LastWord::Unknown);
+    let last = resolved.last_sender.unwrap_or(LastSender::Unknown);
     if resolved.is_server() {
         return match last {
-            LastWord::Theirs => Class::Request,
-            LastWord::Ours | LastWord::Nobody | LastWord::Unknown => Class::Peer,
+            LastSender::Theirs => Class::Request,
+            LastSender::Ours | LastSender::Nobody | LastSender::Unknown => Class::Peer,
         };
     }
     match last {
-        LastWord::Ours | LastWord::Nobody => Class::Reply,
-        LastWord::Theirs | LastWord::Unknown => Class::Quiet,
+        LastSender::Ours | LastSender::Nobody => Class::Reply,
+        LastSender::Theirs | LastSender::Unknown => Class::Quiet,
     }
 }
 
@@ -217,9 +203,9 @@ pub mod tests {
 
     use super::*;
     use crate::{
-        diagnose::progress::tests::facts,
         model::syscalls::{Syscall, Table},
         model::tcp::TcpFacts,
+        model::tcp::tests::facts,
         model::wait::{Call, FdState, ProcessId, ThreadId, UnixFacts},
         resolve::{
             peers::Peer,
@@ -274,9 +260,9 @@ pub mod tests {
             Target::Tcp { .. } => SocketFacts::Tcp(facts(517, 0)),
             _ => SocketFacts::None,
         };
-        let last_word = matches!(target, Target::Tcp { .. }).then_some(LastWord::Ours);
+        let last_sender = matches!(target, Target::Tcp { .. }).then_some(LastSender::Ours);
         let resolved = Resolved::new(Some(3), target, syscall.direction());
-        Resolved { socket, last_word, server: Some(false), ..resolved }
+        Resolved { socket, last_sender, server: Some(false), ..resolved }
     }
 
     fn unix(datagram: bool, peer: bool, client: bool) -> Target {
@@ -393,18 +379,18 @@ pub mod tests {
     }
 
     #[test]
-    fn the_last_word_and_the_side_decide_for_a_connection() {
+    fn the_last_sender_and_the_side_decide_for_a_connection() {
         for (server, last, class) in [
-            (false, LastWord::Ours, Class::Reply),
-            (false, LastWord::Nobody, Class::Reply),
-            (false, LastWord::Theirs, Class::Quiet),
-            (false, LastWord::Unknown, Class::Quiet),
-            (true, LastWord::Ours, Class::Peer),
-            (true, LastWord::Nobody, Class::Peer),
-            (true, LastWord::Theirs, Class::Request),
+            (false, LastSender::Ours, Class::Reply),
+            (false, LastSender::Nobody, Class::Reply),
+            (false, LastSender::Theirs, Class::Quiet),
+            (false, LastSender::Unknown, Class::Quiet),
+            (true, LastSender::Ours, Class::Peer),
+            (true, LastSender::Nobody, Class::Peer),
+            (true, LastSender::Theirs, Class::Request),
         ] {
             let resolved =
-                Resolved { server: Some(server), last_word: Some(last), ..on(Syscall::Read, tcp()) };
+                Resolved { server: Some(server), last_sender: Some(last), ..on(Syscall::Read, tcp()) };
             assert_eq!(classify(&wait(Syscall::Read, [0; 6]), &resolved), class, "{server} {last:?}");
         }
         // Not known: the end with the higher port came to the other.
@@ -551,7 +537,7 @@ pub mod tests {
         fn every_wait_has_one_class_and_a_sentence(
             number in -3i32..480, args in prop::array::uniform6(any::<u64>()), target in any_target(), socket in any_facts(),
             age in any::<u32>(), asleep in any::<u32>(), exact: bool, deep: bool, server: Option<bool>,
-            last in prop::option::of(prop::sample::select(vec![LastWord::Ours, LastWord::Theirs, LastWord::Nobody, LastWord::Unknown])),
+            last in prop::option::of(prop::sample::select(vec![LastSender::Ours, LastSender::Theirs, LastSender::Nobody, LastSender::Unknown])),
             timeout in prop::option::of(any::<u32>()), who in (0usize..4, any::<bool>(), any::<bool>(), any::<Option<bool>>()),
         ) {
             let syscall = match number {
@@ -566,7 +552,7 @@ pub mod tests {
             let mut resolved = on(syscall, target);
             resolved.socket = socket;
             resolved.server = server;
-            resolved.last_word = last;
+            resolved.last_sender = last;
             resolved.timeout = timeout.map(|ms| Duration::from_millis(ms.into()));
             resolved.peers = peers(who.0, who.1, who.2, who.3);
             let verdict = judge(&wait, &resolved);

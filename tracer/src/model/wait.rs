@@ -12,6 +12,7 @@ use crate::{
         tcp::TcpFacts,
     },
     util::clock::{self, Now},
+    util::linux::{FUTEX_LOCK_PI, FUTEX_LOCK_PI2, FUTEX_WAIT, futex_command},
 };
 
 /// Which process, for ever: a pid alone is reused.
@@ -93,6 +94,22 @@ impl Call {
     /// What it does.
     pub fn operation(&self) -> Operation {
         self.syscall.operation()
+    }
+
+    /// Whether it waits for a lock in memory, and not for a condition, by how the C library waits for each. glibc waits for a
+    /// mutex with the value 2 (nptl/lowlevellock.h), musl with its top bit set over the owner's id, or over EBUSY where it keeps
+    /// no owner (src/thread/pthread_mutex_timedlock.c), both without a time-out.
+    pub fn waits_for_memory_lock(&self) -> bool {
+        /// `PID_MAX_LIMIT` (include/linux/threads.h).
+        const LARGEST_TID: u32 = 1 << 22;
+        const CONTENDED: u32 = 0x8000_0000;
+        let value = self.args[2] as u32;
+        self.operation() == Operation::Futex
+            && match (futex_command(self.args[1]), value, self.args[3]) {
+                (FUTEX_LOCK_PI | FUTEX_LOCK_PI2, ..) | (FUTEX_WAIT, 2, 0) => true,
+                (FUTEX_WAIT, CONTENDED.., 0) => value - CONTENDED <= LARGEST_TID,
+                _ => false,
+            }
     }
 
     /// Whether it waits for a lock on a file. `fcntl` does with `F_SETLKW` and `F_OFD_SETLKW`

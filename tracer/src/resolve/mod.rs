@@ -33,11 +33,11 @@ use self::{
 };
 use crate::{
     collect::Source,
-    diagnose::progress::{LastWord, connected, last_word},
     model::file::{FileKind, OpenFile},
     model::holder::FileId,
     model::stack::KernelStack,
     model::syscalls::{Direction, Operation, Syscall},
+    model::tcp::LastSender,
     model::tcp::TcpFacts,
     model::wait::{ByProcess, FdState, ProcessId, SeenFd, Sleep, Sleeper, SocketFacts, ThreadId, Wait},
     procfs::{Reads, Wanted},
@@ -59,7 +59,7 @@ pub struct Resolved {
     /// This is the server's end. `None`: not known, or no TCP.
     pub server: Option<bool>,
     /// Whose bytes were the last on a TCP connection.
-    pub last_word: Option<LastWord>,
+    pub last_sender: Option<LastSender>,
     /// The call's own time-out, from its start.
     pub timeout: Option<Duration>,
     /// Who is at the other end. `None`: not looked up.
@@ -78,7 +78,7 @@ impl Resolved {
             file: FdState::None,
             socket: SocketFacts::None,
             server: None,
-            last_word: None,
+            last_sender: None,
             timeout: None,
             peers: None,
             stack: None,
@@ -88,7 +88,7 @@ impl Resolved {
     /// Takes what the source saw of the fd.
     fn seen(mut self, file: FdState, socket: SocketFacts) -> Self {
         if let SocketFacts::Tcp(facts) = &socket {
-            self.last_word = Some(last_word(facts));
+            self.last_sender = Some(facts.last_sender());
         }
         (self.file, self.socket) = (file, socket);
         self
@@ -385,7 +385,7 @@ impl Resolver {
             (Target::Tcp { local, remote, state, .. }, SocketFacts::Tcp(facts))
                 if *state != TcpState::Listen =>
             {
-                if connected(facts) {
+                if facts.has_connected() {
                     return Some(false);
                 }
                 let port = facts.internals.and_then(|internals| internals.port_chosen_by);

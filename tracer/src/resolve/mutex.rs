@@ -4,9 +4,6 @@
 use std::collections::HashMap;
 
 use crate::{
-    diagnose::verdict::futex,
-    model::class::Class,
-    model::syscalls::Operation,
     model::wait::{ProcessId, Wait},
     procfs::Reads,
     util::linux::{FUTEX_LOCK_PI, FUTEX_LOCK_PI2, futex_command},
@@ -27,7 +24,7 @@ const TID_MASK: u32 = libc::FUTEX_TID_MASK;
 
 /// The thread that holds the lock `wait` waits for, `None` if there is no telling; and whether it is a barrier instead.
 pub fn look(wait: &Wait, reads: &mut Reads, owners: &mut Owners) -> (Option<LockOwner>, bool) {
-    if wait.call.operation() != Operation::Futex || futex(&wait.call.args) != Class::Mutex {
+    if !wait.call.waits_for_memory_lock() {
         return (None, false);
     }
     let (process, args) = (wait.thread.process, wait.call.args);

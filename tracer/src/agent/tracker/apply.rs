@@ -72,7 +72,7 @@ impl Departures {
     fn push(&mut self, departure: Departure) {
         let Departure { thread, track, left, progress } = &departure;
         let may_be_sample = track.client.is_some() && departure.lasted(self.now_ns) >= SAMPLE_MIN;
-        let may_be_away = track.is_flagged && track.mark.is_some() && !matches!(left, Left::Leaves(_));
+        let may_be_away = track.is_flagged && track.progress.is_some() && !matches!(left, Left::Leaves(_));
         if progress.is_none() && (may_be_sample || may_be_away) {
             self.connections.extend(track.fd.map(|fd| (*thread, fd)));
         }
@@ -208,7 +208,7 @@ impl Tracker {
         if let Some(Assessment { wait: found, resolved, class }) = found {
             found.date_back(wait.began_ns);
             wait.date_back(found.began_ns);
-            track.remember_last_word(resolved);
+            track.remember_last_sender(resolved);
             *class = classify(found, resolved);
         }
     }

@@ -10,11 +10,11 @@ use crate::{
     assess::client::Client,
     assess::pipeline::Assessment,
     assess::stall::Policy,
-    diagnose::progress::{LastWord, Mark},
     diagnose::verdict::classify,
     model::baseline::Excuse,
     model::class::Class,
     model::syscalls::Syscall,
+    model::tcp::{LastSender, ProgressCounters},
     model::wait::{EndedSleep, FdState, SocketFacts, Wait},
     resolve::{Resolved, Resolver},
 };
@@ -58,10 +58,10 @@ pub struct Track {
     /// Who asks there, if its length may be a sample for a baseline.
     pub client: Option<Client>,
     /// Progress of that fd's connection.
-    pub mark: Option<Mark>,
+    pub progress: Option<ProgressCounters>,
     timeout: Option<Duration>,
     /// Who spoke last on the connection, and the progress and bytes sent when that was seen.
-    last_word: Option<(LastWord, Mark, u64)>,
+    last_sender: Option<(LastSender, ProgressCounters, u64)>,
     /// When the sleep ended as the kernel saw it, nanoseconds of `CLOCK_MONOTONIC`.
     end_ns: Option<u64>,
     /// A signal woke it, or it is held: the same call may go on.
@@ -102,7 +102,7 @@ pub enum Step {
 impl Track {
     /// Of a wait that is seen for the first time.
     pub fn new(wait: &Wait) -> Self {
-        let (inode, mark) = seen(&wait.fd_state, &wait.socket);
+        let (inode, progress) = seen(&wait.fd_state, &wait.socket);
         Self {
             syscall: wait.call.syscall,
             args: wait.call.args,
@@ -121,9 +121,9 @@ impl Track {
             set: false,
             seen: 0,
             client: None,
-            mark,
+            progress,
             timeout: None,
-            last_word: None,
+            last_sender: None,
             end_ns: None,
             interrupted: false,
             interrupted_before: false,
@@ -145,8 +145,8 @@ impl Track {
         if wait.sleep_began_ns == self.sleep_began_ns {
             return Step::Same;
         }
-        let (inode, mark) = seen(&wait.fd_state, &wait.socket);
-        match (self.mark, mark) {
+        let (inode, progress) = seen(&wait.fd_state, &wait.socket);
+        match (self.progress, progress) {
             // Whatever the call, and whatever came between: a byte that has moved ends it.
             (Some(before), Some(now)) => {
                 return if before == now && inode == self.inode { Step::GoesOn } else { Step::New };
@@ -173,7 +173,7 @@ impl Track {
 
     /// What has moved on the connection since it was last looked at, by what its fd is now.
     pub fn progress(&self, file: &FdState, socket: &SocketFacts) -> Progress {
-        match (self.mark, seen(file, socket)) {
+        match (self.progress, seen(file, socket)) {
             (Some(before), (inode, Some(now))) if inode == self.inode => match now.received_since(&before) {
                 0 if now == before => Progress::Unmoved,
                 0 => Progress::Unknown,
@@ -200,7 +200,7 @@ impl Track {
 
     /// Takes what was found out about the wait.
     pub fn looked(&mut self, Assessment { wait, resolved, class }: &Assessment, now_ns: u64) {
-        (self.inode, self.mark) = seen(&resolved.file, &resolved.socket);
+        (self.inode, self.progress) = seen(&resolved.file, &resolved.socket);
         (self.fd, self.set) = (resolved.fd, wait.fd != resolved.fd);
         self.timeout = resolved.timeout;
         self.client = Client::of(wait, resolved);
@@ -225,15 +225,17 @@ impl Track {
     }
 
     /// Keeps the first thing known of who spoke last: while no byte moves it stays true, though a keepalive may hide it.
-    pub fn remember_last_word(&mut self, resolved: &mut Resolved) {
+    pub fn remember_last_sender(&mut self, resolved: &mut Resolved) {
         let SocketFacts::Tcp(facts) = &resolved.socket else { return };
-        let (Some(mark), Some(activity)) = (Mark::of(facts), &facts.activity) else { return };
+        let (Some(progress), Some(activity)) = (ProgressCounters::of(facts), &facts.activity) else { return };
         let sent = activity.bytes_sent_once();
-        match self.last_word {
-            Some((word, at, before)) if at == mark && before == sent && word != LastWord::Unknown => {
-                resolved.last_word = Some(word);
+        match self.last_sender {
+            Some((sender, at, before))
+                if at == progress && before == sent && sender != LastSender::Unknown =>
+            {
+                resolved.last_sender = Some(sender);
             }
-            _ => self.last_word = resolved.last_word.map(|word| (word, mark, sent)),
+            _ => self.last_sender = resolved.last_sender.map(|sender| (sender, progress, sent)),
         }
     }
 
@@ -278,13 +280,13 @@ impl Track {
 }
 
 /// Inode and progress of an fd.
-fn seen(file: &FdState, socket: &SocketFacts) -> (u64, Option<Mark>) {
+fn seen(file: &FdState, socket: &SocketFacts) -> (u64, Option<ProgressCounters>) {
     let inode = match file {
         FdState::Open(file) => file.inode,
         _ => 0,
     };
     match socket {
-        SocketFacts::Tcp(facts) => (inode, Mark::of(facts)),
+        SocketFacts::Tcp(facts) => (inode, ProgressCounters::of(facts)),
         _ => (inode, None),
     }
 }
@@ -293,8 +295,8 @@ fn seen(file: &FdState, socket: &SocketFacts) -> (u64, Option<Mark>) {
 mod tests {
     use super::*;
     use crate::{
-        diagnose::progress::tests::facts,
         diagnose::verdict::tests::{on, tcp, wait},
+        model::tcp::tests::facts,
     };
 
     const SECOND: u64 = 1_000_000_000;

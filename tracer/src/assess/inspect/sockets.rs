@@ -13,7 +13,7 @@ use procfs::net::TcpState;
 use crate::{
     assess::pipeline::is_young,
     collect::{Source, sockets::Tables},
-    diagnose::progress::{LastWord, since},
+    model::tcp::LastSender,
     model::wait::{ProcessId, SocketFacts, ThreadId},
     procfs::Entry,
     resolve::{Resolved, Resolver, target},
@@ -92,8 +92,10 @@ pub fn of(process: ProcessId, resolver: &mut Resolver, source: &mut dyn Source) 
     let thread = ThreadId { process, tid: process.pid, start_ns: process.start_ns };
     for (fd, resolved) in resolver.connections(thread, &clients, source)? {
         let SocketFacts::Tcp(facts) = &resolved.socket else { continue };
-        let late = since(facts).filter(|since| !is_young(*since));
-        if let (Some(LastWord::Ours), Some(since), false) = (resolved.last_word, late, resolved.is_server()) {
+        let late = facts.unmoved().filter(|since| !is_young(*since));
+        if let (Some(LastSender::Ours), Some(since), false) =
+            (resolved.last_sender, late, resolved.is_server())
+        {
             sockets.unanswered.push(Unanswered { fd, resolved, since });
         }
     }

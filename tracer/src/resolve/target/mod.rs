@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::found::{has_name, is_socket_or_pipe, kind_of, kind_of_file, of, pidfd, sketch};
 use super::poll::Interest;
-use crate::{diagnose::timers, model::tcp::TcpFacts, util::human};
+use crate::{model::tcp::TcpFacts, util::human};
 
 pub use crate::model::tcp::TcpState;
 
@@ -218,7 +218,7 @@ impl Timers {
             keepalive_after_seconds: probes.map(|of| of.keepalive_after.as_secs_f64()),
             keepalive_interval_seconds: probes.map(|of| of.keepalive_interval.as_secs_f64()),
             keepalive_probes: probes.map(|of| of.keepalive_probes),
-            gives_up_seconds: timers::gives_up(facts).map(|left| left.as_secs_f64()),
+            gives_up_seconds: facts.gives_up().map(|left| left.as_secs_f64()),
         }
     }
 }

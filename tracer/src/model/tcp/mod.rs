@@ -1,6 +1,11 @@
 //! The state of a TCP connection, as far as it was seen, in ordinary units.
 
+mod progress;
+mod timers;
+
 use std::time::Duration;
+
+pub use self::progress::{LastSender, ProgressCounters};
 
 /// State of a TCP connection (include/net/tcp_states.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -187,5 +192,65 @@ impl TcpFacts {
     /// Since data was last received, if any was and that is seen.
     pub fn received(&self) -> Option<Duration> {
         self.activity.and_then(|activity| activity.received)
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// An established connection on which `sent` and `received` bytes went, all acknowledged.
+    pub fn facts(sent: u64, received: u64) -> TcpFacts {
+        let ago = |bytes: u64| (bytes > 0).then_some(Duration::from_secs(60));
+        let activity = TcpActivity {
+            bytes_sent: sent,
+            bytes_retransmitted: 0,
+            bytes_acknowledged: sent,
+            bytes_received: received,
+            sent: ago(sent),
+            received: ago(received),
+            acknowledged: Duration::from_secs(60),
+            round_trip: Duration::from_micros(100),
+            retransmits: 0,
+            backoff: 0,
+            probes: 0,
+            window: Some(65_535),
+        };
+        let internals = TcpInternals {
+            in_flight: 0,
+            last_segment_had_data: false,
+            receive_timeout: None,
+            send_timeout: None,
+            user_timeout: None,
+            keepalive_after: Duration::from_secs(7200),
+            keepalive_interval: Duration::from_secs(75),
+            keepalive_probes: 9,
+            retransmission: Duration::from_millis(200),
+            retries: 15,
+            port_chosen_by: None,
+        };
+        TcpFacts {
+            state: TcpState::Established,
+            netns: Some(1),
+            send_queue: 0,
+            receive_queue: 0,
+            keepalive: false,
+            activity: Some(activity),
+            internals: Some(internals),
+        }
+    }
+
+    impl TcpFacts {
+        /// The same with other counters.
+        pub fn with_activity(mut self, change: impl FnMut(&mut TcpActivity)) -> Self {
+            self.activity.iter_mut().for_each(change);
+            self
+        }
+
+        /// The same with other options.
+        pub fn with_internals(mut self, change: impl FnMut(&mut TcpInternals)) -> Self {
+            self.internals.iter_mut().for_each(change);
+            self
+        }
     }
 }

@@ -4,44 +4,49 @@
 
 use std::time::Duration;
 
-use crate::model::tcp::{TcpFacts, TcpInternals};
+use super::{TcpFacts, TcpInternals};
 
 /// `TCP_RTO_MIN` and `TCP_RTO_MAX` (include/net/tcp.h).
 const SHORTEST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// How long from now until the kernel ends the connection if nobody answers; `None` if it does not, or that is not to be
-/// seen. Retransmissions in vain are counted down, and keepalive probes in vain; who answers them lives for ever.
-pub fn gives_up(facts: &TcpFacts) -> Option<Duration> {
-    let (activity, internals) = (facts.activity.as_ref()?, facts.internals.as_ref()?);
-    if facts.unacknowledged() > 0 {
-        let vain = activity.window != Some(0) && activity.retransmits > 0;
-        let again = || retransmissions_end(internals, activity.retransmits, activity.sent?);
-        return vain.then(again).flatten();
+impl TcpFacts {
+    /// How long from now until the kernel ends the connection if nobody answers; `None` if it does not, or that is not to be
+    /// seen. Retransmissions in vain are counted down, and keepalive probes in vain; who answers them lives for ever.
+    pub fn gives_up(&self) -> Option<Duration> {
+        let (activity, internals) = (self.activity.as_ref()?, self.internals.as_ref()?);
+        if self.unacknowledged() > 0 {
+            let vain = activity.window != Some(0) && activity.retransmits > 0;
+            let again = || retransmissions_end(internals, activity.retransmits, activity.sent?);
+            return vain.then(again).flatten();
+        }
+        if !self.keepalive || activity.probes == 0 {
+            return None;
+        }
+        let heard =
+            activity.received.map_or(activity.acknowledged, |received| received.min(activity.acknowledged));
+        let all =
+            internals.keepalive_after + internals.keepalive_interval * internals.keepalive_probes.into();
+        Some(internals.user_timeout.unwrap_or(all).saturating_sub(heard))
     }
-    if !facts.keepalive || activity.probes == 0 {
-        return None;
-    }
-    let heard =
-        activity.received.map_or(activity.acknowledged, |received| received.min(activity.acknowledged));
-    let all = internals.keepalive_after + internals.keepalive_interval * internals.keepalive_probes.into();
-    Some(internals.user_timeout.unwrap_or(all).saturating_sub(heard))
 }
 
-/// For how long data is sent again in vain: `TCP_USER_TIMEOUT`, else what so many retransmissions would take if the first
-/// came after the shortest time there is.
-pub fn patience(internals: &TcpInternals) -> Duration {
-    internals.user_timeout.unwrap_or_else(|| {
-        let retries = u32::from(internals.retries);
-        let doubling = (LONGEST.as_millis() / SHORTEST.as_millis()).ilog2();
-        let doubled = SHORTEST * ((2 << retries.min(doubling)) - 1);
-        doubled + LONGEST * retries.saturating_sub(doubling)
-    })
+impl TcpInternals {
+    /// For how long data is sent again in vain: `TCP_USER_TIMEOUT`, else what so many retransmissions would take if the first
+    /// came after the shortest time there is.
+    pub fn patience(&self) -> Duration {
+        self.user_timeout.unwrap_or_else(|| {
+            let retries = u32::from(self.retries);
+            let doubling = (LONGEST.as_millis() / SHORTEST.as_millis()).ilog2();
+            let doubled = SHORTEST * ((2 << retries.min(doubling)) - 1);
+            doubled + LONGEST * retries.saturating_sub(doubling)
+        })
+    }
 }
 
 /// When the retransmission that is one too many is due, the last one having been sent so long ago.
 fn retransmissions_end(internals: &TcpInternals, retransmits: u8, last: Duration) -> Option<Duration> {
-    let patience = patience(internals);
+    let patience = internals.patience();
     let mut wait = internals.retransmission.clamp(Duration::from_millis(1), LONGEST);
     // Each time waited since the first retransmission was half of the next, but for those of the full length: how many
     // there were is not to be seen, so that is as of a connection with a short way.
@@ -66,7 +71,7 @@ fn retransmissions_end(internals: &TcpInternals, retransmits: u8, last: Duration
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnose::progress::tests::facts;
+    use crate::model::tcp::tests::facts;
 
     fn seconds(seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds)
@@ -76,18 +81,18 @@ mod tests {
     fn patience_is_a_quarter_of_an_hour_by_default() {
         // Documentation/networking/ip-sysctl.rst, tcp_retries2.
         let internals = facts(1, 0).internals.expect("the kernel's");
-        assert_eq!(patience(&internals), seconds(924.6));
+        assert_eq!(internals.patience(), seconds(924.6));
         let few = TcpInternals { retries: 5, ..internals };
-        assert_eq!(patience(&few), seconds(12.6));
-        assert_eq!(patience(&TcpInternals { user_timeout: Some(seconds(30.0)), ..few }), seconds(30.0));
+        assert_eq!(few.patience(), seconds(12.6));
+        assert_eq!(TcpInternals { user_timeout: Some(seconds(30.0)), ..few }.patience(), seconds(30.0));
     }
 
     #[test]
     fn retransmissions_in_vain_are_counted_down() {
         let mut lost = facts(517, 0);
-        assert_eq!(gives_up(&lost), None, "all acknowledged");
+        assert_eq!(lost.gives_up(), None, "all acknowledged");
         lost.send_queue = 100;
-        assert_eq!(gives_up(&lost), None, "not sent again yet");
+        assert_eq!(lost.gives_up(), None, "not sent again yet");
         let again = |retransmits, ms, sent, user_timeout: Option<f64>| {
             lost.with_activity(|of| (of.retransmits, of.sent) = (retransmits, Some(seconds(sent))))
                 .with_internals(|of| {
@@ -96,16 +101,16 @@ mod tests {
                 })
         };
         // Sent again after 0.2, 0.6 and 1.4 s; the next, 1.6 s later, is the last of a user's time-out of 2 s.
-        assert_eq!(gives_up(&again(3, 1600, 0.6, Some(2.0))), Some(seconds(1.0)));
-        assert_eq!(gives_up(&again(3, 1600, 0.6, Some(3.0))), Some(seconds(1.0 + 3.2)));
-        let left = gives_up(&again(3, 1600, 0.6, None)).expect("it gives up");
+        assert_eq!(again(3, 1600, 0.6, Some(2.0)).gives_up(), Some(seconds(1.0)));
+        assert_eq!(again(3, 1600, 0.6, Some(3.0)).gives_up(), Some(seconds(1.0 + 3.2)));
+        let left = again(3, 1600, 0.6, None).gives_up().expect("it gives up");
         assert!((900.0..1050.0).contains(&left.as_secs_f64()), "{left:?}");
         // Late: the times are at their longest.
         let late = again(15, 120_000, 20.0, None);
-        let left = gives_up(&late).expect("it gives up");
+        let left = late.gives_up().expect("it gives up");
         assert!(left <= seconds(220.0), "{left:?}");
         let full = late.with_activity(|of| of.window = Some(0));
-        assert_eq!(gives_up(&full), None, "a peer that does not read answers");
+        assert_eq!(full.gives_up(), None, "a peer that does not read answers");
     }
 
     #[test]
@@ -117,12 +122,12 @@ mod tests {
             })
             .with_activity(|of| (of.acknowledged, of.received) = (seconds(76.0), Some(seconds(80.0))));
         probed.keepalive = true;
-        assert_eq!(gives_up(&probed), None, "no probe is under way");
+        assert_eq!(probed.gives_up(), None, "no probe is under way");
         probed = probed.with_activity(|of| of.probes = 2);
-        assert_eq!(gives_up(&probed), Some(seconds(14.0)));
+        assert_eq!(probed.gives_up(), Some(seconds(14.0)));
         probed = probed.with_internals(|of| of.user_timeout = Some(seconds(80.0)));
-        assert_eq!(gives_up(&probed), Some(seconds(4.0)));
+        assert_eq!(probed.gives_up(), Some(seconds(4.0)));
         probed.keepalive = false;
-        assert_eq!(gives_up(&probed), None);
+        assert_eq!(probed.gives_up(), None);
     }
 }

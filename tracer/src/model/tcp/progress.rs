@@ -1,0 +1,231 @@
+//! What a TCP connection's own counters and stamps tell: who spoke last, and since when nothing has moved. Pure.
+//!
+//! Sources: `tcp_ack_update_window`, `tcp_event_data_recv` and `tcp_event_data_sent` in net/ipv4/tcp_{in,out}put.c.
+
+use std::{cmp::Ordering, time::Duration};
+
+use super::TcpFacts;
+
+/// Whose bytes were the last on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastSender {
+    /// Neither side has ever said anything.
+    Nobody,
+    /// Ours, and the peer has not answered them.
+    Ours,
+    /// The peer's.
+    Theirs,
+    /// The stamps are equal and a keepalive or window update has covered the rest.
+    Unknown,
+}
+
+/// How late an acknowledgement of data may come, round trip not included: delayed ACKs are sent after 40 to 200 ms.
+const DELAYED_ACK: Duration = Duration::from_millis(250);
+
+impl TcpFacts {
+    /// Whose bytes were the last, by the sequence numbers where they know and by the stamps where those do.
+    pub fn last_sender(&self) -> LastSender {
+        if self.unacknowledged() > 0 {
+            return LastSender::Ours;
+        }
+        let Some(activity) = &self.activity else { return LastSender::Unknown };
+        match (activity.bytes_sent, activity.bytes_received) {
+            (0, 0) => return LastSender::Nobody,
+            (_, 0) => return LastSender::Ours,
+            (0, _) => return LastSender::Theirs,
+            _ => {}
+        }
+        let (Some(sent), Some(received)) = (activity.sent, activity.received) else {
+            return LastSender::Unknown;
+        };
+        let by_stamps = match sent.cmp(&received) {
+            Ordering::Less => LastSender::Ours,
+            Ordering::Greater => LastSender::Theirs,
+            Ordering::Equal => LastSender::Unknown,
+        };
+        let Some(internals) = &self.internals else { return by_stamps };
+        // Data was the last to come, and since all of ours is acknowledged, nothing of ours is later than that.
+        if internals.last_segment_had_data {
+            return LastSender::Theirs;
+        }
+        // The last segment was bare: the acknowledgement of our last bytes, unless it answered a keepalive probe.
+        let no_probe_yet = !self.keepalive || sent.min(received) < internals.keepalive_after;
+        let followed_at_once = sent
+            .checked_sub(activity.acknowledged)
+            .is_some_and(|late| late <= activity.round_trip + DELAYED_ACK);
+        if no_probe_yet || followed_at_once {
+            return LastSender::Ours;
+        }
+        by_stamps
+    }
+
+    /// For how long nothing has moved: no byte received, none of ours acknowledged. `None` if nothing ever has, or that is not seen.
+    pub fn unmoved(&self) -> Option<Duration> {
+        let activity = self.activity.as_ref()?;
+        // An acknowledgement has no stamp of its own: where all is acknowledged it followed the sending at once, where
+        // something is not, the last one that came is the latest it can have been.
+        let acknowledged =
+            if self.unacknowledged() == 0 { activity.sent } else { Some(activity.acknowledged) };
+        match (acknowledged, activity.received) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Whether this end made the connection. Its SYN took a number of its own and was acknowledged like a byte
+    /// (`tcp_snd_una_update`, net/ipv4/tcp_input.c); the end that accepted counts from after its SYN (`tcp_create_openreq_child`). So
+    /// what was acknowledged, and what is on its way, is one more than what was sent. Nobody else can change that, as they can who seems
+    /// to have chosen the port. False: it did not, or it is not known (before Linux 4.19, or restored from a checkpoint).
+    pub fn has_connected(&self) -> bool {
+        let Some(activity) = &self.activity else { return false };
+        // Where that is not seen, the numbers match only while nothing is on its way.
+        let in_flight = self.internals.map_or(0, |internals| internals.in_flight);
+        // A FIN has a number as well, once it is sent.
+        let fin = self.state.has_closed() && in_flight == self.send_queue;
+        let counted = activity.bytes_acknowledged.wrapping_add(in_flight.into());
+        let sent = activity.bytes_sent.wrapping_sub(activity.bytes_retransmitted).wrapping_add(fin.into());
+        counted == sent.wrapping_add(1)
+    }
+}
+
+/// Counters that change with every progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgressCounters {
+    received: u64,
+    acknowledged: u64,
+}
+
+impl ProgressCounters {
+    /// Of a connection of which they are seen.
+    pub fn of(facts: &TcpFacts) -> Option<Self> {
+        let activity = facts.activity.as_ref()?;
+        Some(Self { received: activity.bytes_received, acknowledged: activity.bytes_acknowledged })
+    }
+
+    /// Bytes received since they were read before.
+    pub fn received_since(&self, before: &ProgressCounters) -> u64 {
+        self.received.saturating_sub(before.received)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::tcp::{TcpState, tests::facts};
+
+    #[test]
+    fn who_connected_has_one_number_more() {
+        use TcpState::{Established, FinWait1, FinWait2, SynSent};
+        // Sent, sent again, acknowledged, on their way, written and not sent, state.
+        for (sent, again, acked, under_way, unsent, state, connected) in [
+            (0, 0, 1, 0, 0, Established, true),
+            (0, 0, 0, 0, 0, Established, false),
+            (100, 0, 101, 0, 0, Established, true),
+            (100, 0, 100, 0, 0, Established, false),
+            (150, 50, 101, 0, 0, Established, true),
+            (150, 50, 71, 30, 900, Established, true),
+            (150, 50, 70, 30, 900, Established, false),
+            // Its SYN is on its way.
+            (0, 0, 0, 1, 0, SynSent, true),
+            // A FIN is sent, or waits behind what is not sent yet.
+            (100, 0, 102, 0, 0, FinWait2, true),
+            (100, 0, 101, 0, 0, FinWait2, false),
+            (100, 0, 101, 1, 0, FinWait1, true),
+            (100, 0, 100, 1, 0, FinWait1, false),
+            (100, 0, 71, 30, 10, FinWait1, true),
+            (100, 0, 70, 30, 10, FinWait1, false),
+            // A kernel that does not count.
+            (0, 0, 101, 0, 0, Established, false),
+        ] {
+            let mut facts = facts(sent, 0)
+                .with_activity(|of| (of.bytes_retransmitted, of.bytes_acknowledged) = (again, acked))
+                .with_internals(|of| of.in_flight = under_way);
+            (facts.state, facts.send_queue) = (state, under_way + unsent);
+            assert_eq!(facts.has_connected(), connected, "{facts:?}");
+            facts.activity = None;
+            assert!(!facts.has_connected(), "a table does not say");
+        }
+    }
+
+    fn seconds(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    /// The twelve cases of the design, tried on loopback, one line each.
+    #[test]
+    fn the_last_word_is_told_as_tried_on_loopback() {
+        // 20 requests, all answered.
+        let answered = facts(100, 1000).with_internals(|of| of.last_segment_had_data = true);
+        assert_eq!(answered.last_sender(), LastSender::Theirs);
+        // 20 answered, the next one never: the stamps tie, the sequence numbers know.
+        let unanswered = facts(100, 1000);
+        assert_eq!(unanswered.last_sender(), LastSender::Ours);
+        // One request, never answered.
+        assert_eq!(facts(100, 0).last_sender(), LastSender::Ours);
+        // Nothing said by either.
+        assert_eq!(facts(0, 0).last_sender(), LastSender::Nobody);
+        // A greeting only.
+        assert_eq!(facts(0, 10).last_sender(), LastSender::Theirs);
+        // Not acknowledged.
+        let lost = TcpFacts { send_queue: 30, ..answered };
+        assert_eq!(lost.last_sender(), LastSender::Ours);
+    }
+
+    #[test]
+    fn after_an_answered_keepalive_the_stamps_decide() {
+        let probed = |sent: f64, received: f64| {
+            let mut facts = facts(100, 1000).with_internals(|of| of.keepalive_after = seconds(30.0));
+            facts.keepalive = true;
+            facts.with_activity(|of| {
+                (of.sent, of.received) = (Some(seconds(sent)), Some(seconds(received)));
+                // The probe was answered ten seconds ago.
+                of.acknowledged = seconds(10.0);
+            })
+        };
+        assert_eq!(probed(100.0, 200.0).last_sender(), LastSender::Ours);
+        assert_eq!(probed(200.0, 100.0).last_sender(), LastSender::Theirs);
+        assert_eq!(probed(100.0, 100.0).last_sender(), LastSender::Unknown);
+        // The acknowledgement came with a delayed ACK's lateness after the data: it was no probe's.
+        assert_eq!(probed(10.1, 10.1).last_sender(), LastSender::Ours);
+    }
+
+    #[test]
+    fn progress_is_bytes_acknowledged_and_bytes_received() {
+        let moved = facts(100, 1000)
+            .with_activity(|of| (of.sent, of.received) = (Some(seconds(50.0)), Some(seconds(70.0))));
+        assert_eq!(moved.unmoved(), Some(seconds(50.0)));
+        // A retransmission a second ago is none.
+        let again = TcpFacts { send_queue: 30, ..moved }
+            .with_activity(|of| (of.sent, of.acknowledged) = (Some(seconds(1.0)), seconds(60.0)));
+        assert_eq!(again.unmoved(), Some(seconds(60.0)));
+        assert_eq!(TcpFacts { activity: None, ..again }.unmoved(), None);
+        assert_eq!(facts(0, 0).unmoved(), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100_000))]
+        #[test]
+        fn no_counters_confuse_it(words in prop::array::uniform8(any::<u32>()), bytes in prop::array::uniform4(any::<u64>()),
+                                  keepalive: bool, state: u8, after in 0u64..100_000) {
+            let mut facts = facts(bytes[0], bytes[1]).with_activity(|of| {
+                of.sent = Some(Duration::from_millis(words[4].into()));
+                of.received = Some(Duration::from_millis(words[5].into()));
+                of.acknowledged = Duration::from_millis(words[6].into());
+                of.round_trip = Duration::from_micros(words[7].into());
+            }).with_internals(|of| {
+                of.in_flight = words[1];
+                of.last_segment_had_data = words[2] != words[3];
+                of.keepalive_after = Duration::from_secs(after);
+            });
+            (facts.send_queue, facts.state, facts.keepalive) = (words[0], TcpState::of(state), keepalive);
+            let nothing_moved = bytes[0] == 0 && bytes[1] == 0;
+            prop_assert!(facts.last_sender() != LastSender::Nobody || nothing_moved);
+            let facts = facts.with_activity(|of| (of.bytes_acknowledged, of.bytes_retransmitted) = (bytes[2], bytes[3]));
+            facts.has_connected();
+            let stamps = [4, 5, 6].map(|at| Some(Duration::from_millis(words[at].into())));
+            prop_assert!(stamps.contains(&facts.unmoved()));
+        }
+    }
+}
