@@ -23,7 +23,7 @@ const FOLDERS: &[Folder] = &[
     folder(6, "commands", &["top", "trace"]),
     folder(6, "top", &[]),
     folder(6, "trace", &[]),
-    folder(5, "agent", &["metrics", "history", "hook"]),
+    folder(5, "agent", &[]),
     folder(5, "serve", &["metrics", "history"]),
     folder(5, "metrics", &[]),
     folder(5, "history", &[]),

@@ -2,7 +2,7 @@
 //!
 //! It runs on a thread of its own, so that whatever it waits for never holds up HTTP or signals.
 //!
-//! Layer 5: uses the sinks `metrics`, `history` and `hook`, and what lies below.
+//! Layer 5: uses what lies below, and no sink by its name.
 
 mod account;
 mod answer;
@@ -20,12 +20,11 @@ mod tracker;
 use std::{
     mem,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use hashbrown::HashMap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::{budget::Stage, tracker::Tracker};
@@ -41,27 +40,13 @@ use crate::{
     config::Handover,
     config::cli::Agent,
     kernel::log::KernelLog,
-    metrics::Metrics,
-    metrics::blind::Cause,
-    metrics::health::Health,
-    model::wait::{ProcessId, Snapshot, Wait},
+    model::wait::{Snapshot, Wait},
     procfs,
-    util::clock::monotonic_ns,
     util::human,
 };
 
 /// How long durations are kept after somebody last asked.
 const FORGET: Duration = Duration::from_secs(300);
-
-/// Where what the loop finds goes.
-pub struct Outputs {
-    /// The numbers.
-    pub metrics: Arc<Metrics>,
-    /// How the loop itself is.
-    pub health: Arc<Health>,
-    /// Where else stalls go.
-    pub sinks: Sinks,
-}
 
 /// Everything the loop owns.
 pub struct Watch {
@@ -78,10 +63,8 @@ pub struct Watch {
     state: State,
     /// Snapshots taken.
     number: u64,
-    /// Processes that have new series, each with the name of one of its threads.
-    unnamed: HashMap<ProcessId, String>,
-    /// Series of open waits that the last one had.
-    open: usize,
+    /// A look has worked.
+    works: bool,
     /// Looks that failed.
     failed: u64,
     /// The last one did.
@@ -100,9 +83,8 @@ pub struct Watch {
     refused: u64,
     /// Reads that no reader had answered by then.
     unanswered: u64,
+    /// Who is told what it finds.
     sinks: Sinks,
-    metrics: Arc<Metrics>,
-    health: Arc<Health>,
     /// What other threads want to know.
     asked: Asked,
     /// Durations by process, while somebody wants them, and when somebody last did.
@@ -117,12 +99,10 @@ impl Watch {
         bpf: Bpf,
         policy: Policy,
         args: &Agent,
-        outputs: Outputs,
+        sinks: Sinks,
         asked: Asked,
         stop: OwnedFd,
     ) -> Result<Self> {
-        let Outputs { metrics, health, sinks } = outputs;
-        metrics.lock().probes = bpf.kernel.probes();
         Ok(Self {
             bpf,
             log: None,
@@ -133,8 +113,7 @@ impl Watch {
             tracker: Tracker::default(),
             state: State::load(&args.state_dir)?,
             number: 0,
-            unnamed: HashMap::new(),
-            open: 0,
+            works: false,
             failed: 0,
             fails: false,
             look_began: Instant::now(),
@@ -145,8 +124,6 @@ impl Watch {
             refused: 0,
             unanswered: 0,
             sinks,
-            metrics,
-            health,
             asked,
             durations: None,
             durations_asked: Instant::now(),
@@ -239,13 +216,13 @@ impl Watch {
     /// look for long is not healthy any more, and whoever keeps it starts it again.
     fn try_tick(&mut self) -> Result<()> {
         match self.tick() {
-            Ok(()) => self.fails = false,
-            Err(error) if self.health.ready.load(Ordering::Relaxed) => {
+            Ok(()) => (self.works, self.fails) = (true, false),
+            Err(error) if self.works => {
                 self.failed += 1;
                 if !mem::replace(&mut self.fails, true) {
                     human::say(&format!("{error:#}; it is tried again at the next interval"));
                 }
-                self.metrics.lock().lost.insert(Loss::LookFailed, self.failed);
+                self.sinks.lost(&[(Loss::LookFailed, self.failed)]);
             }
             Err(error) => return Err(error),
         }
@@ -261,16 +238,12 @@ impl Watch {
         Ok(snapshot)
     }
 
-    /// Whether the look has found the canary, for the metrics and for whoever asks how the agent is.
-    fn mind_canary(&mut self, now_ns: u64) {
-        let Some(canary) = &mut self.canary else { return };
+    /// Whether looks do not find the canary.
+    fn misses_canary(&mut self, now_ns: u64) -> bool {
+        let Some(canary) = &mut self.canary else { return false };
         let (pipeline, bpf) = (&mut self.pipeline, &mut self.bpf);
         canary.looked(&self.own, now_ns, |waits| pipeline.resolver().resolve(waits, bpf).ok());
-        let is_missed = canary.is_missed(now_ns);
-        self.health.misses_canary.store(is_missed, Ordering::Relaxed);
-        if is_missed {
-            self.metrics.lock().blind.report(Cause::Canary);
-        }
+        canary.is_missed(now_ns)
     }
 
     fn tick(&mut self) -> Result<()> {
@@ -291,12 +264,8 @@ impl Watch {
         self.look_began = Instant::now();
         let undecided = self.track(&mut snapshot)?;
         self.count_cut(self.tracker.missed() + undecided);
-        self.mind_canary(snapshot.monotonic_ns);
-        self.account(&snapshot)?;
         self.state.save_now_and_then(self.tracker.stalls());
-        self.health.last_snapshot_ns.store(monotonic_ns(), Ordering::Relaxed);
-        self.health.ready.store(true, Ordering::Relaxed);
-        Ok(())
+        self.report(&snapshot)
     }
 }
 

@@ -6,7 +6,6 @@ use std::{
     ffi::OsStr,
     fmt::Write,
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
-    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -16,8 +15,6 @@ use rustix::{
 };
 use sd_notify::NotifyState;
 use tokio::time::{Instant, sleep};
-
-use crate::metrics::health::Health;
 
 /// How often it is asked whether the first snapshot has been taken, and whether a manager that was busy takes more.
 const LOOK: Duration = Duration::from_millis(50);
@@ -34,14 +31,14 @@ impl Manager {
     }
 
     /// Says that the agent is ready when it is, and from then on that it is well, as long as it is; never ends.
-    pub async fn follow(&self, health: Arc<Health>) {
-        while !health.ready.load(Ordering::Relaxed) {
+    pub async fn follow(&self, is_ready: impl Fn() -> bool, is_well: impl Fn() -> bool) {
+        while !is_ready() {
             sleep(LOOK).await;
         }
         self.tell(&[NotifyState::Ready]).await;
         let Some(every) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
         loop {
-            if health.is_well() {
+            if is_well() {
                 self.tell(&[NotifyState::Watchdog]).await;
             }
             sleep(every / 3).await;

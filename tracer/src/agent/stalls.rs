@@ -45,7 +45,6 @@ impl Watch {
         if self.state.was_open(&stall.wait) {
             self.sinks.found_again(stall);
         } else {
-            *self.metrics.lock().opened.entry(stall.verdict.class).or_default() += 1;
             self.sinks.opened(stall);
         }
     }

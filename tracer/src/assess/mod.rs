@@ -2,6 +2,7 @@
 //! show. Layer 4.
 
 mod batches;
+pub mod blind;
 pub mod client;
 pub mod inspect;
 pub mod overview;

@@ -1,25 +1,55 @@
 //! Where what the agent finds goes: one trait. The agent's loop has a list of sinks and knows none of them by name.
 
-use std::cell::OnceCell;
+use std::{cell::OnceCell, collections::BTreeMap};
 
-use super::stall::{Closed, Stall, StallObject};
-use crate::{collect::losses::Loss, wire::event::StallEvent};
+use super::{
+    blind::Cause,
+    stall::{Closed, Stall, StallObject, Standing},
+};
+use crate::{
+    collect::{ended::EndedWaits, losses::Loss},
+    model::wait::{Snapshot, ThreadId, Wait},
+    wire::event::StallEvent,
+};
 
-/// Where stalls go. Nothing here may wait for whoever reads: the loop looks at nothing else meanwhile.
+/// Something that is told what the agent finds. It may not wait for whoever reads it: the loop does nothing else meanwhile.
 pub trait Sink: Send {
     /// A stall has opened.
-    fn opened(&mut self, notice: &Notice);
+    fn opened(&mut self, _notice: &Notice) {}
 
     /// A stall that was open when the agent stopped still is: its opening has been told of.
     fn found_again(&mut self, _notice: &Notice) {}
 
     /// A stall has closed.
-    fn closed(&mut self, notice: &Notice);
+    fn closed(&mut self, _notice: &Notice) {}
 
-    /// What this sink has lost so far. Asked for at each look.
+    /// Waits have ended since the last look.
+    fn ended(&mut self, _waits: &EndedWaits) {}
+
+    /// What has been lost so far: numbers that only grow. What is not among them is as it was.
+    fn lost(&mut self, _losses: &[(Loss, u64)]) {}
+
+    /// A look has ended.
+    fn tick(&mut self, _look: &Look<'_>) {}
+
+    /// What this sink itself has lost so far. Asked for at each look.
     fn losses(&mut self) -> Vec<(Loss, u64)> {
         Vec::new()
     }
+}
+
+/// What a look has found.
+pub struct Look<'a> {
+    /// All that waits.
+    pub snapshot: &'a Snapshot,
+    /// What is known of each of its waits.
+    pub standing: &'a dyn Fn(&Wait) -> Standing,
+    /// The stalls that are open now.
+    pub stalls: &'a BTreeMap<ThreadId, Stall>,
+    /// What has kept it from seeing everything.
+    pub blinded_by: &'a [Cause],
+    /// Waits count as ended once their call has returned, which may be long after the thread was asleep.
+    pub ends_by_calls: bool,
 }
 
 /// A stall as sinks are told of it, made once for all of them.
@@ -89,6 +119,21 @@ impl Sinks {
     pub fn closed(&mut self, closed: &Closed) {
         let notice = Notice::closed(closed);
         self.0.iter_mut().for_each(|sink| sink.closed(&notice));
+    }
+
+    /// Waits have ended.
+    pub fn ended(&mut self, waits: &EndedWaits) {
+        self.0.iter_mut().for_each(|sink| sink.ended(waits));
+    }
+
+    /// What has been lost so far.
+    pub fn lost(&mut self, losses: &[(Loss, u64)]) {
+        self.0.iter_mut().for_each(|sink| sink.lost(losses));
+    }
+
+    /// A look has ended.
+    pub fn tick(&mut self, look: &Look<'_>) {
+        self.0.iter_mut().for_each(|sink| sink.tick(look));
     }
 
     /// What all of them have lost so far.

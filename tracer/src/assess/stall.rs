@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     diagnose::verdict::Verdict,
     model::cgroup::Owner,
+    model::class::Class,
     model::wait::Wait,
     resolve::{Resolved, process::Who},
     wire::json::{WaitObject, in_seconds, to_the_millisecond},
@@ -17,6 +18,15 @@ use crate::{
 
 /// How long each class may last: what the configuration says.
 pub use crate::config::Config as Policy;
+
+/// What is known of a wait between two looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// What it waits for.
+    pub class: Class,
+    /// Its baseline is what keeps it from being flagged.
+    pub is_excused: bool,
+}
 
 /// How a stall ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     process::Child,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     thread,
     time::Duration,
 };
@@ -16,11 +16,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
+    agent::Watch,
     agent::canary::Canary,
     agent::confine::confine,
     agent::service::Manager,
     agent::stdout::Stdout,
-    agent::{Outputs, Watch},
     assess::shared,
     assess::sink::Sinks,
     collect::bpf::Bpf,
@@ -29,8 +29,8 @@ use crate::{
     history::{self, History},
     hook::Runner,
     kernel::object::{Followed, Options},
-    metrics::Metrics,
     metrics::health::Health,
+    metrics::{Account, Metrics},
     procfs,
     serve::api::Api,
     serve::http,
@@ -195,9 +195,14 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
     let history = opened.and_then(|store| or_without(History::start(store, shared.clone())));
     let stream = Stream::new();
     let api = Api::start(shared, args.interval, stream.clone(), history.clone())?;
-    let sinks = Sinks::default().and(stream).and_if(hook).and(Stdout::start()?).and_if(history);
-    let outputs = Outputs { metrics: Arc::clone(&metrics), health: Arc::clone(&health), sinks };
-    let watch = Watch::new(bpf, policy, args, outputs, asked, stopped)?
+    let sinks = Sinks::default()
+        .and(Account::new(Arc::clone(&metrics), bpf.kernel.probes()))
+        .and(stream)
+        .and_if(hook)
+        .and(Stdout::start()?)
+        .and_if(history)
+        .and(Arc::clone(&health));
+    let watch = Watch::new(bpf, policy, args, sinks, asked, stopped)?
         .logging(log)
         .minding(canary)
         .following(Arc::clone(&reload.next));
@@ -217,7 +222,7 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
         result = serve_api(socket.as_ref(), api) => result,
         result = ended(runner, "the process that runs on_stall") => result,
         result = ended(Some(canary_process), "the canary") => result,
-        () = manager.follow(health) => Ok(()),
+        () = manager.follow(|| health.ready.load(Ordering::Relaxed), || health.is_well()) => Ok(()),
         () = reload_at(hangup, Arc::new(reload), &manager) => Ok(()),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),

@@ -113,9 +113,6 @@ impl Sink for Runner {
         self.tell(notice.stall.wait.owner(), notice.line());
     }
 
-    /// The program is not told of ends.
-    fn closed(&mut self, _notice: &Notice) {}
-
     /// At each look, which is when what waits is handed on, too.
     fn losses(&mut self) -> Vec<(Loss, u64)> {
         self.send_on();

@@ -1,8 +1,15 @@
 //! How the agent is: what the health endpoints and systemd are told.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
-use crate::util::clock::monotonic_ns;
+use crate::{
+    assess::blind::Cause,
+    assess::sink::{Look, Sink},
+    util::clock::monotonic_ns,
+};
 
 /// How the agent is, for the health endpoints.
 #[derive(Default)]
@@ -33,5 +40,13 @@ impl Health {
         } else {
             None
         }
+    }
+}
+
+impl Sink for Arc<Health> {
+    fn tick(&mut self, look: &Look<'_>) {
+        self.misses_canary.store(look.blinded_by.contains(&Cause::Canary), Ordering::Relaxed);
+        self.last_snapshot_ns.store(monotonic_ns(), Ordering::Relaxed);
+        self.ready.store(true, Ordering::Relaxed);
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! Layer 5: a sink, which uses what lies below.
 
-pub mod blind;
+mod account;
 mod blocked;
 mod families;
 pub mod health;
 mod series;
+mod stalls;
 mod state;
 mod table;
 
@@ -15,10 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use anyhow::Result;
 use prometheus::{Encoder, TextEncoder, core::Collector, process_collector::ProcessCollector};
 
-pub use self::{
-    series::{BlockedKey, DurationKey},
-    state::{STALL_SERIES, StallSeries, State},
-};
+pub use self::{account::Account, state::State};
 
 /// The state shared between the thread that watches and the one that serves.
 #[derive(Default)]
@@ -47,8 +45,11 @@ pub fn page(metrics: &Metrics) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{blind::Cause, state::tests::full, *};
-    use crate::model::histogram::{BUCKETS, WaitHistogram};
+    use super::{series::DurationKey, state::tests::full, *};
+    use crate::{
+        assess::blind::Cause,
+        model::histogram::{BUCKETS, WaitHistogram},
+    };
 
     /// The text of a state, without what the library says of the process.
     fn text(state: State) -> String {

@@ -5,33 +5,24 @@ use std::time::Duration;
 use hashbrown::{HashMap, HashSet};
 
 use super::{
-    blind::Blindness,
     blocked::Blocked,
     families::{Histogram, Number},
     series::{BlockedKey, DurationKey, Durations, Family, Folded, OTHER, SERIES, bounded},
+    stalls::StallSeries,
 };
 use crate::{
+    assess::blind::Blindness,
     collect::losses::Loss,
     model::{class::Class, histogram::WaitHistogram, wait::ProcessId},
 };
 
-/// Series of open stalls at most.
-pub const STALL_SERIES: usize = 200;
 /// How long a series stays that nothing is added to.
 pub const EXPIRY: Duration = Duration::from_secs(300);
-
-/// An open stall's labels and age.
-pub struct StallSeries {
-    /// Values of the labels of `tracer_stall_seconds`.
-    pub labels: [String; 12],
-    /// Its age.
-    pub age: Duration,
-}
 
 /// Everything a scrape shows.
 #[derive(Default)]
 pub struct State {
-    /// Open stalls that have a series of their own, [`STALL_SERIES`] at most.
+    /// Open stalls that have a series of their own.
     pub stalls: Vec<StallSeries>,
     /// Open stalls that have none.
     pub without_series: usize,
@@ -271,8 +262,8 @@ pub(super) fn by_class(numbers: &HashMap<Class, u64>) -> Vec<Number> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::{super::blind::Cause, *};
-    use crate::model::histogram::BUCKETS;
+    use super::*;
+    use crate::{assess::blind::Cause, model::histogram::BUCKETS};
 
     fn key(pid: u32) -> BlockedKey {
         let process = Some(ProcessId { pid, start_ns: 1 });

@@ -3,10 +3,10 @@
 use prometheus::proto::MetricType;
 
 use super::{
-    blind::Cause,
     families::{Histogram, Number},
     state::{State, by_class},
 };
+use crate::assess::blind::Cause;
 
 /// One metric: what is declared of it, and where its values come from.
 pub struct Metric {
@@ -160,7 +160,8 @@ mod tests {
     use super::{
         super::{
             series::{FOLDED, OTHER, SERIES},
-            state::{EXPIRY, STALL_SERIES, tests},
+            stalls::STALL_SERIES,
+            state::{EXPIRY, tests},
         },
         *,
     };

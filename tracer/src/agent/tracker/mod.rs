@@ -28,7 +28,7 @@ use self::{
     track::{Step, Track},
 };
 use crate::{
-    assess::stall::{Closed, Ended, Stall},
+    assess::stall::{Closed, Ended, Stall, Standing},
     model::baseline::Excuse,
     model::class::Class,
     model::wait::{EndedSleep, ThreadId, Wait},
@@ -64,15 +64,6 @@ struct Missed {
     times: u32,
     /// The last of them, by the number of its snapshot.
     snapshot: u64,
-}
-
-/// What is known of a wait by its thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// What it waits for.
-    pub class: Class,
-    /// Its baseline is what keeps it from being flagged.
-    pub is_excused: bool,
 }
 
 impl Tracker {
