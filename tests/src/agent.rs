@@ -1,10 +1,11 @@
 //! What does a running agent say? Its events as they come, its metrics when asked, its end.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -14,7 +15,8 @@ use serde_json::Value;
 
 use crate::exposition::{self, Sample};
 use crate::launch::{Running, own_dir, start};
-use crate::{bpf, clock, programs, slow};
+use crate::unused::{ANY_PORT, address_in};
+use crate::{bpf, clock, http, programs, slow};
 
 /// How long an agent may take until it is ready: generous, since the machine may be loaded.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,6 +33,7 @@ struct Event {
 pub struct Agent {
     process: Running,
     address: SocketAddr,
+    socket: PathBuf,
     incoming: Receiver<Event>,
     seen: Vec<Event>,
     stderr: Arc<Mutex<String>>,
@@ -44,26 +47,18 @@ impl Agent {
 
     /// The same, started as `prepare` wants its command to be.
     pub fn start_as(args: &[&str], prepare: impl Fn(&mut Command)) -> Self {
-        // Between choosing a free port and the agent's bind another process can take it.
-        for _ in 0..3 {
-            if let Some(agent) = Self::try_start(args, &prepare) {
-                return agent;
-            }
-        }
-        panic!("tracer agent found its port taken three times");
-    }
-
-    fn try_start(args: &[&str], prepare: impl Fn(&mut Command)) -> Option<Self> {
-        let address = free_address();
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let socket = own_dir().join(format!("agent-{number}.sock"));
         let mut command = Command::new(programs::tracer());
         prepare(&mut command);
-        command.args(["agent", "--listen", &address.to_string()]).args(args);
+        command.args(["agent", "--listen", ANY_PORT]).args(args);
         if !args.contains(&"--state-dir") {
             // What an earlier agent remembered is not this test's affair.
-            command.arg("--state-dir").arg(own_dir().join(format!("state-{}", address.port())));
+            command.arg("--state-dir").arg(own_dir().join(format!("state-{number}")));
         }
         if !args.contains(&"--socket") {
-            command.arg("--socket").arg(own_dir().join(format!("agent-{}.sock", address.port())));
+            command.arg("--socket").arg(&socket);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = start(command);
@@ -89,17 +84,13 @@ impl Agent {
                     .push_str(&String::from_utf8_lossy(&buffer[..n]));
             }
         });
-        let mut agent = Self { process, address, incoming, seen: Vec::new(), stderr };
+        // Until it has said where it listens.
+        let address = ([127, 0, 0, 1], 0).into();
+        let mut agent = Self { process, address, socket, incoming, seen: Vec::new(), stderr };
         let begin = Instant::now();
-        // Another agent may answer on this port: this one must have said that it serves.
-        let serves = |agent: &Self| agent.stderr().contains("watching;");
-        while !serves(&agent) || agent.get("/-/ready").is_none_or(|(status, _)| status != 200) {
+        while !agent.is_ready() {
             if let Some(status) = agent.process.ended() {
-                let stderr = agent.stderr();
-                if stderr.contains("in use") {
-                    return None;
-                }
-                panic!("tracer agent {args:?} ended: {status}\n{stderr}");
+                panic!("tracer agent {args:?} ended: {status}\n{}", agent.stderr());
             }
             assert!(
                 begin.elapsed() < slow(PATIENCE),
@@ -108,7 +99,13 @@ impl Agent {
             );
             thread::sleep(Duration::from_millis(20));
         }
-        Some(agent)
+        agent
+    }
+
+    fn is_ready(&mut self) -> bool {
+        let Some(address) = address_in(&self.stderr()) else { return false };
+        self.address = address;
+        self.get("/-/ready").is_some_and(|(status, _)| status == 200)
     }
 
     /// The process id.
@@ -140,7 +137,7 @@ impl Agent {
 
     /// Its Unix socket.
     pub fn socket(&self) -> PathBuf {
-        own_dir().join(format!("agent-{}.sock", self.address.port()))
+        self.socket.clone()
     }
 
     /// Where it listens.
@@ -258,14 +255,7 @@ impl Agent {
 
     /// `GET path`: status and body, or `None` where nobody answers.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(self.address).ok()?;
-        stream.set_read_timeout(Some(slow(Duration::from_secs(10)))).ok()?;
-        // HTTP/1.0: the answer is not chunked and ends with the connection.
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+        http::get(self.address, path).ok().map(|answer| (answer.status, answer.body))
     }
 
     /// Sends a signal and waits for the end: the status and how long it took. Panics after ten seconds.
@@ -277,10 +267,4 @@ impl Agent {
             None => panic!("tracer agent runs ten seconds after signal {signal}\n{}", self.stderr()),
         }
     }
-}
-
-/// An address on loopback that was free a moment ago.
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
-    listener.local_addr().expect("bound")
 }

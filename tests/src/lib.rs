@@ -11,6 +11,7 @@ mod exposition;
 mod family;
 #[cfg(test)]
 mod foreign;
+pub mod http;
 mod hung_mount;
 mod launch;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub mod servers;
 mod small_disk;
 mod tls;
 mod traced;
+mod unused;
 mod vm;
 mod waiter;
 mod why;
@@ -43,9 +45,11 @@ pub use mute::{LastWord, MuteServer, Say, Talk};
 pub use programs::{debian_program, doctor, require_root, tracer, waiter_program};
 pub use ps::{Snapshot, ps, ps_first};
 pub use quiet::{alone, shared};
+pub use servers::NOBODY;
 pub use small_disk::SmallDisk;
 pub use tls::{Manners, Tickets, TlsServer};
 pub use traced::Traced;
+pub use unused::{ANY_PORT, address_in, address_of, unused_id};
 pub use vm::{UNSUPPORTED, age_tolerance, pause, slow, slowness, stolen_seconds, unsupported};
 pub use waiter::Waiter;
 pub use why::{names, why, why_page, why_run};

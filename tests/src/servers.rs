@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::{Running, debian_program, own_dir, start_ended_by};
 
 /// The user and group `nobody` of Debian.
-const NOBODY: u32 = 65534;
+pub const NOBODY: u32 = 65534;
 /// How long a server may take until it answers: generous, since the machine may be loaded.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -82,7 +82,7 @@ impl Server {
 }
 
 /// An address on loopback that was free a moment ago.
-pub fn free_address() -> SocketAddr {
+fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port on loopback")
 }
 

@@ -38,24 +38,41 @@ fn names(events: &[(Value, i128)]) -> Vec<&str> {
     events.iter().map(|(event, _)| event["event"].as_str().unwrap_or("?")).collect()
 }
 
+/// Servers without work, and who waits for some.
+struct Idle {
+    redis: Server,
+    gearmand: Server,
+    blpop: Running,
+    subscriber: Running,
+    worker: Running,
+}
+
+impl Idle {
+    fn start() -> Self {
+        let (redis, gearmand) = (redis(), gearmand());
+        let blpop = redis_worker(&redis, &["BLPOP", "jobs", "0"], "cmd=blpop");
+        let subscriber = redis_worker(&redis, &["SUBSCRIBE", "news"], "cmd=subscribe");
+        let worker = silent(gearman(&gearmand, &["-w", "-f", "job", "--", "/bin/cat"]));
+        until_registered(&gearmand, "job\t0\t0\t1");
+        Self { redis, gearmand, blpop, subscriber, worker }
+    }
+}
+
 #[test]
 fn idle_ones_are_flagged_at_most_once() {
-    let (redis, gearmand) = (redis(), gearmand());
-    let blpop = redis_worker(&redis, &["BLPOP", "jobs", "0"], "cmd=blpop");
-    let subscriber = redis_worker(&redis, &["SUBSCRIBE", "news"], "cmd=subscribe");
-    let worker = silent(gearman(&gearmand, &["-w", "-f", "job", "--", "/bin/cat"]));
-    until_registered(&gearmand, "job\t0\t0\t1");
+    let idle = Idle::start();
+    let Idle { blpop, subscriber, worker, .. } = &idle;
     let mut agent = Agent::start(&["--threshold", "3s"]);
     sleep(Duration::from_secs(3 + 15));
 
     // The last bytes are the worker's: it has asked for a job.
-    for (name, process) in [("BLPOP", &blpop), ("gearman", &worker)] {
+    for (name, process) in [("BLPOP", blpop), ("gearman", worker)] {
         let events = agent.stories_of(process.pid());
         assert!(matches!(&names(&events)[..], [] | ["stall_opened"]), "{name}: {events:#?}");
         assert_eq!(class(process), "reply", "{name}");
     }
     // The last bytes are the server's, even if they came in the same tick as the question: its confirmation.
-    assert_eq!(class(&subscriber), "quiet");
+    assert_eq!(class(subscriber), "quiet");
     let events = agent.stories_of(subscriber.pid());
     assert!(events.is_empty(), "a subscription is doubtful, not stuck: {events:#?}");
 }
@@ -83,18 +100,15 @@ fn default_rules(redis: &Server, gearmand: &Server) -> std::path::PathBuf {
 
 #[test]
 fn with_the_default_rules_they_are_never_flagged() {
-    let (redis, gearmand) = (redis(), gearmand());
-    let blpop = redis_worker(&redis, &["BLPOP", "jobs", "0"], "cmd=blpop");
-    let subscriber = redis_worker(&redis, &["SUBSCRIBE", "news"], "cmd=subscribe");
-    let worker = silent(gearman(&gearmand, &["-w", "-f", "job", "--", "/bin/cat"]));
-    until_registered(&gearmand, "job\t0\t0\t1");
-    let rules = default_rules(&redis, &gearmand);
+    let idle = Idle::start();
+    let Idle { blpop, subscriber, worker, .. } = &idle;
+    let rules = default_rules(&idle.redis, &idle.gearmand);
     let mut agent = Agent::start(&["--threshold", "1s", "--config", rules.to_str().expect("UTF-8")]);
     // Somebody is flagged: the agent is awake.
     let waiter = tests::Waiter::start("recvfrom-tcp4");
     agent.wait_stall("stall_opened", waiter.pid(), PATIENCE);
     sleep(Duration::from_secs(12));
-    for process in [&blpop, &subscriber, &worker] {
+    for process in [blpop, subscriber, worker] {
         let events = agent.stories_of(process.pid());
         assert!(events.is_empty(), "{events:#?}");
     }

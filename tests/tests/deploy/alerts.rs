@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::servers::{Server, as_nobody, dir_of_nobody};
-use tests::{Agent, Waiter, shared, slow};
+use tests::{Agent, Waiter, http, shared, slow};
 
 use crate::{file, read};
 
@@ -119,14 +119,12 @@ fn notified(notifications: &Receiver<Value>, pid: u32, status: &str) -> Value {
 
 /// One request to Alertmanager's interface, and the body of its answer.
 fn ask(alertmanager: &Server, request: &str, body: &str) -> String {
-    let mut stream = TcpStream::connect(alertmanager.address).expect("it listens");
+    let stream = TcpStream::connect(alertmanager.address).expect("it listens");
     let head = "Host: a\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length:";
-    write!(stream, "{request} HTTP/1.0\r\n{head} {}\r\n\r\n{body}", body.len()).expect("it takes it");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
-    assert!(head.contains(" 200 "), "{request}: {answer}");
-    body.to_owned()
+    let whole = format!("{request} HTTP/1.0\r\n{head} {}\r\n\r\n{body}", body.len());
+    let answer = http::send(stream, &whole).expect("it answers");
+    assert_eq!(answer.status, 200, "{request}: {answer:?}");
+    answer.body
 }
 
 /// Who waits for the dependency is not told of beside it; who waits for another peer is.

@@ -8,14 +8,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
-    io::{Read, Write},
-    os::unix::net::UnixStream,
     path::PathBuf,
     time::Duration,
 };
 
 use serde_json::{Map, Value};
-use tests::{Agent, Waiter, own_dir, ps, why};
+use tests::{Agent, Waiter, http, own_dir, ps, why};
 
 /// Waiters whose wait is the same each time. More of a kind would say the same.
 const ROLES: &[&str] = &[
@@ -132,12 +130,8 @@ fn served(agent: &Agent, pids: &[u32]) -> String {
 
 /// What the agent's Unix socket answers.
 fn ask(agent: &Agent, path: &str) -> (String, String) {
-    let mut stream = UnixStream::connect(agent.socket()).expect("the agent has a socket");
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: t\r\n\r\n").expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-    (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
+    let answer = http::get_unix(&agent.socket(), path).expect("it answers");
+    (answer.head.lines().next().unwrap_or_default().to_owned(), answer.body)
 }
 
 /// The names in an object, and what kinds their values have.

@@ -1,7 +1,7 @@
 //! Who uses the servers of a healthy host? Requests a few times a second, and connections that rest.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle, sleep};
 use std::time::Duration;
 
 use tests::servers::{Server, Way, clean, gearman, must, mysql, redis_cli, text};
-use tests::{Running, own_dir, start};
+use tests::{Running, http, own_dir, start};
 
 use crate::fleet::{Fleet, bus_address, psql};
 
@@ -44,14 +44,14 @@ impl Users {
         };
         let (nginx, memcached, prometheus) =
             (fleet.nginx.address, fleet.memcached.address, fleet.prometheus.address);
-        users.begin("nginx", move || assert_eq!(http(nginx, "/static"), "fine"));
-        users.begin("php-fpm", move || assert_eq!(http(nginx, "/"), "fine"));
+        users.begin("nginx", move || assert_eq!(body(nginx, "/static"), "fine"));
+        users.begin("php-fpm", move || assert_eq!(body(nginx, "/"), "fine"));
         users.begin("memcached", move || {
             let answer = talk(memcached, "set k 0 0 1\r\nx\r\nget k\r\nquit\r\n");
             assert_eq!(answer, "STORED\r\nVALUE k 0 1\r\nx\r\nEND\r\n");
         });
         users.begin("prometheus", move || {
-            let answer = http(prometheus, "/api/v1/query?query=up");
+            let answer = body(prometheus, "/api/v1/query?query=up");
             assert!(answer.contains("success"), "{answer}");
         });
         let supervisor = fleet.supervisor_socket.clone();
@@ -250,11 +250,8 @@ fn exchange(mut stream: impl Read + Write, question: &str) -> String {
 }
 
 /// The body of an answer with status 200.
-fn http(address: SocketAddr, path: &str) -> String {
-    let answer = talk(address, &format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"));
-    let mut lines = BufReader::new(answer.as_bytes());
-    let mut status = String::new();
-    lines.read_line(&mut status).expect("text");
-    assert!(status.contains(" 200 "), "{path}: {answer}");
-    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
+fn body(address: SocketAddr, path: &str) -> String {
+    let answer = http::get(address, path).expect("it answers");
+    assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    answer.body
 }

@@ -1,14 +1,14 @@
 //! Does the agent's socket answer what docs/API.md says?
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Agent, Waiter, alone, shared, slow};
+use tests::{Agent, Waiter, alone, http, shared, slow};
 
 const API: &str = include_str!("../../../docs/API.md");
 const WHY: &str = include_str!("../../../docs/WHY.md");
@@ -45,13 +45,8 @@ fn get(agent: &Agent, path: &str) -> (u16, String) {
 }
 
 fn ask(socket: &Path, path: &str) -> (u16, String) {
-    let mut stream = UnixStream::connect(socket).expect("it listens");
-    // HTTP/1.0: the answer is not chunked and ends with the connection.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: t\r\n\r\n").expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    (head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status"), body.to_owned())
+    let answer = http::get_unix(socket, path).expect("it answers");
+    (answer.status, answer.body)
 }
 
 pub(crate) fn object(agent: &Agent, path: &str) -> Value {

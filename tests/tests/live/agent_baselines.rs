@@ -6,11 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Agent, Sample, Waiter, ps, shared, slow, why_run};
+use tests::{Agent, NOBODY, Sample, Waiter, ps, shared, slow, why_run};
 
 use super::agent_api::{documented, keys, object};
-
-const NOBODY: u32 = 65534;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long an answer takes.
 const TAKES: Duration = Duration::from_secs(3);

@@ -6,9 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Agent, Waiter, alone, own_dir, slow};
-
-use crate::hung_mount::ask;
+use tests::{Agent, Waiter, alone, http, own_dir, slow};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -51,12 +49,13 @@ fn it_names_no_file_that_others_can_keep_from_it() {
         agent.wait_stall("stall_opened", waiter.pid(), PATIENCE);
     }
     for waiter in waiters.iter().chain(&others) {
-        let answer = ask(&agent.socket(), &format!("/v1/why/{}", waiter.pid())).expect("it answers");
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}\n{}", agent.stderr());
+        let answer =
+            http::get_unix(&agent.socket(), &format!("/v1/why/{}", waiter.pid())).expect("it answers");
+        assert_eq!(answer.status, 200, "{answer:?}\n{}", agent.stderr());
     }
     for path in ["/v1/waits?all", "/v1/stalls", "/v1/host"] {
-        let answer = ask(&agent.socket(), path).expect("it answers");
-        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        let answer = http::get_unix(&agent.socket(), path).expect("it answers");
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
     }
     assert!(agent.get("/metrics").is_some_and(|(status, _)| status == 200));
     // What was flagged is kept.

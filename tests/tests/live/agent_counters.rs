@@ -38,18 +38,23 @@ fn a_wait_is_counted_once_whenever_it_ends() {
     assert!(wrong.is_empty(), "{} of {WAITERS} waits are counted wrongly: {wrong:#?}", wrong.len());
 }
 
-/// A restarted call is named by its own name when it ends too.
-#[test]
-fn an_ended_restarted_call_has_its_own_name() {
-    let _shared = shared();
-    let agent = Agent::start(&[]);
-    let mut waiter = Waiter::start("restart-poll");
+/// Has its call begun anew three times.
+fn interrupt(waiter: &Waiter) {
     for _ in 0..3 {
         std::thread::sleep(Duration::from_millis(300));
         waiter.stop();
         std::thread::sleep(Duration::from_millis(100));
         waiter.go_on();
     }
+}
+
+/// A restarted call is named by its own name when it ends too.
+#[test]
+fn an_ended_restarted_call_has_its_own_name() {
+    let _shared = shared();
+    let agent = Agent::start(&[]);
+    let mut waiter = Waiter::start("restart-poll");
+    interrupt(&waiter);
     std::thread::sleep(Duration::from_millis(500));
     waiter.answer();
     let pid = waiter.pid().to_string();
@@ -69,12 +74,7 @@ fn a_restarted_sleep_keeps_its_name() {
     let _shared = shared();
     let agent = Agent::start(&[]);
     let waiter = Waiter::start("restart-nanosleep");
-    for _ in 0..3 {
-        std::thread::sleep(Duration::from_millis(300));
-        waiter.stop();
-        std::thread::sleep(Duration::from_millis(100));
-        waiter.go_on();
-    }
+    interrupt(&waiter);
     let pid = waiter.pid().to_string();
     agent.wait_scrape(Duration::from_secs(5), |all| {
         let of_sleep = |s: &&tests::Sample| s.is("tracer_blocked_seconds_total", &[("pid", &pid)]);

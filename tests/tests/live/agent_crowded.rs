@@ -1,23 +1,22 @@
 //! Can one user keep the agent from another's hang? Attackers are an ordinary user, the victim is root's.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tests::{Agent, Sample, Waiter, alone, own_dir, shared, slow, tracer};
+use tests::{Agent, NOBODY, Sample, Waiter, alone, http, own_dir, shared, slow, tracer, unused_id};
 
-/// The attacker.
-const USER: u32 = 65_534;
-/// Another, and the group that may use the socket, of which both are members.
-const MEMBER: u32 = 65_533;
-const MEMBERS: u32 = 54_321;
+/// Who asks beside nobody, and the group that may use the socket, of which both are members.
+static MEMBER: LazyLock<u32> = LazyLock::new(unused_id);
+static MEMBERS: LazyLock<u32> = LazyLock::new(unused_id);
 /// The agent's threshold, and how much later the victim may be flagged.
 const THRESHOLD: Duration = Duration::from_secs(3);
 const LATE: Duration = Duration::from_secs(5);
@@ -59,10 +58,10 @@ fn a_flood_of_stalls_leaves_room_for_another_user() {
         let text = format!("[agent]\n{hook}\non_stall_a_minute = 10\nthreshold = '3s'\n{rules}{others}");
         fs::write(&path, text).expect("write");
     };
-    let flooding = format!("[[rule]]\nuser = '{USER}'\nclass = 'reply'\nthreshold = '3s'\nflag = true\n");
+    let flooding = format!("[[rule]]\nuser = '{NOBODY}'\nclass = 'reply'\nthreshold = '3s'\nflag = true\n");
     write(&flooding);
     let mut agent = Agent::start(&["--config", path.to_str().expect("text")]);
-    let flood = Waiter::start_as(USER, "threads", &[&FLOOD.to_string()]);
+    let flood = Waiter::start_as(NOBODY, "threads", &[&FLOOD.to_string()]);
     let open = |all: &[Sample]| value(all, "tracer_open_stalls", &[("class", "reply")]);
     agent.wait_scrape(PATIENCE, |all| open(all) >= FLOOD as f64);
     // As many as it will be told of for now.
@@ -98,21 +97,16 @@ fn become_member(uid: u32) {
     // The C library's functions change all threads.
     // SAFETY: both calls take numbers only.
     unsafe {
-        assert_eq!(libc::syscall(libc::SYS_setresgid, MEMBERS, MEMBERS, MEMBERS), 0);
+        assert_eq!(libc::syscall(libc::SYS_setresgid, *MEMBERS, *MEMBERS, *MEMBERS), 0);
         assert_eq!(libc::syscall(libc::SYS_setresuid, uid, uid, uid), 0);
     }
 }
 
 /// Asks once, on a connection of its own; the status.
 fn ask(socket: &Path, path: &str) -> std::io::Result<u16> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(slow(PATIENCE)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    assert_eq!(status == 503, answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
-    Ok(status)
+    let answer = http::get_unix(socket, path)?;
+    assert_eq!(answer.status == 503, answer.head.contains("\r\nretry-after: 1"), "{answer:?}");
+    Ok(answer.status)
 }
 
 fn agent_for_members() -> Agent {
@@ -135,7 +129,7 @@ fn who_never_stops_asking_keeps_nobody_from_asking() {
     thread::scope(|scope| {
         for _ in 0..ASKERS {
             scope.spawn(|| {
-                become_member(USER);
+                become_member(NOBODY);
                 while !ends.load(Ordering::Relaxed) {
                     let is_refused = ask(&socket, &path).is_ok_and(|status| status == 503);
                     refused.fetch_add(usize::from(is_refused), Ordering::Relaxed);
@@ -150,7 +144,7 @@ fn who_never_stops_asking_keeps_nobody_from_asking() {
                 thread::sleep(Duration::from_millis(20));
             }
             let another = scope.spawn(|| {
-                become_member(MEMBER);
+                become_member(*MEMBER);
                 ["/v1/stalls", "/v1/waits", &path, "/v1/host"].map(|path| ask(&socket, path).ok())
             });
             let as_root = [&*path, "/v1/stalls"].map(|path| ask(&socket, path).ok());
@@ -159,8 +153,8 @@ fn who_never_stops_asking_keeps_nobody_from_asking() {
                 let output = Command::new(tracer())
                     .args(["ps", "--source", "agent", "--socket"])
                     .arg(&socket)
-                    .uid(MEMBER)
-                    .gid(MEMBERS)
+                    .uid(*MEMBER)
+                    .gid(*MEMBERS)
                     .output()
                     .expect("tracer starts");
                 assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -192,14 +186,14 @@ fn who_holds_connections_keeps_nobody_from_connecting() {
     thread::scope(|scope| {
         let (held, hold) = std::sync::mpsc::channel();
         let attack = scope.spawn(move || {
-            become_member(USER);
+            become_member(NOBODY);
             let streams: Vec<_> = (0..300).filter_map(|_| listen().ok()).collect();
             held.send(streams).expect("they are taken");
         });
         attack.join().expect("it holds them");
         let _held: Vec<UnixStream> = hold.recv().expect("they are held");
         let another = scope.spawn(|| {
-            become_member(MEMBER);
+            become_member(*MEMBER);
             ask(&socket, "/v1/stalls").ok()
         });
         assert_eq!(another.join().expect("it asks"), Some(200));

@@ -1,29 +1,28 @@
 //! Does the agent keep its promises to clients and readers that misbehave: silent, deaf, or gone?
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use tests::{Agent, Limited, Running, Waiter, alone, shared, slow, start, tracer};
+use tests::{
+    ANY_PORT, Agent, Limited, Running, Waiter, address_of, alone, http, shared, slow, start, tracer,
+};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// An address on loopback that was free a moment ago.
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port on loopback")
-}
-
 /// An agent of which only the command line is the test's affair: its pipes are what `prepare` makes them.
-fn bare(address: SocketAddr, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Running {
+fn bare(listen: &str, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Running {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let socket = format!("robust-{}.sock", COUNT.fetch_add(1, Ordering::Relaxed));
     let mut command = Command::new(tracer());
     command
         .env("STATE_DIRECTORY", tests::own_dir().join("state"))
-        .args(["agent", "--listen", &address.to_string(), "--socket"])
-        .arg(tests::own_dir().join(format!("robust-{}.sock", address.port())))
+        .args(["agent", "--listen", listen, "--socket"])
+        .arg(tests::own_dir().join(socket))
         .args(args)
         .stdin(Stdio::null());
     prepare(&mut command);
@@ -35,10 +34,15 @@ fn quiet(command: &mut Command) {
     command.stdout(Stdio::null()).stderr(Stdio::null());
 }
 
-/// Waits until the agent at `address` is ready.
-fn until_ready(process: &mut Running, address: SocketAddr) {
+/// Waits until the agent is ready; where it listens.
+fn until_ready(process: &mut Running) -> SocketAddr {
     let begin = Instant::now();
-    while get(address, "/-/ready").is_none_or(|answer| !answer.starts_with("HTTP/1.0 200")) {
+    loop {
+        if let Some(address) = address_of(process.pid())
+            && http::get(address, "/-/ready").is_ok_and(|answer| answer.status == 200)
+        {
+            return address;
+        }
         if let Some(status) = process.ended() {
             panic!("the agent ended: {status}");
         }
@@ -47,20 +51,11 @@ fn until_ready(process: &mut Running, address: SocketAddr) {
     }
 }
 
-fn get(address: SocketAddr, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(slow(PATIENCE))).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
-}
-
 /// Waits until the agent shows a stall of the waiter, at most three and a half seconds after its wait began.
 fn until_stalled(address: SocketAddr, waiter: &Waiter) {
     let label = format!("tracer_stall_seconds{{pid=\"{}\"", waiter.pid());
     loop {
-        let page = get(address, "/metrics").expect("it still serves");
+        let page = http::get(address, "/metrics").expect("it still serves").body;
         if page.contains(&label) {
             return;
         }
@@ -83,9 +78,8 @@ fn stops_within_a_second(process: &mut Running) {
 #[test]
 fn clients_that_stay_do_not_hold_up_its_end() {
     let _shared = shared();
-    let address = free_address();
-    let mut agent = bare(address, &[], quiet);
-    until_ready(&mut agent, address);
+    let mut agent = bare(ANY_PORT, &[], quiet);
+    let address = until_ready(&mut agent);
     let silent = TcpStream::connect(address).expect("connect");
     let mut half = TcpStream::connect(address).expect("connect");
     half.write_all(b"GET /metrics HT").expect("half a request");
@@ -159,12 +153,8 @@ fn a_burst_of_askers_is_answered() {
 
 /// Asks for health; an error where the answer is any but 200.
 fn ask_health(address: SocketAddr) -> io::Result<()> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(slow(PATIENCE)))?;
-    stream.write_all(b"GET /-/healthy HTTP/1.0\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    if answer.starts_with("HTTP/1.0 200") { Ok(()) } else { Err(io::Error::other(answer)) }
+    let answer = http::get(address, "/-/healthy")?;
+    if answer.status == 200 { Ok(()) } else { Err(io::Error::other(format!("{answer:?}"))) }
 }
 
 /// Many ask for a large page hundreds of times over one connection, and read it, or do not: health answers meanwhile, and 64 MiB
@@ -304,14 +294,13 @@ fn a_token_keeps_strangers_from_the_metrics() {
 #[test]
 fn the_same_address_is_free_after_a_kill() {
     let _shared = shared();
-    let address = free_address();
-    let mut agent = bare(address, &[], quiet);
-    until_ready(&mut agent, address);
+    let mut agent = bare(ANY_PORT, &[], quiet);
+    let address = until_ready(&mut agent);
     let scraper = TcpStream::connect(address).expect("connect");
     agent.kill();
-    let mut again = bare(address, &[], quiet);
+    let mut again = bare(&address.to_string(), &[], quiet);
     let begin = Instant::now();
-    until_ready(&mut again, address);
+    until_ready(&mut again);
     assert!(begin.elapsed() < slow(Duration::from_secs(3)), "it took {:?}", begin.elapsed());
     drop(scraper);
 }
@@ -322,16 +311,15 @@ fn a_deaf_reader_costs_events_and_nothing_else() {
     let _shared = shared();
     let (_reader, mut writer) = std::io::pipe().expect("a pipe");
     fill(&mut writer);
-    let address = free_address();
-    let mut agent = bare(address, &["--threshold", "1s"], |command| {
+    let mut agent = bare(ANY_PORT, &["--threshold", "1s"], |command| {
         command.stdout(writer).stderr(Stdio::null());
     });
-    until_ready(&mut agent, address);
+    let address = until_ready(&mut agent);
     let waiters = [Waiter::start("recvfrom-tcp4"), Waiter::start("flock")];
     for waiter in &waiters {
         until_stalled(address, waiter);
     }
-    assert!(get(address, "/-/healthy").is_some_and(|answer| answer.contains("200 OK")));
+    assert!(http::get(address, "/-/healthy").is_ok_and(|answer| answer.status == 200));
     stops_within_a_second(&mut agent);
 }
 
@@ -350,12 +338,11 @@ fn fill(writer: &mut std::io::PipeWriter) {
 #[test]
 fn readers_that_are_gone_do_not_end_it() {
     let _shared = shared();
-    let address = free_address();
-    let mut agent = bare(address, &["--threshold", "1s"], |command| {
+    let mut agent = bare(ANY_PORT, &["--threshold", "1s"], |command| {
         let gone = || std::io::pipe().map(|(_, writer)| writer).expect("a pipe");
         command.stdout(gone()).stderr(gone());
     });
-    until_ready(&mut agent, address);
+    let address = until_ready(&mut agent);
     let waiter = Waiter::start("recvfrom-tcp4");
     until_stalled(address, &waiter);
     stops_within_a_second(&mut agent);

@@ -5,17 +5,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Agent, Waiter, own_dir, ps, shared, slow, tracer};
+use tests::{Agent, NOBODY, Waiter, own_dir, ps, shared, slow, tracer, unused_id};
 
 use crate::aged::waiter;
 
-/// An ordinary user, and two groups that need not have names.
-const USER: u32 = 65_534;
-const MEMBERS: u32 = 54_321;
-const OTHERS: u32 = 54_322;
+static MEMBERS: LazyLock<u32> = LazyLock::new(unused_id);
+static OTHERS: LazyLock<u32> = LazyLock::new(unused_id);
 
 /// An agent that answers members of the group, in a directory that everybody may enter.
 fn agent() -> Agent {
@@ -28,7 +27,7 @@ fn agent() -> Agent {
 /// Runs tracer as an ordinary user of a group.
 fn run(group: u32, args: &[&str]) -> Output {
     let mut command = Command::new(tracer());
-    command.args(args).uid(USER).gid(group).output().expect("tracer starts")
+    command.args(args).uid(NOBODY).gid(group).output().expect("tracer starts")
 }
 
 fn socket(agent: &Agent) -> String {
@@ -56,7 +55,7 @@ fn a_member_of_the_group_sees_what_root_sees() {
     let waiter = waiter("recvfrom-tcp4");
     waiter.until_age(2.0);
     let pid = waiter.pid().to_string();
-    let output = run(MEMBERS, &["ps", "--json", "-p", &pid, "--socket", &socket(&agent)]);
+    let output = run(*MEMBERS, &["ps", "--json", "-p", &pid, "--socket", &socket(&agent)]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let asked: Value = serde_json::from_slice(&output.stdout).expect("one object");
     let own = ps(&["-p", &pid]);
@@ -75,11 +74,11 @@ fn a_member_of_the_group_sees_what_root_sees() {
         "{asked:#}\n{own:#}"
     );
 
-    let output = run(MEMBERS, &["ps", "-p", &pid, "--socket", &socket(&agent)]);
+    let output = run(*MEMBERS, &["ps", "-p", &pid, "--socket", &socket(&agent)]);
     let page = text(&output.stdout);
     assert!(page.contains("recvfrom(") && page.ends_with("1 stuck; source bpf, by the agent.\n"), "{page}");
 
-    let output = run(MEMBERS, &["why", &pid, "--socket", &socket(&agent)]);
+    let output = run(*MEMBERS, &["why", &pid, "--socket", &socket(&agent)]);
     let page = text(&output.stdout);
     assert!(page.starts_with(&format!("waiter (pid {pid}) is stuck")), "{page}{}", text(&output.stderr));
     // What an ordinary user could not have found out.
@@ -90,32 +89,32 @@ fn a_member_of_the_group_sees_what_root_sees() {
 fn everybody_else_is_told_which_group() {
     let _shared = shared();
     let agent = agent();
-    let output = run(OTHERS, &["ps", "--socket", &socket(&agent)]);
+    let output = run(*OTHERS, &["ps", "--socket", &socket(&agent)]);
     let page = text(&output.stdout);
     assert!(output.status.success(), "{page}{}", text(&output.stderr));
     let last = page.lines().last().unwrap_or_default();
     assert!(
-        last.contains(&format!("only root and members of the group {MEMBERS} may ask the agent on")),
+        last.contains(&format!("only root and members of the group {} may ask the agent on", *MEMBERS)),
         "{page}"
     );
-    let output = run(OTHERS, &["stalls", "--socket", &socket(&agent), "--state-dir", "/nowhere"]);
+    let output = run(*OTHERS, &["stalls", "--socket", &socket(&agent), "--state-dir", "/nowhere"]);
     let said = text(&output.stderr);
     assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
     assert!(said.contains(&MEMBERS.to_string()), "{said}");
 
     // Of the past and of what they may not look into, too.
     let place = ["--socket", &socket(&agent), "--state-dir", "/nowhere"];
-    let output = run(OTHERS, &[&["ps", "--at", "0s"][..], &place].concat());
+    let output = run(*OTHERS, &[&["ps", "--at", "0s"][..], &place].concat());
     let said = text(&output.stderr);
     assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
-    assert!(said.contains(&format!("members of the group {MEMBERS}")), "{said}");
+    assert!(said.contains(&format!("members of the group {}", *MEMBERS)), "{said}");
     let waiter = waiter("recvfrom-tcp4");
     let id = waiter.pid().to_string();
-    let output = run(OTHERS, &["why", &id, "--socket", &socket(&agent)]);
+    let output = run(*OTHERS, &["why", &id, "--socket", &socket(&agent)]);
     let page = text(&output.stdout);
     assert!(page.starts_with(&format!("waiter (pid {id}) is not visible to you")), "{page}");
-    assert!(page.contains(&format!("group {MEMBERS}")) && page.contains("sudo tracer why"), "{page}");
-    let output = run(OTHERS, &["why", &id, "--json", "--socket", &socket(&agent)]);
+    assert!(page.contains(&format!("group {}", *MEMBERS)) && page.contains("sudo tracer why"), "{page}");
+    let output = run(*OTHERS, &["why", &id, "--json", "--socket", &socket(&agent)]);
     let report: Value = serde_json::from_slice(&output.stdout).expect("one object");
     assert_eq!(report["condition"], "hidden", "{report:#}");
 }

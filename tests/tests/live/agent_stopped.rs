@@ -17,12 +17,17 @@ fn a_stop_suspends_a_stall() {
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!(agent.events_of(waiter.pid()), ["stall_opened"]);
 
+    ends_as_one(&mut agent, &mut waiter);
+}
+
+/// The wait ends, of which there were three seconds in which it could not: they were part of one stall.
+pub(crate) fn ends_as_one(agent: &mut Agent, waiter: &mut Waiter) {
     let woke = waiter.answer();
     let truth = seconds_between(waiter.begun_ns(), woke);
     let (event, _) = agent.wait_stall("stall_closed", waiter.pid(), Duration::from_secs(10));
     assert_eq!(event["ended"], "resumed", "{event:#}");
     let lasted = event["stall_seconds"].as_f64().expect("stall_seconds");
-    // The three stopped seconds may count or not; those before the stop do.
+    // Those seconds may count or not; those before them do.
     assert!((truth - 3.5..=truth + age_tolerance()).contains(&lasted), "{truth:.3} s: {event:#}");
     assert_eq!(agent.events_of(waiter.pid()), ["stall_opened", "stall_closed"]);
 }

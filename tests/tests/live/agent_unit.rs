@@ -1,14 +1,13 @@
 //! Does the agent do with the rights of the unit file, and no others, all that it does as root? Does a real systemd run it so?
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tests::servers::dir_of_nobody;
 use tests::{
-    HungMount, Running, Waiter, alone, own_dir, shared, slow, start, start_ended_by, tracer, unsupported,
+    ANY_PORT, HungMount, NOBODY, Running, Waiter, address_of, alone, http, own_dir, shared, slow, start,
+    start_ended_by, tracer, unsupported,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -40,14 +39,16 @@ fn the_capabilities_of_the_unit_are_enough() {
     let made = Command::new("mkfifo").arg(&fifo).status().expect("mkfifo");
     assert!(made.success());
     let mut reader = Command::new("setpriv");
-    reader.args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"]).arg(&fifo).stdin(Stdio::null());
+    reader
+        .args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups", "cat"])
+        .arg(&fifo)
+        .stdin(Stdio::null());
     let reader = start(reader);
     let expected: Vec<(u32, String)> = waiters
         .iter()
         .map(|waiter| (waiter.pid(), waiter.text("remote").to_owned()))
         .chain([(reader.pid(), fifo.to_str().expect("text").to_owned())])
         .collect();
-    let port = free_port();
     let (socket, state) = (own_dir().join("unit.sock"), own_dir().join("unit-state"));
     let log = own_dir().join("unit.log");
     let mut agent = Command::new("setpriv");
@@ -55,7 +56,7 @@ fn the_capabilities_of_the_unit_are_enough() {
         .arg(format!("--bounding-set=-all,{}", capabilities.join(",")))
         .args(["--inh-caps=-all", "--no-new-privs", "--"])
         .arg(tracer())
-        .args(["agent", "--threshold", "2s", "--listen", &format!("127.0.0.1:{port}"), "--socket"])
+        .args(["agent", "--threshold", "2s", "--listen", ANY_PORT, "--socket"])
         .arg(&socket)
         .arg("--state-dir")
         .arg(&state)
@@ -103,17 +104,12 @@ fn the_capabilities_of_the_unit_are_enough() {
     assert_eq!(one, other);
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|any| any.local_addr()).expect("a port").port()
-}
-
 const SYSTEMD: &str = "/lib/systemd/systemd";
 
 /// A manager of services with root's rights, which runs the shipped unit: of it only the program, the group, and where it writes are
 /// the test's. It has a `/run` of its own, so that it is a system's manager to what it starts, and leaves nothing.
 struct Manager {
     process: Running,
-    port: u16,
     errors: PathBuf,
     /// Its control groups.
     groups: Vec<PathBuf>,
@@ -122,14 +118,13 @@ struct Manager {
 impl Manager {
     /// Starts it, and waits until the agent says that it is ready.
     fn start(name: &str, settings: &str) -> Self {
-        let port = free_port();
         let dir = own_dir().join(name);
         std::fs::create_dir_all(&dir).expect("a directory");
         let (errors, service, settled) =
             (dir.join("errors"), dir.join("tracer.service"), dir.join("settings.conf"));
         std::fs::write(&service, UNIT).expect("the unit");
         let settings = format!(
-            "[Service]\nGroup=root\nExecStart=\nExecStart=/run/tracer-bin agent --threshold 2s --listen 127.0.0.1:{port}\n\
+            "[Service]\nGroup=root\nExecStart=\nExecStart=/run/tracer-bin agent --threshold 2s --listen {ANY_PORT}\n\
              StandardError=append:{}\n{settings}",
             errors.display()
         );
@@ -163,7 +158,7 @@ impl Manager {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = start_ended_by(libc::SIGTERM, command);
         let groups = hierarchies.iter().map(|place| place.join(&group)).collect();
-        let manager = Self { process, port, errors, groups };
+        let manager = Self { process, errors, groups };
         manager.until("it is not active", |manager| manager.show("ActiveState") == "active");
         manager
     }
@@ -185,13 +180,10 @@ impl Manager {
         self.show("MainPID").parse().expect("a pid")
     }
 
-    fn get(&self, path: &str) -> String {
-        let mut answer = String::new();
-        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) {
-            let _ = write!(stream, "GET {path} HTTP/1.0\r\n\r\n");
-            let _ = stream.read_to_string(&mut answer);
-        }
-        answer
+    /// The body of what the agent answers, of success only.
+    fn get(&self, path: &str) -> Option<String> {
+        let answer = http::get(address_of(self.show("MainPID").parse().ok()?)?, path).ok()?;
+        (answer.status == 200).then_some(answer.body)
     }
 
     fn errors(&self) -> String {
@@ -248,7 +240,9 @@ fn systemd_runs_the_unit() {
     let waiter = Waiter::start("poll-tcp4");
     let manager = Manager::start("unit-run", "");
     let label = format!("tracer_stall_seconds{{pid=\"{}\"", waiter.pid());
-    manager.until("it finds no stall", |manager| manager.get("/metrics").contains(&label));
+    manager.until("it finds no stall", |manager| {
+        manager.get("/metrics").is_some_and(|page| page.contains(&label))
+    });
     assert!(!manager.errors().contains("keeps more rights"), "{}", manager.errors());
     let pid = manager.pid();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("an agent");
@@ -282,7 +276,7 @@ fn systemd_starts_one_again_that_hangs() {
     // SAFETY: kill takes two numbers; the process is the manager's child, which waits for it only once it has ended.
     assert_eq!(unsafe { libc::kill(pid as libc::pid_t, libc::SIGSTOP) }, 0);
     manager.until("it is not started again", |manager| {
-        manager.show("NRestarts") == "1" && manager.get("/-/healthy").contains("200 OK")
+        manager.show("NRestarts") == "1" && manager.get("/-/healthy").is_some()
     });
     assert_ne!(manager.pid(), pid);
 }
@@ -306,7 +300,7 @@ fn systemd_starts_one_again_while_a_mount_hangs() {
     let stalled = |pid: u32| {
         let label = format!("tracer_stall_seconds{{pid=\"{pid}\"");
         manager.until(&format!("it shows no stall of {pid}"), |manager| {
-            manager.get("/metrics").contains(&label)
+            manager.get("/metrics").is_some_and(|page| page.contains(&label))
         });
     };
     // It has met all of them.
@@ -318,7 +312,7 @@ fn systemd_starts_one_again_while_a_mount_hangs() {
         // SAFETY: kill takes two numbers; the process is the manager's child, which waits for it only once it has ended.
         assert_eq!(unsafe { libc::kill(pid as libc::pid_t, signal) }, 0);
         manager.until("it is not started again", |manager| {
-            manager.show("NRestarts") != starts && manager.get("/-/healthy").contains("200 OK")
+            manager.show("NRestarts") != starts && manager.get("/-/healthy").is_some()
         });
         let took = begin.elapsed();
         assert!(took < slow(Duration::from_secs(5)), "it is there again {took:?} after signal {signal}");
@@ -419,7 +413,7 @@ fn systemd_starts_it_again_although_a_process_cannot_be_ended() {
             "{took:?}: {}",
             manager.ctl(&["status", "tracer.service"])
         );
-        manager.until("it is not well", |manager| manager.get("/-/healthy").contains("200 OK"));
+        manager.until("it is not well", |manager| manager.get("/-/healthy").is_some());
         assert!(frozen.is_there(), "it cannot have been ended");
         let status = manager.ctl(&["status", "tracer.service"]);
         assert!(status.contains(&frozen.process.pid().to_string()), "it was one of the service's: {status}");

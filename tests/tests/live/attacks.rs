@@ -7,26 +7,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::{
-    Agent, HungMount, MuteServer, Program, SECOND_NS, Sample, Waiter, alone, own_dir, realtime_ns, slow,
-    slowness, unsupported,
+    Agent, HungMount, MuteServer, NOBODY, Program, SECOND_NS, Sample, Waiter, alone, own_dir, realtime_ns,
+    slow, slowness, unsupported, unused_id,
 };
 
 use crate::ps_who::{Groups, mounted};
 
-/// The attacker.
-const NOBODY: u32 = 65_534;
 /// Whose processes hang: a user who has no others, whatever else happens on the host.
-fn victim(role: &str, args: &[&str]) -> Waiter {
-    Waiter::start_as(100_000 + std::process::id(), role, args)
-}
-
+static VICTIM: LazyLock<u32> = LazyLock::new(unused_id);
 /// Another ordinary user, and the group whose members may ask.
-const SOMEBODY: u32 = 65_533;
-const MEMBERS: u32 = 54_324;
+static SOMEBODY: LazyLock<u32> = LazyLock::new(unused_id);
+static MEMBERS: LazyLock<u32> = LazyLock::new(unused_id);
 /// A stall is flagged so long after its wait began at the latest: the threshold and five seconds.
 const THRESHOLD: &str = "3s";
 const FLAGGED: Duration = Duration::from_secs(3 + 5);
@@ -98,6 +94,10 @@ impl Watched {
         let counts = self.agent.samples("tracer_snapshot_duration_seconds_count", &[]);
         counts.iter().map(|sample| sample.value).sum()
     }
+}
+
+fn victim(role: &str, args: &[&str]) -> Waiter {
+    Waiter::start_as(*VICTIM, role, args)
 }
 
 /// What an agent may use, of which the unit's limit is a multiple.
@@ -186,7 +186,7 @@ fn a_baseline_of_somebody_elses() {
     assert_eq!(trainer.next_line()["event"], "trained");
     watched.sees(&victim("ask", &[&address, "mailer"]));
     // Nor is it one of a third user's.
-    watched.sees(&Waiter::start_as(SOMEBODY, "ask", &[&address, "mailer"]));
+    watched.sees(&Waiter::start_as(*SOMEBODY, "ask", &[&address, "mailer"]));
 }
 
 /// More stalls of one user than there are series, and than the hook may be run for.
@@ -214,7 +214,7 @@ fn a_socket_that_somebody_keeps_busy() {
     let socket = socket.to_str().expect("a path of ours");
     let url = format!("/v1/why/{}", victim.pid());
     let busy = Waiter::start_prepared("ask-socket", &[socket, "40", "20", &url], |command| {
-        command.uid(NOBODY).gid(MEMBERS);
+        command.uid(NOBODY).gid(*MEMBERS);
     });
     std::thread::sleep(Duration::from_secs(1));
     // Another member, again and again.
@@ -222,7 +222,7 @@ fn a_socket_that_somebody_keeps_busy() {
         let pid = victim.pid().to_string();
         for args in [&["ps", "--json", "-p", &pid][..], &["why", &pid]] {
             let asker = Program::tracer_as(&[args, &["--socket", socket]].concat(), |command| {
-                command.uid(SOMEBODY).gid(MEMBERS);
+                command.uid(*SOMEBODY).gid(*MEMBERS);
             });
             let mut asker = asker;
             let ended = asker.end(Instant::now() + slow(Duration::from_secs(10))).expect("it is answered");

@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use tests::{Agent, shared, tracer};
+use tests::{Agent, NOBODY, shared, tracer};
 
 fn doctor(command: &mut Command) -> (Option<i32>, Value, String) {
     let Output { status, stdout, stderr } =
@@ -46,10 +46,26 @@ fn root_can_do_the_main_job() {
 fn the_rights_that_suffice_are_said_to() {
     let caps = "-all,+bpf,+perfmon,+sys_ptrace";
     let mut command = Command::new("setpriv");
-    command.args(["--reuid", "65534", "--clear-groups", "--inh-caps", caps, "--ambient-caps", caps]);
+    command.args([
+        "--reuid",
+        &NOBODY.to_string(),
+        "--clear-groups",
+        "--inh-caps",
+        caps,
+        "--ambient-caps",
+        caps,
+    ]);
     if command.args(["--", "true"]).status().is_ok_and(|status| status.success()) {
         let mut command = Command::new("setpriv");
-        command.args(["--reuid", "65534", "--clear-groups", "--inh-caps", caps, "--ambient-caps", caps]);
+        command.args([
+            "--reuid",
+            &NOBODY.to_string(),
+            "--clear-groups",
+            "--inh-caps",
+            caps,
+            "--ambient-caps",
+            caps,
+        ]);
         let (code, report, stderr) = doctor(command.arg(tracer()));
         assert_eq!((code, stderr.as_str()), (Some(0), ""), "{report:#}");
         assert_eq!((&report["source"], &report["agent"]), (&"bpf".into(), &true.into()), "{report:#}");
@@ -65,7 +81,7 @@ fn the_rights_that_suffice_are_said_to() {
 #[test]
 fn an_ordinary_user_is_told_what_is_missing() {
     let mut command = Command::new(tracer());
-    command.uid(65534).gid(65534);
+    command.uid(NOBODY).gid(NOBODY);
     let (code, report, stderr) = doctor(&mut command);
     assert_eq!(
         (code, &report["source"], &report["agent"]),

@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use tests::{own_dir, tracer};
-
-const NOBODY: u32 = 65534;
+use tests::{NOBODY, own_dir, tracer};
 
 /// tracer where everybody may run it: a checkout often lies where only root may look.
 fn public_tracer() -> &'static PathBuf {

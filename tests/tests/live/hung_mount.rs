@@ -5,19 +5,19 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::{
-    Agent, Family, HungMount, Planted, Running, SECOND_NS, Waiter, alone, own_dir, realtime_ns, slow,
-    slowness, start, tracer,
+    ANY_PORT, Agent, Family, HungMount, Planted, Running, SECOND_NS, Waiter, address_of, alone, http,
+    own_dir, realtime_ns, slow, slowness, start, tracer, unused_id,
 };
 
 use crate::top::Terminal;
@@ -266,7 +266,7 @@ fn everybody_is_flagged(fault: Fault) {
     let mut agent = Agent::start(&["--threshold", THRESHOLD]);
     // Each of its threads that look keeps a reader, once it has looked.
     let own = format!("/v1/why/{}", std::process::id());
-    ask(&agent.socket(), &own).unwrap_or_else(|error| panic!("{own}: {error}"));
+    http::get_unix(&agent.socket(), &own).unwrap_or_else(|error| panic!("{own}: {error}"));
     let idle = Family::below(agent.pid()).len();
     let planted = begin(&mount, fault);
     let others = Others::start();
@@ -332,22 +332,16 @@ fn answers_on_its_socket(agent: &Agent, planted: &[Planted]) {
     for one in planted {
         for path in [format!("/v1/why/{}", one.pid), "/v1/host".to_owned()] {
             let begin = Instant::now();
-            let answer = ask(&agent.socket(), &path).unwrap_or_else(|error| panic!("{path}: {error}"));
-            assert!(answer.starts_with("HTTP/1.1 200"), "{path} of {}: {answer}", one.role);
+            let answer = http::get_unix(&agent.socket(), &path);
+            assert!(
+                answer.as_ref().is_ok_and(|answer| answer.status == 200),
+                "{path} of {}: {answer:?}",
+                one.role
+            );
             // Pages are made one after the other, a fifth of the time.
             assert!(begin.elapsed() < slow(5 * COMMAND), "{path} of {}: {:?}", one.role, begin.elapsed());
         }
     }
-}
-
-/// What an agent answers.
-pub(crate) fn ask(socket: &Path, path: &str) -> std::io::Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(slow(PATIENCE)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
 }
 
 #[test]
@@ -380,18 +374,18 @@ fn others_are_flagged_beside_two_dozen_df() {
 
 /// An agent of which nothing is the test's but where it is.
 struct Bare {
+    /// Its first start is told to take any port, and the others the same.
     address: SocketAddr,
     dir: PathBuf,
 }
 
 impl Bare {
     fn new(name: &str) -> Self {
-        let any = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        Self { address: any.expect("a port on loopback"), dir: own_dir().join(name) }
+        Self { address: ANY_PORT.parse().expect("an address"), dir: own_dir().join(name) }
     }
 
     /// Starts it, and waits until it is ready.
-    fn start(&self) -> Running {
+    fn start(&mut self) -> Running {
         fs::create_dir_all(&self.dir).expect("a directory");
         let mut command = Command::new(tracer());
         command.args(["agent", "--threshold", THRESHOLD, "--listen", &self.address.to_string()]);
@@ -399,7 +393,7 @@ impl Bare {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut agent = start(command);
         let begin = Instant::now();
-        while !self.get("/-/ready").is_some_and(|answer| answer.starts_with("HTTP/1.0 200")) {
+        while !self.is_ready(agent.pid()) {
             if let Some(status) = agent.ended() {
                 let mut said = String::new();
                 let _ = agent.pipes().stderr.take().map(|mut stream| stream.read_to_string(&mut said));
@@ -411,20 +405,17 @@ impl Bare {
         agent
     }
 
-    fn get(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(self.address).ok()?;
-        stream.set_read_timeout(Some(slow(COMMAND))).ok()?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
+    fn is_ready(&mut self, pid: u32) -> bool {
+        let Some(address) = address_of(pid) else { return false };
+        self.address = address;
+        http::get(address, "/-/ready").is_ok_and(|answer| answer.status == 200)
     }
 
     /// Waits until it shows a stall of this process.
     fn until_stalled(&self, pid: u32) {
         let label = format!("tracer_stall_seconds{{pid=\"{pid}\"");
         let begin = Instant::now();
-        while !self.get("/metrics").is_some_and(|page| page.contains(&label)) {
+        while !http::get(self.address, "/metrics").is_ok_and(|answer| answer.body.contains(&label)) {
             assert!(begin.elapsed() < slow(PATIENCE), "no series of pid {pid}");
             sleep(Duration::from_millis(100));
         }
@@ -439,7 +430,7 @@ fn a_killed_agent_leaves_nothing_taken() {
         let roles = &["open", "stat", "statfs", "fault", "write", "poll", "exec-closing"];
         let Some((mount, planted)) = hang(Fault::Took, roles) else { return };
         let client = Waiter::start("poll-tcp4");
-        let bare = Bare::new(&format!("killed-{signal}"));
+        let mut bare = Bare::new(&format!("killed-{signal}"));
         for round in 0..2 {
             let mut agent = bare.start();
             // It has looked at all of them by now.
@@ -468,7 +459,7 @@ fn ends(mut stream: impl Read + Send + 'static, at_most: Duration) -> bool {
 }
 
 /// A group that only processes of one test have.
-const MARK: u32 = 54_777;
+static MARK: LazyLock<u32> = LazyLock::new(unused_id);
 
 /// The processes with that mark, and whether each has ended and is not waited for.
 fn marked() -> Vec<(u32, String)> {
@@ -495,9 +486,10 @@ fn a_hundred_runs_leave_nobody_behind() {
     for _ in 0..100 {
         let mut command = Command::new(tracer());
         command.arg("ps").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mark = *MARK;
         // SAFETY: setgroups is a system call here, which takes a list that outlives it.
         unsafe {
-            command.pre_exec(|| match libc::setgroups(1, [MARK].as_ptr()) {
+            command.pre_exec(move || match libc::setgroups(1, [mark].as_ptr()) {
                 0 => Ok(()),
                 _ => Err(std::io::Error::last_os_error()),
             });

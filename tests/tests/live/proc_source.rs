@@ -7,13 +7,11 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tests::{
-    Running, Waiter, age_tolerance, alone, own_dir, parse_rfc3339_ns, ps, seconds_between, start, tracer,
-    unsupported,
+    NOBODY, Running, Waiter, age_tolerance, alone, own_dir, parse_rfc3339_ns, ps, seconds_between, start,
+    tracer, unsupported,
 };
 
 use crate::aged::{ROLES, old_waiter, stolen_meanwhile};
-
-const NOBODY: u32 = 65534;
 
 /// What both sources show of each waiter; the waiters stay as they are meanwhile.
 #[test]

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use tests::{Agent, Traced, Waiter, age_tolerance, ps, seconds_between, shared, slow, tracer, unsupported};
 
+use crate::agent_stopped::ends_as_one;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn table(pid: u32) -> String {
@@ -183,13 +185,7 @@ fn freeze_during_a_stall(group: Option<Group>) {
     drop(frozen);
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(agent.events_of(waiter.pid()), ["stall_opened"]);
-    let truth = seconds_between(waiter.begun_ns(), waiter.answer());
-    let (event, _) = agent.wait_stall("stall_closed", waiter.pid(), PATIENCE);
-    assert_eq!(event["ended"], "resumed", "{event:#}");
-    // The frozen seconds may count or not; those before do.
-    let lasted = event["stall_seconds"].as_f64().expect("stall_seconds");
-    assert!((truth - 3.5..=truth + age_tolerance()).contains(&lasted), "{truth:.3} s: {event:#}");
-    assert_eq!(agent.events_of(waiter.pid()), ["stall_opened", "stall_closed"]);
+    ends_as_one(&mut agent, &mut waiter);
 }
 
 #[test]

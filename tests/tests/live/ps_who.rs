@@ -10,7 +10,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use tests::{Agent, Waiter, own_dir, ps, shared};
+use tests::{Agent, NOBODY, Waiter, own_dir, ps, shared};
 
 const ID: &str = "4f8b2c6d9e0a1b3c5d7e9f0a2b4c6d8e0f1a3b5c7d9e1f2a4b6c8d0e2f4a6b8c";
 
@@ -108,7 +108,6 @@ fn units_and_containers_are_named() {
 /// Who may name a unit of its own does not borrow the name of one of the system's, nor the rules for it.
 #[test]
 fn a_borrowed_unit_is_its_users() {
-    const NOBODY: u32 = 65534;
     let _shared = shared();
     let config = own_dir().join("borrowed.toml");
     let rules = "[[rule]]\nunit = ['nginx', '*']\nflag = false\n";

@@ -7,18 +7,17 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tests::{Agent, Running, Waiter, own_dir, shared, slow, start, tracer};
+use tests::{Agent, NOBODY, Running, Waiter, own_dir, shared, slow, start, tracer, unused_id};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// An ordinary user, and a group that need not have a name.
-const USER: u32 = 65_534;
-const MEMBERS: u32 = 54_323;
+static MEMBERS: LazyLock<u32> = LazyLock::new(unused_id);
 
 /// A terminal with `tracer top` on it.
 pub(crate) struct Terminal {
@@ -402,7 +401,7 @@ fn a_member_of_the_group_sees_what_root_sees_and_the_past() {
     let socket = agent.socket().to_str().expect("a path of ours").to_owned();
     let args = ["--source", "agent", "--socket", &socket, "-p", &pid];
     let mut top = Terminal::start_as(80, 24, &args, |command| {
-        command.uid(USER).gid(MEMBERS);
+        command.uid(NOBODY).gid(*MEMBERS);
     });
     let root = Terminal::start(80, 24, &["--source", "bpf", "-p", &pid]);
     let there = |text: &str| line_of(text, waiter.pid()).and_then(age).is_some_and(|age| age >= 2.0);
@@ -465,13 +464,13 @@ fn who_may_not_see_is_told_so() {
     let pid = waiter.pid().to_string();
     let args = ["--socket", &socket, "--state-dir", "/nowhere", "-p", &pid];
     let mut top = Terminal::start_as(80, 24, &args, |command| {
-        command.uid(USER).gid(MEMBERS + 1);
+        command.uid(NOBODY).gid(unused_id());
     });
     top.wait("nothing", |text| {
         text.contains("1 not visible to you") && text.contains("Nothing that is visible to you is stuck.")
     });
     top.press("[");
-    let text = top.wait("the group", |text| text.contains(&format!("members of the group {MEMBERS}")));
+    let text = top.wait("the group", |text| text.contains(&format!("members of the group {}", *MEMBERS)));
     assert!(!text.contains("AS OF"), "{text}");
     top.press("j");
     top.wait("it goes on", |text| text.contains("0 lines"));

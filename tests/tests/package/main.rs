@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use tests::{Waiter, own_dir, shared, slow, start};
+use tests::{ANY_PORT, Waiter, own_dir, shared, slow, start};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -92,10 +92,7 @@ fn the_agent_works(debian: &Debian) {
         .expect("the unit");
     let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command");
     let mut words: Vec<&str> = line.split(' ').collect();
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|any| any.local_addr()).expect("a port").port();
-    let listen = format!("127.0.0.1:{port}");
-    words.extend(["--threshold", "2s", "--listen", &listen]);
+    words.extend(["--threshold", "2s", "--listen", ANY_PORT]);
     let log = debian.path("/log");
     let mut agent = debian.command(&words);
     agent.stdin(Stdio::null()).stdout(fs::File::create(&log).expect("a file")).stderr(Stdio::null());

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use tests::{Agent, Family, HungMount, Waiter, alone};
+use tests::{Agent, Family, HungMount, NOBODY, Waiter, alone};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a hang is planted.
@@ -24,8 +24,6 @@ const MOST_CPU: f64 = 10.0;
 /// An answer that takes longer is looked into.
 const LATE: Duration = Duration::from_millis(400);
 
-/// Whoever floods.
-const NOBODY: u32 = 65_534;
 /// Its stalls: more than there are series.
 const FLOOD: &str = "250";
 /// How often the flood ebbs and comes again.

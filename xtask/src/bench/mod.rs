@@ -12,6 +12,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -235,24 +236,27 @@ struct Agent {
 
 impl Agent {
     fn start(args: &[&str]) -> Result<Self> {
-        // Taken and given back: free a moment later still.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let state = std::env::temp_dir().join(format!("tracer-bench-{port}"));
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("tracer-bench-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let state = std::env::temp_dir().join(name);
         fs::create_dir_all(&state)?;
+        let said = state.join("said");
         let mut child = Command::new(tracer())
-            .args(["agent", "--listen", &format!("127.0.0.1:{port}")])
+            .args(["agent", "--listen", "127.0.0.1:0"])
             .arg("--socket")
             .arg(state.join("agent.sock"))
             .arg("--state-dir")
             .arg(&state)
             .args(args)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(fs::File::create(&said)?)
             .spawn()
             .context("cannot start the agent")?;
         let lines = BufReader::new(child.stdout.take().context("the agent has no output")?);
-        let agent = Self { child, lines, port, state };
+        let mut agent = Self { child, lines, port: 0, state };
         for _ in 0..100 {
+            let said = fs::read_to_string(&said)?;
+            agent.port = port_in(&said).unwrap_or(0);
             if agent.get("/-/ready").is_ok_and(|page| page.starts_with("HTTP/1.1 200")) {
                 return Ok(agent);
             }
@@ -324,6 +328,12 @@ impl Drop for Agent {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.state);
     }
+}
+
+/// The port that an agent has said it serves.
+fn port_in(said: &str) -> Option<u16> {
+    let (_, rest) = said.split_once("metrics on http://")?;
+    rest.split_once("/metrics")?.0.rsplit(':').next()?.parse().ok()
 }
 
 /// Name of a loaded program (`BPF_PROG_GET_FD_BY_ID`, `BPF_OBJ_GET_INFO_BY_FD`; include/uapi/linux/bpf.h).

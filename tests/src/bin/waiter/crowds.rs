@@ -6,11 +6,10 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::thread::Builder;
 
+use tests::NOBODY;
+
 use crate::report::{Report, print};
 use crate::{Call, pipes, sys};
-
-/// Debian's `nobody`.
-const NOBODY: libc::uid_t = 65534;
 
 /// Fds of the set that a crowd of threads waits on.
 const WATCHED: usize = 100;
