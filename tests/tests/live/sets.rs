@@ -51,6 +51,12 @@ fn a_32_bit_poll() {
     is("i386-poll", "pipe", "pipe");
 }
 
+/// Its arguments, and so its fd, lie in memory.
+#[test]
+fn a_32_bit_socketcall() {
+    is("i386-socketcall", "reply", "tcp");
+}
+
 #[test]
 fn exceptions_only() {
     is("select-except", "events", "fds");

@@ -29,8 +29,8 @@ pub fn is_young(age: Duration) -> bool {
 
 /// Whether the present sleep may be one of many: short polls again and again, or a read that was interrupted.
 pub fn may_be_older(wait: &Wait) -> bool {
-    let receives = wait.call.syscall.direction() == Some(Direction::Receive);
-    wait.call.operation().watches_fds() || matches!(wait.socket, SocketFacts::Tcp(_)) && receives
+    let receives = wait.call.direction() == Some(Direction::Receive);
+    wait.call.watches_fds() || matches!(wait.socket, SocketFacts::Tcp(_)) && receives
 }
 
 /// A snapshot in which a wait of that age is told from a shorter one, also where the source cannot say when

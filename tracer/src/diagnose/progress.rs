@@ -11,7 +11,7 @@ use crate::{
 /// For how long nothing has moved on the connection that a reader waits on; nothing where it is not one.
 pub fn unmoved(wait: &Wait) -> Duration {
     match &wait.socket {
-        SocketFacts::Tcp(facts) if wait.call.syscall.direction() == Some(Direction::Receive) => {
+        SocketFacts::Tcp(facts) if wait.call.direction() == Some(Direction::Receive) => {
             facts.unmoved().unwrap_or_default()
         }
         _ => Duration::ZERO,

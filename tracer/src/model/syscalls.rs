@@ -94,14 +94,9 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Whether it watches a set of fds that lies in the caller's memory.
-    pub fn has_set_in_memory(self) -> bool {
-        matches!(self, Self::Poll | Self::Select)
-    }
-
     /// Whether it watches a set of fds.
     pub fn watches_fds(self) -> bool {
-        self.has_set_in_memory() || self == Self::Epoll
+        matches!(self, Self::Poll | Self::Select | Self::Epoll)
     }
 
     /// Whether only a socket can block it.
@@ -485,6 +480,10 @@ table! {
     Swapon "swapon" Path NONE [PATH];
     Swapoff "swapoff" Path NONE [PATH];
 
+    // One call for many, as 32-bit programs make them: the first argument says which, see `of_many`.
+    Socketcall "socketcall" Other NONE [VALUE, POINTER];
+    Ipc "ipc" Other NONE [VALUE, VALUE, VALUE, VALUE, POINTER];
+
     // What stands for a call. One of a thread that exits goes on as the end of that thread.
     Restart "restart_syscall" Restart NONE [];
     Exit "exit" Exit NONE [];
@@ -553,6 +552,37 @@ impl Syscall {
     /// The call that people name so.
     pub fn named(name: &str) -> Option<Self> {
         Self::all().find(|syscall| syscall.name() == name)
+    }
+
+    /// The call that is meant, where this is one for many: by its first argument (include/uapi/linux/net.h, ipc.h). The upper
+    /// half of that of `ipc` is a version.
+    pub fn of_many(self, first: u64) -> Self {
+        match (self, first as u32) {
+            (Self::Socketcall, 2) => Self::Bind,
+            (Self::Socketcall, 3) => Self::Connect,
+            (Self::Socketcall, 4) => Self::Listen,
+            (Self::Socketcall, 5) => Self::Accept,
+            (Self::Socketcall, 9) => Self::Send,
+            (Self::Socketcall, 10) => Self::Recv,
+            (Self::Socketcall, 11) => Self::Sendto,
+            (Self::Socketcall, 12) => Self::Recvfrom,
+            (Self::Socketcall, 13) => Self::Shutdown,
+            (Self::Socketcall, 14) => Self::Setsockopt,
+            (Self::Socketcall, 15) => Self::Getsockopt,
+            (Self::Socketcall, 16) => Self::Sendmsg,
+            (Self::Socketcall, 17) => Self::Recvmsg,
+            (Self::Socketcall, 18) => Self::Accept4,
+            (Self::Socketcall, 19) => Self::Recvmmsg,
+            (Self::Socketcall, 20) => Self::Sendmmsg,
+            (Self::Ipc, first) => match first & 0xffff {
+                1 => Self::Semop,
+                4 => Self::Semtimedop,
+                11 => Self::Msgsnd,
+                12 => Self::Msgrcv,
+                _ => self,
+            },
+            _ => self,
+        }
     }
 
     /// Calls of this machine's own table that can block.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::{
     model::{
         file::OpenFile,
-        syscalls::{Operation, Syscall, Table},
+        syscalls::{Direction, Operation, Syscall, Table},
         tcp::TcpFacts,
     },
     util::clock::{self, Now},
@@ -93,7 +93,42 @@ impl Call {
 
     /// What it does.
     pub fn operation(&self) -> Operation {
-        self.syscall.operation()
+        self.meant().operation()
+    }
+
+    /// Which way it moves data; `None`: neither, or both, or there is no fd.
+    pub fn direction(&self) -> Option<Direction> {
+        self.meant().direction()
+    }
+
+    /// The call that it is, or that a call for many is told to make.
+    fn meant(&self) -> Syscall {
+        self.syscall.of_many(self.args[0])
+    }
+
+    /// The arguments of the call that is meant, where registers have them: those of `socketcall` lie in memory. `ipc` has its
+    /// pointer behind its numbers (ipc(2)).
+    pub fn arguments(&self) -> [u64; 6] {
+        let [_, first, second, third, pointer, fifth] = self.args;
+        match (self.syscall, self.operation()) {
+            (Syscall::Ipc, Operation::Semaphore) => [first, pointer, second, fifth, 0, 0],
+            (Syscall::Ipc, _) => [first, pointer, second, third, 0, 0],
+            (Syscall::Socketcall, _) => [0; 6],
+            _ => self.args,
+        }
+    }
+
+    /// Whether the fds that it waits on lie in its caller's memory: a set, or the one of a `socketcall`.
+    pub fn has_fds_in_memory(&self) -> bool {
+        match self.operation() {
+            Operation::Poll | Operation::Select => true,
+            _ => self.syscall == Syscall::Socketcall && self.meant().fd().is_some(),
+        }
+    }
+
+    /// Whether what it waits on has to be looked up: it watches a set of fds, or one that no register has.
+    pub fn watches_fds(&self) -> bool {
+        self.operation() == Operation::Epoll || self.has_fds_in_memory()
     }
 
     /// Whether it waits for a lock in memory, and not for a condition, by how the C library waits for each. glibc waits for a
@@ -124,7 +159,7 @@ impl Call {
 
     /// Whether a time-out of its own ends it.
     pub fn is_timed(&self) -> bool {
-        self.syscall.timeout().is_some_and(|(at, form)| form.is_given(self.args[at]))
+        self.meant().timeout().is_some_and(|(at, form)| form.is_given(self.arguments()[at]))
     }
 
     /// Its time-out, where its arguments have it as a number and not in memory.

@@ -94,6 +94,14 @@ impl Resolved {
         self
     }
 
+    /// The time-out that its socket has for the way in which data is to go.
+    fn socket_timeout(&self) -> Option<Duration> {
+        match &self.socket {
+            SocketFacts::Tcp(facts) => facts.timeout(self.direction != Some(Direction::Receive)),
+            _ => None,
+        }
+    }
+
     /// What was seen so long ago, as of now, nothing having moved meanwhile.
     pub fn grow_older(&mut self, by: Duration) {
         if let SocketFacts::Tcp(TcpFacts { activity: Some(activity), .. }) = &mut self.socket {
@@ -258,7 +266,7 @@ impl Resolver {
 
     /// What a wait waits on by the kernel's record alone: no names, no `/proc`. Enough for most classes.
     pub fn sketch(wait: &Wait) -> Resolved {
-        let resolved = Resolved::new(wait.fd, target::sketch(wait), wait.call.syscall.direction());
+        let resolved = Resolved::new(wait.fd, target::sketch(wait), wait.call.direction());
         resolved.seen(wait.fd_state, wait.socket.clone())
     }
 
@@ -363,14 +371,12 @@ impl Resolver {
         let mut resolved = Resolved::new(
             fd,
             target::of(wait, stack.as_ref(), &mut self.reads, &mut self.mounts),
-            wait.call.syscall.direction(),
+            wait.call.direction(),
         )
         .seen(wait.fd_state, wait.socket.clone());
         resolved.stack = stack;
         resolved.server = self.is_server(wait, &resolved.target, &wait.fd_state, &wait.socket);
-        if let SocketFacts::Tcp(facts) = &wait.socket {
-            resolved.timeout = facts.timeout(resolved.direction != Some(Direction::Receive));
-        }
+        resolved.timeout = resolved.socket_timeout();
         resolved
     }
 
@@ -401,7 +407,7 @@ impl Resolver {
 
     /// The fds that a thread in poll, select or epoll watches.
     fn read_set(&mut self, wait: &Wait) -> Option<Set> {
-        if wait.call.operation().has_set_in_memory() {
+        if wait.call.has_fds_in_memory() {
             return poll::read(wait, &mut self.reads);
         }
         if wait.call.operation() == Operation::Epoll {
@@ -434,7 +440,10 @@ impl Resolver {
                 Resolved::new(None, Target::Fds { watched }, None)
             }
         };
-        resolved.timeout = set.timeout;
+        resolved.timeout = match wait.call.watches_fds() {
+            true => set.timeout,
+            false => resolved.socket_timeout(),
+        };
         resolved
     }
 

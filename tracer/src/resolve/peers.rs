@@ -411,12 +411,12 @@ fn awaited(waits: &[&Wait], reads: &mut Reads) -> Awaited {
                 false => None,
             },
             (_, FdState::Open(file)) => {
-                if wait.call.syscall.direction() == Some(Direction::Receive) {
+                if wait.call.direction() == Some(Direction::Receive) {
                     awaited.inodes.insert(file.inode);
                 }
                 None
             }
-            _ if operation.has_set_in_memory() => poll::read(wait, reads).map(|set| set.fds),
+            _ if wait.call.has_fds_in_memory() => poll::read(wait, reads).map(|set| set.fds),
             _ => None,
         };
         let read = set.into_iter().flatten().filter(|(_, interest)| interest.read);

@@ -62,9 +62,25 @@ pub fn count(syscall: Syscall, args: &[u64; 6], table_size: usize) -> usize {
     }
 }
 
-/// The fds a wait watches; `None` if they could not be read.
+/// The fds a wait watches, from its caller's memory; `None` if they could not be read.
 pub fn read(wait: &Wait, reads: &mut Reads) -> Option<Set> {
-    let (process, call) = (wait.thread.process, wait.call);
+    let set = match wait.call.operation() {
+        Operation::Poll | Operation::Select => read_set(wait.thread.process, &wait.call, reads),
+        _ => read_argument(wait.thread.process, &wait.call, reads),
+    };
+    reads.still_in(wait).then_some(set?)
+}
+
+/// The one fd of a `socketcall`: the first of the 32-bit words that its second argument points to.
+fn read_argument(process: ProcessId, call: &Call, reads: &mut Reads) -> Option<Set> {
+    let bytes = reads.memory(process, call.args[1], 4)?;
+    let fd = i32::from_ne_bytes(bytes.try_into().ok()?);
+    let write = call.operation() == Operation::Connect || call.direction() == Some(Direction::Send);
+    let interest = Interest { read: !write, write };
+    (fd >= 0).then(|| Set { fds: BTreeMap::from([(fd, interest)]), timeout: None })
+}
+
+fn read_set(process: ProcessId, call: &Call, reads: &mut Reads) -> Option<Set> {
     let polls = call.operation() == Operation::Poll;
     // `poll` looks at as many as it is told to, whatever the table's size.
     let table = if polls { 0 } else { table_size(process, reads)? };
@@ -74,8 +90,7 @@ pub fn read(wait: &Wait, reads: &mut Reads) -> Option<Set> {
     }
     let read = if polls { poll_set } else { select_set };
     let fds = if count == 0 { BTreeMap::new() } else { read(process, call.args, count, reads)? };
-    let timeout = timeout_of(process, &call, reads);
-    reads.still_in(wait).then_some(Set { fds, timeout })
+    Some(Set { fds, timeout: timeout_of(process, call, reads) })
 }
 
 /// The time-out of a wait's call, which may lie in its caller's memory.
@@ -268,17 +283,35 @@ mod tests {
         }
     }
 
-    /// As a call of this very process, which sleeps on meanwhile.
-    fn timeout(syscall: Syscall, table: Table, at: usize, address: u64) -> Option<Duration> {
-        let mut reads = Reads::new();
-        let mut wait = crate::diagnose::verdict::tests::wait(syscall, [0; 6]);
+    /// A wait of this very process, whose first thread waits for the tests to end.
+    fn own_wait(syscall: Syscall, args: [u64; 6], reads: &mut Reads) -> Wait {
+        let mut wait = crate::diagnose::verdict::tests::wait(syscall, args);
         let me = crate::procfs::by_pid(std::process::id());
         (wait.thread.process, wait.thread.tid) = (me, me.pid);
-        // The first thread of a test's process waits for the others.
         let status = reads.text(me, &format!("task/{}/status", me.pid)).expect("its own");
         wait.switches = crate::procfs::stat::status(&status).expect("parses").1;
+        wait
+    }
+
+    fn timeout(syscall: Syscall, table: Table, at: usize, address: u64) -> Option<Duration> {
+        let mut reads = Reads::new();
+        let mut wait = own_wait(syscall, [0; 6], &mut reads);
         (wait.call.table, wait.call.args[at]) = (table, address);
         super::timeout(&wait, &mut reads)
+    }
+
+    #[test]
+    fn the_fd_of_a_socketcall_is_read_where_it_lies() {
+        let arguments = [7_u32, 0, 64, 0];
+        let address = arguments.as_ptr().expose_provenance() as u64;
+        let mut reads = Reads::new();
+        for (call, expected) in [(10, READ), (5, READ), (17, READ), (9, WRITE), (11, WRITE), (3, WRITE)] {
+            let wait = own_wait(Syscall::Socketcall, [call, address, 0, 0, 0, 0], &mut reads);
+            let set = read(&wait, &mut reads).expect("its own memory");
+            assert_eq!(set, Set { fds: BTreeMap::from([(7, expected)]), timeout: None }, "{call}");
+        }
+        let wait = own_wait(Syscall::Socketcall, [10, 1, 0, 0, 0, 0], &mut reads);
+        assert_eq!(read(&wait, &mut reads), None, "nothing lies there");
     }
 
     #[test]

@@ -30,18 +30,18 @@ pub fn look(wait: &Wait, reads: &mut Reads) -> Option<Semaphore> {
     if wait.call.operation() != Operation::Semaphore {
         return None;
     }
-    let (process, call) = (wait.thread.process, wait.call);
+    let (process, args) = (wait.thread.process, wait.call.arguments());
     let mut namespace = |process| reads.link(process, "ns/ipc").ok();
     if namespace(by_pid(std::process::id()))? != namespace(process)? {
         return None;
     }
-    let length = usize::try_from(call.args[2]).ok()?.min(MOST) * OPERATION;
-    let operations = reads.memory(process, call.args[1], length)?;
+    let length = usize::try_from(args[2]).ok()?.min(MOST) * OPERATION;
+    let operations = reads.memory(process, args[1], length)?;
     if !reads.still_in(wait) {
         return None;
     }
     // The kernel takes the lower half of the register.
-    let set = call.args[0] as u32 as i32;
+    let set = args[0] as u32 as i32;
     let number = blocking(&operations, |number| control(set, number, libc::GETVAL))?;
     let changed_by = control(set, number, libc::GETPID)?.try_into().ok().filter(|pid| *pid != 0);
     let lives = changed_by.is_some_and(|pid: u32| reads.stat(by_pid(pid)).is_some_and(|stat| stat.lives()));

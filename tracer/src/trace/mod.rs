@@ -293,7 +293,7 @@ impl Tracer {
             let pointed = returned.as_ref().map_or(&[][..], |(_, pointed)| pointed);
             let set = pointed::polled(&wait.call, pointed);
             restore_peer(&mut wait, pointed, told.as_ref());
-            let in_set = wait.call.operation().watches_fds();
+            let in_set = wait.call.watches_fds();
             let resolved = told.filter(|_| in_set).map(|told| told.resolved);
             let end = returned.map_or(End::Unseen, |(result, _)| End::Returned(result));
             ended.push(Ended { wait, set, resolved, end });

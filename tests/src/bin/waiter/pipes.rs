@@ -96,7 +96,7 @@ const I386_GETPID: i64 = 20;
 ///
 /// The arguments must be what that i386 call takes; pointers must lie below 4 GiB.
 #[cfg(target_arch = "x86_64")]
-pub(crate) unsafe fn int80(number: i64, first: i64, second: i64, third: i64) -> i64 {
+pub(crate) unsafe fn int80(number: i64, [first, second, third, fourth, fifth]: [i64; 5]) -> i64 {
     let result: i64;
     // SAFETY: the caller vouches for the arguments. rbx is LLVM's own, so it is saved around the call; old kernels
     // do not preserve r8 to r11 over the gate.
@@ -109,6 +109,8 @@ pub(crate) unsafe fn int80(number: i64, first: i64, second: i64, third: i64) -> 
             inlateout("rax") number => result,
             in("rcx") second,
             in("rdx") third,
+            in("rsi") fourth,
+            in("rdi") fifth,
             out("r8") _, out("r9") _, out("r10") _, out("r11") _,
         );
     }
@@ -123,7 +125,7 @@ pub(crate) fn need_32_bit_calls(call: &Call) {
     let child = unsafe { libc::fork() };
     if child == 0 {
         // SAFETY: i386 getpid takes no arguments.
-        let answered = unsafe { int80(I386_GETPID, 0, 0, 0) } > 0;
+        let answered = unsafe { int80(I386_GETPID, [0; 5]) } > 0;
         // SAFETY: _exit takes a number.
         unsafe { libc::_exit(i32::from(!answered)) };
     }
@@ -154,7 +156,7 @@ pub(crate) fn i386_read(call: &Call) {
     let address = i64::try_from(low_page().expose_provenance()).expect("below 4 GiB");
     Report::new(call.role, "read").fd(&reader).print();
     // SAFETY: the buffer is a page below 4 GiB and stays mapped.
-    woke(unsafe { int80(I386_READ, reader.as_raw_fd().into(), address, 1) })
+    woke(unsafe { int80(I386_READ, [reader.as_raw_fd().into(), address, 1, 0, 0]) })
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -16,10 +16,14 @@ fn set() -> i32 {
     set
 }
 
-/// Takes the lock; the other one need only be free, which it is.
-fn take(set: i32) -> i64 {
+/// What takes the lock; the other one need only be free, which it is.
+fn operations() -> [libc::sembuf; 3] {
     let operation = |number, by| libc::sembuf { sem_num: number, sem_op: by, sem_flg: 0 };
-    let mut operations = [operation(0, -1), operation(1, -1), operation(0, 1)];
+    [operation(0, -1), operation(1, -1), operation(0, 1)]
+}
+
+fn take(set: i32) -> i64 {
+    let mut operations = operations();
     // SAFETY: the operations outlive the call.
     unsafe { libc::syscall(libc::SYS_semop, set, operations.as_mut_ptr(), operations.len()) }
 }
@@ -33,6 +37,34 @@ pub(crate) fn semop(call: &Call) {
     until_taken(set);
     Report::new(call.role, "semop").with("set", set).with("holder", holder).print();
     woke(take(set))
+}
+
+/// Its holder lives, and it is waited for as a 32-bit program does: by `ipc`.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn i386_semop(call: &Call) {
+    use crate::pipes;
+    /// arch/x86/entry/syscalls/syscall_32.tbl, include/uapi/linux/ipc.h.
+    const I386_IPC: i64 = 117;
+    const SEMOP: i64 = 1;
+    pipes::need_32_bit_calls(call);
+    let set = set();
+    let holder = sys::peer(&[], || {
+        sys::must(take(set), "semop");
+    });
+    until_taken(set);
+    let page = pipes::low_page();
+    let operations = operations();
+    // SAFETY: the page is large enough and aligned for them.
+    unsafe { page.cast::<[libc::sembuf; 3]>().write(operations) };
+    let address = i64::try_from(page.expose_provenance()).expect("below 4 GiB");
+    Report::new(call.role, "ipc").with("set", set).with("holder", holder).print();
+    // SAFETY: the operations are on a page below 4 GiB that stays mapped.
+    woke(unsafe { pipes::int80(I386_IPC, [SEMOP, set.into(), operations.len() as i64, 0, address]) })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn i386_semop(call: &Call) {
+    crate::report::unsupported(call.role, "int 0x80 is x86's");
 }
 
 /// Its holder has ended and has not given it back.

@@ -145,11 +145,35 @@ pub(crate) fn i386_poll(call: &Call) {
     let address = i64::try_from(page.expose_provenance()).expect("below 4 GiB");
     Report::new(call.role, "poll").fd(&reader).print();
     // SAFETY: one pollfd on a page below 4 GiB that stays mapped; no time-out.
-    woke(unsafe { pipes::int80(I386_POLL, address, 1, -1) })
+    woke(unsafe { pipes::int80(I386_POLL, [address, 1, -1, 0, 0]) })
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn i386_poll(call: &Call) {
+    unsupported(call.role, "int 0x80 is x86's");
+}
+
+/// `recv` as the C library of a 32-bit program makes it: by `socketcall`, its arguments in memory.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn i386_socketcall(call: &Call) {
+    /// arch/x86/entry/syscalls/syscall_32.tbl, include/uapi/linux/net.h.
+    const I386_SOCKETCALL: i64 = 102;
+    const RECV: i64 = 10;
+    pipes::need_32_bit_calls(call);
+    let client = unanswered("127.0.0.1");
+    let page = pipes::low_page();
+    let address = page.expose_provenance();
+    let below_4_gib = |address: usize| u32::try_from(address).expect("below 4 GiB");
+    let arguments = [client.as_raw_fd().cast_unsigned(), below_4_gib(address + 1024), 64, 0];
+    // SAFETY: the page is large enough and aligned for them.
+    unsafe { page.cast::<[u32; 4]>().write(arguments) };
+    tcp_report(call.role, "socketcall", &client).print();
+    // SAFETY: the arguments and the buffer are on a page below 4 GiB that stays mapped.
+    woke(unsafe { pipes::int80(I386_SOCKETCALL, [RECV, below_4_gib(address).into(), 0, 0, 0]) })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn i386_socketcall(call: &Call) {
     unsupported(call.role, "int 0x80 is x86's");
 }
 

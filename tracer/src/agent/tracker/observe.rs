@@ -39,7 +39,7 @@ impl Tracker {
         let known = known(&self.waits, &self.away, wait);
         let again = known.is_some_and(|(track, _)| track.same_call(wait));
         let mut has_turn = || {
-            let is_set = wait.call.operation().watches_fds();
+            let is_set = wait.call.watches_fds();
             is_set && self.short_sleepers.is_due(wait.thread, again, now_ns, policy.least())
         };
         let is_missed = self.missed.contains_key(&wait.thread);

@@ -152,7 +152,7 @@ impl Track {
                 return if before == now && inode == self.inode { Step::GoesOn } else { Step::New };
             }
             (Some(_), None) => {
-                let set = wait.call.operation().watches_fds();
+                let set = wait.call.watches_fds();
                 let may_be_it = self.same_call(wait) || set && self.looked_ns.is_some();
                 return if may_be_it { Step::Unsure } else { Step::New };
             }

@@ -237,3 +237,34 @@ fn a_call_with_a_time_out_ends_by_itself() {
         assert!(!wait(syscall, [u64::MAX; ARGUMENTS]).call.is_timed(), "{syscall:?}");
     }
 }
+
+#[test]
+fn a_call_for_many_is_the_one_it_is_told_to_make() {
+    use crate::diagnose::verdict::tests::wait;
+
+    let call = |syscall, args| wait(syscall, args).call;
+    for (first, operation, direction) in [
+        (3, Operation::Connect, None),
+        (10, Operation::Receive, Some(Direction::Receive)),
+        (0xdead_beef_0000_000b, Operation::Send, Some(Direction::Send)),
+        (18, Operation::Accept, None),
+    ] {
+        let call = call(Syscall::Socketcall, [first, 0x1000, 0, 0, 0, 0]);
+        assert_eq!((call.operation(), call.direction()), (operation, direction), "{first:#x}");
+        assert!(call.has_fds_in_memory() && call.name() == "socketcall");
+    }
+    let makes = call(Syscall::Socketcall, [1, 0x1000, 0, 0, 0, 0]);
+    assert!(makes.operation() == Operation::Other && !makes.has_fds_in_memory(), "it has no fd yet");
+    for (first, operation, arguments, timed) in [
+        (1, Operation::Semaphore, [7, 0x1000, 3, 0, 0, 0], false),
+        (0x1_0004, Operation::Semaphore, [7, 0x1000, 3, 0x2000, 0, 0], true),
+        (11, Operation::SendMessage, [7, 0x1000, 3, 0, 0, 0], false),
+        (12, Operation::ReceiveMessage, [7, 0x1000, 3, 0, 0, 0], false),
+        (2, Operation::Other, [7, 0x1000, 3, 0, 0, 0], false),
+    ] {
+        let fifth = if timed { 0x2000 } else { 0 };
+        let call = call(Syscall::Ipc, [first, 7, 3, 0, 0x1000, fifth]);
+        assert_eq!((call.operation(), call.arguments()), (operation, arguments), "{first:#x}");
+        assert_eq!((call.is_timed(), call.has_fds_in_memory(), call.name()), (timed, false, "ipc"));
+    }
+}

@@ -175,8 +175,7 @@ fn tcp(wait: &Wait, addresses: Addresses, inode: u64, facts: &SocketFacts) -> Ta
         };
     };
     let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());
-    let sends =
-        wait.call.syscall.direction() == Some(Direction::Send) || wait.call.operation() == Operation::Connect;
+    let sends = wait.call.direction() == Some(Direction::Send) || wait.call.operation() == Operation::Connect;
     Target::Tcp {
         local,
         remote,
@@ -223,7 +222,7 @@ fn without_fd(wait: &Wait, stack: Option<&KernelStack>, mounts: &mut Mounts, rea
     if let Some(fd) = pidfd(wait) {
         return fd::look_up(wait.thread.process, wait.thread.tid, fd, None, mounts, reads);
     }
-    let args = &wait.call.args;
+    let args = wait.call.arguments();
     match wait.call.operation() {
         Operation::Futex | Operation::FutexCondition => Target::Futex { address: format!("{:#x}", args[0]) },
         // The kernel takes the lower half of the register.
@@ -243,7 +242,7 @@ fn without_fd(wait: &Wait, stack: Option<&KernelStack>, mounts: &mut Mounts, rea
             None => Target::Unreadable { reason: "its path could not be read".into() },
         },
         Operation::Poll | Operation::Select => Target::Unreadable {
-            reason: match poll::count(wait.call.syscall, args, poll::MOST) {
+            reason: match poll::count(wait.call.syscall, &args, poll::MOST) {
                 0..=poll::MOST => "its set of fds could not be read".into(),
                 many => format!("its set of {many} fds is too large to be read").into(),
             },
