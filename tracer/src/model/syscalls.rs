@@ -275,6 +275,7 @@ table! {
     Readahead "readahead" Read RECEIVE [FD];
     Getdents "getdents" Read RECEIVE [FD, BUFFER];
     Getdents64 "getdents64" Read RECEIVE [FD, BUFFER];
+    Readdir "readdir" Read RECEIVE [FD, BUFFER];
     Write "write" Write SEND [FD, BUFFER];
     Pwrite64 "pwrite64" Write SEND [FD, BUFFER];
     Writev "writev" Write SEND [FD, IOVECS];
@@ -292,6 +293,7 @@ table! {
     Llseek "_llseek" Other NONE [FD, VALUE, VALUE, POINTER];
     Fstat "fstat" Other NONE [FD, POINTER];
     Fstat64 "fstat64" Other NONE [FD, POINTER];
+    Oldfstat "oldfstat" Other NONE [FD, POINTER];
     Fstatfs "fstatfs" Other NONE [FD, POINTER];
     Fstatfs64 "fstatfs64" Other NONE [FD, VALUE, POINTER];
     Fchmod "fchmod" Other NONE [FD];
@@ -402,7 +404,8 @@ table! {
     IoCancel "io_cancel" RingControl NONE [VALUE, POINTER, POINTER];
     IoDestroy "io_destroy" RingControl NONE [];
 
-    // Paths. What open_by_handle_at opens has none: its fd is of anything on the same mount.
+    // Paths. What open_by_handle_at opens has none: its fd is of anything on the same mount. The fd of inotify_add_watch is
+    // not what it waits on.
     Open "open" Open NONE [PATH];
     Creat "creat" Open NONE [PATH];
     Openat "openat" Open NONE [DIRECTORY, PATH];
@@ -467,16 +470,24 @@ table! {
     Llistxattr "llistxattr" Path NONE [PATH, BUFFER];
     Removexattr "removexattr" Path NONE [PATH, TEXT];
     Lremovexattr "lremovexattr" Path NONE [PATH, TEXT];
+    Getxattrat "getxattrat" Path NONE [DIRECTORY, PATH, VALUE, TEXT, POINTER];
+    Setxattrat "setxattrat" Path NONE [DIRECTORY, PATH, VALUE, TEXT, POINTER];
+    Listxattrat "listxattrat" Path NONE [DIRECTORY, PATH, VALUE, BUFFER];
+    Removexattrat "removexattrat" Path NONE [DIRECTORY, PATH, VALUE, TEXT];
+    FileGetattr "file_getattr" Path NONE [DIRECTORY, PATH, POINTER];
+    FileSetattr "file_setattr" Path NONE [DIRECTORY, PATH, POINTER];
     NameToHandleAt "name_to_handle_at" Path NONE [DIRECTORY, PATH, POINTER, POINTER];
     Mount "mount" Path NONE [TEXT, PATH, TEXT, VALUE, POINTER];
     Umount "umount" Path NONE [PATH];
     Umount2 "umount2" Path NONE [PATH];
     OpenTree "open_tree" Path NONE [DIRECTORY, PATH];
+    OpenTreeAttr "open_tree_attr" Path NONE [DIRECTORY, PATH, VALUE, POINTER];
     MoveMount "move_mount" Path NONE [DIRECTORY, PATH, DIRECTORY, PATH];
     MountSetattr "mount_setattr" Path NONE [DIRECTORY, PATH, VALUE, POINTER];
     Fspick "fspick" Path NONE [DIRECTORY, PATH];
     Quotactl "quotactl" Path NONE [VALUE, PATH, VALUE, POINTER];
     Acct "acct" Path NONE [PATH];
+    InotifyAddWatch "inotify_add_watch" Path NONE [VALUE, PATH];
     Swapon "swapon" Path NONE [PATH];
     Swapoff "swapoff" Path NONE [PATH];
 
