@@ -3,5 +3,7 @@
 
 pub mod kernel;
 pub mod progress;
+#[cfg(test)]
+mod properties;
 pub mod sentence;
 pub mod verdict;

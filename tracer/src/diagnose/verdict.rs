@@ -199,19 +199,12 @@ fn pipe(peers: Option<&Peers>) -> Class {
 pub mod tests {
     use std::time::Duration;
 
-    use proptest::prelude::*;
-
     use super::*;
     use crate::{
         model::syscalls::{Syscall, Table},
-        model::tcp::TcpFacts,
         model::tcp::tests::facts,
         model::wait::{Call, FdState, ProcessId, ThreadId, UnixFacts},
-        resolve::{
-            peers::Peer,
-            poll::Interest,
-            target::{Timers, WatchedFd},
-        },
+        resolve::{peers::Peer, target::Timers},
     };
 
     /// A wait for tests: this call, asleep, for a minute.
@@ -265,7 +258,8 @@ pub mod tests {
         Resolved { socket, last_sender, server: Some(false), ..resolved }
     }
 
-    fn unix(datagram: bool, peer: bool, client: bool) -> Target {
+    /// A unix socket for tests.
+    pub fn unix(datagram: bool, peer: bool, client: bool) -> Target {
         let path = (client || !peer).then(|| "/run/s".to_owned());
         Target::Unix { path, inode: 1, peer_inode: peer.then_some(2), peer_pid: None, datagram, client }
     }
@@ -406,7 +400,8 @@ pub mod tests {
         assert_eq!(classify(&wait, &Resolved { peers, ..lock }), Class::Futex);
     }
 
-    fn peers(others: usize, own: bool, alone: bool, waits: Option<bool>) -> Option<Peers> {
+    /// Who is at the other end, for tests.
+    pub fn peers(others: usize, own: bool, alone: bool, waits: Option<bool>) -> Option<Peers> {
         let peer = Peer { pid: 7, comm: "x".into() };
         Some(Peers { others: vec![peer; others].into(), own, alone, waits, ..Peers::default() })
     }
@@ -439,125 +434,6 @@ pub mod tests {
             let socket = SocketFacts::Unix(UnixFacts { unread, ..UnixFacts::default() });
             let resolved = Resolved { peers, socket, ..on(Syscall::Read, target) };
             assert_eq!(classify(&wait(Syscall::Read, [0; 6]), &resolved), class, "{resolved:?}");
-        }
-    }
-
-    fn any_target() -> impl Strategy<Value = Target> {
-        let states = prop::sample::select(vec![
-            TcpState::Established,
-            TcpState::SynSent,
-            TcpState::Listen,
-            TcpState::CloseWait,
-        ]);
-        prop_oneof![
-            (states, any::<u64>(), any::<bool>()).prop_map(|(state, inode, keepalive)| match tcp() {
-                Target::Tcp { local, remote, sent_seconds, received_seconds, bytes_sent, .. } =>
-                    Target::Tcp {
-                        local,
-                        remote,
-                        state,
-                        inode,
-                        sent_seconds,
-                        received_seconds,
-                        bytes_sent,
-                        keepalive,
-                        bytes_received: inode,
-                        retransmits: 3,
-                        timeout_seconds: None,
-                        unacknowledged: 9,
-                        timers: Timers { gives_up_seconds: Some(14.0), ..Timers::default() },
-                    },
-                other => other,
-            }),
-            (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(a, b, c)| unix(a, b, c)),
-            any::<u64>().prop_map(|inode| Target::Pipe { inode }),
-            ".*".prop_map(|path| Target::Fifo { path, inode: None }),
-            (".*", any::<bool>(), any::<bool>()).prop_map(|(path, deleted, made_up)| Target::File {
-                path,
-                inode: None,
-                deleted,
-                made_up
-            }),
-            ".*".prop_map(|path| Target::Device { path }),
-            ".*".prop_map(|path| Target::Tty { path }),
-            ".*".prop_map(|name| Target::Memfd { name, inode: None }),
-            ".*".prop_map(|name| Target::Anonymous { name }),
-            ".*".prop_map(|address| Target::Futex { address }),
-            any::<bool>().prop_map(|connected| Target::Udp {
-                local: "127.0.0.1:1".parse().expect("address"),
-                remote: connected.then(|| "[::1]:2".parse().expect("address")),
-                state: crate::resolve::target::UdpState::Unconnected,
-                inode: 1,
-            }),
-            prop::collection::vec(any::<i32>(), 1..4).prop_map(|fds| Target::Fds {
-                watched: fds
-                    .into_iter()
-                    .map(|fd| WatchedFd { fd, interest: Interest::default(), target: tcp() })
-                    .collect(),
-            }),
-            prop::sample::select(vec![
-                Target::Gone,
-                Target::Reused,
-                Target::None,
-                Target::Timerfd,
-                Target::IoUring,
-                Target::Inotify,
-                Target::Fanotify,
-                Target::Signalfd { mask: None },
-                Target::Fds { watched: Vec::new() },
-                Target::Epoll { watched: 2 },
-                Target::Pidfd { pid: None },
-                Target::Eventfd { id: None },
-                Target::Unreadable { reason: "x".into() },
-                Target::Socket { family: None, inode: 1 },
-            ]),
-        ]
-    }
-
-    fn any_facts() -> impl Strategy<Value = SocketFacts> {
-        prop_oneof![
-            Just(SocketFacts::None),
-            (any::<u64>(), any::<u64>(), any::<u32>(), any::<bool>(), any::<u8>()).prop_map(
-                |(sent, received, word, keepalive, state)| {
-                    let facts = facts(sent, received).with_activity(|of| {
-                        of.window = Some(word);
-                        of.sent = Some(Duration::from_millis(word.into()));
-                    });
-                    let state = TcpState::of(state);
-                    SocketFacts::Tcp(TcpFacts { state, keepalive, send_queue: word, ..facts })
-                }
-            ),
-            any::<u32>().prop_map(|unread| SocketFacts::Unix(UnixFacts { unread, ..UnixFacts::default() })),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(100_000))]
-        #[test]
-        fn every_wait_has_one_class_and_a_sentence(
-            number in -3i32..480, args in prop::array::uniform6(any::<u64>()), target in any_target(), socket in any_facts(),
-            age in any::<u32>(), asleep in any::<u32>(), exact: bool, deep: bool, server: Option<bool>,
-            last in prop::option::of(prop::sample::select(vec![LastSender::Ours, LastSender::Theirs, LastSender::Nobody, LastSender::Unknown])),
-            timeout in prop::option::of(any::<u32>()), who in (0usize..4, any::<bool>(), any::<bool>(), any::<Option<bool>>()),
-        ) {
-            let syscall = match number {
-                ..0 => Syscall::PageFault,
-                _ => Syscall::of(Table::Native, number),
-            };
-            let mut wait = wait(syscall, args);
-            wait.age = Duration::from_millis(age.into());
-            wait.sleep_began_ns = u64::from(asleep.min(age)) * 1_000_000;
-            wait.exact = exact;
-            if deep { wait.sleep = Sleep::Uninterruptible; }
-            let mut resolved = on(syscall, target);
-            resolved.socket = socket;
-            resolved.server = server;
-            resolved.last_sender = last;
-            resolved.timeout = timeout.map(|ms| Duration::from_millis(ms.into()));
-            resolved.peers = peers(who.0, who.1, who.2, who.3);
-            let verdict = judge(&wait, &resolved);
-            prop_assert!(Class::ALL.contains(&verdict.class));
-            prop_assert!(verdict.sentence.starts_with("waiting "), "{}", verdict.sentence);
         }
     }
 }
