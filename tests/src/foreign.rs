@@ -41,7 +41,7 @@ const OWN: &[(&str, &str)] = &[
     ("kernel/", "types, symbols and what the kernel says of our own programs"),
     ("util/regular.rs", "how our own files are opened"),
     ("util/users.rs", "/etc/passwd and /etc/group"),
-    ("resolve/target/found.rs", "which file system pipes are of, by one of its own"),
+    ("resolve/target.rs", "which file system pipes are of, by one of its own"),
     ("agent/state/", "the state"),
     ("top/", "the file that it writes; /proc/stat"),
 ];

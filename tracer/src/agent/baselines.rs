@@ -149,8 +149,9 @@ pub mod tests {
     use crate::{
         diagnose::verdict::tests::{tcp, wait},
         model::syscalls::{Direction, Syscall},
+        model::target::Target,
         model::wait::Wait,
-        resolve::{Resolved, process::Place, target::Target},
+        resolve::{Resolved, process::Place},
     };
 
     /// A baseline's key, of user 33.

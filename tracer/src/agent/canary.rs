@@ -23,8 +23,9 @@ use rustix::{
 use crate::{
     agent::confine::confine,
     model::syscalls::Syscall,
+    model::target::Target,
     model::wait::{ProcessId, Snapshot, Wait},
-    resolve::{Resolved, target::Target},
+    resolve::Resolved,
 };
 
 /// Its calls: every architecture has them.

@@ -16,7 +16,8 @@ use crate::{
     assess::pipeline::Assessment,
     assess::stall::{Closed, Policy},
     config::Subject,
-    resolve::{process::Who, target::Target},
+    model::target::Target,
+    resolve::process::Who,
 };
 
 /// Waits whose processes are read together, before it is asked whether there is time for more.

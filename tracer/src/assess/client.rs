@@ -2,11 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::{
-    model::syscalls::Direction,
-    model::wait::Wait,
-    resolve::{Resolved, target::Target},
-};
+use crate::{model::syscalls::Direction, model::target::Target, model::wait::Wait, resolve::Resolved};
 
 /// A client that waits for an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,17 +9,14 @@ use super::verdict::{
     tests::{on, peers, tcp, unix, wait},
 };
 use crate::{
+    model::target::{Interest, Target, WatchedFd},
     model::{
         stack::KernelStack,
         syscalls::{Direction, Operation, Syscall, Table},
         tcp::{LastSender, TcpFacts, TcpState, tests::facts},
         wait::{Sleep, SocketFacts, UnixFacts, Wait},
     },
-    resolve::{
-        Resolved,
-        poll::Interest,
-        target::{Target, Timers, WatchedFd},
-    },
+    resolve::Resolved,
     util::human,
 };
 
@@ -39,48 +36,34 @@ fn any_target() -> impl Strategy<Value = Target> {
         TcpState::CloseWait,
     ]);
     prop_oneof![
-        (states, any::<u64>(), any::<bool>()).prop_map(|(state, inode, keepalive)| match tcp() {
-            Target::Tcp { local, remote, sent_seconds, received_seconds, bytes_sent, .. } => Target::Tcp {
-                local,
-                remote,
-                state,
-                inode,
-                sent_seconds,
-                received_seconds,
-                bytes_sent,
-                keepalive,
-                bytes_received: inode,
-                retransmits: 3,
-                timeout_seconds: None,
-                unacknowledged: 9,
-                timers: Timers { gives_up_seconds: Some(14.0), ..Timers::default() },
-            },
+        (states, any::<u64>()).prop_map(|(state, inode)| match tcp() {
+            Target::Tcp { local, remote, timeout, .. } =>
+                Target::Tcp { local, remote, state, inode, timeout },
             other => other,
         }),
         (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(a, b, c)| unix(a, b, c)),
         any::<u64>().prop_map(|inode| Target::Pipe { inode }),
         ".*".prop_map(|path| Target::Fifo { path, inode: None }),
-        (".*", any::<bool>(), any::<bool>()).prop_map(|(path, deleted, made_up)| Target::File {
+        (".*", any::<bool>(), any::<bool>()).prop_map(|(path, deleted, pseudo_fs)| Target::File {
             path,
             inode: None,
             deleted,
-            made_up
+            pseudo_fs
         }),
         ".*".prop_map(|path| Target::Device { path }),
         ".*".prop_map(|path| Target::Tty { path }),
         ".*".prop_map(|name| Target::Memfd { name, inode: None }),
         ".*".prop_map(|name| Target::Anonymous { name }),
-        ".*".prop_map(|address| Target::Futex { address }),
+        any::<u64>().prop_map(|address| Target::Futex { address }),
         any::<bool>().prop_map(|connected| Target::Udp {
             local: "127.0.0.1:1".parse().expect("address"),
             remote: connected.then(|| "[::1]:2".parse().expect("address")),
-            state: crate::resolve::target::UdpState::Unconnected,
             inode: 1,
         }),
         prop::collection::vec(any::<i32>(), 1..4).prop_map(|fds| Target::Fds {
             watched: fds
                 .into_iter()
-                .map(|fd| WatchedFd { fd, interest: Interest::default(), target: tcp() })
+                .map(|fd| WatchedFd { fd, interest: Interest::default(), target: tcp(), facts: None })
                 .collect(),
         }),
         prop::sample::select(vec![

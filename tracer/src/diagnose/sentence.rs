@@ -6,10 +6,11 @@ use crate::{
     diagnose::kernel::{Obstacle, obstacle},
     model::class::Class,
     model::syscalls::{Direction, Operation, Syscall},
+    model::target::Target,
     model::tcp::LastSender,
     model::tcp::{TcpActivity, TcpFacts},
     model::wait::{SocketFacts, UNREAD_BYTES, UnixFacts, Wait},
-    resolve::{Resolved, peers::Peers, semaphore::Semaphore, target::Target},
+    resolve::{Resolved, peers::Peers, semaphore::Semaphore},
     util::human::{age, count},
 };
 
@@ -140,7 +141,7 @@ fn storage(syscall: Syscall, target: &Target) -> String {
         _ if syscall == Syscall::PageFault => {
             "for a page of memory to be read in: disk, NFS, FUSE or userfaultfd".into()
         }
-        Target::File { made_up: true, .. } => {
+        Target::File { pseudo_fs: true, .. } => {
             format!("for the kernel to finish {}{}", syscall.name(), on(target))
         }
         Target::Device { .. } | Target::Tty { .. } => {
@@ -470,7 +471,7 @@ mod tests {
         let resolved = Resolved { socket, peers: peers.clone(), ..samples::on(Syscall::Read, target) };
         let sentence = of(Syscall::Read, &resolved);
         assert!(sentence.contains("for a reply from mariadbd (pid 812) on unix /run/db"), "{sentence}");
-        let file = Target::File { path: "/x.lock".into(), inode: None, deleted: false, made_up: false };
+        let file = Target::File { path: "/x.lock".into(), inode: None, deleted: false, pseudo_fs: false };
         let mut resolved = Resolved { peers, ..samples::on(Syscall::Flock, file) };
         let said = "waiting 1m 0s for the lock on /x.lock that mariadbd (pid 812)";
         assert_eq!(of(Syscall::Flock, &resolved), format!("{said} holds"));

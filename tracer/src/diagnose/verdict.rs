@@ -4,13 +4,11 @@ use crate::{
     diagnose::kernel::obstacle,
     diagnose::sentence::sentence,
     model::syscalls::{Direction, Operation},
+    model::target::Target,
     model::tcp::LastSender,
+    model::tcp::TcpState,
     model::wait::{Sleep, SocketFacts, Wait},
-    resolve::{
-        Resolved,
-        peers::Peers,
-        target::{Target, TcpState},
-    },
+    resolve::{Resolved, peers::Peers},
 };
 
 pub use crate::model::class::{Class, Level};
@@ -122,12 +120,12 @@ fn by_target(wait: &Wait, resolved: &Resolved) -> Class {
         Target::Udp { remote: Some(_), .. } => Class::Quiet,
         Target::Unix { peer_inode: Some(_), .. } => Class::Quiet,
         // A connection whose other end is not to be seen.
-        Target::Socket { family: Some(family), .. } if family == "unix" => Class::Other,
+        Target::Socket { family: Some("unix"), .. } => Class::Other,
         Target::Udp { .. } | Target::Unix { .. } | Target::Socket { .. } => Class::Datagram,
         Target::Pipe { .. } => pipe(resolved.peers.as_ref()),
         // Somebody may still open it by its name.
         Target::Fifo { .. } => Class::Pipe,
-        Target::File { made_up: true, .. } if wait.sleep == Sleep::Interruptible => Class::Notify,
+        Target::File { pseudo_fs: true, .. } if wait.sleep == Sleep::Interruptible => Class::Notify,
         Target::File { .. } | Target::Page { .. } | Target::Memfd { .. } => Class::Disk,
         Target::Tty { .. } if out => Class::Send,
         Target::Tty { .. } => Class::Tty,
@@ -204,7 +202,7 @@ pub mod tests {
         model::syscalls::{Syscall, Table},
         model::tcp::tests::facts,
         model::wait::{Call, FdState, ProcessId, ThreadId, UnixFacts},
-        resolve::{peers::Peer, target::Timers},
+        resolve::peers::Peer,
     };
 
     /// A wait for tests: this call, asleep, for a minute.
@@ -235,15 +233,7 @@ pub mod tests {
             remote: "10.0.0.2:443".parse().expect("address"),
             state: TcpState::Established,
             inode: 7,
-            sent_seconds: Some(60.0),
-            received_seconds: None,
-            bytes_sent: 517,
-            bytes_received: 0,
-            retransmits: 0,
-            keepalive: false,
-            timeout_seconds: None,
-            unacknowledged: 0,
-            timers: Timers::default(),
+            timeout: None,
         }
     }
 
@@ -266,13 +256,12 @@ pub mod tests {
 
     #[test]
     fn classes_follow_from_call_and_target() {
-        let file = || Target::File { path: "/x".into(), inode: None, deleted: false, made_up: false };
-        let made_up = || Target::File { path: "/x".into(), inode: None, deleted: false, made_up: true };
+        let file = || Target::File { path: "/x".into(), inode: None, deleted: false, pseudo_fs: false };
+        let pseudo_fs = || Target::File { path: "/x".into(), inode: None, deleted: false, pseudo_fs: true };
         let fifo = || Target::Fifo { path: "/x".into(), inode: None };
         let udp = |remote: Option<&str>| Target::Udp {
             local: "127.0.0.1:1".parse().expect("address"),
             remote: remote.map(|remote| remote.parse().expect("address")),
-            state: crate::resolve::target::UdpState::Unconnected,
             inode: 1,
         };
         let none = [0; 6];
@@ -291,12 +280,7 @@ pub mod tests {
             (Syscall::Sendmsg, none, unix(true, true, true), Class::Send),
             (Syscall::Recvfrom, none, udp(None), Class::Datagram),
             (Syscall::Recvfrom, none, udp(Some("127.0.0.1:2")), Class::Quiet),
-            (
-                Syscall::Recvmsg,
-                none,
-                Target::Socket { family: Some("netlink".into()), inode: 1 },
-                Class::Datagram,
-            ),
+            (Syscall::Recvmsg, none, Target::Socket { family: Some("netlink"), inode: 1 }, Class::Datagram),
             (Syscall::Read, none, Target::Pipe { inode: 1 }, Class::Pipe),
             (Syscall::Write, none, fifo(), Class::Pipe),
             (Syscall::Openat, none, fifo(), Class::Fifo),
@@ -309,8 +293,8 @@ pub mod tests {
             (Syscall::Execve, none, Target::Unreadable { reason: "hangs".into() }, Class::Disk),
             (Syscall::Renameat2, none, Target::Unreadable { reason: "hangs".into() }, Class::Disk),
             (Syscall::Openat, none, Target::Unreadable { reason: "hangs".into() }, Class::Other),
-            (Syscall::Read, none, made_up(), Class::Notify),
-            (Syscall::Ppoll, none, made_up(), Class::Notify),
+            (Syscall::Read, none, pseudo_fs(), Class::Notify),
+            (Syscall::Ppoll, none, pseudo_fs(), Class::Notify),
             (Syscall::Ppoll, none, file(), Class::Notify),
             (Syscall::Flock, none, file(), Class::Lock),
             (Syscall::Fcntl, [3, 7, 0, 0, 0, 0], file(), Class::Lock),
@@ -366,7 +350,7 @@ pub mod tests {
         // /proc/PID/maps of a process whose memory is locked.
         let mut wait = wait(Syscall::Read, [0; 6]);
         wait.sleep = Sleep::Uninterruptible;
-        let maps = Target::File { path: "/proc/1/maps".into(), inode: None, deleted: false, made_up: true };
+        let maps = Target::File { path: "/proc/1/maps".into(), inode: None, deleted: false, pseudo_fs: true };
         let verdict = judge(&wait, &on(Syscall::Read, maps));
         assert_eq!(verdict.class, Class::Disk);
         assert_eq!(verdict.sentence, "waiting 1m 0s for the kernel to finish read on /proc/1/maps");

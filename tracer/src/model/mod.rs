@@ -8,5 +8,6 @@ pub mod histogram;
 pub mod holder;
 pub mod stack;
 pub mod syscalls;
+pub mod target;
 pub mod tcp;
 pub mod wait;

@@ -336,27 +336,6 @@ impl Wait {
         Sleeper { thread: self.thread, switches: self.switches }
     }
 
-    /// As if a thread had just begun to read an fd: to look up what the fd is.
-    pub fn reading(thread: ThreadId, fd: i32) -> Self {
-        let args = [fd as u64, 0, 0, 0, 0, 0];
-        Self {
-            thread,
-            comm: CompactString::default(),
-            uid: 0,
-            sleep: Sleep::Interruptible,
-            call: Call { table: Table::Native, number: 0, syscall: Syscall::Read, args, restarted: false },
-            fd: Some(fd),
-            fd_state: FdState::Unknown,
-            socket: SocketFacts::None,
-            age: Duration::ZERO,
-            exact: false,
-            since: Timestamp::UNIX_EPOCH,
-            began_ns: 0,
-            sleep_began_ns: 0,
-            switches: 0,
-        }
-    }
-
     /// Dates the wait back: it has lasted longer than the present sleep.
     pub fn date_back(&mut self, began_ns: u64) {
         let Some(earlier) = self.began_ns.checked_sub(began_ns).filter(|earlier| *earlier > 0) else {

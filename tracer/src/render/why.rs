@@ -9,11 +9,12 @@ use crate::{
         threads::{Doing, Thread},
     },
     assess::pipeline::Assessment,
+    model::target::Target,
     model::{
         baseline::Excuse,
         class::{Class, Level},
     },
-    resolve::{process::Who, target::Target},
+    resolve::process::Who,
     util::human,
     wire::json::{WaitObject, short_id},
 };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::poll::Interest;
+use crate::model::target::Interest;
 use crate::{model::wait::ProcessId, procfs::Reads};
 
 const EPOLLIN: u32 = 0x1;

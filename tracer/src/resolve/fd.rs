@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rustix::io::Errno;
 
-use super::target::Target;
+use crate::model::target::Target;
 use crate::{
     model::wait::{ProcessId, ThreadId},
     procfs::{Reads, Refused, Unread, Wanted},
@@ -51,8 +51,8 @@ pub fn look_up(
         return Target::Reused;
     }
     let mut target = named(&link.to_string_lossy(), &info, inode.or(expected));
-    if let (Target::File { made_up, .. }, Some(mount)) = (&mut target, field(&info, "mnt_id:")) {
-        *made_up = mounts.is_made_up(mount, process, reads);
+    if let (Target::File { pseudo_fs, .. }, Some(mount)) = (&mut target, field(&info, "mnt_id:")) {
+        *pseudo_fs = mounts.is_pseudo_fs(mount, process, reads);
     }
     target
 }
@@ -64,22 +64,22 @@ pub struct Mounts(HashMap<String, bool>);
 
 impl Mounts {
     /// Whether the kernel makes up the files of a mount, which a process sees.
-    fn is_made_up(&mut self, mount: &str, process: ProcessId, reads: &mut Reads) -> bool {
+    fn is_pseudo_fs(&mut self, mount: &str, process: ProcessId, reads: &mut Reads) -> bool {
         if let Some(known) = self.0.get(mount) {
             return *known;
         }
         let mounts = reads.table(process, "mountinfo").unwrap_or_default();
         let mounts = String::from_utf8_lossy(&mounts);
         let Some(kind) = file_system(&mounts, mount) else { return false };
-        let made_up = MADE_UP.contains(&kind);
-        self.0.insert(mount.to_owned(), made_up);
-        made_up
+        let pseudo_fs = PSEUDO_FS.contains(&kind);
+        self.0.insert(mount.to_owned(), pseudo_fs);
+        pseudo_fs
     }
 }
 
 /// File systems whose files the kernel makes up when they are read.
 #[rustfmt::skip]
-const MADE_UP: &[&str] = &[
+const PSEUDO_FS: &[&str] = &[
     "proc", "sysfs", "tracefs", "debugfs", "cgroup", "cgroup2", "securityfs", "configfs", "bpf", "pstore", "efivarfs",
     "selinuxfs", "smackfs", "binfmt_misc", "fusectl", "resctrl", "nfsd", "rpc_pipefs",
 ];
@@ -112,7 +112,7 @@ fn named(link: &str, info: &str, inode: Option<u64>) -> Target {
     if let Some(name) = path.strip_prefix("/memfd:") {
         return Target::Memfd { name: name.to_owned(), inode };
     }
-    Target::File { path: path.to_owned(), inode, deleted, made_up: false }
+    Target::File { path: path.to_owned(), inode, deleted, pseudo_fs: false }
 }
 
 fn anonymous(name: &str, info: &str) -> Target {
@@ -141,8 +141,12 @@ mod tests {
 
     #[test]
     fn links_name_their_targets() {
-        let file =
-            |path: &str, deleted| Target::File { path: path.into(), inode: Some(1), deleted, made_up: false };
+        let file = |path: &str, deleted| Target::File {
+            path: path.into(),
+            inode: Some(1),
+            deleted,
+            pseudo_fs: false,
+        };
         for (link, info, expected) in [
             ("pipe:[7]", "", Target::Pipe { inode: 7 }),
             ("socket:[8]", "", Target::Socket { family: None, inode: 8 }),
@@ -184,7 +188,7 @@ mod tests {
             let target =
                 look_up(me, me.pid, file.as_raw_fd(), None, &mut Mounts::default(), &mut Reads::new());
             assert!(
-                matches!(target, Target::File { made_up, .. } if made_up == expected),
+                matches!(target, Target::File { pseudo_fs, .. } if pseudo_fs == expected),
                 "{target:?}: {expected}"
             );
         }

@@ -27,18 +27,18 @@ use self::{
     fd::Mounts,
     listeners::{Family, Listeners},
     peers::Peers,
-    poll::{Interest, Set},
+    poll::Set,
     process::{Ancestors, Who},
-    target::{Target, TcpState, WatchedFd},
+    target::Descriptor,
 };
 use crate::{
     collect::Source,
     model::file::{FileKind, OpenFile},
     model::holder::FileId,
     model::stack::KernelStack,
-    model::syscalls::{Direction, Operation, Syscall},
-    model::tcp::LastSender,
-    model::tcp::TcpFacts,
+    model::syscalls::{Direction, Operation},
+    model::target::{Interest, Target, WatchedFd},
+    model::tcp::{LastSender, TcpFacts, TcpState},
     model::wait::{ByProcess, FdState, ProcessId, SeenFd, Sleep, Sleeper, SocketFacts, ThreadId, Wait},
     procfs::{Reads, Wanted},
 };
@@ -108,12 +108,6 @@ impl Resolved {
             activity.acknowledged += by;
             for stamp in [&mut activity.sent, &mut activity.received].into_iter().flatten() {
                 *stamp += by;
-            }
-        }
-        if let Target::Tcp { sent_seconds, received_seconds, timers, .. } = &mut self.target {
-            timers.gives_up_seconds = timers.gives_up_seconds.map(|left| (left - by.as_secs_f64()).max(0.0));
-            for seconds in [sent_seconds, received_seconds].into_iter().flatten() {
-                *seconds += by.as_secs_f64();
             }
         }
     }
@@ -351,17 +345,22 @@ impl Resolver {
     fn member(&mut self, wait: &Wait, fd: i32, interest: Interest, seen: Option<&SeenFd>) -> Member {
         let Some(SeenFd { state, socket, .. }) = seen else {
             let target = Target::Unreadable { reason: "not looked up".into() };
-            let watched = WatchedFd { fd, interest, target };
+            let watched = WatchedFd { fd, interest, target, facts: None };
             return Member { watched, file: FdState::None, socket: SocketFacts::None };
         };
-        let syscall = match interest.direction() {
-            Direction::Receive => Syscall::Read,
-            Direction::Send => Syscall::Write,
+        let direction = interest.direction();
+        let operation = match direction {
+            Direction::Receive => Operation::Read,
+            Direction::Send => Operation::Write,
         };
-        let call = crate::model::wait::Call { syscall, ..wait.call };
-        let alone = Wait { call, fd: Some(fd), fd_state: *state, socket: socket.clone(), ..wait.clone() };
-        let watched =
-            WatchedFd { fd, interest, target: target::of(&alone, None, &mut self.reads, &mut self.mounts) };
+        let (thread, direction) = (wait.thread, Some(direction));
+        let descriptor = Descriptor { thread, fd, state, socket, operation, direction };
+        let target = target::of_descriptor(descriptor, &mut self.reads, &mut self.mounts);
+        let facts = match socket {
+            SocketFacts::Tcp(facts) => Some(Box::new(*facts)),
+            SocketFacts::Unix(_) | SocketFacts::None => None,
+        };
+        let watched = WatchedFd { fd, interest, target, facts };
         Member { watched, file: *state, socket: socket.clone() }
     }
 
@@ -375,14 +374,19 @@ impl Resolver {
         )
         .seen(wait.fd_state, wait.socket.clone());
         resolved.stack = stack;
-        resolved.server = self.is_server(wait, &resolved.target, &wait.fd_state, &wait.socket);
+        self.with_side(resolved, wait.thread.process)
+    }
+
+    /// With which side of a connection this is, and how long the socket waits by itself.
+    fn with_side(&mut self, mut resolved: Resolved, process: ProcessId) -> Resolved {
+        resolved.server = self.is_server(process, &resolved.target, &resolved.file, &resolved.socket);
         resolved.timeout = resolved.socket_timeout();
         resolved
     }
 
     fn is_server(
         &mut self,
-        wait: &Wait,
+        process: ProcessId,
         target: &Target,
         file: &FdState,
         socket: &SocketFacts,
@@ -395,7 +399,6 @@ impl Resolver {
                     return Some(false);
                 }
                 let port = facts.internals.and_then(|internals| internals.port_chosen_by);
-                let process = wait.thread.process;
                 let listener = Family::of(file).and_then(|family| {
                     self.listeners.has(facts.netns, process, (family, *local), &mut self.reads)
                 });
@@ -429,7 +432,7 @@ impl Resolver {
         let mut resolved = match self.one_that_matters(wait, &members, loops) {
             Some((at, interest)) => {
                 let Member { watched, file, socket } = members.swap_remove(at);
-                let server = self.is_server(wait, &watched.target, &file, &socket);
+                let server = self.is_server(wait.thread.process, &watched.target, &file, &socket);
                 let direction = Some(interest.direction());
                 let resolved = Resolved::new(Some(watched.fd), watched.target, direction).seen(file, socket);
                 Resolved { server, ..resolved }
@@ -487,7 +490,8 @@ impl Resolver {
         let member = &members[one];
         let client = match &member.watched.target {
             Target::Tcp { state, .. } if *state != TcpState::Listen => {
-                self.is_server(wait, &member.watched.target, &member.file, &member.socket) != Some(true)
+                self.is_server(wait.thread.process, &member.watched.target, &member.file, &member.socket)
+                    != Some(true)
             }
             Target::Unix { client, .. } => *client,
             _ => false,
@@ -546,9 +550,11 @@ impl Resolver {
         let asked: Vec<(ThreadId, i32)> = fds.iter().map(|fd| (thread, *fd)).collect();
         let mut connections = Vec::new();
         for SeenFd { fd, state, socket, .. } in source.look_up(&asked)? {
-            let mut wait = Wait::reading(thread, fd);
-            (wait.fd_state, wait.socket) = (state, socket);
-            connections.push((fd, self.alone(&wait, None)));
+            let (operation, direction) = (Operation::Read, Some(Direction::Receive));
+            let descriptor = Descriptor { thread, fd, state: &state, socket: &socket, operation, direction };
+            let target = target::of_descriptor(descriptor, &mut self.reads, &mut self.mounts);
+            let resolved = Resolved::new(Some(fd), target, direction).seen(state, socket);
+            connections.push((fd, self.with_side(resolved, thread.process)));
         }
         Ok(connections)
     }
@@ -568,7 +574,7 @@ impl Resolver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnose::verdict::tests as samples;
+    use crate::{diagnose::verdict::tests as samples, model::syscalls::Syscall};
 
     #[test]
     fn threads_that_wait_on_one_epoll_set_are_resolved_as_one() {

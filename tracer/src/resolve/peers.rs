@@ -15,13 +15,14 @@ use super::{
     mutex::{self, LockOwner},
     poll,
     semaphore::{self, Semaphore},
-    target::{Target, TcpState},
 };
 use crate::{
     collect::Source,
     model::file::FileKind,
     model::holder::{Access, ConnectionEnd, FileId, Holder, Holding},
     model::syscalls::{Direction, Operation},
+    model::target::Target,
+    model::tcp::TcpState,
     model::wait::{ByProcess, FdState, ProcessId, SocketFacts, Wait},
     procfs::{self, Reads, by_pid},
 };
@@ -562,7 +563,7 @@ mod tests {
             let pids = || (0..number as u32).map(|at| FIRST + at);
             let lock = file(PIPE, FileKind::Regular);
             let target =
-                || Target::File { path: "/x".into(), inode: Some(PIPE), deleted: false, made_up: false };
+                || Target::File { path: "/x".into(), inode: Some(PIPE), deleted: false, pseudo_fs: false };
             let all = pids().map(|pid| waits(pid, pid, Syscall::Flock, lock, target())).collect();
             Self::new(all, pids().map(|pid| holder(pid, 3, lock)).collect())
         }

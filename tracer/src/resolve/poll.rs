@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::target::Target;
+use crate::model::target::{Interest, Target};
 use crate::{
     model::syscalls::{Direction, Operation, Syscall, Table, Timeout},
     model::wait::{Call, ProcessId, Wait},
@@ -17,32 +17,6 @@ pub const FEW: usize = 8;
 /// POLLIN and POLLRDNORM, POLLOUT and POLLWRNORM (include/uapi/asm-generic/poll.h).
 const TO_READ: u16 = 0x1 | 0x40;
 const TO_WRITE: u16 = 0x4 | 0x100;
-
-/// What a thread wants of one fd; neither: that it is told of errors, urgent data or changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Interest {
-    /// Data, or a connection, to come.
-    pub read: bool,
-    /// Room to write.
-    pub write: bool,
-}
-
-impl Interest {
-    /// Which way data is to go.
-    pub fn direction(self) -> Direction {
-        if self.write && !self.read { Direction::Send } else { Direction::Receive }
-    }
-
-    /// Whether data is to go either way.
-    pub fn is_any(self) -> bool {
-        self.read || self.write
-    }
-
-    /// What either wants.
-    pub fn union(self, that: Self) -> Self {
-        Self { read: self.read || that.read, write: self.write || that.write }
-    }
-}
 
 /// A set of fds and how long the call watches it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

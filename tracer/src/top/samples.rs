@@ -9,7 +9,8 @@ use crate::{
     diagnose::verdict::tests as samples,
     model::class::Class,
     model::syscalls::{Direction, Syscall},
-    resolve::{Resolved, process::Who, target::Target},
+    model::target::Target,
+    resolve::{Resolved, process::Who},
     wire::json::WaitObject,
 };
 

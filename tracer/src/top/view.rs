@@ -330,8 +330,9 @@ mod tests {
         *,
     };
     use crate::{
-        collect::durations::Durations, model::histogram::BUCKETS, resolve::target::Target,
-        wire::json::WaitObject,
+        collect::durations::Durations,
+        model::histogram::BUCKETS,
+        wire::{json::WaitObject, target::TargetObject},
     };
 
     fn terminal(model: &mut Model, width: u16, height: u16, colours: bool) -> Terminal<TestBackend> {
@@ -484,7 +485,7 @@ mod tests {
     fn names_and_addresses_of_any_kind_fit() {
         let mut long = samples::wait(123_456, "データベース接続プール\u{1b}[2J", Class::Reply, 86_400 * 40);
         long.tid = 234_567;
-        if let Target::Tcp { local, remote, .. } = &mut long.target {
+        if let TargetObject::Tcp { local, remote, .. } = &mut long.target {
             *local = "[2001:db8:1111:2222:3333:4444:5555:6666]:59720".parse().expect("an address");
             *remote = "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535".parse().expect("an address");
         }
@@ -498,7 +499,7 @@ mod tests {
     #[test]
     fn a_page_wraps_what_is_long() {
         let mut wait = samples::wait(7, "データベース接続プール", Class::Reply, 86_400 * 40);
-        if let Target::Tcp { local, remote, .. } = &mut wait.target {
+        if let TargetObject::Tcp { local, remote, .. } = &mut wait.target {
             *local = "[2001:db8:1111:2222:3333:4444:5555:6666]:59720".parse().expect("an address");
             *remote = "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535".parse().expect("an address");
         }

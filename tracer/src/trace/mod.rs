@@ -46,13 +46,10 @@ use crate::{
     },
     model::file::OpenFile,
     model::syscalls::Operation,
+    model::target::Target,
     model::wait::{FdState, ProcessId, SeenFd, ThreadId, Wait},
     procfs::Reads,
-    resolve::{
-        Resolved, Resolver,
-        poll::Set,
-        target::{self, Target},
-    },
+    resolve::{Resolved, Resolver, poll::Set, target},
     util::clock::Now,
     util::human,
     util::output::{Output, output},
@@ -507,7 +504,7 @@ fn line(wait: &Wait, resolved: &Resolved, at: Timestamp, end: End) -> Line {
     // It was something when the call began, which the kernel has seen; what it is now says nothing of it.
     let unnamed = lookups.contains(&resolved.target) || matches!(resolved.target, Target::Unreadable { .. });
     let (target, peer) = match (end, unnamed, target::kind_of(&wait.fd_state)) {
-        (End::Waits, ..) | (_, false, _) => (resolved.target.to_string(), resolved.target.peer()),
+        (End::Waits, ..) | (_, false, _) => (resolved.target.to_string(), peer(&resolved.target)),
         (_, true, "none") => (String::new(), String::new()),
         (_, true, kind) => (kind.to_owned(), kind.to_owned()),
     };
@@ -522,6 +519,16 @@ fn line(wait: &Wait, resolved: &Resolved, at: Timestamp, end: End) -> Line {
         peer,
         lasted: if end == End::Waits { wait.asleep() } else { wait.age },
         end,
+    }
+}
+
+/// What is the same for all connections to one peer, and for all locks of a program.
+fn peer(target: &Target) -> String {
+    match target {
+        Target::Tcp { remote, .. } if remote.port() != 0 => format!("tcp → {remote}"),
+        Target::Udp { remote: Some(remote), .. } => format!("udp → {remote}"),
+        Target::Futex { .. } => String::new(),
+        other => other.to_string(),
     }
 }
 

@@ -80,9 +80,10 @@ impl Told {
 mod tests {
     use super::*;
     use crate::{
-        model::syscalls::Direction,
+        diagnose::verdict::tests as samples,
+        model::syscalls::{Direction, Syscall},
+        model::target::Target,
         model::wait::{ProcessId, ThreadId},
-        resolve::target::Target,
     };
 
     const CALLS: Ends = Ends { by_calls: true, taken: Duration::from_millis(5), last: false };
@@ -99,9 +100,9 @@ mod tests {
 
     fn asleep(number: i32, switches: u64, ms: u64) -> Wait {
         let thread = ThreadId { process: ProcessId { pid: 7, start_ns: 1 }, tid: 7, start_ns: 1 };
-        let mut wait = Wait::reading(thread, 3);
-        (wait.call.number, wait.switches, wait.age) = (number, switches, Duration::from_millis(ms));
-        wait
+        let mut wait = samples::wait(Syscall::Read, [3, 0, 0, 0, 0, 0]);
+        wait.call.number = number;
+        Wait { thread, switches, age: Duration::from_millis(ms), ..wait }
     }
 
     #[test]

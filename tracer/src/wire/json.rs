@@ -6,6 +6,7 @@ use std::{borrow::Cow, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::target::TargetObject;
 use crate::{
     diagnose::verdict::{Class, Level, Verdict},
     model::cgroup::Owner,
@@ -13,7 +14,6 @@ use crate::{
     resolve::{
         Resolved,
         process::{Who, pods::Pod},
-        target::Target,
     },
 };
 
@@ -54,7 +54,7 @@ pub struct WaitObject {
     /// Why, for people.
     pub verdict: Option<String>,
     /// What it waits on.
-    pub target: Target,
+    pub target: TargetObject,
     /// Path of the cgroup.
     pub cgroup: Option<String>,
     /// systemd unit.
@@ -93,7 +93,7 @@ impl WaitObject {
             class: Some(class),
             level: Some(class.level()),
             verdict: None,
-            target: resolved.target.clone(),
+            target: TargetObject::new(&resolved.target, &resolved.socket),
             cgroup: who.cgroup.clone(),
             unit: who.unit.clone(),
             container: who.container.clone(),
@@ -223,23 +223,28 @@ mod tests {
     use crate::{
         diagnose::verdict::tests as samples,
         model::syscalls::{Direction, Syscall},
-        resolve::{poll::Interest, target::WatchedFd},
+        model::target::{Interest, Target, WatchedFd},
+        model::tcp::tests::facts,
+        model::wait::SocketFacts,
     };
 
     #[test]
     fn what_is_written_can_be_read_again() {
         let wait = samples::wait(Syscall::Recvfrom, [13, u64::MAX, 0, 0, 0, 0]);
         let interest = Interest { read: true, write: false };
-        let watched = vec![WatchedFd { fd: 3, interest, target: samples::tcp() }];
+        let watched =
+            vec![WatchedFd { fd: 3, interest, target: samples::tcp(), facts: Some(Box::new(facts(517, 3))) }];
         for target in [
             samples::tcp(),
             Target::None,
             Target::Pipe { inode: 7 },
             Target::Unreadable { reason: "why not".into() },
-            Target::Socket { family: Some("netlink".into()), inode: 9 },
+            Target::Socket { family: Some("netlink"), inode: 9 },
             Target::Fds { watched },
+            Target::Futex { address: 0x7f00 },
         ] {
             let resolved = Resolved::new(Some(13), target, Some(Direction::Receive));
+            let resolved = Resolved { socket: SocketFacts::Tcp(facts(517, 3)), ..resolved };
             let verdict = crate::diagnose::verdict::judge(&wait, &resolved);
             let object = WaitObject::new(&wait, &resolved, &verdict, &Who::default());
             let text = serde_json::to_string(&object).expect("is written");

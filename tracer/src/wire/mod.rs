@@ -5,3 +5,4 @@ pub mod json;
 pub mod lines;
 pub mod names;
 pub mod report;
+pub mod target;

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::json::{WaitObject, in_seconds, seconds};
+use super::{
+    json::{WaitObject, in_seconds, seconds},
+    target::TargetObject,
+};
 use crate::{
     assess::inspect::{
         Report,
@@ -12,10 +15,7 @@ use crate::{
         threads::{Doing, Thread},
     },
     model::baseline::Excuse,
-    resolve::{
-        process::{Place, Who, pods::Pod},
-        target::Target,
-    },
+    resolve::process::{Place, Who, pods::Pod},
 };
 
 /// A report.
@@ -119,15 +119,15 @@ struct OtherObject<'a> {
 #[derive(Serialize)]
 struct SocketsObject<'a> {
     states: &'a std::collections::BTreeMap<String, usize>,
-    unanswered: Vec<UnansweredObject<'a>>,
+    unanswered: Vec<UnansweredObject>,
     left_out: usize,
 }
 
 #[derive(Serialize)]
-struct UnansweredObject<'a> {
+struct UnansweredObject {
     fd: i32,
     age_seconds: f64,
-    target: &'a Target,
+    target: TargetObject,
 }
 
 #[derive(Serialize)]
@@ -158,7 +158,7 @@ impl<'a> ReportObject<'a> {
                     .map(|request| UnansweredObject {
                         fd: request.fd,
                         age_seconds: seconds(request.since),
-                        target: &request.resolved.target,
+                        target: TargetObject::new(&request.resolved.target, &request.resolved.socket),
                     })
                     .collect(),
                 left_out: report.sockets.left_out,

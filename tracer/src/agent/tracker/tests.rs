@@ -17,9 +17,10 @@ use crate::{
     },
     model::file::{FileKind, tests::file},
     model::syscalls::Syscall,
+    model::target::Target,
     model::tcp::tests::facts,
     model::wait::{EndedSleep, FdState, Held, HeldThread, ProcessId, SeenFd, Snapshot, SocketFacts},
-    resolve::{Resolved, Resolver, peers::Peers, target::Target},
+    resolve::{Resolved, Resolver, peers::Peers},
     util::clock::Now,
 };
 

@@ -373,7 +373,7 @@ mod tests {
 
     #[test]
     fn polls_of_anything_else_go_on_after_their_time_out() {
-        let mut pipe = on(Syscall::Poll, crate::resolve::target::Target::Pipe { inode: 7 });
+        let mut pipe = on(Syscall::Poll, crate::model::target::Target::Pipe { inode: 7 });
         pipe.timeout = Some(Duration::from_secs(1));
         let track = looked(poll(SECOND), pipe, Class::Pipe);
         assert_eq!(track.step(&poll(2 * SECOND + 1)), Step::GoesOn);
@@ -395,7 +395,7 @@ mod tests {
         };
         assert_eq!(track.step(&recv), Step::GoesOn);
         // Where there are no counters, the call must be the same and have run to its end, whose length may change.
-        let mut unix = on(Syscall::Poll, crate::resolve::target::Target::Pipe { inode: 7 });
+        let mut unix = on(Syscall::Poll, crate::model::target::Target::Pipe { inode: 7 });
         unix.timeout = Some(Duration::from_millis(1000));
         let mut track = looked(poll(SECOND), unix, Class::Pipe);
         let shorter = other(Syscall::Poll, [0xabc, 1, 700, 0, 0, 0], 2 * SECOND);

@@ -6,9 +6,7 @@ use super::{
     threads::{Doing, Thread},
 };
 use crate::{
-    assess::pipeline::Assessment,
-    model::class::Class,
-    resolve::{process::Who, target::Target},
+    assess::pipeline::Assessment, model::class::Class, model::target::Target, resolve::process::Who,
 };
 
 /// A command and what it is for.
@@ -71,7 +69,7 @@ fn stuck(pid: u32, wait: &Assessment, others: &[Other]) -> Vec<Advice> {
         ));
         return list;
     }
-    if class == Class::Disk && !matches!(wait.resolved.target, Target::File { made_up: true, .. }) {
+    if class == Class::Disk && !matches!(wait.resolved.target, Target::File { pseudo_fs: true, .. }) {
         list.push(advice(
             "dmesg --human | tail".into(),
             "shows what the kernel says of its disks and file systems",

@@ -10,9 +10,10 @@ use crate::{
     collect::Source,
     model::class::{Class, Level},
     model::syscalls::Syscall,
+    model::target::Target,
     model::wait::{ByProcess, Held, Snapshot, Wait},
     procfs::{Reads, by_pid},
-    resolve::{peers::Peer, target::Target},
+    resolve::peers::Peer,
     util::human,
 };
 

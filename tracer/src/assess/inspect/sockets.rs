@@ -16,7 +16,7 @@ use crate::{
     model::tcp::LastSender,
     model::wait::{ProcessId, SocketFacts, ThreadId},
     procfs::Entry,
-    resolve::{Resolved, Resolver, target},
+    resolve::{Resolved, Resolver},
 };
 
 /// Connections that are looked into.
@@ -65,7 +65,7 @@ pub fn of(process: ProcessId, resolver: &mut Resolver, source: &mut dyn Source) 
     let Tables { tcp, udp, unix } = Tables::read(process, reads);
     let own: Vec<_> = tcp.iter().filter(|socket| fds.contains_key(&socket.inode)).collect();
     for socket in &own {
-        let state = target::TcpState::of(socket.state.clone() as u8);
+        let state = crate::model::tcp::TcpState::of(socket.state.clone() as u8);
         add(format!("tcp {}", state.name()), 1);
     }
     add("udp".into(), udp.iter().filter(|socket| fds.contains_key(&socket.inode)).count());

@@ -1,24 +1,25 @@
-//! What a wait waits on: the type, as JSON has it, and its one line for people.
+//! What a wait waits on, as JSON has it, and its one line for people.
 
-mod found;
-
-use std::{borrow::Cow, fmt, net::SocketAddr};
+use std::{borrow::Cow, fmt, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::found::{has_name, is_socket_or_pipe, kind_of, kind_of_file, of, pidfd, sketch};
-use super::poll::Interest;
-use crate::{model::tcp::TcpFacts, util::human};
-
-pub use crate::model::tcp::TcpState;
+use crate::{
+    model::{
+        target::{Target, WatchedFd},
+        tcp::{TcpFacts, TcpState},
+        wait::SocketFacts,
+    },
+    util::human,
+};
 
 /// Fds of a set that a line names.
 const NAMED: usize = 8;
 
-/// What a wait waits on. Serialises to the `target` object of the JSON contract.
+/// What a wait waits on: the `target` object of the JSON contract.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Target {
+pub enum TargetObject {
     /// A TCP socket.
     Tcp {
         /// Own address.
@@ -47,7 +48,7 @@ pub enum Target {
         unacknowledged: u32,
         /// What the kernel does of itself.
         #[serde(flatten)]
-        timers: Timers,
+        timers: TimersObject,
     },
     /// A UDP socket.
     Udp {
@@ -70,12 +71,6 @@ pub enum Target {
         peer_inode: Option<u64>,
         /// Process that made the peer's end.
         peer_pid: Option<u32>,
-        /// It has no connection: datagrams.
-        #[serde(skip)]
-        datagram: bool,
-        /// The peer's end is bound to a path: we came to it.
-        #[serde(skip)]
-        client: bool,
     },
     /// Another socket.
     Socket {
@@ -104,9 +99,6 @@ pub enum Target {
         inode: Option<u64>,
         /// It has been unlinked.
         deleted: bool,
-        /// The kernel makes up what is in it: procfs, sysfs, tracefs and the like. There is no storage behind it.
-        #[serde(skip)]
-        made_up: bool,
     },
     /// A page of memory that is to be read in.
     Page {
@@ -166,7 +158,7 @@ pub enum Target {
     /// Several fds.
     Fds {
         /// Each with its target.
-        watched: Vec<WatchedFd>,
+        watched: Vec<WatchedObject>,
     },
     /// A word in memory.
     Futex {
@@ -194,7 +186,7 @@ pub enum Target {
 /// What the kernel does of itself on a TCP connection. Where that is not to be seen, as it is by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Timers {
+pub struct TimersObject {
     /// How often the time to the next retransmission or probe was doubled.
     pub backoff: u8,
     /// The peer takes nothing more: it does not read.
@@ -209,7 +201,7 @@ pub struct Timers {
     pub gives_up_seconds: Option<f64>,
 }
 
-impl Timers {
+impl TimersObject {
     fn of(facts: &TcpFacts) -> Self {
         let probes = facts.internals.filter(|_| facts.keepalive);
         Self {
@@ -235,18 +227,87 @@ pub enum UdpState {
 
 /// One fd of a set that is watched.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct WatchedFd {
+pub struct WatchedObject {
     /// Its number.
     pub fd: i32,
-    /// What is wanted of it.
-    #[serde(skip)]
-    pub interest: Interest,
     /// What it is.
     #[serde(flatten)]
-    pub target: Target,
+    pub target: TargetObject,
 }
 
-impl Target {
+impl WatchedObject {
+    fn new(watched: &WatchedFd) -> Self {
+        Self { fd: watched.fd, target: TargetObject::with(&watched.target, watched.facts.as_deref()) }
+    }
+}
+
+impl TargetObject {
+    /// Of what a wait waits on, with what was seen of its socket.
+    pub fn new(target: &Target, socket: &SocketFacts) -> Self {
+        let facts = match socket {
+            SocketFacts::Tcp(facts) => Some(facts),
+            SocketFacts::Unix(_) | SocketFacts::None => None,
+        };
+        Self::with(target, facts)
+    }
+
+    fn with(target: &Target, facts: Option<&TcpFacts>) -> Self {
+        match target.clone() {
+            Target::Tcp { local, remote, state, inode, timeout } => {
+                let activity = facts.and_then(|facts| facts.activity.as_ref());
+                let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());
+                Self::Tcp {
+                    local,
+                    remote,
+                    state,
+                    inode,
+                    sent_seconds: seconds(activity.and_then(|activity| activity.sent)),
+                    received_seconds: seconds(activity.and_then(|activity| activity.received)),
+                    bytes_sent: activity.map_or(0, |activity| activity.bytes_sent_once()),
+                    bytes_received: activity.map_or(0, |activity| activity.bytes_received),
+                    retransmits: activity.map_or(0, |activity| activity.retransmits),
+                    keepalive: facts.is_some_and(|facts| facts.keepalive),
+                    timeout_seconds: seconds(timeout),
+                    unacknowledged: facts.map_or(0, TcpFacts::unacknowledged),
+                    timers: facts.map(TimersObject::of).unwrap_or_default(),
+                }
+            }
+            Target::Udp { local, remote, inode } => {
+                let state = if remote.is_some() { UdpState::Connected } else { UdpState::Unconnected };
+                Self::Udp { local, remote, state, inode }
+            }
+            Target::Unix { path, inode, peer_inode, peer_pid, .. } => {
+                Self::Unix { path, inode, peer_inode, peer_pid }
+            }
+            Target::Socket { family, inode } => Self::Socket { family: family.map(Cow::Borrowed), inode },
+            Target::Pipe { inode } => Self::Pipe { inode },
+            Target::Fifo { path, inode } => Self::Fifo { path, inode },
+            Target::File { path, inode, deleted, .. } => Self::File { path, inode, deleted },
+            Target::Page { path } => Self::Page { path },
+            Target::Memfd { name, inode } => Self::Memfd { name, inode },
+            Target::Tty { path } => Self::Tty { path },
+            Target::Device { path } => Self::Device { path },
+            Target::Eventfd { id } => Self::Eventfd { id },
+            Target::Timerfd => Self::Timerfd,
+            Target::Signalfd { mask } => Self::Signalfd { mask },
+            Target::Inotify => Self::Inotify,
+            Target::Fanotify => Self::Fanotify,
+            Target::Epoll { watched } => Self::Epoll { watched },
+            Target::Pidfd { pid } => Self::Pidfd { pid },
+            Target::IoUring => Self::IoUring,
+            Target::Anonymous { name } => Self::Anonymous { name },
+            Target::Fds { watched } => {
+                Self::Fds { watched: watched.iter().map(WatchedObject::new).collect() }
+            }
+            Target::Futex { address } => Self::Futex { address: format!("{address:#x}") },
+            Target::Semaphores { set } => Self::Semaphores { set },
+            Target::Gone => Self::Gone,
+            Target::Reused => Self::Reused,
+            Target::Unreadable { reason } => Self::Unreadable { reason },
+            Target::None => Self::None,
+        }
+    }
+
     /// One line of at most `width` columns: the peer is kept before the own address, a path's end before its start.
     pub fn fitted(&self, width: usize) -> String {
         let whole = human::clean(&self.to_string());
@@ -254,101 +315,72 @@ impl Target {
             return whole;
         }
         match self {
-            Target::Tcp { remote, state, .. } if *state != TcpState::Listen => {
+            TargetObject::Tcp { remote, state, .. } if *state != TcpState::Listen => {
                 human::fit(&format!("tcp → {remote}"), width)
             }
-            Target::Udp { remote: Some(remote), .. } => human::fit(&format!("udp → {remote}"), width),
-            Target::File { .. }
-            | Target::Page { .. }
-            | Target::Fifo { .. }
-            | Target::Device { .. }
-            | Target::Tty { .. } => human::fit_end(&whole, width),
+            TargetObject::Udp { remote: Some(remote), .. } => human::fit(&format!("udp → {remote}"), width),
+            TargetObject::File { .. }
+            | TargetObject::Page { .. }
+            | TargetObject::Fifo { .. }
+            | TargetObject::Device { .. }
+            | TargetObject::Tty { .. } => human::fit_end(&whole, width),
             _ => human::fit(&whole, width),
-        }
-    }
-
-    /// What is the same for all connections to one peer, and for all locks of a program.
-    pub fn peer(&self) -> String {
-        match self {
-            Target::Tcp { remote, .. } if remote.port() != 0 => format!("tcp → {remote}"),
-            Target::Udp { remote: Some(remote), .. } => format!("udp → {remote}"),
-            Target::Futex { .. } => String::new(),
-            other => other.to_string(),
-        }
-    }
-
-    /// The two addresses of an IP socket.
-    pub fn socket_addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
-        match self {
-            Target::Tcp { local, remote, .. } => (Some(*local), Some(*remote)),
-            Target::Udp { local, remote, .. } => (Some(*local), *remote),
-            _ => (None, None),
-        }
-    }
-
-    /// The two addresses of a socket, empty where there are none: labels of the metrics.
-    pub fn addresses(&self) -> (String, String) {
-        match self {
-            Target::Tcp { local, remote, .. } => (local.to_string(), remote.to_string()),
-            Target::Udp { local, remote, .. } => {
-                (local.to_string(), remote.map(|remote| remote.to_string()).unwrap_or_default())
-            }
-            Target::Unix { path: Some(path), .. } => (String::new(), path.clone()),
-            _ => (String::new(), String::new()),
         }
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for TargetObject {
     /// One line for people; addresses print as `192.0.2.1:443` and `[2001:db8::1]:443`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let deleted = |deleted: &bool| if *deleted { " (deleted)" } else { "" };
         match self {
-            Target::Tcp { local, remote, state: TcpState::Established, .. } => {
+            TargetObject::Tcp { local, remote, state: TcpState::Established, .. } => {
                 write!(f, "tcp {local} → {remote}")
             }
             // Of a call that has ended, the addresses are known.
-            Target::Tcp { local, remote, state: TcpState::Unknown, .. } if remote.port() == 0 => {
+            TargetObject::Tcp { local, remote, state: TcpState::Unknown, .. } if remote.port() == 0 => {
                 write!(f, "tcp {local}")
             }
-            Target::Tcp { local, remote, state: TcpState::Unknown, .. } if local.port() == 0 => {
+            TargetObject::Tcp { local, remote, state: TcpState::Unknown, .. } if local.port() == 0 => {
                 write!(f, "tcp → {remote}")
             }
-            Target::Tcp { local, remote, state: TcpState::Unknown, .. } => {
+            TargetObject::Tcp { local, remote, state: TcpState::Unknown, .. } => {
                 write!(f, "tcp {local} → {remote}")
             }
-            Target::Tcp { local, state: TcpState::Listen, .. } => write!(f, "tcp {local} listening"),
-            Target::Tcp { local, remote, state, .. } => write!(f, "tcp {local} → {remote} {}", state.name()),
-            Target::Udp { local, remote: Some(remote), .. } => write!(f, "udp {local} → {remote}"),
-            Target::Udp { local, .. } => write!(f, "udp {local}"),
-            Target::Unix { path, peer_pid, inode, .. } => {
+            TargetObject::Tcp { local, state: TcpState::Listen, .. } => write!(f, "tcp {local} listening"),
+            TargetObject::Tcp { local, remote, state, .. } => {
+                write!(f, "tcp {local} → {remote} {}", state.name())
+            }
+            TargetObject::Udp { local, remote: Some(remote), .. } => write!(f, "udp {local} → {remote}"),
+            TargetObject::Udp { local, .. } => write!(f, "udp {local}"),
+            TargetObject::Unix { path, peer_pid, inode, .. } => {
                 match path {
                     Some(path) => write!(f, "unix {path}")?,
                     None => write!(f, "unix [{inode}]")?,
                 }
                 peer_pid.map_or(Ok(()), |pid| write!(f, " made by pid {pid}"))
             }
-            Target::Socket { family, inode } => {
+            TargetObject::Socket { family, inode } => {
                 write!(f, "{} socket [{inode}]", family.as_deref().unwrap_or("a"))
             }
-            Target::Pipe { inode } => write!(f, "pipe [{inode}]"),
-            Target::Fifo { path, .. } => write!(f, "fifo {path}"),
-            Target::File { path, deleted: gone, .. } => write!(f, "{path}{}", deleted(gone)),
-            Target::Page { path } => write!(f, "page of {path}"),
-            Target::Memfd { name, .. } => write!(f, "memfd {name}"),
-            Target::Tty { path } | Target::Device { path } => write!(f, "{path}"),
-            Target::Eventfd { .. } => write!(f, "eventfd"),
-            Target::Timerfd => write!(f, "timerfd"),
-            Target::Signalfd { .. } => write!(f, "signalfd"),
-            Target::Inotify => write!(f, "inotify"),
-            Target::Fanotify => write!(f, "fanotify"),
-            Target::Epoll { watched } => write!(f, "epoll of {}", human::count(*watched, "fd")),
-            Target::Pidfd { pid: Some(pid) } => write!(f, "process {pid}"),
-            Target::Pidfd { .. } => write!(f, "pidfd"),
-            Target::IoUring => write!(f, "io_uring"),
-            Target::Anonymous { name } => write!(f, "{name}"),
-            Target::Fds { watched } if watched.is_empty() => Ok(()),
-            Target::Fds { watched } => {
+            TargetObject::Pipe { inode } => write!(f, "pipe [{inode}]"),
+            TargetObject::Fifo { path, .. } => write!(f, "fifo {path}"),
+            TargetObject::File { path, deleted: gone, .. } => write!(f, "{path}{}", deleted(gone)),
+            TargetObject::Page { path } => write!(f, "page of {path}"),
+            TargetObject::Memfd { name, .. } => write!(f, "memfd {name}"),
+            TargetObject::Tty { path } | TargetObject::Device { path } => write!(f, "{path}"),
+            TargetObject::Eventfd { .. } => write!(f, "eventfd"),
+            TargetObject::Timerfd => write!(f, "timerfd"),
+            TargetObject::Signalfd { .. } => write!(f, "signalfd"),
+            TargetObject::Inotify => write!(f, "inotify"),
+            TargetObject::Fanotify => write!(f, "fanotify"),
+            TargetObject::Epoll { watched } => write!(f, "epoll of {}", human::count(*watched, "fd")),
+            TargetObject::Pidfd { pid: Some(pid) } => write!(f, "process {pid}"),
+            TargetObject::Pidfd { .. } => write!(f, "pidfd"),
+            TargetObject::IoUring => write!(f, "io_uring"),
+            TargetObject::Anonymous { name } => write!(f, "{name}"),
+            TargetObject::Fds { watched } if watched.is_empty() => Ok(()),
+            TargetObject::Fds { watched } => {
                 let first: Vec<String> =
                     watched.iter().take(NAMED).map(|watched| watched.fd.to_string()).collect();
                 write!(f, "{}: {}", human::count(watched.len(), "fd"), first.join(" "))?;
@@ -357,12 +389,18 @@ impl fmt::Display for Target {
                     more => write!(f, " and {more} more"),
                 }
             }
-            Target::Futex { address } => write!(f, "futex {address}"),
-            Target::Semaphores { set } => write!(f, "semaphore set {set}"),
-            Target::Gone => write!(f, "fd closed meanwhile"),
-            Target::Reused => write!(f, "fd closed and reused meanwhile"),
-            Target::Unreadable { reason } => write!(f, "unknown: {reason}"),
-            Target::None => Ok(()),
+            TargetObject::Futex { address } => write!(f, "futex {address}"),
+            TargetObject::Semaphores { set } => write!(f, "semaphore set {set}"),
+            TargetObject::Gone => write!(f, "fd closed meanwhile"),
+            TargetObject::Reused => write!(f, "fd closed and reused meanwhile"),
+            TargetObject::Unreadable { reason } => write!(f, "unknown: {reason}"),
+            TargetObject::None => Ok(()),
         }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        TargetObject::with(self, None).fmt(f)
     }
 }

@@ -1,47 +1,84 @@
 //! What a wait waits on: the kernel's record where it says, `/proc` where it does not, and honesty where neither can.
 
-use std::{sync::OnceLock, time::Duration};
+use std::sync::OnceLock;
 
 use super::{
-    super::{
-        fd::{self, Mounts},
-        page, path, poll,
-    },
-    Target, Timers, UdpState,
+    fd::{self, Mounts},
+    page, path, poll,
 };
 use crate::{
     model::{
         file::{Addresses, Device, Family, FileKind, OpenFile, OpenSocket, SocketKind, Transport},
         stack::KernelStack,
         syscalls::{Direction, Operation, Syscall},
+        target::Target,
         tcp::TcpState,
-        wait::{FdState, ProcessId, SocketFacts, UnixFacts, Wait},
+        wait::{FdState, ProcessId, SocketFacts, ThreadId, UnixFacts, Wait},
     },
     procfs::Reads,
 };
 
+/// An fd as a thread uses it.
+#[derive(Clone, Copy)]
+pub struct Descriptor<'a> {
+    /// Whose.
+    pub thread: ThreadId,
+    /// Its number.
+    pub fd: i32,
+    /// What the source saw of it.
+    pub state: &'a FdState,
+    /// What the source saw of the socket.
+    pub socket: &'a SocketFacts,
+    /// What is done with it.
+    pub operation: Operation,
+    /// Which way data is to go.
+    pub direction: Option<Direction>,
+}
+
+impl<'a> Descriptor<'a> {
+    /// The fd that a wait is on.
+    fn of(wait: &'a Wait) -> Option<Self> {
+        Some(Self {
+            thread: wait.thread,
+            fd: wait.fd?,
+            state: &wait.fd_state,
+            socket: &wait.socket,
+            operation: wait.call.operation(),
+            direction: wait.call.direction(),
+        })
+    }
+}
+
 /// Looks the target of a wait up; `stack`: where in the kernel it sleeps, if that is known.
 pub fn of(wait: &Wait, stack: Option<&KernelStack>, reads: &mut Reads, mounts: &mut Mounts) -> Target {
-    let (process, tid) = (wait.thread.process, wait.thread.tid);
-    match (wait.fd_state, wait.fd) {
-        _ if stack.is_some_and(KernelStack::is_page_fault) => page_of(process, reads),
-        (FdState::Open(file), _) if never_stored(&file) && stack.is_some_and(page::is_waited_for) => {
-            page_of(process, reads)
+    let never_stored = wait.fd_state.file().is_some_and(never_stored);
+    let is_page = |stack: &KernelStack| stack.is_page_fault() || never_stored && page::is_waited_for(stack);
+    if stack.is_some_and(is_page) {
+        return page_of(wait.thread.process, reads);
+    }
+    match Descriptor::of(wait).filter(|descriptor| *descriptor.state != FdState::None) {
+        Some(descriptor) => of_descriptor(descriptor, reads, mounts),
+        None => without_fd(wait, stack, mounts, reads),
+    }
+}
+
+/// Looks up what an fd is.
+pub fn of_descriptor(descriptor: Descriptor<'_>, reads: &mut Reads, mounts: &mut Mounts) -> Target {
+    let Descriptor { thread: ThreadId { process, tid, .. }, fd, state, operation, .. } = descriptor;
+    match state {
+        FdState::None => Target::None,
+        FdState::Absent if fd >= 0 => Target::Gone,
+        FdState::Absent => Target::Unreadable { reason: "the call's fd is no number of an fd".into() },
+        FdState::Unknown => device(fd::look_up(process, tid, fd, None, mounts, reads), None),
+        FdState::Open(file) if has_name(state, operation) => {
+            device(fd::look_up(process, tid, fd, Some(file.inode), mounts, reads), Some(file))
         }
-        (FdState::Absent, Some(fd)) if fd >= 0 => Target::Gone,
-        (FdState::Absent, _) => Target::Unreadable { reason: "the call's fd is no number of an fd".into() },
-        (FdState::Unknown, Some(fd)) => device(fd::look_up(process, tid, fd, None, mounts, reads), None),
-        (FdState::Open(file), Some(fd)) if has_name(&wait.fd_state, wait.call.operation()) => {
-            let named = fd::look_up(process, tid, fd, Some(file.inode), mounts, reads);
-            device(named, Some(&file))
-        }
-        (FdState::Open(file), Some(_)) => match file.socket {
-            Some(socket) => of_socket(wait, file.inode, &socket),
+        FdState::Open(file) => match file.socket {
+            Some(socket) => of_socket(descriptor, file.inode, &socket),
             // The fd was closed and given out again.
-            None if wait.call.operation().is_for_sockets() => Target::Reused,
+            None if operation.is_for_sockets() => Target::Reused,
             None => Target::Pipe { inode: file.inode },
         },
-        _ => without_fd(wait, stack, mounts, reads),
     }
 }
 
@@ -54,8 +91,8 @@ fn page_of(process: ProcessId, reads: &mut Reads) -> Target {
 pub fn sketch(wait: &Wait) -> Target {
     let FdState::Open(file) = wait.fd_state else { return Target::None };
     let path = String::new;
-    if let Some(socket) = file.socket {
-        return of_socket(wait, file.inode, &socket);
+    if let Some((socket, descriptor)) = file.socket.zip(Descriptor::of(wait)) {
+        return of_socket(descriptor, file.inode, &socket);
     }
     match file.kind() {
         FileKind::Fifo => Target::Pipe { inode: file.inode },
@@ -63,7 +100,7 @@ pub fn sketch(wait: &Wait) -> Target {
         FileKind::CharacterDevice | FileKind::BlockDevice => Target::Device { path: path() },
         FileKind::Anonymous => Target::Anonymous { name: path() },
         FileKind::Socket | FileKind::Link | FileKind::Regular | FileKind::Directory | FileKind::Unknown => {
-            Target::File { path: path(), inode: Some(file.inode), deleted: false, made_up: false }
+            Target::File { path: path(), inode: Some(file.inode), deleted: false, pseudo_fs: false }
         }
     }
 }
@@ -126,17 +163,12 @@ fn is_tty(device: Device) -> bool {
     matches!(device.major(), 4 | 5 | 136..=143 | 204)
 }
 
-fn of_socket(wait: &Wait, inode: u64, socket: &OpenSocket) -> Target {
-    match (socket.transport(), &wait.socket) {
-        (Some((Transport::Tcp, addresses)), facts) => tcp(wait, addresses, inode, facts),
+fn of_socket(descriptor: Descriptor<'_>, inode: u64, socket: &OpenSocket) -> Target {
+    match (socket.transport(), descriptor.socket) {
+        (Some((Transport::Tcp, addresses)), _) => tcp(descriptor, addresses, inode),
         (Some((Transport::Udp, Addresses { local, remote })), _) => {
-            let connected = remote.port != 0;
-            Target::Udp {
-                local: local.socket_addr(),
-                remote: connected.then(|| remote.socket_addr()),
-                state: if connected { UdpState::Connected } else { UdpState::Unconnected },
-                inode,
-            }
+            let remote = (remote.port != 0).then(|| remote.socket_addr());
+            Target::Udp { local: local.socket_addr(), remote, inode }
         }
         (None, SocketFacts::Unix(UnixFacts { path, peer_path, peer_inode, peer_pid, .. }))
             if socket.family == Family::Unix =>
@@ -150,47 +182,19 @@ fn of_socket(wait: &Wait, inode: u64, socket: &OpenSocket) -> Target {
                 client: peer_path.is_some(),
             }
         }
-        _ => Target::Socket { family: Some(family(socket).into()), inode },
+        _ => Target::Socket { family: Some(family(socket)), inode },
     }
 }
 
-fn tcp(wait: &Wait, addresses: Addresses, inode: u64, facts: &SocketFacts) -> Target {
-    let (local, remote) = (addresses.local.socket_addr(), addresses.remote.socket_addr());
-    let SocketFacts::Tcp(facts) = facts else {
+fn tcp(descriptor: Descriptor<'_>, addresses: Addresses, inode: u64) -> Target {
+    let sends = descriptor.direction == Some(Direction::Send) || descriptor.operation == Operation::Connect;
+    let (state, timeout) = match descriptor.socket {
+        SocketFacts::Tcp(facts) => (facts.state, facts.timeout(sends)),
         // The connection has gone; its addresses are known.
-        return Target::Tcp {
-            local,
-            remote,
-            state: TcpState::Unknown,
-            inode,
-            sent_seconds: None,
-            received_seconds: None,
-            bytes_sent: 0,
-            bytes_received: 0,
-            retransmits: 0,
-            keepalive: false,
-            timeout_seconds: None,
-            unacknowledged: 0,
-            timers: Timers::default(),
-        };
+        SocketFacts::Unix(_) | SocketFacts::None => (TcpState::Unknown, None),
     };
-    let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());
-    let sends = wait.call.direction() == Some(Direction::Send) || wait.call.operation() == Operation::Connect;
-    Target::Tcp {
-        local,
-        remote,
-        state: facts.state,
-        inode,
-        sent_seconds: seconds(facts.sent()),
-        received_seconds: seconds(facts.received()),
-        bytes_sent: facts.activity.map_or(0, |activity| activity.bytes_sent_once()),
-        bytes_received: facts.activity.map_or(0, |activity| activity.bytes_received),
-        retransmits: facts.retransmits(),
-        keepalive: facts.keepalive,
-        timeout_seconds: seconds(facts.timeout(sends)),
-        unacknowledged: facts.unacknowledged(),
-        timers: Timers::of(facts),
-    }
+    let (local, remote) = (addresses.local.socket_addr(), addresses.remote.socket_addr());
+    Target::Tcp { local, remote, state, inode, timeout }
 }
 
 fn family(socket: &OpenSocket) -> &'static str {
@@ -224,7 +228,7 @@ fn without_fd(wait: &Wait, stack: Option<&KernelStack>, mounts: &mut Mounts, rea
     }
     let args = wait.call.arguments();
     match wait.call.operation() {
-        Operation::Futex | Operation::FutexCondition => Target::Futex { address: format!("{:#x}", args[0]) },
+        Operation::Futex | Operation::FutexCondition => Target::Futex { address: args[0] },
         // The kernel takes the lower half of the register.
         Operation::Semaphore => Target::Semaphores { set: args[0] as u32 as i32 },
         Operation::PageFault => page_of(wait.thread.process, reads),
@@ -236,7 +240,7 @@ fn without_fd(wait: &Wait, stack: Option<&KernelStack>, mounts: &mut Mounts, rea
                     Target::Fifo { path, inode: None }
                 } else {
                     // A line without a carrier keeps who opens it waiting: it is a terminal by its name.
-                    device(Target::File { path, inode: None, deleted: false, made_up: false }, None)
+                    device(Target::File { path, inode: None, deleted: false, pseudo_fs: false }, None)
                 }
             }
             None => Target::Unreadable { reason: "its path could not be read".into() },
