@@ -11,6 +11,7 @@ mod budget;
 pub mod canary;
 pub mod confine;
 mod look;
+mod open_stalls;
 pub mod service;
 mod stalls;
 mod state;
@@ -27,7 +28,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use self::{budget::Stage, tracker::Tracker};
+use self::{budget::Stage, open_stalls::OpenStalls, tracker::Tracker};
 use crate::{
     agent::canary::Canary,
     agent::state::State,
@@ -42,6 +43,7 @@ use crate::{
     kernel::log::KernelLog,
     model::wait::{Snapshot, Wait},
     procfs,
+    util::clock::monotonic_ns,
     util::human,
 };
 
@@ -103,6 +105,7 @@ impl Watch {
         asked: Asked,
         stop: OwnedFd,
     ) -> Result<Self> {
+        let (state, announced) = State::load(&args.state_dir)?;
         Ok(Self {
             bpf,
             log: None,
@@ -110,8 +113,8 @@ impl Watch {
             next_policy: Arc::default(),
             interval: args.interval,
             pipeline: Pipeline::new(),
-            tracker: Tracker::default(),
-            state: State::load(&args.state_dir)?,
+            tracker: Tracker::going_on_with(OpenStalls::going_on_with(announced, monotonic_ns())),
+            state,
             number: 0,
             works: false,
             failed: 0,
@@ -149,7 +152,7 @@ impl Watch {
     /// Runs until told to stop.
     pub fn run(mut self) -> Result<()> {
         let result = self.watch();
-        self.state.finish(self.tracker.stalls());
+        self.state.finish(self.tracker.open_stalls());
         result
     }
 
@@ -264,7 +267,7 @@ impl Watch {
         self.look_began = Instant::now();
         let undecided = self.track(&mut snapshot)?;
         self.count_cut(self.tracker.missed() + undecided);
-        self.state.save_now_and_then(self.tracker.stalls());
+        self.state.save_now_and_then(self.tracker.open_stalls());
         self.report(&snapshot)
     }
 }

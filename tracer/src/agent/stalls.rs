@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::{
     Watch,
     budget::Stage,
+    open_stalls::Opening,
     tracker::{Answer, Terms, Transition},
 };
 use crate::{
@@ -41,12 +42,10 @@ impl Watch {
     fn decide(&mut self, assessment: Assessment) {
         let who = self.pipeline.resolver().who(assessment.wait.thread.process);
         let terms = terms(&assessment, &who, &self.policy, &self.state);
-        let Some(stall) = self.tracker.decide(assessment, terms, who, Timestamp::now()) else { return };
-        // One that was open when the agent stopped has been announced.
-        if self.state.was_open(&stall.wait) {
-            self.sinks.found_again(stall);
-        } else {
-            self.sinks.opened(stall);
+        match self.tracker.decide(assessment, terms, who, Timestamp::now()) {
+            Some(Opening::New(stall)) => self.sinks.opened(stall),
+            Some(Opening::FoundAgain(stall)) => self.sinks.found_again(stall),
+            None => {}
         }
     }
 

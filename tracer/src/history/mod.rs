@@ -40,23 +40,6 @@ use crate::{
 /// Things that may wait to be written: where there are more, whoever's stalls are most gives way.
 const ROOM: Room = Room { all: 4096, of_one: 4096 };
 
-/// Something to keep.
-#[derive(Debug)]
-enum Kept {
-    /// A stall that has opened or closed.
-    Stall(Box<StallObject>),
-    /// One that was open when the agent stopped, and still is.
-    FoundAgain(Box<StallObject>),
-}
-
-impl Kept {
-    /// Whose stall it is.
-    fn owner(&self) -> String {
-        let (Kept::Stall(stall) | Kept::FoundAgain(stall)) = self;
-        stall.wait.owner().to_string()
-    }
-}
-
 /// The waits of a moment that is over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Past {
@@ -68,7 +51,7 @@ pub struct Past {
 
 /// The agent's history: what is to be kept goes in, what was kept comes out.
 pub struct History {
-    kept: fair::Sender<String, Kept>,
+    kept: fair::Sender<String, Box<StallObject>>,
     lost: Arc<AtomicU64>,
     unheard: Arc<AtomicBool>,
     store: Arc<Store>,
@@ -94,8 +77,8 @@ impl History {
     }
 
     /// Keeps it, or counts that it could not.
-    fn keep(&self, kept: Kept) {
-        if self.kept.send(kept.owner(), kept).is_err() {
+    fn keep(&self, stall: &StallObject) {
+        if self.kept.send(stall.wait.owner().to_string(), Box::new(stall.clone())).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
             self.unheard.store(true, Ordering::Release);
         }
@@ -114,15 +97,15 @@ impl History {
 
 impl Sink for Arc<History> {
     fn opened(&mut self, notice: &Notice) {
-        self.keep(Kept::Stall(Box::new(notice.stall.clone())));
+        self.keep(&notice.stall);
     }
 
     fn found_again(&mut self, notice: &Notice) {
-        self.keep(Kept::FoundAgain(Box::new(notice.stall.clone())));
+        self.keep(&notice.stall);
     }
 
     fn closed(&mut self, notice: &Notice) {
-        self.keep(Kept::Stall(Box::new(notice.stall.clone())));
+        self.keep(&notice.stall);
     }
 
     fn losses(&mut self) -> Vec<(Loss, u64)> {

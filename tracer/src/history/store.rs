@@ -64,11 +64,6 @@ impl Id {
         Self(milliseconds(stall.opened), stall.wait.pid, stall.wait.tid)
     }
 
-    /// When it opened.
-    pub fn opened(self) -> Timestamp {
-        Timestamp::from_millisecond(self.0 as i64).unwrap_or(Timestamp::UNIX_EPOCH)
-    }
-
     fn key(self) -> (u64, u32, u32) {
         (self.0, self.1, self.2)
     }
@@ -277,7 +272,7 @@ impl Store {
         Ok(stalls)
     }
 
-    /// Stalls without an end.
+    /// Stalls without an end, the oldest first.
     pub fn open_stalls(&self) -> Result<Vec<(Id, StallObject)>> {
         let mut stalls = self.look_to_go_on(rows)?.stalls;
         stalls.retain(|stall| stall.closed.is_none());
@@ -288,7 +283,11 @@ impl Store {
     pub fn left(&self) -> Result<Left> {
         // The stalls first: if the other cannot be read, the file is put aside, and they are written to the new one.
         let open = self.open_stalls()?;
-        Ok(Left { open, alive: self.look_to_go_on(last_row)?.and_then(moment) })
+        let alive = self.look_to_go_on(last_row)?.and_then(moment);
+        if self.open_stalls()?.len() < open.len() {
+            self.put(&open, None)?;
+        }
+        Ok(Left { open, alive })
     }
 
     /// Looks for what is to be gone on with. Of a file so damaged that it cannot be read that is nothing, and it is put aside.

@@ -12,10 +12,9 @@ use std::{
 };
 
 use anyhow::Result;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{
-    Kept,
     error::HistoryError,
     owed::Owed,
     store::{Id, Store},
@@ -39,22 +38,18 @@ const MINUTE: Duration = Duration::from_secs(60);
 const WORST: usize = 100;
 /// After an error, it is not tried again for this long.
 const PAUSE: Duration = Duration::from_secs(10);
-/// Stalls that were open when the agent stopped and are not found again within this have ended meanwhile.
+/// Stalls that were open when the last agent stopped and are not found again within this have ended meanwhile.
 const GRACE: Duration = Duration::from_secs(90);
-/// How far apart two agents may date the same wait.
-const SAME: SignedDuration = SignedDuration::from_secs(2);
 
 /// What is kept, and what is known of it.
 pub struct Writer {
     store: Arc<Store>,
     shared: Shared,
-    /// Open stalls by process and thread.
-    open: HashMap<(u32, u32), Id>,
     /// What is not written yet.
     owed: Owed,
-    /// Stalls that were open when the agent last stopped and were not found again yet.
-    before: HashMap<(u32, u32), Vec<(Id, StallObject)>>,
-    /// When the agent last wrote before it started.
+    /// Rows without an end that the last agent has left, and that this one has not found open yet.
+    unclaimed: HashSet<Id>,
+    /// When the last agent last wrote.
     alive: Option<Timestamp>,
     started: Instant,
     lost: Arc<AtomicU64>,
@@ -75,16 +70,11 @@ impl Writer {
         unheard: &Arc<AtomicBool>,
     ) -> Result<Self> {
         let left = store.left()?;
-        let mut before: HashMap<_, Vec<_>> = HashMap::new();
-        for (id, stall) in left.open {
-            before.entry((stall.wait.pid, stall.wait.tid)).or_default().push((id, stall));
-        }
         Ok(Self {
             store: Arc::clone(store),
             shared,
-            open: HashMap::new(),
             owed: Owed::default(),
-            before,
+            unclaimed: left.open.into_iter().map(|(id, _)| id).collect(),
             alive: left.alive,
             started: Instant::now(),
             lost: Arc::clone(lost),
@@ -95,7 +85,7 @@ impl Writer {
     }
 
     /// Until nobody is left to send.
-    pub fn run(mut self, queue: &Receiver<String, Kept>) {
+    pub fn run(mut self, queue: &Receiver<String, Box<StallObject>>) {
         self.go_on(|writer| writer.round(queue));
     }
 
@@ -115,20 +105,20 @@ impl Writer {
     }
 
     /// Waits for something to keep, or for the minute, and keeps it. False: the agent ends.
-    fn round(&mut self, queue: &Receiver<String, Kept>) -> bool {
+    fn round(&mut self, queue: &Receiver<String, Box<StallObject>>) -> bool {
         // With something owed it does not wait for the next stall.
         let next = match self.failed {
             Some(failed) if !self.owed.is_empty() => self.minute.min(failed + PAUSE),
             _ => self.minute,
         };
         match queue.recv_timeout(next.saturating_duration_since(Instant::now())) {
-            Ok(kept) => {
-                self.owe(kept);
+            Ok(stall) => {
+                self.owe(*stall);
                 let mut number = 1;
                 let end = Instant::now() + BATCH;
                 // Until the time is up, or nobody is left to send.
-                while let Ok(kept) = queue.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                    self.owe(kept);
+                while let Ok(stall) = queue.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                    self.owe(*stall);
                     number += 1;
                 }
                 self.try_to(number, |_| Ok(()));
@@ -146,113 +136,71 @@ impl Writer {
             }
         }
         // Not while nothing can be written.
-        if self.failed.is_none()
-            && self.unheard.swap(false, Ordering::Acquire)
-            && self.ask_again(queue).is_err()
-        {
-            self.unheard.store(true, Ordering::Release);
+        if self.failed.is_none() && (self.unheard.swap(false, Ordering::Acquire) || self.is_abandoned()) {
+            let asked = self.ask_what_is_open(queue);
+            self.unheard.fetch_or(asked.is_err(), Ordering::Release);
         }
         true
     }
 
-    /// Asks which stalls are open: the end of one that is not may have found the queue full, as when a disk hangs that many
-    /// wait for, this thread among them. So may the opening of one that is, or that it was found again.
-    fn ask_again(&mut self, queue: &Receiver<String, Kept>) -> Result<()> {
-        let before: Vec<_> = self.open.iter().map(|(thread, id)| (*thread, *id)).collect();
-        let mut still: HashMap<_, _> = self
-            .shared
-            .stalls()?
-            .into_iter()
-            .map(|stall| ((stall.wait.thread.process.pid, stall.wait.thread.tid), stall))
-            .collect();
-        // What came before the answer, and what since: it tells more than the answer does.
-        let mut heard = HashSet::new();
-        while let Some((_, kept)) = queue.take_if(|_, _| true) {
-            heard.insert(self.owe(kept));
-        }
-        let is_open = |(thread, id): &((u32, u32), Id)| self.open.get(thread) == Some(id);
-        let ended: Vec<_> =
-            before.into_iter().filter(is_open).filter(|(thread, _)| !still.contains_key(thread)).collect();
-        still.retain(|thread, _| !heard.contains(thread) && !self.open.contains_key(thread));
-        for stall in still.values() {
-            self.owe(Kept::FoundAgain(Box::new(StallObject::open(stall))));
-        }
-        // The row of one that has ended may be owed.
-        self.owed.settle(|rows| self.store.put(rows, None))?;
-        self.end_unheard(&ended)
+    /// Whether the last agent has left rows that will not be found open any more.
+    fn is_abandoned(&self) -> bool {
+        !self.unclaimed.is_empty() && self.started.elapsed() >= GRACE
     }
 
-    /// These have ended, and by now is all that is known of when.
-    fn end_unheard(&mut self, ended: &[((u32, u32), Id)]) -> Result<()> {
-        if ended.is_empty() {
-            return Ok(());
+    /// Holds the rows without an end against the stalls that the agent knows to be open. The end of one that is not may have found
+    /// the queue full, as when a disk hangs that many wait for, this thread among them. So may the opening of one that is. And what
+    /// the last agent has left may have ended before this one began.
+    fn ask_what_is_open(&mut self, queue: &Receiver<String, Box<StallObject>>) -> Result<()> {
+        let open = self.shared.stalls()?;
+        let mut open: HashMap<Id, StallObject> =
+            open.iter().map(StallObject::open).map(|stall| (Id::of(&stall), stall)).collect();
+        // What came before the answer, and what since: it tells more than the answer does.
+        let mut heard = HashSet::new();
+        while let Some((_, stall)) = queue.take_if(|_, _| true) {
+            heard.insert(self.owe(*stall));
         }
-        let ids: HashSet<Id> = ended.iter().map(|(_, id)| *id).collect();
-        let open = self.store.open_stalls()?.into_iter().filter(|(id, _)| ids.contains(id));
-        let rows: Vec<_> = open.map(|(id, stall)| (id, ended_unseen(stall, Timestamp::now()))).collect();
-        self.store.put(&rows, None)?;
-        for (thread, _) in ended {
-            self.open.remove(thread);
+        self.owed.settle(|rows| self.store.put(rows, None))?;
+        let is_abandoned = self.is_abandoned();
+        let mut ended = Vec::new();
+        for (id, row) in self.store.open_stalls()? {
+            if open.remove(&id).is_some() {
+                self.unclaimed.remove(&id);
+            } else if !self.unclaimed.contains(&id) {
+                ended.extend((!heard.contains(&id)).then(|| (id, ended_unseen(row, Timestamp::now()))));
+            } else if is_abandoned {
+                let closed = self.alive.unwrap_or(row.opened).max(row.opened);
+                ended.push((id, ended_unseen(row, closed)));
+            }
+        }
+        for (_, stall) in open.into_iter().filter(|(id, _)| !heard.contains(id)) {
+            self.owe(stall);
+        }
+        ended.into_iter().for_each(|(id, stall)| self.owed.add(id, stall));
+        self.owed.settle(|rows| self.store.put(rows, None))?;
+        if is_abandoned {
+            self.unclaimed.clear();
         }
         Ok(())
     }
 
-    /// Whose it is.
-    fn owe(&mut self, kept: Kept) -> (u32, u32) {
-        let (id, stall) = self.place(kept);
-        let thread = (stall.wait.pid, stall.wait.tid);
+    /// Which row it is.
+    fn owe(&mut self, stall: StallObject) -> Id {
+        let id = Id::of(&stall);
+        self.unclaimed.remove(&id);
         self.owed.add(id, stall);
-        thread
+        id
     }
 
-    /// Under which id a stall is kept.
-    fn place(&mut self, kept: Kept) -> (Id, StallObject) {
-        match kept {
-            Kept::Stall(mut stall) => {
-                let thread = (stall.wait.pid, stall.wait.tid);
-                match self.open.get(&thread) {
-                    Some(id) => stall.opened = id.opened(),
-                    None => drop(self.open.insert(thread, Id::of(&stall))),
-                }
-                let id = self.open[&thread];
-                if stall.closed.is_some() {
-                    self.open.remove(&thread);
-                }
-                (id, *stall)
-            }
-            Kept::FoundAgain(mut stall) => {
-                let thread = (stall.wait.pid, stall.wait.tid);
-                let same = |(_, before): &(Id, StallObject)| {
-                    before.wait.since.duration_since(stall.wait.since).abs() <= SAME
-                };
-                let before = self.before.get_mut(&thread);
-                let found = before.and_then(|rows| Some(rows.swap_remove(rows.iter().position(same)?).0));
-                let id = found.unwrap_or_else(|| Id::of(&stall));
-                stall.opened = id.opened();
-                self.open.insert(thread, id);
-                (id, *stall)
-            }
-        }
-    }
-
-    /// Keeps the worst waits of this minute, throws away what is too old, and closes stalls that ended while no agent ran.
+    /// Keeps the worst waits of this minute, and throws away what is too old.
     fn keep_minute(&mut self) {
-        let mut number = 1;
-        // Not before it has asked for what it was not told of: some may have been found again.
-        if self.started.elapsed() >= GRACE && !self.unheard.load(Ordering::Acquire) {
-            for (id, stall) in self.before.drain().flat_map(|(_, rows)| rows) {
-                let closed = self.alive.unwrap_or(stall.opened).max(stall.opened);
-                self.owed.add(id, ended_unseen(stall, closed));
-                number += 1;
-            }
-        }
         match worst(&mut self.shared) {
-            Ok(waits) => self.try_to(number, |store| {
+            Ok(waits) => self.try_to(1, |store| {
                 store.put(&[], Some((Timestamp::now(), &waits)))?;
                 store.prune(Timestamp::now())
             }),
             // The agent ends.
-            Err(_) => drop(self.lost.fetch_add(number, Ordering::Relaxed)),
+            Err(_) => drop(self.lost.fetch_add(1, Ordering::Relaxed)),
         }
     }
 
@@ -307,9 +255,8 @@ mod tests {
         util::fair::{self, Sender},
     };
 
-    fn send(queue: &Sender<String, Kept>, stall: StallObject) {
-        let kept = Kept::Stall(Box::new(stall));
-        queue.send(kept.owner(), kept).expect("there is room");
+    fn send(queue: &Sender<String, Box<StallObject>>, stall: StallObject) {
+        queue.send(stall.wait.owner().to_string(), Box::new(stall)).expect("there is room");
     }
 
     /// An empty store in a directory of its own.
@@ -335,7 +282,9 @@ mod tests {
         let store = Arc::new(Store::open(&file, limits).expect("it starts"));
         let (shared, _asked) = pair().expect("two ends");
         let writer = Writer::new(&store, shared, &Arc::default(), &Arc::default()).expect("it starts");
-        assert_eq!(writer.before.values().flatten().map(|(id, _)| *id).collect::<Vec<_>>(), [Id::of(&open)]);
+        assert_eq!(writer.unclaimed, HashSet::from([Id::of(&open)]));
+        let kept = store.open_stalls().expect("read");
+        assert_eq!(kept.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [Id::of(&open)]);
         assert!(file.with_extension("damaged").exists());
         store.put(&[(Id::of(&open), open)], Some((last, &[]))).expect("written");
         std::fs::remove_dir_all(&dir).expect("it is ours");
@@ -373,7 +322,7 @@ mod tests {
             Writer::new(&store, shared, &Arc::default(), &Arc::default()).expect("an empty store");
         let (kept, queue) = fair::channel(ROOM);
         for pid in [1, 2] {
-            writer.owe(Kept::Stall(Box::new(stall(pid, 10, None))));
+            writer.owe(stall(pid, 10, None));
         }
         send(&kept, stall(2, 10, Some(20)));
         // Opened since: not in the answer, and open all the same.
@@ -383,13 +332,11 @@ mod tests {
                 Ok(Ask::Stalls(reply)) => reply.send(Ok(vec![])).expect("it is waited for"),
                 other => panic!("{other:?}"),
             });
-            writer.ask_again(&queue).expect("written");
+            writer.ask_what_is_open(&queue).expect("written");
         });
-        writer.owed.settle(|rows| store.put(rows, None)).expect("written");
         let kept = store.stalls_since(Timestamp::UNIX_EPOCH).expect("read");
         let ends: Vec<_> = kept.iter().map(|stall| (stall.wait.pid, stall.ended.as_deref())).collect();
         assert_eq!(ends, [(1, Some("unknown")), (2, Some("resumed")), (3, None)]);
-        assert_eq!(writer.open.keys().copied().collect::<Vec<_>>(), [(3, 3)]);
         std::fs::remove_dir_all(&dir).expect("it is ours");
     }
 
@@ -406,13 +353,13 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(move || match asked.asks.recv() {
                 Ok(Ask::Stalls(reply)) => {
-                    let mut again = flagged(1, 11);
-                    again.opened += SignedDuration::from_secs(50);
-                    reply.send(Ok(vec![again, flagged(2, 20), flagged(3, 30)])).expect("it is waited for");
+                    reply
+                        .send(Ok(vec![flagged(1, 10), flagged(2, 20), flagged(3, 30)]))
+                        .expect("it is waited for");
                 }
                 other => panic!("{other:?}"),
             });
-            writer.ask_again(&queue).expect("written");
+            writer.ask_what_is_open(&queue).expect("written");
         });
         let rows = store.stalls_since(Timestamp::UNIX_EPOCH).expect("read");
         let rows: Vec<_> = rows
@@ -420,10 +367,44 @@ mod tests {
             .map(|stall| (stall.wait.pid, stall.opened.as_second(), stall.closed.is_some()))
             .collect();
         assert_eq!(rows, [(1, 10, false), (2, 20, false), (3, 30, true)]);
-        assert!(writer.before.values().all(Vec::is_empty));
-        let mut open: Vec<_> = writer.open.keys().copied().collect();
-        open.sort_unstable();
-        assert_eq!(open, [(1, 1), (2, 2)]);
+        assert!(writer.unclaimed.is_empty());
+        std::fs::remove_dir_all(&dir).expect("it is ours");
+    }
+
+    /// Of three that the last agent has left open one is found again, one has ended unheard and one while no agent ran.
+    #[test]
+    fn what_the_last_agent_has_left_open_is_closed_once_it_is_abandoned() {
+        let (dir, store) = empty("abandoned");
+        let rows: Vec<_> = (1..=3).map(|pid| stall(pid, 10 * i64::from(pid), None)).collect();
+        let rows: Vec<_> = rows.into_iter().map(|stall| (Id::of(&stall), stall)).collect();
+        let last = Timestamp::from_second(500).expect("a moment");
+        store.put(&rows, Some((last, &[]))).expect("written");
+        let (shared, asked) = pair().expect("two ends");
+        let mut writer = Writer::new(&store, shared, &Arc::default(), &Arc::default()).expect("a store");
+        let (_kept, queue) = fair::channel(ROOM);
+        // Found again, and then its end was not heard of.
+        writer.owe(rows[1].1.clone());
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while let Ok(Ask::Stalls(reply)) = asked.asks.recv() {
+                    reply.send(Ok(vec![flagged(1, 10)])).expect("it is waited for");
+                }
+            });
+            writer.ask_what_is_open(&queue).expect("written");
+            let ends = || -> Vec<_> {
+                let rows = store.stalls_since(Timestamp::UNIX_EPOCH).expect("read");
+                rows.iter().map(|stall| stall.closed.map(|at| at.min(last).as_second())).collect()
+            };
+            assert_eq!(ends(), [None, Some(500), None], "the third may be found again yet");
+            writer.started -= GRACE;
+            assert!(writer.is_abandoned());
+            writer.ask_what_is_open(&queue).expect("written");
+            assert_eq!(ends(), [None, Some(500), Some(500)]);
+            assert!(!writer.is_abandoned());
+            let third = store.stalls_since(Timestamp::UNIX_EPOCH).expect("read").remove(2);
+            assert_eq!((third.ended.as_deref(), third.closed), (Some("unknown"), Some(last)));
+            drop(writer);
+        });
         std::fs::remove_dir_all(&dir).expect("it is ours");
     }
 }

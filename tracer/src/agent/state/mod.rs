@@ -4,7 +4,6 @@
 mod saver;
 
 use std::{
-    collections::{BTreeMap, HashMap},
     fs::{self, OpenOptions},
     io::Write,
     os::unix::fs::OpenOptionsExt,
@@ -18,9 +17,8 @@ use serde::{Deserialize, Serialize};
 use self::saver::Saver;
 use crate::{
     agent::baselines::{BaselineKey, Baselines, Sample},
-    assess::stall::Stall,
+    agent::open_stalls::{Announced, OpenStalls},
     model::baseline::Excuse,
-    model::wait::{ProcessId, ThreadId, Wait},
     util::human,
     util::regular,
 };
@@ -30,46 +28,31 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(10);
 /// But not more often than this.
 const AT_MOST: Duration = Duration::from_secs(1);
-/// How far apart two agents may date the same wait: a derived start is off by how long a thread takes to get the CPU. A
-/// stall has lasted longer, so another wait of the thread cannot have begun so close to it.
-const SAME: u64 = 2_000_000_000;
 /// The longest file that is read, bytes: that of a hundred thousand stalls is shorter.
 const LONGEST: u64 = 64 * 1024 * 1024;
 /// How long it may take at the agent's end to write what is not written yet.
 const AT_THE_END: Duration = Duration::from_millis(400);
-/// How long after a start stalls that were open before may be found again.
-const GRACE: Duration = Duration::from_secs(600);
 
 /// The file. Earlier ones have `habits` instead, by name and port alone: who trained them is not known, so they are left behind.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Kept {
     #[serde(default)]
     baselines: Vec<(BaselineKey, Vec<Sample>)>,
-    stalls: Vec<KeptStall>,
+    stalls: Vec<Announced>,
+    /// How often they had changed by then.
+    #[serde(skip)]
+    changes: u64,
 }
 
-/// A stall that was open.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct KeptStall {
-    pid: u32,
-    process_start_ns: u64,
-    tid: u32,
-    thread_start_ns: u64,
-    began_ns: u64,
-}
-
-/// Baselines and announced stalls.
+/// Baselines, and what keeps them and announced stalls.
 pub struct State {
     file: PathBuf,
     baselines: Baselines,
-    /// Stalls that were open when the agent last stopped, with their start.
-    before: HashMap<ThreadId, u64>,
-    started: Instant,
     saver: Saver<Kept>,
     /// When it was last to be written.
     saved: Instant,
-    /// The stalls that are written down.
-    kept: Vec<KeptStall>,
+    /// How often stalls had changed by what is written down.
+    kept: u64,
     /// Baselines have changed since.
     changed: bool,
     /// The last time it could not be written.
@@ -77,30 +60,29 @@ pub struct State {
 }
 
 impl State {
-    /// What is kept in `dir`; nothing where there is nothing, or nothing that can be read.
-    pub fn load(dir: &Path) -> Result<Self> {
+    /// What is kept in `dir`, with the stalls that were open when the agent last stopped; nothing where there is nothing, or nothing
+    /// that can be read.
+    pub fn load(dir: &Path) -> Result<(Self, Vec<Announced>)> {
         let file = dir.join("state.json");
         let to = file.clone();
         Ok(Self::of(file, Saver::start(move |kept| write(&to, kept))?))
     }
 
-    fn of(file: PathBuf, saver: Saver<Kept>) -> Self {
+    fn of(file: PathBuf, saver: Saver<Kept>) -> (Self, Vec<Announced>) {
         let kept = read(&file).unwrap_or_else(|error| {
             human::say(&format!("{error:#}; the agent starts without what it knew"));
             Kept::default()
         });
-        let before = kept.stalls.iter().map(|stall| (stall.thread(), stall.began_ns)).collect();
-        Self {
+        let state = Self {
             file,
             baselines: Baselines::import(kept.baselines),
-            before,
-            started: Instant::now(),
             saver,
             saved: Instant::now(),
-            kept: kept.stalls,
+            kept: 0,
             changed: false,
             failed: false,
-        }
+        };
+        (state, kept.stalls)
     }
 
     /// A wait ended with an answer.
@@ -119,40 +101,32 @@ impl State {
         self.baselines.usual(key, now())
     }
 
-    /// Whether this very wait was a stall when the agent last stopped.
-    pub fn was_open(&mut self, wait: &Wait) -> bool {
-        if self.started.elapsed() > GRACE {
-            self.before.clear();
-        }
-        self.before.remove(&wait.thread).is_some_and(|began| began.abs_diff(wait.began_ns) <= SAME)
-    }
-
     /// Has the file written if it is time and anything changed.
-    pub fn save_now_and_then(&mut self, stalls: &BTreeMap<ThreadId, Stall>) {
+    pub fn save_now_and_then(&mut self, stalls: &OpenStalls) {
         self.hear();
         let since = self.saved.elapsed();
-        let others = || !self.kept.iter().map(|kept| kept.tid).eq(stalls.keys().map(|thread| thread.tid));
-        if since >= EVERY || since >= AT_MOST && others() {
+        if since >= EVERY || since >= AT_MOST && stalls.changes() != self.kept {
             self.save(stalls);
         }
     }
 
     /// Has the file written if anything changed. What cannot be written is counted, also where an earlier write does not come
     /// back.
-    fn save(&mut self, stalls: &BTreeMap<ThreadId, Stall>) {
+    fn save(&mut self, stalls: &OpenStalls) {
         self.saved = Instant::now();
-        let kept: Vec<KeptStall> = stalls.values().map(|stall| KeptStall::of(&stall.wait)).collect();
-        if !self.changed && kept == self.kept {
+        let changes = stalls.changes();
+        if !self.changed && changes == self.kept {
             return;
         }
         self.changed = false;
-        if self.saver.put(Kept { baselines: self.baselines.export(), stalls: kept }) {
+        let (baselines, stalls) = (self.baselines.export(), stalls.announced());
+        if self.saver.put(Kept { baselines, stalls, changes }) {
             self.say_failure(&format!("{} has not been written for a while", self.file.display()));
         }
     }
 
     /// Writes the file at the agent's end, if anything changed and it does not take long.
-    pub fn finish(&mut self, stalls: &BTreeMap<ThreadId, Stall>) {
+    pub fn finish(&mut self, stalls: &OpenStalls) {
         self.hear();
         self.save(stalls);
         if self.saver.wait(AT_THE_END) {
@@ -166,7 +140,7 @@ impl State {
     fn hear(&mut self) {
         match self.saver.tried() {
             None => {}
-            Some((kept, Ok(()))) => (self.kept, self.failed) = (kept.stalls, false),
+            Some((kept, Ok(()))) => (self.kept, self.failed) = (kept.changes, false),
             Some((_, Err(error))) => {
                 self.changed = true;
                 self.say_failure(&format!("{error:#}"));
@@ -184,26 +158,6 @@ impl State {
     /// Times the file could not be written.
     pub fn unsaved(&self) -> u64 {
         self.saver.unsaved()
-    }
-}
-
-impl KeptStall {
-    fn of(wait: &Wait) -> Self {
-        Self {
-            pid: wait.thread.process.pid,
-            process_start_ns: wait.thread.process.start_ns,
-            tid: wait.thread.tid,
-            thread_start_ns: wait.thread.start_ns,
-            began_ns: wait.began_ns,
-        }
-    }
-
-    fn thread(&self) -> ThreadId {
-        ThreadId {
-            process: ProcessId { pid: self.pid, start_ns: self.process_start_ns },
-            tid: self.tid,
-            start_ns: self.thread_start_ns,
-        }
     }
 }
 
@@ -250,13 +204,15 @@ mod tests {
         fs::write(&file, OLD).expect("writes");
         let kept = read(&file).expect("nothing is wrong with it");
         assert!(kept.baselines.is_empty());
-        assert_eq!(
-            kept.stalls.iter().map(|stall| (stall.pid, stall.tid, stall.began_ns)).collect::<Vec<_>>(),
-            [(7, 8, 3)]
+        let stalls = serde_json::to_string(&kept.stalls).expect("JSON");
+        assert!(
+            stalls.starts_with(r#"[{"pid":7,"process_start_ns":1,"tid":8,"thread_start_ns":2,"began_ns":3,"#),
+            "{stalls}"
         );
-        let mut state = State::load(&dir).expect("a thread");
+        let (mut state, announced) = State::load(&dir).expect("a thread");
+        assert_eq!(announced, kept.stalls);
         state.learn(&key(), Duration::from_secs(10));
-        state.finish(&BTreeMap::new());
+        state.finish(&OpenStalls::default());
         let text = fs::read_to_string(&file).expect("is there");
         assert!(text.contains(r#""baselines":[[{"owner":{"unit":"worker@1.service"},"uid":33,"#), "{text}");
         assert!(!text.contains("habits"), "{text}");
@@ -267,12 +223,12 @@ mod tests {
     fn what_was_kept_is_found_again_and_damage_is_no_harm() {
         let dir = std::env::temp_dir().join(format!("tracer-state-{}", std::process::id()));
         let key = key();
-        let mut state = State::load(&dir).expect("a thread");
+        let (mut state, _) = State::load(&dir).expect("a thread");
         state.learn(&key, Duration::from_secs(10));
         state.learn(&key, Duration::from_secs(20));
-        state.finish(&BTreeMap::new());
+        state.finish(&OpenStalls::default());
         assert_eq!(state.unsaved(), 0);
-        let usual = || State::load(&dir).expect("a thread").usual(&key);
+        let usual = || State::load(&dir).expect("a thread").0.usual(&key);
         assert_eq!(usual(), Some(Duration::from_secs(10)));
         fs::write(dir.join("state.json"), "{").expect("writes");
         assert_eq!(usual(), None);
@@ -289,11 +245,11 @@ mod tests {
             wait.recv().context("it is over")
         });
         let nowhere = std::env::temp_dir().join("tracer-no-such-state.json");
-        let mut state = State::of(nowhere, saver.expect("a thread"));
+        let (mut state, _) = State::of(nowhere, saver.expect("a thread"));
         let key = key();
         let change = |state: &mut State| {
             state.learn(&key, Duration::from_secs(10));
-            state.save(&BTreeMap::new());
+            state.save(&OpenStalls::default());
         };
         change(&mut state);
         begun.recv().expect("it writes");
@@ -302,7 +258,7 @@ mod tests {
         change(&mut state);
         assert_eq!((state.unsaved(), state.failed), (1, true));
         let before = Instant::now();
-        state.finish(&BTreeMap::new());
+        state.finish(&OpenStalls::default());
         assert!(before.elapsed() < AT_THE_END + Duration::from_secs(1), "{:?}", before.elapsed());
         // It comes back.
         go_on.send(()).expect("it waits");

@@ -9,6 +9,7 @@ use super::{
     order::{Reason, Urgency, in_order},
 };
 use crate::{
+    agent::open_stalls::Opening,
     assess::pipeline::{Assessment, PeerPolicy},
     assess::stall::{Policy, Stall},
     diagnose::verdict::peers_decide,
@@ -63,7 +64,7 @@ impl Tracker {
         let decided = track.filter(|track| track.class == *class);
         wait.age >= decided.map_or(Duration::ZERO, |track| track.suppressed_until)
             && policy.least_of(*class).is_some_and(|least| wait.age >= least)
-            && !self.stalls.contains_key(&wait.thread)
+            && !self.stalls.has(&wait.thread)
     }
 
     /// Takes what was found out about waits. Those that may be stalls, in the order in which they are to be decided.
@@ -101,7 +102,7 @@ impl Tracker {
         terms: Terms,
         who: Arc<Who>,
         now: Timestamp,
-    ) -> Option<&Stall> {
+    ) -> Option<Opening<'_>> {
         let thread = assessment.wait.thread;
         let track = self.waits.get_mut(&thread)?;
         let flagged_at = terms.flagged_at();
@@ -116,6 +117,6 @@ impl Tracker {
         }
         let Assessment { wait, resolved, .. } = assessment;
         let stall = Stall { wait, resolved, verdict, opened: now, who, note: terms.note };
-        Some(self.stalls.entry(thread).insert_entry(stall).into_mut())
+        Some(self.stalls.open(stall))
     }
 }

@@ -28,6 +28,7 @@ use self::{
     track::{Step, Track},
 };
 use crate::{
+    agent::open_stalls::OpenStalls,
     assess::stall::{Closed, Ended, Stall, Standing},
     model::baseline::Excuse,
     model::class::Class,
@@ -41,7 +42,7 @@ pub struct Tracker {
     waits: HashMap<ThreadId, Track>,
     /// Stalled waits on connections whose threads are elsewhere meanwhile.
     away: HashMap<ThreadId, Away>,
-    stalls: BTreeMap<ThreadId, Stall>,
+    stalls: OpenStalls,
     short_sleepers: ShortSleepers,
     /// Waits that were to be looked up and were not reached.
     missed: HashMap<ThreadId, Missed>,
@@ -67,8 +68,18 @@ struct Missed {
 }
 
 impl Tracker {
+    /// One that knows of no wait yet, but of stalls.
+    pub fn going_on_with(stalls: OpenStalls) -> Self {
+        Self { stalls, ..Self::default() }
+    }
+
     /// Open stalls.
     pub fn stalls(&self) -> &BTreeMap<ThreadId, Stall> {
+        self.stalls.all()
+    }
+
+    /// The same, with what is known of them beside.
+    pub fn open_stalls(&self) -> &OpenStalls {
         &self.stalls
     }
 
@@ -97,7 +108,7 @@ impl Tracker {
     }
 
     fn excuse(&self, thread: &ThreadId, track: &Track, age: Duration) -> Option<Excuse> {
-        track.excuse.filter(|excuse| excuse.holds(age) && !self.stalls.contains_key(thread))
+        track.excuse.filter(|excuse| excuse.holds(age) && !self.stalls.has(thread))
     }
 
     /// Dates a wait back that is known to go on.
@@ -126,12 +137,6 @@ impl Tracker {
         if let Some(track) = self.waits.get_mut(thread) {
             track.is_flagged = false;
         }
-        self.close(thread, Ended::Exited, lasted)
-    }
-
-    /// Closes a thread's stall, if it has one.
-    fn close(&mut self, thread: &ThreadId, ended: Ended, lasted: Duration) -> Option<Closed> {
-        let stall = self.stalls.remove(thread)?;
-        Some(Closed { stall, ended, lasted })
+        self.stalls.close(thread, Ended::Exited, lasted)
     }
 }

@@ -48,7 +48,7 @@ impl Tracker {
             return (is_missed || old || has_turn()).then_some(Reason::New);
         };
         let age = Duration::from_nanos(now_ns.saturating_sub(track.began_ns));
-        let has_stall = || self.stalls.contains_key(&wait.thread);
+        let has_stall = || self.stalls.has(&wait.thread);
         if track.may_be_flagged(age, policy) && !has_stall() {
             return Some(Reason::MayBeStall);
         }

@@ -88,7 +88,11 @@ impl Tracker {
         for thread in away {
             self.leave_behind(thread, evidence, &mut settlement);
         }
-        self.age_stalls(now_ns);
+        let began = |thread: &ThreadId| {
+            let away = self.away.get(thread).map(|away| &away.track);
+            away.or(self.waits.get(thread)).map(|track| track.began_ns)
+        };
+        self.stalls.age(now_ns, began);
         let closed = settlement.closed.into_iter().map(|closed| Transition::Closed(Box::new(closed)));
         closed.chain(settlement.answers.into_values().map(Transition::Answered)).collect()
     }
@@ -112,7 +116,7 @@ impl Tracker {
         settlement.answered(thread.process, &track, progress, lasted);
         if track.is_flagged {
             let ended = if leaves || !is_alive { Ended::Exited } else { Ended::Resumed };
-            settlement.closed.extend(self.close(&thread, ended, lasted));
+            settlement.closed.extend(self.stalls.close(&thread, ended, lasted));
         }
     }
 
@@ -129,15 +133,6 @@ impl Tracker {
         settlement.answered(thread.process, &track, progress, lasted);
         let is_alive = self.waits.contains_key(&thread) || evidence.alive.contains(&thread);
         let ended = if is_alive { Ended::Resumed } else { Ended::Exited };
-        settlement.closed.extend(self.close(&thread, ended, lasted));
-    }
-
-    fn age_stalls(&mut self, now_ns: u64) {
-        for (thread, stall) in &mut self.stalls {
-            let away = self.away.get(thread).map(|away| &away.track);
-            if let Some(track) = away.or(self.waits.get(thread)) {
-                stall.wait.age = Duration::from_nanos(now_ns.saturating_sub(track.began_ns));
-            }
-        }
+        settlement.closed.extend(self.stalls.close(&thread, ended, lasted));
     }
 }

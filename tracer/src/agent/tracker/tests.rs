@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     agent::baselines::SAMPLE_MIN,
+    agent::open_stalls::Opening,
     assess::pipeline::{Assessment, PeerPolicy, Resolution},
     assess::stall::Policy,
     diagnose::verdict::{
@@ -276,7 +277,9 @@ impl World {
             told.due.push(assessment.wait.thread);
             let terms = self.terms.clone();
             let opened = self.tracker.decide(assessment, terms, Arc::default(), Timestamp::UNIX_EPOCH);
-            told.opened.extend(opened.map(|stall| stall.wait.thread));
+            told.opened.extend(opened.map(|opening| match opening {
+                Opening::New(stall) | Opening::FoundAgain(stall) => stall.wait.thread,
+            }));
         }
         told
     }
