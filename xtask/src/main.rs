@@ -3,6 +3,7 @@
 mod bench;
 mod beside;
 mod cmd;
+mod deny;
 mod dist;
 mod ebpf;
 mod fuzz;
@@ -73,6 +74,8 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Check that the crates tracer is made of, their licences and where they come from are as deny.toml allows
+    Deny,
     /// Make a static binary and a Debian package, in target/dist
     Dist,
     /// Run the live tests on other kernels, in emulated machines
@@ -122,6 +125,7 @@ fn main() -> ExitCode {
         }
         Task::Beside => test::run_beside(),
         Task::Fuzz { names, seconds } => fuzz::run(&names, seconds),
+        Task::Deny => deny::run(),
         Task::Dist => dist::run(),
         Task::Bench { quick } => bench::run(quick),
         Task::Vm { names, test, refresh, jobs, retries, write } => {

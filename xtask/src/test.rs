@@ -11,7 +11,7 @@ use anyhow::{Result, bail, ensure};
 use crate::{
     beside::Beside,
     cmd::{self, command, is_root, root},
-    dist, ebpf, fuzz, packages, report,
+    deny, dist, ebpf, fuzz, packages, report,
     retry::{Record, Retries},
     setup, vm,
 };
@@ -48,6 +48,7 @@ const QUICK: &[Step] = &[
 /// see docs/decisions/0044-work-beside-tests.md.
 const LANDING: &[Step] = &[
     step("format", |_| cargo(&["fmt", "--all", "--check"])),
+    step("licences and origin of crates", |_| deny::run()),
     step("Debian's packages", |_| install()),
     step("lint", |_| cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
     step("unit tests", |_| cargo(&["test", "--workspace", "--exclude", "tests", "--locked"])),
@@ -73,6 +74,7 @@ const RELEASE: &[Step] = &[
     step("the agent under load for half an hour", |run| run.under_load(1800)),
     step("fuzzers, an hour each", |_| fuzz::run(&[], 3600)),
     step("all kernels in full", |_| vm::run(&vm::Options::full(2))),
+    step("crates by cargo-deny, and advisories", |_| deny::by_cargo_deny()),
 ];
 
 /// What is done beside the tests of a landing: see [`Beside`].
