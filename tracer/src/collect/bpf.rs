@@ -29,7 +29,7 @@ use crate::{
     model::syscalls::{Operation, Syscall, Table},
     model::tcp::{TcpActivity, TcpFacts, TcpInternals, TcpState},
     model::wait::{
-        Call, Held, HeldThread, ProcessId, SeenFd, Sleep, Sleeper, Snapshot, SocketFacts, ThreadId,
+        Call, Held, HeldThread, ProcessId, Queued, SeenFd, Sleep, Sleeper, Snapshot, SocketFacts, ThreadId,
         UnixFacts, Wait,
     },
     procfs,
@@ -227,7 +227,7 @@ fn call(record: &ThreadRecord, restarts: &mut Option<Restarts>) -> Call {
     let table = if record.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
     let mut call = Call {
         table,
-        number: record.nr,
+        number: (record.nr >= 0).then_some(record.nr),
         syscall: syscall(table, record.nr),
         // Outside of calls the registers are the program's own.
         args: if record.nr < 0 { [0; 6] } else { record.args },
@@ -276,7 +276,7 @@ fn facts(kind: u32, mut tail: &[u8], jiffies: u64, hz: u64) -> SocketFacts {
                 peer_path: unix_path(&unix.peer_path, unix.peer_path_len),
                 peer_inode: known(unix.peer_inode),
                 peer_pid: known(unix.peer_pid),
-                unread: unix.unread,
+                unread: if unix.unread > 0 { Queued::Messages(unix.unread) } else { Queued::Nothing },
             })
         }),
         _ => SocketFacts::None,

@@ -142,7 +142,7 @@ impl Look<'_> {
         let call = match seen.leaving {
             Some(number) => {
                 let syscall = bpf::syscall(Table::Native, number);
-                Call { table: Table::Native, number, syscall, args: [0; 6], restarted: false }
+                Call { table: Table::Native, number: None, syscall, args: [0; 6], restarted: false }
             }
             None => self.call(thread, table)?,
         };
@@ -161,11 +161,8 @@ impl Look<'_> {
             }
         };
         self.seen.insert(thread, began);
-        let fd = call
-            .syscall
-            .fd()
-            .filter(|_| call.number != Call::GUESSED)
-            .map(|argument| call.args[argument] as i32);
+        let fd =
+            call.syscall.fd().filter(|_| call.number.is_some()).map(|argument| call.args[argument] as i32);
         let (fd_state, socket) = match fd {
             Some(fd) => describe_with_peer(bare, tid, fd, self.sockets, &mut self.reads),
             None => (FdState::None, SocketFacts::None),
@@ -195,7 +192,7 @@ impl Look<'_> {
         let dir = format!("task/{}", thread.tid);
         let guessed = |syscall| {
             let table = Table::Native;
-            Some(Call { table, number: Call::GUESSED, syscall, args: [0; 6], restarted: false })
+            Some(Call { table, number: None, syscall, args: [0; 6], restarted: false })
         };
         let text = match self.reads.file(bare, &format!("{dir}/syscall")) {
             Ok(text) => String::from_utf8_lossy(&text).into_owned(),
@@ -224,9 +221,9 @@ impl Look<'_> {
         if syscall.operation() == Operation::Restart
             && let Some(syscall) = wchan::call(&self.asleep_in(thread))
         {
-            return Some(Call { table, number, syscall, args, restarted: true });
+            return Some(Call { table, number: Some(number), syscall, args, restarted: true });
         }
-        Some(Call { table, number, syscall, args, restarted: false })
+        Some(Call { table, number: (number >= 0).then_some(number), syscall, args, restarted: false })
     }
 
     /// The kernel function that a thread sleeps in; empty where that is not shown.

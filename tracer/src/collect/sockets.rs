@@ -29,7 +29,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::{
     model::file::{Addresses, Family, OpenSocket, SocketKind, Transport},
     model::tcp::{TcpActivity, TcpFacts, TcpState},
-    model::wait::{ProcessId, SocketFacts, UNREAD_BYTES, UnixFacts},
+    model::wait::{ProcessId, Queued, SocketFacts, UnixFacts},
     procfs::{Entry, Reads, by_pid},
 };
 
@@ -262,7 +262,7 @@ fn add_unix(sockets: &mut HashMap<u64, Socket>, response: &UnixResponse) {
         _ => None,
     });
     if TcpState::of(response.header.state) != TcpState::Listen && bytes.is_some_and(|bytes| bytes > 0) {
-        facts.unread = UNREAD_BYTES;
+        facts.unread = Queued::Bytes;
     }
 }
 
@@ -279,7 +279,7 @@ fn name_peers(sockets: &mut HashMap<u64, Socket>) {
         if let SocketFacts::Unix(facts) = &mut socket.facts {
             let peer = facts.peer_inode.and_then(|inode| known.get(&inode));
             facts.peer_path = peer.and_then(|peer| peer.path.clone());
-            facts.unread = peer.map_or(0, |peer| peer.unread);
+            facts.unread = peer.map_or(Queued::Nothing, |peer| peer.unread);
         }
     }
 }

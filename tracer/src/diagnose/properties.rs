@@ -14,7 +14,7 @@ use crate::{
         stack::KernelStack,
         syscalls::{Direction, Operation, Syscall, Table},
         tcp::{LastSender, TcpFacts, TcpState, tests::facts},
-        wait::{Sleep, SocketFacts, UnixFacts, Wait},
+        wait::{Queued, Sleep, SocketFacts, UnixFacts, Wait},
     },
     resolve::Resolved,
     util::human,
@@ -98,7 +98,8 @@ fn any_facts() -> impl Strategy<Value = SocketFacts> {
                 SocketFacts::Tcp(TcpFacts { state, keepalive, send_queue: word, ..facts })
             }
         ),
-        any::<u32>().prop_map(|unread| SocketFacts::Unix(UnixFacts { unread, ..UnixFacts::default() })),
+        prop::sample::select(vec![Queued::Nothing, Queued::Messages(1), Queued::Messages(2), Queued::Bytes])
+            .prop_map(|unread| SocketFacts::Unix(UnixFacts { unread, ..UnixFacts::default() })),
     ]
 }
 

@@ -9,7 +9,7 @@ use crate::{
     model::target::Target,
     model::tcp::LastSender,
     model::tcp::{TcpActivity, TcpFacts},
-    model::wait::{SocketFacts, UNREAD_BYTES, UnixFacts, Wait},
+    model::wait::{Queued, SocketFacts, UnixFacts, Wait},
     resolve::{Resolved, peers::Peers, semaphore::Semaphore},
     util::human::{age, count},
 };
@@ -236,9 +236,11 @@ fn reply(wait: &Wait, resolved: &Resolved) -> String {
     let Some(facts) = facts(resolved) else {
         let peer = others(resolved.peers.as_ref()).unwrap_or_else(|| "its peer".into());
         let unread = match &resolved.socket {
-            SocketFacts::Unix(UnixFacts { unread: UNREAD_BYTES, .. }) => "what we wrote is not read yet".into(),
-            SocketFacts::Unix(facts) if facts.unread > 0 => {
-                format!("{} of ours not read yet", count(facts.unread as usize, "message"))
+            SocketFacts::Unix(UnixFacts { unread: Queued::Bytes, .. }) => {
+                "what we wrote is not read yet".into()
+            }
+            SocketFacts::Unix(UnixFacts { unread: Queued::Messages(number), .. }) => {
+                format!("{} of ours not read yet", count(*number as usize, "message"))
             }
             _ => "it has read all we wrote, and none of its threads waits on this connection: it is busy, or stuck itself".into(),
         };

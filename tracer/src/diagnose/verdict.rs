@@ -7,7 +7,7 @@ use crate::{
     model::target::Target,
     model::tcp::LastSender,
     model::tcp::TcpState,
-    model::wait::{Sleep, SocketFacts, Wait},
+    model::wait::{Queued, Sleep, SocketFacts, Wait},
     resolve::{Resolved, peers::Peers},
 };
 
@@ -172,7 +172,7 @@ fn of_stream(named: bool, resolved: &Resolved) -> Class {
         return if named { Class::Peer } else { pipe(resolved.peers.as_ref()) };
     }
     let unread = match &resolved.socket {
-        SocketFacts::Unix(facts) => facts.unread > 0,
+        SocketFacts::Unix(facts) => facts.unread != Queued::Nothing,
         _ => false,
     };
     match resolved.peers.as_ref().and_then(|peers| peers.waits) {
@@ -213,7 +213,7 @@ pub mod tests {
             comm: "test".into(),
             uid: 0,
             sleep: Sleep::Interruptible,
-            call: Call { table: Table::Native, number: 0, syscall, args, restarted: false },
+            call: Call { table: Table::Native, number: Some(0), syscall, args, restarted: false },
             fd: Some(3),
             fd_state: FdState::None,
             socket: SocketFacts::None,
@@ -403,17 +403,17 @@ pub mod tests {
             client: false,
         };
         for (target, peers, unread, class) in [
-            (Target::Pipe { inode: 1 }, peers(1, true, true, None), 0, Class::Pipe),
-            (Target::Pipe { inode: 1 }, peers(0, true, true, None), 0, Class::Orphan),
-            (Target::Pipe { inode: 1 }, peers(0, true, false, None), 0, Class::Events),
-            (Target::Pipe { inode: 1 }, None, 0, Class::Pipe),
-            (pair(), peers(0, true, true, Some(false)), 0, Class::Orphan),
-            (pair(), peers(1, false, true, Some(true)), 0, Class::Pipe),
-            (client(), peers(1, false, true, Some(true)), 0, Class::Dialog),
-            (client(), peers(1, false, true, Some(false)), 0, Class::Reply),
-            (client(), peers(1, false, true, Some(true)), 2, Class::Reply),
-            (client(), None, 0, Class::Dialog),
-            (server(), None, 0, Class::Peer),
+            (Target::Pipe { inode: 1 }, peers(1, true, true, None), Queued::Nothing, Class::Pipe),
+            (Target::Pipe { inode: 1 }, peers(0, true, true, None), Queued::Nothing, Class::Orphan),
+            (Target::Pipe { inode: 1 }, peers(0, true, false, None), Queued::Nothing, Class::Events),
+            (Target::Pipe { inode: 1 }, None, Queued::Nothing, Class::Pipe),
+            (pair(), peers(0, true, true, Some(false)), Queued::Nothing, Class::Orphan),
+            (pair(), peers(1, false, true, Some(true)), Queued::Nothing, Class::Pipe),
+            (client(), peers(1, false, true, Some(true)), Queued::Nothing, Class::Dialog),
+            (client(), peers(1, false, true, Some(false)), Queued::Nothing, Class::Reply),
+            (client(), peers(1, false, true, Some(true)), Queued::Messages(2), Class::Reply),
+            (client(), None, Queued::Nothing, Class::Dialog),
+            (server(), None, Queued::Nothing, Class::Peer),
         ] {
             let socket = SocketFacts::Unix(UnixFacts { unread, ..UnixFacts::default() });
             let resolved = Resolved { peers, socket, ..on(Syscall::Read, target) };

@@ -71,9 +71,9 @@ impl Sleep {
 pub struct Call {
     /// The table `number` is of.
     pub table: Table,
-    /// Number in its table; negative for what is no call, [`Call::GUESSED`] where only the kernel function is known that it
-    /// sleeps in.
-    pub number: i32,
+    /// Number in its table; `None` for what is no call, and where only the kernel function is known that it sleeps in. Such a
+    /// call has no arguments.
+    pub number: Option<i32>,
     /// Which call it is.
     pub syscall: Syscall,
     /// Arguments, as in the registers.
@@ -83,9 +83,6 @@ pub struct Call {
 }
 
 impl Call {
-    /// [`number`](Self::number) of a call that is not seen itself: it has no arguments.
-    pub const GUESSED: i32 = i32::MAX;
-
     /// Its name, as people and machines read it.
     pub fn name(&self) -> &'static str {
         self.syscall.name()
@@ -152,7 +149,7 @@ impl Call {
     pub fn waits_for_file_lock(&self) -> bool {
         match self.operation() {
             Operation::Lock => true,
-            Operation::Fcntl => self.number == Self::GUESSED || matches!(self.args[1], 7 | 14 | 38),
+            Operation::Fcntl => self.number.is_none() || matches!(self.args[1], 7 | 14 | 38),
             _ => false,
         }
     }
@@ -196,8 +193,17 @@ impl FdState {
     }
 }
 
-/// [`UnixFacts::unread`] where bytes lie unread, in nobody knows how many messages.
-pub const UNREAD_BYTES: u32 = u32::MAX;
+/// What lies unread in the queue of a unix socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Queued {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// So many messages.
+    Messages(u32),
+    /// Bytes, in nobody knows how many messages.
+    Bytes,
+}
 
 /// The two ends of a unix socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -210,8 +216,8 @@ pub struct UnixFacts {
     pub peer_inode: Option<u64>,
     /// Process that made the peer's end.
     pub peer_pid: Option<u32>,
-    /// Messages of ours that lie unread in the peer's queue.
-    pub unread: u32,
+    /// What we sent that lies unread in the peer's queue.
+    pub unread: Queued,
 }
 
 /// What a source saw of the socket behind the fd.
@@ -350,7 +356,7 @@ impl Wait {
 
     /// Whether its thread is on its way out, and makes no call any more.
     pub fn is_leaving(&self) -> bool {
-        self.call.number < 0 && self.call.operation() == Operation::Exit
+        self.call.number.is_none() && self.call.operation() == Operation::Exit
     }
 
     /// When it was seen, nanoseconds of `CLOCK_MONOTONIC`.

@@ -55,7 +55,7 @@ mod tests {
     fn the_fds_of_a_poll_are_known_if_all_are() {
         let set = |syscall, count, pointed: &[u8]| {
             let args = [0, count, 0, 0, 0, 0];
-            let call = Call { table: Table::Native, number: 0, syscall, args, restarted: false };
+            let call = Call { table: Table::Native, number: Some(0), syscall, args, restarted: false };
             polled(&call, pointed).map(|set| set.fds.into_keys().collect())
         };
         let mut one = [0; 8];

@@ -60,7 +60,7 @@ impl Told {
         let twice = std::mem::replace(&mut self.missed, away) && away || ends.last;
         match seen {
             Seen::Asleep(wait) if wait.switches == self.wait.switches => Next::Keep,
-            _ if ends.by_calls && self.wait.call.number < 0 => Next::End,
+            _ if ends.by_calls && self.wait.call.number.is_none() => Next::End,
             // What came before was over when ends were taken last. A call may sleep more than once.
             Seen::Asleep(wait) if wait.asleep() > ends.taken && !(ends.by_calls && self.may_be(wait)) => {
                 Next::End
@@ -90,7 +90,7 @@ mod tests {
     const WAITS: Ends = Ends { by_calls: false, ..CALLS };
 
     /// In its third sleep, for 300 ms.
-    fn told(number: i32) -> Told {
+    fn told(number: Option<i32>) -> Told {
         Told {
             wait: asleep(number, 3, 300),
             resolved: Resolved::new(Some(3), Target::None, Some(Direction::Receive)),
@@ -98,7 +98,7 @@ mod tests {
         }
     }
 
-    fn asleep(number: i32, switches: u64, ms: u64) -> Wait {
+    fn asleep(number: Option<i32>, switches: u64, ms: u64) -> Wait {
         let thread = ThreadId { process: ProcessId { pid: 7, start_ns: 1 }, tid: 7, start_ns: 1 };
         let mut wait = samples::wait(Syscall::Read, [3, 0, 0, 0, 0, 0]);
         wait.call.number = number;
@@ -108,40 +108,44 @@ mod tests {
     #[test]
     fn what_waits_is_kept() {
         for ends in [CALLS, WAITS] {
-            assert_eq!(told(0).next(Seen::Asleep(&asleep(0, 3, 900)), ends), Next::Keep);
+            assert_eq!(told(Some(0)).next(Seen::Asleep(&asleep(Some(0), 3, 900)), ends), Next::Keep);
         }
     }
 
     #[test]
     fn a_hidden_switch_ends_with_the_next_sleep() {
-        assert_eq!(told(0).next(Seen::Asleep(&asleep(0, 4, 900)), WAITS), Next::End);
-        assert_eq!(told(0).next(Seen::Asleep(&asleep(0, 4, 2)), WAITS), Next::Keep, "it may be in the ring");
+        assert_eq!(told(Some(0)).next(Seen::Asleep(&asleep(Some(0), 4, 900)), WAITS), Next::End);
+        assert_eq!(
+            told(Some(0)).next(Seen::Asleep(&asleep(Some(0), 4, 2)), WAITS),
+            Next::Keep,
+            "it may be in the ring"
+        );
     }
 
     #[test]
     fn a_lost_end_comes_with_another_call() {
-        let mut other = asleep(0, 4, 900);
-        assert_eq!(told(0).next(Seen::Asleep(&other), CALLS), Next::Keep, "the same call, perhaps");
+        let mut other = asleep(Some(0), 4, 900);
+        assert_eq!(told(Some(0)).next(Seen::Asleep(&other), CALLS), Next::Keep, "the same call, perhaps");
         other.call.args[0] = 9;
-        assert_eq!(told(0).next(Seen::Asleep(&other), CALLS), Next::End);
+        assert_eq!(told(Some(0)).next(Seen::Asleep(&other), CALLS), Next::End);
         other.age = Duration::from_millis(2);
-        assert_eq!(told(0).next(Seen::Asleep(&other), CALLS), Next::Keep, "it may be in the ring");
+        assert_eq!(told(Some(0)).next(Seen::Asleep(&other), CALLS), Next::Keep, "it may be in the ring");
     }
 
     #[test]
     fn the_end_of_a_thread_is_the_end() {
         for ends in [CALLS, WAITS] {
-            let mut told = told(0);
+            let mut told = told(Some(0));
             assert_eq!(told.next(Seen::Gone, ends), Next::Keep, "it may be in the ring");
             assert_eq!(told.next(Seen::Gone, ends), Next::End);
             let last = Ends { last: true, ..ends };
-            assert_eq!(super::tests::told(0).next(Seen::Gone, last), Next::End);
+            assert_eq!(super::tests::told(Some(0)).next(Seen::Gone, last), Next::End);
         }
     }
 
     #[test]
     fn who_is_awake_may_not_have_got_the_cpu_yet() {
-        let mut told = told(0);
+        let mut told = told(Some(0));
         for _ in 0..5 {
             assert_eq!(told.next(Seen::Awake, WAITS), Next::Keep);
         }
@@ -149,9 +153,9 @@ mod tests {
 
     #[test]
     fn calls_are_seen_to_return_and_page_faults_are_not() {
-        assert_eq!(told(-1).next(Seen::Asleep(&asleep(-1, 4, 900)), CALLS), Next::End);
-        assert_eq!(told(-1).next(Seen::Awake, CALLS), Next::End);
-        let mut told = told(0);
+        assert_eq!(told(None).next(Seen::Asleep(&asleep(None, 4, 900)), CALLS), Next::End);
+        assert_eq!(told(None).next(Seen::Awake, CALLS), Next::End);
+        let mut told = told(Some(0));
         assert_eq!(told.next(Seen::Awake, CALLS), Next::Keep);
         assert_eq!(told.next(Seen::Awake, CALLS), Next::Forget);
     }

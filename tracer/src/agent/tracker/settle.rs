@@ -52,7 +52,7 @@ struct Settlement<'a> {
     seen: HashMap<(ThreadId, i32), &'a SeenFd>,
     closed: Vec<Closed>,
     /// By connection: its process, and the inode of its socket. Many threads may have waited for one answer.
-    answers: HashMap<(ProcessId, u64), Answer>,
+    answers: HashMap<(ProcessId, Option<u64>), Answer>,
 }
 
 impl Settlement<'_> {

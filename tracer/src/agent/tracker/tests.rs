@@ -137,8 +137,7 @@ impl Thread {
             Doing::Naps => Wait { fd: None, ..wait(Syscall::Nanosleep, [0; 6]) },
             Doing::Leaves => {
                 let mut wait = Wait { fd: None, ..wait(Syscall::Exit, [0; 6]) };
-                // No call, but what stands for one.
-                wait.call.number = -2;
+                wait.call.number = None;
                 wait
             }
             Doing::Runs | Doing::Held => return None,

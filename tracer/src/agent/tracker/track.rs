@@ -48,7 +48,7 @@ pub struct Track {
     /// Since when its thread has been elsewhere, if that is back only perhaps, nanoseconds of `CLOCK_MONOTONIC`.
     pub away_since_ns: Option<u64>,
     /// Inode of the one fd it waits on, if it is known.
-    pub inode: u64,
+    pub inode: Option<u64>,
     /// That fd.
     pub fd: Option<i32>,
     /// It was found in a set the call watches.
@@ -280,15 +280,12 @@ impl Track {
 }
 
 /// Inode and progress of an fd.
-fn seen(file: &FdState, socket: &SocketFacts) -> (u64, Option<ProgressCounters>) {
-    let inode = match file {
-        FdState::Open(file) => file.inode,
-        _ => 0,
+fn seen(file: &FdState, socket: &SocketFacts) -> (Option<u64>, Option<ProgressCounters>) {
+    let progress = match socket {
+        SocketFacts::Tcp(facts) => ProgressCounters::of(facts),
+        SocketFacts::Unix(_) | SocketFacts::None => None,
     };
-    match socket {
-        SocketFacts::Tcp(facts) => (inode, ProgressCounters::of(facts)),
-        _ => (inode, None),
-    }
+    (file.inode(), progress)
 }
 
 #[cfg(test)]

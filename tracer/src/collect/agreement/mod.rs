@@ -122,7 +122,7 @@ fn of_thread(wait: &Wait, values: &mut Vec<Value>) -> Result<()> {
     }
     let call = call.context("no syscall")?;
     let mut shown = call.split_ascii_whitespace();
-    value(values, "number of the call", wait.call.number, shown.next().unwrap_or_default());
+    value(values, "number of the call", wait.call.number.unwrap_or(-1), shown.next().unwrap_or_default());
     for (at, arg) in wait.call.args.iter().enumerate() {
         value(values, &format!("argument {at}"), format!("{arg:#x}"), shown.next().unwrap_or_default());
     }
