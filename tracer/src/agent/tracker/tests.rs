@@ -32,6 +32,8 @@ const THRESHOLD: Duration = Duration::from_secs(30);
 const AWAY_MAX: u64 = 60 * SECOND;
 /// The descriptor of every thread's connection.
 const FD: i32 = 3;
+/// That of another one.
+const OTHER_FD: i32 = 4;
 
 /// What a thread does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,8 @@ enum Doing {
     Held,
     /// It is on its way out.
     Leaves,
+    /// It polls another connection.
+    PollsAnother,
 }
 
 /// What happens to a thread before a snapshot.
@@ -69,9 +73,13 @@ struct Thread {
     id: ThreadId,
     /// The inode of its connection's socket.
     inode: u64,
+    /// It is none, but a pipe.
+    is_pipe: bool,
     doing: Doing,
     sleep_began_ns: u64,
     received: u64,
+    /// Bytes that came on the other connection.
+    other_received: u64,
     /// Since when nothing has moved while it was there.
     silent_since_ns: u64,
     /// Since when it has done nothing but read, with nothing moved; `None` for one that does something else.
@@ -87,9 +95,11 @@ impl Thread {
         Self {
             id: ThreadId { process, tid: pid, start_ns: born_ns },
             inode: pid.into(),
+            is_pipe: false,
             doing: Doing::Reads,
             sleep_began_ns: born_ns,
             received: 0,
+            other_received: 0,
             silent_since_ns: born_ns,
             reads_since_ns: Some(born_ns),
             seen_at_connection_ns: born_ns,
@@ -97,12 +107,29 @@ impl Thread {
         }
     }
 
+    /// What one of its descriptors is.
+    fn seen(&self, fd: i32) -> Option<SeenFd> {
+        let (state, socket) = match fd {
+            FD => (self.file(), self.socket()),
+            OTHER_FD => {
+                let inode = self.inode + 1_000_000;
+                let socket = SocketFacts::Tcp(facts(100, self.other_received));
+                (FdState::Open(file(inode, FileKind::Socket)), socket)
+            }
+            _ => return None,
+        };
+        Some(SeenFd { thread: self.id, fd, state, socket })
+    }
+
     fn file(&self) -> FdState {
         FdState::Open(file(self.inode, FileKind::Socket))
     }
 
     fn socket(&self) -> SocketFacts {
-        SocketFacts::Tcp(facts(100, self.received))
+        match self.is_pipe {
+            true => SocketFacts::None,
+            false => SocketFacts::Tcp(facts(100, self.received)),
+        }
     }
 
     fn begin(&mut self, doing: Doing, now_ns: u64) {
@@ -134,6 +161,7 @@ impl Thread {
         let wait = match self.doing {
             Doing::Reads => at_connection(Syscall::Read),
             Doing::Polls => Wait { fd: None, ..wait(Syscall::Poll, [0xabc, 1, 1000, 0, 0, 0]) },
+            Doing::PollsAnother => Wait { fd: None, ..wait(Syscall::Poll, [0xdef, 1, 1000, 0, 0, 0]) },
             Doing::Naps => Wait { fd: None, ..wait(Syscall::Nanosleep, [0; 6]) },
             Doing::Leaves => {
                 let mut wait = Wait { fd: None, ..wait(Syscall::Exit, [0; 6]) };
@@ -156,12 +184,16 @@ impl Thread {
 
 /// What a look finds out about a wait.
 fn look(wait: Wait, thread: &Thread) -> Assessment {
-    let resolved = match thread.doing {
-        Doing::Reads | Doing::Polls => {
-            let resolved = on(Syscall::Read, tcp());
-            Resolved { fd: Some(FD), file: thread.file(), socket: thread.socket(), ..resolved }
+    let fd = match thread.doing {
+        Doing::Reads | Doing::Polls => FD,
+        Doing::PollsAnother => OTHER_FD,
+        _ => -1,
+    };
+    let resolved = match thread.seen(fd) {
+        Some(SeenFd { state: file, socket, .. }) => {
+            Resolved { fd: Some(fd), file, socket, ..on(Syscall::Read, tcp()) }
         }
-        _ => Resolver::sketch(&wait),
+        None => Resolver::sketch(&wait),
     };
     let class = classify(&wait, &resolved);
     Assessment { wait, resolved, class }
@@ -205,7 +237,7 @@ impl World {
         let sleep = match act {
             Act::Stay => return None,
             Act::Begin(doing) => {
-                let again = matches!(doing, Doing::Reads | Doing::Polls);
+                let again = matches!(doing, Doing::Reads | Doing::Polls | Doing::Leaves);
                 // Only who reads is stopped.
                 if doing == thread.doing && !again || doing == Doing::Held && thread.doing != Doing::Reads {
                     return None;
@@ -255,10 +287,7 @@ impl World {
             }
         }
         let departures = self.tracker.apply(&mut snapshot, &mut looked);
-        let seen = departures.connections().iter().filter_map(|(id, fd)| {
-            let thread = self.of(*id).filter(|_| *fd == FD)?;
-            Some(SeenFd { thread: *id, fd: *fd, state: thread.file(), socket: thread.socket() })
-        });
+        let seen = departures.connections().iter().filter_map(|(id, fd)| self.of(*id)?.seen(*fd));
         let alive = departures.absent().iter().filter(|id| self.of(**id).is_some()).copied();
         let evidence = Evidence { connections: seen.collect(), alive: alive.collect() };
         for transition in self.tracker.settle(departures, &evidence) {
@@ -662,6 +691,87 @@ fn what_lacks_its_peers_is_missed() {
     assert_eq!(tick(2, false), (0, 0, 0), "it is too young to ask");
     assert_eq!(tick(30, false), (1, 0, 1));
     assert_eq!(tick(1, true), (1, 1, 0));
+}
+
+/// A pipe counts no bytes: that a stop interrupted the call is why it goes on.
+#[test]
+fn a_stop_is_no_end() {
+    let mut world = World::new(1);
+    world.threads[0].is_pipe = true;
+    world.after(10, Act::Stay);
+    world.after(1, Act::Begin(Doing::Held));
+    world.after(1, Act::Begin(Doing::Reads));
+    let age = |world: &mut World| {
+        let mut snapshot = world.snapshot();
+        world.tracker.date_back(&mut snapshot.waits[0]);
+        snapshot.waits[0].age.as_secs()
+    };
+    assert_eq!(age(&mut world), 12);
+    world.after(10, Act::Stay);
+    world.after(1, Act::Begin(Doing::Runs));
+    world.after(1, Act::Begin(Doing::Reads));
+    assert_eq!(age(&mut world), 0, "it ran");
+}
+
+/// Whether anything has moved is not known: its wait is neither called older than its sleep nor thought to be over.
+#[test]
+fn what_was_not_reached_is_no_older_than_its_sleep() {
+    let mut world = World::new(1);
+    let age_after = |world: &mut World, act, missed: bool| {
+        world.now_ns += 5 * SECOND;
+        world.act(0, act, false);
+        let mut snapshot = world.snapshot();
+        let mut looked = Resolution::default();
+        for wait in world.tracker.observe(&snapshot, &world.policy) {
+            match missed {
+                true => looked.missed.push(wait),
+                false => looked.assessments.push(look(wait, &world.threads[0])),
+            }
+        }
+        world.tracker.apply(&mut snapshot, &mut looked);
+        world.tracker.due(looked.assessments, &world.policy, world.now_ns);
+        snapshot.waits[0].age.as_secs()
+    };
+    age_after(&mut world, Act::Begin(Doing::Polls), false);
+    assert_eq!(age_after(&mut world, Act::Stay, false), 5);
+    assert_eq!(age_after(&mut world, Act::Begin(Doing::Polls), true), 0);
+    assert_eq!(age_after(&mut world, Act::Begin(Doing::Polls), false), 15);
+}
+
+/// What it polls meanwhile is looked up once, not in each look for its sake.
+#[test]
+fn who_is_known_to_be_elsewhere_is_not_looked_for() {
+    let mut world = World::stalled(1);
+    world.after(5, Act::Begin(Doing::PollsAnother));
+    let requests: Vec<usize> = (0..9).map(|_| world.after(1, Act::Stay).requests.len()).collect();
+    assert_eq!(requests, [0; 9]);
+    assert_eq!(world.tracker.stalls().len(), 1);
+    assert!(world.after(1, Act::Begin(Doing::Polls)).closed.is_empty());
+    assert!(world.tracker.away.is_empty(), "it is back");
+}
+
+/// It got an answer on another connection before it came back to the one that its stall is about.
+#[test]
+fn an_answer_from_elsewhere_is_a_sample_too() {
+    let mut world = World::stalled(1);
+    world.after(5, Act::Begin(Doing::PollsAnother));
+    world.after(9, Act::Stay);
+    world.threads[0].other_received += 1;
+    let told = world.after(1, Act::Begin(Doing::Reads));
+    let lasted: Vec<u64> = told.answers.iter().map(|answer| answer.lasted.as_secs()).collect();
+    assert_eq!((ends(&told), lasted), (vec![], vec![10]));
+    assert_eq!(world.tracker.stalls().len(), 1);
+}
+
+/// Its stall is about its own end, and it has got on.
+#[test]
+fn a_stall_about_the_end_itself_is_not_closed_by_it() {
+    let mut world = World::new(1);
+    world.act(0, Act::Begin(Doing::Leaves), false);
+    world.after(2, Act::Stay);
+    assert_eq!(world.after(600, Act::Stay).opened.len(), 1);
+    assert!(world.after(1, Act::Stay).closed.is_empty());
+    assert_eq!(ends(&world.after(1, Act::Begin(Doing::Leaves))), [(Ended::Resumed, 604)]);
 }
 
 #[test]
