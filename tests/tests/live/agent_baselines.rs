@@ -39,10 +39,18 @@ fn server() -> SocketAddr {
     serve(TcpListener::bind("127.0.0.1:0").expect("a port"))
 }
 
-/// Another server, on the same port of another address.
-fn server_beside(other: SocketAddr) -> SocketAddr {
-    let address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
-    serve(TcpListener::bind((address, other.port())).expect("nobody else is there"))
+/// Two servers, on the same port of two addresses.
+fn two_servers() -> (SocketAddr, SocketAddr) {
+    let other = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+    for _ in 0..100 {
+        let first = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = first.local_addr().expect("bound").port();
+        // Somebody may have it there.
+        if let Ok(second) = TcpListener::bind((other, port)) {
+            return (serve(first), serve(second));
+        }
+    }
+    panic!("each port is taken at {other}");
 }
 
 fn excused(samples: &[Sample]) -> f64 {
@@ -142,8 +150,7 @@ fn an_agent_that_does_not_say() {
 #[test]
 fn another_user_trains_nothing() {
     let _shared = shared();
-    let service = server();
-    let own = server_beside(service);
+    let (service, own) = two_servers();
     let mut agent = Agent::start(THRESHOLD);
     let trainers: Vec<Waiter> = thread::scope(|scope| {
         let train =

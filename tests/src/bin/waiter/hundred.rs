@@ -1,7 +1,7 @@
 //! Which role makes a hundred calls whose results and lengths it knows? What `trace` is held against.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -27,8 +27,8 @@ pub(crate) fn hundred_calls(call: &Call) {
     let (patient, _kept_too) = UnixStream::pair().expect("a socket pair");
     let (timed_patient, _kept_as_well) = UnixStream::pair().expect("a socket pair");
     timed_patient.set_read_timeout(Some(BLOCKS * 100)).expect("a time-out");
-    // A port that was free a moment ago.
-    let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    // Nobody else can take it, and nobody listens.
+    let (_bound, closed) = crate::sockets::bound_socket(0);
     let mut late = Some(crate::sockets::refused_late());
     Report::new(call.role, "none").print();
     sys::on_commands(|command| {

@@ -206,7 +206,7 @@ fn small_buffer(fd: RawFd, option: libc::c_int) {
 }
 
 /// A TCP socket bound to loopback, so that its address is known before it connects.
-fn bound_socket(flags: libc::c_int) -> (TcpStream, SocketAddr) {
+pub(crate) fn bound_socket(flags: libc::c_int) -> (TcpStream, SocketAddr) {
     // SAFETY: socket takes three numbers.
     let fd = sys::must_fd(
         unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flags, 0) }.into(),
