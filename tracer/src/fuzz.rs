@@ -53,7 +53,7 @@ pub fn records(bytes: &[u8]) {
                 let json = serde_json::to_string(&object).expect("it can be written");
                 serde_json::from_str::<WaitObject>(&json).expect("and read again");
             }
-            Record::Fd(..) | Record::Holder(_) => {}
+            Record::Fd(..) | Record::Holder(_) | Record::Stack(..) => {}
         }
         Ok(())
     });

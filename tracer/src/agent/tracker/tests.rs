@@ -30,6 +30,10 @@ const SECOND: u64 = 1_000_000_000;
 const THRESHOLD: Duration = Duration::from_secs(30);
 /// How long a thread may be elsewhere.
 const AWAY_MAX: u64 = 60 * SECOND;
+/// Within how many ticks it is noticed that a thread is elsewhere: one that a signal woke may run for three.
+const NOTICED_WITHIN: u64 = 5 * TICK_MAX * SECOND;
+/// The longest tick, seconds.
+const TICK_MAX: u64 = 15;
 /// The descriptor of every thread's connection.
 const FD: i32 = 3;
 /// That of another one.
@@ -75,6 +79,10 @@ struct Thread {
     inode: u64,
     /// It is none, but a pipe.
     is_pipe: bool,
+    /// It writes to it, where it reads otherwise.
+    writes: bool,
+    /// What its connection looks like, where that is not a connection.
+    target: Option<Target>,
     doing: Doing,
     sleep_began_ns: u64,
     received: u64,
@@ -96,6 +104,8 @@ impl Thread {
             id: ThreadId { process, tid: pid, start_ns: born_ns },
             inode: pid.into(),
             is_pipe: false,
+            writes: false,
+            target: None,
             doing: Doing::Reads,
             sleep_began_ns: born_ns,
             received: 0,
@@ -191,7 +201,8 @@ fn look(wait: Wait, thread: &Thread) -> Assessment {
     };
     let resolved = match thread.seen(fd) {
         Some(SeenFd { state: file, socket, .. }) => {
-            Resolved { fd: Some(fd), file, socket, ..on(Syscall::Read, tcp()) }
+            let syscall = if thread.writes { Syscall::Write } else { Syscall::Read };
+            Resolved { fd: Some(fd), file, socket, ..on(syscall, thread.target.clone().unwrap_or_else(tcp)) }
         }
         None => Resolver::sketch(&wait),
     };
@@ -303,6 +314,7 @@ impl World {
         }
         for assessment in self.tracker.due(looked.assessments, &self.policy, now_ns) {
             told.due.push(assessment.wait.thread);
+            assert!(assessment.resolved.peers.is_some(), "{assessment:?}");
             let terms = self.terms.clone();
             let opened = self.tracker.decide(assessment, terms, Arc::default(), Timestamp::UNIX_EPOCH);
             told.opened.extend(opened.map(|opening| match opening {
@@ -392,6 +404,10 @@ impl Checks {
             prop_assert!(!tells || thread.received == *received, "open, though answered: {thread:?}");
         }
         for (at, thread) in world.threads.iter().enumerate() {
+            let elsewhere = matches!(thread.doing, Doing::Naps | Doing::Runs);
+            let gone_for = world.now_ns - thread.seen_at_connection_ns;
+            let is_over = elsewhere && gone_for > AWAY_MAX + NOTICED_WITHIN;
+            prop_assert!(!is_over || !open.contains(&thread.id), "open, and given up: {thread:?}");
             let reads = thread.reads_since_ns.map_or(0, |since_ns| world.now_ns - since_ns);
             let is_due = reads >= THRESHOLD.as_nanos() as u64 && !missed[at];
             prop_assert!(!is_due || open.contains(&thread.id), "not flagged: {thread:?}");
@@ -423,7 +439,7 @@ fn act() -> impl Strategy<Value = Act> {
 
 /// What happens to each of the threads: what, whether the kernel tells of it, and whether the look misses it.
 fn acts() -> impl Strategy<Value = (u64, [(Act, bool, bool); 3])> {
-    (1..=15u64, prop::array::uniform3((act(), any::<bool>(), prop::bool::weighted(0.2))))
+    (1..=TICK_MAX, prop::array::uniform3((act(), any::<bool>(), prop::bool::weighted(0.2))))
 }
 
 proptest! {
@@ -527,9 +543,11 @@ fn one_answer_that_many_waited_for_is_one_sample() {
         world.threads[at].id.process = ProcessId { pid: 1, start_ns: 1 };
         world.threads[at].inode = 1;
     }
-    world.after(10, Act::Stay);
-    world.after(2, Act::Begin(Doing::Reads));
-    world.now_ns += 8 * SECOND;
+    world.threads[1].begin(Doing::Naps, world.now_ns);
+    world.after(4, Act::Stay);
+    world.act(1, Act::Begin(Doing::Reads), false);
+    world.after(6, Act::Stay);
+    world.now_ns += 10 * SECOND;
     for at in 0..3 {
         world.act(at, Act::Answer, false);
     }
@@ -537,7 +555,7 @@ fn one_answer_that_many_waited_for_is_one_sample() {
     answers.sort_by_key(|answer| answer.process);
     let told: Vec<(u32, u64)> =
         answers.iter().map(|answer| (answer.process.pid, answer.lasted.as_secs())).collect();
-    assert_eq!(told, [(1, 20), (3, 20)]);
+    assert_eq!(told, [(1, 20), (3, 20)], "the longest of each connection");
 }
 
 #[test]
@@ -571,6 +589,39 @@ fn who_does_not_come_back_has_given_up_after_a_minute() {
     assert!(world.tracker.away.is_empty());
 }
 
+#[test]
+fn who_runs_is_elsewhere() {
+    let mut world = World::stalled(1);
+    assert!(world.after(1, Act::Begin(Doing::Runs)).closed.is_empty());
+    assert!(world.after(60, Act::Stay).closed.is_empty());
+    assert_eq!(ends(&world.after(1, Act::Stay)), [(Ended::Resumed, 94)]);
+}
+
+/// A look that does not reach it says nothing of where it is.
+#[test]
+fn who_may_be_back_has_not_come_back() {
+    let mut world = World::stalled(1);
+    world.after(5, Act::Begin(Doing::Naps));
+    world.now_ns += 30 * SECOND;
+    world.act(0, Act::Begin(Doing::Polls), false);
+    assert!(world.tick(&[true]).closed.is_empty());
+    assert!(world.after(5, Act::Begin(Doing::Naps)).closed.is_empty());
+    assert_eq!(world.after(26, Act::Stay).closed.len(), 1, "it has been elsewhere for 61 seconds");
+}
+
+/// Nobody waits for an answer there, and it comes back all the same.
+#[test]
+fn who_sends_may_be_elsewhere_too() {
+    let mut world = World::new(1);
+    world.threads[0].writes = true;
+    world.after(2, Act::Stay);
+    assert_eq!(world.after(30, Act::Stay).opened.len(), 1);
+    assert!(world.after(5, Act::Begin(Doing::Naps)).closed.is_empty());
+    assert!(world.after(5, Act::Begin(Doing::Reads)).closed.is_empty());
+    let told = world.after(5, Act::Answer);
+    assert_eq!((told.closed.len(), told.answers.len()), (1, 0));
+}
+
 /// A thread on its way out does not come back, from the connection or from elsewhere.
 #[test]
 fn who_leaves_the_process_has_left_the_connection() {
@@ -590,6 +641,16 @@ fn the_kernels_word_ends_a_stall_at_once() {
     assert_eq!(ended, Some((Ended::Exited, 40)));
     assert!(world.tick(&[]).closed.is_empty());
     assert!(world.tracker.away.is_empty() && world.tracker.stalls().is_empty());
+}
+
+/// It has ended by the kernel's word, and can still be seen for a moment.
+#[test]
+fn who_exits_does_not_come_back() {
+    let mut world = World::stalled(1);
+    let event = EndedSleep { exiting: true, ..world.threads[0].end(world.now_ns) };
+    assert!(world.tracker.ended(&event).is_some());
+    let told = world.after(1, Act::Begin(Doing::Runs));
+    assert!(told.closed.is_empty() && world.tracker.away.is_empty());
 }
 
 #[test]
@@ -621,6 +682,28 @@ fn what_a_rule_allows_for_ever_is_not_asked_about_again_until_rules_change() {
     assert_eq!(world.after(1, Act::Stay).opened.len(), 1);
     let notes: Vec<_> = world.tracker.stalls().values().map(|stall| stall.note.as_deref()).collect();
     assert_eq!(notes, [Some("why")]);
+}
+
+#[test]
+fn what_was_decided_of_one_class_is_not_of_another() {
+    let mut world = World::new(1);
+    world.terms = Terms::default();
+    world.after(2, Act::Stay);
+    assert_eq!(world.after(30, Act::Stay).due.len(), 1);
+    world.threads[0].writes = true;
+    assert_eq!(world.after(30, Act::Stay).due.len(), 1);
+    assert!(world.after(30, Act::Stay).due.is_empty());
+}
+
+/// What it waits on may look harmless by now: the stall is open.
+#[test]
+fn a_stall_is_looked_after_whatever_its_class() {
+    let mut world = World::new(1);
+    let opened = (1..=60).find(|_| !world.after(1, Act::Begin(Doing::Polls)).opened.is_empty());
+    assert!(opened.is_some());
+    world.threads[0].target = Some(Target::Timerfd);
+    assert!(world.after(1, Act::Begin(Doing::Polls)).closed.is_empty());
+    assert_eq!(world.after(1, Act::Answer).closed.len(), 1);
 }
 
 #[test]
