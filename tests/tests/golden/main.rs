@@ -171,8 +171,11 @@ fn plain(value: &Value) -> Value {
         Value::String(text) => without_digits(text).into(),
         Value::Array(items) => items.iter().map(plain).collect(),
         Value::Object(fields) => {
+            // What the test itself waits for is whoever reads what it prints.
+            let is_test = fields.get("comm").is_some_and(|comm| plain(comm) == "TEST");
             let field = |(name, value): (&String, &Value)| {
                 let value = match name.as_str() {
+                    "doing" | "then" | "others" if is_test => "…".into(),
                     // Addresses in memory.
                     "args" | "address" => "…".into(),
                     // Whether a probe was under way.
