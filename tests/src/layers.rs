@@ -120,7 +120,7 @@ impl Uses {
     }
 }
 
-fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
+pub fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let list = attribute.meta.require_list().ok().filter(|list| list.path.is_ident("cfg"));
         list.is_some_and(|list| list.tokens.to_string() == "test")
@@ -167,12 +167,12 @@ impl<'ast> Visit<'ast> for Uses {
     }
 }
 
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer/src")
 }
 
 /// The sources of a folder, but for tests in files of their own.
-fn sources(dir: &Path) -> Vec<PathBuf> {
+pub fn sources(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).expect("the sources").flatten().map(|entry| entry.path());
     let is_source = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
     let is_for_tests = |path: &PathBuf| {

@@ -19,6 +19,8 @@ mod layers;
 mod limited;
 mod mute;
 #[cfg(test)]
+mod names;
+#[cfg(test)]
 mod pages;
 mod programs;
 mod ps;

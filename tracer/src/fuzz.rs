@@ -18,7 +18,7 @@ use crate::{
     procfs::stat,
     resolve::{
         Resolver, epoll, listeners, locks, page, poll,
-        process::{Who, pods},
+        process::{ProcessMeta, pods},
     },
     serve::api,
     top::Filter,
@@ -49,7 +49,7 @@ pub fn records(bytes: &[u8]) {
                 let resolved = Resolver::sketch(&wait);
                 let verdict = verdict::judge(&wait, &resolved);
                 assert!(!verdict.sentence.is_empty());
-                let object = WaitObject::new(&wait, &resolved, &verdict, &Who::default());
+                let object = WaitObject::new(&wait, &resolved, &verdict, &ProcessMeta::default());
                 let json = serde_json::to_string(&object).expect("it can be written");
                 serde_json::from_str::<WaitObject>(&json).expect("and read again");
             }
@@ -71,7 +71,7 @@ pub fn proc_files(bytes: &[u8]) {
     let _ = cgroup::of(&text);
     let _ = users::parse(&text);
     let _ = epoll::parse(&text);
-    let _ = locks::Table::parse(text.as_bytes()).holders(7, Some(9));
+    let _ = locks::LockTable::parse(text.as_bytes()).holders(7, Some(9));
     let _ = listeners::parse(bytes);
     let _ = (held::mounted(&text, true), held::mounted(&text, false));
     let _ = Restarts::of(bytes).call(0x10);

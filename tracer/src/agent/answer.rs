@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::Watch;
 use crate::{
-    assess::shared::{Ask, Numbers},
+    assess::shared::{AgentRequest, Numbers},
     assess::stall::Stall,
     collect::{Source, losses},
     model::cgroup::Owner,
@@ -27,22 +27,28 @@ impl Watch {
         }
     }
 
-    fn answer(&mut self, ask: Ask) {
+    fn answer(&mut self, ask: AgentRequest) {
         // Whoever asked may have gone.
         match ask {
-            Ask::Snapshot(reply) => drop(reply.send(self.known_snapshot())),
-            Ask::LookUp(fds, reply) => drop(reply.send(self.bpf.look_up(&fds))),
-            Ask::Stacks(sleepers, reply) => drop(reply.send(self.bpf.stacks(&sleepers))),
-            Ask::Holders(files, tuples, reply) => drop(reply.send(self.bpf.holders(&files, &tuples))),
-            Ask::Stalls(reply) => drop(reply.send(Ok(self.tracker.stalls().values().cloned().collect()))),
-            Ask::Excuses(pid, reply) => drop(reply.send(Ok(self.tracker.excuses(pid, monotonic_ns())))),
-            Ask::Worst(most, reply) => drop(reply.send(self.worst(most))),
-            Ask::Numbers(reply) => {
+            AgentRequest::Snapshot(reply) => drop(reply.send(self.known_snapshot())),
+            AgentRequest::LookUp(fds, reply) => drop(reply.send(self.bpf.look_up(&fds))),
+            AgentRequest::Stacks(sleepers, reply) => drop(reply.send(self.bpf.stacks(&sleepers))),
+            AgentRequest::Holders(files, tuples, reply) => {
+                drop(reply.send(self.bpf.holders(&files, &tuples)))
+            }
+            AgentRequest::Stalls(reply) => {
+                drop(reply.send(Ok(self.tracker.stalls().values().cloned().collect())))
+            }
+            AgentRequest::Excuses(pid, reply) => {
+                drop(reply.send(Ok(self.tracker.excuses(pid, monotonic_ns()))))
+            }
+            AgentRequest::Worst(most, reply) => drop(reply.send(self.worst(most))),
+            AgentRequest::Numbers(reply) => {
                 self.durations.get_or_insert_default();
                 self.durations_asked = Instant::now();
                 drop(reply.send(self.numbers()));
             }
-            Ask::Durations(pid, start_ticks, reply) => {
+            AgentRequest::Durations(pid, start_ticks, reply) => {
                 let of =
                     self.durations.as_ref().and_then(|durations| durations.of(pid, start_ticks)).cloned();
                 drop(reply.send(Ok(of)));

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    assess::client::Client, model::baseline::Excuse, model::cgroup::Owner, resolve::process::Who,
+    assess::client::Client, model::baseline::Excuse, model::cgroup::Owner, resolve::process::ProcessMeta,
     util::fair::Fair,
 };
 
@@ -42,7 +42,7 @@ pub struct BaselineKey {
 
 impl BaselineKey {
     /// Of a client, by who its process is.
-    pub fn of(client: &Client, who: &Who) -> Self {
+    pub fn of(client: &Client, who: &ProcessMeta) -> Self {
         Self {
             owner: who.owner().unwrap_or(Owner::User(client.uid)),
             uid: client.uid,
@@ -151,7 +151,7 @@ pub mod tests {
         model::syscalls::{Direction, Syscall},
         model::target::Target,
         model::wait::Wait,
-        resolve::{Resolved, process::Place},
+        resolve::{Resolved, process::HeldPath},
     };
 
     /// A baseline's key, of user 33.
@@ -259,14 +259,14 @@ pub mod tests {
             Client::of(&wait, &Resolved { server: Some(false), ..resolved(Some(Direction::Receive)) });
         let client = client.expect("a client");
         let Target::Tcp { remote, .. } = tcp() else { panic!("another target") };
-        let exe = Some(Place { path: "/usr/bin/php8.2".into(), deleted: true });
+        let exe = Some(HeldPath { path: "/usr/bin/php8.2".into(), deleted: true });
         // An upgrade changes nothing.
-        let known = BaselineKey::of(&client, &Who { exe, ..Who::default() });
+        let known = BaselineKey::of(&client, &ProcessMeta { exe, ..ProcessMeta::default() });
         let expected =
             BaselineKey { owner: Owner::User(33), uid: 33, program: "/usr/bin/php8.2".into(), remote };
         assert_eq!(known, expected);
         assert_eq!(
-            BaselineKey::of(&client, &Who::default()),
+            BaselineKey::of(&client, &ProcessMeta::default()),
             BaselineKey { program: wait.comm.to_string(), ..expected }
         );
     }

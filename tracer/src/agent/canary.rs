@@ -112,7 +112,7 @@ impl Canary {
 
     /// Takes its waits out of a snapshot: they are nobody's.
     pub fn take_out(&mut self, snapshot: &mut Snapshot) -> Vec<Wait> {
-        snapshot.held.retain(|held| !self.is(held.thread.process));
+        snapshot.suspended.retain(|held| !self.is(held.thread.process));
         let own: Vec<Wait> = snapshot.waits.extract_if(.., |wait| self.is(wait.thread.process)).collect();
         self.process = self.process.or(own.first().map(|wait| wait.thread.process));
         own

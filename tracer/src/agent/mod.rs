@@ -31,9 +31,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use self::{budget::Stage, open_stalls::OpenStalls, tracker::Tracker};
 use crate::{
     agent::canary::Canary,
-    agent::state::State,
+    agent::state::AgentState,
     assess::pipeline::Pipeline,
-    assess::shared::Asked,
+    assess::shared::AgentRequests,
     assess::sink::Sinks,
     assess::stall::Policy,
     collect::durations::AllDurations,
@@ -62,7 +62,7 @@ pub struct Watch {
     /// What is remembered of waiting threads.
     tracker: Tracker,
     /// What outlives a restart.
-    state: State,
+    state: AgentState,
     /// Snapshots taken.
     number: u64,
     /// A look has worked.
@@ -88,7 +88,7 @@ pub struct Watch {
     /// Who is told what it finds.
     sinks: Sinks,
     /// What other threads want to know.
-    asked: Asked,
+    asked: AgentRequests,
     /// Durations by process, while somebody wants them, and when somebody last did.
     durations: Option<AllDurations>,
     durations_asked: Instant,
@@ -102,10 +102,10 @@ impl Watch {
         policy: Policy,
         args: &Agent,
         sinks: Sinks,
-        asked: Asked,
+        asked: AgentRequests,
         stop: OwnedFd,
     ) -> Result<Self> {
-        let (state, announced) = State::load(&args.state_dir)?;
+        let (state, announced) = AgentState::load(&args.state_dir)?;
         Ok(Self {
             bpf,
             log: None,

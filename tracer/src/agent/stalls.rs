@@ -12,13 +12,13 @@ use super::{
 };
 use crate::{
     agent::baselines::BaselineKey,
-    agent::state::State,
+    agent::state::AgentState,
     assess::client::Client,
     assess::pipeline::Assessment,
     assess::stall::{Closed, Policy},
     config::Subject,
     model::target::Target,
-    resolve::process::Who,
+    resolve::process::ProcessMeta,
 };
 
 /// Waits whose processes are read together, before it is asked whether there is time for more.
@@ -73,7 +73,7 @@ impl Watch {
 }
 
 /// What rules and baselines say of a wait.
-fn terms(assessment: &Assessment, who: &Who, policy: &Policy, state: &State) -> Terms {
+fn terms(assessment: &Assessment, who: &ProcessMeta, policy: &Policy, state: &AgentState) -> Terms {
     let decision = policy.decide(&subject(assessment, who));
     let client = Client::of(&assessment.wait, &assessment.resolved).filter(|_| !decision.by_rule);
     let key = client.map(|client| BaselineKey::of(&client, who));
@@ -87,7 +87,7 @@ fn terms(assessment: &Assessment, who: &Who, policy: &Policy, state: &State) -> 
 }
 
 /// What the rules see of a wait.
-fn subject<'a>(Assessment { wait, resolved, class }: &'a Assessment, who: &'a Who) -> Subject<'a> {
+fn subject<'a>(Assessment { wait, resolved, class }: &'a Assessment, who: &'a ProcessMeta) -> Subject<'a> {
     let (local, remote) = resolved.target.socket_addresses();
     Subject {
         comm: &wait.comm,

@@ -14,7 +14,7 @@ use crate::{
     model::class::{Class, Level},
     model::syscalls::Direction,
     model::wait::{ByProcess, Snapshot, SocketFacts, Wait},
-    resolve::{Resolved, Resolver, process::Who},
+    resolve::{Resolved, Resolver, process::ProcessMeta},
     util::clock::{boottime_ns, monotonic_ns},
     wire::json::WaitObject,
 };
@@ -72,7 +72,7 @@ impl Assessment {
     }
 
     /// As JSON has it.
-    pub fn object(&self, who: &Who) -> WaitObject {
+    pub fn object(&self, who: &ProcessMeta) -> WaitObject {
         WaitObject::new(&self.wait, &self.resolved, &self.verdict(), who)
     }
 }

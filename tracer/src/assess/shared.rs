@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A question, and where its answer goes.
 #[derive(Debug)]
-pub enum Ask {
+pub enum AgentRequest {
     /// A snapshot.
     Snapshot(SyncSender<Result<Snapshot>>),
     /// What fds are.
@@ -60,30 +60,30 @@ pub struct Numbers {
 /// What asks.
 #[derive(Clone)]
 pub struct Shared {
-    asks: SyncSender<Ask>,
+    asks: SyncSender<AgentRequest>,
     /// An event counter that wakes the thread that watches.
     wake: Arc<OwnedFd>,
 }
 
 /// What is asked.
-pub struct Asked {
+pub struct AgentRequests {
     /// The questions.
-    pub asks: Receiver<Ask>,
+    pub asks: Receiver<AgentRequest>,
     /// Readable while there are some.
     pub wake: Arc<OwnedFd>,
 }
 
 /// The two ends.
-pub fn pair() -> Result<(Shared, Asked)> {
+pub fn pair() -> Result<(Shared, AgentRequests)> {
     use rustix::event::{EventfdFlags, eventfd};
     let wake =
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("cannot make an eventfd")?;
     let (wake, (asks, asked)) = (Arc::new(wake), sync_channel(16));
-    Ok((Shared { asks, wake: Arc::clone(&wake) }, Asked { asks: asked, wake }))
+    Ok((Shared { asks, wake: Arc::clone(&wake) }, AgentRequests { asks: asked, wake }))
 }
 
 impl Shared {
-    fn ask<T>(&self, ask: impl FnOnce(SyncSender<Result<T>>) -> Ask) -> Result<T> {
+    fn ask<T>(&self, ask: impl FnOnce(SyncSender<Result<T>>) -> AgentRequest) -> Result<T> {
         let (reply, answer) = sync_channel(1);
         let gone = || anyhow!("the agent does not watch any more");
         self.asks.send(ask(reply)).map_err(|_| gone())?;
@@ -93,46 +93,46 @@ impl Shared {
 
     /// The open stalls.
     pub fn stalls(&self) -> Result<Vec<Stall>> {
-        self.ask(Ask::Stalls)
+        self.ask(AgentRequest::Stalls)
     }
 
     /// What keeps waits of a process from being flagged, by the ids of their threads.
     pub fn excuses(&self, pid: u32, start_ticks: Option<u64>) -> Result<Vec<(u32, Excuse)>> {
-        let mut excuses = self.ask(|reply| Ask::Excuses(pid, reply))?;
+        let mut excuses = self.ask(|reply| AgentRequest::Excuses(pid, reply))?;
         excuses.retain(|(thread, _)| may_be_same_start(start_ticks, thread.process.start_ticks()));
         Ok(excuses.into_iter().map(|(thread, excuse)| (thread.tid, excuse)).collect())
     }
 
     /// A snapshot, and which of its waits are the worst.
     pub fn worst(&self, most: usize) -> Result<(Snapshot, Vec<usize>)> {
-        self.ask(|reply| Ask::Worst(most, reply))
+        self.ask(|reply| AgentRequest::Worst(most, reply))
     }
 
     /// The agent's counters.
     pub fn numbers(&self) -> Result<Numbers> {
-        self.ask(Ask::Numbers)
+        self.ask(AgentRequest::Numbers)
     }
 
     /// How long the waits of a process took that have ended meanwhile.
     pub fn durations(&self, pid: u32, start_ticks: Option<u64>) -> Result<Option<Durations>> {
-        self.ask(|reply| Ask::Durations(pid, start_ticks, reply))
+        self.ask(|reply| AgentRequest::Durations(pid, start_ticks, reply))
     }
 }
 
 impl Source for Shared {
     fn snapshot(&mut self) -> Result<Snapshot> {
-        self.ask(Ask::Snapshot)
+        self.ask(AgentRequest::Snapshot)
     }
 
     fn look_up(&mut self, fds: &[(ThreadId, i32)]) -> Result<Vec<SeenFd>> {
-        self.ask(|reply| Ask::LookUp(fds.to_vec(), reply))
+        self.ask(|reply| AgentRequest::LookUp(fds.to_vec(), reply))
     }
 
     fn stacks(&mut self, sleepers: &[Sleeper]) -> Result<Stacks> {
-        self.ask(|reply| Ask::Stacks(sleepers.to_vec(), reply))
+        self.ask(|reply| AgentRequest::Stacks(sleepers.to_vec(), reply))
     }
 
     fn holders(&mut self, files: &[FileId], ends: &[ConnectionEnd]) -> Result<Option<Vec<Holder>>> {
-        self.ask(|reply| Ask::Holders(files.to_vec(), ends.to_vec(), reply))
+        self.ask(|reply| AgentRequest::Holders(files.to_vec(), ends.to_vec(), reply))
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     model::cgroup::Owner,
     model::class::Class,
     model::wait::Wait,
-    resolve::{Resolved, process::Who},
+    resolve::{Resolved, process::ProcessMeta},
     wire::json::{WaitObject, in_seconds, to_the_millisecond},
 };
 
@@ -59,7 +59,7 @@ pub struct Stall {
     /// When it was flagged.
     pub opened: Timestamp,
     /// Who waits.
-    pub who: Arc<Who>,
+    pub who: Arc<ProcessMeta>,
     /// What the configuration says of such waits.
     pub note: Option<String>,
 }

@@ -26,11 +26,11 @@ use crate::{
     },
     model::holder::{ConnectionEnd, FileId, Holder},
     model::stack::KernelStack,
-    model::syscalls::{Operation, Syscall, Table},
+    model::syscalls::{CallTable, Operation, Syscall},
     model::tcp::{TcpActivity, TcpFacts, TcpInternals, TcpState},
     model::wait::{
-        Call, Held, HeldThread, ProcessId, Queued, SeenFd, Sleep, Sleeper, Snapshot, SocketFacts, ThreadId,
-        UnixFacts, Wait,
+        Call, ProcessId, Queued, SeenFd, Sleep, Sleeper, Snapshot, SocketFacts, Suspended, SuspendedThread,
+        ThreadId, UnixFacts, Wait,
     },
     procfs,
     util::clock::Now,
@@ -94,8 +94,8 @@ impl Source for Bpf {
             if own.contains(&record.tgid) {
                 return;
             }
-            if let Some(held) = held(record.flags) {
-                snapshot.held.push(HeldThread { thread: thread(&record), held });
+            if let Some(by) = suspended(record.flags) {
+                snapshot.suspended.push(SuspendedThread { thread: thread(&record), by });
             } else {
                 snapshot.waits.push(decode(&record, tail, clocks, &now, hz, restarts));
             }
@@ -160,13 +160,13 @@ fn is_start_of(thread: &ThreadId, start_ns: u64) -> bool {
     start_ns.abs_diff(thread.start_ns) < tick
 }
 
-fn held(flags: u32) -> Option<Held> {
+fn suspended(flags: u32) -> Option<Suspended> {
     if flags & THREAD_STOPPED != 0 {
-        Some(Held::Stopped)
+        Some(Suspended::Stopped)
     } else if flags & THREAD_TRACED != 0 {
-        Some(Held::Traced)
+        Some(Suspended::Traced)
     } else if flags & THREAD_FROZEN != 0 {
-        Some(Held::Frozen)
+        Some(Suspended::Frozen)
     } else {
         None
     }
@@ -224,7 +224,7 @@ fn began(record: &ThreadRecord, clocks: &Clocks) -> u64 {
 }
 
 fn call(record: &ThreadRecord, restarts: &mut Option<Restarts>) -> Call {
-    let table = if record.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native };
+    let table = if record.flags & CALL_COMPAT != 0 { CallTable::Compat } else { CallTable::Native };
     let mut call = Call {
         table,
         number: (record.nr >= 0).then_some(record.nr),
@@ -257,7 +257,7 @@ pub(super) fn restarted(
 }
 
 /// A call, or what stands for one, by the number that the kernel programs give it.
-pub fn syscall(table: Table, number: i32) -> Syscall {
+pub fn syscall(table: CallTable, number: i32) -> Syscall {
     match number {
         0.. => Syscall::of(table, number),
         NR_EXIT => Syscall::Exit,

@@ -15,7 +15,7 @@ use crate::{
     model::{
         file::OpenFile,
         histogram::{BUCKETS, FIRST_BUCKET_LOG2, WaitHistogram},
-        syscalls::{Syscall, Table},
+        syscalls::{CallTable, Syscall},
         wait::{Call, EndedSleep, FdState, ProcessId, Sleep, SocketFacts, ThreadId, Wait},
     },
     util::clock::Now,
@@ -132,8 +132,8 @@ pub fn ended_waits(key: &WaitKey, histogram: &abi::Histogram, restarts: &mut Opt
     }
 }
 
-fn table(key: &WaitKey) -> Table {
-    if key.flags & CALL_COMPAT != 0 { Table::Compat } else { Table::Native }
+fn table(key: &WaitKey) -> CallTable {
+    if key.flags & CALL_COMPAT != 0 { CallTable::Compat } else { CallTable::Native }
 }
 
 fn thread(ended: &abi::EndedWait) -> ThreadId {

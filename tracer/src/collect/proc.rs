@@ -15,17 +15,17 @@ use super::{
     Source, Stacks, bpf,
     records::known,
     sched::CpuClocks,
-    sockets::{Socket, Sockets},
+    sockets::{KnownSocket, SocketTables},
     wchan,
 };
 use crate::{
     model::file::{Device, FileKind, OpenFile},
     model::holder::{Access, ConnectionEnd, FileId, Holder, Holding},
     model::stack::KernelStack,
-    model::syscalls::{Operation, Syscall, Table},
+    model::syscalls::{CallTable, Operation, Syscall},
     model::wait::{
-        Call, FdState, Held, HeldThread, ProcessId, SeenFd, Sleep, Sleeper, Snapshot, SocketFacts, ThreadId,
-        UnixFacts, Wait,
+        Call, FdState, ProcessId, SeenFd, Sleep, Sleeper, Snapshot, SocketFacts, Suspended, SuspendedThread,
+        ThreadId, UnixFacts, Wait,
     },
     procfs::{
         self, FileStat, Reads, Unread, by_pid,
@@ -38,7 +38,7 @@ use crate::{
 pub struct Proc {
     seen: HashMap<ThreadId, Began>,
     /// As of the last snapshot.
-    sockets: Sockets,
+    sockets: SocketTables,
 }
 
 /// A thread's present sleep, as first seen.
@@ -51,26 +51,26 @@ struct Began {
 }
 
 /// A look that is under way.
-struct Look<'a> {
+struct ProcLook<'a> {
     now: Now,
     before: &'a HashMap<ThreadId, Began>,
     seen: HashMap<ThreadId, Began>,
     /// `None`: the kernel does not show when a thread last ran.
     clocks: Option<CpuClocks>,
     reads: Reads,
-    sockets: &'a mut Sockets,
+    sockets: &'a mut SocketTables,
     snapshot: Snapshot,
 }
 
 impl Proc {
     /// A source that has seen nothing yet.
     pub fn new() -> Self {
-        Self { seen: HashMap::new(), sockets: Sockets::default() }
+        Self { seen: HashMap::new(), sockets: SocketTables::default() }
     }
 }
 
 /// What `/proc` says of a thread before it is known what it waits for.
-struct Seen {
+struct SeenThread {
     comm: String,
     state: char,
     start_ns: u64,
@@ -78,7 +78,7 @@ struct Seen {
     cpu: Option<usize>,
 }
 
-impl Seen {
+impl SeenThread {
     /// By its `stat`; while that hangs, as `execve` keeps it, by what else answers.
     fn of(stat: Result<Vec<u8>, Unread>, status: &str) -> Option<Self> {
         match stat {
@@ -100,7 +100,7 @@ impl Seen {
     }
 }
 
-impl Look<'_> {
+impl ProcLook<'_> {
     fn process(&mut self, pid: u32) -> Option<()> {
         let bare = by_pid(pid);
         let [stat, status] = self.reads.files(bare, ["stat", "status"]);
@@ -110,7 +110,7 @@ impl Look<'_> {
         if stat.as_ref().is_ok_and(is_kernels) {
             return None;
         }
-        let leader = Seen::of(stat, &String::from_utf8_lossy(&status.ok()?))?;
+        let leader = SeenThread::of(stat, &String::from_utf8_lossy(&status.ok()?))?;
         let process = ProcessId { pid, start_ns: leader.start_ns };
         let table = OnceCell::new();
         for tid in self.reads.numbers(bare, "task") {
@@ -120,12 +120,12 @@ impl Look<'_> {
         Some(())
     }
 
-    fn thread(&mut self, process: ProcessId, tid: u32, table: &OnceCell<Table>) -> Option<()> {
+    fn thread(&mut self, process: ProcessId, tid: u32, table: &OnceCell<CallTable>) -> Option<()> {
         let bare = by_pid(process.pid);
         let dir = format!("task/{tid}");
         let [stat, status] = self.reads.files(bare, [&format!("{dir}/stat"), &format!("{dir}/status")]);
         let status = String::from_utf8_lossy(&status.ok()?).into_owned();
-        let seen = Seen::of(stat, &status)?;
+        let seen = SeenThread::of(stat, &status)?;
         let thread = ThreadId { process, tid, start_ns: seen.start_ns };
         let sleep = match seen.state {
             'S' => Sleep::Interruptible,
@@ -133,16 +133,16 @@ impl Look<'_> {
             // so, in its end, for the others.
             'D' | 'I' => Sleep::Uninterruptible,
             'T' | 't' => {
-                let held = if seen.state == 'T' { Held::Stopped } else { Held::Traced };
-                self.snapshot.held.push(HeldThread { thread, held });
+                let by = if seen.state == 'T' { Suspended::Stopped } else { Suspended::Traced };
+                self.snapshot.suspended.push(SuspendedThread { thread, by });
                 return Some(());
             }
             _ => return None,
         };
         let call = match seen.leaving {
             Some(number) => {
-                let syscall = bpf::syscall(Table::Native, number);
-                Call { table: Table::Native, number: None, syscall, args: [0; 6], restarted: false }
+                let syscall = bpf::syscall(CallTable::Native, number);
+                Call { table: CallTable::Native, number: None, syscall, args: [0; 6], restarted: false }
             }
             None => self.call(thread, table)?,
         };
@@ -187,11 +187,11 @@ impl Look<'_> {
     }
 
     /// The call a sleeping thread is in, by `syscall`, or as near as `wchan` gets.
-    fn call(&mut self, thread: ThreadId, table: &OnceCell<Table>) -> Option<Call> {
+    fn call(&mut self, thread: ThreadId, table: &OnceCell<CallTable>) -> Option<Call> {
         let bare = by_pid(thread.process.pid);
         let dir = format!("task/{}", thread.tid);
         let guessed = |syscall| {
-            let table = Table::Native;
+            let table = CallTable::Native;
             Some(Call { table, number: None, syscall, args: [0; 6], restarted: false })
         };
         let text = match self.reads.file(bare, &format!("{dir}/syscall")) {
@@ -243,7 +243,7 @@ fn describe(
     process: ProcessId,
     tid: u32,
     fd: i32,
-    sockets: &mut Sockets,
+    sockets: &mut SocketTables,
     reads: &mut Reads,
 ) -> (FdState, SocketFacts) {
     let stat = match reads.what(process, &format!("task/{tid}/fd/{fd}")) {
@@ -257,7 +257,7 @@ fn describe(
         return (FdState::Open(file), SocketFacts::None);
     }
     match sockets.get(process, file.inode, reads) {
-        Some(Socket { open, facts }) => {
+        Some(KnownSocket { open, facts }) => {
             (FdState::Open(OpenFile { socket: Some(*open), ..file }), facts.clone())
         }
         // Its number is all there is.
@@ -271,7 +271,7 @@ fn describe_with_peer(
     process: ProcessId,
     tid: u32,
     fd: i32,
-    sockets: &mut Sockets,
+    sockets: &mut SocketTables,
     reads: &mut Reads,
 ) -> (FdState, SocketFacts) {
     let (state, mut socket) = describe(process, tid, fd, sockets, reads);
@@ -288,16 +288,16 @@ impl Source for Proc {
         let clocks = CpuClocks::work().then(CpuClocks::default);
         let mut snapshot = Snapshot::empty(&now, "proc");
         snapshot.dated = clocks.is_some();
-        self.sockets = Sockets::default();
+        self.sockets = SocketTables::default();
         let mut reads = Reads::new();
         let pids = reads.processes().map_err(|unread| anyhow!("cannot read /proc: {unread}"))?;
         let sockets = &mut self.sockets;
         let mut look =
-            Look { now, before: &self.seen, seen: HashMap::new(), clocks, reads, sockets, snapshot };
+            ProcLook { now, before: &self.seen, seen: HashMap::new(), clocks, reads, sockets, snapshot };
         for pid in pids.into_iter().filter(|pid| !procfs::is_own(*pid)) {
             let _ = look.process(pid);
         }
-        let Look { seen, mut snapshot, .. } = look;
+        let ProcLook { seen, mut snapshot, .. } = look;
         self.seen = seen;
         snapshot.duration = begun.elapsed();
         Ok(snapshot)
@@ -393,8 +393,8 @@ mod tests {
     #[test]
     fn a_thread_whose_stat_hangs_is_seen_by_what_answers() {
         let status = "Name:\tsh\nUmask:\t0022\nState:\tD (disk sleep)\n";
-        let seen = Seen::of(Err(Unread::Late), status).expect("it is there");
+        let seen = SeenThread::of(Err(Unread::Late), status).expect("it is there");
         assert_eq!((seen.comm.as_str(), seen.state, seen.start_ns), ("sh", 'D', 0));
-        assert!(Seen::of(Err(Unread::Failed(Errno::SRCH)), status).is_none(), "it has gone");
+        assert!(SeenThread::of(Err(Unread::Failed(Errno::SRCH)), status).is_none(), "it has gone");
     }
 }

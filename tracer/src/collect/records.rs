@@ -8,7 +8,7 @@ use tracer_ebpf::abi::{
 };
 
 use crate::model::{
-    file::{Addresses, Device, Endpoint, Family, FileKind, OpenFile, OpenSocket, SocketKind},
+    file::{Addresses, Device, Endpoint, FileKind, OpenFile, OpenSocket, SocketFamily, SocketKind},
     holder::{Access, ConnectionEnd, FileId, Holder, Holding},
     tcp::PortChooser,
     wait::FdState,
@@ -31,10 +31,10 @@ fn socket(file: &File) -> OpenSocket {
     let addresses =
         Addresses { local: end(file.local, file.local_port), remote: end(file.remote, file.remote_port) };
     let family = match libc::c_int::from(file.family) {
-        libc::AF_INET => Family::Inet(addresses),
-        libc::AF_INET6 => Family::Inet6(addresses),
-        libc::AF_UNIX => Family::Unix,
-        _ => Family::Other(file.family),
+        libc::AF_INET => SocketFamily::Inet(addresses),
+        libc::AF_INET6 => SocketFamily::Inet6(addresses),
+        libc::AF_UNIX => SocketFamily::Unix,
+        _ => SocketFamily::Other(file.family),
     };
     OpenSocket { family, kind: SocketKind::of(file.sock_type), protocol: file.protocol }
 }

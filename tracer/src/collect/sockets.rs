@@ -27,7 +27,7 @@ use procfs::{
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{
-    model::file::{Addresses, Family, OpenSocket, SocketKind, Transport},
+    model::file::{Addresses, OpenSocket, SocketFamily, SocketKind, Transport},
     model::tcp::{TcpActivity, TcpFacts, TcpState},
     model::wait::{ProcessId, Queued, SocketFacts, UnixFacts},
     procfs::{Entry, Reads, by_pid},
@@ -35,7 +35,7 @@ use crate::{
 
 /// A socket as far as it is seen from outside the kernel.
 #[derive(Clone, Debug)]
-pub struct Socket {
+pub struct KnownSocket {
     /// What kind of socket it is.
     pub open: OpenSocket,
     /// What is known of its connection.
@@ -44,17 +44,17 @@ pub struct Socket {
 
 /// The sockets of each network namespace and of each process asked about, read once for each snapshot.
 #[derive(Default)]
-pub struct Sockets {
+pub struct SocketTables {
     /// By network namespace and inode number.
-    all: HashMap<u64, HashMap<u64, Socket>>,
+    all: HashMap<u64, HashMap<u64, KnownSocket>>,
     /// Inode numbers, by the process that holds them.
     held: HashMap<u32, HashSet<u64>>,
 }
 
-impl Sockets {
+impl SocketTables {
     /// The socket with this inode number, in the network namespace of a process. `None`: it is of another kind, it is
     /// in a namespace the process has left, or the namespace is not ours to look into.
-    pub fn get(&mut self, process: ProcessId, inode: u64, reads: &mut Reads) -> Option<&Socket> {
+    pub fn get(&mut self, process: ProcessId, inode: u64, reads: &mut Reads) -> Option<&KnownSocket> {
         let netns = reads.what(process, "ns/net").ok()?.inode;
         self.all.entry(netns).or_insert_with(|| read(process, netns, reads)).get(&inode)
     }
@@ -72,9 +72,9 @@ fn held(process: ProcessId, reads: &mut Reads) -> HashSet<u64> {
 }
 
 /// All sockets of a process's network namespace, by inode number.
-fn read(process: ProcessId, netns: u64, reads: &mut Reads) -> HashMap<u64, Socket> {
+fn read(process: ProcessId, netns: u64, reads: &mut Reads) -> HashMap<u64, KnownSocket> {
     let mut sockets = HashMap::new();
-    let tables = Tables::read(process, reads);
+    let tables = NetTables::read(process, reads);
     for entry in &tables.tcp {
         sockets.insert(entry.inode, tcp(entry, netns));
     }
@@ -102,7 +102,7 @@ fn read(process: ProcessId, netns: u64, reads: &mut Reads) -> HashMap<u64, Socke
 
 /// The tables of a network namespace, as `/proc/PID/net` has them. A kernel without IPv6 has none of it.
 #[derive(Default)]
-pub struct Tables {
+pub struct NetTables {
     /// TCP sockets of both families.
     pub tcp: Vec<TcpNetEntry>,
     /// UDP sockets of both families.
@@ -111,7 +111,7 @@ pub struct Tables {
     pub unix: Vec<UnixNetEntry>,
 }
 
-impl Tables {
+impl NetTables {
     /// Of the namespace that a process is in.
     pub fn read(process: ProcessId, reads: &mut Reads) -> Self {
         let mut tables = Self::default();
@@ -137,31 +137,31 @@ impl Tables {
 /// An internet socket with these addresses.
 fn internet(local: SocketAddr, remote: SocketAddr, kind: SocketKind, transport: Transport) -> OpenSocket {
     let addresses = Addresses { local: local.into(), remote: remote.into() };
-    let family = if local.is_ipv4() { Family::Inet(addresses) } else { Family::Inet6(addresses) };
+    let family = if local.is_ipv4() { SocketFamily::Inet(addresses) } else { SocketFamily::Inet6(addresses) };
     OpenSocket { family, kind, protocol: transport.number() }
 }
 
-fn tcp(entry: &TcpNetEntry, netns: u64) -> Socket {
+fn tcp(entry: &TcpNetEntry, netns: u64) -> KnownSocket {
     let open = internet(entry.local_address, entry.remote_address, SocketKind::Stream, Transport::Tcp);
     let state = TcpState::of(entry.state.to_u8());
     let facts = facts(state, (entry.rx_queue, entry.tx_queue), netns);
-    Socket { open, facts: SocketFacts::Tcp(facts) }
+    KnownSocket { open, facts: SocketFacts::Tcp(facts) }
 }
 
-fn udp(entry: &UdpNetEntry) -> Socket {
+fn udp(entry: &UdpNetEntry) -> KnownSocket {
     let open = internet(entry.local_address, entry.remote_address, SocketKind::Datagram, Transport::Udp);
-    Socket { open, facts: SocketFacts::None }
+    KnownSocket { open, facts: SocketFacts::None }
 }
 
-fn unix(entry: &UnixNetEntry) -> Socket {
+fn unix(entry: &UnixNetEntry) -> KnownSocket {
     let path =
         entry.path.as_ref().map(|path| String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned());
     let open = unix_socket(SocketKind::of(entry.socket_type));
-    Socket { open, facts: SocketFacts::Unix(UnixFacts { path, ..UnixFacts::default() }) }
+    KnownSocket { open, facts: SocketFacts::Unix(UnixFacts { path, ..UnixFacts::default() }) }
 }
 
 fn unix_socket(kind: SocketKind) -> OpenSocket {
-    OpenSocket { family: Family::Unix, kind, protocol: 0 }
+    OpenSocket { family: SocketFamily::Unix, kind, protocol: 0 }
 }
 
 /// What the tables tell of a connection: its state, and the bytes in its two queues.
@@ -173,7 +173,7 @@ fn facts(state: TcpState, (received, unsent): (u32, u32), netns: u64) -> TcpFact
 }
 
 /// Adds what the kernel's diagnostics say.
-fn add(sockets: &mut HashMap<u64, Socket>, responses: &[SockDiagMessage]) {
+fn add(sockets: &mut HashMap<u64, KnownSocket>, responses: &[SockDiagMessage]) {
     for response in responses {
         match response {
             SockDiagMessage::InetResponse(response) => add_tcp(sockets, response),
@@ -185,9 +185,10 @@ fn add(sockets: &mut HashMap<u64, Socket>, responses: &[SockDiagMessage]) {
 }
 
 /// Adds a connection's stamps and counters.
-fn add_tcp(sockets: &mut HashMap<u64, Socket>, response: &InetResponse) {
+fn add_tcp(sockets: &mut HashMap<u64, KnownSocket>, response: &InetResponse) {
     let header = &response.header;
-    let Some(Socket { facts: SocketFacts::Tcp(facts), .. }) = sockets.get_mut(&header.inode.into()) else {
+    let Some(KnownSocket { facts: SocketFacts::Tcp(facts), .. }) = sockets.get_mut(&header.inode.into())
+    else {
         return;
     };
     facts.keepalive = matches!(header.timer, Some(Timer::KeepAlive(_)));
@@ -245,8 +246,9 @@ impl<'a> Info<'a> {
 }
 
 /// Adds a unix socket's peer and, until all are known, what lies unread in the socket itself.
-fn add_unix(sockets: &mut HashMap<u64, Socket>, response: &UnixResponse) {
-    let Some(Socket { facts: SocketFacts::Unix(facts), .. }) = sockets.get_mut(&response.header.inode.into())
+fn add_unix(sockets: &mut HashMap<u64, KnownSocket>, response: &UnixResponse) {
+    let Some(KnownSocket { facts: SocketFacts::Unix(facts), .. }) =
+        sockets.get_mut(&response.header.inode.into())
     else {
         return;
     };
@@ -267,7 +269,7 @@ fn add_unix(sockets: &mut HashMap<u64, Socket>, response: &UnixResponse) {
 }
 
 /// A unix socket shows its peer's address, and what lies unread in the peer's queue.
-fn name_peers(sockets: &mut HashMap<u64, Socket>) {
+fn name_peers(sockets: &mut HashMap<u64, KnownSocket>) {
     let known: HashMap<u64, UnixFacts> = sockets
         .iter()
         .filter_map(|(inode, socket)| match &socket.facts {
@@ -357,7 +359,7 @@ fn answers(datagram: &[u8], responses: &mut Vec<SockDiagMessage>) -> Option<bool
 
 /// What a datagram says of sockets that the tables have.
 #[cfg(fuzzing)]
-pub fn fuzz(datagram: &[u8]) -> Vec<Socket> {
+pub fn fuzz(datagram: &[u8]) -> Vec<KnownSocket> {
     let mut responses = Vec::new();
     let _ = answers(datagram, &mut responses);
     let mut sockets = HashMap::new();
@@ -372,7 +374,7 @@ pub fn fuzz(datagram: &[u8]) -> Vec<Socket> {
             }
             _ => continue,
         };
-        sockets.entry(inode.into()).or_insert(Socket { open: unix_socket(SocketKind::Stream), facts });
+        sockets.entry(inode.into()).or_insert(KnownSocket { open: unix_socket(SocketKind::Stream), facts });
     }
     add(&mut sockets, &responses);
     sockets.into_values().collect()

@@ -47,11 +47,11 @@ pub fn call(function: &str) -> Option<Syscall> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::syscalls::Table;
+    use crate::model::syscalls::CallTable;
 
     #[test]
     fn functions_name_calls_that_exist() {
-        let is_absent = |syscall: &Syscall| syscall.number(Table::Native).is_none();
+        let is_absent = |syscall: &Syscall| syscall.number(CallTable::Native).is_none();
         // Some machines have newer calls only.
         let absent: Vec<_> = SLEEPS.iter().map(|(_, syscall)| *syscall).filter(is_absent).collect();
         assert!(cfg!(not(target_arch = "x86_64")) || absent.is_empty(), "{absent:?}");

@@ -34,7 +34,7 @@ use crate::{
     procfs,
     serve::api::Api,
     serve::http,
-    serve::socket::Socket,
+    serve::socket::ApiSocket,
     serve::stream::Stream,
     serve::token::Token,
     util::allocator,
@@ -149,8 +149,8 @@ fn load(args: &Agent, report: Duration) -> Result<Bpf> {
 }
 
 /// The socket; `None` where the default one cannot be made, which is said.
-fn bind(path: &Path, group: &str) -> Result<Option<Socket>> {
-    match Socket::bind(path, group) {
+fn bind(path: &Path, group: &str) -> Result<Option<ApiSocket>> {
+    match ApiSocket::bind(path, group) {
         Ok(socket) => Ok(Some(socket)),
         Err(error) if path == Path::new(SOCKET) && error.is_read_only() => {
             human::say(&format!("{:#}; nobody can ask this agent", anyhow!(error)));
@@ -275,7 +275,7 @@ async fn ended(process: Option<Child>, what: &'static str) -> Result<()> {
 }
 
 /// Serves the socket, if there is one; else waits for ever.
-async fn serve_api(socket: Option<&Socket>, api: Api) -> Result<()> {
+async fn serve_api(socket: Option<&ApiSocket>, api: Api) -> Result<()> {
     match socket {
         Some(socket) => http::serve_api(socket.listener()?, api).await,
         None => std::future::pending().await,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     collect::{
-        agreement::{self, Value},
+        agreement::{self, ComparedValue},
         bpf::Bpf,
     },
     config::cli::{Doctor, SOCKET},
@@ -16,7 +16,7 @@ use crate::{
         btf, object,
         probes::{self, Mechanism, Trouble},
     },
-    serve::client::{Client, Refusal},
+    serve::client::{AgentClient, Refusal},
     util::human,
     util::output::output,
     wire::lines,
@@ -36,7 +36,7 @@ struct Check {
 
 /// The whole report.
 #[derive(Serialize)]
-struct Report {
+struct DoctorReport {
     version: &'static str,
     kernel: String,
     machine: String,
@@ -73,7 +73,7 @@ pub fn run(args: &Doctor) -> Result<()> {
     Ok(())
 }
 
-fn examine() -> Report {
+fn examine() -> DoctorReport {
     let name = rustix::system::uname();
     let mut checks = vec![types(), rights(), namespace(), lockdown(), tracefs()];
     let mut works = [false; 2];
@@ -130,7 +130,7 @@ fn examine() -> Report {
         (false, true) => BY_AGENT,
         (false, false) => "proc",
     };
-    Report {
+    DoctorReport {
         version: env!("CARGO_PKG_VERSION"),
         kernel: name.release().to_string_lossy().into_owned(),
         machine: name.machine().to_string_lossy().into_owned(),
@@ -151,7 +151,7 @@ fn instead(without: &str, (major, minor): (u32, u32), trouble: Trouble) -> Strin
 /// Whether an agent answers this user.
 fn agent() -> (Check, bool) {
     let name = "running agent".into();
-    let client = Client::connect(Path::new(SOCKET));
+    let client = AgentClient::connect(Path::new(SOCKET));
     let answers = client.is_ok();
     let (state, found, without) = match client {
         Ok(_) => ("ok", format!("answers on {SOCKET}"), None),
@@ -179,7 +179,7 @@ fn values() -> Check {
             let wrong: Vec<String> = values
                 .iter()
                 .filter(|value| value.read != value.shown)
-                .map(|Value { name, read, shown }| format!("{name} is {shown} and read as {read}"))
+                .map(|ComparedValue { name, read, shown }| format!("{name} is {shown} and read as {read}"))
                 .collect();
             match wrong.is_empty() {
                 true => ("ok", format!("{} values are as /proc shows them", values.len())),
@@ -268,7 +268,7 @@ fn lockdown() -> Check {
     }
 }
 
-fn page(report: &Report) -> String {
+fn page(report: &DoctorReport) -> String {
     let mut page = format!("tracer {} on Linux {}, {}\n\n", report.version, report.kernel, report.machine);
     let width = report.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
     for check in &report.checks {

@@ -13,14 +13,14 @@ use crate::{
     assess::pipeline::{self, Assessment, PeersOf, Pipeline},
     assess::stall::StallObject,
     collect::Source,
-    config::cli::{Place, Ps},
+    config::cli::{Ps, SourceArgs},
     history::{self, Past},
     model::class::{Class, Level},
-    model::wait::{ByProcess, Held, Snapshot, ThreadId, Wait, may_be_same_start},
+    model::wait::{ByProcess, Snapshot, Suspended, ThreadId, Wait, may_be_same_start},
     render::table::{Column, Table},
-    serve::api::{HeldObject, HostObject},
+    serve::api::{HostObject, SuspendedObject},
     serve::{
-        client::{BRIEFLY, Client},
+        client::{AgentClient, BRIEFLY},
         feed::{self, Feed},
     },
     util::human,
@@ -33,14 +33,14 @@ use crate::{
 type Flagged = HashMap<(u32, u32), Option<u64>>;
 
 /// What is shown, and what is said below it.
-struct Page {
+struct PsPage {
     waits: Vec<WaitObject>,
     /// How many of them the agent has flagged.
     flagged: usize,
     /// An agent is there and does not say what it has flagged.
     agent_silent: Option<String>,
     hidden: Hidden,
-    held: Vec<HeldObject>,
+    held: Vec<SuspendedObject>,
     source: String,
     /// Waits whose call is known by the kernel function they sleep in only.
     guessed: usize,
@@ -109,14 +109,14 @@ fn objects(out: &mut impl Write, mut waits: Vec<WaitObject>) -> Result<()> {
 }
 
 /// Asks an agent, if one runs and answers this user.
-fn flagged(place: &Place) -> Result<Flagged> {
-    match Client::connect(&place.socket) {
+fn flagged(place: &SourceArgs) -> Result<Flagged> {
+    match AgentClient::connect(&place.socket) {
         Ok(client) => flagged_by(&client.within(BRIEFLY)),
         Err(_) => Ok(Flagged::new()),
     }
 }
 
-fn flagged_by(agent: &Client) -> Result<Flagged> {
+fn flagged_by(agent: &AgentClient) -> Result<Flagged> {
     let stalls: Vec<StallObject> = agent.objects("/v1/stalls")?;
     Ok(stalls.iter().map(|stall| ((stall.wait.pid, stall.wait.tid), stall.wait.start_ticks)).collect())
 }
@@ -136,7 +136,7 @@ fn chosen(args: &Ps, pid: u32, comm: &str) -> bool {
 }
 
 /// What this very program sees.
-fn own(args: &Ps, source: &mut dyn Source) -> Result<Page> {
+fn own(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     let (flagged, agent_silent) = match flagged(&args.place) {
         Ok(flagged) => (flagged, None),
         Err(error) => (Flagged::new(), Some(format!("{error:#}"))),
@@ -146,7 +146,8 @@ fn own(args: &Ps, source: &mut dyn Source) -> Result<Page> {
         let ThreadId { process, tid, .. } = assessment.wait.thread;
         is_of(&flagged, (process.pid, tid), process.start_ticks()) && assessment.level() != Level::Idle
     };
-    let Snapshot { waits: all, held, source: name, guessed, .. } = pipeline::snapshot(source, args.min_age)?;
+    let Snapshot { waits: all, suspended: held, source: name, guessed, .. } =
+        pipeline::snapshot(source, args.min_age)?;
     let waits: Vec<Wait> = all
         .iter()
         .filter(|wait| chosen(args, wait.thread.process.pid, &wait.comm))
@@ -164,8 +165,8 @@ fn own(args: &Ps, source: &mut dyn Source) -> Result<Page> {
     let hidden = Hidden::of(hidden.iter().map(|assessment| assessment.class));
     let number = shown.iter().filter(|assessment| is_flagged(assessment)).count();
     let waits = if args.json { pipeline.objects(&shown) } else { rows(&shown, &mut pipeline) };
-    let held = held.iter().map(HeldObject::of).filter(|held| of_chosen(args, held)).collect();
-    Ok(Page {
+    let held = held.iter().map(SuspendedObject::of).filter(|held| of_chosen(args, held)).collect();
+    Ok(PsPage {
         waits,
         flagged: number,
         agent_silent,
@@ -186,7 +187,7 @@ fn rows(shown: &[Assessment], pipeline: &mut Pipeline) -> Vec<WaitObject> {
 }
 
 /// What a running agent sees.
-fn asked(args: &Ps, client: &Client) -> Result<Page> {
+fn asked(args: &Ps, client: &AgentClient) -> Result<PsPage> {
     let waits: Vec<WaitObject> = client.objects("/v1/waits?all")?;
     let host: HostObject = client.object("/v1/host")?;
     let flagged = flagged_by(client)?;
@@ -194,7 +195,7 @@ fn asked(args: &Ps, client: &Client) -> Result<Page> {
     let number = waits.iter().filter(|wait| is_flagged(&flagged, wait)).count();
     let held = host.held.into_iter().filter(|held| of_chosen(args, held)).collect();
     let source = format!("{}, by the agent", host.source);
-    Ok(Page {
+    Ok(PsPage {
         waits,
         flagged: number,
         agent_silent: None,
@@ -226,13 +227,13 @@ fn is_flagged(flagged: &Flagged, wait: &WaitObject) -> bool {
         && wait.class.is_some_and(|class| class.level() != Level::Idle)
 }
 
-fn of_chosen(args: &Ps, held: &HeldObject) -> bool {
+fn of_chosen(args: &Ps, held: &SuspendedObject) -> bool {
     args.pid.is_empty() || args.pid.contains(&held.pid)
 }
 
 /// What waited at a moment that is over.
 fn past(args: &Ps, at: Timestamp) -> Result<()> {
-    let Past { at: seen, waits } = match Client::connect(&args.place.socket) {
+    let Past { at: seen, waits } = match AgentClient::connect(&args.place.socket) {
         Ok(client) => client.object(&format!("/v1/waits?at={at}"))?,
         Err(refusal) => history::left(&args.place.state_dir, refusal.without_history())?.waits_at(at)?,
     };
@@ -307,7 +308,7 @@ fn tally(waits: &[WaitObject]) -> String {
     }
 }
 
-fn footer(out: &mut impl Write, page: &Page) -> io::Result<()> {
+fn footer(out: &mut impl Write, page: &PsPage) -> io::Result<()> {
     let mut parts = vec![tally(&page.waits)];
     if page.flagged > 0 {
         parts.push(format!("{} flagged by the agent", page.flagged));
@@ -315,7 +316,9 @@ fn footer(out: &mut impl Write, page: &Page) -> io::Result<()> {
     if let Some(hidden) = page.hidden.text() {
         parts.push(format!("{hidden} hidden (--all shows them)"));
     }
-    for (by, word) in [(Held::Stopped, "stopped"), (Held::Traced, "traced"), (Held::Frozen, "frozen")] {
+    for (by, word) in
+        [(Suspended::Stopped, "stopped"), (Suspended::Traced, "traced"), (Suspended::Frozen, "frozen")]
+    {
         let number = page.held.iter().filter(|held| held.by == by).count();
         if number > 0 {
             parts.push(format!("{} {word}", human::count(number, "thread")));

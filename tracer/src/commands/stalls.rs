@@ -11,7 +11,7 @@ use crate::{
     history,
     model::class::Class,
     render::table::{Column, Table},
-    serve::client::Client,
+    serve::client::AgentClient,
     util::human,
     util::output::output,
     wire::lines,
@@ -19,7 +19,7 @@ use crate::{
 
 /// Asks the agent, or reads what one has left, and prints.
 pub fn run(args: &Stalls) -> Result<()> {
-    let (stalls, as_of): (Vec<StallObject>, _) = match Client::connect(&args.socket) {
+    let (stalls, as_of): (Vec<StallObject>, _) = match AgentClient::connect(&args.socket) {
         Ok(client) => (client.objects(&format!("/v1/stalls?since={}", args.since))?, None),
         Err(refusal) => {
             let left = history::left(&args.state_dir, refusal.without_history())?;

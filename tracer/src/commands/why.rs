@@ -6,13 +6,13 @@ use anyhow::Result;
 
 use crate::{
     assess::inspect,
-    config::cli::{Place, Why},
+    config::cli::{SourceArgs, Why},
     model::baseline::Excuse,
     model::wait::ProcessId,
     render,
     serve::{
         api::ExcusedObject,
-        client::{BRIEFLY, Client, about},
+        client::{AgentClient, BRIEFLY, about},
         feed::{self, Feed},
     },
     util::human,
@@ -58,8 +58,8 @@ pub fn run(args: &Why) -> Result<()> {
 }
 
 /// What a running agent knows of waits of a process that it does not flag; nothing where there is none for this user.
-fn excuses(place: &Place, process: ProcessId) -> Result<Vec<(u32, Excuse)>> {
-    let Ok(agent) = Client::connect(&place.socket) else { return Ok(Vec::new()) };
+fn excuses(place: &SourceArgs, process: ProcessId) -> Result<Vec<(u32, Excuse)>> {
+    let Ok(agent) = AgentClient::connect(&place.socket) else { return Ok(Vec::new()) };
     let path = about("baselines", process.pid, process.start_ticks(), None);
     let excused: Vec<ExcusedObject> = agent.within(BRIEFLY).objects(&path)?;
     Ok(excused.into_iter().map(|of| (of.tid, of.baseline.into())).collect())

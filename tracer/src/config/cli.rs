@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::{
     config::Defaults,
-    config::{Hook, Limits, moment},
+    config::{HookConfig, Limits, moment},
     model::class::Class,
 };
 
@@ -105,12 +105,12 @@ pub struct Ps {
     #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = moment::parse)]
     pub at: Option<Timestamp>,
     #[command(flatten)]
-    pub place: Place,
+    pub place: SourceArgs,
 }
 
 /// Where a command looks.
 #[derive(Args, Clone, Debug)]
-pub struct Place {
+pub struct SourceArgs {
     /// Where to look
     #[arg(long, value_enum, default_value = "auto", value_name = "SOURCE")]
     pub source: SourceName,
@@ -149,7 +149,7 @@ pub struct Why {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub place: Place,
+    pub place: SourceArgs,
 }
 
 /// Arguments of `tracer top`.
@@ -165,7 +165,7 @@ pub struct Top {
     #[arg(long, value_name = "DUR", default_value = "1s", value_parser = interval)]
     pub interval: Duration,
     #[command(flatten)]
-    pub place: Place,
+    pub place: SourceArgs,
 }
 
 /// Arguments of `tracer trace`.
@@ -240,8 +240,8 @@ pub struct RunHook {
 
 impl RunHook {
     /// What is to be run.
-    pub fn hook(&self) -> Hook {
-        Hook { command: self.command.clone(), timeout: self.timeout, a_minute: self.a_minute }
+    pub fn hook(&self) -> HookConfig {
+        HookConfig { command: self.command.clone(), timeout: self.timeout, a_minute: self.a_minute }
     }
 }
 
@@ -307,7 +307,7 @@ pub struct Agent {
     /// What those who read `/metrics` must know is there.
     pub token_file: Option<PathBuf>,
     /// What is told of each stall.
-    pub hook: Option<Hook>,
+    pub hook: Option<HookConfig>,
     /// Whether it gives up what it does not need.
     pub confined: bool,
     /// Log what the kernel programs say.
@@ -330,7 +330,7 @@ impl AgentArgs {
                 bytes: file.history_mib.unwrap_or(64) * 1024 * 1024,
             },
             token_file: file.token_file.clone(),
-            hook: file.on_stall.clone().map(|command| Hook {
+            hook: file.on_stall.clone().map(|command| HookConfig {
                 command,
                 timeout: file.on_stall_timeout.unwrap_or(Duration::from_secs(10)),
                 a_minute: file.on_stall_a_minute.unwrap_or(10),

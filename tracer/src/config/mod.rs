@@ -36,7 +36,7 @@ use crate::{
     util::users,
 };
 
-pub use self::sinks::{Hook, Limits};
+pub use self::sinks::{HookConfig, Limits};
 
 /// Where the file is unless the command line names another.
 pub const DEFAULT_PATH: &str = "/etc/tracer/tracer.toml";

@@ -13,7 +13,7 @@ pub struct Limits {
 
 /// What is to be run for each stall, and how often at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hook {
+pub struct HookConfig {
     /// The program and its arguments.
     pub command: Vec<String>,
     /// It is killed after this.

@@ -12,7 +12,7 @@ use crate::{
     model::target::{Interest, Target, WatchedFd},
     model::{
         stack::KernelStack,
-        syscalls::{Direction, Operation, Syscall, Table},
+        syscalls::{CallTable, Direction, Operation, Syscall},
         tcp::{LastSender, TcpFacts, TcpState, tests::facts},
         wait::{Queued, Sleep, SocketFacts, UnixFacts, Wait},
     },
@@ -123,7 +123,7 @@ fn any_syscall() -> impl Strategy<Value = Syscall> {
     ];
     prop_oneof![
         prop::sample::select(usual.to_vec()),
-        (0i32..480).prop_map(|number| Syscall::of(Table::Native, number)),
+        (0i32..480).prop_map(|number| Syscall::of(CallTable::Native, number)),
     ]
 }
 

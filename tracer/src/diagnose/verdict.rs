@@ -199,7 +199,7 @@ pub mod tests {
 
     use super::*;
     use crate::{
-        model::syscalls::{Syscall, Table},
+        model::syscalls::{CallTable, Syscall},
         model::tcp::tests::facts,
         model::wait::{Call, FdState, ProcessId, ThreadId, UnixFacts},
         resolve::peers::Peer,
@@ -213,7 +213,7 @@ pub mod tests {
             comm: "test".into(),
             uid: 0,
             sleep: Sleep::Interruptible,
-            call: Call { table: Table::Native, number: Some(0), syscall, args, restarted: false },
+            call: Call { table: CallTable::Native, number: Some(0), syscall, args, restarted: false },
             fd: Some(3),
             fd_state: FdState::None,
             socket: SocketFacts::None,

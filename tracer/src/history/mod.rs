@@ -119,14 +119,14 @@ pub fn open(state_dir: &Path, limits: Limits) -> Result<Store, HistoryError> {
 }
 
 /// The database of an agent that does not answer, for this reason.
-pub fn left(state_dir: &Path, why_no_agent: String) -> Result<Reader> {
-    Store::read(&file(state_dir)).map(Reader).context(why_no_agent)
+pub fn left(state_dir: &Path, why_no_agent: String) -> Result<HistoryReader> {
+    Store::read(&file(state_dir)).map(HistoryReader).context(why_no_agent)
 }
 
 /// Reads what an agent has left. What was open when it last wrote has lasted until then, as far as is known.
-pub struct Reader(Store);
+pub struct HistoryReader(Store);
 
-impl Reader {
+impl HistoryReader {
     /// What waited at a moment.
     pub fn waits_at(&self, at: Timestamp) -> Result<Past, HistoryError> {
         self.0.waits_at(at)

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::store::Id;
+use super::store::StallId;
 use crate::assess::stall::StallObject;
 
 /// Rows that may be owed.
@@ -12,7 +12,7 @@ const MOST: usize = 4096;
 /// What is to be written.
 #[derive(Debug, Default)]
 pub struct Owed {
-    rows: BTreeMap<Id, StallObject>,
+    rows: BTreeMap<StallId, StallObject>,
     /// Which of them are whose.
     shares: HashMap<String, Share>,
 }
@@ -21,9 +21,9 @@ pub struct Owed {
 #[derive(Debug, Default)]
 struct Share {
     /// Stalls that have not ended.
-    open: BTreeSet<Id>,
+    open: BTreeSet<StallId>,
     /// Those that have.
-    closed: BTreeSet<Id>,
+    closed: BTreeSet<StallId>,
 }
 
 impl Share {
@@ -35,7 +35,7 @@ impl Share {
 impl Owed {
     /// Owes this row instead of an earlier one of the same stall. Of too many, one goes of whoever has most: the oldest whose stall
     /// is still open, as its end will tell all of it.
-    pub fn add(&mut self, id: Id, stall: StallObject) {
+    pub fn add(&mut self, id: StallId, stall: StallObject) {
         let (owner, closed) = (stall.wait.owner().to_string(), stall.closed.is_some());
         if let Some(earlier) = self.rows.insert(id, stall) {
             self.gone(&id, &earlier);
@@ -55,7 +55,7 @@ impl Owed {
         }
     }
 
-    fn gone(&mut self, id: &Id, row: &StallObject) {
+    fn gone(&mut self, id: &StallId, row: &StallObject) {
         let owner = row.wait.owner().to_string();
         if let Some(share) = self.shares.get_mut(&owner) {
             share.open.remove(id);
@@ -74,7 +74,7 @@ impl Owed {
     /// Writes the endings, then the rest; what was written is owed no longer.
     pub fn settle<E>(
         &mut self,
-        mut write: impl FnMut(&[(Id, StallObject)]) -> Result<(), E>,
+        mut write: impl FnMut(&[(StallId, StallObject)]) -> Result<(), E>,
     ) -> Result<(), E> {
         for closed in [true, false] {
             let rows: Vec<_> =
@@ -100,8 +100,8 @@ mod tests {
     fn endings_are_written_first_and_what_failed_is_owed_still() {
         let mut owed = Owed::default();
         let (first, second) = (stall(1, 0, None), stall(2, 5, Some(8)));
-        owed.add(Id::of(&first), first);
-        owed.add(Id::of(&second), second);
+        owed.add(StallId::of(&first), first);
+        owed.add(StallId::of(&second), second);
         let mut written = Vec::new();
         let full = owed.settle(|rows| {
             written.extend(rows.iter().map(|(_, stall)| stall.wait.pid));
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!((full, written), (Err("full"), vec![2, 1]));
         // Meanwhile it has ended: there is one row of it.
         let ended = stall(1, 0, Some(9));
-        owed.add(Id::of(&ended), ended);
+        owed.add(StallId::of(&ended), ended);
         let mut rows = Vec::new();
         owed.settle(|more| {
             rows.extend(more.iter().map(|(_, stall)| (stall.wait.pid, stall.closed.is_some())));
@@ -128,7 +128,7 @@ mod tests {
         let mut add = |uid: u32, pid: u32| {
             let mut stall = stall(pid, i64::from(pid), Some(100_000));
             stall.wait.uid = Some(uid);
-            owed.add(Id::of(&stall), stall);
+            owed.add(StallId::of(&stall), stall);
         };
         (1..=10).for_each(|pid| add(0, pid));
         (11..=2 * MOST as u32).for_each(|pid| add(33, pid));
@@ -145,11 +145,11 @@ mod tests {
         let mut owed = Owed::default();
         for pid in 1..=MOST as u32 {
             let stall = stall(pid, i64::from(pid), (pid % 2 == 1).then_some(100_000));
-            owed.add(Id::of(&stall), stall);
+            owed.add(StallId::of(&stall), stall);
         }
         for pid in MOST as u32 + 1..=2 * MOST as u32 {
             let stall = stall(pid, i64::from(pid), Some(100_000));
-            owed.add(Id::of(&stall), stall);
+            owed.add(StallId::of(&stall), stall);
         }
         assert_eq!(owed.rows.len(), MOST);
         assert!(owed.rows.values().all(|stall| stall.closed.is_some()));

@@ -56,9 +56,9 @@ type FromDatabase<T> = std::result::Result<T, redb::Error>;
 
 /// What a stall is kept under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Id(u64, u32, u32);
+pub struct StallId(u64, u32, u32);
 
-impl Id {
+impl StallId {
     /// Of a stall that is new.
     pub fn of(stall: &StallObject) -> Self {
         Self(milliseconds(stall.opened), stall.wait.pid, stall.wait.tid)
@@ -148,7 +148,7 @@ impl Store {
     /// Writes stalls, and the waits of a moment.
     pub fn put(
         &self,
-        stalls: &[(Id, StallObject)],
+        stalls: &[(StallId, StallObject)],
         minute: Option<(Timestamp, &[WaitObject])>,
     ) -> Result<()> {
         let stalls: Vec<_> = stalls
@@ -273,21 +273,21 @@ impl Store {
     }
 
     /// Stalls without an end, the oldest first.
-    pub fn open_stalls(&self) -> Result<Vec<(Id, StallObject)>> {
+    pub fn open_stalls(&self) -> Result<Vec<(StallId, StallObject)>> {
         let mut stalls = self.look_to_go_on(rows)?.stalls;
         stalls.retain(|stall| stall.closed.is_none());
-        Ok(stalls.into_iter().map(|stall| (Id::of(&stall), stall)).collect())
+        Ok(stalls.into_iter().map(|stall| (StallId::of(&stall), stall)).collect())
     }
 
     /// What an agent goes on with: stalls without an end, and when the one before it last wrote.
-    pub fn left(&self) -> Result<Left> {
+    pub fn left(&self) -> Result<Predecessor> {
         // The stalls first: if the other cannot be read, the file is put aside, and they are written to the new one.
         let open = self.open_stalls()?;
         let alive = self.look_to_go_on(last_row)?.and_then(moment);
         if self.open_stalls()?.len() < open.len() {
             self.put(&open, None)?;
         }
-        Ok(Left { open, alive })
+        Ok(Predecessor { open, alive })
     }
 
     /// Looks for what is to be gone on with. Of a file so damaged that it cannot be read that is nothing, and it is put aside.
@@ -306,9 +306,9 @@ impl Store {
 }
 
 /// What an agent has left for the next one.
-pub struct Left {
+pub struct Predecessor {
     /// Stalls without an end.
-    pub open: Vec<(Id, StallObject)>,
+    pub open: Vec<(StallId, StallObject)>,
     /// When it last wrote.
     pub alive: Option<Timestamp>,
 }
@@ -386,12 +386,12 @@ fn open_to_read(path: &Path) -> std::result::Result<ReadOnlyDatabase, redb::Data
 }
 
 /// A stall's key.
-type Key = (u64, u32, u32);
+type StallKey = (u64, u32, u32);
 
 /// Which stalls go so that so many are left, if as many have ended: the oldest of whoever has most.
-fn too_many(stalls: &Table<'_, Key, &[u8]>, most: usize) -> FromDatabase<HashSet<Key>> {
+fn too_many(stalls: &Table<'_, StallKey, &[u8]>, most: usize) -> FromDatabase<HashSet<StallKey>> {
     let hasher = RandomState::new();
-    let mut ended: Vec<(Key, u64)> = Vec::new();
+    let mut ended: Vec<(StallKey, u64)> = Vec::new();
     let mut open = 0;
     for row in stalls.iter()?.rev() {
         let (key, row) = row?;
@@ -400,7 +400,7 @@ fn too_many(stalls: &Table<'_, Key, &[u8]>, most: usize) -> FromDatabase<HashSet
             None => open += 1,
         }
     }
-    let mut goes: HashSet<Key> = ended.iter().map(|(key, _)| *key).collect();
+    let mut goes: HashSet<StallKey> = ended.iter().map(|(key, _)| *key).collect();
     for (key, _) in fair::keep(ended, most.saturating_sub(open), |(_, owner)| *owner) {
         goes.remove(&key);
     }
@@ -410,7 +410,7 @@ fn too_many(stalls: &Table<'_, Key, &[u8]>, most: usize) -> FromDatabase<HashSet
 /// Whose a row is; what cannot be read is nobody's.
 fn owner(row: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
-    struct Row {
+    struct StoredWait {
         wait: Whose,
     }
     #[derive(Deserialize)]
@@ -418,7 +418,7 @@ fn owner(row: &[u8]) -> Option<String> {
         uid: Option<u32>,
         cgroup: Option<String>,
     }
-    let Row { wait } = serde_json::from_slice(row).ok()?;
+    let StoredWait { wait } = serde_json::from_slice(row).ok()?;
     let Whose { uid, cgroup } = &wait;
     Some(Owner::at(cgroup.as_deref(), uid.unwrap_or_default()).to_string())
 }
@@ -426,12 +426,12 @@ fn owner(row: &[u8]) -> Option<String> {
 /// When a stall ended, if it has. What cannot be read ended long ago, also if it has no end.
 fn end(row: &[u8]) -> Option<Timestamp> {
     #[derive(Deserialize)]
-    struct End {
+    struct StoredEnd {
         closed: Option<Timestamp>,
     }
     match serde_json::from_slice(row) {
-        Ok(End { closed: Some(closed) }) => Some(closed),
-        Ok(End { closed: None }) if serde_json::from_slice::<StallObject>(row).is_ok() => None,
+        Ok(StoredEnd { closed: Some(closed) }) => Some(closed),
+        Ok(StoredEnd { closed: None }) if serde_json::from_slice::<StallObject>(row).is_ok() => None,
         _ => Some(Timestamp::UNIX_EPOCH),
     }
 }
@@ -491,7 +491,7 @@ mod tests {
         }
 
         fn put(&self, stall: &StallObject) {
-            self.store.put(&[(Id::of(stall), stall.clone())], None).expect("written");
+            self.store.put(&[(StallId::of(stall), stall.clone())], None).expect("written");
         }
 
         fn pids(&self) -> Vec<u32> {
@@ -537,7 +537,7 @@ mod tests {
         let tried = Tried::new("bytes", limits);
         let open = (1..=40).map(|pid| stall(pid, i64::from(pid), None));
         let closed = (41..=2000).map(|pid| stall(pid, i64::from(pid), Some(3000)));
-        let rows: Vec<_> = open.chain(closed).map(|stall| (Id::of(&stall), stall)).collect();
+        let rows: Vec<_> = open.chain(closed).map(|stall| (StallId::of(&stall), stall)).collect();
         tried.store.put(&rows, None).expect("written");
         for _ in 0..60 {
             tried.store.prune(at(DAY)).expect("pruned");
@@ -563,7 +563,7 @@ mod tests {
         let rows = (1..=2000).map(|pid| {
             let mut stall = stall(pid, i64::from(pid), Some(3000));
             stall.wait.uid = Some(if pid <= 20 { 0 } else { 33 });
-            (Id::of(&stall), stall)
+            (StallId::of(&stall), stall)
         });
         tried.store.put(&rows.collect::<Vec<_>>(), None).expect("written");
         for _ in 0..60 {
@@ -593,7 +593,7 @@ mod tests {
         let tried = Tried::new("damage", all());
         let closed = |pid: u32| (!pid.is_multiple_of(3)).then_some(3000);
         let rows: Vec<_> = (1..=150).map(|pid| stall(pid, i64::from(pid), closed(pid))).collect();
-        let rows: Vec<_> = rows.into_iter().map(|stall| (Id::of(&stall), stall)).collect();
+        let rows: Vec<_> = rows.into_iter().map(|stall| (StallId::of(&stall), stall)).collect();
         for (minute, rows) in (0..).zip(rows.chunks(10)) {
             let waits = vec![stall(5, 0, None).wait; 20];
             tried.store.put(rows, Some((at(minute * 60), &waits))).expect("written");
@@ -628,7 +628,7 @@ mod tests {
             let store = Store::open(&file, limits).expect("it starts");
             store.left().expect("read");
             let fresh = stall(5000, 90_000, None);
-            let write = || store.put(&[(Id::of(&fresh), fresh.clone())], Some((at(90_000), &[])));
+            let write = || store.put(&[(StallId::of(&fresh), fresh.clone())], Some((at(90_000), &[])));
             // What is found while it is written is lost; not so what comes after.
             write().or_else(|_| write()).expect("written");
             let prune = || store.prune(at(90_000));

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use super::{
     error::HistoryError,
     owed::Owed,
-    store::{Id, Store},
+    store::{StallId, Store},
 };
 use crate::{
     assess::pipeline::{PeersOf, Pipeline},
@@ -48,7 +48,7 @@ pub struct Writer {
     /// What is not written yet.
     owed: Owed,
     /// Rows without an end that the last agent has left, and that this one has not found open yet.
-    unclaimed: HashSet<Id>,
+    unclaimed: HashSet<StallId>,
     /// When the last agent last wrote.
     alive: Option<Timestamp>,
     started: Instant,
@@ -153,8 +153,8 @@ impl Writer {
     /// the last agent has left may have ended before this one began.
     fn ask_what_is_open(&mut self, queue: &Receiver<String, Box<StallObject>>) -> Result<()> {
         let open = self.shared.stalls()?;
-        let mut open: HashMap<Id, StallObject> =
-            open.iter().map(StallObject::open).map(|stall| (Id::of(&stall), stall)).collect();
+        let mut open: HashMap<StallId, StallObject> =
+            open.iter().map(StallObject::open).map(|stall| (StallId::of(&stall), stall)).collect();
         // What came before the answer, and what since: it tells more than the answer does.
         let mut heard = HashSet::new();
         while let Some((_, stall)) = queue.take_if(|_, _| true) {
@@ -185,8 +185,8 @@ impl Writer {
     }
 
     /// Which row it is.
-    fn owe(&mut self, stall: StallObject) -> Id {
-        let id = Id::of(&stall);
+    fn owe(&mut self, stall: StallObject) -> StallId {
+        let id = StallId::of(&stall);
         self.unclaimed.remove(&id);
         self.owed.add(id, stall);
         id
@@ -251,7 +251,7 @@ mod tests {
         *,
     };
     use crate::{
-        assess::shared::{Ask, pair},
+        assess::shared::{AgentRequest, pair},
         util::fair::{self, Sender},
     };
 
@@ -276,17 +276,17 @@ mod tests {
         let store = Store::open(&file, limits).expect("a directory of ours");
         let (open, last) = (stall(1, 10, None), Timestamp::from_second(0x1234_5678).expect("a moment"));
         let waits = std::slice::from_ref(&open.wait);
-        store.put(&[(Id::of(&open), open.clone())], Some((last, waits))).expect("written");
+        store.put(&[(StallId::of(&open), open.clone())], Some((last, waits))).expect("written");
         drop(store);
         assert!(damage_pages(&file, &0x1234_5678_u64.to_le_bytes()) > 0);
         let store = Arc::new(Store::open(&file, limits).expect("it starts"));
         let (shared, _asked) = pair().expect("two ends");
         let writer = Writer::new(&store, shared, &Arc::default(), &Arc::default()).expect("it starts");
-        assert_eq!(writer.unclaimed, HashSet::from([Id::of(&open)]));
+        assert_eq!(writer.unclaimed, HashSet::from([StallId::of(&open)]));
         let kept = store.open_stalls().expect("read");
-        assert_eq!(kept.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [Id::of(&open)]);
+        assert_eq!(kept.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [StallId::of(&open)]);
         assert!(file.with_extension("damaged").exists());
-        store.put(&[(Id::of(&open), open)], Some((last, &[]))).expect("written");
+        store.put(&[(StallId::of(&open), open)], Some((last, &[]))).expect("written");
         std::fs::remove_dir_all(&dir).expect("it is ours");
     }
 
@@ -329,7 +329,7 @@ mod tests {
         send(&kept, stall(3, 30, None));
         std::thread::scope(|scope| {
             scope.spawn(move || match asked.asks.recv() {
-                Ok(Ask::Stalls(reply)) => reply.send(Ok(vec![])).expect("it is waited for"),
+                Ok(AgentRequest::Stalls(reply)) => reply.send(Ok(vec![])).expect("it is waited for"),
                 other => panic!("{other:?}"),
             });
             writer.ask_what_is_open(&queue).expect("written");
@@ -345,14 +345,14 @@ mod tests {
     fn an_opening_that_nobody_heard_of_is_asked_for() {
         let (dir, store) = empty("unheard");
         let before = stall(1, 10, None);
-        store.put(&[(Id::of(&before), before)], None).expect("written");
+        store.put(&[(StallId::of(&before), before)], None).expect("written");
         let (shared, asked) = pair().expect("two ends");
         let mut writer = Writer::new(&store, shared, &Arc::default(), &Arc::default()).expect("a stall");
         let (kept, queue) = fair::channel(ROOM);
         send(&kept, stall(3, 30, Some(40)));
         std::thread::scope(|scope| {
             scope.spawn(move || match asked.asks.recv() {
-                Ok(Ask::Stalls(reply)) => {
+                Ok(AgentRequest::Stalls(reply)) => {
                     reply
                         .send(Ok(vec![flagged(1, 10), flagged(2, 20), flagged(3, 30)]))
                         .expect("it is waited for");
@@ -376,7 +376,7 @@ mod tests {
     fn what_the_last_agent_has_left_open_is_closed_once_it_is_abandoned() {
         let (dir, store) = empty("abandoned");
         let rows: Vec<_> = (1..=3).map(|pid| stall(pid, 10 * i64::from(pid), None)).collect();
-        let rows: Vec<_> = rows.into_iter().map(|stall| (Id::of(&stall), stall)).collect();
+        let rows: Vec<_> = rows.into_iter().map(|stall| (StallId::of(&stall), stall)).collect();
         let last = Timestamp::from_second(500).expect("a moment");
         store.put(&rows, Some((last, &[]))).expect("written");
         let (shared, asked) = pair().expect("two ends");
@@ -386,7 +386,7 @@ mod tests {
         writer.owe(rows[1].1.clone());
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                while let Ok(Ask::Stalls(reply)) = asked.asks.recv() {
+                while let Ok(AgentRequest::Stalls(reply)) = asked.asks.recv() {
                     reply.send(Ok(vec![flagged(1, 10)])).expect("it is waited for");
                 }
             });

@@ -21,7 +21,7 @@ use rustix::{
 };
 
 pub use self::runner::run;
-use crate::config::Hook;
+use crate::config::HookConfig;
 use crate::{
     assess::sink::{Notice, Sink},
     collect::losses::Loss,
@@ -36,7 +36,7 @@ const END: char = '\0';
 
 /// What the runner reports: a stall nobody was told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Report {
+enum RunnerReport {
     /// The program failed twice.
     Failed = b'f' as isize,
     /// It had been run as often as it may be, or too many wait.
@@ -62,7 +62,7 @@ pub struct Runner {
 
 impl Runner {
     /// Starts it; the second is what to wait for, it does not end before the agent.
-    pub fn start(hook: &Hook) -> Result<(Self, Child)> {
+    pub fn start(hook: &HookConfig) -> Result<(Self, Child)> {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .context("cannot make a socket for the hook")?;

@@ -20,9 +20,9 @@ use rustix::{
     },
 };
 
-use super::{END, Report};
+use super::{END, RunnerReport};
 use crate::{
-    config::Hook,
+    config::HookConfig,
     util::fair::{self, Room},
     util::human,
 };
@@ -55,7 +55,7 @@ struct Waiting {
 }
 
 /// Runs until the agent ends, which is at the other end of standard input.
-pub fn run(hook: &Hook) -> Result<()> {
+pub fn run(hook: &HookConfig) -> Result<()> {
     // What the program has started and left is this process's from then on, to be ended.
     set_child_subreaper(Some(getpid())).context("cannot take care of what the hook starts")?;
     let (waiting, queue) = fair::channel(Room { all: WAITING, of_one: WAITING });
@@ -69,8 +69,8 @@ pub fn run(hook: &Hook) -> Result<()> {
         goes_on = queue.wait_for_more(if queue.is_empty() { Duration::MAX } else { AGAIN_SOON });
         while let Some(turn) = budget.next(&queue, Instant::now()) {
             let untold = match turn {
-                Turn::Tell(owner, stall) => tell(hook, &owner, &stall.stall, &mut budget),
-                Turn::GoWithout => Some(Report::NotRun),
+                StallOutcome::Tell(owner, stall) => tell(hook, &owner, &stall.stall, &mut budget),
+                StallOutcome::GoWithout => Some(RunnerReport::NotRun),
             };
             untold.into_iter().for_each(report);
         }
@@ -94,18 +94,18 @@ fn take_in(waiting: &fair::Sender<String, Waiting>) -> Result<()> {
         let owner = String::from_utf8_lossy(&message[..end]).into_owned();
         let stall = Waiting { stall: message[end + 1..].to_vec(), came: Instant::now() };
         if waiting.send(owner, stall).is_err() {
-            report(Report::NotRun);
+            report(RunnerReport::NotRun);
         }
     }
 }
 
 /// Tells the agent. One that has ended does not count any more.
-fn report(report: Report) {
+fn report(report: RunnerReport) {
     let _ = send(io::stdin().as_fd(), &[report as u8], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
 }
 
 /// Runs the program for one stall, and once more if it fails.
-fn tell(hook: &Hook, owner: &str, stall: &[u8], budget: &mut Budget) -> Option<Report> {
+fn tell(hook: &HookConfig, owner: &str, stall: &[u8], budget: &mut Budget) -> Option<RunnerReport> {
     let name = &hook.command[0];
     for second in [false, true] {
         if second {
@@ -116,7 +116,7 @@ fn tell(hook: &Hook, owner: &str, stall: &[u8], budget: &mut Budget) -> Option<R
             human::say(&format!("on_stall: {name}: not run, as {left} processes of earlier runs do not end"));
         }
         if left >= MOST_LEFT || !budget.take(owner, Instant::now()) {
-            return Some(if second { Report::Failed } else { Report::NotRun });
+            return Some(if second { RunnerReport::Failed } else { RunnerReport::NotRun });
         }
         let outcome = once(hook, stall);
         end_the_rest();
@@ -128,10 +128,10 @@ fn tell(hook: &Hook, owner: &str, stall: &[u8], budget: &mut Budget) -> Option<R
             }
         }
     }
-    Some(Report::Failed)
+    Some(RunnerReport::Failed)
 }
 
-fn once(hook: &Hook, stall: &[u8]) -> Result<()> {
+fn once(hook: &HookConfig, stall: &[u8]) -> Result<()> {
     // A file and no pipe: a program that does not read it holds nobody up.
     let mut input = File::from(memfd_create("stall", MemfdFlags::CLOEXEC)?);
     input.write_all(stall)?;
@@ -230,22 +230,22 @@ impl Budget {
 
     /// What becomes of the next stall: those go first that nobody will be told of, then the quiet owners'. `None`: the others
     /// wait.
-    fn next(&mut self, queue: &fair::Receiver<String, Waiting>, now: Instant) -> Option<Turn> {
+    fn next(&mut self, queue: &fair::Receiver<String, Waiting>, now: Instant) -> Option<StallOutcome> {
         self.forget(now);
         let is_too_late = |owner: &String, stall: &Waiting| {
             !self.allows(owner) && (!self.is_quiet(owner) || now.duration_since(stall.came) >= PATIENCE)
         };
         if queue.take_if(is_too_late).is_some() {
-            return Some(Turn::GoWithout);
+            return Some(StallOutcome::GoWithout);
         }
         let quiet = queue.take_if(|owner, _| self.is_quiet(owner) && self.allows(owner));
         let next = quiet.or_else(|| queue.take_if(|owner, _| self.allows(owner)));
-        next.map(|(owner, stall)| Turn::Tell(owner, stall))
+        next.map(|(owner, stall)| StallOutcome::Tell(owner, stall))
     }
 }
 
 /// What becomes of a stall.
-enum Turn {
+enum StallOutcome {
     /// The program is told of it.
     Tell(String, Waiting),
     /// It is not.
@@ -278,7 +278,7 @@ mod tests {
         }
         let mut told = Vec::new();
         while let Some(turn) = budget.next(&queue, now) {
-            if let Turn::Tell(owner, _) = turn {
+            if let StallOutcome::Tell(owner, _) = turn {
                 assert!(budget.take(&owner, now));
                 told.push(owner);
             }
@@ -326,8 +326,8 @@ mod tests {
         let next = |budget: &mut Budget, second: u64| match budget
             .next(&queue, begin + Duration::from_secs(second))
         {
-            Some(Turn::Tell(owner, _)) => owner,
-            Some(Turn::GoWithout) => "goes without".to_owned(),
+            Some(StallOutcome::Tell(owner, _)) => owner,
+            Some(StallOutcome::GoWithout) => "goes without".to_owned(),
             None => "waits".to_owned(),
         };
         send("flood", 1);
@@ -350,22 +350,22 @@ mod tests {
 
     #[test]
     fn a_program_is_given_the_stall_and_a_bad_one_is_bounded() {
-        let hook = |script: &str| Hook {
+        let hook = |script: &str| HookConfig {
             command: vec!["sh".into(), "-c".into(), script.into()],
             timeout: Duration::from_millis(300),
             a_minute: 60,
         };
         let budget = &mut Budget::new(60);
-        let tell = |hook: &Hook, stall: &[u8], budget: &mut Budget| tell(hook, "user 0", stall, budget);
+        let tell = |hook: &HookConfig, stall: &[u8], budget: &mut Budget| tell(hook, "user 0", stall, budget);
         assert_eq!(tell(&hook("test \"$(cat)\" = stall"), b"stall", budget), None);
         // Longer than a pipe holds, and nobody reads it.
         assert_eq!(tell(&hook("true"), &vec![b'x'; 300_000], budget), None);
         let begin = Instant::now();
-        assert_eq!(tell(&hook("sleep 60 & sleep 60"), b"stall", budget), Some(Report::Failed));
+        assert_eq!(tell(&hook("sleep 60 & sleep 60"), b"stall", budget), Some(RunnerReport::Failed));
         assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
-        let nothing = Hook { command: vec!["/nonexistent".into()], ..hook("") };
-        assert_eq!(tell(&nothing, b"stall", budget), Some(Report::Failed));
-        assert_eq!(tell(&hook("false"), b"stall", &mut Budget::new(1)), Some(Report::Failed));
-        assert_eq!(tell(&hook("true"), b"stall", &mut Budget::new(0)), Some(Report::NotRun));
+        let nothing = HookConfig { command: vec!["/nonexistent".into()], ..hook("") };
+        assert_eq!(tell(&nothing, b"stall", budget), Some(RunnerReport::Failed));
+        assert_eq!(tell(&hook("false"), b"stall", &mut Budget::new(1)), Some(RunnerReport::Failed));
+        assert_eq!(tell(&hook("true"), b"stall", &mut Budget::new(0)), Some(RunnerReport::NotRun));
     }
 }

@@ -30,7 +30,7 @@ pub struct Calls {
 
 /// Whose calls are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Id {
+pub enum FollowedId {
     /// Those of all threads of a process.
     Process(u32),
     /// Those of a thread alone.
@@ -175,15 +175,17 @@ impl Calls {
     }
 
     /// The ids of the processes and threads that are followed.
-    pub fn followed(&self) -> Vec<Id> {
+    pub fn followed(&self) -> Vec<FollowedId> {
         let entries = self.traced.iter().flatten();
-        let id = |(id, value)| if value == TRACED_THREAD { Id::Thread(id) } else { Id::Process(id) };
+        let id = |(id, value)| {
+            if value == TRACED_THREAD { FollowedId::Thread(id) } else { FollowedId::Process(id) }
+        };
         entries.map(id).collect()
     }
 
     /// A process or thread that has ended is not followed. The kernel's programs see to it where they see it end.
-    pub fn forget(&mut self, id: Id) {
-        let (Id::Process(id) | Id::Thread(id)) = id;
+    pub fn forget(&mut self, id: FollowedId) {
+        let (FollowedId::Process(id) | FollowedId::Thread(id)) = id;
         // It may have gone meanwhile.
         let _ = self.traced.remove(&id);
     }

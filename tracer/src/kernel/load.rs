@@ -27,7 +27,7 @@ use super::{
     rows::rows,
 };
 use crate::{
-    model::syscalls::Table,
+    model::syscalls::CallTable,
     procfs::{Reads, Unread},
 };
 
@@ -46,8 +46,8 @@ pub struct Kernel {
     pub(super) ebpf: Ebpf,
     live: Array<MapData, u64>,
     asked: HashMap<MapData, u32, i32>,
-    wanted_files: HashMap<MapData, Key<FileKey>, u32>,
-    wanted_tuples: HashMap<MapData, Key<TupleKey>, u32>,
+    wanted_files: HashMap<MapData, MapKey<FileKey>, u32>,
+    wanted_tuples: HashMap<MapData, MapKey<TupleKey>, u32>,
     /// The program `holders` is loaded when it is first needed, which few runs of `ps` do.
     holders: Optional,
     /// The program `stacks`, likewise.
@@ -77,8 +77,8 @@ impl Kernel {
     /// Loads `snapshot` and, if asked for, attaches `waits`. The error says what is missing and what to do.
     pub fn load(options: Options) -> Result<Self> {
         let Object { mut ebpf, types: aya_btf, hash_slots } = Object::open(&options)?;
-        fill_table(&mut ebpf, "CALLS", Table::Native)?;
-        fill_table(&mut ebpf, "COMPAT_CALLS", Table::Compat)?;
+        fill_table(&mut ebpf, "CALLS", CallTable::Native)?;
+        fill_table(&mut ebpf, "COMPAT_CALLS", CallTable::Compat)?;
         load_iterator(&mut ebpf, "snapshot", &aya_btf)?;
         load_iterator(&mut ebpf, "lookup", &aya_btf)?;
         if options.waits {
@@ -282,17 +282,21 @@ impl Kernel {
                 return Ok(true);
             }
             for file in some {
-                self.wanted_files.insert(Key(*file), 0, 0).context("cannot tell holders what is wanted")?;
+                self.wanted_files
+                    .insert(MapKey(*file), 0, 0)
+                    .context("cannot tell holders what is wanted")?;
             }
             for tuple in others {
-                self.wanted_tuples.insert(Key(*tuple), 0, 0).context("cannot tell holders what is wanted")?;
+                self.wanted_tuples
+                    .insert(MapKey(*tuple), 0, 0)
+                    .context("cannot tell holders what is wanted")?;
             }
             let walked = self.walk("holders");
             for file in some {
-                self.wanted_files.remove(&Key(*file)).context("cannot empty what holders wants")?;
+                self.wanted_files.remove(&MapKey(*file)).context("cannot empty what holders wants")?;
             }
             for tuple in others {
-                self.wanted_tuples.remove(&Key(*tuple)).context("cannot empty what holders wants")?;
+                self.wanted_tuples.remove(&MapKey(*tuple)).context("cannot empty what holders wants")?;
             }
             let Some(bytes) = walked? else { return Ok(false) };
             let used = take_all(&bytes, |record| {
@@ -401,10 +405,10 @@ fn rounds(asked: &[(u32, i32)], at_once: usize) -> Vec<Vec<(u32, i32)>> {
 /// A key of a map as its bytes.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct Key<T>(T);
+struct MapKey<T>(T);
 
 // SAFETY: Plain values are integers without padding.
-unsafe impl<T: Plain + 'static> aya::Pod for Key<T> {}
+unsafe impl<T: Plain + 'static> aya::Pod for MapKey<T> {}
 
 /// Scheduler ticks a second: `CLOCK_MONOTONIC_COARSE` advances by one tick at a time.
 fn ticks_per_second() -> u64 {
@@ -462,7 +466,7 @@ pub(super) fn load_tracepoint(ebpf: &mut Ebpf, name: &str, btf: &aya::Btf) -> Re
         .with_context(|| format!("the kernel refuses the program {name}"))
 }
 
-fn fill_table(ebpf: &mut Ebpf, name: &str, table: Table) -> Result<()> {
+fn fill_table(ebpf: &mut Ebpf, name: &str, table: CallTable) -> Result<()> {
     let map = ebpf
         .map_mut(name)
         .with_context(|| format!("the compiled programs have no map {name}: run `cargo xtask ebpf`"))?;

@@ -10,7 +10,7 @@ use super::{
     error::in_short,
     legacy,
 };
-use crate::model::syscalls::{Syscall, Table};
+use crate::model::syscalls::{CallTable, Syscall};
 use crate::util::linux::{PF_FROZEN, PF_IO_WORKER, PF_KTHREAD, PF_USER_WORKER};
 
 /// The compiled programs; `cargo xtask ebpf` makes them.
@@ -81,7 +81,8 @@ impl Object {
         let count_calls = u32::from(counted);
         // aya's levels; 0 turns all logging off, and the verifier drops its code.
         let level = if options.verbose { aya_log::Level::Debug as u8 } else { 0 };
-        let (restart, compat_restart) = (restart_number(Table::Native), restart_number(Table::Compat));
+        let (restart, compat_restart) =
+            (restart_number(CallTable::Native), restart_number(CallTable::Compat));
         loader
             .override_global("COMPAT_MASK", &constants.compat_mask, true)
             .override_global("WORKER_FLAGS", &constants.worker_flags, true)
@@ -155,7 +156,7 @@ pub fn kernel_version() -> (u32, u32) {
 }
 
 /// The number of `restart_syscall` in a table; one that no call has where it has none.
-fn restart_number(table: Table) -> i32 {
+fn restart_number(table: CallTable) -> i32 {
     Syscall::Restart.number(table).unwrap_or(-2)
 }
 

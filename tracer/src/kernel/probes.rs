@@ -291,10 +291,10 @@ impl Hook {
 }
 
 /// What came of a program: it works, or what stands in its way and the kernel's reason in one line.
-pub type Verdict = Result<(), (Trouble, String)>;
+pub type ProbeVerdict = Result<(), (Trouble, String)>;
 
 /// Loads and attaches each program and takes it away again.
-pub fn try_all() -> Result<Vec<(&'static Probe, Verdict)>> {
+pub fn try_all() -> Result<Vec<(&'static Probe, ProbeVerdict)>> {
     let options = Options {
         waits: true,
         min_wait: std::time::Duration::MAX,

@@ -2,10 +2,10 @@
 
 use tracer_ebpf::abi::{ROW_ADDRESS, ROW_POLLED, SYSCALLS, SyscallRow};
 
-use crate::model::syscalls::{Operation, Syscall, Table};
+use crate::model::syscalls::{CallTable, Operation, Syscall};
 
 /// A row for each number of a table.
-pub fn rows(table: Table) -> [SyscallRow; SYSCALLS] {
+pub fn rows(table: CallTable) -> [SyscallRow; SYSCALLS] {
     std::array::from_fn(|number| row(Syscall::of(table, number as i32)))
 }
 
@@ -24,14 +24,14 @@ mod tests {
 
     #[test]
     fn numbers_have_what_their_calls_have() {
-        let native = |number: libc::c_long| rows(Table::Native)[number as usize];
+        let native = |number: libc::c_long| rows(CallTable::Native)[number as usize];
         assert_eq!(native(libc::SYS_read), 1);
         assert_eq!(native(libc::SYS_connect), 1 | ROW_ADDRESS);
         assert_eq!(native(libc::SYS_ppoll), ROW_POLLED);
         assert_eq!(native(libc::SYS_futex), 0);
         assert_eq!(native(libc::SYS_getpid), 0);
-        assert_eq!(rows(Table::Native)[SYSCALLS - 1], 0, "no call has it");
+        assert_eq!(rows(CallTable::Native)[SYSCALLS - 1], 0, "no call has it");
         // Three is read in the 32-bit table of either machine.
-        assert_eq!(rows(Table::Compat)[3], 1);
+        assert_eq!(rows(CallTable::Compat)[3], 1);
     }
 }

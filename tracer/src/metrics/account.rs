@@ -83,7 +83,8 @@ impl Account {
         let mut state = self.metrics.lock();
         names.into_iter().for_each(|(process, name)| state.set_name(process, name));
         // What is frozen in its sleep goes on with it.
-        let held: HashSet<ProcessId> = look.snapshot.held.iter().map(|held| held.thread.process).collect();
+        let held: HashSet<ProcessId> =
+            look.snapshot.suspended.iter().map(|held| held.thread.process).collect();
         let is_held =
             |process: Option<&ProcessId>| process.map_or(!held.is_empty(), |process| held.contains(process));
         state.settle(

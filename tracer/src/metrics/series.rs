@@ -19,21 +19,21 @@ pub const OTHER: &str = "other";
 
 /// A family with a limited number of series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
+pub enum SeriesFamily {
     /// `tracer_wait_duration_seconds`.
     Durations,
     /// `tracer_blocked_seconds_total`.
     Blocked,
 }
 
-impl Family {
-    const ALL: [Family; 2] = [Family::Durations, Family::Blocked];
+impl SeriesFamily {
+    const ALL: [SeriesFamily; 2] = [SeriesFamily::Durations, SeriesFamily::Blocked];
 
     /// `reason` of `tracer_dropped_series_total`.
     fn reason(self) -> &'static str {
         match self {
-            Family::Durations => "wait_duration",
-            Family::Blocked => "blocked_seconds",
+            SeriesFamily::Durations => "wait_duration",
+            SeriesFamily::Blocked => "blocked_seconds",
         }
     }
 }
@@ -76,7 +76,7 @@ impl BlockedKey {
 
 /// Ended waits of one series.
 #[derive(Clone, Debug, Default)]
-pub struct Durations {
+pub struct DurationSeries {
     /// Waits.
     pub count: u64,
     /// Sum of their durations, nanoseconds.
@@ -87,7 +87,7 @@ pub struct Durations {
     pub used_ns: Option<u64>,
 }
 
-impl Durations {
+impl DurationSeries {
     /// Cumulative counts with their bounds in seconds, empty ones at the far end left out.
     pub fn cumulative(&self) -> Vec<(f64, u64)> {
         let used = self.buckets.iter().rposition(|count| *count != 0).map_or(0, |last| last + 1);
@@ -105,12 +105,12 @@ impl Durations {
 #[derive(Default)]
 pub struct Folded {
     known: HashSet<u64>,
-    by_family: HashMap<Family, u64>,
+    by_family: HashMap<SeriesFamily, u64>,
 }
 
 impl Folded {
     /// Counts a key that was folded, if it was not before.
-    pub fn count(&mut self, family: Family, key: &impl Hash) {
+    pub fn count(&mut self, family: SeriesFamily, key: &impl Hash) {
         if self.known.len() >= FOLDED {
             self.known.clear();
         }
@@ -120,13 +120,16 @@ impl Folded {
     }
 
     /// How many of a family were.
-    pub fn of(&self, family: Family) -> u64 {
+    pub fn of(&self, family: SeriesFamily) -> u64 {
         self.by_family.get(&family).copied().unwrap_or_default()
     }
 
     /// The same of each. A counter that appears with its first increment hides it from `increase()`.
     pub fn by_family(&self) -> Vec<Number> {
-        Family::ALL.into_iter().map(|family| Number::of([family.reason()], self.of(family) as f64)).collect()
+        SeriesFamily::ALL
+            .into_iter()
+            .map(|family| Number::of([family.reason()], self.of(family) as f64))
+            .collect()
     }
 }
 
@@ -134,7 +137,7 @@ impl Folded {
 pub fn bounded<'a, K: Hash + Eq + Clone, V: Default>(
     series: &'a mut HashMap<K, V>,
     folded: &mut Folded,
-    family: Family,
+    family: SeriesFamily,
     key: K,
     other: K,
 ) -> (&'a mut V, bool) {
@@ -153,7 +156,7 @@ mod tests {
 
     #[test]
     fn buckets_are_cumulative_and_in_seconds() {
-        let mut durations = Durations { count: 3, sum_ns: 3, ..Durations::default() };
+        let mut durations = DurationSeries { count: 3, sum_ns: 3, ..DurationSeries::default() };
         durations.buckets[0] = 1;
         durations.buckets[2] = 2;
         assert_eq!(durations.cumulative(), vec![(0.000128, 1), (0.000256, 1), (0.000512, 3)]);

@@ -7,7 +7,7 @@ use hashbrown::{HashMap, HashSet};
 use super::{
     blocked::Blocked,
     families::{Histogram, Number},
-    series::{BlockedKey, DurationKey, Durations, Family, Folded, OTHER, SERIES, bounded},
+    series::{BlockedKey, DurationKey, DurationSeries, Folded, OTHER, SERIES, SeriesFamily, bounded},
     stalls::StallSeries,
 };
 use crate::{
@@ -40,7 +40,7 @@ pub struct State {
     pub lost: HashMap<Loss, u64>,
     /// Kernel programs: name, mechanism, and whether it works.
     pub probes: Vec<(&'static str, &'static str, bool)>,
-    durations: HashMap<DurationKey, Durations>,
+    durations: HashMap<DurationKey, DurationSeries>,
     blocked: HashMap<BlockedKey, Blocked>,
     /// Users of the processes that waited at the last look.
     users: HashMap<ProcessId, u32>,
@@ -64,8 +64,13 @@ const SNAPSHOT_BUCKETS: [f64; 8] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 impl State {
     /// Counts ended waits.
     pub fn add_durations(&mut self, key: DurationKey, add: &WaitHistogram) {
-        let (series, _) =
-            bounded(&mut self.durations, &mut self.folded, Family::Durations, key, DurationKey::other());
+        let (series, _) = bounded(
+            &mut self.durations,
+            &mut self.folded,
+            SeriesFamily::Durations,
+            key,
+            DurationKey::other(),
+        );
         series.used_ns = None;
         series.count += add.count;
         series.sum_ns += add.sum_ns;
@@ -115,7 +120,7 @@ impl State {
             self.make_room(user);
         }
         let (series, own) =
-            bounded(&mut self.blocked, &mut self.folded, Family::Blocked, key, BlockedKey::other());
+            bounded(&mut self.blocked, &mut self.folded, SeriesFamily::Blocked, key, BlockedKey::other());
         series.used_ns = None;
         if own {
             series.user = user.or(series.user);
@@ -146,7 +151,7 @@ impl State {
         if let Some(key) = latest.filter(|_| has + 1 < number)
             && let Some(series) = self.blocked.remove(&key)
         {
-            self.folded.count(Family::Blocked, &key);
+            self.folded.count(SeriesFamily::Blocked, &key);
             self.blocked.entry(BlockedKey::other()).or_default().take_over(&series);
             self.shares.insert(most, number - 1);
         }
@@ -295,7 +300,7 @@ pub(super) mod tests {
             }
         }
         assert_eq!(state.blocked.len(), SERIES);
-        assert_eq!(state.folded.of(Family::Blocked), 4001, "each counts once");
+        assert_eq!(state.folded.of(SeriesFamily::Blocked), 4001, "each counts once");
         state.settle(0, |_| false, |_| false);
         assert_eq!(state.blocked.len(), SERIES, "they stay a while");
         state.settle(EXPIRY.as_nanos() as u64, |_| false, |_| false);
@@ -397,7 +402,7 @@ pub(super) mod tests {
             state.add_blocked(key(pid), u64::from(pid) * 1_250_000_000);
             state.add_open(key(pid), u64::from(pid) * 10_000_000);
         }
-        state.folded.count(Family::Blocked, &key(4));
+        state.folded.count(SeriesFamily::Blocked, &key(4));
         for (series, age) in [(["7", "8", "psql"], 61_500), (["70", "71", "curl\n"], 5)] {
             let [pid, tid, comm] = series.map(str::to_owned);
             let others = ["db.service", "", "", "", "read", "3", "reply", "10.0.0.1:5000", "10.0.0.2:5432"];

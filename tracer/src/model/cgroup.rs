@@ -39,7 +39,7 @@ impl Runtime {
 
 /// What a cgroup path says of the processes in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Home {
+pub struct Workload {
     /// systemd unit: `nginx.service` of the system, `user@1000.service/nginx.service` of a user's own manager,
     /// `web1/nginx.service` or, by the first digits of its id, `4f8b2c6d9e0a/nginx.service` of a container.
     pub unit: Option<String>,
@@ -83,7 +83,7 @@ impl fmt::Display for Owner {
 
 /// The path that says most of the lines in `/proc/PID/cgroup` (cgroups(7)), with what it says. The two versions may be
 /// mounted side by side, and a runtime may have moved the process in some hierarchies only.
-pub fn of(file: &str) -> Option<(String, Home)> {
+pub fn of(file: &str) -> Option<(String, Workload)> {
     let mut paths: Vec<(&str, &str)> = file
         .lines()
         .filter_map(|line| {
@@ -114,8 +114,8 @@ pub fn of(file: &str) -> Option<(String, Home)> {
 
 /// What one path says. `..` in front (the cgroup lies outside the reader's namespace, cgroup_namespaces(7)) says
 /// nothing.
-pub fn home(path: &str) -> Home {
-    let mut home = Home::default();
+pub fn home(path: &str) -> Workload {
+    let mut home = Workload::default();
     // Whoever names what is further in, outermost first.
     let mut namers: Vec<&str> = Vec::new();
     let mut in_unit = false;
@@ -352,7 +352,8 @@ mod tests {
             ("/batch_api/38a80b8ade573ac3943a3f0647b5a330", None),
         ] {
             let home = home(&filled(path));
-            let expected = Home { unit: unit.map(filled), owner: home.owner.clone(), ..Home::default() };
+            let expected =
+                Workload { unit: unit.map(filled), owner: home.owner.clone(), ..Workload::default() };
             assert_eq!(home, expected, "{path}");
         }
     }
@@ -453,7 +454,7 @@ mod tests {
             ("/machine.slice/machine-web1.scope/payload/init.scope", "web1", Some(Nspawn), None),
         ] {
             let home = home(&filled(path));
-            let expected = Home {
+            let expected = Workload {
                 unit: unit.map(str::to_owned),
                 container: Some(filled(container)),
                 runtime,
@@ -498,7 +499,7 @@ mod tests {
             ("/kubepods/besteffort/pod6c6e1d8b3b1c4f7e9a432c7d0f6b1e22/$ID", None, static_pod),
         ] {
             let home = home(&filled(path));
-            let expected = Home {
+            let expected = Workload {
                 unit: None,
                 container: Some(ID.to_owned()),
                 runtime,

@@ -98,7 +98,7 @@ impl Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OpenSocket {
     /// Its family, with what only sockets of that family have.
-    pub family: Family,
+    pub family: SocketFamily,
     /// Its type (`SOCK_*`).
     pub kind: SocketKind,
     /// Its protocol (`IPPROTO_*` for the internet's families).
@@ -109,16 +109,16 @@ impl OpenSocket {
     /// The two ends of a socket of the internet's families.
     pub fn addresses(&self) -> Option<Addresses> {
         match self.family {
-            Family::Inet(addresses) | Family::Inet6(addresses) => Some(addresses),
-            Family::Unix | Family::Other(_) => None,
+            SocketFamily::Inet(addresses) | SocketFamily::Inet6(addresses) => Some(addresses),
+            SocketFamily::Unix | SocketFamily::Other(_) => None,
         }
     }
 
     /// The same, to be put right.
     pub fn addresses_mut(&mut self) -> Option<&mut Addresses> {
         match &mut self.family {
-            Family::Inet(addresses) | Family::Inet6(addresses) => Some(addresses),
-            Family::Unix | Family::Other(_) => None,
+            SocketFamily::Inet(addresses) | SocketFamily::Inet6(addresses) => Some(addresses),
+            SocketFamily::Unix | SocketFamily::Other(_) => None,
         }
     }
 
@@ -153,7 +153,7 @@ impl Transport {
 
 /// Families of sockets (`AF_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
+pub enum SocketFamily {
     /// IPv4.
     Inet(Addresses),
     /// IPv6, which also speaks IPv4.

@@ -12,7 +12,7 @@ use syscalls::{x86::Sysno as CompatSysno, x86_64::Sysno as NativeSysno};
 
 /// Which of a kernel's two tables a number is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Table {
+pub enum CallTable {
     /// This machine's own.
     Native,
     /// The 32-bit one.
@@ -514,14 +514,14 @@ const UNLISTED: Row =
 const NUMBERS: usize = 512;
 
 /// Both tables of this machine by number.
-struct Tables {
+struct CallTables {
     native: Vec<Option<Syscall>>,
     compat: Vec<Option<Syscall>>,
     /// Names of calls without a row.
     unlisted: Vec<&'static str>,
 }
 
-static TABLES: LazyLock<Tables> = LazyLock::new(|| {
+static TABLES: LazyLock<CallTables> = LazyLock::new(|| {
     let mut known: HashMap<&str, Syscall> =
         Syscall::LISTED.iter().map(|syscall| (syscall.row().name, *syscall)).collect();
     let mut unlisted = Vec::new();
@@ -535,21 +535,21 @@ static TABLES: LazyLock<Tables> = LazyLock::new(|| {
         (0..NUMBERS).map(|number| NativeSysno::new(number).map(|call| syscall(call.name()))).collect();
     let compat =
         (0..NUMBERS).map(|number| CompatSysno::new(number).map(|call| syscall(call.name()))).collect();
-    Tables { native, compat, unlisted }
+    CallTables { native, compat, unlisted }
 });
 
-impl Tables {
-    fn of(&self, table: Table) -> &[Option<Syscall>] {
+impl CallTables {
+    fn of(&self, table: CallTable) -> &[Option<Syscall>] {
         match table {
-            Table::Native => &self.native,
-            Table::Compat => &self.compat,
+            CallTable::Native => &self.native,
+            CallTable::Compat => &self.compat,
         }
     }
 }
 
 impl Syscall {
     /// The call with this number; [`Unknown`](Self::Unknown) for one that the table does not have.
-    pub fn of(table: Table, number: i32) -> Self {
+    pub fn of(table: CallTable, number: i32) -> Self {
         let at = |number: usize| *TABLES.of(table).get(number)?;
         usize::try_from(number).ok().and_then(at).unwrap_or(Self::Unknown)
     }
@@ -605,7 +605,7 @@ impl Syscall {
     }
 
     /// Its number in a table.
-    pub fn number(self, table: Table) -> Option<i32> {
+    pub fn number(self, table: CallTable) -> Option<i32> {
         TABLES.of(table).iter().position(|syscall| *syscall == Some(self)).map(|number| number as i32)
     }
 

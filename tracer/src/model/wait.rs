@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::{
     model::{
         file::OpenFile,
-        syscalls::{Direction, Operation, Syscall, Table},
+        syscalls::{CallTable, Direction, Operation, Syscall},
         tcp::TcpFacts,
     },
     util::clock::{self, Now},
@@ -70,7 +70,7 @@ impl Sleep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
     /// The table `number` is of.
-    pub table: Table,
+    pub table: CallTable,
     /// Number in its table; `None` for what is no call, and where only the kernel function is known that it sleeps in. Such a
     /// call has no arguments.
     pub number: Option<i32>,
@@ -295,7 +295,7 @@ pub struct EndedSleep {
 
 /// Why a thread that looks asleep in its call is not waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
+pub enum Suspended {
     /// By a stop signal.
     Stopped,
     /// By a debugger.
@@ -304,27 +304,27 @@ pub enum Held {
     Frozen,
 }
 
-impl Held {
+impl Suspended {
     /// Every one of them.
-    pub const ALL: [Held; 3] = [Held::Stopped, Held::Traced, Held::Frozen];
+    pub const ALL: [Suspended; 3] = [Suspended::Stopped, Suspended::Traced, Suspended::Frozen];
 
     /// Its name in output.
     pub fn label(self) -> &'static str {
         match self {
-            Held::Stopped => "stopped",
-            Held::Traced => "traced",
-            Held::Frozen => "frozen",
+            Suspended::Stopped => "stopped",
+            Suspended::Traced => "traced",
+            Suspended::Frozen => "frozen",
         }
     }
 }
 
 /// A thread that is stopped, traced or frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeldThread {
+pub struct SuspendedThread {
     /// Which thread.
     pub thread: ThreadId,
     /// By what.
-    pub held: Held,
+    pub by: Suspended,
 }
 
 /// A thread in one sleep of its.
@@ -381,8 +381,8 @@ pub struct Snapshot {
     pub duration: Duration,
     /// The waits, in no order.
     pub waits: Vec<Wait>,
-    /// Threads that are held, in no order.
-    pub held: Vec<HeldThread>,
+    /// Threads that are suspended, in no order.
+    pub suspended: Vec<SuspendedThread>,
     /// Ages do not only count from the source's first look.
     pub dated: bool,
     /// Waits whose call is known by the kernel function they sleep in only.
@@ -399,7 +399,7 @@ impl Snapshot {
             source,
             duration: Duration::ZERO,
             waits: Vec::new(),
-            held: Vec::new(),
+            suspended: Vec::new(),
             dated: true,
             guessed: 0,
             hidden: Vec::new(),

@@ -1,7 +1,7 @@
 //! What a reader reads, and nothing else: an agent that somebody has taken over may ask for anything, but gets no file's
 //! contents by it. Pure.
 
-use super::ask::Ask;
+use super::ask::ReadRequest;
 
 /// Files of `/proc/PID`, and of a thread's directory there, that are read.
 const FILES: &[&str] = &[
@@ -33,9 +33,9 @@ const HOST_FOLDERS: &[&str] = &["/proc", "/var/log/containers", "/var/log/pods"]
 const MEMORY: usize = 64 * 1024;
 
 /// Whether a question may be answered.
-pub fn is_allowed(ask: &Ask) -> bool {
+pub fn is_allowed(ask: &ReadRequest) -> bool {
     match ask {
-        Ask::File { path, .. } => {
+        ReadRequest::File { path, .. } => {
             HOST_FILES.contains(&path.as_str())
                 || is_cgroup_switch(path)
                 || below(path, |parts| match parts {
@@ -45,17 +45,17 @@ pub fn is_allowed(ask: &Ask) -> bool {
                     _ => false,
                 })
         }
-        Ask::Link { path } => below(path, |parts| match parts {
+        ReadRequest::Link { path } => below(path, |parts| match parts {
             [link] => LINKS.contains(link),
             ["fd", fd] => is_number(fd),
             ["ns", namespace] => NAMESPACES.contains(namespace),
             _ => false,
         }),
-        Ask::Names { path } => {
+        ReadRequest::Names { path } => {
             HOST_FOLDERS.contains(&path.as_str()) || below(path, |parts| matches!(parts, ["task" | "fd"]))
         }
-        Ask::Links { path } => below(path, |parts| matches!(parts, ["fd" | "ns"])),
-        Ask::Stat { path } => below(path, |parts| match parts {
+        ReadRequest::Links { path } => below(path, |parts| matches!(parts, ["fd" | "ns"])),
+        ReadRequest::Stat { path } => below(path, |parts| match parts {
             [] | ["task"] => true,
             ["fd", fd] => is_number(fd),
             ["ns", namespace] => NAMESPACES.contains(namespace),
@@ -63,10 +63,10 @@ pub fn is_allowed(ask: &Ask) -> bool {
             ["root", rest @ ..] => !rest.contains(&".."),
             _ => false,
         }),
-        Ask::Open { path } => below(path, |parts| matches!(parts, ["ns", "net"])),
-        Ask::Memory { length, .. } => *length <= MEMORY,
-        Ask::Text { limit, .. } => *limit <= MEMORY,
-        Ask::Drain => true,
+        ReadRequest::Open { path } => below(path, |parts| matches!(parts, ["ns", "net"])),
+        ReadRequest::Memory { length, .. } => *length <= MEMORY,
+        ReadRequest::Text { limit, .. } => *limit <= MEMORY,
+        ReadRequest::Drain => true,
     }
 }
 
@@ -97,8 +97,8 @@ fn is_number(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn file(path: &str) -> Ask {
-        Ask::File { path: path.into(), limit: 1 }
+    fn file(path: &str) -> ReadRequest {
+        ReadRequest::File { path: path.into(), limit: 1 }
     }
 
     #[test]
@@ -111,18 +111,18 @@ mod tests {
             file("/proc/1/task/2/fdinfo/3"),
             file("/proc/locks"),
             file("/sys/fs/cgroup/freezer/a/freezer.self_freezing"),
-            Ask::Link { path: "/proc/1/exe".into() },
-            Ask::Link { path: "/proc/1/task/1/fd/7".into() },
-            Ask::Names { path: "/proc".into() },
-            Ask::Names { path: "/proc/1/task".into() },
-            Ask::Links { path: "/proc/1/fd".into() },
-            Ask::Stat { path: "/proc/1".into() },
-            Ask::Stat { path: "/proc/1/task/2".into() },
-            Ask::Stat { path: "/proc/1/ns/net".into() },
-            Ask::Stat { path: "/proc/1/root/srv/fifo".into() },
-            Ask::Open { path: "/proc/1/ns/net".into() },
-            Ask::Memory { pid: 1, address: 0, length: 32_768 },
-            Ask::Drain,
+            ReadRequest::Link { path: "/proc/1/exe".into() },
+            ReadRequest::Link { path: "/proc/1/task/1/fd/7".into() },
+            ReadRequest::Names { path: "/proc".into() },
+            ReadRequest::Names { path: "/proc/1/task".into() },
+            ReadRequest::Links { path: "/proc/1/fd".into() },
+            ReadRequest::Stat { path: "/proc/1".into() },
+            ReadRequest::Stat { path: "/proc/1/task/2".into() },
+            ReadRequest::Stat { path: "/proc/1/ns/net".into() },
+            ReadRequest::Stat { path: "/proc/1/root/srv/fifo".into() },
+            ReadRequest::Open { path: "/proc/1/ns/net".into() },
+            ReadRequest::Memory { pid: 1, address: 0, length: 32_768 },
+            ReadRequest::Drain,
         ] {
             assert!(is_allowed(&ask), "{ask:?}");
         }
@@ -146,15 +146,15 @@ mod tests {
             file("/proc/kcore"),
             file("/sys/fs/cgroup/../../../etc/cgroup.freeze"),
             file("/sys/fs/cgroup/a/cgroup.procs"),
-            Ask::Open { path: "/proc/1/fd/3".into() },
-            Ask::Open { path: "/etc/shadow".into() },
-            Ask::Stat { path: "/proc/1/cwd/x".into() },
-            Ask::Stat { path: "/proc/1/root/a/../b".into() },
-            Ask::Names { path: "/root".into() },
-            Ask::Names { path: "/proc/1/cwd".into() },
-            Ask::Links { path: "/proc/1/map_files".into() },
-            Ask::Link { path: "/proc/1/root/x".into() },
-            Ask::Memory { pid: 1, address: 0, length: 1 << 20 },
+            ReadRequest::Open { path: "/proc/1/fd/3".into() },
+            ReadRequest::Open { path: "/etc/shadow".into() },
+            ReadRequest::Stat { path: "/proc/1/cwd/x".into() },
+            ReadRequest::Stat { path: "/proc/1/root/a/../b".into() },
+            ReadRequest::Names { path: "/root".into() },
+            ReadRequest::Names { path: "/proc/1/cwd".into() },
+            ReadRequest::Links { path: "/proc/1/map_files".into() },
+            ReadRequest::Link { path: "/proc/1/root/x".into() },
+            ReadRequest::Memory { pid: 1, address: 0, length: 1 << 20 },
         ] {
             assert!(!is_allowed(&ask), "{ask:?}");
         }

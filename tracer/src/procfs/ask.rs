@@ -11,7 +11,7 @@ pub const MOST_ENTRIES: usize = 65_536;
 
 /// One read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Ask {
+pub enum ReadRequest {
     /// The first `limit` bytes of a file.
     File { path: String, limit: usize },
     /// Where a symbolic link leads.
@@ -20,7 +20,7 @@ pub enum Ask {
     Names { path: String },
     /// The names in a directory of symbolic links, each with where it leads.
     Links { path: String },
-    /// What a file is; see [`Stat`]. No file system is asked for news of it.
+    /// What a file is; see [`FileStat`]. No file system is asked for news of it.
     Stat { path: String },
     /// `length` bytes of a process's memory; fewer where it ends before.
     Memory { pid: u32, address: u64, length: usize },
@@ -34,7 +34,7 @@ pub enum Ask {
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stat {
+pub struct FileStat {
     /// Inode number.
     pub inode: u64,
     /// Device that it is on, as the kernel has it (`major << 20 | minor`).
@@ -96,24 +96,24 @@ impl Head {
     }
 }
 
-impl Ask {
+impl ReadRequest {
     /// Whether a descriptor comes with the answer.
     pub fn opens(&self) -> bool {
-        matches!(self, Ask::Open { .. })
+        matches!(self, ReadRequest::Open { .. })
     }
 
     /// As bytes, at the end of `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let (kind, path, pid, address, limit): (u8, &str, u32, u64, usize) = match self {
-            Ask::File { path, limit } => (0, path, 0, 0, *limit),
-            Ask::Link { path } => (1, path, 0, 0, 0),
-            Ask::Names { path } => (2, path, 0, 0, 0),
-            Ask::Links { path } => (3, path, 0, 0, 0),
-            Ask::Stat { path } => (4, path, 0, 0, 0),
-            Ask::Memory { pid, address, length } => (5, "", *pid, *address, *length),
-            Ask::Text { pid, address, limit } => (6, "", *pid, *address, *limit),
-            Ask::Open { path } => (7, path, 0, 0, 0),
-            Ask::Drain => (8, "", 0, 0, 0),
+            ReadRequest::File { path, limit } => (0, path, 0, 0, *limit),
+            ReadRequest::Link { path } => (1, path, 0, 0, 0),
+            ReadRequest::Names { path } => (2, path, 0, 0, 0),
+            ReadRequest::Links { path } => (3, path, 0, 0, 0),
+            ReadRequest::Stat { path } => (4, path, 0, 0, 0),
+            ReadRequest::Memory { pid, address, length } => (5, "", *pid, *address, *length),
+            ReadRequest::Text { pid, address, limit } => (6, "", *pid, *address, *limit),
+            ReadRequest::Open { path } => (7, path, 0, 0, 0),
+            ReadRequest::Drain => (8, "", 0, 0, 0),
         };
         out.extend(((QUESTION + path.len()) as u32).to_ne_bytes());
         out.push(kind);
@@ -138,22 +138,22 @@ impl Ask {
         let (pid, address) = (short(5), number(9));
         let limit = usize::try_from(number(17)).map_err(|_| Errno::INVAL)?.min(LONG);
         let ask = match head[4] {
-            0 => Ask::File { path: path()?, limit },
-            1 => Ask::Link { path: path()? },
-            2 => Ask::Names { path: path()? },
-            3 => Ask::Links { path: path()? },
-            4 => Ask::Stat { path: path()? },
-            5 => Ask::Memory { pid, address, length: limit },
-            6 => Ask::Text { pid, address, limit },
-            7 => Ask::Open { path: path()? },
-            8 => Ask::Drain,
+            0 => ReadRequest::File { path: path()?, limit },
+            1 => ReadRequest::Link { path: path()? },
+            2 => ReadRequest::Names { path: path()? },
+            3 => ReadRequest::Links { path: path()? },
+            4 => ReadRequest::Stat { path: path()? },
+            5 => ReadRequest::Memory { pid, address, length: limit },
+            6 => ReadRequest::Text { pid, address, limit },
+            7 => ReadRequest::Open { path: path()? },
+            8 => ReadRequest::Drain,
             _ => return Err(Errno::INVAL),
         };
         Ok(Some((ask, whole)))
     }
 }
 
-impl Stat {
+impl FileStat {
     /// As bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = self.inode.to_ne_bytes().to_vec();
@@ -188,42 +188,45 @@ mod tests {
     fn questions_and_answers_arrive_as_they_were_sent() {
         let path = || "/proc/1/fd/3".to_owned();
         let asks = [
-            Ask::File { path: path(), limit: 7 },
-            Ask::Link { path: path() },
-            Ask::Names { path: path() },
-            Ask::Links { path: path() },
-            Ask::Stat { path: path() },
-            Ask::Memory { pid: 4_000_000, address: u64::MAX, length: 9 },
-            Ask::Text { pid: 1, address: 2, limit: 3 },
-            Ask::Open { path: path() },
-            Ask::Drain,
+            ReadRequest::File { path: path(), limit: 7 },
+            ReadRequest::Link { path: path() },
+            ReadRequest::Names { path: path() },
+            ReadRequest::Links { path: path() },
+            ReadRequest::Stat { path: path() },
+            ReadRequest::Memory { pid: 4_000_000, address: u64::MAX, length: 9 },
+            ReadRequest::Text { pid: 1, address: 2, limit: 3 },
+            ReadRequest::Open { path: path() },
+            ReadRequest::Drain,
         ];
         let mut bytes = Vec::new();
         asks.iter().for_each(|ask| ask.encode(&mut bytes));
         let mut rest = &bytes[..];
         for ask in &asks {
-            let (came, used) = Ask::decode(rest).expect("makes sense").expect("all of it");
+            let (came, used) = ReadRequest::decode(rest).expect("makes sense").expect("all of it");
             assert_eq!(came, *ask);
-            assert_eq!(Ask::decode(&rest[..used - 1]), Ok(None), "not yet");
+            assert_eq!(ReadRequest::decode(&rest[..used - 1]), Ok(None), "not yet");
             rest = &rest[used..];
         }
         assert!(rest.is_empty());
         for head in [Head::Last(0), Head::Last(70_000), Head::Part(5), Head::Failed(Errno::ACCESS)] {
             assert_eq!(Head::decode(head.encode()), head);
         }
-        let stat = Stat { inode: u64::MAX, dev: 1, rdev: 2, mode: 0o140_777, uid: 65_534, links: 6 };
-        assert_eq!(Stat::decode(&stat.encode()), Some(stat));
-        assert_eq!(Stat::decode(&[0; 27]), None);
+        let stat = FileStat { inode: u64::MAX, dev: 1, rdev: 2, mode: 0o140_777, uid: 65_534, links: 6 };
+        assert_eq!(FileStat::decode(&stat.encode()), Some(stat));
+        assert_eq!(FileStat::decode(&[0; 27]), None);
     }
 
     #[test]
     fn what_makes_no_sense_is_an_error_and_never_a_huge_read() {
         let mut bytes = Vec::new();
-        Ask::Memory { pid: 1, address: 0, length: usize::MAX }.encode(&mut bytes);
-        assert!(matches!(Ask::decode(&bytes), Ok(Some((Ask::Memory { length: LONG, .. }, _)))));
+        ReadRequest::Memory { pid: 1, address: 0, length: usize::MAX }.encode(&mut bytes);
+        assert!(matches!(
+            ReadRequest::decode(&bytes),
+            Ok(Some((ReadRequest::Memory { length: LONG, .. }, _)))
+        ));
         bytes[4] = 99;
-        assert_eq!(Ask::decode(&bytes), Err(Errno::INVAL));
-        assert_eq!(Ask::decode(&[0; QUESTION]), Err(Errno::INVAL));
-        assert_eq!(Ask::decode(&[0xff; QUESTION]), Err(Errno::INVAL));
+        assert_eq!(ReadRequest::decode(&bytes), Err(Errno::INVAL));
+        assert_eq!(ReadRequest::decode(&[0; QUESTION]), Err(Errno::INVAL));
+        assert_eq!(ReadRequest::decode(&[0xff; QUESTION]), Err(Errno::INVAL));
     }
 }

@@ -17,8 +17,8 @@ use rustix::{
 };
 
 use super::{
-    ask::{ANSWER, Ask, Head, LONG, PART},
-    ledger::{Ledger, Needs, Owner, Refused},
+    ask::{ANSWER, Head, LONG, PART, ReadRequest},
+    ledger::{AccountName, Ledger, Needs, Refused},
     supervisor::{self, Started},
 };
 use crate::model::wait::ProcessId;
@@ -63,16 +63,16 @@ impl fmt::Display for Unread {
 }
 
 /// An answer: bytes, and a descriptor if one was asked for.
-type Answer = (Vec<u8>, Option<OwnedFd>);
+type ReaderAnswer = (Vec<u8>, Option<OwnedFd>);
 
 /// A question about a process, and what has to be free for its answer.
-pub struct Question {
+pub struct ProcessRead {
     /// Whom it is about. Of the host: see [`HOST`].
     pub process: ProcessId,
     /// What it needs.
     pub needs: Needs,
     /// What is asked.
-    pub ask: Ask,
+    pub ask: ReadRequest,
 }
 
 /// Whom questions about the host's own files are about.
@@ -80,21 +80,21 @@ pub const HOST: ProcessId = ProcessId { pid: 0, start_ns: 0 };
 
 /// A reader that did not answer. It is gone when its socket closes.
 struct LeftBehind {
-    reader: Reader,
-    owner: Owner,
+    reader: ReaderProcess,
+    owner: AccountName,
 }
 
 /// What all readers of this program share.
 #[derive(Default)]
-struct Shared {
+struct ReaderShared {
     ledger: Ledger,
     left: Vec<LeftBehind>,
-    owners: HashMap<ProcessId, Owner>,
+    owners: HashMap<ProcessId, AccountName>,
     /// Reads that had no answer as there was no reader, or it ended before.
     unanswered: u64,
 }
 
-impl Shared {
+impl ReaderShared {
     /// Forgets readers that have ended since.
     fn count_left(&mut self) {
         if self.left.is_empty() {
@@ -114,12 +114,12 @@ impl Shared {
 }
 
 /// A reader, known as tracer's own for as long as this lives.
-struct Reader {
+struct ReaderProcess {
     pid: u32,
     socket: OwnedFd,
 }
 
-impl Reader {
+impl ReaderProcess {
     fn start(lent: Option<BorrowedFd<'_>>) -> Option<Self> {
         let Started { pid, socket } = supervisor::start_reader(lent).ok()?;
         OWN.write().unwrap_or_else(PoisonError::into_inner).insert(pid);
@@ -127,15 +127,15 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for ReaderProcess {
     fn drop(&mut self) {
         OWN.write().unwrap_or_else(PoisonError::into_inner).remove(&self.pid);
     }
 }
 
 /// A reader at work.
-struct Connection {
-    reader: Reader,
+struct ReaderConnection {
+    reader: ReaderProcess,
     /// Room for what comes: `taken..came` of it has come and has not been taken.
     room: Vec<u8>,
     taken: usize,
@@ -161,21 +161,21 @@ pub fn is_own(pid: u32) -> bool {
 
 thread_local! {
     /// The reader of this thread, once it has asked one.
-    static CONNECTION: RefCell<Option<Connection>> = const { RefCell::new(None) };
+    static CONNECTION: RefCell<Option<ReaderConnection>> = const { RefCell::new(None) };
 }
 
-fn take_connection() -> Option<Connection> {
-    CONNECTION.take().or_else(|| Connection::open(None))
+fn take_connection() -> Option<ReaderConnection> {
+    CONNECTION.take().or_else(|| ReaderConnection::open(None))
 }
 
-fn keep_connection(connection: Connection) {
+fn keep_connection(connection: ReaderConnection) {
     CONNECTION.set(Some(connection));
 }
 
 /// Questions on their way to their answers.
 struct Asking {
-    questions: Vec<Question>,
-    answers: Vec<Option<Result<Answer, Unread>>>,
+    questions: Vec<ProcessRead>,
+    answers: Vec<Option<Result<ReaderAnswer, Unread>>>,
     /// Those that have not been sent yet, by their places.
     open: VecDeque<usize>,
     /// Those that have been, in their order.
@@ -183,7 +183,7 @@ struct Asking {
 }
 
 impl Asking {
-    fn new(questions: Vec<Question>) -> Self {
+    fn new(questions: Vec<ProcessRead>) -> Self {
         let answers = questions.iter().map(|_| None).collect();
         Self { open: (0..questions.len()).collect(), sent: VecDeque::new(), answers, questions }
     }
@@ -194,7 +194,7 @@ impl Asking {
 
     /// The next that are to be sent, as bytes, so that a reader is never without: a few at a time, which it can take whatever it
     /// hangs in. Those that may not be read have their answer.
-    fn next(&mut self, mut may_read: impl FnMut(&Question) -> Result<(), Refused>) -> Vec<u8> {
+    fn next(&mut self, mut may_read: impl FnMut(&ProcessRead) -> Result<(), Refused>) -> Vec<u8> {
         let mut bytes = Vec::new();
         if self.sent.len() > WINDOW / 2 {
             return bytes;
@@ -227,25 +227,25 @@ impl Asking {
         self.open.clear();
     }
 
-    fn answers(self) -> Vec<Result<Answer, Unread>> {
+    fn answers(self) -> Vec<Result<ReaderAnswer, Unread>> {
         self.answers.into_iter().map(|answer| answer.unwrap_or(Err(Unread::NoReader))).collect()
     }
 }
 
 /// Asks the reader of the present thread, and answers within a deadline whatever becomes of it. What is late is known to all
 /// of this program's.
-pub struct Client {
-    shared: Arc<Mutex<Shared>>,
+pub struct ReaderClient {
+    shared: Arc<Mutex<ReaderShared>>,
 }
 
-impl Client {
+impl ReaderClient {
     /// Costs nothing before it is asked.
     pub fn new() -> Self {
-        static OF_ALL: LazyLock<Arc<Mutex<Shared>>> = LazyLock::new(Arc::default);
+        static OF_ALL: LazyLock<Arc<Mutex<ReaderShared>>> = LazyLock::new(Arc::default);
         Self { shared: Arc::clone(&OF_ALL) }
     }
 
-    fn shared(&self) -> MutexGuard<'_, Shared> {
+    fn shared(&self) -> MutexGuard<'_, ReaderShared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -274,12 +274,12 @@ impl Client {
     ///
     /// # Errors
     /// Why there is no answer.
-    pub fn ask(&self, question: Question) -> Result<Answer, Unread> {
+    pub fn ask(&self, question: ProcessRead) -> Result<ReaderAnswer, Unread> {
         self.ask_all(vec![question]).pop().unwrap_or(Err(Unread::NoReader))
     }
 
     /// Asks several things, in their order. One that hangs costs the others nothing but its deadline.
-    pub fn ask_all(&self, questions: Vec<Question>) -> Vec<Result<Answer, Unread>> {
+    pub fn ask_all(&self, questions: Vec<ProcessRead>) -> Vec<Result<ReaderAnswer, Unread>> {
         let mut asking = Asking::new(questions);
         while asking.goes_on() {
             match take_connection() {
@@ -296,7 +296,7 @@ impl Client {
     }
 
     /// Asks a reader until everything has its answer or the reader does not answer any more.
-    fn ask_one_reader(&self, asking: &mut Asking, mut connection: Connection) {
+    fn ask_one_reader(&self, asking: &mut Asking, mut connection: ReaderConnection) {
         loop {
             let questions = asking.next(|question| self.may_read(question.process, question.needs));
             let sent = connection.send(questions);
@@ -334,9 +334,9 @@ impl Client {
     /// # Errors
     /// Why it was not read.
     pub fn drain(&self, from: BorrowedFd<'_>) -> Result<Vec<u8>, Unread> {
-        let question = Question { process: HOST, needs: Needs::Walk, ask: Ask::Drain };
+        let question = ProcessRead { process: HOST, needs: Needs::Walk, ask: ReadRequest::Drain };
         self.may_read(question.process, question.needs).map_err(Unread::Refused)?;
-        let mut connection = Connection::open(Some(from)).ok_or(Unread::NoReader)?;
+        let mut connection = ReaderConnection::open(Some(from)).ok_or(Unread::NoReader)?;
         let mut bytes = Vec::new();
         question.ask.encode(&mut bytes);
         let sent = connection.send(bytes);
@@ -354,13 +354,13 @@ impl Client {
         let now = Instant::now();
         let mut shared = self.shared();
         shared.count_left();
-        let Shared { ledger, owners, .. } = &mut *shared;
+        let ReaderShared { ledger, owners, .. } = &mut *shared;
         // Who it is is only asked while something is late.
         ledger.may_read(process, needs, now, || self.owner(process, owners))
     }
 
     /// A reader does not answer.
-    fn leave(&self, connection: Connection, question: &Question) {
+    fn leave(&self, connection: ReaderConnection, question: &ProcessRead) {
         let mut shared = self.shared();
         let owner = self.owner(question.process, &mut shared.owners);
         shared.ledger.late(question.process, question.needs, owner.clone(), Instant::now());
@@ -370,7 +370,7 @@ impl Client {
     }
 
     /// Whose a process is, by what can be read of it whatever it hangs in.
-    fn owner(&self, process: ProcessId, known: &mut HashMap<ProcessId, Owner>) -> Owner {
+    fn owner(&self, process: ProcessId, known: &mut HashMap<ProcessId, AccountName>) -> AccountName {
         if process == HOST {
             return "the host".into();
         }
@@ -385,11 +385,12 @@ impl Client {
         owner
     }
 
-    fn read_owner(&self, process: ProcessId) -> Option<Owner> {
+    fn read_owner(&self, process: ProcessId) -> Option<AccountName> {
         let mut connection = take_connection()?;
         let file = |name: &str| {
             let mut bytes = Vec::new();
-            Ask::File { path: format!("/proc/{}/{name}", process.pid), limit: PART }.encode(&mut bytes);
+            ReadRequest::File { path: format!("/proc/{}/{name}", process.pid), limit: PART }
+                .encode(&mut bytes);
             bytes
         };
         connection.awaited = 2;
@@ -411,10 +412,10 @@ enum Broken {
     Ended,
 }
 
-impl Connection {
+impl ReaderConnection {
     fn open(lent: Option<BorrowedFd<'_>>) -> Option<Self> {
         Some(Self {
-            reader: Reader::start(lent)?,
+            reader: ReaderProcess::start(lent)?,
             room: Vec::new(),
             taken: 0,
             came: 0,
@@ -517,12 +518,12 @@ mod tests {
     use super::*;
 
     /// One that shares nothing with the others.
-    fn apart() -> Client {
-        Client { shared: Arc::default() }
+    fn apart() -> ReaderClient {
+        ReaderClient { shared: Arc::default() }
     }
 
-    fn file(path: &str, process: ProcessId) -> Question {
-        Question { process, needs: Needs::Host, ask: Ask::File { path: path.into(), limit: LONG } }
+    fn file(path: &str, process: ProcessId) -> ProcessRead {
+        ProcessRead { process, needs: Needs::Host, ask: ReadRequest::File { path: path.into(), limit: LONG } }
     }
 
     fn process(pid: u32) -> ProcessId {
@@ -545,28 +546,28 @@ mod tests {
     fn everything_that_can_be_asked_is_answered() {
         let client = apart();
         let pid = std::process::id();
-        let ask = |ask| Question { process: process(pid), needs: Needs::Nothing, ask };
+        let ask = |ask| ProcessRead { process: process(pid), needs: Needs::Nothing, ask };
         let path = |name: &str| format!("/proc/{pid}/{name}");
         let text = b"a text in memory\0";
         let address = text.as_ptr() as u64;
         let answers = client.ask_all(vec![
-            ask(Ask::File { path: path("comm"), limit: 3 }),
-            ask(Ask::Link { path: path("exe") }),
-            ask(Ask::Names { path: path("task") }),
-            ask(Ask::Links { path: path("ns") }),
-            ask(Ask::Stat { path: path("fd/0") }),
-            ask(Ask::Memory { pid, address, length: 6 }),
-            ask(Ask::Text { pid, address, limit: 100 }),
-            ask(Ask::Open { path: path("ns/net") }),
-            ask(Ask::File { path: "/proc/4294967295/stat".into(), limit: 1 }),
-            ask(Ask::Text { pid, address: 1, limit: 100 }),
+            ask(ReadRequest::File { path: path("comm"), limit: 3 }),
+            ask(ReadRequest::Link { path: path("exe") }),
+            ask(ReadRequest::Names { path: path("task") }),
+            ask(ReadRequest::Links { path: path("ns") }),
+            ask(ReadRequest::Stat { path: path("fd/0") }),
+            ask(ReadRequest::Memory { pid, address, length: 6 }),
+            ask(ReadRequest::Text { pid, address, limit: 100 }),
+            ask(ReadRequest::Open { path: path("ns/net") }),
+            ask(ReadRequest::File { path: "/proc/4294967295/stat".into(), limit: 1 }),
+            ask(ReadRequest::Text { pid, address: 1, limit: 100 }),
         ]);
         let bytes = |at: usize| answers[at].as_ref().expect("an answer").0.clone();
         assert_eq!(bytes(0).len(), 3);
         assert_eq!(bytes(1), std::env::current_exe().expect("this").as_os_str().as_encoded_bytes());
         assert!(bytes(2).ends_with(b"\0"));
         assert!(String::from_utf8_lossy(&bytes(3)).contains("net\0net:["));
-        assert!(super::super::ask::Stat::decode(&bytes(4)).is_some_and(|stat| stat.mode != 0));
+        assert!(super::super::ask::FileStat::decode(&bytes(4)).is_some_and(|stat| stat.mode != 0));
         assert_eq!(bytes(5), b"a text");
         assert_eq!(bytes(6), b"a text in memory");
         assert!(answers[7].as_ref().is_ok_and(|(_, descriptor)| descriptor.is_some()));
@@ -582,10 +583,10 @@ mod tests {
         let comm = format!("/proc/{}/comm", std::process::id());
         // A page that never comes, as behind a file system whose server is gone.
         let page = Absent::new();
-        let memory = |pid| Question {
+        let memory = |pid| ProcessRead {
             process: process(pid),
             needs: Needs::Memory,
-            ask: Ask::Memory { pid: std::process::id(), address: page.address, length: 8 },
+            ask: ReadRequest::Memory { pid: std::process::id(), address: page.address, length: 8 },
         };
         let begun = Instant::now();
         let answers = client.ask_all(vec![file(&comm, process(1)), memory(2), file(&comm, process(3))]);

@@ -54,7 +54,7 @@ impl Needs {
 }
 
 /// Who has to answer for a process: its systemd unit or container, else its user.
-pub type Owner = String;
+pub type AccountName = String;
 
 /// How long a read is left alone that did not come back in time; twice as long each further time.
 const ALONE: Duration = Duration::from_secs(10);
@@ -110,10 +110,10 @@ pub enum Refused {
 #[derive(Debug, Default)]
 pub struct Ledger {
     late: HashMap<(ProcessId, Needs), Late>,
-    owners: HashMap<Owner, Allowance>,
+    owners: HashMap<AccountName, Allowance>,
     all: Option<Allowance>,
     /// Readers left behind, by owner.
-    left: HashMap<Owner, usize>,
+    left: HashMap<AccountName, usize>,
     /// Processes that have answered: these may be asked though their owner's allowance is spent.
     answered: [HashSet<ProcessId>; 2],
     abandoned: u64,
@@ -130,7 +130,7 @@ impl Ledger {
         process: ProcessId,
         needs: Needs,
         now: Instant,
-        owner: impl FnOnce() -> Owner,
+        owner: impl FnOnce() -> AccountName,
     ) -> Result<(), Refused> {
         if self.late.get(&(process, needs)).is_some_and(|late| now < late.until) {
             return Err(Refused::LeftAlone);
@@ -168,7 +168,7 @@ impl Ledger {
     }
 
     /// A read did not come back in time.
-    pub fn late(&mut self, process: ProcessId, needs: Needs, owner: Owner, now: Instant) {
+    pub fn late(&mut self, process: ProcessId, needs: Needs, owner: AccountName, now: Instant) {
         self.abandoned += 1;
         if self.late.len() >= REMEMBERED {
             self.late.retain(|_, late| now < late.until);
@@ -189,7 +189,7 @@ impl Ledger {
     }
 
     /// The readers that are left behind now, by the owners of what they read.
-    pub fn left_behind(&mut self, owners: impl Iterator<Item = Owner>) {
+    pub fn left_behind(&mut self, owners: impl Iterator<Item = AccountName>) {
         self.left.clear();
         for owner in owners {
             *self.left.entry(owner).or_default() += 1;
@@ -229,7 +229,7 @@ mod tests {
     }
 
     /// A process's owner is the hundreds of its id.
-    fn owner(pid: u32) -> Owner {
+    fn owner(pid: u32) -> AccountName {
         (pid / 100).to_string()
     }
 

@@ -30,13 +30,13 @@ use std::{
 use rustix::io::Errno;
 
 pub use self::{
-    ask::Stat as FileStat,
+    ask::FileStat,
     client::{Unread, is_own, own},
     ledger::{Needs, Refused},
 };
 use self::{
-    ask::{Ask, LONG, SHORT},
-    client::{Client, HOST, Question},
+    ask::{LONG, ReadRequest, SHORT},
+    client::{HOST, ProcessRead, ReaderClient},
 };
 use crate::{
     model::cgroup,
@@ -46,9 +46,9 @@ use crate::{
 /// Reads, each of which ends within a deadline: by a reader that the present thread has for itself, however many of these it
 /// has.
 pub struct Reads {
-    client: Client,
+    client: ReaderClient,
     /// What was asked for ahead and has not been read yet.
-    ahead: HashMap<Ask, Result<Vec<u8>, Unread>>,
+    ahead: HashMap<ReadRequest, Result<Vec<u8>, Unread>>,
 }
 
 /// Something below `/proc/PID` that is read together with more.
@@ -60,12 +60,12 @@ pub enum Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    fn question(&self, process: ProcessId) -> Question {
+    fn question(&self, process: ProcessId) -> ProcessRead {
         let (name, ask) = match self {
-            Wanted::File(name) => (name, Ask::File { path: path(process, name), limit: SHORT }),
-            Wanted::Link(name) => (name, Ask::Link { path: path(process, name) }),
+            Wanted::File(name) => (name, ReadRequest::File { path: path(process, name), limit: SHORT }),
+            Wanted::Link(name) => (name, ReadRequest::Link { path: path(process, name) }),
         };
-        Question { process, needs: Needs::of(name), ask }
+        ProcessRead { process, needs: Needs::of(name), ask }
     }
 }
 
@@ -80,7 +80,7 @@ pub struct Entry {
 impl Reads {
     /// Costs nothing before something is read.
     pub fn new() -> Self {
-        Self { client: Client::new(), ahead: HashMap::new() }
+        Self { client: ReaderClient::new(), ahead: HashMap::new() }
     }
 
     /// Reads that did not come back in time, so far, of all of this program's.
@@ -103,21 +103,21 @@ impl Reads {
         self.client.forgive(processes);
     }
 
-    fn ask(&mut self, process: ProcessId, needs: Needs, ask: Ask) -> Result<Vec<u8>, Unread> {
+    fn ask(&mut self, process: ProcessId, needs: Needs, ask: ReadRequest) -> Result<Vec<u8>, Unread> {
         if !self.ahead.is_empty()
             && let Some(answer) = self.ahead.remove(&ask)
         {
             return answer;
         }
-        self.client.ask(Question { process, needs, ask }).map(|(bytes, _)| bytes)
+        self.client.ask(ProcessRead { process, needs, ask }).map(|(bytes, _)| bytes)
     }
 
     /// Asks now, together, for what will be read next, of many processes: one by one each would cost a switch to the reader and
     /// back. An answer is kept until it is read, or until the next such call, so that it is never old.
     pub fn ahead<'a>(&mut self, wanted: impl Iterator<Item = (ProcessId, Wanted<'a>)>) {
         self.ahead.clear();
-        let questions: Vec<Question> = wanted.map(|(process, wanted)| wanted.question(process)).collect();
-        let asks: Vec<Ask> = questions.iter().map(|question| question.ask.clone()).collect();
+        let questions: Vec<ProcessRead> = wanted.map(|(process, wanted)| wanted.question(process)).collect();
+        let asks: Vec<ReadRequest> = questions.iter().map(|question| question.ask.clone()).collect();
         let answers = self.client.ask_all(questions).into_iter().map(|answer| answer.map(|(bytes, _)| bytes));
         self.ahead.extend(asks.into_iter().zip(answers));
     }
@@ -132,12 +132,12 @@ impl Reads {
     /// # Errors
     /// Why it was not read.
     pub fn file(&mut self, process: ProcessId, name: &str) -> Result<Vec<u8>, Unread> {
-        self.ask(process, Needs::of(name), Ask::File { path: path(process, name), limit: SHORT })
+        self.ask(process, Needs::of(name), ReadRequest::File { path: path(process, name), limit: SHORT })
     }
 
     /// The same, of a table of the process's network namespace, which may be long.
     pub fn table(&mut self, process: ProcessId, name: &str) -> Option<Vec<u8>> {
-        self.ask(process, Needs::of(name), Ask::File { path: path(process, name), limit: LONG }).ok()
+        self.ask(process, Needs::of(name), ReadRequest::File { path: path(process, name), limit: LONG }).ok()
     }
 
     /// The beginning of such a table, as far as `enough` says of what has been read that it is; else all of it.
@@ -149,7 +149,7 @@ impl Reads {
     ) -> Option<Vec<u8>> {
         let mut limit = SHORT;
         loop {
-            let ask = Ask::File { path: path(process, name), limit };
+            let ask = ReadRequest::File { path: path(process, name), limit };
             let bytes = self.ask(process, Needs::of(name), ask).ok()?;
             if bytes.len() < limit || limit >= LONG || enough(&bytes) {
                 return Some(bytes);
@@ -198,13 +198,13 @@ impl Reads {
     /// # Errors
     /// Why it was not read.
     pub fn link(&mut self, process: ProcessId, name: &str) -> Result<PathBuf, Unread> {
-        let bytes = self.ask(process, Needs::of(name), Ask::Link { path: path(process, name) })?;
+        let bytes = self.ask(process, Needs::of(name), ReadRequest::Link { path: path(process, name) })?;
         Ok(PathBuf::from(OsStr::from_bytes(&bytes)))
     }
 
     /// The names in a directory below `/proc/PID` that are numbers: threads, descriptors.
     pub fn numbers(&mut self, process: ProcessId, name: &str) -> Vec<u32> {
-        let bytes = self.ask(process, Needs::of(name), Ask::Names { path: path(process, name) });
+        let bytes = self.ask(process, Needs::of(name), ReadRequest::Names { path: path(process, name) });
         numbers(&bytes.unwrap_or_default())
     }
 
@@ -212,7 +212,8 @@ impl Reads {
     pub fn links(&mut self, process: ProcessId, name: &str) -> Vec<Entry> {
         // Each link is asked for what the entry itself would be.
         let needs = Needs::of(&format!("{name}/"));
-        let bytes = self.ask(process, needs, Ask::Links { path: path(process, name) }).unwrap_or_default();
+        let bytes =
+            self.ask(process, needs, ReadRequest::Links { path: path(process, name) }).unwrap_or_default();
         let mut words = bytes.split(|byte| *byte == 0).map(lossy);
         let mut entries = Vec::new();
         while let (Some(name), Some(link)) = (words.next(), words.next()) {
@@ -226,25 +227,25 @@ impl Reads {
     /// # Errors
     /// Why it was not read.
     pub fn what(&mut self, process: ProcessId, name: &str) -> Result<FileStat, Unread> {
-        let bytes = self.ask(process, Needs::of(name), Ask::Stat { path: path(process, name) })?;
+        let bytes = self.ask(process, Needs::of(name), ReadRequest::Stat { path: path(process, name) })?;
         FileStat::decode(&bytes).ok_or(Unread::Failed(Errno::INVAL))
     }
 
     /// Opens a file below `/proc/PID`.
     pub fn open(&mut self, process: ProcessId, name: &str) -> Option<OwnedFd> {
-        let ask = Ask::Open { path: path(process, name) };
-        self.client.ask(Question { process, needs: Needs::of(name), ask }).ok()?.1
+        let ask = ReadRequest::Open { path: path(process, name) };
+        self.client.ask(ProcessRead { process, needs: Needs::of(name), ask }).ok()?.1
     }
 
     /// Bytes of a process's memory, as many as are there up to `length`.
     pub fn memory(&mut self, process: ProcessId, address: u64, length: usize) -> Option<Vec<u8>> {
-        let ask = Ask::Memory { pid: process.pid, address, length };
+        let ask = ReadRequest::Memory { pid: process.pid, address, length };
         self.ask(process, Needs::Memory, ask).ok().filter(|bytes| !bytes.is_empty())
     }
 
     /// A zero-terminated string in a process's memory, of at most `limit` bytes.
     pub fn string(&mut self, process: ProcessId, address: u64, limit: usize) -> Option<Vec<u8>> {
-        self.ask(process, Needs::Memory, Ask::Text { pid: process.pid, address, limit }).ok()
+        self.ask(process, Needs::Memory, ReadRequest::Text { pid: process.pid, address, limit }).ok()
     }
 
     /// Everything that can be read from a descriptor of tracer's own, where reading it may wait for others.
@@ -312,17 +313,17 @@ impl Reads {
     /// # Errors
     /// `/proc` cannot be read.
     pub fn processes(&mut self) -> Result<Vec<u32>, Unread> {
-        Ok(numbers(&self.ask(HOST, Needs::Host, Ask::Names { path: "/proc".into() })?))
+        Ok(numbers(&self.ask(HOST, Needs::Host, ReadRequest::Names { path: "/proc".into() })?))
     }
 
     /// A file of the host's that is not about one process: `/proc/locks`, a log folder's entry.
     pub fn host_file(&mut self, path: &str) -> Option<Vec<u8>> {
-        self.ask(HOST, Needs::Host, Ask::File { path: path.into(), limit: LONG }).ok()
+        self.ask(HOST, Needs::Host, ReadRequest::File { path: path.into(), limit: LONG }).ok()
     }
 
     /// The names in a folder of the host's.
     pub fn host_names(&mut self, path: &str) -> Vec<String> {
-        let bytes = self.ask(HOST, Needs::Host, Ask::Names { path: path.into() }).unwrap_or_default();
+        let bytes = self.ask(HOST, Needs::Host, ReadRequest::Names { path: path.into() }).unwrap_or_default();
         reader::names(&bytes).map(|name| name.to_string_lossy().into_owned()).collect()
     }
 }
@@ -333,7 +334,7 @@ pub fn by_pid(pid: u32) -> ProcessId {
 }
 
 /// Who has to answer for a process, by its `cgroup` and `status`: its container or unit, else its user.
-fn owner_of(cgroup: &str, status: &str) -> ledger::Owner {
+fn owner_of(cgroup: &str, status: &str) -> ledger::AccountName {
     let path = cgroup::of(cgroup).map(|(path, _)| path);
     stat::status(status)
         .map_or_else(String::new, |(uid, _)| cgroup::Owner::at(path.as_deref(), uid).to_string())

@@ -17,7 +17,7 @@ use rustix::{
 
 use super::{
     allowed::is_allowed,
-    ask::{Ask, Head, MOST_ENTRIES, PART, Stat},
+    ask::{FileStat, Head, MOST_ENTRIES, PART, ReadRequest},
 };
 
 /// Bytes of questions that are taken at a time.
@@ -32,7 +32,7 @@ pub fn serve(socket: BorrowedFd<'_>, lent: Option<BorrowedFd<'_>>) -> Result<(),
     let mut page = vec![0; PART];
     loop {
         let mut used = 0;
-        while let Some((ask, length)) = Ask::decode(&questions[used..came])? {
+        while let Some((ask, length)) = ReadRequest::decode(&questions[used..came])? {
             used += length;
             answer(socket, &ask, lent, &mut page)?;
         }
@@ -51,15 +51,15 @@ pub fn serve(socket: BorrowedFd<'_>, lent: Option<BorrowedFd<'_>>) -> Result<(),
 
 fn answer(
     socket: BorrowedFd<'_>,
-    ask: &Ask,
+    ask: &ReadRequest,
     lent: Option<BorrowedFd<'_>>,
     page: &mut [u8],
 ) -> Result<(), Errno> {
     match ask {
         _ if !is_allowed(ask) => send_all(socket, &Head::Failed(Errno::PERM).encode()),
-        Ask::Drain => drain(socket, lent),
+        ReadRequest::Drain => drain(socket, lent),
         // A namespace is behind a link.
-        Ask::Open { path } => match open(path, OFlags::empty()) {
+        ReadRequest::Open { path } => match open(path, OFlags::empty()) {
             Ok(file) => hand_over(socket, &file),
             Err(error) => send_all(socket, &Head::Failed(error).encode()),
         },
@@ -71,18 +71,18 @@ fn answer(
 }
 
 /// What is asked for, as bytes.
-fn bytes(ask: &Ask, page: &mut [u8]) -> Result<Vec<u8>, Errno> {
+fn bytes(ask: &ReadRequest, page: &mut [u8]) -> Result<Vec<u8>, Errno> {
     match ask {
-        Ask::File { path, limit } => file(path, *limit, page),
-        Ask::Link { path } => Ok(readlinkat(CWD, path, Vec::new())?.into_bytes()),
-        Ask::Names { path } => entries(path, |_, _| None),
-        Ask::Links { path } => {
+        ReadRequest::File { path, limit } => file(path, *limit, page),
+        ReadRequest::Link { path } => Ok(readlinkat(CWD, path, Vec::new())?.into_bytes()),
+        ReadRequest::Names { path } => entries(path, |_, _| None),
+        ReadRequest::Links { path } => {
             entries(path, |dir, name| Some(readlinkat(dir, name, Vec::new()).ok()?.into_bytes()))
         }
-        Ask::Stat { path } => Ok(stat(path)?.encode()),
-        Ask::Memory { pid, address, length } => memory(*pid, *address, *length),
-        Ask::Text { pid, address, limit } => text(*pid, *address, *limit),
-        Ask::Open { .. } | Ask::Drain => Err(Errno::INVAL),
+        ReadRequest::Stat { path } => Ok(stat(path)?.encode()),
+        ReadRequest::Memory { pid, address, length } => memory(*pid, *address, *length),
+        ReadRequest::Text { pid, address, limit } => text(*pid, *address, *limit),
+        ReadRequest::Open { .. } | ReadRequest::Drain => Err(Errno::INVAL),
     }
 }
 
@@ -128,11 +128,11 @@ fn entries(
 }
 
 /// Asks no file system for news of a file: a server that is gone would not answer.
-fn stat(path: &str) -> Result<Stat, Errno> {
+fn stat(path: &str) -> Result<FileStat, Errno> {
     let wanted = StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::INO | StatxFlags::UID | StatxFlags::NLINK;
     let stat = statx(CWD, path, AtFlags::STATX_DONT_SYNC, wanted)?;
     let device = |major: u32, minor: u32| major << 20 | minor;
-    Ok(Stat {
+    Ok(FileStat {
         inode: stat.stx_ino,
         dev: device(stat.stx_dev_major, stat.stx_dev_minor),
         rdev: device(stat.stx_rdev_major, stat.stx_rdev_minor),
@@ -223,7 +223,7 @@ fn send_all(socket: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Names as [`Ask::Names`] gives them.
+/// Names as [`ReadRequest::Names`] gives them.
 pub fn names(bytes: &[u8]) -> impl Iterator<Item = &std::ffi::OsStr> {
     bytes.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(std::ffi::OsStr::from_bytes)
 }

@@ -1,6 +1,6 @@
 //! The text of `/proc/PID/stat`, `status`, `syscall` and `auxv`. Pure.
 
-use crate::{model::syscalls::Table, util::clock, util::linux::PF_KTHREAD};
+use crate::{model::syscalls::CallTable, util::clock, util::linux::PF_KTHREAD};
 
 /// What `/proc/PID/stat` says of a thread.
 pub struct Stat {
@@ -97,13 +97,13 @@ pub fn status(text: &str) -> Option<(u32, u64)> {
 
 /// Which table the numbers of a process's calls are of, by the auxiliary vector its program was started with: pairs of
 /// words, as wide as the program's own.
-pub fn table(auxv: &[u8]) -> Table {
+pub fn table(auxv: &[u8]) -> CallTable {
     let word =
         |at: usize| auxv.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
     match word(0) {
         // A key, which is small; in narrow pairs its upper half is the value.
-        Some(first) if first > u64::from(u32::MAX) => Table::Compat,
-        _ => Table::Native,
+        Some(first) if first > u64::from(u32::MAX) => CallTable::Compat,
+        _ => CallTable::Native,
     }
 }
 
@@ -135,6 +135,9 @@ mod tests {
         let wide: Vec<u8> = [33u64, 0x7fff_0000_0000].iter().flat_map(|word| word.to_ne_bytes()).collect();
         let narrow: Vec<u8> =
             [32u32, 0xf7f0_0000, 33, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
-        assert_eq!((table(&wide), table(&narrow), table(&[])), (Table::Native, Table::Compat, Table::Native));
+        assert_eq!(
+            (table(&wide), table(&narrow), table(&[])),
+            (CallTable::Native, CallTable::Compat, CallTable::Native)
+        );
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     assess::inspect::{
         self, Condition, Report,
         chain::Other,
-        threads::{Doing, Thread},
+        threads::{Doing, ThreadReport},
     },
     assess::pipeline::Assessment,
     model::target::Target,
@@ -14,7 +14,7 @@ use crate::{
         baseline::Excuse,
         class::{Class, Level},
     },
-    resolve::process::Who,
+    resolve::process::ProcessMeta,
     util::human,
     wire::json::{WaitObject, short_id},
 };
@@ -27,12 +27,12 @@ const THREADS: usize = 8;
 const REQUESTS: usize = 8;
 
 /// The page being written.
-struct Page {
+struct WhyPage {
     text: String,
     width: usize,
 }
 
-impl Page {
+impl WhyPage {
     /// A paragraph, its first line under a word at the left.
     fn entry(&mut self, word: &str, text: &str) {
         self.wrapped(&format!("{word:MARGIN$}"), &" ".repeat(MARGIN), text);
@@ -57,11 +57,11 @@ impl Page {
 
 /// The page, of lines at most so wide.
 pub fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String {
-    let mut page = Page { text: String::new(), width };
+    let mut page = WhyPage { text: String::new(), width };
     page.wrapped("", "", &report.headline);
     page.text.push('\n');
     page.entries("Process", process(&report.who));
-    let waits: Vec<&Assessment> = report.threads.iter().filter_map(Thread::wait).collect();
+    let waits: Vec<&Assessment> = report.threads.iter().filter_map(ThreadReport::wait).collect();
     match (&report.threads[..], &waits[..]) {
         ([thread], [wait]) => {
             page.entries("Wait", wait_lines(wait).into_iter().chain(thread.excuse.map(excused)));
@@ -97,7 +97,7 @@ pub fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String 
 
 /// The page of a wait that is over: what was kept of it is all that is known.
 pub fn kept(wait: &WaitObject, width: usize) -> String {
-    let mut page = Page { text: String::new(), width };
+    let mut page = WhyPage { text: String::new(), width };
     let name = match wait.tid == wait.pid {
         true => format!("{} (pid {})", wait.comm, wait.pid),
         false => format!("Thread {} of {} (pid {})", wait.tid, wait.comm, wait.pid),
@@ -124,7 +124,7 @@ pub fn kept(wait: &WaitObject, width: usize) -> String {
     page.text
 }
 
-fn process(who: &Who) -> Vec<String> {
+fn process(who: &ProcessMeta) -> Vec<String> {
     let mut lines = Vec::new();
     lines.extend(who.cmdline.clone());
     let mut facts = Vec::new();
@@ -208,8 +208,8 @@ fn excused(Excuse { usual, until, .. }: Excuse) -> String {
     )
 }
 
-fn thread_lines(threads: &[Thread]) -> Vec<String> {
-    let line = |thread: &Thread| match &thread.doing {
+fn thread_lines(threads: &[ThreadReport]) -> Vec<String> {
+    let line = |thread: &ThreadReport| match &thread.doing {
         Doing::Waits(wait) => {
             let line = format!(
                 "{} ({}) {}: {} in {}, {}",
@@ -234,7 +234,7 @@ fn thread_lines(threads: &[Thread]) -> Vec<String> {
     };
     let mut lines: Vec<String> = threads.iter().take(THREADS).map(line).collect();
     if let Some(rest) = threads.get(THREADS..).filter(|rest| !rest.is_empty()) {
-        let classes = inspect::classes(rest.iter().filter_map(Thread::wait));
+        let classes = inspect::classes(rest.iter().filter_map(ThreadReport::wait));
         let others = rest.iter().filter(|thread| thread.wait().is_none()).count();
         let mut parts = Vec::new();
         if !classes.is_empty() {
@@ -248,7 +248,7 @@ fn thread_lines(threads: &[Thread]) -> Vec<String> {
     lines
 }
 
-fn add_other(page: &mut Page, word: &str, depth: usize, other: &Other) {
+fn add_other(page: &mut WhyPage, word: &str, depth: usize, other: &Other) {
     let name = match other.tid {
         Some(tid) => format!("thread {tid} ({})", other.comm),
         None => format!("{} (pid {})", other.comm, other.pid),
@@ -271,7 +271,7 @@ fn add_other(page: &mut Page, word: &str, depth: usize, other: &Other) {
 }
 
 /// That there are more processes than were looked at.
-fn add_left_out(page: &mut Page, depth: usize, number: usize) {
+fn add_left_out(page: &mut WhyPage, depth: usize, number: usize) {
     if number > 0 {
         let indent = " ".repeat(MARGIN + 2 * depth);
         page.wrapped(&indent, &indent, &format!("and {number} more, which were not looked at"));
@@ -286,7 +286,7 @@ fn socket_lines(report: &Report) -> Vec<String> {
     let states: Vec<String> =
         sockets.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let mut lines = vec![states.join(", ")];
-    let waited_for = report.threads.iter().filter_map(Thread::wait).filter_map(|wait| wait.resolved.fd);
+    let waited_for = report.threads.iter().filter_map(ThreadReport::wait).filter_map(|wait| wait.resolved.fd);
     let waited_for: Vec<i32> = waited_for.collect();
     let others = sockets.unanswered.iter().filter(|request| !waited_for.contains(&request.fd));
     let others: Vec<_> = others.collect();

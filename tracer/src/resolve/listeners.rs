@@ -27,27 +27,27 @@ pub struct Listeners(HashMap<Option<u32>, (Instant, HashSet<Listener>)>);
 /// A socket that listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Listener {
-    family: Family,
+    family: AddressFamily,
     address: SocketAddr,
 }
 
 /// Family of a socket, which need not be that of its address: one of IPv6 has connections of IPv4 as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
+pub enum AddressFamily {
     /// `AF_INET`.
     V4,
     /// `AF_INET6`.
     V6,
 }
 
-impl Family {
+impl AddressFamily {
     /// Of a file that the kernel has described, if it is an internet socket.
     pub fn of(file: &FdState) -> Option<Self> {
         let FdState::Open(file) = file else { return None };
         match file.socket?.family {
-            file::Family::Inet(_) => Some(Family::V4),
-            file::Family::Inet6(_) => Some(Family::V6),
-            file::Family::Unix | file::Family::Other(_) => None,
+            file::SocketFamily::Inet(_) => Some(AddressFamily::V4),
+            file::SocketFamily::Inet6(_) => Some(AddressFamily::V6),
+            file::SocketFamily::Unix | file::SocketFamily::Other(_) => None,
         }
     }
 }
@@ -59,7 +59,7 @@ impl Listeners {
         &mut self,
         netns: Option<u32>,
         process: ProcessId,
-        (family, local): (Family, SocketAddr),
+        (family, local): (AddressFamily, SocketAddr),
         reads: &mut Reads,
     ) -> Option<bool> {
         let known = self.0.get(&netns).filter(|(read, _)| read.elapsed() < FRESH);
@@ -75,7 +75,7 @@ impl Listeners {
 
 /// Whether one of these can have accepted a socket of this family and address: such a socket is of its listener's own family, also
 /// where it speaks IPv4.
-fn accepts(listeners: &HashSet<Listener>, family: Family, local: SocketAddr) -> bool {
+fn accepts(listeners: &HashSet<Listener>, family: AddressFamily, local: SocketAddr) -> bool {
     let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
     any.into_iter().chain([local.ip()]).any(|ip| {
         let address = SocketAddr::new(ip, local.port());
@@ -106,7 +106,7 @@ fn read(netns: Option<u32>, process: ProcessId, reads: &mut Reads) -> Option<Vec
         return None;
     }
     let mut listeners = Vec::new();
-    for (table, family) in [("tcp", Family::V4), ("tcp6", Family::V6)] {
+    for (table, family) in [("tcp", AddressFamily::V4), ("tcp6", AddressFamily::V6)] {
         // A kernel without IPv6 has no table of it.
         let Some(table) = reads.beginning(process, &format!("net/{table}"), has_others) else { continue };
         let of_table = parse(&table[..]).into_iter();
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_listener_accepts_its_own_family_and_address() {
-        use Family::{V4, V6};
+        use AddressFamily::{V4, V6};
         let at = |text: &str| text.parse::<SocketAddr>().expect("an address");
         for (own, listener, family, local, expected) in [
             (V4, "127.0.0.1:80", V4, "127.0.0.1:80", true),
@@ -232,9 +232,9 @@ mod tests {
         let mut listeners = Listeners::default();
         let (me, mut reads) = (by_pid(std::process::id()), Reads::new());
         let mut has = |netns, family, at| listeners.has(netns, me, (family, at), &mut reads);
-        assert_eq!(has(None, Family::V4, at), Some(true));
-        assert_eq!(has(None, Family::V6, at), Some(false));
-        assert_eq!(has(None, Family::V4, client.local_addr().expect("bound")), Some(false));
-        assert_eq!(has(Some(1), Family::V4, at), None, "another namespace");
+        assert_eq!(has(None, AddressFamily::V4, at), Some(true));
+        assert_eq!(has(None, AddressFamily::V6, at), Some(false));
+        assert_eq!(has(None, AddressFamily::V4, client.local_addr().expect("bound")), Some(false));
+        assert_eq!(has(Some(1), AddressFamily::V4, at), None, "another namespace");
     }
 }

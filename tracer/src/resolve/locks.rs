@@ -11,18 +11,18 @@ pub const LONGEST_QUEUE: usize = 5_500;
 
 /// Who keeps whom from a lock on a file, of the whole host.
 #[derive(Debug, Default)]
-pub struct Table(HashMap<u32, Vec<Kept>>);
+pub struct LockTable(HashMap<u32, Vec<WaitingLock>>);
 
 /// That a process waits for a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Kept {
+struct WaitingLock {
     /// The file's inode number; `None` if it is not written as a number.
     inode: Option<u64>,
     /// Who has the lock.
     holder: u32,
 }
 
-impl Table {
+impl LockTable {
     /// As it is now, read once; nothing where it cannot be read.
     pub fn read(reads: &mut Reads) -> Self {
         reads.host_file("/proc/locks").map(|text| Self::parse(&text[..])).unwrap_or_default()
@@ -30,7 +30,7 @@ impl Table {
 
     /// From the text of `/proc/locks`. An open file description's lock has no process and is left out.
     pub fn parse(mut text: impl BufRead) -> Self {
-        let mut table: HashMap<u32, Vec<Kept>> = HashMap::new();
+        let mut table: HashMap<u32, Vec<WaitingLock>> = HashMap::new();
         // A lock that is held, then, with the same number and an arrow, those that wait for it.
         let mut held: Option<(String, u32)> = None;
         let mut bytes = Vec::new();
@@ -55,7 +55,7 @@ impl Table {
             if let (Some(waiter), Some((of, holder))) = (pid, &held)
                 && of == number
             {
-                table.entry(waiter).or_default().push(Kept { inode, holder: *holder });
+                table.entry(waiter).or_default().push(WaitingLock { inode, holder: *holder });
             }
         }
         for kept in table.values_mut() {
@@ -115,14 +115,14 @@ mod tests {
                      2: -> FLOCK  ADVISORY  WRITE 200 fe:01:6 0 EOF\n\
                      3: OFDLCK ADVISORY  READ -1 fe:01:7 0 EOF\n\
                      3: -> POSIX  ADVISORY  WRITE 200 fe:01:7 0 EOF\n";
-        let table = Table::parse(locks.as_bytes());
+        let table = LockTable::parse(locks.as_bytes());
         assert_eq!(table.holders(200, Some(5)), [100]);
         assert_eq!(table.holders(300, Some(5)), [100]);
         assert_eq!(table.holders(200, Some(6)), [101]);
         assert_eq!(table.holders(200, Some(7)), [] as [u32; 0]);
         assert_eq!(table.holders(200, None), [100, 101]);
         assert_eq!(table.holders(100, None), [] as [u32; 0]);
-        let garbage = Table::parse("garbage\n\n1: ->\n\u{0}".as_bytes());
+        let garbage = LockTable::parse("garbage\n\n1: ->\n\u{0}".as_bytes());
         assert_eq!(garbage.holders(1, None), [] as [u32; 0]);
     }
 
@@ -135,12 +135,12 @@ mod tests {
                 + &(0..number).map(waiter).collect::<String>()
         };
         crate::util::growth::at_each_size(|number| {
-            let table = Table::parse(queue(number).as_bytes());
+            let table = LockTable::parse(queue(number).as_bytes());
             assert!((0..number as u32).all(|at| table.holders(200 + at, Some(5)) == [100]));
             assert_eq!(table.0.values().map(Vec::len).sum::<usize>(), number);
         });
         crate::util::growth::assert_linear("a queue for a lock", queue, |text| {
-            let table = Table::parse(text.as_bytes());
+            let table = LockTable::parse(text.as_bytes());
             assert_eq!(table.holders(200, None), [100]);
         });
     }

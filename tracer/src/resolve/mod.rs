@@ -25,10 +25,10 @@ use anyhow::Result;
 
 use self::{
     fd::Mounts,
-    listeners::{Family, Listeners},
+    listeners::{AddressFamily, Listeners},
     peers::Peers,
     poll::Set,
-    process::{Ancestors, Who},
+    process::{Ancestors, ProcessMeta},
     target::Descriptor,
 };
 use crate::{
@@ -142,7 +142,7 @@ fn needs_stack(wait: &Wait) -> bool {
 pub struct Resolver {
     reads: Reads,
     listeners: Listeners,
-    processes: HashMap<ProcessId, (Instant, Arc<Who>)>,
+    processes: HashMap<ProcessId, (Instant, Arc<ProcessMeta>)>,
     ancestors: Ancestors,
     /// Pipes of which processes hold both ends, as found in this look.
     own_pipes: HashMap<u32, Vec<u64>>,
@@ -159,13 +159,13 @@ const KNOWN: Duration = Duration::from_secs(60);
 const READ_AHEAD: usize = 128;
 
 /// An fd of a set with what the source saw of it.
-struct Member {
+struct SetMember {
     watched: WatchedFd,
     file: FdState,
     socket: SocketFacts,
 }
 
-impl Member {
+impl SetMember {
     /// Which socket or pipe it is: an fd and its duplicate are one. Other files may share an inode.
     fn key(&self) -> Option<FileId> {
         match self.file {
@@ -177,14 +177,14 @@ impl Member {
 
 /// Waits of which several may be resolved as one: threads of a process that wait on the same epoll set wait for the same. (A thread
 /// with descriptors of its own, `CLONE_FILES`, is taken for one of them.)
-struct Shared<'a> {
+struct SharedSets<'a> {
     /// The first of each.
     firsts: Vec<&'a Wait>,
     /// For each wait, where its first is among them.
     first: Vec<usize>,
 }
 
-impl<'a> Shared<'a> {
+impl<'a> SharedSets<'a> {
     fn of(waits: &[&'a Wait]) -> Self {
         let mut sets: HashMap<(ProcessId, i32), usize> = HashMap::new();
         let mut shared = Self { firsts: Vec::new(), first: Vec::with_capacity(waits.len()) };
@@ -219,7 +219,7 @@ impl Resolver {
 
     /// What waits wait on, in their order. Costs a few reads of `/proc` each, none longer than its deadline.
     pub fn resolve(&mut self, waits: &[&Wait], source: &mut dyn Source) -> Result<Vec<Resolved>> {
-        let shared = Shared::of(waits);
+        let shared = SharedSets::of(waits);
         let sets: Vec<Option<Set>> = shared.firsts.iter().map(|wait| self.read_set(wait)).collect();
         let timed: Vec<bool> = sets.iter().map(Option::is_some).collect();
         let sleepers: Vec<Sleeper> =
@@ -342,11 +342,11 @@ impl Resolver {
 
     /// An fd of a set, as if the thread waited on it alone. What was too many to look up, or was not found, is a number
     /// only.
-    fn member(&mut self, wait: &Wait, fd: i32, interest: Interest, seen: Option<&SeenFd>) -> Member {
+    fn member(&mut self, wait: &Wait, fd: i32, interest: Interest, seen: Option<&SeenFd>) -> SetMember {
         let Some(SeenFd { state, socket, .. }) = seen else {
             let target = Target::Unreadable { reason: "not looked up".into() };
             let watched = WatchedFd { fd, interest, target, facts: None };
-            return Member { watched, file: FdState::None, socket: SocketFacts::None };
+            return SetMember { watched, file: FdState::None, socket: SocketFacts::None };
         };
         let direction = interest.direction();
         let operation = match direction {
@@ -361,7 +361,7 @@ impl Resolver {
             SocketFacts::Unix(_) | SocketFacts::None => None,
         };
         let watched = WatchedFd { fd, interest, target, facts };
-        Member { watched, file: *state, socket: socket.clone() }
+        SetMember { watched, file: *state, socket: socket.clone() }
     }
 
     /// A wait in a call that names its one fd, or none.
@@ -399,7 +399,7 @@ impl Resolver {
                     return Some(false);
                 }
                 let port = facts.internals.and_then(|internals| internals.port_chosen_by);
-                let listener = Family::of(file).and_then(|family| {
+                let listener = AddressFamily::of(file).and_then(|family| {
                     self.listeners.has(facts.netns, process, (family, *local), &mut self.reads)
                 });
                 listeners::side(listener, port, local.port(), remote.port())
@@ -427,11 +427,11 @@ impl Resolver {
     }
 
     /// The one fd of a set that matters, if the others only wake the thread up; else all of them.
-    fn choose(&mut self, wait: &Wait, set: &Set, mut members: Vec<Member>) -> Resolved {
+    fn choose(&mut self, wait: &Wait, set: &Set, mut members: Vec<SetMember>) -> Resolved {
         let loops = wait.call.operation() == Operation::Epoll;
         let mut resolved = match self.one_that_matters(wait, &members, loops) {
             Some((at, interest)) => {
-                let Member { watched, file, socket } = members.swap_remove(at);
+                let SetMember { watched, file, socket } = members.swap_remove(at);
                 let server = self.is_server(wait.thread.process, &watched.target, &file, &socket);
                 let direction = Some(interest.direction());
                 let resolved = Resolved::new(Some(watched.fd), watched.target, direction).seen(file, socket);
@@ -455,7 +455,7 @@ impl Resolver {
     fn one_that_matters(
         &mut self,
         wait: &Wait,
-        members: &[Member],
+        members: &[SetMember],
         loops: bool,
     ) -> Option<(usize, Interest)> {
         if members.len() > poll::FEW {
@@ -500,7 +500,7 @@ impl Resolver {
     }
 
     /// Who waits; read once a minute for each process.
-    pub fn who(&mut self, process: ProcessId) -> Arc<Who> {
+    pub fn who(&mut self, process: ProcessId) -> Arc<ProcessMeta> {
         if let Some((read, who)) = self.processes.get(&process)
             && read.elapsed() < KNOWN
         {
@@ -512,7 +512,7 @@ impl Resolver {
     }
 
     /// Reads where these are at home, all together: of each all that a line of a table shows.
-    pub fn homes(&mut self, processes: impl Iterator<Item = ProcessId>) -> HashMap<ProcessId, Who> {
+    pub fn homes(&mut self, processes: impl Iterator<Item = ProcessId>) -> HashMap<ProcessId, ProcessMeta> {
         let processes: HashSet<ProcessId> = processes.collect();
         let processes: Vec<ProcessId> = processes.into_iter().collect();
         let mut homes = HashMap::with_capacity(processes.len());
@@ -591,13 +591,13 @@ mod tests {
             wait(2, 5, Syscall::EpollWait, 3),
             wait(1, 6, Syscall::Read, 3),
         ];
-        let shared = Shared::of(&few.iter().collect::<Vec<_>>());
+        let shared = SharedSets::of(&few.iter().collect::<Vec<_>>());
         assert_eq!(shared.first, [0, 1, 0, 2, 3, 4]);
         let tids: Vec<u32> = shared.firsts.iter().map(|wait| wait.thread.tid).collect();
         assert_eq!(tids, [1, 2, 4, 5, 6]);
         crate::util::growth::at_each_size(|number| {
             let many: Vec<Wait> = (0..number as u32).map(|tid| wait(1, tid, Syscall::EpollWait, 3)).collect();
-            assert_eq!(Shared::of(&many.iter().collect::<Vec<_>>()).firsts.len(), 1);
+            assert_eq!(SharedSets::of(&many.iter().collect::<Vec<_>>()).firsts.len(), 1);
         });
     }
 }

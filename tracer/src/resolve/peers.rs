@@ -74,7 +74,7 @@ impl Peers {
 
 /// What a wait's other end is looked for by. Waits for the same thing have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Wanted {
+enum OtherEnd {
     /// A file, and the access that makes a holder its other end.
     File(FileId, Access),
     Connection(ConnectionEnd),
@@ -171,7 +171,7 @@ pub fn look_up(
     source: &mut dyn Source,
     until: Option<Instant>,
 ) -> Result<bool> {
-    let mut look = Look {
+    let mut look = PeerSearch {
         all,
         reads,
         table: OnceCell::new(),
@@ -204,27 +204,27 @@ pub fn look_up(
 }
 
 /// A look at other ends that is under way, with what it has found so far.
-struct Look<'a, 'w> {
+struct PeerSearch<'a, 'w> {
     all: &'a ByProcess<'w>,
     reads: &'a mut Reads,
     /// `/proc/locks`; `None`: not read, since too many wait.
-    table: OnceCell<Option<locks::Table>>,
+    table: OnceCell<Option<locks::LockTable>>,
     names: HashMap<u32, String>,
     lives: HashMap<u32, bool>,
     alone: HashMap<u32, bool>,
     awaited: HashMap<u32, Awaited>,
     owners: mutex::Owners,
-    found: HashMap<Wanted, Holders>,
+    found: HashMap<OtherEnd, Holders>,
 }
 
-impl Look<'_, '_> {
+impl PeerSearch<'_, '_> {
     /// Finds the holders of what the first of these waits want, as many as one walk over all open files can tell. `None`: the walk
     /// did not come to its end.
     fn find_some(
         &mut self,
         pairs: &[(&Wait, &mut Resolved)],
         source: &mut dyn Source,
-    ) -> Result<Option<Vec<Option<Wanted>>>> {
+    ) -> Result<Option<Vec<Option<OtherEnd>>>> {
         let (mut files, mut ends) = (HashSet::new(), HashSet::new());
         let mut new = HashSet::new();
         let mut all = Vec::new();
@@ -236,9 +236,9 @@ impl Look<'_, '_> {
             all.push(wanted);
             let Some(wanted) = wanted.filter(|wanted| !self.found.contains_key(wanted)) else { continue };
             match wanted {
-                Wanted::File(key, _) | Wanted::Lock(key) => _ = files.insert(key),
-                Wanted::Connection(end) => _ = ends.insert(end),
-                Wanted::Recorded(waiter, inode) => {
+                OtherEnd::File(key, _) | OtherEnd::Lock(key) => _ = files.insert(key),
+                OtherEnd::Connection(end) => _ = ends.insert(end),
+                OtherEnd::Recorded(waiter, inode) => {
                     let holders = self.on_record(waiter, inode);
                     self.keep(wanted, holders, None);
                     continue;
@@ -257,19 +257,19 @@ impl Look<'_, '_> {
         }
         for wanted in new {
             let holders = match wanted {
-                Wanted::File(file, _) | Wanted::Lock(file) => by_holding.get(&Holding::File(file)),
-                Wanted::Connection(end) => by_holding.get(&Holding::Connection(end)),
-                Wanted::Recorded(..) => None,
+                OtherEnd::File(file, _) | OtherEnd::Lock(file) => by_holding.get(&Holding::File(file)),
+                OtherEnd::Connection(end) => by_holding.get(&Holding::Connection(end)),
+                OtherEnd::Recorded(..) => None,
             };
             let reads = &mut *self.reads;
             let mut is_end = |holder: &&&Holder| match wanted {
-                Wanted::File(_, access) => holder.access.allows(access),
-                Wanted::Lock(_) => locks::held_through(holder.pid, holder.fd, reads),
-                Wanted::Connection(_) | Wanted::Recorded(..) => true,
+                OtherEnd::File(_, access) => holder.access.allows(access),
+                OtherEnd::Lock(_) => locks::held_through(holder.pid, holder.fd, reads),
+                OtherEnd::Connection(_) | OtherEnd::Recorded(..) => true,
             };
             let found: Vec<&Holder> = holders.into_iter().flatten().filter(&mut is_end).copied().collect();
             let readers = match wanted {
-                Wanted::File(FileId { inode, kind: FileKind::Socket, .. }, _) => {
+                OtherEnd::File(FileId { inode, kind: FileKind::Socket, .. }, _) => {
                     Some(self.readers(&found, inode))
                 }
                 _ => None,
@@ -279,7 +279,7 @@ impl Look<'_, '_> {
         Ok(Some(all))
     }
 
-    fn keep(&mut self, wanted: Wanted, pids: Vec<u32>, readers: Option<Vec<u32>>) {
+    fn keep(&mut self, wanted: OtherEnd, pids: Vec<u32>, readers: Option<Vec<u32>>) {
         let (names, reads) = (&mut self.names, &mut *self.reads);
         let holders = Holders::new(pids, |pid| name(names, pid, reads));
         self.found.insert(wanted, Holders { readers, ..holders });
@@ -293,12 +293,12 @@ impl Look<'_, '_> {
     }
 
     /// What is told to one that waits.
-    fn peers(&mut self, wait: &Wait, wanted: Option<Wanted>) -> Peers {
+    fn peers(&mut self, wait: &Wait, wanted: Option<OtherEnd>) -> Peers {
         let pid = wait.thread.process.pid;
         if let Some(wanted) = wanted {
             let mut peers = self.found.get(&wanted).map(|holders| holders.told(pid)).unwrap_or_default();
             // Only asked where nobody else can write.
-            peers.alone = matches!(wanted, Wanted::File(..))
+            peers.alone = matches!(wanted, OtherEnd::File(..))
                 && peers.own
                 && peers.others.is_empty()
                 && self.is_alone(wait.thread.process);
@@ -322,7 +322,7 @@ impl Look<'_, '_> {
     }
 
     /// The other end of what a wait waits on.
-    fn wanted(&mut self, wait: &Wait, resolved: &Resolved) -> Option<Wanted> {
+    fn wanted(&mut self, wait: &Wait, resolved: &Resolved) -> Option<OtherEnd> {
         if wait.call.waits_for_file_lock() {
             let inode = match resolved.target {
                 Target::File { inode, .. } => inode,
@@ -331,9 +331,9 @@ impl Look<'_, '_> {
             let waiter = wait.thread.process.pid;
             return match resolved.file {
                 FdState::Open(file) if self.on_record(waiter, inode).is_empty() => {
-                    Some(Wanted::Lock(FileId::from(&file)))
+                    Some(OtherEnd::Lock(FileId::from(&file)))
                 }
-                _ => Some(Wanted::Recorded(waiter, inode)),
+                _ => Some(OtherEnd::Recorded(waiter, inode)),
             };
         }
         let FdState::Open(file) = resolved.file else { return None };
@@ -343,14 +343,14 @@ impl Look<'_, '_> {
                     Some(Direction::Send) => Access::READ,
                     Some(Direction::Receive) | None => Access::WRITE,
                 };
-                Some(Wanted::File(FileId::from(&file), access))
+                Some(OtherEnd::File(FileId::from(&file), access))
             }
             (Target::Unix { peer_inode: Some(peer), .. }, _) => {
-                Some(Wanted::File(FileId { inode: *peer, ..FileId::from(&file) }, Access::BOTH))
+                Some(OtherEnd::File(FileId { inode: *peer, ..FileId::from(&file) }, Access::BOTH))
             }
             (Target::Tcp { state, .. }, SocketFacts::Tcp(facts)) if *state != TcpState::Listen => {
                 let other = file.tcp()?.reversed();
-                Some(Wanted::Connection(ConnectionEnd::new(other, facts.netns)))
+                Some(OtherEnd::Connection(ConnectionEnd::new(other, facts.netns)))
             }
             _ => None,
         }
@@ -361,7 +361,7 @@ impl Look<'_, '_> {
     fn on_record(&mut self, waiter: u32, inode: Option<u64>) -> Vec<u32> {
         let (all, reads) = (self.all, &mut *self.reads);
         let locks = |wait: &Wait| wait.call.waits_for_file_lock();
-        let read = || (all.count(locks) <= locks::LONGEST_QUEUE).then(|| locks::Table::read(reads));
+        let read = || (all.count(locks) <= locks::LONGEST_QUEUE).then(|| locks::LockTable::read(reads));
         let table = self.table.get_or_init(read);
         let mut holders = table.as_ref().map(|table| table.holders(waiter, inode)).unwrap_or_default();
         let (lives, reads) = (&mut self.lives, &mut *self.reads);

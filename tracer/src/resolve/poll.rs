@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::model::target::{Interest, Target};
 use crate::{
-    model::syscalls::{Direction, Operation, Syscall, Table, Timeout},
+    model::syscalls::{CallTable, Direction, Operation, Syscall, Timeout},
     model::wait::{Call, ProcessId, Wait},
     procfs::{Entry, Reads},
 };
@@ -78,7 +78,7 @@ pub fn timeout(wait: &Wait, reads: &mut Reads) -> Option<Duration> {
 
 fn timeout_of(process: ProcessId, call: &Call, reads: &mut Reads) -> Option<Duration> {
     let (at, form) = call.syscall.timeout()?;
-    let narrow = call.table == Table::Compat;
+    let narrow = call.table == CallTable::Compat;
     let (unit, narrow) = match form {
         Timeout::Milliseconds => return call.timeout_in_arguments(),
         Timeout::Deadline => return None,
@@ -267,7 +267,7 @@ mod tests {
         wait
     }
 
-    fn timeout(syscall: Syscall, table: Table, at: usize, address: u64) -> Option<Duration> {
+    fn timeout(syscall: Syscall, table: CallTable, at: usize, address: u64) -> Option<Duration> {
         let mut reads = Reads::new();
         let mut wait = own_wait(syscall, [0; 6], &mut reads);
         (wait.call.table, wait.call.args[at]) = (table, address);
@@ -296,21 +296,24 @@ mod tests {
         let (second, half_a_millisecond, half_a_second) =
             (Duration::from_secs(1), Duration::from_micros(500), Duration::from_millis(500));
         for (syscall, table, at, address, more) in [
-            (Syscall::EpollPwait2, Table::Native, 3, wide, half_a_millisecond),
-            (Syscall::EpollPwait2, Table::Compat, 3, wide, half_a_millisecond),
-            (Syscall::Ppoll, Table::Native, 2, wide, half_a_millisecond),
-            (Syscall::Ppoll, Table::Compat, 2, narrow, half_a_millisecond),
-            (Syscall::PpollTime64, Table::Compat, 2, wide, half_a_millisecond),
-            (Syscall::Select, Table::Native, 4, wide, half_a_second),
-            (Syscall::Newselect, Table::Compat, 4, narrow, half_a_second),
+            (Syscall::EpollPwait2, CallTable::Native, 3, wide, half_a_millisecond),
+            (Syscall::EpollPwait2, CallTable::Compat, 3, wide, half_a_millisecond),
+            (Syscall::Ppoll, CallTable::Native, 2, wide, half_a_millisecond),
+            (Syscall::Ppoll, CallTable::Compat, 2, narrow, half_a_millisecond),
+            (Syscall::PpollTime64, CallTable::Compat, 2, wide, half_a_millisecond),
+            (Syscall::Select, CallTable::Native, 4, wide, half_a_second),
+            (Syscall::Newselect, CallTable::Compat, 4, narrow, half_a_second),
         ] {
             let read = timeout(syscall, table, at, address);
             assert_eq!(read, Some(second + more), "{syscall:?} of {table:?}");
             assert_eq!(timeout(syscall, table, at, 0), None, "{syscall:?} for ever");
         }
-        assert_eq!(timeout(Syscall::EpollWait, Table::Native, 3, 1500), Some(Duration::from_millis(1500)));
+        assert_eq!(
+            timeout(Syscall::EpollWait, CallTable::Native, 3, 1500),
+            Some(Duration::from_millis(1500))
+        );
         // A moment, of a clock that is not asked for.
-        assert_eq!(timeout(Syscall::MqTimedreceive, Table::Native, 4, wide), None);
+        assert_eq!(timeout(Syscall::MqTimedreceive, CallTable::Native, 4, wide), None);
     }
 
     #[test]

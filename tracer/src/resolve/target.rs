@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     model::{
-        file::{Addresses, Device, Family, FileKind, OpenFile, OpenSocket, SocketKind, Transport},
+        file::{Addresses, Device, FileKind, OpenFile, OpenSocket, SocketFamily, SocketKind, Transport},
         stack::KernelStack,
         syscalls::{Direction, Operation, Syscall},
         target::Target,
@@ -171,7 +171,7 @@ fn of_socket(descriptor: Descriptor<'_>, inode: u64, socket: &OpenSocket) -> Tar
             Target::Udp { local: local.socket_addr(), remote, inode }
         }
         (None, SocketFacts::Unix(UnixFacts { path, peer_path, peer_inode, peer_pid, .. }))
-            if socket.family == Family::Unix =>
+            if socket.family == SocketFamily::Unix =>
         {
             Target::Unix {
                 path: path.clone().or_else(|| peer_path.clone()),
@@ -199,11 +199,11 @@ fn tcp(descriptor: Descriptor<'_>, addresses: Addresses, inode: u64) -> Target {
 
 fn family(socket: &OpenSocket) -> &'static str {
     match (socket.family, socket.kind) {
-        (Family::Unix, _) => "unix",
-        (Family::Inet(_) | Family::Inet6(_), SocketKind::Raw) => "raw",
-        (Family::Inet(_) | Family::Inet6(_), SocketKind::Stream) => "inet stream",
-        (Family::Inet(_) | Family::Inet6(_), _) => "inet",
-        (Family::Other(number), _) => match libc::c_int::from(number) {
+        (SocketFamily::Unix, _) => "unix",
+        (SocketFamily::Inet(_) | SocketFamily::Inet6(_), SocketKind::Raw) => "raw",
+        (SocketFamily::Inet(_) | SocketFamily::Inet6(_), SocketKind::Stream) => "inet stream",
+        (SocketFamily::Inet(_) | SocketFamily::Inet6(_), _) => "inet",
+        (SocketFamily::Other(number), _) => match libc::c_int::from(number) {
             libc::AF_NETLINK => "netlink",
             libc::AF_PACKET => "packet",
             libc::AF_VSOCK => "vsock",
@@ -280,7 +280,7 @@ pub fn kind_of_file(file: &OpenFile) -> &'static str {
             file.socket.map_or("socket", |socket| match (socket.transport(), socket.family) {
                 (Some((Transport::Tcp, _)), _) => "tcp",
                 (Some((Transport::Udp, _)), _) => "udp",
-                (None, Family::Unix) => "unix",
+                (None, SocketFamily::Unix) => "unix",
                 (None, _) => "socket",
             })
         }

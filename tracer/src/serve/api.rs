@@ -36,10 +36,10 @@ use crate::{
     collect::Source,
     history::History,
     model::class::{Class, Level},
-    model::wait::{Held, HeldThread, Wait, may_be_same_start},
+    model::wait::{Suspended, SuspendedThread, Wait, may_be_same_start},
     render::why,
     util::clock::cpu_time,
-    util::fair::{self, Refused, Room},
+    util::fair::{self, Rejected, Room},
     wire::lines,
     wire::report::{BaselineObject, ReportObject},
 };
@@ -73,7 +73,7 @@ pub struct HostObject {
     /// Waits by class.
     pub waiting: BTreeMap<Class, usize>,
     /// Threads that are stopped, traced or frozen.
-    pub held: Vec<HeldObject>,
+    pub held: Vec<SuspendedObject>,
     /// Waits that have ended since it started.
     pub waits_total: u64,
     /// What it could not record since it started.
@@ -82,19 +82,19 @@ pub struct HostObject {
 
 /// A thread that does not wait although it looks asleep.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldObject {
+pub struct SuspendedObject {
     /// Its process.
     pub pid: u32,
     /// Itself.
     pub tid: u32,
     /// Why.
-    pub by: Held,
+    pub by: Suspended,
 }
 
-impl HeldObject {
+impl SuspendedObject {
     /// Of a snapshot's.
-    pub fn of(held: &HeldThread) -> Self {
-        Self { pid: held.thread.process.pid, tid: held.thread.tid, by: held.held }
+    pub fn of(suspended: &SuspendedThread) -> Self {
+        Self { pid: suspended.thread.process.pid, tid: suspended.thread.tid, by: suspended.by }
     }
 }
 
@@ -119,7 +119,7 @@ pub struct Named {
 
 /// What can be asked.
 #[derive(Debug)]
-pub enum Asked {
+pub enum ApiRequest {
     Waits { idle: bool },
     Stalls,
     Host,
@@ -130,7 +130,7 @@ pub enum Asked {
     PastStalls(Timestamp),
 }
 
-enum Answer {
+enum Reply {
     Lines(Bytes),
     Object(Bytes),
     Text(String),
@@ -139,15 +139,15 @@ enum Answer {
     Failed(StatusCode, String),
 }
 
-struct Question {
-    asked: Asked,
-    reply: oneshot::Sender<Answer>,
+struct PendingRequest {
+    asked: ApiRequest,
+    reply: oneshot::Sender<Reply>,
 }
 
 /// The door: cheap to clone, for each connection.
 #[derive(Clone)]
 pub struct Api {
-    questions: fair::Sender<u32, Question>,
+    questions: fair::Sender<u32, PendingRequest>,
     events: Stream,
 }
 
@@ -160,7 +160,7 @@ impl Api {
         history: Option<Arc<History>>,
     ) -> Result<Self> {
         let (questions, queue) = fair::channel(ROOM);
-        let desk = Desk::new(shared, interval, history);
+        let desk = Responder::new(shared, interval, history);
         thread::Builder::new()
             .name("api".into())
             .spawn(move || desk.work(&queue))
@@ -178,24 +178,24 @@ impl Api {
             Err((status, why)) => return text(status, why),
         };
         let (reply, answer) = oneshot::channel();
-        match self.questions.send(user.unwrap_or(NOBODY), Question { asked, reply }) {
+        match self.questions.send(user.unwrap_or(NOBODY), PendingRequest { asked, reply }) {
             Ok(()) => {}
             // Whoever asked may have gone.
-            Err(Refused::Full(question)) => drop(question.reply.send(Answer::Busy)),
-            Err(Refused::Gone) => {
+            Err(Rejected::Full(question)) => drop(question.reply.send(Reply::Busy)),
+            Err(Rejected::Gone) => {
                 return text(StatusCode::INTERNAL_SERVER_ERROR, "nobody answers any more\n");
             }
         }
         match tokio::time::timeout(PATIENCE, answer).await {
-            Ok(Ok(Answer::Lines(bytes))) => typed(whole(bytes), LINES),
-            Ok(Ok(Answer::Object(bytes))) => typed(whole(bytes), "application/json"),
-            Ok(Ok(Answer::Text(page))) => typed(whole(page), PLAIN),
-            Ok(Ok(Answer::Busy)) => {
+            Ok(Ok(Reply::Lines(bytes))) => typed(whole(bytes), LINES),
+            Ok(Ok(Reply::Object(bytes))) => typed(whole(bytes), "application/json"),
+            Ok(Ok(Reply::Text(page))) => typed(whole(page), PLAIN),
+            Ok(Ok(Reply::Busy)) => {
                 let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "too many ask at once\n");
                 response.headers_mut().insert(RETRY_AFTER, AGAIN);
                 response
             }
-            Ok(Ok(Answer::Failed(status, why))) => text(status, format!("{why}\n")),
+            Ok(Ok(Reply::Failed(status, why))) => text(status, format!("{why}\n")),
             Ok(Err(_)) => text(StatusCode::INTERNAL_SERVER_ERROR, "nobody answers any more\n"),
             Err(_) => text(StatusCode::GATEWAY_TIMEOUT, "it takes too long\n"),
         }
@@ -224,7 +224,7 @@ impl Api {
 }
 
 /// What a path and a query ask for.
-pub fn parse(path: &str, query: &str) -> Result<Asked, (StatusCode, &'static str)> {
+pub fn parse(path: &str, query: &str) -> Result<ApiRequest, (StatusCode, &'static str)> {
     let value = |name: &str| {
         query.split('&').find_map(|part| match part.split_once('=') {
             Some((key, value)) => (key == name).then_some(value),
@@ -248,21 +248,21 @@ pub fn parse(path: &str, query: &str) -> Result<Asked, (StatusCode, &'static str
     };
     Ok(match path {
         "/v1/waits" => match moment("at").transpose()? {
-            Some(at) => Asked::PastWaits(at),
-            None => Asked::Waits { idle: value("all").is_some() },
+            Some(at) => ApiRequest::PastWaits(at),
+            None => ApiRequest::Waits { idle: value("all").is_some() },
         },
         "/v1/stalls" => match moment("since").transpose()? {
-            Some(since) => Asked::PastStalls(since),
-            None => Asked::Stalls,
+            Some(since) => ApiRequest::PastStalls(since),
+            None => ApiRequest::Stalls,
         },
-        "/v1/host" => Asked::Host,
+        "/v1/host" => ApiRequest::Host,
         _ => match path.split('/').collect::<Vec<_>>()[..] {
-            ["", "v1", "why", id] => Asked::Why {
+            ["", "v1", "why", id] => ApiRequest::Why {
                 named: named(id)?,
                 width: value("width").map(number).transpose()?.map(|width| width as usize),
             },
-            ["", "v1", "baselines", id] => Asked::Baselines(named(id)?),
-            ["", "v1", "durations", id] => Asked::Durations(named(id)?),
+            ["", "v1", "baselines", id] => ApiRequest::Baselines(named(id)?),
+            ["", "v1", "durations", id] => ApiRequest::Durations(named(id)?),
             _ => {
                 return Err((
                     StatusCode::NOT_FOUND,
@@ -279,12 +279,12 @@ struct Last {
     took: Duration,
     idle: bool,
     overview: Overview,
-    held: Vec<HeldThread>,
+    held: Vec<SuspendedThread>,
     source: &'static str,
 }
 
 /// Where requests are answered.
-struct Desk {
+struct Responder {
     shared: Shared,
     interval: Duration,
     history: Option<Arc<History>>,
@@ -294,14 +294,14 @@ struct Desk {
     rest: Instant,
 }
 
-impl Desk {
+impl Responder {
     fn new(shared: Shared, interval: Duration, history: Option<Arc<History>>) -> Self {
         Self { shared, interval, history, overviews: OverviewCache::new(), last: None, rest: Instant::now() }
     }
 
-    fn work(mut self, queue: &fair::Receiver<u32, Question>) {
+    fn work(mut self, queue: &fair::Receiver<u32, PendingRequest>) {
         loop {
-            let Question { asked, reply } = match queue.recv_timeout(FORGET) {
+            let PendingRequest { asked, reply } = match queue.recv_timeout(FORGET) {
                 Ok(question) => question,
                 Err(RecvTimeoutError::Timeout) => {
                     // Nobody asks any more: what was known for them need not be kept.
@@ -327,8 +327,8 @@ impl Desk {
     }
 
     /// A mistake in one answer, which standard error has been told of, is not one in all that follow.
-    fn guarded(&mut self, answer: impl FnOnce(&mut Self) -> Result<Answer>) -> Answer {
-        let failed = |why| Answer::Failed(StatusCode::INTERNAL_SERVER_ERROR, why);
+    fn guarded(&mut self, answer: impl FnOnce(&mut Self) -> Result<Reply>) -> Reply {
+        let failed = |why| Reply::Failed(StatusCode::INTERNAL_SERVER_ERROR, why);
         match catch_unwind(AssertUnwindSafe(|| answer(self))) {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => failed(format!("{error:#}")),
@@ -340,57 +340,57 @@ impl Desk {
         }
     }
 
-    fn answer(&mut self, asked: &Asked) -> Result<Answer> {
+    fn answer(&mut self, asked: &ApiRequest) -> Result<Reply> {
         Ok(match asked {
-            Asked::Waits { idle } => {
+            ApiRequest::Waits { idle } => {
                 let mut waits: Vec<_> = self.look(*idle)?.overview.waits.iter().collect();
                 waits.retain(|wait| *idle || wait.worry() != Level::Idle);
                 waits.sort_by_key(|wait| std::cmp::Reverse(wait.age));
                 as_lines(waits)?
             }
-            Asked::Stalls => as_lines(self.shared.stalls()?.iter().map(StallObject::open))?,
-            Asked::Host => {
+            ApiRequest::Stalls => as_lines(self.shared.stalls()?.iter().map(StallObject::open))?,
+            ApiRequest::Host => {
                 let interval_seconds = self.interval.as_secs_f64();
                 let Numbers { waits, lost } = self.shared.numbers()?;
                 let last = self.look(false)?;
-                Answer::Object(
+                Reply::Object(
                     serde_json::to_vec(&HostObject {
                         version: env!("CARGO_PKG_VERSION").into(),
                         source: last.source.into(),
                         interval_seconds,
                         waiting: last.overview.classes.clone(),
-                        held: last.held.iter().map(HeldObject::of).collect(),
+                        held: last.held.iter().map(SuspendedObject::of).collect(),
                         waits_total: waits,
                         lost_total: lost,
                     })?
                     .into(),
                 )
             }
-            Asked::Why { named, width } => match self.inspect(*named) {
+            ApiRequest::Why { named, width } => match self.inspect(*named) {
                 Ok(report) => match width {
-                    Some(width) => Answer::Text(why::page(&report, (*width).clamp(20, 1000), None)),
-                    None => Answer::Object(serde_json::to_vec(&ReportObject::new(&report))?.into()),
+                    Some(width) => Reply::Text(why::page(&report, (*width).clamp(20, 1000), None)),
+                    None => Reply::Object(serde_json::to_vec(&ReportObject::new(&report))?.into()),
                 },
-                Err(error) => Answer::Failed(StatusCode::NOT_FOUND, format!("{error:#}")),
+                Err(error) => Reply::Failed(StatusCode::NOT_FOUND, format!("{error:#}")),
             },
-            Asked::Baselines(Named { id, start_ticks }) => as_lines(
+            ApiRequest::Baselines(Named { id, start_ticks }) => as_lines(
                 self.shared
                     .excuses(*id, *start_ticks)?
                     .into_iter()
                     .map(|(tid, excuse)| ExcusedObject { tid, baseline: excuse.into() }),
             )?,
-            Asked::Durations(Named { id, start_ticks }) => {
-                let none = || Answer::Failed(StatusCode::NOT_FOUND, "no wait of it has ended".into());
+            ApiRequest::Durations(Named { id, start_ticks }) => {
+                let none = || Reply::Failed(StatusCode::NOT_FOUND, "no wait of it has ended".into());
                 match self.shared.durations(*id, *start_ticks)? {
-                    Some(durations) => Answer::Object(serde_json::to_vec(&durations)?.into()),
+                    Some(durations) => Reply::Object(serde_json::to_vec(&durations)?.into()),
                     None => none(),
                 }
             }
-            Asked::PastWaits(at) => match &self.history {
-                Some(history) => Answer::Object(serde_json::to_vec(&history.waits_at(*at)?)?.into()),
+            ApiRequest::PastWaits(at) => match &self.history {
+                Some(history) => Reply::Object(serde_json::to_vec(&history.waits_at(*at)?)?.into()),
                 None => no_history(),
             },
-            Asked::PastStalls(since) => match &self.history {
+            ApiRequest::PastStalls(since) => match &self.history {
                 Some(history) => {
                     let mut stalls = history.stalls_since(*since)?;
                     self.age_open(&mut stalls)?;
@@ -442,7 +442,7 @@ impl Desk {
             let snapshot = self.shared.snapshot()?;
             let up_to = if idle { Level::Idle } else { Level::Doubtful };
             let overview = self.overviews.see(&snapshot, &mut self.shared, up_to, |_| true)?;
-            let (held, source) = (snapshot.held, snapshot.source);
+            let (held, source) = (snapshot.suspended, snapshot.source);
             self.last =
                 Some(Last { at: Instant::now(), took: begun.elapsed(), idle, overview, held, source });
         }
@@ -450,17 +450,17 @@ impl Desk {
     }
 }
 
-fn no_history() -> Answer {
-    Answer::Failed(StatusCode::NOT_FOUND, "this agent keeps no history".into())
+fn no_history() -> Reply {
+    Reply::Failed(StatusCode::NOT_FOUND, "this agent keeps no history".into())
 }
 
 /// An object a line.
-fn as_lines<T: Serialize>(objects: impl IntoIterator<Item = T>) -> Result<Answer> {
+fn as_lines<T: Serialize>(objects: impl IntoIterator<Item = T>) -> Result<Reply> {
     let mut out = Vec::new();
     for object in objects {
         lines::write(&mut out, &object)?;
     }
-    Ok(Answer::Lines(out.into()))
+    Ok(Reply::Lines(out.into()))
 }
 
 #[cfg(test)]
@@ -471,22 +471,22 @@ mod tests {
     #[test]
     fn paths_and_queries() {
         let asked = |path: &str, query: &str| parse(path, query).map_err(|(status, _)| status.as_u16());
-        assert!(matches!(asked("/v1/waits", ""), Ok(Asked::Waits { idle: false })));
-        assert!(matches!(asked("/v1/waits", "all"), Ok(Asked::Waits { idle: true })));
-        assert!(matches!(asked("/v1/waits", "x=1&all="), Ok(Asked::Waits { idle: true })));
-        assert!(matches!(asked("/v1/waits", "at=2026-11-23T03:12:00Z"), Ok(Asked::PastWaits(_))));
+        assert!(matches!(asked("/v1/waits", ""), Ok(ApiRequest::Waits { idle: false })));
+        assert!(matches!(asked("/v1/waits", "all"), Ok(ApiRequest::Waits { idle: true })));
+        assert!(matches!(asked("/v1/waits", "x=1&all="), Ok(ApiRequest::Waits { idle: true })));
+        assert!(matches!(asked("/v1/waits", "at=2026-11-23T03:12:00Z"), Ok(ApiRequest::PastWaits(_))));
         assert!(matches!(asked("/v1/waits", "at=yesterday"), Err(400)));
         assert!(matches!(
             asked("/v1/why/7", "width=80&start_ticks=9"),
-            Ok(Asked::Why { named: Named { id: 7, start_ticks: Some(9) }, width: Some(80) })
+            Ok(ApiRequest::Why { named: Named { id: 7, start_ticks: Some(9) }, width: Some(80) })
         ));
         assert!(matches!(
             asked("/v1/baselines/7", ""),
-            Ok(Asked::Baselines(Named { id: 7, start_ticks: None }))
+            Ok(ApiRequest::Baselines(Named { id: 7, start_ticks: None }))
         ));
         assert!(matches!(
             asked("/v1/durations/7", "start_ticks=18446744073709551615"),
-            Ok(Asked::Durations(Named { id: 7, start_ticks: Some(u64::MAX) }))
+            Ok(ApiRequest::Durations(Named { id: 7, start_ticks: Some(u64::MAX) }))
         ));
         assert!(matches!(asked("/v1/durations/7", "start_ticks="), Err(400)));
         assert!(matches!(asked("/v1/why/7", "start_ticks=-1"), Err(400)));
@@ -497,10 +497,10 @@ mod tests {
     #[test]
     fn a_panic_ends_one_answer() {
         let (shared, _asked) = shared::pair().expect("two ends");
-        let mut desk = Desk::new(shared, Duration::from_secs(1), None);
-        let Answer::Failed(status, why) = desk.guarded(|_| panic!("on purpose")) else { panic!("it failed") };
+        let mut desk = Responder::new(shared, Duration::from_secs(1), None);
+        let Reply::Failed(status, why) = desk.guarded(|_| panic!("on purpose")) else { panic!("it failed") };
         assert!(status.is_server_error() && why.contains("a bug"), "{why}");
-        let answer = desk.guarded(|_| Ok(Answer::Text("fine".into())));
-        assert!(matches!(answer, Answer::Text(text) if text == "fine"));
+        let answer = desk.guarded(|_| Ok(Reply::Text("fine".into())));
+        assert!(matches!(answer, Reply::Text(text) if text == "fine"));
     }
 }

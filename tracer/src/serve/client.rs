@@ -38,7 +38,7 @@ const AGAIN: u32 = 6;
 const AT_FIRST: Duration = Duration::from_millis(100);
 
 /// A running agent.
-pub struct Client {
+pub struct AgentClient {
     socket: PathBuf,
     patience: Duration,
     runtime: Runtime,
@@ -63,7 +63,7 @@ impl Refusal {
     }
 }
 
-impl Client {
+impl AgentClient {
     /// Finds out whether an agent listens to this user.
     pub fn connect(socket: &Path) -> Result<Self, Refusal> {
         match probe(socket) {

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 
-use super::client::{Client, Refusal};
+use super::client::{AgentClient, Refusal};
 use crate::{
     collect::{self, Source},
-    config::cli::{Place, SourceName},
+    config::cli::{SourceArgs, SourceName},
 };
 
 /// Where what is shown comes from.
@@ -15,11 +15,11 @@ pub enum Feed {
     /// This very program looks.
     Own(Box<dyn Source>),
     /// A running agent is asked.
-    Agent(Client),
+    Agent(AgentClient),
 }
 
 /// Opens the source asked for; with `auto` the best that this user may have, and why it is not a better one.
-pub fn open(place: &Place) -> Result<(Feed, Option<String>)> {
+pub fn open(place: &SourceArgs) -> Result<(Feed, Option<String>)> {
     choose(
         place,
         || Ok(Feed::Own(Box::new(collect::bpf::Bpf::once()?))),
@@ -30,10 +30,10 @@ pub fn open(place: &Place) -> Result<(Feed, Option<String>)> {
 
 /// The same for whoever has sources of another kind.
 pub fn choose<T>(
-    place: &Place,
+    place: &SourceArgs,
     bpf: impl FnOnce() -> Result<T>,
     proc: impl FnOnce() -> T,
-    agent: impl FnOnce(Client) -> T,
+    agent: impl FnOnce(AgentClient) -> T,
 ) -> Result<(T, Option<String>)> {
     match place.source {
         SourceName::Bpf => Ok((bpf()?, None)),
@@ -41,13 +41,13 @@ pub fn choose<T>(
         SourceName::Agent => Ok((agent(self::agent(&place.socket)?), None)),
         SourceName::Auto if rustix::process::geteuid().is_root() => match bpf() {
             Ok(bpf) => Ok((bpf, None)),
-            Err(error) => match Client::connect(&place.socket) {
+            Err(error) => match AgentClient::connect(&place.socket) {
                 Ok(client) => Ok((agent(client), None)),
                 Err(_) => Ok((proc(), Some(format!("{error:#}")))),
             },
         },
         // Whoever is not root may ask the agent, which sees more than they do.
-        SourceName::Auto => match Client::connect(&place.socket) {
+        SourceName::Auto => match AgentClient::connect(&place.socket) {
             Ok(client) => Ok((agent(client), None)),
             Err(refusal) => match (bpf(), refusal) {
                 (Ok(bpf), _) => Ok((bpf, None)),
@@ -59,8 +59,8 @@ pub fn choose<T>(
 }
 
 /// The agent that must be there.
-pub fn agent(socket: &Path) -> Result<Client> {
-    Client::connect(socket).map_err(|refusal| match refusal {
+pub fn agent(socket: &Path) -> Result<AgentClient> {
+    AgentClient::connect(socket).map_err(|refusal| match refusal {
         Refusal::Denied(why) => anyhow!(why),
         Refusal::Absent => anyhow!("no agent listens on {}: `tracer agent` starts one", socket.display()),
     })

@@ -110,16 +110,16 @@ pub async fn serve_api(listener: UnixListener, api: Api) {
 }
 
 /// Who is at the other end: a user; `None` on TCP, where nobody says.
-type User = Option<u32>;
+type ConnectedUser = Option<u32>;
 /// The user who always has half of the connections.
-const ROOT: User = Some(0);
+const ROOT: ConnectedUser = Some(0);
 
 /// A connection that is served.
-struct Connection {
+struct HttpConnection {
     task: AbortHandle,
     /// When it came, nanoseconds of `CLOCK_MONOTONIC`.
     since_ns: u64,
-    user: User,
+    user: ConnectedUser,
     traffic: Arc<Traffic>,
 }
 
@@ -150,23 +150,23 @@ impl Drop for Pending {
 
 /// What is known of a connection when one has to end.
 #[derive(Clone, Copy, Debug)]
-struct Standing {
+struct ConnectionStanding {
     /// It waits for an answer, or the rest of one.
     asks: bool,
     /// When its last request came, or the connection.
     last_ns: u64,
     /// When it came.
     since_ns: u64,
-    user: User,
+    user: ConnectedUser,
 }
 
 /// Which connection ends where there is one too many: of the user who has most, the one that is idle for longest, and where none
 /// is, the one that asks for longest. The young are spared while there are not too many of them.
-fn whom_to_end(open: &[Standing], now_ns: u64) -> Option<usize> {
+fn whom_to_end(open: &[ConnectionStanding], now_ns: u64) -> Option<usize> {
     if open.len() <= CONNECTIONS {
         return None;
     }
-    let is_young = |one: &Standing| now_ns.saturating_sub(one.since_ns) < YOUNG.as_nanos() as u64;
+    let is_young = |one: &ConnectionStanding| now_ns.saturating_sub(one.since_ns) < YOUNG.as_nanos() as u64;
     let most = who_has_most(open);
     open.iter()
         .enumerate()
@@ -176,8 +176,8 @@ fn whom_to_end(open: &[Standing], now_ns: u64) -> Option<usize> {
 }
 
 /// Who has most connections. Half of all that are served are root's before any of root's count.
-fn who_has_most(open: &[Standing]) -> Option<User> {
-    let mut of_user: HashMap<User, usize> = HashMap::new();
+fn who_has_most(open: &[ConnectionStanding]) -> Option<ConnectedUser> {
+    let mut of_user: HashMap<ConnectedUser, usize> = HashMap::new();
     for one in open {
         *of_user.entry(one.user).or_default() += 1;
     }
@@ -188,17 +188,17 @@ fn who_has_most(open: &[Standing]) -> Option<User> {
 }
 
 /// Ends those that are too many.
-fn end_some(open: &mut Vec<Connection>) {
+fn end_some(open: &mut Vec<HttpConnection>) {
     open.retain(|connection| !connection.task.is_finished());
     let now_ns = monotonic_ns();
     loop {
-        let standing = |Connection { traffic, since_ns, user, .. }: &Connection| Standing {
+        let standing = |HttpConnection { traffic, since_ns, user, .. }: &HttpConnection| ConnectionStanding {
             asks: traffic.pending.load(Ordering::Relaxed) > 0,
             last_ns: traffic.last_ns.load(Ordering::Relaxed),
             since_ns: *since_ns,
             user: *user,
         };
-        let standings: Vec<Standing> = open.iter().map(standing).collect();
+        let standings: Vec<ConnectionStanding> = open.iter().map(standing).collect();
         let Some(at) = whom_to_end(&standings, now_ns) else { return };
         open.swap_remove(at).task.abort();
     }
@@ -208,13 +208,13 @@ fn end_some(open: &mut Vec<Connection>) {
 async fn serve_with<S, A, F>(
     accept: impl Fn() -> A,
     lifetime: Duration,
-    answer: impl Fn(Request<Incoming>, User) -> F + Clone + Send + 'static,
+    answer: impl Fn(Request<Incoming>, ConnectedUser) -> F + Clone + Send + 'static,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    A: Future<Output = io::Result<(S, User)>>,
+    A: Future<Output = io::Result<(S, ConnectedUser)>>,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let mut open: Vec<Connection> = Vec::new();
+    let mut open: Vec<HttpConnection> = Vec::new();
     loop {
         // Those that came before get their turn: what they have asked is answered before somebody has to go.
         yield_now().await;
@@ -247,7 +247,7 @@ async fn serve_with<S, A, F>(
             // What a client does wrong is its own affair.
             let _ = timeout(lifetime, connection).await;
         });
-        open.push(Connection { task: task.abort_handle(), since_ns, user, traffic });
+        open.push(HttpConnection { task: task.abort_handle(), since_ns, user, traffic });
     }
 }
 
@@ -329,7 +329,7 @@ mod tests {
     fn ends(number: u64, now: u64, of: impl Fn(u64) -> (bool, u64, u64)) -> Option<usize> {
         let standing = |number| {
             let (asks, last, since) = of(number);
-            Standing { asks, last_ns: last * 1_000_000, since_ns: since * 1_000_000, user: None }
+            ConnectionStanding { asks, last_ns: last * 1_000_000, since_ns: since * 1_000_000, user: None }
         };
         whom_to_end(&(0..number).map(standing).collect::<Vec<_>>(), now * 1_000_000)
     }
@@ -348,9 +348,9 @@ mod tests {
     /// So many of each user: whose connection ends, all being equally old.
     fn whose_ends(of_user: &[(u32, usize)]) -> Option<u32> {
         let of_one = |(user, number): &(u32, usize)| {
-            vec![Standing { asks: true, last_ns: 0, since_ns: 0, user: Some(*user) }; *number]
+            vec![ConnectionStanding { asks: true, last_ns: 0, since_ns: 0, user: Some(*user) }; *number]
         };
-        let open: Vec<Standing> = of_user.iter().flat_map(of_one).collect();
+        let open: Vec<ConnectionStanding> = of_user.iter().flat_map(of_one).collect();
         whom_to_end(&open, 1_000_000_000).and_then(|at| open[at].user)
     }
 

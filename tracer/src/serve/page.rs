@@ -26,18 +26,18 @@ const KEPT: usize = 8;
 /// The latest page, and those before it that are being read.
 pub struct Pages {
     metrics: Arc<Metrics>,
-    kept: Mutex<Kept>,
+    kept: Mutex<CachedPage>,
 }
 
 #[derive(Default)]
-struct Kept {
-    latest: Option<Arc<Page>>,
+struct CachedPage {
+    latest: Option<Arc<MetricsPage>>,
     /// Oldest first.
-    earlier: VecDeque<Weak<Page>>,
+    earlier: VecDeque<Weak<MetricsPage>>,
 }
 
 /// A page.
-struct Page {
+struct MetricsPage {
     /// The look it is of.
     look: u64,
     length: usize,
@@ -58,18 +58,18 @@ impl Pages {
         let page = match &kept.latest {
             Some(page) if page.look == look => Arc::clone(page),
             _ => {
-                let page = Arc::new(Page::new(look, &metrics::page(&self.metrics)?));
+                let page = Arc::new(MetricsPage::new(look, &metrics::page(&self.metrics)?));
                 kept.put(Arc::clone(&page));
                 page
             }
         };
-        Ok(Reader { page, next: 0, rested: false }.boxed())
+        Ok(PageReader { page, next: 0, rested: false }.boxed())
     }
 }
 
-impl Kept {
+impl CachedPage {
     /// Takes the place of the latest. Of the earlier ones those stay that somebody reads, so many at most.
-    fn put(&mut self, page: Arc<Page>) {
+    fn put(&mut self, page: Arc<MetricsPage>) {
         if let Some(before) = self.latest.replace(page) {
             self.earlier.push_back(Arc::downgrade(&before));
         }
@@ -82,7 +82,7 @@ impl Kept {
     }
 }
 
-impl Page {
+impl MetricsPage {
     fn new(look: u64, text: &[u8]) -> Self {
         let pieces = text.chunks(PIECE).map(Bytes::copy_from_slice).collect();
         Self { look, length: text.len(), pieces: Mutex::new(Some(pieces)) }
@@ -94,15 +94,15 @@ impl Page {
 }
 
 /// A page being read.
-struct Reader {
-    page: Arc<Page>,
+struct PageReader {
+    page: Arc<MetricsPage>,
     /// The piece that is next.
     next: usize,
     /// The others have had their turn since the last piece.
     rested: bool,
 }
 
-impl Contents for Reader {
+impl Contents for PageReader {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     /// Reads a piece.
-    fn read(reader: &mut Reader) -> Option<Result<Bytes, io::Error>> {
+    fn read(reader: &mut PageReader) -> Option<Result<Bytes, io::Error>> {
         let mut context = Context::from_waker(std::task::Waker::noop());
         loop {
             if let Poll::Ready(frame) = Pin::new(&mut *reader).poll_frame(&mut context) {
@@ -148,15 +148,15 @@ mod tests {
         }
     }
 
-    fn page(look: u64) -> (Arc<Page>, Vec<u8>) {
+    fn page(look: u64) -> (Arc<MetricsPage>, Vec<u8>) {
         let text: Vec<u8> = (0..PIECE * 3 + 5).map(|at| (at % 251) as u8).collect();
-        (Arc::new(Page::new(look, &text)), text)
+        (Arc::new(MetricsPage::new(look, &text)), text)
     }
 
     #[test]
     fn it_is_read_in_pieces_and_whole() {
         let (page, text) = page(1);
-        let mut reader = Reader { page, next: 0, rested: false };
+        let mut reader = PageReader { page, next: 0, rested: false };
         assert_eq!(reader.size_hint().exact(), Some(text.len() as u64));
         let mut whole = Vec::new();
         while let Some(piece) = read(&mut reader) {
@@ -167,12 +167,12 @@ mod tests {
 
     #[test]
     fn readers_of_the_oldest_lose_it_and_pages_nobody_reads_go() {
-        let mut kept = Kept::default();
-        let mut readers: Vec<Reader> = (0..20)
+        let mut kept = CachedPage::default();
+        let mut readers: Vec<PageReader> = (0..20)
             .map(|look| {
                 let (page, _) = page(look);
                 kept.put(Arc::clone(&page));
-                Reader { page, next: 1, rested: false }
+                PageReader { page, next: 1, rested: false }
             })
             .collect();
         let reading: Vec<bool> =

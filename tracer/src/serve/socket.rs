@@ -68,7 +68,7 @@ impl<T, E: Into<io::Error>> Attempt<T> for std::result::Result<T, E> {
 }
 
 /// A bound socket. Its file goes when this is dropped.
-pub struct Socket {
+pub struct ApiSocket {
     listener: UnixListener,
     path: PathBuf,
     /// Held as long as the agent lives, also one that is stopped or does not answer; the kernel lets go of it with the
@@ -76,7 +76,7 @@ pub struct Socket {
     _lock: File,
 }
 
-impl Socket {
+impl ApiSocket {
     /// Takes the path. A socket that an agent has left behind is replaced; one that an agent serves is not.
     pub fn bind(path: &Path, group: &str) -> Result<Self, BindError> {
         let whom = path.display();
@@ -140,7 +140,7 @@ impl Socket {
     }
 }
 
-impl Drop for Socket {
+impl Drop for ApiSocket {
     fn drop(&mut self) {
         // It may have gone already.
         let _ = fs::remove_file(&self.path);

@@ -54,16 +54,16 @@ pub enum Action {
 }
 
 /// A key with what must be held.
-pub type Key = (KeyCode, KeyModifiers);
+pub type KeyPress = (KeyCode, KeyModifiers);
 
 const NONE: KeyModifiers = KeyModifiers::NONE;
 
-const fn char(c: char) -> Key {
+const fn char(c: char) -> KeyPress {
     (KeyCode::Char(c), NONE)
 }
 
 /// Keys, what they do, and how the help page says it.
-pub const KEYS: &[(&[Key], Action, &str)] = &[
+pub const KEYS: &[(&[KeyPress], Action, &str)] = &[
     (&[(KeyCode::Up, NONE), char('k')], Action::Up, "one line up"),
     (&[(KeyCode::Down, NONE), char('j')], Action::Down, "one line down"),
     (&[(KeyCode::PageUp, NONE)], Action::PageUp, "a page up"),
@@ -97,12 +97,12 @@ pub const KEYS: &[(&[Key], Action, &str)] = &[
 pub fn action(event: &KeyEvent) -> Option<Action> {
     // A capital letter comes with Shift on some terminals and without on others.
     let modifiers = event.modifiers.difference(KeyModifiers::SHIFT);
-    let is = |key: &Key| *key == (event.code, modifiers);
+    let is = |key: &KeyPress| *key == (event.code, modifiers);
     KEYS.iter().find(|(keys, ..)| keys.iter().any(is)).map(|(_, action, _)| *action)
 }
 
 /// How the help page calls a key.
-pub fn name((code, modifiers): &Key) -> String {
+pub fn name((code, modifiers): &KeyPress) -> String {
     let name = match code {
         KeyCode::Char(' ') => "Space".to_owned(),
         KeyCode::Char(c) => c.to_string(),
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn no_key_does_two_things() {
-        let keys: Vec<&Key> = KEYS.iter().flat_map(|(keys, ..)| *keys).collect();
+        let keys: Vec<&KeyPress> = KEYS.iter().flat_map(|(keys, ..)| *keys).collect();
         assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len());
     }
 

@@ -200,14 +200,14 @@ fn handle_typing(model: &mut Model, key: &KeyEvent) -> Option<Effect> {
 
 /// A line that stands for several waits: the worst of them, how many they are, and their unit or container.
 #[derive(Serialize)]
-struct Group<'a> {
+struct GroupLine<'a> {
     group: Option<&'a str>,
     waits: usize,
     #[serde(flatten)]
     worst: &'a WaitObject,
 }
 
-impl<'a> Group<'a> {
+impl<'a> GroupLine<'a> {
     fn of(line: &'a Line) -> Self {
         Self { group: line.group.as_deref(), waits: line.number, worst: &line.wait }
     }
@@ -222,7 +222,7 @@ fn write(model: &Model) -> String {
         for line in &model.lines {
             match model.by {
                 By::Thread => lines::write(&mut out, &*line.wait)?,
-                _ => lines::write(&mut out, &Group::of(line))?,
+                _ => lines::write(&mut out, &GroupLine::of(line))?,
             }
         }
         out.flush()?;

@@ -107,7 +107,7 @@ impl Page {
 
 /// Keys and what they do.
 fn keys(width: usize) -> Vec<String> {
-    let names = |keys: &[input::Key]| keys.iter().map(input::name).collect::<Vec<_>>().join(" ");
+    let names = |keys: &[input::KeyPress]| keys.iter().map(input::name).collect::<Vec<_>>().join(" ");
     let margin = KEYS.iter().map(|(of, ..)| names(of).len()).max().unwrap_or(0) + 2;
     KEYS.iter()
         .flat_map(|(of, _, what)| {

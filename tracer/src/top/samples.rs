@@ -10,7 +10,7 @@ use crate::{
     model::class::Class,
     model::syscalls::{Direction, Syscall},
     model::target::Target,
-    resolve::{Resolved, process::Who},
+    resolve::{Resolved, process::ProcessMeta},
     wire::json::WaitObject,
 };
 
@@ -29,7 +29,7 @@ pub fn wait(pid: u32, comm: &str, class: Class, seconds: u64) -> WaitObject {
     if class == Class::Timer {
         (resolved.fd, wait.call.syscall) = (None, Syscall::ClockNanosleep);
     }
-    WaitObject::brief(&wait, &resolved, class, &Who::default())
+    WaitObject::brief(&wait, &resolved, class, &ProcessMeta::default())
 }
 
 /// A host with these waits.

@@ -20,14 +20,14 @@ use crate::{
     assess::overview::{Overview, OverviewCache},
     collect::durations::{AllDurations, Durations},
     collect::{Source, bpf::Bpf, losses, proc::Proc},
-    config::cli::{Place, Top},
+    config::cli::{SourceArgs, Top},
     history::{self, Past},
     kernel::object::Options,
     model::class::{Class, Level},
     model::wait::Wait,
     render::why,
     serve::api::HostObject,
-    serve::client::{Client, about},
+    serve::client::{AgentClient, about},
     serve::feed,
     util::clock::cpu_time,
     wire::json::WaitObject,
@@ -117,13 +117,13 @@ pub fn run(args: &Top, wishes: &Receiver<Wish>, send: &dyn Fn(News) -> bool) {
 enum Origin {
     Bpf(Box<Bpf>),
     Proc(Box<Proc>),
-    Agent(Client),
+    Agent(AgentClient),
 }
 
 struct Looker {
     origin: Origin,
     why_not_better: Option<String>,
-    place: Place,
+    place: SourceArgs,
     pids: Vec<u32>,
     idle: bool,
     overviews: OverviewCache,
@@ -140,7 +140,7 @@ struct Before {
 }
 
 /// What was seen for a frame.
-struct Seen {
+struct SeenFrame {
     overview: Overview,
     source: &'static str,
     hidden: usize,
@@ -234,7 +234,7 @@ impl Looker {
     }
 
     fn frame(&mut self) -> Result<Frame> {
-        let Seen { overview, source, hidden, waits, lost } = self.look()?;
+        let SeenFrame { overview, source, hidden, waits, lost } = self.look()?;
         let now = Before { at: Instant::now(), waits, switches: switches(), cpu: cpu_time() };
         let passed = now.at.duration_since(self.before.at).as_secs_f64().max(1e-3);
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / passed;
@@ -255,7 +255,7 @@ impl Looker {
         Ok(frame)
     }
 
-    fn look(&mut self) -> Result<Seen> {
+    fn look(&mut self) -> Result<SeenFrame> {
         let pids = &self.pids;
         let wanted = |pid: u32| pids.is_empty() || pids.contains(&pid);
         let (waits, lost) = match &mut self.origin {
@@ -271,7 +271,7 @@ impl Looker {
                 waits.retain(|wait| self.idle || wait.worry() != Level::Idle);
                 let overview = Overview { waits, classes };
                 let (waits, lost) = (Some(host.waits_total), host.lost_total);
-                return Ok(Seen { overview, source: "agent", hidden: 0, waits, lost });
+                return Ok(SeenFrame { overview, source: "agent", hidden: 0, waits, lost });
             }
             Origin::Bpf(bpf) => {
                 let durations = &mut self.durations;
@@ -292,12 +292,12 @@ impl Looker {
         let wanted = |wait: &Wait| wanted(wait.thread.process.pid);
         let up_to = if self.idle { Level::Idle } else { Level::Doubtful };
         let overview = self.overviews.see(&snapshot, source, up_to, wanted)?;
-        Ok(Seen { overview, source: snapshot.source, hidden, waits, lost })
+        Ok(SeenFrame { overview, source: snapshot.source, hidden, waits, lost })
     }
 
     /// What was at a moment, as an agent has kept it.
     fn past(&self, at: Timestamp) -> Result<Frame> {
-        let Past { at: kept, mut waits } = match Client::connect(&self.place.socket) {
+        let Past { at: kept, mut waits } = match AgentClient::connect(&self.place.socket) {
             Ok(client) => client.object(&format!("/v1/waits?at={at}"))?,
             Err(refusal) => history::left(&self.place.state_dir, refusal.without_history())?.waits_at(at)?,
         };
@@ -321,7 +321,7 @@ impl Looker {
 
 impl Origin {
     /// As [`feed::open`] chooses, but with the kernel program that sees waits end.
-    fn open(place: &Place) -> Result<(Self, Option<String>)> {
+    fn open(place: &SourceArgs) -> Result<(Self, Option<String>)> {
         let options = Options {
             waits: true,
             min_wait: Duration::from_micros(100),

@@ -41,13 +41,13 @@ fn below(of: &HashSet<u32>, parents: &HashMap<u32, u32>) -> HashSet<u32> {
 
 /// Which processes are known to descend from those asked for, and which are known not to.
 #[derive(Default)]
-pub struct Family {
+pub struct Descendants {
     known: HashMap<ProcessId, bool>,
     /// Those that do, by pid: how many.
     members: HashMap<u32, usize>,
 }
 
-impl Family {
+impl Descendants {
     /// Whether a process is one; `None`: not known yet.
     pub fn get(&self, process: &ProcessId) -> Option<bool> {
         self.known.get(process).copied()
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_member_is_one_until_it_is_forgotten() {
         let of = |pid, start_ns| ProcessId { pid, start_ns };
-        let mut family = Family::default();
+        let mut family = Descendants::default();
         family.insert(of(5, 1), true);
         family.insert(of(5, 2), true);
         family.insert(of(6, 1), false);

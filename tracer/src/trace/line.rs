@@ -11,7 +11,7 @@ const LARGEST_ERROR: i64 = 4095;
 
 /// A call that has ended, or still waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct CallLine {
     /// Now.
     pub at: Timestamp,
     /// Name of the thread.
@@ -47,7 +47,7 @@ pub enum End {
     Gone,
 }
 
-impl Line {
+impl CallLine {
     /// For people.
     pub fn text(&self) -> String {
         let time = self.at.to_zoned(TimeZone::UTC).strftime("%H:%M:%S%.3fZ");
@@ -113,8 +113,8 @@ fn took(lasted: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn line(end: End) -> Line {
-        Line {
+    fn line(end: End) -> CallLine {
+        CallLine {
             at: Timestamp::UNIX_EPOCH,
             comm: "php\u{1b}".into(),
             pid: 7,
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(line(End::Unseen).text(), format!("{call} after 12.3s"));
         assert_eq!(line(End::Gone).text(), format!("{call} after at least 12.3s"));
         let bare =
-            Line { fd: None, target: String::new(), tid: 7, syscall: "wait4", ..line(End::Returned(9)) };
+            CallLine { fd: None, target: String::new(), tid: 7, syscall: "wait4", ..line(End::Returned(9)) };
         assert_eq!(bare.text(), "00:00:00.000Z php? 7 wait4() = 9 after 12.3s");
     }
 

@@ -24,11 +24,11 @@ use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use self::{
-    family::Family,
-    line::{End, Line},
+    family::Descendants,
+    line::{CallLine, End},
     summary::Summary,
     told::{Next, Seen, Told},
-    wanted::Wanted,
+    wanted::Selection,
 };
 use crate::{
     collect::{
@@ -40,7 +40,7 @@ use crate::{
     config::cli::{Probes, Trace},
     diagnose::verdict,
     kernel::{
-        calls::{Calls, Id},
+        calls::{Calls, FollowedId},
         object::{Followed, Options},
         probes::Mechanism,
     },
@@ -69,7 +69,7 @@ enum Ends {
 }
 
 /// A call that has ended.
-struct Ended {
+struct EndedCall {
     wait: Wait,
     /// The fds of its poll.
     set: Option<Set>,
@@ -78,7 +78,7 @@ struct Ended {
     end: End,
 }
 
-impl Ended {
+impl EndedCall {
     /// One whose end nobody has seen: it lasted at least until it was seen last.
     fn gone(told: Told) -> Self {
         let wait = Wait { exact: false, ..told.wait };
@@ -92,13 +92,13 @@ pub struct Tracer {
     ends: Ends,
     min: Duration,
     json: bool,
-    wanted: Wanted,
+    wanted: Selection,
     /// Where the kernel's programs do not choose: whether processes descend from those, as far as looked at.
-    family: Family,
+    family: Descendants,
     /// Those of them that had ended at the last look.
     gone: Vec<ProcessId>,
     /// Where they do: threads that had ended at the last look, of which they did not know.
-    missed: HashSet<Id>,
+    missed: HashSet<FollowedId>,
     resolver: Resolver,
     /// Calls that were told to wait, by thread.
     told: HashMap<ThreadId, Told>,
@@ -114,7 +114,7 @@ impl Tracer {
     pub fn begin(args: &Trace) -> Result<Self> {
         // Before anything runs: a signal that comes now is read later.
         let stop = signals()?;
-        let wanted = Wanted::find(args)?;
+        let wanted = Selection::find(args)?;
         let mechanism = match args.probes {
             Probes::Fentry => Some(Mechanism::Fentry),
             Probes::Kprobe => Some(Mechanism::Kprobe),
@@ -146,7 +146,7 @@ impl Tracer {
             min: args.min,
             json: args.json,
             wanted,
-            family: Family::default(),
+            family: Descendants::default(),
             gone: Vec::new(),
             missed: HashSet::new(),
             resolver: Resolver::new(),
@@ -251,7 +251,7 @@ impl Tracer {
     /// Prints the calls that have ended.
     fn take_ends(&mut self) -> Result<()> {
         self.taken = Instant::now();
-        let mut ended: Vec<Ended> = Vec::new();
+        let mut ended: Vec<EndedCall> = Vec::new();
         loop {
             let (mut wait, returned) = match &mut self.ends {
                 Ends::Calls(calls) => match calls.next() {
@@ -282,7 +282,7 @@ impl Tracer {
                 // Not by when its sleep began: where that was not seen, it may seem to be before the call did. One that was
                 // seen in its first moment may seem to have been seen before it.
                 Some(before) if before.wait.seen_ns() < wait.began_ns && !before.wait.age.is_zero() => {
-                    ended.push(Ended::gone(before));
+                    ended.push(EndedCall::gone(before));
                     None
                 }
                 told => told,
@@ -293,13 +293,13 @@ impl Tracer {
             let in_set = wait.call.watches_fds();
             let resolved = told.filter(|_| in_set).map(|told| told.resolved);
             let end = returned.map_or(End::Unseen, |(result, _)| End::Returned(result));
-            ended.push(Ended { wait, set, resolved, end });
+            ended.push(EndedCall { wait, set, resolved, end });
         }
         self.print_ended(ended)
     }
 
     /// Prints calls that have ended; for programs with what their connections look like now.
-    fn print_ended(&mut self, mut ended: Vec<Ended>) -> Result<()> {
+    fn print_ended(&mut self, mut ended: Vec<EndedCall>) -> Result<()> {
         if ended.is_empty() {
             return Ok(());
         }
@@ -312,7 +312,7 @@ impl Tracer {
                 .into_iter()
                 .map(|seen| ((seen.thread, Some(seen.fd)), seen))
                 .collect();
-            for Ended { wait, .. } in &mut ended {
+            for EndedCall { wait, .. } in &mut ended {
                 // The fd may be another file by now.
                 if let Some(seen) = seen.get(&(wait.thread, wait.fd))
                     && seen.state.inode() == wait.fd_state.inode()
@@ -324,7 +324,7 @@ impl Tracer {
         let sets = ended.iter_mut().map(|call| call.set.take()).collect();
         let waits: Vec<&Wait> = ended.iter().map(|call| &call.wait).collect();
         let resolved = self.resolver.resolve_ended(&waits, sets, &mut self.bpf)?;
-        for (Ended { wait, resolved: seen, end, .. }, resolved) in ended.into_iter().zip(resolved) {
+        for (EndedCall { wait, resolved: seen, end, .. }, resolved) in ended.into_iter().zip(resolved) {
             let resolved = seen.unwrap_or(resolved);
             let at = Now::read().wall_at(wait.began_ns + wait.age.as_nanos() as u64);
             let line = line(&wait, &resolved, at, end);
@@ -403,7 +403,7 @@ impl Tracer {
     /// Prints what has ended and was not seen to; forgets what will not be.
     fn end_unseen(&mut self, waiting: &HashMap<ThreadId, &Wait>, last: bool) -> Result<()> {
         let by_calls = matches!(self.ends, Ends::Calls(_));
-        let ends = told::Ends { by_calls, taken: self.taken.elapsed(), last };
+        let ends = told::EndReports { by_calls, taken: self.taken.elapsed(), last };
         let seen = |thread: &ThreadId| match waiting.get(thread) {
             Some(wait) => Seen::Asleep(wait),
             None if Reads::new().thread_lives(thread) => Seen::Awake,
@@ -413,7 +413,7 @@ impl Tracer {
         let left = std::mem::take(&mut self.told).into_iter().filter_map(|(thread, mut told)| {
             match told.next(seen(&thread), ends) {
                 Next::Keep => return Some((thread, told)),
-                Next::End => ended.push(Ended::gone(told)),
+                Next::End => ended.push(EndedCall::gone(told)),
                 Next::Forget => {}
             }
             None
@@ -458,15 +458,18 @@ impl Tracer {
         match &mut self.ends {
             Ends::Calls(calls) => {
                 let followed = calls.followed();
-                let lives = |id: &Id| match *id {
-                    Id::Process(pid) => family::lives(pid),
-                    Id::Thread(tid) => thread_lives(tid),
+                let lives = |id: &FollowedId| match *id {
+                    FollowedId::Process(pid) => family::lives(pid),
+                    FollowedId::Thread(tid) => thread_lives(tid),
                 };
-                let (living, gone): (Vec<Id>, Vec<Id>) = followed.into_iter().partition(lives);
+                let (living, gone): (Vec<FollowedId>, Vec<FollowedId>) =
+                    followed.into_iter().partition(lives);
                 // They ended before they were followed. A thread without its id may also be about to run another program,
                 // which the kernel's programs see only when it does.
-                let about_to = |id: &Id| matches!(id, Id::Thread(_)) && !self.missed.contains(id);
-                let (missed, ended): (HashSet<Id>, HashSet<Id>) = gone.into_iter().partition(about_to);
+                let about_to =
+                    |id: &FollowedId| matches!(id, FollowedId::Thread(_)) && !self.missed.contains(id);
+                let (missed, ended): (HashSet<FollowedId>, HashSet<FollowedId>) =
+                    gone.into_iter().partition(about_to);
                 ended.into_iter().for_each(|id| calls.forget(id));
                 self.missed = missed;
                 !living.is_empty() || !self.missed.is_empty()
@@ -480,7 +483,7 @@ impl Tracer {
         }
     }
 
-    fn print(&mut self, line: &Line) -> Result<()> {
+    fn print(&mut self, line: &CallLine) -> Result<()> {
         writeln!(self.out, "{}", line.text())?;
         Ok(())
     }
@@ -499,7 +502,7 @@ impl Tracer {
 }
 
 /// A call as it is printed.
-fn line(wait: &Wait, resolved: &Resolved, at: Timestamp, end: End) -> Line {
+fn line(wait: &Wait, resolved: &Resolved, at: Timestamp, end: End) -> CallLine {
     let lookups = [Target::Gone, Target::Reused];
     // It was something when the call began, which the kernel has seen; what it is now says nothing of it.
     let unnamed = lookups.contains(&resolved.target) || matches!(resolved.target, Target::Unreadable { .. });
@@ -508,7 +511,7 @@ fn line(wait: &Wait, resolved: &Resolved, at: Timestamp, end: End) -> Line {
         (_, true, "none") => (String::new(), String::new()),
         (_, true, kind) => (kind.to_owned(), kind.to_owned()),
     };
-    Line {
+    CallLine {
         at,
         comm: wait.comm.to_string(),
         pid: wait.thread.process.pid,

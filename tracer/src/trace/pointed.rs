@@ -31,7 +31,7 @@ pub fn connected(bytes: &[u8]) -> Option<Endpoint> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::syscalls::{Syscall, Table};
+    use crate::model::syscalls::{CallTable, Syscall};
 
     #[test]
     fn the_peer_of_a_failed_connect_is_where_it_was_for() {
@@ -55,7 +55,7 @@ mod tests {
     fn the_fds_of_a_poll_are_known_if_all_are() {
         let set = |syscall, count, pointed: &[u8]| {
             let args = [0, count, 0, 0, 0, 0];
-            let call = Call { table: Table::Native, number: Some(0), syscall, args, restarted: false };
+            let call = Call { table: CallTable::Native, number: Some(0), syscall, args, restarted: false };
             polled(&call, pointed).map(|set| set.fds.into_keys().collect())
         };
         let mut one = [0; 8];

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
-use super::line::{self, End, Line};
+use super::line::{self, CallLine, End};
 use crate::{
     render::table::{Column, Table},
     util::human,
@@ -16,11 +16,11 @@ const KINDS: usize = 10_000;
 /// Calls by system call and target, all connections to one peer together.
 #[derive(Debug, Default)]
 pub struct Summary {
-    rows: HashMap<(&'static str, String), Row>,
+    rows: HashMap<(&'static str, String), SummaryRow>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Row {
+struct SummaryRow {
     calls: u64,
     errors: u64,
     total: Duration,
@@ -29,7 +29,7 @@ struct Row {
 
 impl Summary {
     /// Counts a call, which has ended or still waits at the end of the run.
-    pub fn add(&mut self, line: &Line) {
+    pub fn add(&mut self, line: &CallLine) {
         let key = (line.syscall, line.peer.clone());
         let full = self.rows.len() >= KINDS && !self.rows.contains_key(&key);
         let row = self.rows.entry(if full { (line.syscall, "others".into()) } else { key }).or_default();
@@ -50,7 +50,7 @@ impl Summary {
         rows.sort_by_key(|((call, target), row)| (Reverse(row.total), *call, target.clone()));
         let more = rows.len().saturating_sub(ROWS);
         rows.truncate(ROWS);
-        let cells = |(_, row): &(_, &Row)| {
+        let cells = |(_, row): &(_, &SummaryRow)| {
             let numbers = [row.calls, row.errors].map(|number| number.to_string());
             [row.total, row.longest].map(human::age).into_iter().chain(numbers).collect()
         };
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn calls_are_counted_by_call_and_target_the_longest_first() {
-        let line = |syscall, target: &str, seconds, result| Line {
+        let line = |syscall, target: &str, seconds, result| CallLine {
             at: Timestamp::UNIX_EPOCH,
             comm: "x".into(),
             pid: 1,

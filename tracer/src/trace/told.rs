@@ -27,7 +27,7 @@ pub enum Seen<'a> {
 
 /// How ends are told.
 #[derive(Clone, Copy)]
-pub struct Ends {
+pub struct EndReports {
     /// By programs at the exit of calls, not at context switches.
     pub by_calls: bool,
     /// All that were seen until so long ago have been taken.
@@ -50,7 +50,7 @@ pub enum Next {
 impl Told {
     /// Has it ended without being seen to? A page fault is no call, so no program sees it return; some kernels hide a context
     /// switch now and then, or skip a program; and a ring may be full.
-    pub fn next(&mut self, seen: Seen, ends: Ends) -> Next {
+    pub fn next(&mut self, seen: Seen, ends: EndReports) -> Next {
         let away = match seen {
             Seen::Asleep(_) => false,
             Seen::Awake => ends.by_calls,
@@ -86,8 +86,8 @@ mod tests {
         model::wait::{ProcessId, ThreadId},
     };
 
-    const CALLS: Ends = Ends { by_calls: true, taken: Duration::from_millis(5), last: false };
-    const WAITS: Ends = Ends { by_calls: false, ..CALLS };
+    const CALLS: EndReports = EndReports { by_calls: true, taken: Duration::from_millis(5), last: false };
+    const WAITS: EndReports = EndReports { by_calls: false, ..CALLS };
 
     /// In its third sleep, for 300 ms.
     fn told(number: Option<i32>) -> Told {
@@ -138,7 +138,7 @@ mod tests {
             let mut told = told(Some(0));
             assert_eq!(told.next(Seen::Gone, ends), Next::Keep, "it may be in the ring");
             assert_eq!(told.next(Seen::Gone, ends), Next::End);
-            let last = Ends { last: true, ..ends };
+            let last = EndReports { last: true, ..ends };
             assert_eq!(super::tests::told(Some(0)).next(Seen::Gone, last), Next::End);
         }
     }

@@ -16,22 +16,22 @@ use crate::{
 
 /// What was asked for; nothing: everybody.
 #[derive(Default)]
-pub struct Wanted {
+pub struct Selection {
     /// Processes, by id.
     pub processes: HashSet<u32>,
     /// Threads of others, by id. None is its process's first one.
-    pub threads: HashMap<u32, Thread>,
+    pub threads: HashMap<u32, ChosenThread>,
 }
 
 /// A thread that was asked for.
-pub struct Thread {
+pub struct ChosenThread {
     /// Its process.
     pub pid: u32,
     /// What it was when it was asked for.
     stat: Stat,
 }
 
-impl Wanted {
+impl Selection {
     /// Looks for all that was asked for. The error says what is not there.
     pub fn find(args: &Trace) -> Result<Self> {
         let (mut wanted, mut reads) = (Self::default(), Reads::new());
@@ -41,7 +41,7 @@ impl Wanted {
             match status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok()) {
                 Some(pid) if pid != *id => {
                     let stat = reads.thread_stat(by_pid(pid), *id).with_context(missing)?;
-                    wanted.threads.insert(*id, Thread { pid, stat });
+                    wanted.threads.insert(*id, ChosenThread { pid, stat });
                 }
                 _ => _ = wanted.processes.insert(*id),
             }
@@ -101,7 +101,7 @@ impl Wanted {
     }
 }
 
-impl Thread {
+impl ChosenThread {
     fn is(&self, thread: ThreadId) -> bool {
         self.pid == thread.process.pid && stat::same_start(thread.start_ns, &self.stat)
     }
@@ -127,16 +127,16 @@ mod tests {
     use crate::model::wait::ProcessId;
 
     /// A thread that began after one second.
-    fn thread(pid: u32) -> Thread {
+    fn thread(pid: u32) -> ChosenThread {
         let text =
             "12 (a) S 1 12 12 0 -1 64 0 0 0 0 0 0 0 0 20 0 2 0 100 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 17 3 0 0";
-        Thread { pid, stat: stat::parse_stat(text).expect("parses") }
+        ChosenThread { pid, stat: stat::parse_stat(text).expect("parses") }
     }
 
     #[test]
     fn a_process_wins_over_its_threads() {
         let threads = HashMap::from([(6, thread(5)), (9, thread(8))]);
-        let mut wanted = Wanted { processes: HashSet::from([5]), threads };
+        let mut wanted = Selection { processes: HashSet::from([5]), threads };
         wanted.drop_covered();
         assert_eq!(wanted.label(), "1 process and 1 thread");
         assert!(wanted.threads.contains_key(&9));
@@ -146,7 +146,7 @@ mod tests {
     fn what_is_followed_is_named() {
         let label = |processes: &[u32], threads: &[u32]| {
             let threads = threads.iter().map(|tid| (*tid, thread(1))).collect();
-            Wanted { processes: processes.iter().copied().collect(), threads }.label()
+            Selection { processes: processes.iter().copied().collect(), threads }.label()
         };
         assert_eq!(label(&[], &[]), "every process");
         assert_eq!(label(&[5, 6], &[]), "2 processes");
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_thread_is_that_thread_only() {
-        let wanted = Wanted { processes: HashSet::new(), threads: HashMap::from([(9, thread(8))]) };
+        let wanted = Selection { processes: HashSet::new(), threads: HashMap::from([(9, thread(8))]) };
         let of = |pid, tid, start_ns| ThreadId { process: ProcessId { pid, start_ns: 1 }, tid, start_ns };
         assert!(wanted.has(of(8, 9, 1_000_000_000)));
         assert!(!wanted.has(of(8, 8, 1_000_000_000)), "another thread");

@@ -13,7 +13,7 @@ use crate::{
     model::wait::{Wait, may_be_same_start},
     resolve::{
         Resolved,
-        process::{Who, pods::Pod},
+        process::{ProcessMeta, pods::Pod},
     },
 };
 
@@ -71,12 +71,12 @@ pub struct WaitObject {
 
 impl WaitObject {
     /// Joins what is known of one wait.
-    pub fn new(wait: &Wait, resolved: &Resolved, verdict: &Verdict, who: &Who) -> Self {
+    pub fn new(wait: &Wait, resolved: &Resolved, verdict: &Verdict, who: &ProcessMeta) -> Self {
         Self { verdict: Some(verdict.sentence.clone()), ..Self::brief(wait, resolved, verdict.class, who) }
     }
 
     /// The same without the sentence.
-    pub fn brief(wait: &Wait, resolved: &Resolved, class: Class, who: &Who) -> Self {
+    pub fn brief(wait: &Wait, resolved: &Resolved, class: Class, who: &ProcessMeta) -> Self {
         Self {
             pid: wait.thread.process.pid,
             tid: wait.thread.tid,
@@ -246,7 +246,7 @@ mod tests {
             let resolved = Resolved::new(Some(13), target, Some(Direction::Receive));
             let resolved = Resolved { socket: SocketFacts::Tcp(facts(517, 3)), ..resolved };
             let verdict = crate::diagnose::verdict::judge(&wait, &resolved);
-            let object = WaitObject::new(&wait, &resolved, &verdict, &Who::default());
+            let object = WaitObject::new(&wait, &resolved, &verdict, &ProcessMeta::default());
             let text = serde_json::to_string(&object).expect("is written");
             let again: WaitObject = serde_json::from_str(&text).expect("is read");
             assert_eq!(serde_json::to_string(&again).expect("is written"), text);

@@ -6,7 +6,7 @@ use crate::model::{
     cgroup::Owner,
     class::{Class, Level},
     tcp::TcpState,
-    wait::Held,
+    wait::Suspended,
 };
 
 macro_rules! by_name {
@@ -30,7 +30,7 @@ macro_rules! by_name {
 by_name! {
     Class: Class::label, Class::ALL.iter().copied();
     Level: Level::label, Level::ALL;
-    Held: Held::label, Held::ALL;
+    Suspended: Suspended::label, Suspended::ALL;
     TcpState: TcpState::name, TcpState::NAMES.map(|(state, _)| state);
 }
 
@@ -70,7 +70,7 @@ mod tests {
     fn words_are_written_as_they_were_and_read_again() {
         is_written(Class::Mutex, r#""mutex""#);
         is_written(Level::Doubtful, r#""doubtful""#);
-        is_written(Held::Frozen, r#""frozen""#);
+        is_written(Suspended::Frozen, r#""frozen""#);
         is_written(TcpState::NewSynRecv, r#""NEW_SYN_RECV""#);
         is_written(Owner::Unit("a.service".into()), r#"{"unit":"a.service"}"#);
         is_written(Owner::User(33), r#"{"user":33}"#);

@@ -12,10 +12,10 @@ use crate::{
     assess::inspect::{
         Report,
         chain::Other,
-        threads::{Doing, Thread},
+        threads::{Doing, ThreadReport},
     },
     model::baseline::Excuse,
-    resolve::process::{Place, Who, pods::Pod},
+    resolve::process::{HeldPath, ProcessMeta, pods::Pod},
 };
 
 /// A report.
@@ -172,7 +172,7 @@ impl<'a> ReportObject<'a> {
     }
 }
 
-fn who(who: &Who) -> WhoObject<'_> {
+fn who(who: &ProcessMeta) -> WhoObject<'_> {
     WhoObject {
         cmdline: who.cmdline.as_deref(),
         uid: who.uid,
@@ -190,12 +190,12 @@ fn who(who: &Who) -> WhoObject<'_> {
 }
 
 impl<'a> PlaceObject<'a> {
-    fn new(place: &'a Place) -> Self {
+    fn new(place: &'a HeldPath) -> Self {
         Self { path: &place.path, deleted: place.deleted }
     }
 }
 
-fn thread<'a>(thread: &'a Thread, who: &'a Who) -> ThreadObject<'a> {
+fn thread<'a>(thread: &'a ThreadReport, who: &'a ProcessMeta) -> ThreadObject<'a> {
     let (state, cpu) = match &thread.doing {
         Doing::Waits(_) => ("waiting", None),
         Doing::Runs { cpu } => ("running", Some((cpu * 1000.0).round() / 1000.0)),

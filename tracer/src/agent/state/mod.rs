@@ -35,7 +35,7 @@ const AT_THE_END: Duration = Duration::from_millis(400);
 
 /// The file. Earlier ones have `habits` instead, by name and port alone: who trained them is not known, so they are left behind.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Kept {
+struct StateFile {
     #[serde(default)]
     baselines: Vec<(BaselineKey, Vec<Sample>)>,
     stalls: Vec<Announced>,
@@ -45,10 +45,10 @@ struct Kept {
 }
 
 /// Baselines, and what keeps them and announced stalls.
-pub struct State {
+pub struct AgentState {
     file: PathBuf,
     baselines: Baselines,
-    saver: Saver<Kept>,
+    saver: Saver<StateFile>,
     /// When it was last to be written.
     saved: Instant,
     /// How often stalls had changed by what is written down.
@@ -59,7 +59,7 @@ pub struct State {
     failed: bool,
 }
 
-impl State {
+impl AgentState {
     /// What is kept in `dir`, with the stalls that were open when the agent last stopped; nothing where there is nothing, or nothing
     /// that can be read.
     pub fn load(dir: &Path) -> Result<(Self, Vec<Announced>)> {
@@ -68,10 +68,10 @@ impl State {
         Ok(Self::of(file, Saver::start(move |kept| write(&to, kept))?))
     }
 
-    fn of(file: PathBuf, saver: Saver<Kept>) -> (Self, Vec<Announced>) {
+    fn of(file: PathBuf, saver: Saver<StateFile>) -> (Self, Vec<Announced>) {
         let kept = read(&file).unwrap_or_else(|error| {
             human::say(&format!("{error:#}; the agent starts without what it knew"));
-            Kept::default()
+            StateFile::default()
         });
         let state = Self {
             file,
@@ -120,7 +120,7 @@ impl State {
         }
         self.changed = false;
         let (baselines, stalls) = (self.baselines.export(), stalls.announced());
-        if self.saver.put(Kept { baselines, stalls, changes }) {
+        if self.saver.put(StateFile { baselines, stalls, changes }) {
             self.say_failure(&format!("{} has not been written for a while", self.file.display()));
         }
     }
@@ -161,15 +161,15 @@ impl State {
     }
 }
 
-fn read(file: &Path) -> Result<Kept> {
+fn read(file: &Path) -> Result<StateFile> {
     let bytes = match regular::read(file, LONGEST) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Kept::default()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(StateFile::default()),
         bytes => bytes.with_context(|| format!("cannot read {}", file.display()))?,
     };
     serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", file.display()))
 }
 
-fn write(file: &Path, kept: &Kept) -> Result<()> {
+fn write(file: &Path, kept: &StateFile) -> Result<()> {
     let dir = file.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let new = file.with_extension("new");
@@ -209,7 +209,7 @@ mod tests {
             stalls.starts_with(r#"[{"pid":7,"process_start_ns":1,"tid":8,"thread_start_ns":2,"began_ns":3,"#),
             "{stalls}"
         );
-        let (mut state, announced) = State::load(&dir).expect("a thread");
+        let (mut state, announced) = AgentState::load(&dir).expect("a thread");
         assert_eq!(announced, kept.stalls);
         state.learn(&key(), Duration::from_secs(10));
         state.finish(&OpenStalls::default());
@@ -223,12 +223,12 @@ mod tests {
     fn what_was_kept_is_found_again_and_damage_is_no_harm() {
         let dir = std::env::temp_dir().join(format!("tracer-state-{}", std::process::id()));
         let key = key();
-        let (mut state, _) = State::load(&dir).expect("a thread");
+        let (mut state, _) = AgentState::load(&dir).expect("a thread");
         state.learn(&key, Duration::from_secs(10));
         state.learn(&key, Duration::from_secs(20));
         state.finish(&OpenStalls::default());
         assert_eq!(state.unsaved(), 0);
-        let usual = || State::load(&dir).expect("a thread").0.usual(&key);
+        let usual = || AgentState::load(&dir).expect("a thread").0.usual(&key);
         assert_eq!(usual(), Some(Duration::from_secs(10)));
         fs::write(dir.join("state.json"), "{").expect("writes");
         assert_eq!(usual(), None);
@@ -240,14 +240,14 @@ mod tests {
     fn a_write_that_does_not_come_back_holds_up_nobody() {
         let (begin, begun) = std::sync::mpsc::channel();
         let (go_on, wait) = std::sync::mpsc::channel::<()>();
-        let saver = Saver::start(move |_: &Kept| {
+        let saver = Saver::start(move |_: &StateFile| {
             begin.send(()).context("nobody listens")?;
             wait.recv().context("it is over")
         });
         let nowhere = std::env::temp_dir().join("tracer-no-such-state.json");
-        let (mut state, _) = State::of(nowhere, saver.expect("a thread"));
+        let (mut state, _) = AgentState::of(nowhere, saver.expect("a thread"));
         let key = key();
-        let change = |state: &mut State| {
+        let change = |state: &mut AgentState| {
             state.learn(&key, Duration::from_secs(10));
             state.save(&OpenStalls::default());
         };

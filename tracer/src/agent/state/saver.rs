@@ -10,15 +10,15 @@ use std::{
 use anyhow::{Context, Result};
 
 /// Where values are handed over.
-pub struct Saver<T>(Arc<Shared<T>>);
+pub struct Saver<T>(Arc<SaverShared<T>>);
 
-struct Shared<T> {
-    desk: Mutex<Desk<T>>,
+struct SaverShared<T> {
+    desk: Mutex<Exchange<T>>,
     changed: Condvar,
 }
 
 /// What passes between the two sides.
-struct Desk<T> {
+struct Exchange<T> {
     /// Not taken yet. There is never more than one: a newer value takes its place.
     waiting: Option<T>,
     is_writing: bool,
@@ -28,8 +28,8 @@ struct Desk<T> {
     is_over: bool,
 }
 
-impl<T> Shared<T> {
-    fn desk(&self) -> MutexGuard<'_, Desk<T>> {
+impl<T> SaverShared<T> {
+    fn desk(&self) -> MutexGuard<'_, Exchange<T>> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -37,8 +37,8 @@ impl<T> Shared<T> {
 impl<T: Send + 'static> Saver<T> {
     /// Starts the thread, which writes by `write`.
     pub fn start(write: impl FnMut(&T) -> Result<()> + Send + 'static) -> Result<Self> {
-        let desk = Desk { waiting: None, is_writing: false, tried: None, unsaved: 0, is_over: false };
-        let shared = Arc::new(Shared { desk: Mutex::new(desk), changed: Condvar::new() });
+        let desk = Exchange { waiting: None, is_writing: false, tried: None, unsaved: 0, is_over: false };
+        let shared = Arc::new(SaverShared { desk: Mutex::new(desk), changed: Condvar::new() });
         let theirs = Arc::clone(&shared);
         thread::Builder::new()
             .name("state".into())
@@ -90,7 +90,7 @@ impl<T> Drop for Saver<T> {
     }
 }
 
-fn run<T>(shared: &Shared<T>, mut write: impl FnMut(&T) -> Result<()>) {
+fn run<T>(shared: &SaverShared<T>, mut write: impl FnMut(&T) -> Result<()>) {
     loop {
         let mut desk = shared.desk();
         let value = loop {

@@ -215,7 +215,7 @@ impl Tracker {
 
     /// Threads that no longer wait. Those that are held may go on.
     fn leave_absent(&mut self, snapshot: &Snapshot, departures: &mut Departures) {
-        let held: HashSet<ThreadId> = snapshot.held.iter().map(|held| held.thread).collect();
+        let held: HashSet<ThreadId> = snapshot.suspended.iter().map(|held| held.thread).collect();
         let gone = self.waits.extract_if(|thread, track| {
             let is_held = track.seen != self.snapshots && held.contains(thread);
             if is_held {

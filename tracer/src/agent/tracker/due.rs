@@ -14,7 +14,7 @@ use crate::{
     assess::stall::{Policy, Stall},
     diagnose::verdict::peers_decide,
     model::baseline::Excuse,
-    resolve::process::Who,
+    resolve::process::ProcessMeta,
     util::human,
 };
 
@@ -100,7 +100,7 @@ impl Tracker {
         &mut self,
         assessment: Assessment,
         terms: Terms,
-        who: Arc<Who>,
+        who: Arc<ProcessMeta>,
         now: Timestamp,
     ) -> Option<Opening<'_>> {
         let thread = assessment.wait.thread;

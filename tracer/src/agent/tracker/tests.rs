@@ -20,7 +20,9 @@ use crate::{
     model::syscalls::Syscall,
     model::target::Target,
     model::tcp::tests::facts,
-    model::wait::{EndedSleep, FdState, Held, HeldThread, ProcessId, SeenFd, Snapshot, SocketFacts},
+    model::wait::{
+        EndedSleep, FdState, ProcessId, SeenFd, Snapshot, SocketFacts, Suspended, SuspendedThread,
+    },
     resolve::{Resolved, Resolver, peers::Peers},
     util::clock::Now,
 };
@@ -279,7 +281,8 @@ impl World {
         let mut snapshot = Snapshot::empty(&now, "bpf");
         snapshot.waits = self.threads.iter().filter_map(|thread| thread.wait(self.now_ns)).collect();
         let held = self.threads.iter().filter(|thread| thread.doing == Doing::Held);
-        snapshot.held = held.map(|thread| HeldThread { thread: thread.id, held: Held::Stopped }).collect();
+        snapshot.suspended =
+            held.map(|thread| SuspendedThread { thread: thread.id, by: Suspended::Stopped }).collect();
         snapshot
     }
 

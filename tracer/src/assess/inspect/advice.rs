@@ -3,10 +3,10 @@
 use super::{
     Condition,
     chain::Other,
-    threads::{Doing, Thread},
+    threads::{Doing, ThreadReport},
 };
 use crate::{
-    assess::pipeline::Assessment, model::class::Class, model::target::Target, resolve::process::Who,
+    assess::pipeline::Assessment, model::class::Class, model::target::Target, resolve::process::ProcessMeta,
 };
 
 /// A command and what it is for.
@@ -25,7 +25,13 @@ fn advice(command: String, reason: &str) -> Advice {
 }
 
 /// What to try after this report.
-pub fn of(pid: u32, condition: Condition, who: &Who, threads: &[Thread], others: &[Other]) -> Vec<Advice> {
+pub fn of(
+    pid: u32,
+    condition: Condition,
+    who: &ProcessMeta,
+    threads: &[ThreadReport],
+    others: &[Other],
+) -> Vec<Advice> {
     let worst = threads.first();
     let parent = who.parents.first();
     match condition {
@@ -53,7 +59,7 @@ pub fn of(pid: u32, condition: Condition, who: &Who, threads: &[Thread], others:
             stuck.map(|other| advice(format!("tracer why {}", other.pid), GOES_ON)).collect()
         }
         Condition::Stuck | Condition::Doubtful => {
-            worst.and_then(Thread::wait).map(|wait| stuck(pid, wait, others)).unwrap_or_default()
+            worst.and_then(ThreadReport::wait).map(|wait| stuck(pid, wait, others)).unwrap_or_default()
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     model::class::{Class, Level},
     model::syscalls::Syscall,
     model::target::Target,
-    model::wait::{ByProcess, Held, Snapshot, Wait},
+    model::wait::{ByProcess, Snapshot, Suspended, SuspendedThread, Wait},
     procfs::{Reads, by_pid},
     resolve::peers::Peer,
     util::human,
@@ -107,7 +107,7 @@ pub struct Chain<'a, 'w> {
 }
 
 /// A process of a chain, or a thread of it, and why it is one.
-struct Member<'a> {
+struct ChainMember<'a> {
     pid: u32,
     /// The thread, where only that is meant.
     tid: Option<u32>,
@@ -115,7 +115,7 @@ struct Member<'a> {
     role: &'static str,
 }
 
-impl<'a> Member<'a> {
+impl<'a> ChainMember<'a> {
     fn of(peer: &'a Peer, role: &'static str) -> Self {
         Self { pid: peer.pid, tid: None, comm: &peer.comm, role }
     }
@@ -167,7 +167,7 @@ impl<'a, 'w> Chain<'a, 'w> {
             beyond.alternatives = children.len();
             beyond.left_out = children.len().saturating_sub(PEERS_MAX);
             for child in children.iter().take(PEERS_MAX) {
-                beyond.others.push(self.other(Member::of(child, "its child"), None, depth)?);
+                beyond.others.push(self.other(ChainMember::of(child, "its child"), None, depth)?);
             }
             return Ok(beyond);
         }
@@ -179,7 +179,7 @@ impl<'a, 'w> Chain<'a, 'w> {
         };
         if let Some(owner) = &peers.owner {
             let (pid, tid) = (wait.wait.thread.process.pid, Some(owner.tid));
-            let holder = Member { pid, tid, comm: &owner.comm, role: "holds the lock" };
+            let holder = ChainMember { pid, tid, comm: &owner.comm, role: "holds the lock" };
             beyond.others.push(self.other(holder, None, depth)?);
         }
         // Another thread of its own could end it as well.
@@ -190,13 +190,13 @@ impl<'a, 'w> Chain<'a, 'w> {
         beyond.left_out = peers.number().saturating_sub(PEERS_MAX);
         for peer in peers.others.iter().take(PEERS_MAX) {
             let from = Some(&wait.resolved.target);
-            beyond.others.push(self.other(Member::of(peer, role), from, depth)?);
+            beyond.others.push(self.other(ChainMember::of(peer, role), from, depth)?);
         }
         Ok(beyond)
     }
 
-    fn other(&mut self, member: Member<'_>, from: Option<&Target>, depth: usize) -> Result<Other> {
-        let Member { pid, tid, comm, role } = member;
+    fn other(&mut self, member: ChainMember<'_>, from: Option<&Target>, depth: usize) -> Result<Other> {
+        let ChainMember { pid, tid, comm, role } = member;
         let mut other = Other {
             pid,
             tid,
@@ -257,16 +257,14 @@ impl<'a, 'w> Chain<'a, 'w> {
     }
 
     fn doing(&self, pid: u32, tid: Option<u32>, waits: &[Assessment], worst: Option<&Assessment>) -> String {
-        let held = self
-            .snapshot
-            .held
-            .iter()
-            .find(|held| held.thread.process.pid == pid && tid.is_none_or(|tid| held.thread.tid == tid));
-        if let Some(held) = held {
-            return match held.held {
-                Held::Stopped => "is stopped by a signal, and goes on when it gets SIGCONT",
-                Held::Traced => "is held by a debugger",
-                Held::Frozen => "is frozen with its cgroup",
+        let is_it = |of: &&SuspendedThread| {
+            of.thread.process.pid == pid && tid.is_none_or(|tid| of.thread.tid == tid)
+        };
+        if let Some(suspended) = self.snapshot.suspended.iter().find(is_it) {
+            return match suspended.by {
+                Suspended::Stopped => "is stopped by a signal, and goes on when it gets SIGCONT",
+                Suspended::Traced => "is held by a debugger",
+                Suspended::Frozen => "is frozen with its cgroup",
             }
             .into();
         }

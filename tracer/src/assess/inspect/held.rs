@@ -13,7 +13,7 @@ use crate::{
 
 /// A frozen cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
+pub struct FrozenGroup {
     /// Its path below the hierarchy's root.
     pub path: String,
     /// The file that thaws it.
@@ -37,7 +37,7 @@ fn field(id: u32, name: &str, reads: &mut Reads) -> Option<u32> {
 }
 
 /// The group, its own or one above, whose switch froze a process.
-pub fn frozen_group(process: ProcessId, reads: &mut Reads) -> Option<Group> {
+pub fn frozen_group(process: ProcessId, reads: &mut Reads) -> Option<FrozenGroup> {
     let groups = reads.text(process, "cgroup")?;
     // Its own mounts, which the kernel lists without asking any of them.
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
@@ -55,13 +55,17 @@ pub fn frozen_group(process: ProcessId, reads: &mut Reads) -> Option<Group> {
 }
 
 /// The switch of a group, if it is on.
-fn switch(root: &Path, group: &Path, unified: bool, reads: &mut Reads) -> Option<Group> {
+fn switch(root: &Path, group: &Path, unified: bool, reads: &mut Reads) -> Option<FrozenGroup> {
     let dir = root.join(group.strip_prefix("/").unwrap_or(group));
     let (file, on, thaw) =
         if unified { ("cgroup.freeze", "1", "0") } else { ("freezer.self_freezing", "1", "THAWED") };
     let state = reads.host_file(dir.join(file).to_str()?)?;
     let switch = dir.join(if unified { file } else { "freezer.state" });
-    (state.trim_ascii() == on.as_bytes()).then(|| Group { path: group.display().to_string(), switch, thaw })
+    (state.trim_ascii() == on.as_bytes()).then(|| FrozenGroup {
+        path: group.display().to_string(),
+        switch,
+        thaw,
+    })
 }
 
 /// Where the hierarchy with the freezer is mounted.

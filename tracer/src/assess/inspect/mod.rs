@@ -11,7 +11,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use self::{advice::Advice, chain::Other, sockets::Sockets, threads::Thread};
+use self::{advice::Advice, chain::Other, sockets::Sockets, threads::ThreadReport};
 use crate::{
     assess::client::Client,
     assess::pipeline::{self, Assessment, LOOK_AGE_MIN, PeersOf, Pipeline, is_young},
@@ -20,7 +20,7 @@ use crate::{
     model::class::Level,
     model::wait::{ByProcess, ProcessId, Snapshot, Wait, may_be_same_start},
     procfs::{Reads, Unread, by_pid, stat},
-    resolve::process::Who,
+    resolve::process::ProcessMeta,
     util::human,
 };
 
@@ -82,13 +82,13 @@ pub struct Report {
     /// The thread that was asked about, if it was one.
     pub only: Option<u32>,
     /// Who it is.
-    pub who: Arc<Who>,
+    pub who: Arc<ProcessMeta>,
     /// What it is doing.
     pub condition: Condition,
     /// The same as a sentence.
     pub headline: String,
     /// Its threads, worst first.
-    pub threads: Vec<Thread>,
+    pub threads: Vec<ThreadReport>,
     /// Who is at the other ends, and what they do.
     pub others: Vec<Other>,
     /// Processes at the other ends that were too many to look at.
@@ -104,7 +104,7 @@ pub struct Report {
 impl Report {
     /// Whether an agent may know more of one of its waits: that answers usually take so long.
     pub fn may_be_excused(&self) -> bool {
-        let waits = self.threads.iter().filter_map(Thread::wait);
+        let waits = self.threads.iter().filter_map(ThreadReport::wait);
         waits
             .filter(|wait| wait.level() != Level::Idle)
             .any(|wait| Client::of(&wait.wait, &wait.resolved).is_some())
@@ -137,7 +137,8 @@ pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Re
     threads::read_stacks(&mut threads, source)?;
     let who = pipeline.resolver().who(process);
     let sockets = sockets::of(process, pipeline.resolver(), source)?;
-    let Followed { others, left_out, deadlock } = followed(&threads, &snapshot, &all, &mut pipeline, source)?;
+    let FollowedWaits { others, left_out, deadlock } =
+        followed(&threads, &snapshot, &all, &mut pipeline, source)?;
     let (condition, mut headline) = headline(pid, only, &comm, &who, &threads, &sockets);
     if let (Condition::Idle | Condition::Busy, Some(stuck)) =
         (condition, others.iter().find_map(Other::stuck_one))
@@ -223,7 +224,7 @@ fn is(wait: &Wait, pid: u32, only: Option<u32>) -> bool {
 }
 
 /// What those do that the worst waits are for.
-struct Followed {
+struct FollowedWaits {
     others: Vec<Other>,
     left_out: usize,
     /// One of the waits can never end.
@@ -231,15 +232,15 @@ struct Followed {
 }
 
 fn followed(
-    threads: &[Thread],
+    threads: &[ThreadReport],
     snapshot: &Snapshot,
     all: &ByProcess<'_>,
     pipeline: &mut Pipeline,
     source: &mut dyn Source,
-) -> Result<Followed> {
+) -> Result<FollowedWaits> {
     let mut chain = chain::Chain::new(snapshot, all, pipeline, source);
-    let mut followed = Followed { others: Vec::new(), left_out: 0, deadlock: false };
-    for wait in threads.iter().filter_map(Thread::wait).take(WAITS_FOLLOWED_MAX) {
+    let mut followed = FollowedWaits { others: Vec::new(), left_out: 0, deadlock: false };
+    for wait in threads.iter().filter_map(ThreadReport::wait).take(WAITS_FOLLOWED_MAX) {
         let beyond = chain.follow(wait)?;
         followed.others.extend(beyond.others);
         // Several threads may wait for the same processes.
@@ -254,8 +255,8 @@ fn headline(
     pid: u32,
     only: Option<u32>,
     comm: &str,
-    who: &Who,
-    threads: &[Thread],
+    who: &ProcessMeta,
+    threads: &[ThreadReport],
     sockets: &Sockets,
 ) -> (Condition, String) {
     use threads::Doing;
@@ -270,7 +271,7 @@ fn headline(
     let Some(worst) = threads.first() else {
         return (Condition::Zombie, format!("{name} has just ended."));
     };
-    let inside = |thread: &Thread| match threads.len() {
+    let inside = |thread: &ThreadReport| match threads.len() {
         1 => String::new(),
         all => format!(", in thread {} ({}) of {all}", thread.tid, thread.comm),
     };
@@ -300,7 +301,7 @@ fn headline(
             format!("{name} has ended, and its parent has not asked for its exit status yet; {}.", parent()),
         ),
         Doing::Runs { cpu } if *cpu >= threads::RUNS => {
-            let all: f64 = threads.iter().map(Thread::cpu).sum();
+            let all: f64 = threads.iter().map(ThreadReport::cpu).sum();
             let percent = (all * 100.0).round();
             (Condition::Running, format!("{name} is running, not waiting: {percent} % of a CPU."))
         }
@@ -319,8 +320,8 @@ fn headline(
 }
 
 /// Nothing worries.
-fn rests(name: &str, threads: &[Thread], sockets: &Sockets) -> (Condition, String) {
-    let waits: Vec<&Assessment> = threads.iter().filter_map(Thread::wait).collect();
+fn rests(name: &str, threads: &[ThreadReport], sockets: &Sockets) -> (Condition, String) {
+    let waits: Vec<&Assessment> = threads.iter().filter_map(ThreadReport::wait).collect();
     let oldest = waits.iter().map(|wait| wait.wait.age).max().unwrap_or_default();
     if is_young(oldest) {
         let longest = human::age(oldest);

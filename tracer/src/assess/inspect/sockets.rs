@@ -12,7 +12,7 @@ use procfs::net::TcpState;
 
 use crate::{
     assess::pipeline::is_young,
-    collect::{Source, sockets::Tables},
+    collect::{Source, sockets::NetTables},
     model::tcp::LastSender,
     model::wait::{ProcessId, SocketFacts, ThreadId},
     procfs::Entry,
@@ -62,7 +62,7 @@ pub fn of(process: ProcessId, resolver: &mut Resolver, source: &mut dyn Source) 
             *states.entry(label).or_default() += count;
         }
     };
-    let Tables { tcp, udp, unix } = Tables::read(process, reads);
+    let NetTables { tcp, udp, unix } = NetTables::read(process, reads);
     let own: Vec<_> = tcp.iter().filter(|socket| fds.contains_key(&socket.inode)).collect();
     for socket in &own {
         let state = crate::model::tcp::TcpState::of(socket.state.clone() as u8);

@@ -9,14 +9,14 @@ use std::{
 
 use anyhow::Result;
 
-use super::held::{self, Group};
+use super::held::{self, FrozenGroup};
 use crate::{
     assess::pipeline::Assessment,
     collect::Source,
     model::baseline::Excuse,
     model::class::Level,
     model::stack::KernelStack,
-    model::wait::{Held, ProcessId, Sleeper, Snapshot},
+    model::wait::{ProcessId, Sleeper, Snapshot, Suspended},
     procfs::Reads,
     resolve::{Resolver, peers::Peer},
 };
@@ -32,7 +32,7 @@ const DEEP: usize = 5;
 
 /// A thread.
 #[derive(Debug)]
-pub struct Thread {
+pub struct ThreadReport {
     /// Its id.
     pub tid: u32,
     /// Its name.
@@ -60,14 +60,14 @@ pub enum Doing {
     /// A debugger holds it, if it is to be seen.
     Traced(Option<Peer>),
     /// The freezer holds it, with a group of processes.
-    Frozen(Option<Group>),
+    Frozen(Option<FrozenGroup>),
     /// It sleeps, in a call that this user may not see.
     Hidden,
     /// It has ended.
     Zombie,
 }
 
-impl Thread {
+impl ThreadReport {
     /// Its wait, if it waits.
     pub fn wait(&self) -> Option<&Assessment> {
         match &self.doing {
@@ -109,11 +109,11 @@ pub fn list(
     waits: Vec<Assessment>,
     snapshot: &Snapshot,
     resolver: &mut Resolver,
-) -> Vec<Thread> {
+) -> Vec<ThreadReport> {
     let (pid, reads) = (process.pid, resolver.reads());
-    let mut threads: Vec<Thread> = waits
+    let mut threads: Vec<ThreadReport> = waits
         .into_iter()
-        .map(|wait| Thread {
+        .map(|wait| ThreadReport {
             tid: wait.wait.thread.tid,
             comm: wait.wait.comm.to_string(),
             doing: Doing::Waits(Box::new(wait)),
@@ -122,8 +122,8 @@ pub fn list(
         })
         .collect();
     let waiting: HashSet<u32> = threads.iter().map(|thread| thread.tid).collect();
-    let held = snapshot.held.iter().filter(|held| held.thread.process.pid == pid);
-    let held: HashMap<u32, Held> = held.map(|held| (held.thread.tid, held.held)).collect();
+    let suspended = snapshot.suspended.iter().filter(|of| of.thread.process.pid == pid);
+    let suspended: HashMap<u32, Suspended> = suspended.map(|of| (of.thread.tid, of.by)).collect();
     let hidden = snapshot.hidden.iter().filter(|hidden| hidden.process.pid == pid);
     let hidden: HashSet<u32> = hidden.map(|hidden| hidden.tid).collect();
     let mut running = Vec::new();
@@ -132,10 +132,10 @@ pub fn list(
             continue;
         }
         let Some((comm, state)) = seen(process, tid, reads) else { continue };
-        let doing = match held.get(&tid) {
-            Some(Held::Stopped) => Doing::Stopped,
-            Some(Held::Traced) => Doing::Traced(held::tracer(tid, reads)),
-            Some(Held::Frozen) => Doing::Frozen(held::frozen_group(process, reads)),
+        let doing = match suspended.get(&tid) {
+            Some(Suspended::Stopped) => Doing::Stopped,
+            Some(Suspended::Traced) => Doing::Traced(held::tracer(tid, reads)),
+            Some(Suspended::Frozen) => Doing::Frozen(held::frozen_group(process, reads)),
             None if matches!(state, 'Z' | 'X') => Doing::Zombie,
             None if hidden.contains(&tid) => Doing::Hidden,
             None => {
@@ -143,7 +143,7 @@ pub fn list(
                 Doing::Runs { cpu: 0.0 }
             }
         };
-        threads.push(Thread { tid, comm, doing, excuse: None, stack: Vec::new() });
+        threads.push(ThreadReport { tid, comm, doing, excuse: None, stack: Vec::new() });
     }
     if !running.is_empty() {
         thread::sleep(WATCHED);
@@ -152,7 +152,7 @@ pub fn list(
             threads[at].doing = Doing::Runs { cpu: (used / WATCHED.as_secs_f64()).clamp(0.0, 1.0) };
         }
     }
-    threads.sort_by_key(Thread::rank);
+    threads.sort_by_key(ThreadReport::rank);
     threads
 }
 
@@ -160,7 +160,7 @@ pub fn list(
 ///
 /// # Errors
 /// The source cannot be asked.
-pub fn read_stacks(threads: &mut [Thread], source: &mut dyn Source) -> Result<()> {
+pub fn read_stacks(threads: &mut [ThreadReport], source: &mut dyn Source) -> Result<()> {
     let first = threads.iter_mut().take(STACKS);
     let mut waiting: Vec<(Sleeper, &mut Vec<String>)> = first
         .filter_map(|thread| match &thread.doing {

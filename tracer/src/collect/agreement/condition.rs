@@ -9,7 +9,7 @@ use tracer_ebpf::abi::{
     PF_EXITING, THREAD_EXITING, THREAD_FAIR, THREAD_SIGNALLED, THREAD_STOPPED, THREAD_TRACED, ThreadRecord,
 };
 
-use super::{SETTLES, Value, child::Child, value};
+use super::{ComparedValue, SETTLES, child::Child, value};
 use crate::{
     collect::bpf::Bpf,
     kernel::record::Record,
@@ -31,7 +31,7 @@ const CONDITIONS: [(&str, fn()); 6] = [
 ];
 
 /// Looks at a process in each condition both ways.
-pub fn values(bpf: &mut Bpf, values: &mut Vec<Value>) -> Result<()> {
+pub fn values(bpf: &mut Bpf, values: &mut Vec<ComparedValue>) -> Result<()> {
     let mut children = Vec::new();
     for (name, first) in CONDITIONS {
         children.push((name, Child::after(first)?));
@@ -55,7 +55,7 @@ pub fn values(bpf: &mut Bpf, values: &mut Vec<Value>) -> Result<()> {
     Ok(())
 }
 
-fn of_condition(name: &str, record: &ThreadRecord, values: &mut Vec<Value>) -> Result<()> {
+fn of_condition(name: &str, record: &ThreadRecord, values: &mut Vec<ComparedValue>) -> Result<()> {
     let [status, stat] = Reads::new().texts(by_pid(record.tid), ["status", "stat"]);
     let status = status.context("no status")?;
     let field =

@@ -24,7 +24,7 @@ use self::child::Child;
 use super::{Source, bpf::Bpf};
 use crate::{
     model::{
-        file::{Device, Endpoint, Family, OpenFile},
+        file::{Device, Endpoint, OpenFile, SocketFamily},
         holder::{Access, FileId},
         wait::{FdState, SeenFd, SocketFacts, ThreadId, Wait},
     },
@@ -36,7 +36,7 @@ const SETTLES: Duration = Duration::from_millis(50);
 
 /// A value that was read twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Value {
+pub struct ComparedValue {
     /// What it is.
     pub name: String,
     /// As the kernel programs read it.
@@ -46,7 +46,7 @@ pub struct Value {
 }
 
 /// Reads everything both ways. The error says why it could not be tried.
-pub fn values(bpf: &mut Bpf) -> Result<Vec<Value>> {
+pub fn values(bpf: &mut Bpf) -> Result<Vec<ComparedValue>> {
     let mut values = Vec::new();
     for listen in ["127.0.0.1:0", "[::1]:0"] {
         // A host may have no IPv6.
@@ -69,7 +69,7 @@ pub fn values(bpf: &mut Bpf) -> Result<Vec<Value>> {
     Ok(values)
 }
 
-fn read_and_compare(source: &mut dyn Source, pid: u32, others: &[RawFd]) -> Result<Vec<Value>> {
+fn read_and_compare(source: &mut dyn Source, pid: u32, others: &[RawFd]) -> Result<Vec<ComparedValue>> {
     let mut values = Vec::new();
     let snapshot = source.snapshot()?;
     let wait = snapshot.waits.into_iter().find(|wait| wait.thread.tid == pid);
@@ -90,11 +90,11 @@ fn read_and_compare(source: &mut dyn Source, pid: u32, others: &[RawFd]) -> Resu
     Ok(values)
 }
 
-fn value(values: &mut Vec<Value>, name: &str, read: impl ToString, shown: impl ToString) {
-    values.push(Value { name: name.to_owned(), read: read.to_string(), shown: shown.to_string() });
+fn value(values: &mut Vec<ComparedValue>, name: &str, read: impl ToString, shown: impl ToString) {
+    values.push(ComparedValue { name: name.to_owned(), read: read.to_string(), shown: shown.to_string() });
 }
 
-fn of_thread(wait: &Wait, values: &mut Vec<Value>) -> Result<()> {
+fn of_thread(wait: &Wait, values: &mut Vec<ComparedValue>) -> Result<()> {
     let (mut reads, process) = (Reads::new(), wait.thread.process);
     let dir = format!("task/{}", wait.thread.tid);
     let [status, comm, call] =
@@ -129,7 +129,7 @@ fn of_thread(wait: &Wait, values: &mut Vec<Value>) -> Result<()> {
     Ok(())
 }
 
-fn of_file(fd: RawFd, state: &FdState, values: &mut Vec<Value>) -> Result<()> {
+fn of_file(fd: RawFd, state: &FdState, values: &mut Vec<ComparedValue>) -> Result<()> {
     let link = fs::read_link(format!("/proc/self/fd/{fd}"))?;
     let FdState::Open(file) = state else {
         value(values, &link.to_string_lossy(), "not seen", "open");
@@ -151,7 +151,7 @@ fn of_file(fd: RawFd, state: &FdState, values: &mut Vec<Value>) -> Result<()> {
 }
 
 /// Of a unix socket: its row in `/proc/net/unix`, which has its name in the last column.
-fn of_unix(state: &FdState, socket: &SocketFacts, values: &mut Vec<Value>) {
+fn of_unix(state: &FdState, socket: &SocketFacts, values: &mut Vec<ComparedValue>) {
     let (FdState::Open(file), SocketFacts::Unix(facts)) = (state, socket) else { return };
     let rows = fs::read_to_string("/proc/self/net/unix").unwrap_or_default();
     let row = rows.lines().map(|row| row.split_ascii_whitespace().collect::<Vec<_>>());
@@ -164,7 +164,12 @@ fn of_unix(state: &FdState, socket: &SocketFacts, values: &mut Vec<Value>) {
 }
 
 /// How the file is open, as fdinfo has it, of whoever else has it.
-fn of_holder(source: &mut dyn Source, fd: RawFd, file: &OpenFile, values: &mut Vec<Value>) -> Result<()> {
+fn of_holder(
+    source: &mut dyn Source,
+    fd: RawFd,
+    file: &OpenFile,
+    values: &mut Vec<ComparedValue>,
+) -> Result<()> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap_or_default();
     let shown = match u32::from_str_radix(flags.trim(), 8).map(|flags| flags & 3) {
@@ -187,13 +192,13 @@ fn of_holder(source: &mut dyn Source, fd: RawFd, file: &OpenFile, values: &mut V
 }
 
 /// Of an internet socket: its row in `/proc/net/tcp` or `tcp6`.
-fn of_socket(state: &FdState, socket: &SocketFacts, values: &mut Vec<Value>) {
+fn of_socket(state: &FdState, socket: &SocketFacts, values: &mut Vec<ComparedValue>) {
     let (FdState::Open(file), SocketFacts::Tcp(facts)) = (state, socket) else { return };
     let Some(open) = file.socket else { return };
     let (v6, addresses) = match open.family {
-        Family::Inet(addresses) => (false, addresses),
-        Family::Inet6(addresses) => (true, addresses),
-        Family::Unix | Family::Other(_) => return,
+        SocketFamily::Inet(addresses) => (false, addresses),
+        SocketFamily::Inet6(addresses) => (true, addresses),
+        SocketFamily::Unix | SocketFamily::Other(_) => return,
     };
     let table = if v6 { "tcp6" } else { "tcp" };
     let rows = fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();

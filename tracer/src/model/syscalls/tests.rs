@@ -92,8 +92,8 @@ fn numbers_are_those_of_the_c_library() {
     #[cfg(not(target_arch = "x86_64"))]
     let older = [];
     for (number, syscall) in both.into_iter().chain(older) {
-        assert_eq!(Syscall::of(Table::Native, number as i32), syscall);
-        assert_eq!(syscall.number(Table::Native), Some(number as i32), "{syscall:?}");
+        assert_eq!(Syscall::of(CallTable::Native, number as i32), syscall);
+        assert_eq!(syscall.number(CallTable::Native), Some(number as i32), "{syscall:?}");
     }
 }
 
@@ -169,21 +169,21 @@ fn no_call_lies_beyond_the_tables() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn three_is_close_here_and_read_there() {
-    assert_eq!(Syscall::of(Table::Native, 3), Syscall::Close);
-    assert_eq!(Syscall::of(Table::Compat, 3), Syscall::Read);
+    assert_eq!(Syscall::of(CallTable::Native, 3), Syscall::Close);
+    assert_eq!(Syscall::of(CallTable::Compat, 3), Syscall::Read);
     for unknown in [-1, 511, 100_000, i32::MAX] {
-        assert_eq!(Syscall::of(Table::Native, unknown), Syscall::Unknown);
+        assert_eq!(Syscall::of(CallTable::Native, unknown), Syscall::Unknown);
     }
 }
 
 #[test]
 fn a_call_without_a_row_has_a_name_and_is_one_in_both_tables() {
-    let syscall = Syscall::of(Table::Native, libc::SYS_getpid as i32);
+    let syscall = Syscall::of(CallTable::Native, libc::SYS_getpid as i32);
     assert!(matches!(syscall, Syscall::Unlisted(_)));
     assert_eq!((syscall.name(), syscall.operation(), syscall.fd()), ("getpid", Operation::Other, None));
-    let there = syscall.number(Table::Compat).expect("it has a number there");
-    assert_eq!(Syscall::of(Table::Compat, there), syscall);
-    assert_ne!(Syscall::of(Table::Native, libc::SYS_getuid as i32), syscall);
+    let there = syscall.number(CallTable::Compat).expect("it has a number there");
+    assert_eq!(Syscall::of(CallTable::Compat, there), syscall);
+    assert_ne!(Syscall::of(CallTable::Native, libc::SYS_getuid as i32), syscall);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use self::pods::Pod;
 use crate::{
-    model::cgroup::{self, Home, Owner, Runtime},
+    model::cgroup::{self, Owner, Runtime, Workload},
     model::wait::ProcessId,
     procfs::{
         Reads, Unread, Wanted, by_pid,
@@ -30,13 +30,13 @@ const MOST_PARENTS: usize = 8;
 
 /// What a process is, beside its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Who {
+pub struct ProcessMeta {
     /// Arguments joined by blanks; `None` if it could not be read or there are none. Longer ones are cut, with `…`.
     pub cmdline: Option<String>,
     /// Its executable; `None` for kernel threads and where `/proc` refuses.
-    pub exe: Option<Place>,
+    pub exe: Option<HeldPath>,
     /// Its working directory.
-    pub cwd: Option<Place>,
+    pub cwd: Option<HeldPath>,
     /// Its real user.
     pub uid: Option<u32>,
     /// Name of that user on the host. A container has users of its own: there only root has a name.
@@ -56,11 +56,11 @@ pub struct Who {
     pub runtime: Option<Runtime>,
     /// Kubernetes pod.
     pub pod: Option<Pod>,
-    /// On whose account it runs, by its cgroup's path alone; [`Who::owner`] knows more.
+    /// On whose account it runs, by its cgroup's path alone; [`ProcessMeta::owner`] knows more.
     pub account: Option<Owner>,
 }
 
-impl Who {
+impl ProcessMeta {
     /// On whose account it runs: of its unit or container, or else of its user. A container that Kubernetes replaces has the name of the one before.
     pub fn owner(&self) -> Option<Owner> {
         let pod = self.pod.as_ref().filter(|_| matches!(self.account, Some(Owner::Container(_))));
@@ -72,7 +72,7 @@ impl Who {
 
 /// A file or directory that a process holds by its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct HeldPath {
     /// Where it is, or was.
     pub path: String,
     /// It has been deleted since: a release that was cleaned away, a package that was upgraded.
@@ -97,7 +97,7 @@ pub fn wanted() -> [Wanted<'static>; 6] {
 
 /// Reads who a process is; what has gone meanwhile, or hangs, stays `None`, and all of it if the pid is another process's by
 /// now.
-pub fn read(process: ProcessId, reads: &mut Reads, ancestors: &mut Ancestors) -> Who {
+pub fn read(process: ProcessId, reads: &mut Reads, ancestors: &mut Ancestors) -> ProcessMeta {
     let [cgroup, status, stat, cmdline, exe, cwd] = reads.many(process, wanted());
     let text =
         |bytes: Result<Vec<u8>, Unread>| bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
@@ -107,12 +107,12 @@ pub fn read(process: ProcessId, reads: &mut Reads, ancestors: &mut Ancestors) ->
         Ok(stat) => stat.as_ref().is_some_and(|stat| same_start(process.start_ns, stat)),
         Err(unread) => !matches!(unread, Unread::Failed(_)),
     };
-    let (Ok(status), true) = (text(status), is_it) else { return Who::default() };
+    let (Ok(status), true) = (text(status), is_it) else { return ProcessMeta::default() };
     let who = at_home(text(cgroup).ok().as_deref(), reads);
     let uid = field(&status, "Uid:");
     let user = uid.and_then(|uid| user(uid, who.container.is_some()));
     let link = |link: Result<Vec<u8>, Unread>| link.ok().map(|link| place(&link));
-    Who {
+    ProcessMeta {
         cmdline: cmdline.ok().and_then(|bytes| self::cmdline(&bytes)),
         exe: link(exe),
         cwd: link(cwd),
@@ -125,26 +125,34 @@ pub fn read(process: ProcessId, reads: &mut Reads, ancestors: &mut Ancestors) ->
 }
 
 /// Reads only where a process is at home, its cgroup and what that tells: what a line of a table shows.
-pub fn read_home(process: ProcessId, reads: &mut Reads) -> Who {
+pub fn read_home(process: ProcessId, reads: &mut Reads) -> ProcessMeta {
     let cgroup = reads.text(process, "cgroup");
     at_home(cgroup.as_deref(), reads)
 }
 
 /// Where a process is at home, by its `cgroup` file.
-fn at_home(cgroup: Option<&str>, reads: &mut Reads) -> Who {
-    let Some((path, home)) = cgroup.and_then(cgroup::of) else { return Who::default() };
-    let Home { unit, container, runtime, pod, owner } = home;
+fn at_home(cgroup: Option<&str>, reads: &mut Reads) -> ProcessMeta {
+    let Some((path, home)) = cgroup.and_then(cgroup::of) else { return ProcessMeta::default() };
+    let Workload { unit, container, runtime, pod, owner } = home;
     let pod = pod.map(|uid| pods::pod(uid, container.as_deref(), reads));
-    Who { cgroup: Some(path), unit, container, runtime, pod, account: owner, ..Who::default() }
+    ProcessMeta {
+        cgroup: Some(path),
+        unit,
+        container,
+        runtime,
+        pod,
+        account: owner,
+        ..ProcessMeta::default()
+    }
 }
 
 /// The kernel adds ` (deleted)` to the path of what has no name any more (`d_path`, fs/d_path.c).
-fn place(link: &[u8]) -> Place {
+fn place(link: &[u8]) -> HeldPath {
     let (path, deleted) = match link.strip_suffix(b" (deleted)") {
         Some(path) => (path, true),
         None => (link, false),
     };
-    Place { path: OsStr::from_bytes(path).to_string_lossy().into_owned(), deleted }
+    HeldPath { path: OsStr::from_bytes(path).to_string_lossy().into_owned(), deleted }
 }
 
 /// The first number of a line of a `status` file.
@@ -266,7 +274,7 @@ mod tests {
             child
         }
 
-        fn who(&self) -> Who {
+        fn who(&self) -> ProcessMeta {
             who(self.0.id())
         }
     }
@@ -302,12 +310,12 @@ mod tests {
         ProcessId { pid, start_ns: ticks * (1_000_000_000 / rustix::param::clock_ticks_per_second()) }
     }
 
-    fn who(pid: u32) -> Who {
+    fn who(pid: u32) -> ProcessMeta {
         read(id(pid), &mut Reads::new(), &mut Ancestors::default())
     }
 
-    fn at(path: &Path, deleted: bool) -> Option<Place> {
-        Some(Place { path: path.to_string_lossy().into_owned(), deleted })
+    fn at(path: &Path, deleted: bool) -> Option<HeldPath> {
+        Some(HeldPath { path: path.to_string_lossy().into_owned(), deleted })
     }
 
     #[test]
@@ -333,8 +341,8 @@ mod tests {
         let mut process = id(child.0.id());
         process.start_ns += 1_000_000_000;
         let read = |process| read(process, &mut Reads::new(), &mut Ancestors::default());
-        assert_eq!(read(process), Who::default());
-        assert_eq!(read(ProcessId { pid: u32::MAX, start_ns: 0 }), Who::default());
+        assert_eq!(read(process), ProcessMeta::default());
+        assert_eq!(read(ProcessId { pid: u32::MAX, start_ns: 0 }), ProcessMeta::default());
     }
 
     #[test]
@@ -385,7 +393,7 @@ mod tests {
             (b"/memfd:runc_cloned:/proc/self/exe (deleted)", "/memfd:runc_cloned:/proc/self/exe", true),
             (b"/tmp/\xff", "/tmp/\u{fffd}", false),
         ] {
-            assert_eq!(place(link), Place { path: path.to_owned(), deleted });
+            assert_eq!(place(link), HeldPath { path: path.to_owned(), deleted });
         }
     }
 

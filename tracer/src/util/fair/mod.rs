@@ -117,12 +117,12 @@ impl<K: Clone + Eq + Hash, T> Queue<K, T> {
 }
 
 /// What both ends of a channel see.
-struct Shared<K, T> {
-    state: Mutex<State<K, T>>,
+struct ChannelShared<K, T> {
+    state: Mutex<ChannelState<K, T>>,
     changed: Condvar,
 }
 
-struct State<K, T> {
+struct ChannelState<K, T> {
     queue: Queue<K, T>,
     /// Something has come since this was last asked.
     news: bool,
@@ -130,8 +130,8 @@ struct State<K, T> {
     receives: bool,
 }
 
-impl<K, T> Shared<K, T> {
-    fn lock(&self) -> MutexGuard<'_, State<K, T>> {
+impl<K, T> ChannelShared<K, T> {
+    fn lock(&self) -> MutexGuard<'_, ChannelState<K, T>> {
         // A panic while it was held, of an owner's hash say, leaves a queue that is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -139,17 +139,17 @@ impl<K, T> Shared<K, T> {
 
 /// A queue between threads.
 pub fn channel<K: Clone + Eq + Hash, T>(room: Room) -> (Sender<K, T>, Receiver<K, T>) {
-    let state = State { queue: Queue::new(room), news: false, senders: 1, receives: true };
-    let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+    let state = ChannelState { queue: Queue::new(room), news: false, senders: 1, receives: true };
+    let shared = Arc::new(ChannelShared { state: Mutex::new(state), changed: Condvar::new() });
     (Sender(Arc::clone(&shared)), Receiver(shared))
 }
 
 /// Where things go in. The channel ends with the last of these.
-pub struct Sender<K, T>(Arc<Shared<K, T>>);
+pub struct Sender<K, T>(Arc<ChannelShared<K, T>>);
 
 /// Why something was not taken in.
 #[derive(Debug)]
-pub enum Refused<T> {
+pub enum Rejected<T> {
     /// There was no room: this gave way.
     Full(T),
     /// Nobody takes anything out any more.
@@ -158,16 +158,16 @@ pub enum Refused<T> {
 
 impl<K: Clone + Eq + Hash, T> Sender<K, T> {
     /// Takes something in, and never waits. The error has what gave way, which may be another owner's.
-    pub fn send(&self, owner: K, item: T) -> Result<(), Refused<T>> {
+    pub fn send(&self, owner: K, item: T) -> Result<(), Rejected<T>> {
         let mut state = self.0.lock();
         if !state.receives {
-            return Err(Refused::Gone);
+            return Err(Rejected::Gone);
         }
         let gives_way = state.queue.push(owner, item);
         state.news = true;
         drop(state);
         self.0.changed.notify_one();
-        gives_way.map_or(Ok(()), |item| Err(Refused::Full(item)))
+        gives_way.map_or(Ok(()), |item| Err(Rejected::Full(item)))
     }
 }
 
@@ -186,7 +186,7 @@ impl<K, T> Drop for Sender<K, T> {
 }
 
 /// Where things come out.
-pub struct Receiver<K, T>(Arc<Shared<K, T>>);
+pub struct Receiver<K, T>(Arc<ChannelShared<K, T>>);
 
 impl<K: Clone + Eq + Hash, T> Receiver<K, T> {
     /// The next thing, waited for at most so long.
@@ -228,7 +228,11 @@ impl<K: Clone + Eq + Hash, T> Receiver<K, T> {
         self.0.lock().queue.is_empty()
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State<K, T>>, at_most: Duration) -> MutexGuard<'a, State<K, T>> {
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, ChannelState<K, T>>,
+        at_most: Duration,
+    ) -> MutexGuard<'a, ChannelState<K, T>> {
         self.0.changed.wait_timeout(state, at_most).unwrap_or_else(PoisonError::into_inner).0
     }
 }
@@ -313,6 +317,6 @@ mod tests {
         assert_eq!(receiver.recv_timeout(Duration::from_secs(10)), Err(RecvTimeoutError::Disconnected));
         let (sender, receiver) = channel::<u8, u8>(room);
         drop(receiver);
-        assert!(matches!(sender.send(1, 1), Err(Refused::Gone)));
+        assert!(matches!(sender.send(1, 1), Err(Rejected::Gone)));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 #[derive(Debug)]
 pub struct Fair<O, K, V> {
     most: usize,
-    entries: HashMap<K, Entry<O, V>>,
+    entries: HashMap<K, FairEntry<O, V>>,
     /// The keys of each owner, those used longest ago first.
     owners: HashMap<O, BTreeMap<u64, K>>,
     /// Counts uses: the time that passes here.
@@ -19,7 +19,7 @@ pub struct Fair<O, K, V> {
 }
 
 #[derive(Debug)]
-struct Entry<O, V> {
+struct FairEntry<O, V> {
     owner: O,
     used: u64,
     value: V,
@@ -64,13 +64,13 @@ impl<O: Clone + Eq + Hash, K: Clone + Eq + Hash, V> Fair<O, K, V> {
         self.remove(&key);
         self.uses += 1;
         self.owners.entry(owner.clone()).or_default().insert(self.uses, key.clone());
-        self.entries.insert(key, Entry { owner, used: self.uses, value });
+        self.entries.insert(key, FairEntry { owner, used: self.uses, value });
         if self.len() > self.most { self.make_room() } else { None }
     }
 
     /// Takes a value out.
     pub fn remove(&mut self, key: &K) -> Option<V> {
-        let Entry { owner, used, value } = self.entries.remove(key)?;
+        let FairEntry { owner, used, value } = self.entries.remove(key)?;
         if let Some(keys) = self.owners.get_mut(&owner) {
             keys.remove(&used);
             if keys.is_empty() {
