@@ -2,7 +2,7 @@
 
 use std::{env, time::Duration};
 
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 
 use super::verdict::{
     Class, Level, classify, judge, peers_decide,
@@ -20,11 +20,12 @@ use crate::{
     util::human,
 };
 
-/// So many cases, or as many as `PROPTEST_CASES` says.
+/// So many cases, the same each time: whether a change lands is no matter of luck. Or as many as `PROPTEST_CASES` says, others
+/// each time.
 fn cases(number: u32) -> ProptestConfig {
     match env::var_os("PROPTEST_CASES") {
         Some(_) => ProptestConfig::default(),
-        None => ProptestConfig::with_cases(number),
+        None => ProptestConfig { rng_seed: RngSeed::Fixed(1), ..ProptestConfig::with_cases(number) },
     }
 }
 
@@ -182,7 +183,9 @@ proptest! {
     fn peers_decide_only_where_they_are_asked_for((wait, resolved) in any_wait()) {
         let without = classify(&wait, &Resolved { peers: None, ..resolved.clone() });
         let with = classify(&wait, &resolved);
-        prop_assert!(with == without || peers_decide(without), "{without:?}, then {with:?}");
+        // An event loop's dialog with a daemon is at rest until the daemon is seen not to wait: nobody asks, as most are.
+        let in_loop = wait.call.operation() == Operation::Epoll && without == Class::Events;
+        prop_assert!(with == without || peers_decide(without) || in_loop, "{without:?}, then {with:?}");
     }
 
     /// How long it lasts says how much it worries, not what it waits for.
@@ -244,7 +247,10 @@ proptest! {
             prop_assert!(verdict.sentence.contains("x (pid 7)"), "{}", verdict.sentence);
         }
         let of_tcp = matches!(verdict.class, Class::Connect | Class::Reply | Class::Send | Class::Quiet | Class::Request | Class::Peer);
-        if let (true, Target::Tcp { remote, .. }) = (of_tcp, &resolved.target) {
+        // One that listens has no other end.
+        if let (true, Target::Tcp { remote, state, .. }) = (of_tcp, &resolved.target)
+            && *state != TcpState::Listen
+        {
             prop_assert!(verdict.sentence.contains(&remote.to_string()), "{}", verdict.sentence);
         }
     }

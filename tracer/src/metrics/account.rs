@@ -125,7 +125,10 @@ impl Sink for Account {
     }
 
     fn lost(&mut self, losses: &[(Loss, u64)]) {
-        self.metrics.lock().lost.extend(losses.iter().copied());
+        let mut state = self.metrics.lock();
+        state.lost.extend(losses.iter().copied());
+        // What nobody is there to lose is not lost: rates need the zero before the first.
+        Loss::ALL.iter().for_each(|loss| _ = state.lost.entry(*loss).or_default());
     }
 
     fn tick(&mut self, look: &Look<'_>) {
