@@ -228,11 +228,17 @@ fn difference(name: &str, said: &str) -> Option<String> {
         return None;
     }
     let before = fs::read_to_string(&path).unwrap_or_default();
-    if before == said {
+    let sorted = |text: &str| -> Vec<String> {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let (old, new) = (sorted(&before), sorted(said));
+    // Threads of one age come in any order.
+    if old == new {
         return None;
     }
-    let mut lines = vec![format!("{name}:")];
-    let (old, new): (Vec<&str>, Vec<&str>) = (before.lines().collect(), said.lines().collect());
+    let mut lines = vec![format!("{name}: {} lines, {} before", new.len(), old.len())];
     lines.extend(old.iter().filter(|line| !new.contains(line)).map(|line| format!("  - {line}")));
     lines.extend(new.iter().filter(|line| !old.contains(line)).map(|line| format!("  + {line}")));
     Some(lines.join("\n"))
