@@ -45,28 +45,14 @@ fn root_can_do_the_main_job() {
 #[test]
 fn the_rights_that_suffice_are_said_to() {
     let caps = "-all,+bpf,+perfmon,+sys_ptrace";
-    let mut command = Command::new("setpriv");
-    command.args([
-        "--reuid",
-        &NOBODY.to_string(),
-        "--clear-groups",
-        "--inh-caps",
-        caps,
-        "--ambient-caps",
-        caps,
-    ]);
-    if command.args(["--", "true"]).status().is_ok_and(|status| status.success()) {
+    let with_rights = |program: &[&str]| {
         let mut command = Command::new("setpriv");
-        command.args([
-            "--reuid",
-            &NOBODY.to_string(),
-            "--clear-groups",
-            "--inh-caps",
-            caps,
-            "--ambient-caps",
-            caps,
-        ]);
-        let (code, report, stderr) = doctor(command.arg(tracer()));
+        command.args(["--reuid", &NOBODY.to_string(), "--clear-groups"]);
+        command.args(["--inh-caps", caps, "--ambient-caps", caps]).args(program);
+        command
+    };
+    if with_rights(&["--", "true"]).status().is_ok_and(|status| status.success()) {
+        let (code, report, stderr) = doctor(with_rights(&[]).arg(tracer()));
         assert_eq!((code, stderr.as_str()), (Some(0), ""), "{report:#}");
         assert_eq!((&report["source"], &report["agent"]), (&"bpf".into(), &true.into()), "{report:#}");
         for name in ["rights", "tracefs", "running agent"] {

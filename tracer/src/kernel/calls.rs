@@ -4,14 +4,14 @@
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     maps::{HashMap, MapData, RingBuf},
-    programs::{BtfTracePoint, FEntry, FExit, KProbe},
+    programs::{FEntry, FExit, KProbe},
 };
 use tracer_ebpf::abi::{EndedCall, TRACED_PROCESS, TRACED_THREAD};
 
 use super::{
     btf,
     error::ProgramError,
-    load::{Kernel, load_tracepoint, next, program, take},
+    load::{Kernel, attach_tracepoint, load_tracepoint, next, program, take},
     object::Followed,
     probes::{AGENT_ORDER, DISPATCH, FOLLOW, FOLLOW_THREADS, Mechanism, TRACE_ORDER},
 };
@@ -115,12 +115,7 @@ impl Kernel {
 
     fn attach_tracepoint(&mut self, name: &str, btf: &aya::Btf) -> Result<()> {
         load_tracepoint(&mut self.ebpf, name, btf)?;
-        let probe: &mut BtfTracePoint = program(&mut self.ebpf, name)?.try_into()?;
-        probe
-            .attach()
-            .map_err(ProgramError::from)
-            .with_context(|| format!("cannot attach the program {name}"))?;
-        Ok(())
+        attach_tracepoint(&mut self.ebpf, name)
     }
 
     fn attach_kprobes(&mut self) -> Result<()> {

@@ -138,11 +138,7 @@ impl Kernel {
     }
 
     fn attach(&mut self, name: &'static str) -> Result<()> {
-        let probe: &mut BtfTracePoint = program(&mut self.ebpf, name)?.try_into()?;
-        probe
-            .attach()
-            .map_err(ProgramError::from)
-            .with_context(|| format!("cannot attach the program {name}"))?;
+        attach_tracepoint(&mut self.ebpf, name)?;
         self.attached.push(name);
         Ok(())
     }
@@ -464,6 +460,13 @@ pub(super) fn load_tracepoint(ebpf: &mut Ebpf, name: &str, btf: &aya::Btf) -> Re
         .load(at, btf)
         .map_err(ProgramError::from)
         .with_context(|| format!("the kernel refuses the program {name}"))
+}
+
+/// Attaches one that is loaded.
+pub(super) fn attach_tracepoint(ebpf: &mut Ebpf, name: &str) -> Result<()> {
+    let probe: &mut BtfTracePoint = program(ebpf, name)?.try_into()?;
+    let attached = probe.attach().map_err(ProgramError::from);
+    attached.map(drop).with_context(|| format!("cannot attach the program {name}"))
 }
 
 fn fill_table(ebpf: &mut Ebpf, name: &str, table: CallTable) -> Result<()> {
