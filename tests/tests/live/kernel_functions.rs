@@ -20,7 +20,7 @@ fn row(waiter: &Waiter) -> Value {
 fn who_waits_for_a_lease_or_a_permission_is_stuck_and_told_so() {
     let _shared = shared();
     for (role, says) in [
-        ("open-leased", "for another process to give back its lease, to openat on "),
+        ("open-leased", "for another process to give up its lease, in openat on "),
         ("open-permitted", "for a fanotify listener to allow openat on "),
     ] {
         let waiter = Waiter::start_any(role, &[]);

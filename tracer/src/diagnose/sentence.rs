@@ -11,7 +11,7 @@ use crate::{
     model::tcp::{TcpActivity, TcpFacts},
     model::wait::{Queued, SocketFacts, UnixFacts, Wait},
     resolve::{Resolved, peers::Peers, semaphore::Semaphore},
-    util::human::{age, count},
+    util::human::{age, count, interval},
 };
 
 /// The sentence for a wait of this class.
@@ -114,14 +114,16 @@ fn held_up(obstacle: Obstacle, syscall: Syscall, target: &Target) -> String {
     let (call, on) = (syscall.name(), on(target));
     match obstacle {
         Obstacle::Server(kind) => format!("for the server of a {kind} file system to answer {call}{on}"),
-        Obstacle::Automount => format!("for the automount daemon to mount what {call} needs{on}"),
+        Obstacle::Automount => format!("for the automount daemon to finish its mount, in {call}{on}"),
         Obstacle::Permission => format!("for a fanotify listener to allow {call}{on}"),
-        Obstacle::Lease => format!("for another process to give back its lease, to {call}{on}"),
-        Obstacle::Frozen => format!("for a frozen file system to be thawed, in {call}{on}"),
-        Obstacle::MemoryLimit => format!("for memory, in {call}{on}: its control group is at its limit"),
-        Obstacle::Writeback => format!("for storage to take what is being written, in {call}{on}"),
+        Obstacle::Lease => format!("for another process to give up its lease, in {call}{on}"),
+        Obstacle::Frozen => format!("for {call}{on} to go on: the file system is frozen"),
+        Obstacle::MemoryLimit => {
+            format!("for memory, in {call}{on}: its control group has reached its limit")
+        }
+        Obstacle::Writeback => format!("for storage to catch up with writes, in {call}{on}"),
         Obstacle::Userfault => "for the process that serves its page faults (userfaultfd)".into(),
-        Obstacle::Lookup => format!("for another thread's lookup of the same name to end, in {call}{on}"),
+        Obstacle::Lookup => format!("for another thread's lookup of the same name, in {call}{on}"),
         Obstacle::KernelLock => {
             format!("for a lock inside the kernel that another thread holds, in {call}{on}")
         }
@@ -352,7 +354,7 @@ fn outlook(wait: &Wait, resolved: &Resolved) -> String {
         // There was time for a whole time-out before this sleep, with nothing moved: it has looked again before.
         let again = wait.age + timeout / 50 >= wait.asleep() + timeout;
         return match again {
-            true => format!("; it polls every {} and never gives up", age(timeout)),
+            true => format!("; it polls every {} and never gives up", interval(timeout)),
             false => format!("; it stops waiting in {}", age(left)),
         };
     }
@@ -448,7 +450,7 @@ mod tests {
         let mut wait = samples::wait(Syscall::Poll, [0; 6]);
         wait.sleep_began_ns = 59_500_000_000;
         resolved.timeout = Some(Duration::from_secs(1));
-        assert!(judge(&wait, &resolved).sentence.ends_with("; it polls every 1.0s and never gives up"));
+        assert!(judge(&wait, &resolved).sentence.ends_with("; it polls every 1s and never gives up"));
         // One long look that began a while after the last progress is the first one.
         resolved.timeout = Some(Duration::from_secs(600));
         assert!(judge(&wait, &resolved).sentence.ends_with("; it stops waiting in 9m 59s"));

@@ -81,7 +81,7 @@ pub const PROBES: &[Probe] = &[
         hook: Hook::Iter("task"),
         since: (5, 9),
         tells: "which kernel functions threads sleep in",
-        without: "waits that call and target do not explain stay so",
+        without: "some waits remain unexplained",
         needed: false,
     },
     Probe {

@@ -16,6 +16,12 @@ pub fn age(age: Duration) -> String {
     }
 }
 
+/// What somebody has set, which is mostly whole seconds: `1s`, `2.5s`, `5m 0s`.
+pub fn interval(interval: Duration) -> String {
+    let text = age(interval);
+    text.strip_suffix(".0s").map_or(text.clone(), |whole| format!("{whole}s"))
+}
+
 /// Tells the operator something, on standard error. Nobody need be listening.
 pub fn say(message: &str) {
     use std::io::Write;

@@ -6,7 +6,11 @@ use super::{
     threads::{Doing, ThreadReport},
 };
 use crate::{
-    assess::pipeline::Assessment, model::class::Class, model::target::Target, resolve::process::ProcessMeta,
+    assess::pipeline::Assessment,
+    diagnose::kernel::{Obstacle, obstacle},
+    model::class::Class,
+    model::target::Target,
+    resolve::process::ProcessMeta,
 };
 
 /// A command and what it is for.
@@ -76,11 +80,8 @@ fn stuck(pid: u32, wait: &Assessment, others: &[Other]) -> Vec<Advice> {
         return list;
     }
     if class == Class::Disk && !matches!(wait.resolved.target, Target::File { pseudo_fs: true, .. }) {
-        list.push(advice(
-            "dmesg --human | tail".into(),
-            "shows what the kernel says of its disks and file systems",
-        ));
-        return list;
+        let obstacle = wait.resolved.stack.as_ref().and_then(obstacle).unwrap_or(Obstacle::Storage);
+        return held_up(pid, obstacle).into_iter().collect();
     }
     if let Some(other) = last(others) {
         list.push(advice(format!("tracer why {}", other.tid.unwrap_or(other.pid)), GOES_ON));
@@ -107,8 +108,84 @@ fn stuck(pid: u32, wait: &Assessment, others: &[Other]) -> Vec<Advice> {
     list
 }
 
+/// What to do about whatever holds a process up inside the kernel.
+fn held_up(pid: u32, obstacle: Obstacle) -> Option<Advice> {
+    let (command, reason) = match obstacle {
+        Obstacle::Server("FUSE") => (
+            format!("grep fuse /proc/{pid}/mountinfo"),
+            "shows its FUSE mounts. End the server of this one, or write 1 to /sys/fs/fuse/connections/N/abort, where N is the \
+             number behind the colon in the third column: unmounting frees nobody who already waits",
+        ),
+        Obstacle::Server("NFS") => (
+            format!("grep nfs /proc/{pid}/mountinfo"),
+            "shows the server's address. If it is gone for good, umount -f frees whoever waits",
+        ),
+        Obstacle::Server(_) => (format!("cat /proc/{pid}/mountinfo"), "shows the mount and its server"),
+        Obstacle::Automount => (
+            format!("grep autofs /proc/{pid}/mountinfo"),
+            "shows the automount; pgrp= is its daemon's process group",
+        ),
+        Obstacle::Permission => (
+            "grep --files-with-matches --no-messages ^fanotify /proc/[0-9]*/fdinfo/*".into(),
+            "names the processes that listen. One of them does not answer; ending it frees whoever waits",
+        ),
+        Obstacle::Lease => {
+            ("grep LEASE /proc/locks".into(), "shows who holds leases, by pid in the fifth column")
+        }
+        Obstacle::Frozen => (
+            "fsfreeze --unfreeze MOUNT".into(),
+            "thaws the file system, if whoever froze it is gone: a backup or a snapshot, mostly",
+        ),
+        Obstacle::MemoryLimit => (
+            format!("cat /proc/{pid}/cgroup"),
+            "names its control group, whose memory.max is reached: raise it, or end one of its processes",
+        ),
+        Obstacle::Writeback => (
+            "grep --extended-regexp 'Dirty|Writeback' /proc/meminfo".into(),
+            "shows how much is still to be written: it goes on as storage catches up",
+        ),
+        Obstacle::Lookup | Obstacle::KernelLock => (
+            "tracer ps --all --class disk".into(),
+            "shows who else is held up in the kernel: one of them may hold the lock",
+        ),
+        Obstacle::Userfault => return None,
+        Obstacle::Storage => {
+            ("dmesg --human | tail".into(), "shows what the kernel says of its disks and file systems")
+        }
+    };
+    Some(advice(command, reason))
+}
+
 /// Who is at the end of the chain: the last that is stuck, else whom the wait is for, if it does not run in a circle.
 fn last(others: &[Other]) -> Option<&Other> {
     let first = others.iter().find(|other| !other.again)?;
     first.last_stuck().or(Some(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel says of its disks helps with disks only, and no command touches what hangs.
+    #[test]
+    fn each_obstacle_has_its_own_way_out() {
+        for (obstacle, begins) in [
+            (Obstacle::Server("FUSE"), "grep fuse /proc/7/mountinfo"),
+            (Obstacle::Server("NFS"), "grep nfs /proc/7/mountinfo"),
+            (Obstacle::Server("SMB"), "cat /proc/7/mountinfo"),
+            (Obstacle::Automount, "grep autofs /proc/7/mountinfo"),
+            (Obstacle::Permission, "grep --files-with-matches --no-messages ^fanotify"),
+            (Obstacle::Lease, "grep LEASE /proc/locks"),
+            (Obstacle::Frozen, "fsfreeze --unfreeze"),
+            (Obstacle::MemoryLimit, "cat /proc/7/cgroup"),
+            (Obstacle::Writeback, "grep --extended-regexp"),
+            (Obstacle::Lookup, "tracer ps"),
+            (Obstacle::KernelLock, "tracer ps"),
+            (Obstacle::Storage, "dmesg"),
+        ] {
+            let command = held_up(7, obstacle).map(|advice| advice.command).unwrap_or_default();
+            assert!(command.starts_with(begins), "{obstacle:?}: {command}");
+        }
+        assert_eq!(held_up(7, Obstacle::Userfault), None);
+    }
 }
