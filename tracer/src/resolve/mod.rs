@@ -128,8 +128,14 @@ fn needs_stack(wait: &Wait) -> bool {
     let stored = |file: &OpenFile| {
         matches!(file.kind(), FileKind::Regular | FileKind::Directory | FileKind::BlockDevice)
     };
-    wait.sleep == Sleep::Uninterruptible
-        || matches!(wait.call.operation(), Operation::Open | Operation::Path)
+    if wait.sleep == Sleep::Uninterruptible {
+        return true;
+    }
+    // Who waits for another's lock says so, and thousands may wait for one.
+    if wait.call.waits_for_file_lock() {
+        return false;
+    }
+    matches!(wait.call.operation(), Operation::Open | Operation::Path)
         || match &wait.fd_state {
             FdState::Open(file) => stored(file),
             // What is being closed is in no table any more.
@@ -574,7 +580,25 @@ impl Resolver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{diagnose::verdict::tests as samples, model::syscalls::Syscall};
+    use crate::{diagnose::verdict::tests as samples, model::file::tests::file, model::syscalls::Syscall};
+
+    #[test]
+    fn a_stack_is_asked_for_where_call_and_target_say_too_little() {
+        let (on_file, on_pipe) = (file(7, FileKind::Regular), file(7, FileKind::Fifo));
+        for (syscall, state, sleep, expected) in [
+            (Syscall::Read, FdState::Open(on_file), Sleep::Interruptible, true),
+            (Syscall::Read, FdState::Open(on_pipe), Sleep::Interruptible, false),
+            (Syscall::Write, FdState::Open(on_pipe), Sleep::Uninterruptible, true),
+            (Syscall::Openat, FdState::None, Sleep::Interruptible, true),
+            (Syscall::Close, FdState::Absent, Sleep::Interruptible, true),
+            (Syscall::Futex, FdState::None, Sleep::Interruptible, false),
+            (Syscall::Flock, FdState::Open(on_file), Sleep::Interruptible, false),
+            (Syscall::Flock, FdState::Open(on_file), Sleep::Uninterruptible, true),
+        ] {
+            let wait = Wait { fd_state: state, sleep, ..samples::wait(syscall, [0; 6]) };
+            assert_eq!(needs_stack(&wait), expected, "{syscall:?} {sleep:?}");
+        }
+    }
 
     #[test]
     fn threads_that_wait_on_one_epoll_set_are_resolved_as_one() {
