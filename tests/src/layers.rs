@@ -50,7 +50,7 @@ const STILL: &[(&str, &str)] = &[
     ("wire", "resolve"),
 ];
 
-/// Crates that only some folders know: types of the kernel's boundary end in `kernel` and `collect`, JSON is made in `wire`.
+/// Crates that only some folders know: types of the kernel's boundary end in `kernel` and `collect`, JSON should be made in `wire` alone.
 #[rustfmt::skip]
 const CRATES: &[(&str, &[&str])] = &[
     ("tracer_ebpf", &["kernel", "collect"]),

@@ -47,8 +47,8 @@ pub const WAIT_DERIVED: u32 = 1 << 1;
 pub const THREAD_EXITING: u32 = 1 << 2;
 /// Stopped by a signal (state T).
 pub const THREAD_STOPPED: u32 = 1 << 3;
-/// Stopped by a tracer (state t).
-pub const THREAD_TRACED: u32 = 1 << 4;
+/// Stopped by a debugger (state t).
+pub const THREAD_PTRACED: u32 = 1 << 4;
 /// Held by the freezer of its cgroup, version 1 or 2.
 pub const THREAD_FROZEN: u32 = 1 << 5;
 /// The thread belongs to the fair scheduling class, so [`ThreadRecord::ran_ns`] counts.
@@ -62,10 +62,10 @@ pub const THREAD_SIGNALLED: u32 = 1 << 8;
 /// does.
 pub const CALL_CLOCK: u32 = 1 << 9;
 
-/// What the map of those that are followed says of an id: it is a process, of which all threads are.
-pub const TRACED_PROCESS: u32 = 1;
+/// What the map of those that `trace` follows says of an id: it is a process, of which all threads are.
+pub const FOLLOWED_PROCESS: u32 = 1;
 /// It is a thread, which alone of its process is.
-pub const TRACED_THREAD: u32 = 2;
+pub const FOLLOWED_THREAD: u32 = 2;
 
 /// The fd's file was read: [`File`] is filled.
 pub const FD_OPEN: u32 = 1;
@@ -320,7 +320,7 @@ pub struct ThreadRecord {
     pub arrival_ns: u64,
     /// How long it ran since, where `THREAD_FAIR` is set.
     pub ran_ns: u64,
-    /// When `waits` saw this wait begin, `CLOCK_MONOTONIC`; 0: not seen.
+    /// When `waits` saw this wait begin, `CLOCK_MONOTONIC`, or derived it (`WAIT_DERIVED`); 0: neither.
     pub began_ns: u64,
     /// Voluntary context switches.
     pub nvcsw: u64,
@@ -409,7 +409,7 @@ impl TupleKey {
     }
 }
 
-/// A process that has a wanted file open.
+/// A process that has a wanted file open, once for each fd.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HolderRecord {
@@ -547,7 +547,7 @@ pub enum Counter {
     ShortWaits,
     /// Ended waits counted into a histogram.
     CountedWaits,
-    /// A thread was switched in or out before it had a slot.
+    /// A thread went to sleep before it had a slot.
     SlotMissing,
     /// A slot could not be made.
     SlotFailed,

@@ -10,7 +10,7 @@ use aya_ebpf::{
     macros::{btf_map, btf_tracepoint, fentry, fexit, kprobe, kretprobe},
     programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
-use tracer_ebpf::abi::{Counter, EndedCall, TRACED_PROCESS, TRACED_THREAD};
+use tracer_ebpf::abi::{Counter, EndedCall, FOLLOWED_PROCESS, FOLLOWED_THREAD};
 
 use crate::{
     count::count,
@@ -61,13 +61,13 @@ fn is_chosen(tgid: u32, tid: u32) -> bool {
 #[inline(always)]
 fn is_alone(tid: u32) -> bool {
     // SAFETY: a value is written once, with its entry.
-    TRACE_THREADS.load() != 0 && unsafe { TRACED.get(tid) }.is_some_and(|value| *value == TRACED_THREAD)
+    TRACE_THREADS.load() != 0 && unsafe { TRACED.get(tid) }.is_some_and(|value| *value == FOLLOWED_THREAD)
 }
 
 /// Follows a process.
 #[inline(always)]
 fn trace(tgid: u32) {
-    if TRACED.insert(tgid, TRACED_PROCESS, BPF_ANY.into()).is_err() {
+    if TRACED.insert(tgid, FOLLOWED_PROCESS, BPF_ANY.into()).is_err() {
         count(Counter::CallsFull);
     }
 }

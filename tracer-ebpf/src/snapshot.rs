@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use tracer_ebpf::abi::{
     Counter, Header, KIND_HEADER, KIND_THREAD, READ_FAILED, TAIL_NONE, THREAD_FAIR, THREAD_FROZEN,
-    THREAD_STOPPED, THREAD_TRACED, Tcp, ThreadRecord, Unix, WAIT_DERIVED,
+    THREAD_PTRACED, THREAD_STOPPED, Tcp, ThreadRecord, Unix, WAIT_DERIVED,
 };
 
 use crate::{
@@ -63,7 +63,7 @@ pub extern "C" fn snapshot(ctx: *mut c_void) -> i32 {
         began_ns = slot.began_ns;
         flags |= slot.flags as u32;
     }
-    if !is_asleep(state) && condition & (THREAD_STOPPED | THREAD_TRACED | THREAD_FROZEN) == 0 {
+    if !is_asleep(state) && condition & (THREAD_STOPPED | THREAD_PTRACED | THREAD_FROZEN) == 0 {
         return 0;
     }
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };

@@ -1,8 +1,8 @@
 //! Reading `task_struct`, through typed pointers only.
 
 use tracer_ebpf::abi::{
-    COMM_LEN, PF_EXITING, THREAD_EXITING, THREAD_FAIR, THREAD_FROZEN, THREAD_SIGNALLED, THREAD_STOPPED,
-    THREAD_TRACED,
+    COMM_LEN, PF_EXITING, THREAD_EXITING, THREAD_FAIR, THREAD_FROZEN, THREAD_PTRACED, THREAD_SIGNALLED,
+    THREAD_STOPPED,
 };
 
 use crate::{offsets::*, settings};
@@ -121,7 +121,7 @@ impl Task {
             bits |= THREAD_STOPPED;
         }
         if state & TASK_TRACED != 0 {
-            bits |= THREAD_TRACED;
+            bits |= THREAD_PTRACED;
         }
         let flags = self.task_flags();
         if state & TASK_FROZEN != 0

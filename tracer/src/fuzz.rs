@@ -46,7 +46,7 @@ pub fn records(bytes: &[u8]) {
             Record::Header(header) => clocks.header = header,
             Record::Thread(record, tail) => {
                 let wait = bpf::decode(&record, tail, &clocks, &now, 250, &mut Some(Restarts::default()));
-                let resolved = Resolver::sketch(&wait);
+                let resolved = Resolver::by_record_alone(&wait);
                 let verdict = verdict::judge(&wait, &resolved);
                 assert!(!verdict.sentence.is_empty());
                 let object = WaitObject::new(&wait, &resolved, &verdict, &ProcessMeta::default());

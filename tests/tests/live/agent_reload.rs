@@ -41,7 +41,7 @@ fn a_new_rule_holds_and_a_wrong_file_changes_nothing() {
     // What is open stays so, whatever the rules say of others.
     write("[agent]\nlisten = '127.0.0.1:1'\n");
     agent.signal(libc::SIGHUP);
-    until_said(&agent, "of [agent] only `threshold` holds before the agent starts again");
+    until_said(&agent, "the other keys of [agent] take effect when the agent is restarted");
     std::thread::sleep(Duration::from_millis(1_500));
     assert_eq!(agent.events_of(waiter.pid()), ["stall_opened"]);
 }

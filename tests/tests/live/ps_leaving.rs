@@ -51,7 +51,7 @@ fn a_first_process_whose_end_waits_for_another() {
         assert_eq!(what, (&"exit".into(), &"doubtful".into(), &"none".into()), "{source}: {row:#}");
         assert!(row["fd"].is_null(), "{source}: {row:#}");
         let sentence = row["verdict"].as_str().unwrap_or_default();
-        assert!(sentence.contains("for its own end"), "{source}: {row:#}");
+        assert!(sentence.contains("to finish exiting"), "{source}: {row:#}");
     }
 }
 

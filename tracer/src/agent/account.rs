@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use anyhow::Result;
 
-use super::{FORGET, Watch};
+use super::{AgentLoop, FORGET};
 use crate::{
     assess::blind::Cause,
     assess::sink::Look,
@@ -16,7 +16,7 @@ use crate::{
 /// Snapshots between two looks at how many runs of the programs the kernel has skipped.
 const SKIPPED_EVERY: u64 = 10;
 
-impl Watch {
+impl AgentLoop {
     /// Tells of what has ended since the last time, one by one as they come out of the kernel's map: thousands are not held at a
     /// time.
     pub(super) fn count_ended(&mut self) -> Result<()> {
@@ -30,7 +30,7 @@ impl Watch {
             if let Some(durations) = &mut self.durations {
                 durations.add(&ended);
             }
-            self.sinks.ended(&ended);
+            self.sinks.waits_ended(&ended);
         })
     }
 
@@ -41,7 +41,7 @@ impl Watch {
         let losses = self.losses()?;
         self.sinks.lost(&losses);
         let blinded_by = self.blinded_by(snapshot.monotonic_ns);
-        self.sinks.tick(&Look {
+        self.sinks.look_ended(&Look {
             snapshot,
             standing: &|wait: &Wait| self.tracker.standing(&wait.thread, wait.age),
             stalls: self.tracker.stalls(),

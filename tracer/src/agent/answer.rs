@@ -4,7 +4,7 @@ use std::{cmp::Reverse, time::Instant};
 
 use anyhow::Result;
 
-use super::Watch;
+use super::AgentLoop;
 use crate::{
     assess::shared::{AgentRequest, Numbers},
     assess::stall::Stall,
@@ -16,7 +16,7 @@ use crate::{
     util::fair,
 };
 
-impl Watch {
+impl AgentLoop {
     /// Answers everything that has been asked.
     pub(super) fn answer_all(&mut self) {
         let mut count = [0; 8];

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::{
-    Watch,
+    AgentLoop,
     budget::Stage,
     tracker::{Departures, Evidence},
 };
@@ -16,7 +16,7 @@ use crate::{
     procfs::Reads,
 };
 
-impl Watch {
+impl AgentLoop {
     /// What waits wait on, the first of them as far as there is time.
     pub(super) fn resolve(&mut self, waits: Vec<Wait>, now_ns: u64) -> Result<Resolution> {
         let time = self.time_for(Stage::Resolve);

@@ -35,11 +35,11 @@ use crate::{
     assess::pipeline::Pipeline,
     assess::shared::AgentRequests,
     assess::sink::Sinks,
-    assess::stall::Policy,
     collect::durations::AllDurations,
     collect::{Source, bpf::Bpf, losses::Loss},
+    config::Config,
     config::Handover,
-    config::cli::Agent,
+    config::cli::AgentSettings,
     kernel::log::KernelLog,
     model::wait::{Snapshot, Wait},
     procfs,
@@ -51,10 +51,10 @@ use crate::{
 const FORGET: Duration = Duration::from_secs(300);
 
 /// Everything the loop owns.
-pub struct Watch {
+pub struct AgentLoop {
     bpf: Bpf,
     log: Option<KernelLog>,
-    policy: Policy,
+    policy: Config,
     /// The next one, if the configuration is read again.
     next_policy: Arc<Handover>,
     interval: Duration,
@@ -95,12 +95,12 @@ pub struct Watch {
     stop: OwnedFd,
 }
 
-impl Watch {
+impl AgentLoop {
     /// A loop that has seen nothing yet; it ends when `stop` becomes readable.
     pub fn new(
         bpf: Bpf,
-        policy: Policy,
-        args: &Agent,
+        policy: Config,
+        args: &AgentSettings,
         sinks: Sinks,
         asked: AgentRequests,
         stop: OwnedFd,
@@ -272,7 +272,7 @@ impl Watch {
     }
 }
 
-impl Watch {
+impl AgentLoop {
     /// Follows waits, looks up what has to be known of them, and opens and closes stalls. How many that may be stalls were not
     /// decided.
     fn track(&mut self, snapshot: &mut Snapshot) -> Result<usize> {

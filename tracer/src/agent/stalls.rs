@@ -5,26 +5,21 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::{
-    Watch,
+    AgentLoop,
     budget::Stage,
     open_stalls::Opening,
     tracker::{Answer, Terms, Transition},
 };
 use crate::{
-    agent::baselines::BaselineKey,
-    agent::state::AgentState,
-    assess::client::Client,
-    assess::pipeline::Assessment,
-    assess::stall::{Closed, Policy},
-    config::Subject,
-    model::target::Target,
-    resolve::process::ProcessMeta,
+    agent::baselines::BaselineKey, agent::state::AgentState, assess::client::Client,
+    assess::pipeline::Assessment, assess::stall::Closed, config::Config, config::Subject,
+    model::target::Target, resolve::process::ProcessMeta,
 };
 
 /// Waits whose processes are read together, before it is asked whether there is time for more.
 const MET_AT_ONCE: usize = 32;
 
-impl Watch {
+impl AgentLoop {
     /// Opens those that are stalls, as many as there is time for. How many were not reached.
     pub(super) fn open_stalls(&mut self, due: Vec<Assessment>) -> usize {
         let until = Instant::now() + self.time_for(Stage::Decide);
@@ -33,7 +28,7 @@ impl Watch {
         while due.len() > 0 && (due.len() == number || Instant::now() < until) {
             let some: Vec<Assessment> = due.by_ref().take(MET_AT_ONCE).collect();
             let processes = some.iter().map(|assessment| assessment.wait.thread.process);
-            self.pipeline.resolver().meet(processes);
+            self.pipeline.resolver().read_processes(processes);
             some.into_iter().for_each(|assessment| self.decide(assessment));
         }
         due.len()
@@ -43,8 +38,8 @@ impl Watch {
         let who = self.pipeline.resolver().who(assessment.wait.thread.process);
         let terms = terms(&assessment, &who, &self.policy, &self.state);
         match self.tracker.decide(assessment, terms, who, Timestamp::now()) {
-            Some(Opening::New(stall)) => self.sinks.opened(stall),
-            Some(Opening::FoundAgain(stall)) => self.sinks.found_again(stall),
+            Some(Opening::New(stall)) => self.sinks.stall_opened(stall),
+            Some(Opening::FoundAgain(stall)) => self.sinks.stall_found_again(stall),
             None => {}
         }
     }
@@ -60,7 +55,7 @@ impl Watch {
     }
 
     pub(super) fn closed(&mut self, closed: &Closed) {
-        self.sinks.closed(closed);
+        self.sinks.stall_closed(closed);
     }
 
     /// How long an answer took is a sample for its baseline. Who has gone meanwhile is not known any more.
@@ -73,7 +68,7 @@ impl Watch {
 }
 
 /// What rules and baselines say of a wait.
-fn terms(assessment: &Assessment, who: &ProcessMeta, policy: &Policy, state: &AgentState) -> Terms {
+fn terms(assessment: &Assessment, who: &ProcessMeta, policy: &Config, state: &AgentState) -> Terms {
     let decision = policy.decide(&subject(assessment, who));
     let client = Client::of(&assessment.wait, &assessment.resolved).filter(|_| !decision.by_rule);
     let key = client.map(|client| BaselineKey::of(&client, who));

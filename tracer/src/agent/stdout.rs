@@ -55,11 +55,11 @@ impl Stdout {
 }
 
 impl Sink for Stdout {
-    fn opened(&mut self, notice: &Notice) {
+    fn stall_opened(&mut self, notice: &Notice) {
         self.write(notice);
     }
 
-    fn closed(&mut self, notice: &Notice) {
+    fn stall_closed(&mut self, notice: &Notice) {
         self.write(notice);
     }
 

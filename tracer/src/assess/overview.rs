@@ -79,7 +79,7 @@ impl OverviewCache {
                     }
                 }
                 _ if is_young(wait.asleep()) && !may_be_older(wait) => {
-                    let resolved = Resolver::sketch(wait);
+                    let resolved = Resolver::by_record_alone(wait);
                     let class = classify(wait, &resolved);
                     if overview.shows(class, up_to) {
                         shown.push(Assessment { wait: wait.clone(), resolved, class });

@@ -206,7 +206,7 @@ impl Pipeline {
 
     /// As JSON has them, in their order. Who their processes are is read together.
     pub fn objects(&mut self, assessments: &[Assessment]) -> Vec<WaitObject> {
-        self.resolver.meet(assessments.iter().map(|assessment| assessment.wait.thread.process));
+        self.resolver.read_processes(assessments.iter().map(|assessment| assessment.wait.thread.process));
         let object =
             |assessment: &Assessment| assessment.object(&self.resolver.who(assessment.wait.thread.process));
         assessments.iter().map(object).collect()

@@ -15,22 +15,22 @@ use crate::{
 /// Something that is told what the agent finds. It may not wait for whoever reads it: the loop does nothing else meanwhile.
 pub trait Sink: Send {
     /// A stall has opened.
-    fn opened(&mut self, _notice: &Notice) {}
+    fn stall_opened(&mut self, _notice: &Notice) {}
 
     /// A stall that was open when the agent stopped still is: its opening has been told of.
-    fn found_again(&mut self, _notice: &Notice) {}
+    fn stall_found_again(&mut self, _notice: &Notice) {}
 
     /// A stall has closed.
-    fn closed(&mut self, _notice: &Notice) {}
+    fn stall_closed(&mut self, _notice: &Notice) {}
 
     /// Waits have ended since the last look.
-    fn ended(&mut self, _waits: &EndedWaits) {}
+    fn waits_ended(&mut self, _waits: &EndedWaits) {}
 
     /// What has been lost so far: numbers that only grow. What is not among them is as it was.
     fn lost(&mut self, _losses: &[(Loss, u64)]) {}
 
     /// A look has ended.
-    fn tick(&mut self, _look: &Look<'_>) {}
+    fn look_ended(&mut self, _look: &Look<'_>) {}
 
     /// What this sink itself has lost so far. Asked for at each look.
     fn losses(&mut self) -> Vec<(Loss, u64)> {
@@ -104,26 +104,26 @@ impl Sinks {
     }
 
     /// A stall has opened.
-    pub fn opened(&mut self, stall: &Stall) {
+    pub fn stall_opened(&mut self, stall: &Stall) {
         let notice = Notice::opened(stall);
-        self.0.iter_mut().for_each(|sink| sink.opened(&notice));
+        self.0.iter_mut().for_each(|sink| sink.stall_opened(&notice));
     }
 
     /// A stall that was open when the agent stopped still is.
-    pub fn found_again(&mut self, stall: &Stall) {
+    pub fn stall_found_again(&mut self, stall: &Stall) {
         let notice = Notice::opened(stall);
-        self.0.iter_mut().for_each(|sink| sink.found_again(&notice));
+        self.0.iter_mut().for_each(|sink| sink.stall_found_again(&notice));
     }
 
     /// A stall has closed.
-    pub fn closed(&mut self, closed: &Closed) {
+    pub fn stall_closed(&mut self, closed: &Closed) {
         let notice = Notice::closed(closed);
-        self.0.iter_mut().for_each(|sink| sink.closed(&notice));
+        self.0.iter_mut().for_each(|sink| sink.stall_closed(&notice));
     }
 
     /// Waits have ended.
-    pub fn ended(&mut self, waits: &EndedWaits) {
-        self.0.iter_mut().for_each(|sink| sink.ended(waits));
+    pub fn waits_ended(&mut self, waits: &EndedWaits) {
+        self.0.iter_mut().for_each(|sink| sink.waits_ended(waits));
     }
 
     /// What has been lost so far.
@@ -132,8 +132,8 @@ impl Sinks {
     }
 
     /// A look has ended.
-    pub fn tick(&mut self, look: &Look<'_>) {
-        self.0.iter_mut().for_each(|sink| sink.tick(look));
+    pub fn look_ended(&mut self, look: &Look<'_>) {
+        self.0.iter_mut().for_each(|sink| sink.look_ended(look));
     }
 
     /// What all of them have lost so far.
@@ -163,15 +163,15 @@ mod tests {
     }
 
     impl Sink for Seen {
-        fn opened(&mut self, notice: &Notice) {
+        fn stall_opened(&mut self, notice: &Notice) {
             self.add("opened", notice);
         }
 
-        fn found_again(&mut self, notice: &Notice) {
+        fn stall_found_again(&mut self, notice: &Notice) {
             self.add("found again", notice);
         }
 
-        fn closed(&mut self, notice: &Notice) {
+        fn stall_closed(&mut self, notice: &Notice) {
             self.add("closed", notice);
         }
 
@@ -186,9 +186,9 @@ mod tests {
         let mut sinks =
             Sinks::default().and(seen[0].clone()).and_if(Some(seen[1].clone())).and_if(None::<Seen>);
         let stall = flagged(7, 10);
-        sinks.opened(&stall);
-        sinks.found_again(&stall);
-        sinks.closed(&Closed { stall, ended: Ended::Exited, lasted: Duration::from_millis(61_500) });
+        sinks.stall_opened(&stall);
+        sinks.stall_found_again(&stall);
+        sinks.stall_closed(&Closed { stall, ended: Ended::Exited, lasted: Duration::from_millis(61_500) });
         let told = seen.map(|seen| seen.0.lock().expect("whole").clone());
         assert_eq!(told[0], told[1]);
         let begin = |line: &String| line.split("\"wait\"").next().unwrap_or_default().to_owned();

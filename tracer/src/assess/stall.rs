@@ -16,9 +16,6 @@ use crate::{
     wire::json::{WaitObject, in_seconds, to_the_millisecond},
 };
 
-/// How long each class may last: what the configuration says.
-pub use crate::config::Config as Policy;
-
 /// What is known of a wait between two looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {

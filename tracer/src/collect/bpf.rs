@@ -10,7 +10,7 @@ use compact_str::CompactString;
 use hashbrown::HashMap;
 use tracer_ebpf::abi::{
     CALL_COMPAT, CLOCKS, NR_CORE_DUMP, NR_EXIT, TAIL_TCP, TAIL_UNIX, THREAD_FAIR, THREAD_FROZEN,
-    THREAD_STOPPED, THREAD_TRACED, Tcp, ThreadRecord, Unix, WAIT_DERIVED,
+    THREAD_PTRACED, THREAD_STOPPED, Tcp, ThreadRecord, Unix, WAIT_DERIVED,
 };
 
 use super::{
@@ -163,7 +163,7 @@ fn is_start_of(thread: &ThreadId, start_ns: u64) -> bool {
 fn suspended(flags: u32) -> Option<Suspended> {
     if flags & THREAD_STOPPED != 0 {
         Some(Suspended::Stopped)
-    } else if flags & THREAD_TRACED != 0 {
+    } else if flags & THREAD_PTRACED != 0 {
         Some(Suspended::Traced)
     } else if flags & THREAD_FROZEN != 0 {
         Some(Suspended::Frozen)

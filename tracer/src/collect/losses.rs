@@ -98,7 +98,7 @@ losses! {
         "The kernel had no memory for a thread's slot, mostly for want of it in the agent's control group: its waits are seen by \
          snapshots only, until one of them has made the slot.";
     SlotMissing = "slot_missing", Statistics, Some(Counter::SlotMissing),
-        "A thread ran before it had a slot: its first wait is not timed.";
+        "A thread went to sleep before it had a slot: its first wait is not timed.";
     StateUnsaved = "state_unsaved", Message, None,
         "Baselines and announced stalls could not be written, each time, also because an earlier write has not come back: a restart may announce stalls again.";
 }

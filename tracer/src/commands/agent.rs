@@ -16,7 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    agent::Watch,
+    agent::AgentLoop,
     agent::canary::Canary,
     agent::confine::confine,
     agent::service::Manager,
@@ -24,7 +24,7 @@ use crate::{
     assess::shared,
     assess::sink::Sinks,
     collect::bpf::Bpf,
-    config::cli::{Agent, AgentArgs, AgentProbes, SOCKET},
+    config::cli::{AgentArgs, AgentProbes, AgentSettings, SOCKET},
     config::{Config, Defaults, Handover},
     history::{self, History},
     hook::Runner,
@@ -104,12 +104,12 @@ impl Reload {
         };
         let mut said = policy.summary();
         if policy.defaults.but_threshold() != self.defaults.but_threshold() {
-            said += "; of [agent] only `threshold` holds before the agent starts again";
+            said += "; the other keys of [agent] take effect when the agent is restarted";
         }
         if policy.least() < self.report {
             let report = humantime::format_duration(self.report);
             said +=
-                &format!("; stalls that end within {report} are timed by snapshots until it starts again");
+                &format!("; stalls that end within {report} are timed by snapshots until it is restarted");
         }
         self.next.put(policy);
         said
@@ -129,7 +129,7 @@ async fn run_apart(reload: &Arc<Reload>) -> String {
 }
 
 /// Loads what sees waits end, the better way or as asked.
-fn load(args: &Agent, report: Duration) -> Result<Bpf> {
+fn load(args: &AgentSettings, report: Duration) -> Result<Bpf> {
     let options =
         Options { waits: true, min_wait: args.min_wait, calls: None, report, verbose: args.verbose };
     let by_calls = |why: &str| -> Result<Bpf> {
@@ -165,7 +165,7 @@ fn or_without<T>(history: Result<T>) -> Option<T> {
     history.inspect_err(|error| human::say(&format!("{error:#}; no history is kept"))).ok()
 }
 
-async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Result<()> {
+async fn serve(args: &AgentSettings, policy: Config, mut bpf: Bpf, reload: Reload) -> Result<()> {
     // Those that end it do so by themselves until it listens, whatever it waits for meanwhile.
     let hangup = signal(SignalKind::hangup())?;
     let token = args.token_file.as_deref().map(Token::read).transpose()?.map(Arc::new);
@@ -202,7 +202,7 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
         .and(Stdout::start()?)
         .and_if(history)
         .and(Arc::clone(&health));
-    let watch = Watch::new(bpf, policy, args, sinks, asked, stopped)?
+    let watch = AgentLoop::new(bpf, policy, args, sinks, asked, stopped)?
         .logging(log)
         .minding(canary)
         .following(Arc::clone(&reload.next));
@@ -243,7 +243,7 @@ async fn serve(args: &Agent, policy: Config, mut bpf: Bpf, reload: Reload) -> Re
 fn warn_of_open(listen: SocketAddr) {
     if !listen.ip().is_loopback() {
         human::say(&format!(
-            "whoever reaches {listen} reads names of processes and addresses of their peers: `token_file` keeps others from it"
+            "anyone who can reach {listen} can read process names and peer addresses: set `token_file` to restrict this"
         ));
     }
 }

@@ -29,8 +29,22 @@ use crate::{
     wire::lines,
 };
 
-/// Threads by process and id, whose waits an agent that runs has flagged: an alert may have named them, whatever their class.
-type Flagged = HashMap<(u32, u32), Option<u64>>;
+/// What an agent that runs has flagged, by process and thread: an alert may have named it, whatever its class.
+type Flagged = HashMap<(u32, u32), FlaggedStall>;
+
+/// One of them.
+struct FlaggedStall {
+    start_ticks: Option<u64>,
+    class: Option<Class>,
+}
+
+impl FlaggedStall {
+    /// Whether a wait of this thread is the one that was flagged: the thread may be elsewhere at the moment.
+    fn is(&self, start_ticks: Option<u64>, class: Class) -> bool {
+        may_be_same_start(self.start_ticks, start_ticks)
+            && (class.level() != Level::Idle || self.class == Some(class))
+    }
+}
 
 /// What is shown, and what is said below it.
 struct PsPage {
@@ -80,12 +94,12 @@ impl Hidden {
 /// Looks once and prints.
 pub fn run(args: &Ps) -> Result<()> {
     if let Some(at) = args.at {
-        return past(args, at);
+        return page_from_history(args, at);
     }
     let (feed, why_not_better) = feed::open(&args.place)?;
     let mut page = match feed {
-        Feed::Own(mut source) => own(args, &mut *source)?,
-        Feed::Agent(client) => asked(args, &client)?,
+        Feed::Own(mut source) => page_from_source(args, &mut *source)?,
+        Feed::Agent(client) => page_from_agent(args, &client)?,
     };
     page.why_not_better = why_not_better;
     let out = &mut output();
@@ -118,14 +132,18 @@ fn flagged(place: &SourceArgs) -> Result<Flagged> {
 
 fn flagged_by(agent: &AgentClient) -> Result<Flagged> {
     let stalls: Vec<StallObject> = agent.objects("/v1/stalls")?;
-    Ok(stalls.iter().map(|stall| ((stall.wait.pid, stall.wait.tid), stall.wait.start_ticks)).collect())
+    let by_thread = |StallObject { wait, .. }: StallObject| {
+        ((wait.pid, wait.tid), FlaggedStall { start_ticks: wait.start_ticks, class: wait.class })
+    };
+    Ok(stalls.into_iter().map(by_thread).collect())
 }
 
-/// Whether a wait of this class is shown: who asks about a process sees all of its waits that are not idle.
+/// Whether a wait of this class is shown: a flagged one always is, unless `--class` leaves it out, and who asks about a process
+/// sees all of its waits that are not idle.
 fn wanted(args: &Ps, class: Class, is_flagged: bool) -> bool {
     let asked_about = !args.pid.is_empty() || args.comm.is_some();
     match args.class[..] {
-        [] => args.all || class.is_listed() || (is_flagged || asked_about) && class.level() != Level::Idle,
+        [] => args.all || class.is_listed() || is_flagged || asked_about && class.level() != Level::Idle,
         _ => args.class.contains(&class),
     }
 }
@@ -136,15 +154,15 @@ fn chosen(args: &Ps, pid: u32, comm: &str) -> bool {
 }
 
 /// What this very program sees.
-fn own(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
+fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     let (flagged, agent_silent) = match flagged(&args.place) {
         Ok(flagged) => (flagged, None),
         Err(error) => (Flagged::new(), Some(format!("{error:#}"))),
     };
-    // A thread may be elsewhere at the moment.
     let is_flagged = |assessment: &Assessment| {
         let ThreadId { process, tid, .. } = assessment.wait.thread;
-        is_of(&flagged, (process.pid, tid), process.start_ticks()) && assessment.level() != Level::Idle
+        let stall = flagged.get(&(process.pid, tid));
+        stall.is_some_and(|stall| stall.is(process.start_ticks(), assessment.class))
     };
     let Snapshot { waits: all, suspended: held, source: name, guessed, .. } =
         pipeline::snapshot(source, args.min_age)?;
@@ -181,13 +199,13 @@ fn own(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
 /// Waits with what a line of the table shows of their processes.
 fn rows(shown: &[Assessment], pipeline: &mut Pipeline) -> Vec<WaitObject> {
     let processes = shown.iter().map(|assessment| assessment.wait.thread.process);
-    let homes = pipeline.resolver().homes(processes);
+    let homes = pipeline.resolver().read_workloads(processes);
     let row = |assessment: &Assessment| assessment.object(&homes[&assessment.wait.thread.process]);
     shown.iter().map(row).collect()
 }
 
 /// What a running agent sees.
-fn asked(args: &Ps, client: &AgentClient) -> Result<PsPage> {
+fn page_from_agent(args: &Ps, client: &AgentClient) -> Result<PsPage> {
     let waits: Vec<WaitObject> = client.objects("/v1/waits?all")?;
     let host: HostObject = client.object("/v1/host")?;
     let flagged = flagged_by(client)?;
@@ -216,15 +234,9 @@ fn pick(args: &Ps, waits: Vec<WaitObject>, flagged: &Flagged) -> (Vec<WaitObject
     (waits, Hidden::of(hidden.iter().filter_map(|wait| wait.class)))
 }
 
-/// Whether the thread is one of those.
-fn is_of(flagged: &Flagged, thread: (u32, u32), start_ticks: Option<u64>) -> bool {
-    flagged.get(&thread).is_some_and(|start| may_be_same_start(*start, start_ticks))
-}
-
-/// Whether it is the wait that was flagged: its thread may be elsewhere at the moment.
 fn is_flagged(flagged: &Flagged, wait: &WaitObject) -> bool {
-    is_of(flagged, (wait.pid, wait.tid), wait.start_ticks)
-        && wait.class.is_some_and(|class| class.level() != Level::Idle)
+    let stall = flagged.get(&(wait.pid, wait.tid));
+    stall.is_some_and(|stall| wait.class.is_some_and(|class| stall.is(wait.start_ticks, class)))
 }
 
 fn of_chosen(args: &Ps, held: &SuspendedObject) -> bool {
@@ -232,7 +244,7 @@ fn of_chosen(args: &Ps, held: &SuspendedObject) -> bool {
 }
 
 /// What waited at a moment that is over.
-fn past(args: &Ps, at: Timestamp) -> Result<()> {
+fn page_from_history(args: &Ps, at: Timestamp) -> Result<()> {
     let Past { at: seen, waits } = match AgentClient::connect(&args.place.socket) {
         Ok(client) => client.object(&format!("/v1/waits?at={at}"))?,
         Err(refusal) => history::left(&args.place.state_dir, refusal.without_history())?.waits_at(at)?,
@@ -252,7 +264,11 @@ fn past(args: &Ps, at: Timestamp) -> Result<()> {
                 when(at),
                 when(seen)
             )?,
-            None => writeln!(out, "Of {} the agent has kept open stalls only, or nothing.", when(at))?,
+            None => writeln!(
+                out,
+                "The agent's history has no snapshot for {}; only stalls open then are shown, if any.",
+                when(at)
+            )?,
         }
     }
     out.flush()?;
@@ -335,7 +351,9 @@ fn footer(out: &mut impl Write, page: &PsPage) -> io::Result<()> {
     }
     let guessed = match page.guessed {
         0 => String::new(),
-        number => format!(", of {} the call is hidden ({})", human::count(number, "wait"), hidden_by()),
+        number => {
+            format!("; the system call of {} is hidden ({})", human::count(number, "wait"), hidden_by())
+        }
     };
     let reason = page.why_not_better.as_ref().map(|reason| format!(": {}", human::clean(reason)));
     let reason = reason.unwrap_or_default();
@@ -347,7 +365,7 @@ fn footer(out: &mut impl Write, page: &PsPage) -> io::Result<()> {
 fn hidden_by() -> &'static str {
     let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
     match scope.trim() {
-        "" | "0" => "it takes the right to trace the process",
+        "" | "0" => "reading it takes the right to trace the process",
         _ => "Yama's ptrace_scope",
     }
 }

@@ -95,7 +95,7 @@ pub struct Ps {
     /// Only waits of these classes, including idle ones
     #[arg(long, value_name = "CLASS")]
     pub class: Vec<Class>,
-    /// Also list idle waits and readers of another process's pipe. Stalls that the agent has flagged are always listed
+    /// Also list idle waits, and pipes and conversations that only a rule would flag. Stalls that the agent has flagged are always listed
     #[arg(short, long)]
     pub all: bool,
     /// Print one JSON object per line
@@ -245,7 +245,7 @@ impl RunHook {
     }
 }
 
-/// Arguments of `tracer agent`. What is not given the configuration file says, else [`Agent`]'s defaults hold.
+/// Arguments of `tracer agent`. What is not given the configuration file says, else [`AgentSettings`]'s defaults hold.
 #[derive(Args)]
 pub struct AgentArgs {
     /// Configuration file [default: /etc/tracer/tracer.toml, if it exists]
@@ -260,7 +260,7 @@ pub struct AgentArgs {
     /// How often to take a snapshot [default: 1s]
     #[arg(long, value_name = "DUR", value_parser = interval)]
     pub interval: Option<Duration>,
-    /// Don't count ended waits shorter than this one by one [default: 100us]
+    /// Count ended waits shorter than this only as a total [default: 100us]
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
     pub min_wait: Option<Duration>,
     /// How to see waits end
@@ -287,7 +287,7 @@ pub struct AgentArgs {
 }
 
 /// What the agent runs with.
-pub struct Agent {
+pub struct AgentSettings {
     /// How often to look.
     pub interval: Duration,
     /// Ended waits shorter than this are not counted one by one.
@@ -316,8 +316,8 @@ pub struct Agent {
 
 impl AgentArgs {
     /// The command line, else the configuration file, else the defaults.
-    pub fn over(&self, file: &Defaults) -> Agent {
-        Agent {
+    pub fn over(&self, file: &Defaults) -> AgentSettings {
+        AgentSettings {
             interval: self.interval.or(file.interval).unwrap_or(Duration::from_secs(1)),
             min_wait: self.min_wait.or(file.min_wait).unwrap_or(Duration::from_micros(100)),
             probes: self.probes,

@@ -7,10 +7,10 @@
 mod address;
 pub mod cli;
 mod file;
+mod history_and_hook;
 mod index;
 pub mod moment;
 mod rule;
-mod sinks;
 
 use std::{
     io::ErrorKind,
@@ -36,7 +36,7 @@ use crate::{
     util::users,
 };
 
-pub use self::sinks::{HookConfig, Limits};
+pub use self::history_and_hook::{HookConfig, Limits};
 
 /// Where the file is unless the command line names another.
 pub const DEFAULT_PATH: &str = "/etc/tracer/tracer.toml";

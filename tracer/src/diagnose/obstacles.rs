@@ -75,8 +75,8 @@ const MEANINGS: &[(&str, Obstacle)] = &[
 
 /// What holds a thread up that sleeps there; `None` where its functions say nothing.
 ///
-/// A lock that a server's file system is waited for with is met on the way, so that the telling functions count wherever they are;
-/// a lock is met only where the thread sleeps in it.
+/// The innermost telling function decides. Where that is storage, the server of a file system further out wins; a lock counts only
+/// where it is innermost.
 pub fn obstacle(stack: &KernelStack) -> Option<Obstacle> {
     let meaning = |function: &String| {
         MEANINGS.iter().find(|(begin, _)| function.starts_with(begin)).map(|(_, meaning)| *meaning)

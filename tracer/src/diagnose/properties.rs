@@ -228,7 +228,7 @@ proptest! {
         // How long the chain had lasted before this sleep.
         let before = wait.age - wait.asleep();
         if wait.call.restarted {
-            prop_assert!(sentence.contains("counts from before it was interrupted"), "{sentence}");
+            prop_assert!(sentence.contains("started before it was interrupted"), "{sentence}");
         } else if before >= timeout {
             prop_assert!(sentence.ends_with(&format!("it polls every {} and never gives up", human::age(timeout))), "{sentence}");
         } else if before < timeout / 10 * 9 {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    diagnose::kernel::{Obstacle, obstacle},
+    diagnose::obstacles::{Obstacle, obstacle},
     model::class::Class,
     model::syscalls::{Direction, Operation, Syscall},
     model::target::Target,
@@ -16,8 +16,7 @@ use crate::{
 
 /// The sentence for a wait of this class.
 pub fn sentence(class: Class, wait: &Wait, resolved: &Resolved) -> String {
-    // A chain of waits is dated by the connection's own stamps, which is as good as seen.
-    let at_least = if wait.exact || wait.began_ns < wait.sleep_began_ns { "" } else { "at least " };
+    let at_least = if wait.is_lower_bound() { "at least " } else { "" };
     format!("waiting {at_least}{} {}", age(wait.age), what(class, wait, resolved))
 }
 
@@ -40,14 +39,13 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
             on(target)
         ),
         Class::Orphan => format!(
-            "for something that can never come{}: no other process has its other end, only this one itself; it will \
-             wait for ever",
+            "for data that can never arrive{}: only this process holds the other end; it will wait for ever",
             on(target)
         ),
         Class::Quiet => quiet(resolved) + &outlook(),
         Class::Dialog => format!(
-            "for a message from {}{}: it has read all we wrote and waits itself: a subscription, or each waits for the \
-             other",
+            "for a message from {}{}: it has read everything sent to it and is waiting itself: a subscription, or each waits \
+             for the other",
             others(resolved.peers.as_ref()).unwrap_or_else(|| "its peer".into()),
             on(target)
         ),
@@ -64,12 +62,14 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         Class::Exit if wait.call.syscall == Syscall::CoreDump => {
             "for its core dump to be written: a signal has killed it".into()
         }
-        Class::Exit => "for its own end, which the kernel has begun: it has exited or was killed".into(),
+        Class::Exit => {
+            "to finish exiting: it has exited or been killed, and the kernel is still tearing it down".into()
+        }
         Class::Other => format!("in {}{}", wait.call.name(), on(target)),
         Class::Peer => next_request(resolved),
         Class::Listen => format!("for new connections{}", on(target)),
         Class::Events => match target {
-            Target::Unreadable { reason } => format!("for events that are not known: {reason}"),
+            Target::Unreadable { reason } => format!("for events on fds that could not be read: {reason}"),
             target => format!("for any of its events{}", on(target)),
         },
         Class::Tty => format!("for input{}", on(target)),
@@ -89,11 +89,11 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
 fn mutex(resolved: &Resolved) -> String {
     match resolved.peers.as_ref().and_then(|peers| peers.owner.as_ref()) {
         Some(owner) => format!(
-            "for a lock in memory that thread {} ({}) holds; it will wait until that one lets go",
+            "for a lock in memory that thread {} ({}) holds; it will wait until it is released",
             owner.tid, owner.comm
         ),
         None => format!(
-            "for a lock in memory, by the value it waits with{}; who holds it is not to be told",
+            "for a lock in memory, judging by the futex value{}; its holder is unknown",
             on(&resolved.target)
         ),
     }
@@ -136,9 +136,9 @@ fn storage(syscall: Syscall, target: &Target) -> String {
         Target::Page { path } => {
             let handed = match syscall {
                 Syscall::PageFault => String::new(),
-                call => format!(" that it handed to {}", call.name()),
+                call => format!(" it passed to {}", call.name()),
             };
-            format!("for a page of memory{handed} to be read in, probably of {path}")
+            format!("for a page of memory{handed} to be read in, probably from {path}")
         }
         _ if syscall == Syscall::PageFault => {
             "for a page of memory to be read in: disk, NFS, FUSE or userfaultfd".into()
@@ -158,9 +158,9 @@ fn next_request(resolved: &Resolved) -> String {
     match (&resolved.last_sender, facts(resolved)) {
         (Some(LastSender::Ours), Some(facts)) => {
             let since = ago(facts.sent());
-            format!("for the next request of {}: the last one was answered {since} ago", remote(target))
+            format!("for the next request from {}: the last one was answered {since} ago", remote(target))
         }
-        (Some(LastSender::Nobody), _) => format!("for the first request of {}", remote(target)),
+        (Some(LastSender::Nobody), _) => format!("for the first request from {}", remote(target)),
         _ => format!("for the client's next request{}", on(target)),
     }
 }
@@ -239,12 +239,12 @@ fn reply(wait: &Wait, resolved: &Resolved) -> String {
         let peer = others(resolved.peers.as_ref()).unwrap_or_else(|| "its peer".into());
         let unread = match &resolved.socket {
             SocketFacts::Unix(UnixFacts { unread: Queued::Bytes, .. }) => {
-                "what we wrote is not read yet".into()
+                "what it wrote has not been read yet".into()
             }
             SocketFacts::Unix(UnixFacts { unread: Queued::Messages(number), .. }) => {
-                format!("{} of ours not read yet", count(*number as usize, "message"))
+                format!("{} it sent not read yet", count(*number as usize, "message"))
             }
-            _ => "it has read all we wrote, and none of its threads waits on this connection: it is busy, or stuck itself".into(),
+            _ => "it has read everything sent to it, and none of its threads waits on this connection: it is busy, or stuck itself".into(),
         };
         return format!("for a reply from {peer}{}: {unread}{outlook}", on(&resolved.target));
     };
@@ -253,7 +253,7 @@ fn reply(wait: &Wait, resolved: &Resolved) -> String {
     let said = match (sent, open, facts.retransmits()) {
         (0, 0, _) => {
             return format!(
-                "for the first word of {}: connected, and nothing was sent by either{outlook}",
+                "for the first bytes from {}: connected, but neither side has sent anything{outlook}",
                 peer(resolved)
             );
         }
@@ -263,12 +263,12 @@ fn reply(wait: &Wait, resolved: &Resolved) -> String {
         }
         (_, open, 0) => format!("{open} bytes sent and not acknowledged yet"),
         (_, open, again) => format!(
-            "{open} bytes sent and not acknowledged, {} in vain: the peer cannot be reached",
+            "{open} bytes sent and unacknowledged after {}: the peer cannot be reached",
             count(again.into(), "retransmission")
         ),
     };
     let heard = match &facts.activity {
-        None => "what was received is not to be seen".into(),
+        None => "what was received is unknown".into(),
         Some(TcpActivity { bytes_received: 0, .. }) => "nothing was ever received".to_owned(),
         Some(TcpActivity { sent: Some(sent), received: Some(received), .. }) if sent <= received => {
             format!("nothing received since; its last answer came {} ago", age(*received))
@@ -303,14 +303,14 @@ fn quiet(resolved: &Resolved) -> String {
         return format!("for the next message{}", on(&resolved.target));
     };
     if facts.activity.is_none() {
-        return format!("for more from {}: who spoke last, and when, is not to be seen here", peer(resolved));
+        return format!("for more from {}: who spoke last, and when, is not visible here", peer(resolved));
     }
     let spoke = match resolved.last_sender {
-        Some(LastSender::Unknown) => "who spoke last is not to be seen",
-        _ => "the last bytes were its own",
+        Some(LastSender::Unknown) => "it is unknown who spoke last; the last bytes from it arrived",
+        _ => "it sent the last bytes",
     };
     format!(
-        "for more from {}: {spoke}, {} ago: the rest of an answer is missing, or a subscription has nothing to say",
+        "for more from {}: {spoke} {} ago: the rest of an answer is missing, or a subscription has nothing to say",
         peer(resolved),
         ago(facts.received())
     )
@@ -321,12 +321,12 @@ fn lock(wait: &Wait, resolved: &Resolved) -> String {
     if let Some(semaphore) = resolved.peers.as_ref().and_then(|peers| peers.semaphore) {
         let Semaphore { set, number, changed_by, .. } = semaphore;
         let who = match (others(resolved.peers.as_ref()), changed_by) {
-            (Some(who), _) => format!("which {who} changed last"),
-            (None, Some(pid)) if pid == wait.thread.process.pid => "which it changed last itself".into(),
+            (Some(who), _) => format!("last changed by {who}"),
+            (None, Some(pid)) if pid == wait.thread.process.pid => "last changed by itself".into(),
             (None, Some(pid)) => {
-                format!("which pid {pid} changed last, and that has ended: nobody may be left to release it")
+                format!("last changed by pid {pid}, which has exited: there may be nobody left to release it")
             }
-            (None, None) => "and who changed it last is not to be seen".into(),
+            (None, None) => "and who changed it last is unknown".into(),
         };
         return format!("for semaphore {number} of set {set}, {who}");
     }
@@ -349,7 +349,10 @@ fn left(wait: &Wait, resolved: &Resolved) -> Option<Duration> {
 fn outlook(wait: &Wait, resolved: &Resolved) -> String {
     if let (Some(timeout), Some(left)) = (resolved.timeout, left(wait, resolved)) {
         if wait.call.restarted {
-            return format!("; its time-out of {} counts from before it was interrupted", age(timeout));
+            return format!(
+                "; its {} time-out started before it was interrupted, so the time left is unknown",
+                age(timeout)
+            );
         }
         // There was time for a whole time-out before this sleep, with nothing moved: it has looked again before.
         let again = wait.age + timeout / 50 >= wait.asleep() + timeout;
@@ -360,7 +363,7 @@ fn outlook(wait: &Wait, resolved: &Resolved) -> String {
     }
     let Some(facts) = facts(resolved) else { return "; no time-out: it will wait for ever".into() };
     let Some(internals) = &facts.internals else {
-        return "; whether the connection has a time-out is not to be seen here".into();
+        return "; whether the connection has a time-out is not visible here".into();
     };
     if facts.unacknowledged() > 0 && facts.window() != Some(0) {
         let patience = age(internals.patience());
@@ -415,8 +418,8 @@ mod tests {
             Resolved { socket: SocketFacts::Tcp(lost), ..samples::on(Syscall::Read, samples::tcp()) };
         assert_eq!(
             of(Syscall::Read, &resolved),
-            "waiting 1m 0s for a reply from 10.0.0.2:443: 517 bytes sent and not acknowledged, 3 retransmissions in \
-             vain: the peer cannot be reached; nothing was ever received; the kernel gives up in 14s"
+            "waiting 1m 0s for a reply from 10.0.0.2:443: 517 bytes sent and unacknowledged after 3 \
+             retransmissions: the peer cannot be reached; nothing was ever received; the kernel gives up in 14s"
         );
         let lost = lost.with_activity(|of| of.retransmits = 0).with_internals(|of| of.user_timeout = None);
         let resolved =
@@ -455,7 +458,8 @@ mod tests {
         resolved.timeout = Some(Duration::from_secs(600));
         assert!(judge(&wait, &resolved).sentence.ends_with("; it stops waiting in 9m 59s"));
         wait.call.restarted = true;
-        let interrupted = "; its time-out of 10m 0s counts from before it was interrupted";
+        let interrupted =
+            "; its 10m 0s time-out started before it was interrupted, so the time left is unknown";
         assert!(judge(&wait, &resolved).sentence.ends_with(interrupted));
     }
 

@@ -1,7 +1,7 @@
 //! From a wait and its target to a class. Pure: everything it needs is in its arguments.
 
 use crate::{
-    diagnose::kernel::obstacle,
+    diagnose::obstacles::obstacle,
     diagnose::sentence::sentence,
     model::syscalls::{Direction, Operation},
     model::target::Target,
@@ -31,8 +31,8 @@ pub fn judge(wait: &Wait, resolved: &Resolved) -> Verdict {
 /// The class alone.
 pub fn classify(wait: &Wait, resolved: &Resolved) -> Class {
     let class = by_evidence(wait, resolved);
-    // A child, and its own end, are waited for in an uninterruptible sleep, which is nobody's fault. What else sleeps so waits for
-    // something that should take no time.
+    // A child, its own end and some locks are waited for in an uninterruptible sleep, which is nobody's fault. Whatever else sleeps
+    // so waits for something that should take no time.
     let is_uninterruptible =
         wait.sleep == Sleep::Uninterruptible && !matches!(class, Class::Child | Class::Exit | Class::Lock);
     if is_uninterruptible || resolved.stack.as_ref().and_then(obstacle).is_some() {

@@ -96,15 +96,15 @@ impl History {
 }
 
 impl Sink for Arc<History> {
-    fn opened(&mut self, notice: &Notice) {
+    fn stall_opened(&mut self, notice: &Notice) {
         self.keep(&notice.stall);
     }
 
-    fn found_again(&mut self, notice: &Notice) {
+    fn stall_found_again(&mut self, notice: &Notice) {
         self.keep(&notice.stall);
     }
 
-    fn closed(&mut self, notice: &Notice) {
+    fn stall_closed(&mut self, notice: &Notice) {
         self.keep(&notice.stall);
     }
 

@@ -109,7 +109,7 @@ impl Runner {
 }
 
 impl Sink for Runner {
-    fn opened(&mut self, notice: &Notice) {
+    fn stall_opened(&mut self, notice: &Notice) {
         self.tell(notice.stall.wait.owner(), notice.line());
     }
 

@@ -6,7 +6,7 @@ use aya::{
     maps::{HashMap, MapData, RingBuf},
     programs::{FEntry, FExit, KProbe},
 };
-use tracer_ebpf::abi::{EndedCall, TRACED_PROCESS, TRACED_THREAD};
+use tracer_ebpf::abi::{EndedCall, FOLLOWED_PROCESS, FOLLOWED_THREAD};
 
 use super::{
     btf,
@@ -151,12 +151,12 @@ impl Kernel {
 impl Calls {
     /// Follows a process and those it will start.
     pub fn follow(&mut self, pid: u32) -> Result<()> {
-        self.insert(pid, TRACED_PROCESS).with_context(|| format!("cannot follow process {pid}"))
+        self.insert(pid, FOLLOWED_PROCESS).with_context(|| format!("cannot follow process {pid}"))
     }
 
     /// Follows a thread without its process, and the processes that it will start. It is not its process's first one.
     pub fn follow_thread(&mut self, tid: u32) -> Result<()> {
-        self.insert(tid, TRACED_THREAD).with_context(|| format!("cannot follow thread {tid}"))
+        self.insert(tid, FOLLOWED_THREAD).with_context(|| format!("cannot follow thread {tid}"))
     }
 
     fn insert(&mut self, id: u32, value: u32) -> Result<()> {
@@ -165,7 +165,7 @@ impl Calls {
 
     /// Whether a thread is followed, with its process or alone.
     pub fn follows(&self, pid: u32, tid: u32) -> bool {
-        let alone = || self.threads && self.traced.get(&tid, 0).is_ok_and(|value| value == TRACED_THREAD);
+        let alone = || self.threads && self.traced.get(&tid, 0).is_ok_and(|value| value == FOLLOWED_THREAD);
         self.traced.get(&pid, 0).is_ok() || alone()
     }
 
@@ -173,7 +173,7 @@ impl Calls {
     pub fn followed(&self) -> Vec<FollowedId> {
         let entries = self.traced.iter().flatten();
         let id = |(id, value)| {
-            if value == TRACED_THREAD { FollowedId::Thread(id) } else { FollowedId::Process(id) }
+            if value == FOLLOWED_THREAD { FollowedId::Thread(id) } else { FollowedId::Process(id) }
         };
         entries.map(id).collect()
     }

@@ -143,8 +143,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// Runs `snapshot` over all threads; `each` gets the clocks and the bytes of one or more records at a time and
-    /// says how many of them it used.
+    /// Runs this iterator over all it walks; `each` gets the bytes of one or more records at a time and says how many of them it
+    /// used.
     pub(super) fn stream(&mut self, name: &str, mut each: impl FnMut(&[u8]) -> Result<usize>) -> Result<()> {
         let mut file = self.open_iterator(name)?;
         self.buffer.resize(1 << 17, 0);

@@ -6,10 +6,10 @@ use tracer_ebpf::abi::{
     StackRecord, TAIL_NONE, TAIL_TCP, TAIL_UNIX, Tcp, ThreadRecord, Unix,
 };
 
-/// A record of the snapshot's stream.
+/// A record of a program's stream.
 #[derive(Clone, Copy)]
 pub enum Record<'a> {
-    /// The pass's first.
+    /// The first of each pass.
     Header(Header),
     /// One thread with the bytes of its tail.
     Thread(ThreadRecord, &'a [u8]),

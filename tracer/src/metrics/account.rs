@@ -103,13 +103,13 @@ impl Account {
 }
 
 impl Sink for Account {
-    fn opened(&mut self, notice: &Notice) {
+    fn stall_opened(&mut self, notice: &Notice) {
         if let Some(class) = notice.stall.wait.class {
             *self.metrics.lock().opened.entry(class).or_default() += 1;
         }
     }
 
-    fn ended(&mut self, ended: &EndedWaits) {
+    fn waits_ended(&mut self, ended: &EndedWaits) {
         let process = ended.process;
         let (syscall, kind) = (ended.syscall.name(), ended.file.as_ref().map_or("none", kind_of_file));
         // As it was called when the first of these waits ended: since the last look it may have executed another program.
@@ -131,7 +131,7 @@ impl Sink for Account {
         Loss::ALL.iter().for_each(|loss| _ = state.lost.entry(*loss).or_default());
     }
 
-    fn tick(&mut self, look: &Look<'_>) {
+    fn look_ended(&mut self, look: &Look<'_>) {
         let expired = self.count_open(look);
         // What is read may take its time, and whoever scrapes waits for these numbers.
         let names = self.read_names();
@@ -181,9 +181,9 @@ mod tests {
     fn what_a_look_has_found_is_on_the_page() {
         let (page, health) = scraped(|sinks| {
             let stall = flagged(7, 10);
-            sinks.opened(&stall);
+            sinks.stall_opened(&stall);
             let buckets = [1; BUCKETS];
-            sinks.ended(&EndedWaits {
+            sinks.waits_ended(&EndedWaits {
                 // No process has such an id.
                 process: ProcessId { pid: 1 << 22 | 8, start_ns: 1 },
                 comm: "ended".into(),
@@ -194,7 +194,7 @@ mod tests {
             sinks.lost(&[(Loss::LookCut, 5)]);
             let mut snapshot = Snapshot::empty(&Now::read(), "bpf");
             snapshot.waits = vec![stall.wait.clone()];
-            sinks.tick(&Look {
+            sinks.look_ended(&Look {
                 snapshot: &snapshot,
                 standing: &|_| Standing { class: Class::Reply, is_excused: true },
                 stalls: &BTreeMap::from([(stall.wait.thread, stall.clone())]),
@@ -234,7 +234,7 @@ mod tests {
                     (stall.wait.thread, stall)
                 })
                 .collect();
-            sinks.tick(&Look {
+            sinks.look_ended(&Look {
                 snapshot: &Snapshot::empty(&Now::read(), "bpf"),
                 standing: &|_| Standing { class: Class::Reply, is_excused: false },
                 stalls: &stalls,

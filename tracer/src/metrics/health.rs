@@ -44,7 +44,7 @@ impl Health {
 }
 
 impl Sink for Arc<Health> {
-    fn tick(&mut self, look: &Look<'_>) {
+    fn look_ended(&mut self, look: &Look<'_>) {
         self.misses_canary.store(look.blinded_by.contains(&Cause::Canary), Ordering::Relaxed);
         self.last_snapshot_ns.store(monotonic_ns(), Ordering::Relaxed);
         self.ready.store(true, Ordering::Relaxed);

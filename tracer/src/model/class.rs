@@ -9,7 +9,7 @@ pub enum Level {
     Stuck,
     /// Flagged late, and shown; or by a rule only, and shown where its process is asked about.
     Doubtful,
-    /// How healthy programs rest: hidden, never flagged.
+    /// How healthy programs rest: hidden, and flagged only where a configuration gives it a threshold.
     Idle,
 }
 
@@ -36,7 +36,7 @@ macro_rules! classes {
         }
 
         impl Class {
-            /// Every class, in the order of the design's table.
+            /// Every class, the worst first, in the order of the README's table.
             pub const ALL: &[Class] = &[$(Class::$name),+];
 
             /// Its name in output, metrics and rules.
@@ -85,7 +85,7 @@ classes! {
     Orphan = "orphan", Stuck, STUCK;
     /// The rest of an answer, or a subscription's next message.
     Quiet = "quiet", Doubtful, LATE;
-    /// A unix peer that waits as well: both rest, as far as is to be seen.
+    /// A unix peer that waits as well: both rest, as far as can be seen.
     Dialog = "dialog", Doubtful, None;
     /// A client's request, or the rest of it.
     Request = "request", Doubtful, LATE;

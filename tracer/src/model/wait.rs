@@ -265,7 +265,7 @@ pub struct Wait {
     pub socket: SocketFacts,
     /// How long it has lasted.
     pub age: Duration,
-    /// Its start was seen; otherwise it is derived and `age` means at least.
+    /// Its start was seen; otherwise it is derived, and may be a lower bound ([`Wait::is_lower_bound`]).
     pub exact: bool,
     /// When it began.
     pub since: Timestamp,
@@ -362,6 +362,12 @@ impl Wait {
     /// When it was seen, nanoseconds of `CLOCK_MONOTONIC`.
     pub fn seen_ns(&self) -> u64 {
         self.began_ns.saturating_add(self.age.as_nanos() as u64)
+    }
+
+    /// Whether it may have begun before `since`: its start was not seen, and no connection's own stamps say when it was, which is as
+    /// good as seen.
+    pub fn is_lower_bound(&self) -> bool {
+        !self.exact && self.began_ns >= self.sleep_began_ns
     }
 
     /// How long the present sleep has lasted.

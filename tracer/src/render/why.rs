@@ -86,7 +86,11 @@ pub fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String 
     }
     if let Some(reason) = &report.agent_silent {
         page.text.push('\n');
-        page.wrapped("", "", &format!("Whether answers there usually take so long is not known: {reason}."));
+        page.wrapped(
+            "",
+            "",
+            &format!("Could not ask the agent whether answers usually take this long: {reason}."),
+        );
     }
     if let Some(reason) = why_not_bpf {
         page.text.push('\n');
@@ -116,7 +120,7 @@ pub fn kept(wait: &WaitObject, width: usize) -> String {
     facts.extend(wait.container.as_deref().map(|id| format!("container {}", short_id(id))));
     facts.extend(wait.pod.as_ref().map(|pod| format!("pod {}", pod.label())));
     page.entries("Process", wait.cmdline.clone().into_iter().chain([facts.join(", ")]));
-    let since = since(wait.since, wait.age_exact);
+    let since = since(wait.since, !wait.age_exact);
     let class = wait.class.map_or("unknown", Class::label);
     let mut lines = vec![format!("{class}: in {}, {since}", wait.call())];
     lines.extend(Some(wait.target.to_string()).filter(|target| !target.is_empty()));
@@ -165,8 +169,8 @@ fn started(at: Timestamp) -> String {
 }
 
 /// When a wait began; one whose earlier sleeps were not seen may have begun before.
-fn since(at: Timestamp, is_exact: bool) -> String {
-    format!("since {}{}", moment(at), if is_exact { "" } else { " or earlier" })
+fn since(at: Timestamp, is_lower_bound: bool) -> String {
+    format!("since {}{}", moment(at), if is_lower_bound { " or earlier" } else { "" })
 }
 
 /// To the second, UTC.
@@ -183,7 +187,7 @@ fn call(wait: &Assessment) -> String {
 }
 
 fn wait_lines(wait: &Assessment) -> Vec<String> {
-    let since = since(wait.wait.since, wait.wait.exact);
+    let since = since(wait.wait.since, wait.wait.is_lower_bound());
     let class = wait.class.label();
     let mut lines = vec![format!("{class}: in {}, {since}", call(wait))];
     match &wait.resolved.target {

@@ -265,8 +265,8 @@ impl Resolver {
     }
 
     /// What a wait waits on by the kernel's record alone: no names, no `/proc`. Enough for most classes.
-    pub fn sketch(wait: &Wait) -> Resolved {
-        let resolved = Resolved::new(wait.fd, target::sketch(wait), wait.call.direction());
+    pub fn by_record_alone(wait: &Wait) -> Resolved {
+        let resolved = Resolved::new(wait.fd, target::by_record_alone(wait), wait.call.direction());
         resolved.seen(wait.fd_state, wait.socket.clone())
     }
 
@@ -517,8 +517,11 @@ impl Resolver {
         who
     }
 
-    /// Reads where these are at home, all together: of each all that a line of a table shows.
-    pub fn homes(&mut self, processes: impl Iterator<Item = ProcessId>) -> HashMap<ProcessId, ProcessMeta> {
+    /// Reads what units and containers these belong to, all together: of each all that a line of a table shows.
+    pub fn read_workloads(
+        &mut self,
+        processes: impl Iterator<Item = ProcessId>,
+    ) -> HashMap<ProcessId, ProcessMeta> {
         let processes: HashSet<ProcessId> = processes.collect();
         let processes: Vec<ProcessId> = processes.into_iter().collect();
         let mut homes = HashMap::with_capacity(processes.len());
@@ -533,7 +536,7 @@ impl Resolver {
     }
 
     /// Reads who these are, all together, so that [`who`](Self::who) knows them.
-    pub fn meet(&mut self, processes: impl Iterator<Item = ProcessId>) {
+    pub fn read_processes(&mut self, processes: impl Iterator<Item = ProcessId>) {
         let is_known =
             |process: &ProcessId| self.processes.get(process).is_some_and(|(read, _)| read.elapsed() < KNOWN);
         let new: HashSet<ProcessId> = processes.filter(|process| !is_known(process)).collect();

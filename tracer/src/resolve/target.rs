@@ -88,7 +88,7 @@ fn page_of(process: ProcessId, reads: &mut Reads) -> Target {
 }
 
 /// The target by the kernel's record alone, without its name.
-pub fn sketch(wait: &Wait) -> Target {
+pub fn by_record_alone(wait: &Wait) -> Target {
     let FdState::Open(file) = wait.fd_state else { return Target::None };
     let path = String::new;
     if let Some((socket, descriptor)) = file.socket.zip(Descriptor::of(wait)) {

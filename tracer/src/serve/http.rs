@@ -281,7 +281,7 @@ fn answer(
     }
     match request.uri().path() {
         "/metrics" if token.is_some_and(|token| !token.is_shown(request)) => {
-            let mut response = text(StatusCode::UNAUTHORIZED, "the token is missing or another\n");
+            let mut response = text(StatusCode::UNAUTHORIZED, "the token is missing or wrong\n");
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             response
         }

@@ -31,11 +31,11 @@ impl Stream {
 }
 
 impl Sink for Stream {
-    fn opened(&mut self, notice: &Notice) {
+    fn stall_opened(&mut self, notice: &Notice) {
         self.send(notice);
     }
 
-    fn closed(&mut self, notice: &Notice) {
+    fn stall_closed(&mut self, notice: &Notice) {
         self.send(notice);
     }
 }

@@ -45,7 +45,7 @@ pub struct WaitObject {
     /// How long it has lasted.
     #[serde(rename = "age_seconds", with = "in_seconds")]
     pub age: Duration,
-    /// Its start was seen; otherwise it has lasted at least that long.
+    /// Its start was seen; otherwise it is derived, from the connection's own stamps or as a lower bound.
     pub age_exact: bool,
     /// These three are null for a wait that is over: what is seen of its connection now does not say what it waited for.
     pub class: Option<Class>,

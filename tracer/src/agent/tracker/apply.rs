@@ -100,8 +100,7 @@ impl Away {
     }
 }
 
-/// What a thread's present sleep is to the wait it has left, if it may be back there. It is not in a sleep of which is known
-/// already that it is about something else.
+/// Whether a thread's present sleep may resume the wait it has left; `None` if a look has shown that it is about something else.
 pub(super) fn back<'a>(
     waits: &HashMap<ThreadId, Track>,
     away: &'a HashMap<ThreadId, Away>,

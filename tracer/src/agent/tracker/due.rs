@@ -11,7 +11,8 @@ use super::{
 use crate::{
     agent::open_stalls::Opening,
     assess::pipeline::{Assessment, PeerPolicy},
-    assess::stall::{Policy, Stall},
+    assess::stall::Stall,
+    config::Config,
     diagnose::verdict::peers_decide,
     model::baseline::Excuse,
     resolve::process::ProcessMeta,
@@ -41,7 +42,7 @@ impl Terms {
 /// The agent's policy: the peers of what may be a stall, and of what only they tell from one.
 pub struct DuePeers<'a> {
     tracker: &'a Tracker,
-    policy: &'a Policy,
+    policy: &'a Config,
 }
 
 impl PeerPolicy for DuePeers<'_> {
@@ -53,11 +54,11 @@ impl PeerPolicy for DuePeers<'_> {
 
 impl Tracker {
     /// Which of the waits that were looked up need their peers.
-    pub fn peer_policy<'a>(&'a self, policy: &'a Policy) -> DuePeers<'a> {
+    pub fn peer_policy<'a>(&'a self, policy: &'a Config) -> DuePeers<'a> {
         DuePeers { tracker: self, policy }
     }
 
-    fn may_be_stall(&self, assessment: &Assessment, policy: &Policy) -> bool {
+    fn may_be_stall(&self, assessment: &Assessment, policy: &Config) -> bool {
         let Assessment { wait, class, .. } = assessment;
         let track = self.waits.get(&wait.thread);
         // What was decided of another class does not hold any more.
@@ -68,7 +69,7 @@ impl Tracker {
     }
 
     /// Takes what was found out about waits. Those that may be stalls, in the order in which they are to be decided.
-    pub fn due(&mut self, assessments: Vec<Assessment>, policy: &Policy, now_ns: u64) -> Vec<Assessment> {
+    pub fn due(&mut self, assessments: Vec<Assessment>, policy: &Config, now_ns: u64) -> Vec<Assessment> {
         let mut due = Vec::new();
         for assessment in assessments {
             let lacks_peers =
@@ -87,7 +88,7 @@ impl Tracker {
         in_order(due)
     }
 
-    fn looked(&mut self, assessment: &Assessment, policy: &Policy, now_ns: u64) {
+    fn looked(&mut self, assessment: &Assessment, policy: &Config, now_ns: u64) {
         let thread = assessment.wait.thread;
         let Some(track) = self.waits.get_mut(&thread) else { return };
         track.looked(assessment, now_ns);

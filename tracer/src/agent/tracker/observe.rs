@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     assess::pipeline::is_young,
-    assess::stall::Policy,
+    config::Config,
     diagnose::{progress::unmoved, verdict::peers_decide},
     model::file::FileKind,
     model::wait::{FdState, Snapshot, ThreadId, Wait},
@@ -23,7 +23,7 @@ const LOOK_AGAIN_MIN: Duration = Duration::from_secs(10);
 
 impl Tracker {
     /// The waits that must be looked up, the most urgent first.
-    pub fn observe(&mut self, snapshot: &Snapshot, policy: &Policy) -> Vec<Wait> {
+    pub fn observe(&mut self, snapshot: &Snapshot, policy: &Config) -> Vec<Wait> {
         let now_ns = snapshot.monotonic_ns;
         let mut requests = Vec::new();
         for wait in &snapshot.waits {
@@ -35,7 +35,7 @@ impl Tracker {
     }
 
     /// Why a wait must be looked up now, if it must.
-    fn reason_to_look(&mut self, wait: &Wait, policy: &Policy, now_ns: u64) -> Option<Reason> {
+    fn reason_to_look(&mut self, wait: &Wait, policy: &Config, now_ns: u64) -> Option<Reason> {
         let known = known(&self.waits, &self.away, wait);
         let again = known.is_some_and(|(track, _)| track.same_call(wait));
         let mut has_turn = || {

@@ -11,7 +11,7 @@ use crate::{
     agent::baselines::SAMPLE_MIN,
     agent::open_stalls::Opening,
     assess::pipeline::{Assessment, PeerPolicy, Resolution},
-    assess::stall::Policy,
+    config::Config,
     diagnose::verdict::{
         classify,
         tests::{on, tcp, wait},
@@ -206,7 +206,7 @@ fn look(wait: Wait, thread: &Thread) -> Assessment {
             let syscall = if thread.writes { Syscall::Write } else { Syscall::Read };
             Resolved { fd: Some(fd), file, socket, ..on(syscall, thread.target.clone().unwrap_or_else(tcp)) }
         }
-        None => Resolver::sketch(&wait),
+        None => Resolver::by_record_alone(&wait),
     };
     let class = classify(&wait, &resolved);
     Assessment { wait, resolved, class }
@@ -224,7 +224,7 @@ struct Told {
 
 struct World {
     tracker: Tracker,
-    policy: Policy,
+    policy: Config,
     terms: Terms,
     now_ns: u64,
     threads: Vec<Thread>,
@@ -235,7 +235,7 @@ impl World {
         let now_ns = 1000 * SECOND;
         let threads = (1..=threads).map(|pid| Thread::new(pid, now_ns)).collect();
         let terms = Terms { threshold: Some(THRESHOLD), ..Terms::default() };
-        Self { tracker: Tracker::default(), policy: Policy::default(), terms, now_ns, threads }
+        Self { tracker: Tracker::default(), policy: Config::default(), terms, now_ns, threads }
     }
 
     fn of(&self, id: ThreadId) -> Option<&Thread> {
@@ -504,7 +504,7 @@ fn a_file_keeps_its_name() {
         }
         let mut looked = Resolution::default();
         for wait in world.tracker.observe(&snapshot, &world.policy) {
-            let resolved = Resolver::sketch(&wait);
+            let resolved = Resolver::by_record_alone(&wait);
             looked.assessments.push(Assessment { resolved, wait, class: Class::Disk });
         }
         let is_looked_at = !looked.assessments.is_empty();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::{
     assess::client::Client,
     assess::pipeline::Assessment,
-    assess::stall::Policy,
+    config::Config,
     diagnose::verdict::classify,
     model::baseline::Excuse,
     model::class::Class,
@@ -108,7 +108,7 @@ impl Track {
             args: wait.call.args,
             began_ns: wait.began_ns,
             sleep_began_ns: wait.sleep_began_ns,
-            class: classify(wait, &Resolver::sketch(wait)),
+            class: classify(wait, &Resolver::by_record_alone(wait)),
             looked_ns: None,
             peers_resolved: false,
             suppressed_until: Duration::ZERO,
@@ -214,7 +214,7 @@ impl Track {
     }
 
     /// Whether it may have to be flagged at this age: its rules and its baseline are asked only then.
-    pub fn may_be_flagged(&self, age: Duration, policy: &Policy) -> bool {
+    pub fn may_be_flagged(&self, age: Duration, policy: &Config) -> bool {
         let is_old = || policy.least_of(self.class).is_some_and(|least| age >= least);
         self.looked_ns.is_some() && age >= self.suppressed_until && is_old()
     }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     assess::pipeline::Assessment,
-    diagnose::kernel::{Obstacle, obstacle},
+    diagnose::obstacles::{Obstacle, obstacle},
     model::class::Class,
     model::target::Target,
     resolve::process::ProcessMeta,
@@ -22,7 +22,7 @@ pub struct Advice {
     pub reason: String,
 }
 
-const GOES_ON: &str = "shows why that one does not go on";
+const GOES_ON: &str = "explains why that one is stuck";
 
 fn advice(command: String, reason: &str) -> Advice {
     Advice { command, reason: reason.into() }

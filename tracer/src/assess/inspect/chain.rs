@@ -293,7 +293,7 @@ impl<'a, 'w> Chain<'a, 'w> {
             (Some(_), _) => {
                 format!("is idle: {} rest ({})", human::count(waits.len(), "thread"), classes(waits.iter()))
             }
-            (None, _) => "is between two waits".into(),
+            (None, _) => "is not waiting right now".into(),
         }
     }
 }

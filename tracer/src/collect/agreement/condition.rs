@@ -6,7 +6,7 @@ use std::{mem, ptr, thread};
 use anyhow::{Context, Result};
 use hashbrown::HashMap;
 use tracer_ebpf::abi::{
-    PF_EXITING, THREAD_EXITING, THREAD_FAIR, THREAD_SIGNALLED, THREAD_STOPPED, THREAD_TRACED, ThreadRecord,
+    PF_EXITING, THREAD_EXITING, THREAD_FAIR, THREAD_PTRACED, THREAD_SIGNALLED, THREAD_STOPPED, ThreadRecord,
 };
 
 use super::{ComparedValue, SETTLES, child::Child, value};
@@ -77,7 +77,7 @@ fn of_condition(name: &str, record: &ThreadRecord, values: &mut Vec<ComparedValu
         ),
         ("it is on its way out", THREAD_EXITING, flags & u64::from(PF_EXITING) != 0),
         ("it is stopped", THREAD_STOPPED, field("State:").starts_with('T')),
-        ("it is traced", THREAD_TRACED, field("State:").starts_with('t')),
+        ("it is traced", THREAD_PTRACED, field("State:").starts_with('t')),
     ];
     for (what, bit, shown) in shown {
         value(values, &format!("{name}: {what}"), record.flags & bit != 0, shown);

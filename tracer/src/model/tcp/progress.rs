@@ -153,7 +153,7 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
-    /// The twelve cases of the design, tried on loopback, one line each.
+    /// Twelve cases, each as the kernel showed it on loopback, one line each.
     #[test]
     fn the_last_word_is_told_as_tried_on_loopback() {
         // 20 requests, all answered.
