@@ -89,6 +89,14 @@ pub const KIND_FD: u32 = 0x7472_6664;
 /// First word of a [`HolderRecord`].
 pub const KIND_HOLDER: u32 = 0x7472_686f;
 
+/// [`FdRecord::flow`]: the fd is a terminal, and output leaves it.
+pub const FLOW_RUNS: u32 = 1;
+/// [`FdRecord::flow`]: its output was stopped, as by Ctrl-S.
+pub const FLOW_STOPPED: u32 = 2;
+
+/// First word of a [`RequestRecord`].
+pub const KIND_REQUEST: u32 = 0x7472_7271;
+
 /// First word of a [`StackRecord`].
 pub const KIND_STACK: u32 = 0x7472_736b;
 /// Functions of a kernel stack that are kept: the innermost.
@@ -352,8 +360,8 @@ pub struct FdRecord {
     pub fd: i32,
     /// One of `FD_*`.
     pub fd_state: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// One of `FLOW_*`, zero where the fd is no terminal.
+    pub flow: u32,
     /// Start of the thread, `CLOCK_BOOTTIME`.
     pub thread_start_ns: u64,
     /// The fd's file.
@@ -431,6 +439,32 @@ pub struct HolderRecord {
     pub file: File,
 }
 
+/// A request of a thread's ring that is under way, followed by the tail it names.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestRecord {
+    /// [`KIND_REQUEST`].
+    pub kind: u32,
+    /// Size of this record, its tail not included.
+    pub size: u32,
+    /// One of `TAIL_*`.
+    pub tail: u32,
+    /// `READ_FAILED` or zero.
+    pub flags: u32,
+    /// Thread.
+    pub tid: u32,
+    /// The fd that the request is on, or -1 where it is on a registered file.
+    pub fd: i32,
+    /// What it does (`IORING_OP_*`).
+    pub opcode: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Start of the thread, `CLOCK_BOOTTIME`.
+    pub thread_start_ns: u64,
+    /// The file.
+    pub file: File,
+}
+
 /// The functions of the kernel that a thread sleeps in follow: a line for each, the innermost first, as the kernel writes
 /// them (`%pB`, Documentation/core-api/printk-formats.rst), and a zero byte.
 #[repr(C)]
@@ -442,14 +476,18 @@ pub struct StackRecord {
     pub size: u32,
     /// Thread.
     pub tid: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The thread that holds the lock which this one sleeps on; zero where there is none or the kernel does not say.
+    pub holder: u32,
     /// Start of the thread, `CLOCK_BOOTTIME`.
     pub thread_start_ns: u64,
     /// Context switches of its own accord, before the stack was read.
     pub nvcsw: u64,
     /// Others.
     pub nivcsw: u64,
+    /// 1: it sleeps on a mutex, a semaphore or the like, for all the kernel says.
+    pub locked: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What `waits` counts under: process, call and target.
@@ -589,10 +627,11 @@ plain! {
     Header = 4 + 4 + 3 * 8,
     ThreadRecord = 8 * 4 + 2 * 8 + 4 * 4 + 6 * 8 + 6 * 8 + COMM_LEN + 64,
     FdRecord = 8 * 4 + 8 + 64,
+    RequestRecord = 8 * 4 + 8 + 64,
     FileKey = 16,
     TupleKey = 40,
     HolderRecord = 6 * 4 + 8 + 64,
-    StackRecord = 4 * 4 + 3 * 8,
+    StackRecord = 4 * 4 + 3 * 8 + 2 * 4,
     WaitKey = 8 + 4 * 4 + 8 + 64,
     Histogram = 2 * 8 + COMM_LEN + 4 * BUCKETS,
     EndedWait = 96 + 4 + 4 + 3 * 8 + 6 * 8 + COMM_LEN,

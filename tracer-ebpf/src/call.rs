@@ -96,6 +96,12 @@ impl Call {
         to[5] = self.arg(&REGS_ARG5, &REGS_COMPAT_ARG5);
     }
 
+    /// Its fourth argument.
+    #[inline(always)]
+    pub fn fourth(self) -> u64 {
+        self.arg(&REGS_ARG3, &REGS_COMPAT_ARG3)
+    }
+
     #[inline(always)]
     fn arg0(self) -> u64 {
         self.arg(&REGS_ARG0, &REGS_COMPAT_ARG0)

@@ -66,6 +66,24 @@ macro_rules! kernel_fields {
             INODE_SB: required "inode" "i_sb";
             FILE_MODE: required "file" "f_mode";
             SB_DEV: required "super_block" "s_dev";
+            // From the file to the terminal. Before Linux 5.16 a bit field begins with it.
+            TTY_FILE_TTY: optional "tty_file_private" "tty";
+            TTY_STOPPED: optional "tty_struct" "flow.stopped" | "stopped";
+            // The lock that a thread sleeps on, since Linux 6.16 (CONFIG_DETECT_HUNG_TASK_BLOCKER), and who holds it.
+            TASK_BLOCKER: optional "task_struct" "blocker";
+            MUTEX_OWNER: optional "mutex" "owner";
+            RWSEM_OWNER: optional "rw_semaphore" "owner";
+            // From the ring of io_uring to its requests.
+            TASK_RINGS: optional "task_struct" "io_uring";
+            RINGS_REGISTERED: optional "io_uring_task" "registered_rings";
+            RING_TABLE: optional "io_ring_ctx" "cancel_table_locked.hbs" | "cancel_table.hbs" | "cancel_hash";
+            RING_BITS: optional "io_ring_ctx" "cancel_table_locked.hash_bits" | "cancel_table.hash_bits" | "cancel_hash_bits";
+            BUCKET_LIST: optional "io_hash_bucket" "list";
+            REQUEST_NODE: optional "io_kiocb" "hash_node";
+            REQUEST_FILE: optional "io_kiocb" "file";
+            REQUEST_OPCODE: optional "io_kiocb" "opcode";
+            REQUEST_FLAGS: optional "io_kiocb" "flags";
+            REQUEST_FD: optional "io_kiocb" "cqe.fd";
             // From the file to the socket.
             SOCKET_SK: required "socket" "sk";
             SOCK_FAMILY: required "sock_common" "skc_family";

@@ -1,6 +1,8 @@
 //! From an fd number to its file: inode, type and device, and the socket behind it.
 
-use tracer_ebpf::abi::{FD_ABSENT, FD_OPEN, File, TAIL_NONE, TAIL_TCP, TAIL_UNIX, Tcp, Unix};
+use tracer_ebpf::abi::{
+    FD_ABSENT, FD_OPEN, FLOW_RUNS, FLOW_STOPPED, File, TAIL_NONE, TAIL_TCP, TAIL_UNIX, Tcp, Unix,
+};
 
 use crate::{
     offsets::*,
@@ -10,6 +12,7 @@ use crate::{
 
 pub const S_IFMT: u16 = 0o170000;
 pub const S_IFSOCK: u16 = 0o140000;
+const S_IFCHR: u16 = 0o020000;
 pub const S_IFIFO: u16 = 0o010000;
 pub const S_IFREG: u16 = 0o100000;
 
@@ -21,33 +24,44 @@ pub struct Found {
     pub failed: bool,
     /// The socket, null where the file is none.
     pub sock: Sock,
+    /// The open file, null where there is none.
+    file: *const u8,
 }
 
 impl Found {
     /// Nothing yet.
-    pub const NONE: Found = Found { state: FD_ABSENT, failed: false, sock: Sock::NONE };
+    pub const NONE: Found =
+        Found { state: FD_ABSENT, failed: false, sock: Sock::NONE, file: core::ptr::null() };
 }
 
 /// Looks `fd` up in the thread's own table and fills `to`, which the caller has zeroed.
 #[inline(always)]
 pub fn find(task: Task, fd: i32, to: &mut File) -> Found {
     let mut found = Found::NONE;
+    (found.file, found.failed) = open(task, fd);
+    if found.file.is_null() {
+        return found;
+    }
+    found.state = FD_OPEN;
+    let file = found.file;
+    describe(file, to, &mut found);
+    found
+}
+
+/// The open file of `fd` in the thread's own table, null where there is none; and whether the table could not be read.
+#[inline(always)]
+pub fn open(task: Task, fd: i32) -> (*const u8, bool) {
     // SAFETY: typed pointers all the way; a null one reads as zero, which leaves no fd.
     let (max, table): (u32, *const u8) = unsafe {
         let fdt = FILES_FDT.load::<*const u8>(TASK_FILES.load::<*const u8>(task.0));
         (FDT_MAX.load(fdt), FDT_FD.load(fdt))
     };
     if fd < 0 || fd as u32 >= max {
-        return found;
+        return (core::ptr::null(), false);
     }
     let mut file = 0u64;
-    found.failed = read(table.wrapping_add(fd as usize * 8), &mut file);
-    if file == 0 {
-        return found;
-    }
-    found.state = FD_OPEN;
-    describe(file as *const u8, to, &mut found);
-    found
+    let failed = read(table.wrapping_add(fd as usize * 8), &mut file);
+    (file as *const u8, failed)
 }
 
 /// What the file at `file` is: fills `to`, which the caller has zeroed, and `found`.
@@ -72,6 +86,28 @@ pub fn describe(file: *const u8, to: &mut File, found: &mut Found) {
         }
         found.failed |= INODE_SB.read(inode, &mut sb);
         found.failed |= SB_DEV.read(sb as *const u8, &mut to.dev);
+    }
+}
+
+/// Whether output leaves a terminal: one of `FLOW_*`, zero for what is none.
+#[inline(always)]
+pub fn flow(found: &Found, file: &File) -> u32 {
+    if !TTY_FILE_TTY.exists() || !TTY_STOPPED.exists() {
+        return 0;
+    }
+    // Consoles and serial lines, /dev/tty, pseudo-terminals (Documentation/admin-guide/devices.txt).
+    let major = file.rdev >> 20;
+    let is_terminal = major == 4 || major == 5 || (major >= 136 && major <= 143) || major == 204;
+    if file.mode & S_IFMT != S_IFCHR || !is_terminal {
+        return 0;
+    }
+    let (mut private, mut tty, mut stopped) = (0u64, 0u64, 0u8);
+    FILE_PRIVATE.read(found.file, &mut private);
+    TTY_FILE_TTY.read(private as *const u8, &mut tty);
+    match TTY_STOPPED.read(tty as *const u8, &mut stopped) {
+        true => 0,
+        false if stopped & 1 != 0 => FLOW_STOPPED,
+        false => FLOW_RUNS,
     }
 }
 

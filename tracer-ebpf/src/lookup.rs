@@ -57,6 +57,7 @@ pub extern "C" fn lookup(ctx: *mut c_void) -> i32 {
     record.thread_start_ns = task.start_ns();
     let found = file::find(task, fd, &mut record.file);
     record.fd_state = found.state;
+    record.flow = file::flow(&found, &record.file);
     let (tail, failed) = file::facts(&found, &record.file, &mut scratch.tcp, &mut scratch.unix);
     record.tail = tail;
     if found.failed | failed {

@@ -30,6 +30,10 @@ pub static HASH_SLOTS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static WAITS_ON: Global<u32> = Global::new(0);
 
+/// Bytes of a bucket in the table of a ring's requests.
+#[unsafe(no_mangle)]
+pub static RING_BUCKET: Global<u32> = Global::new(8);
+
 /// Number of `restart_syscall` in this machine's own table.
 #[unsafe(no_mangle)]
 pub static RESTART_NR: Global<i32> = Global::new(-2);

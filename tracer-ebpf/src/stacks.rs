@@ -9,7 +9,11 @@ use aya_ebpf::{
 };
 use tracer_ebpf::abi::{KIND_STACK, STACK_DEPTH, StackRecord};
 
-use crate::{iter::Context, task::is_asleep};
+use crate::{
+    iter::Context,
+    offsets::*,
+    task::{Task, is_asleep},
+};
 
 /// The threads asked for.
 #[btf_map]
@@ -48,6 +52,7 @@ pub extern "C" fn stacks(ctx: *mut c_void) -> i32 {
     record.kind = KIND_STACK;
     record.size = size_of::<StackRecord>() as u32;
     record.tid = tid;
+    find_holder(task, record);
     record.thread_start_ns = task.start_ns();
     record.nvcsw = task.nvcsw();
     record.nivcsw = task.nivcsw();
@@ -69,4 +74,39 @@ pub extern "C" fn stacks(ctx: *mut c_void) -> i32 {
     }
     ctx.write(&0u8);
     0
+}
+
+/// Tells whether a thread sleeps on a lock, and who holds it, if that is known. Two low bits say what kind of lock it is
+/// (include/linux/hung_task.h); low bits of an owner are flags.
+#[inline(always)]
+fn find_holder(task: Task, record: &mut StackRecord) {
+    const KIND: u64 = 3;
+    const MUTEX: u64 = 0;
+    const SEMAPHORE: u64 = 1;
+    const READERS: u64 = 1;
+    const FLAGS: u64 = 7;
+    (record.holder, record.locked, record.reserved) = (0, 0, 0);
+    if !TASK_BLOCKER.exists() || !MUTEX_OWNER.exists() || !RWSEM_OWNER.exists() {
+        return;
+    }
+    // SAFETY: a typed task, and fields.rs gives its field.
+    let blocker: u64 = unsafe { TASK_BLOCKER.load(task.0) };
+    let (lock, kind) = ((blocker & !KIND) as *const u8, blocker & KIND);
+    if lock.is_null() {
+        return;
+    }
+    record.locked = 1;
+    let mut owner = 0u64;
+    if kind == MUTEX {
+        MUTEX_OWNER.read(lock, &mut owner);
+    } else if kind != SEMAPHORE {
+        RWSEM_OWNER.read(lock, &mut owner);
+        // Of those who share it the kernel keeps the last that came, who may have left.
+        if owner & READERS != 0 {
+            owner = 0;
+        }
+    }
+    if owner & !FLAGS != 0 {
+        TASK_PID.read((owner & !FLAGS) as *const u8, &mut record.holder);
+    }
 }

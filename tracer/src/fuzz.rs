@@ -17,7 +17,7 @@ use crate::{
     model::{cgroup, class::Class, syscalls::Syscall},
     procfs::stat,
     resolve::{
-        Resolver, epoll, listeners, locks, page, poll,
+        Resolver, epoll, listeners, locks, mounts, page, poll,
         process::{ProcessMeta, pods},
     },
     serve::api,
@@ -53,7 +53,7 @@ pub fn records(bytes: &[u8]) {
                 let json = serde_json::to_string(&object).expect("it can be written");
                 serde_json::from_str::<WaitObject>(&json).expect("and read again");
             }
-            Record::Fd(..) | Record::Holder(_) | Record::Stack(..) => {}
+            Record::Fd(..) | Record::Request(..) | Record::Holder(_) | Record::Stack(..) => {}
         }
         Ok(())
     });
@@ -66,7 +66,7 @@ pub fn proc_files(bytes: &[u8]) {
     let _ = stat::call(&text);
     let _ = stat::status(&text);
     let half = text.floor_char_boundary(text.len() / 2);
-    let _ = page::candidate(&text[..half], &text[half..]);
+    let _ = page::candidate(&text[..half], &mounts::MountTable::parse(&text[half..]));
     let _ = sched::parse(&text);
     let _ = cgroup::of(&text);
     let _ = users::parse(&text);

@@ -19,10 +19,9 @@ fn row(waiter: &Waiter) -> Value {
 #[test]
 fn who_waits_for_a_lease_or_a_permission_is_stuck_and_told_so() {
     let _shared = shared();
-    for (role, says) in [
-        ("open-leased", "for another process to give up its lease, in openat on "),
-        ("open-permitted", "for a fanotify listener to allow openat on "),
-    ] {
+    for (role, says) in
+        [("open-leased", " to give up its lease, in openat on "), ("open-permitted", " to allow openat on ")]
+    {
         let waiter = Waiter::start_any(role, &[]);
         if let Some(why) = waiter.unsupported() {
             tests::unsupported(why);
@@ -34,7 +33,10 @@ fn who_waits_for_a_lease_or_a_permission_is_stuck_and_told_so() {
         assert!(verdict.ends_with(&format!("{says}{path}")), "{row:#}");
         assert_eq!((&row["class"], &row["level"]), (&"disk".into(), &"stuck".into()), "{row:#}");
         assert_eq!(row["target"]["path"], path.as_str(), "{row:#}");
-        until(waiter.pid(), "stuck");
+        let report = until(waiter.pid(), "stuck");
+        let holder = waiter.number("holder");
+        let named = report["others"].as_array().is_some_and(|all| all.iter().any(|one| one["pid"] == holder));
+        assert!(named && verdict.contains(&format!("(pid {holder})")), "{report:#}");
     }
 }
 

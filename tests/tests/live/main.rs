@@ -32,6 +32,7 @@ mod agent_starved;
 mod agent_stopped;
 mod agent_unit;
 mod attacks;
+mod behind;
 mod classes;
 mod crowds;
 mod doctor;

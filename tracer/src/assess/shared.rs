@@ -18,7 +18,7 @@ use crate::{
     collect::durations::Durations,
     model::baseline::Excuse,
     model::holder::{ConnectionEnd, FileId, Holder},
-    model::wait::{SeenFd, Sleeper, Snapshot, ThreadId, may_be_same_start},
+    model::wait::{RingRequest, SeenFd, Sleeper, Snapshot, ThreadId, may_be_same_start},
 };
 
 /// Longer than any pass takes.
@@ -33,6 +33,8 @@ pub enum AgentRequest {
     LookUp(Vec<(ThreadId, i32)>, SyncSender<Result<Vec<SeenFd>>>),
     /// Where in the kernel threads sleep.
     Stacks(Vec<Sleeper>, SyncSender<Result<Stacks>>),
+    /// Which requests of io_uring threads wait for.
+    Requests(Vec<Sleeper>, SyncSender<Result<Vec<RingRequest>>>),
     /// Who holds files and connections.
     Holders(Vec<FileId>, Vec<ConnectionEnd>, SyncSender<Result<Option<Vec<Holder>>>>),
     /// The open stalls.
@@ -130,6 +132,13 @@ impl Source for Shared {
 
     fn stacks(&mut self, sleepers: &[Sleeper]) -> Result<Stacks> {
         self.ask(|reply| AgentRequest::Stacks(sleepers.to_vec(), reply))
+    }
+
+    fn requests(&mut self, sleepers: &[Sleeper]) -> Result<Vec<RingRequest>> {
+        match sleepers {
+            [] => Ok(Vec::new()),
+            some => self.ask(|reply| AgentRequest::Requests(some.to_vec(), reply)),
+        }
     }
 
     fn holders(&mut self, files: &[FileId], ends: &[ConnectionEnd]) -> Result<Option<Vec<Holder>>> {

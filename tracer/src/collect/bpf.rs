@@ -9,13 +9,13 @@ use anyhow::Result;
 use compact_str::CompactString;
 use hashbrown::HashMap;
 use tracer_ebpf::abi::{
-    CALL_COMPAT, CLOCKS, NR_CORE_DUMP, NR_EXIT, TAIL_TCP, TAIL_UNIX, THREAD_FAIR, THREAD_FROZEN,
-    THREAD_PTRACED, THREAD_STOPPED, Tcp, ThreadRecord, Unix, WAIT_DERIVED,
+    CALL_COMPAT, CLOCKS, FD_OPEN, FLOW_RUNS, FLOW_STOPPED, NR_CORE_DUMP, NR_EXIT, TAIL_TCP, TAIL_UNIX,
+    THREAD_FAIR, THREAD_FROZEN, THREAD_PTRACED, THREAD_STOPPED, Tcp, ThreadRecord, Unix, WAIT_DERIVED,
 };
 
 use super::{
     Source, Stacks,
-    records::{fd_state, file_key, holder, known, port_chooser, tuple_key},
+    records::{fd_state, file_key, holder, known, port_chooser, tuple_key, wanted_by},
 };
 use crate::{
     kernel::{
@@ -25,12 +25,12 @@ use crate::{
         symbols::Restarts,
     },
     model::holder::{ConnectionEnd, FileId, Holder},
-    model::stack::KernelStack,
+    model::stack::{KernelLock, KernelStack},
     model::syscalls::{CallTable, Operation, Syscall},
     model::tcp::{TcpActivity, TcpFacts, TcpInternals, TcpState},
     model::wait::{
-        Call, ProcessId, Queued, SeenFd, Sleep, Sleeper, Snapshot, SocketFacts, Suspended, SuspendedThread,
-        ThreadId, UnixFacts, Wait,
+        Call, OutputFlow, ProcessId, Queued, RingRequest, SeenFd, Sleep, Sleeper, Snapshot, SocketFacts,
+        StopSignal, Suspended, SuspendedThread, ThreadId, UnixFacts, Wait,
     },
     procfs,
     util::clock::Now,
@@ -38,6 +38,8 @@ use crate::{
 
 /// State bit of an interruptible sleep (`TASK_INTERRUPTIBLE`).
 const TASK_INTERRUPTIBLE: u32 = 1;
+/// Bits of `jobctl` that hold the signal of the last stop (include/linux/sched/jobctl.h).
+const JOBCTL_STOP_SIGMASK: u32 = 0xffff;
 /// `sk_flags` bit of `SO_KEEPALIVE` (`SOCK_KEEPOPEN`, include/net/sock.h).
 const SOCK_KEEPOPEN: u64 = 1 << 3;
 /// A socket time-out that is none (`MAX_SCHEDULE_TIMEOUT`).
@@ -95,7 +97,9 @@ impl Source for Bpf {
                 return;
             }
             if let Some(by) = suspended(record.flags) {
-                snapshot.suspended.push(SuspendedThread { thread: thread(&record), by });
+                let signal = StopSignal::of((record.jobctl & JOBCTL_STOP_SIGMASK) as i32);
+                let signal = signal.filter(|_| by == Suspended::Stopped);
+                snapshot.suspended.push(SuspendedThread { thread: thread(&record), by, signal });
             } else {
                 snapshot.waits.push(decode(&record, tail, clocks, &now, hz, restarts));
             }
@@ -118,7 +122,12 @@ impl Source for Bpf {
             if let Some(thread) = threads.get(&record.tid).filter(same) {
                 let state = fd_state(record.fd_state, &record.file);
                 let socket = facts(record.tail, tail, jiffies, hz);
-                seen.push(SeenFd { thread: *thread, fd: record.fd, state, socket });
+                let flow = match record.flow {
+                    FLOW_RUNS => Some(OutputFlow::Runs),
+                    FLOW_STOPPED => Some(OutputFlow::Stopped),
+                    _ => None,
+                };
+                seen.push(SeenFd { thread: *thread, fd: record.fd, state, socket, flow });
             }
         })?;
         Ok(seen)
@@ -139,10 +148,36 @@ impl Source for Bpf {
                 && sleeper.switches == switches
                 && is_start_of(&sleeper.thread, record.thread_start_ns)
             {
-                stacks.insert(sleeper.thread, KernelStack::parse(&String::from_utf8_lossy(text)));
+                let stack = KernelStack::parse(&String::from_utf8_lossy(text));
+                let lock = (record.locked != 0).then(|| KernelLock { holder: known(record.holder) });
+                stacks.insert(sleeper.thread, stack.with_lock(lock));
             }
         })?;
         Ok(stacks)
+    }
+
+    fn requests(&mut self, sleepers: &[Sleeper]) -> Result<Vec<RingRequest>> {
+        if sleepers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (hz, jiffies) = (self.kernel.hz(), self.jiffies);
+        let threads: HashMap<u32, ThreadId> =
+            sleepers.iter().map(|sleeper| (sleeper.thread.tid, sleeper.thread)).collect();
+        let tids: Vec<u32> = threads.keys().copied().collect();
+        let mut requests = Vec::new();
+        self.kernel.requests(&tids, |record, tail| {
+            let same = |thread: &&ThreadId| is_start_of(thread, record.thread_start_ns);
+            if let Some(thread) = threads.get(&record.tid).filter(same) {
+                requests.push(RingRequest {
+                    thread: *thread,
+                    fd: Some(record.fd).filter(|fd| *fd >= 0),
+                    interest: wanted_by(record.opcode),
+                    state: fd_state(FD_OPEN, &record.file),
+                    socket: facts(record.tail, tail, jiffies, hz),
+                });
+            }
+        })?;
+        Ok(requests)
     }
 
     fn holders(&mut self, files: &[FileId], ends: &[ConnectionEnd]) -> Result<Option<Vec<Holder>>> {

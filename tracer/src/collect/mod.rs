@@ -21,7 +21,7 @@ use anyhow::Result;
 use crate::model::{
     holder::{ConnectionEnd, FileId, Holder},
     stack::KernelStack,
-    wait::{SeenFd, Sleeper, Snapshot, ThreadId},
+    wait::{RingRequest, SeenFd, Sleeper, Snapshot, ThreadId},
 };
 
 /// Kernel stacks by thread.
@@ -37,6 +37,11 @@ pub trait Source {
 
     /// Where in the kernel these threads sleep; those that have gone on since, or whose stack is not to be seen, are left out.
     fn stacks(&mut self, sleepers: &[Sleeper]) -> Result<Stacks>;
+
+    /// Which requests of io_uring these threads wait for, in no order. A source that does not see them says of none.
+    fn requests(&mut self, _sleepers: &[Sleeper]) -> Result<Vec<RingRequest>> {
+        Ok(Vec::new())
+    }
 
     /// Every fd of every process that is one of these files or connections, as far as the source can see. `None`: the walk over
     /// all open files did not come to its end.

@@ -134,7 +134,7 @@ impl ProcLook<'_> {
             'D' | 'I' => Sleep::Uninterruptible,
             'T' | 't' => {
                 let by = if seen.state == 'T' { Suspended::Stopped } else { Suspended::Traced };
-                self.snapshot.suspended.push(SuspendedThread { thread, by });
+                self.snapshot.suspended.push(SuspendedThread { thread, by, signal: None });
                 return Some(());
             }
             _ => return None,
@@ -308,7 +308,7 @@ impl Source for Proc {
         for (thread, fd) in fds {
             let (state, socket) =
                 describe_with_peer(thread.process, thread.tid, *fd, &mut self.sockets, &mut reads);
-            seen.push(SeenFd { thread: *thread, fd: *fd, state, socket });
+            seen.push(SeenFd { thread: *thread, fd: *fd, state, socket, flow: None });
         }
         Ok(seen)
     }

@@ -10,6 +10,7 @@ use tracer_ebpf::abi::{
 use crate::model::{
     file::{Addresses, Device, Endpoint, FileKind, OpenFile, OpenSocket, SocketFamily, SocketKind},
     holder::{Access, ConnectionEnd, FileId, Holder, Holding},
+    target::Interest,
     tcp::PortChooser,
     wait::FdState,
 };
@@ -55,6 +56,21 @@ pub fn port_chooser(port: u8) -> Option<PortChooser> {
         PORT_BIND => Some(PortChooser::Bind),
         _ => None,
     }
+}
+
+/// What a request of io_uring wants of its file, by its `IORING_OP_*` (include/uapi/linux/io_uring.h).
+pub fn wanted_by(opcode: u32) -> Interest {
+    const WRITEV: u32 = 2;
+    const WRITE_FIXED: u32 = 5;
+    const SENDMSG: u32 = 9;
+    const CONNECT: u32 = 16;
+    const WRITE: u32 = 23;
+    const SEND: u32 = 26;
+    const SEND_ZC: u32 = 47;
+    const SENDMSG_ZC: u32 = 48;
+    let write =
+        matches!(opcode, WRITEV | WRITE_FIXED | SENDMSG | CONNECT | WRITE | SEND | SEND_ZC | SENDMSG_ZC);
+    Interest { read: !write, write }
 }
 
 /// A number that is zero where it is not known.

@@ -1,7 +1,6 @@
-//! What to think of a wait: class, sentence, since when nothing has moved, what its kernel stack says. Layer 3, pure: values in,
-//! decisions out; uses `model`, and of `resolve` the evidence.
+//! What to think of a wait: class, sentence, since when nothing has moved. Layer 3, pure: values in, decisions
+//! out; uses `model`, and of `resolve` the evidence.
 
-pub mod obstacles;
 pub mod progress;
 #[cfg(test)]
 mod properties;

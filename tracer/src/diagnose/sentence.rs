@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use crate::{
-    diagnose::obstacles::{Obstacle, obstacle},
     model::class::Class,
+    model::obstacles::{Obstacle, obstacle},
     model::syscalls::{Direction, Operation, Syscall},
     model::target::Target,
     model::tcp::LastSender,
     model::tcp::{TcpActivity, TcpFacts},
     model::wait::{Queued, SocketFacts, UnixFacts, Wait},
-    resolve::{Resolved, peers::Peers, semaphore::Semaphore},
+    resolve::{Resolved, mounts::Mount, peers::Peers, semaphore::Semaphore},
     util::human::{age, count, interval},
 };
 
@@ -104,30 +104,81 @@ fn disk(syscall: Syscall, resolved: &Resolved) -> String {
     let obstacle = resolved.stack.as_ref().and_then(obstacle);
     match (obstacle, target) {
         // Which page it is says more.
-        (None | Some(Obstacle::Storage), _) | (_, Target::Page { .. }) => storage(syscall, target),
-        (Some(obstacle), _) => held_up(obstacle, syscall, target),
+        (_, Target::Page { .. }) => storage(syscall, target) + &server(resolved),
+        (None | Some(Obstacle::Storage), _) => storage(syscall, target),
+        (Some(obstacle), _) => held_up(obstacle, syscall, resolved),
     }
 }
 
 /// What holds a call up that the kernel's own functions name.
-fn held_up(obstacle: Obstacle, syscall: Syscall, target: &Target) -> String {
-    let (call, on) = (syscall.name(), on(target));
+fn held_up(obstacle: Obstacle, syscall: Syscall, resolved: &Resolved) -> String {
+    let (call, on) = (syscall.name(), on(&resolved.target));
+    let who = behind(resolved);
+    let aside = who.as_ref().map_or_else(String::new, |who| format!(", {who},"));
     match obstacle {
-        Obstacle::Server(kind) => format!("for the server of a {kind} file system to answer {call}{on}"),
-        Obstacle::Automount => format!("for the automount daemon to finish its mount, in {call}{on}"),
-        Obstacle::Permission => format!("for a fanotify listener to allow {call}{on}"),
-        Obstacle::Lease => format!("for another process to give up its lease, in {call}{on}"),
-        Obstacle::Frozen => format!("for {call}{on} to go on: the file system is frozen"),
+        Obstacle::Server(kind) => {
+            let article = if kind.starts_with(['A', 'N', 'O', 'S']) { "an" } else { "a" };
+            let server = server(resolved);
+            format!("for the server of {article} {kind} file system to answer {call}{on}{server}")
+        }
+        Obstacle::Automount => format!("for the automount daemon{aside} to finish its mount, in {call}{on}"),
+        Obstacle::Permission => format!("for a fanotify listener{aside} to allow {call}{on}"),
+        Obstacle::Lease => {
+            let holder = who.unwrap_or_else(|| "another process".into());
+            format!("for {holder} to give up its lease, in {call}{on}")
+        }
+        Obstacle::Frozen => match mount(resolved) {
+            Some(Mount { place, .. }) => {
+                format!("for {call}{on} to go on: the file system at {place} is frozen")
+            }
+            None => format!("for {call}{on} to go on: the file system is frozen"),
+        },
         Obstacle::MemoryLimit => {
             format!("for memory, in {call}{on}: its control group has reached its limit")
         }
         Obstacle::Writeback => format!("for storage to catch up with writes, in {call}{on}"),
         Obstacle::Userfault => "for the process that serves its page faults (userfaultfd)".into(),
-        Obstacle::Lookup => format!("for another thread's lookup of the same name, in {call}{on}"),
-        Obstacle::KernelLock => {
-            format!("for a lock inside the kernel that another thread holds, in {call}{on}")
+        Obstacle::Lookup => {
+            format!("for another thread's lookup of the same name, in {call}{on}{}", held_by(who))
         }
-        Obstacle::Storage => storage(syscall, target),
+        Obstacle::KernelLock => match who {
+            Some(who) => format!("for a lock inside the kernel that {who} holds, in {call}{on}"),
+            None => format!("for a lock inside the kernel that another thread holds, in {call}{on}"),
+        },
+        Obstacle::Storage => storage(syscall, &resolved.target),
+    }
+}
+
+fn held_by(who: Option<String>) -> String {
+    who.map_or_else(String::new, |who| format!(": {who} makes it"))
+}
+
+fn mount(resolved: &Resolved) -> Option<&Mount> {
+    resolved.peers.as_ref()?.mount.as_deref()
+}
+
+/// Who has to act before the kernel goes on, with how sure that is.
+fn behind(resolved: &Resolved) -> Option<String> {
+    let peers = resolved.peers.as_ref()?;
+    let who = match &peers.owner {
+        Some(owner) => format!("thread {} ({})", owner.tid, owner.comm),
+        None => others(Some(peers))?,
+    };
+    Some(if peers.certain { who } else { format!("probably {who}") })
+}
+
+/// Who serves a file system: a process of this host, and what has become of it, or what the mount names.
+fn server(resolved: &Resolved) -> String {
+    let is = |of: fn(&Peers) -> bool| resolved.peers.as_ref().is_some_and(of);
+    let stopped = is(|peers| peers.stopped);
+    match (behind(resolved), mount(resolved)) {
+        (None, Some(_)) if is(|peers| peers.own) => "; its server is this very process".into(),
+        (Some(who), _) if stopped => format!("; its server is {who}, which is stopped"),
+        (Some(who), _) => format!("; its server is {who}"),
+        (None, Some(Mount { source, place, kind, .. })) if !matches!(kind.as_str(), "fuse" | "fuseblk") => {
+            format!("; {source} is mounted at {place}")
+        }
+        (None, _) => String::new(),
     }
 }
 
@@ -279,14 +330,24 @@ fn reply(wait: &Wait, resolved: &Resolved) -> String {
 }
 
 fn send(resolved: &Resolved) -> String {
+    let on_it = on(&resolved.target);
+    match &resolved.target {
+        Target::Tty { .. } => return to_terminal(resolved),
+        Target::MessageQueue { .. } => {
+            let taker = others(resolved.peers.as_ref());
+            let taker = taker.map_or_else(String::new, |who| format!("; {who} took a message from it last"));
+            return format!("to put a message{on_it}: it is full{taker}");
+        }
+        _ => {}
+    }
     let Some(facts) = facts(resolved) else {
         return match others(resolved.peers.as_ref()) {
             Some(others) => {
                 let several = resolved.peers.as_ref().is_some_and(|peers| peers.number() > 1);
                 let verb = if several { "do not read it" } else { "does not read it" };
-                format!("to write{}: {others} {verb}", on(&resolved.target))
+                format!("to write{}: {others} {verb}", on_it)
             }
-            None => format!("to write{}: it is full and nobody reads it", on(&resolved.target)),
+            None => format!("to write{}: it is full and nobody reads it", on_it),
         };
     };
     let open = facts.unacknowledged();
@@ -296,6 +357,22 @@ fn send(resolved: &Resolved) -> String {
         "it does not read, and its buffer is full".to_owned()
     };
     format!("to send to {}: {open} bytes not acknowledged; {why}", peer(resolved))
+}
+
+/// Of a writer to a terminal: its output was stopped, or nobody reads the other end.
+fn to_terminal(resolved: &Resolved) -> String {
+    let on = on(&resolved.target);
+    let who = others(resolved.peers.as_ref());
+    match (resolved.is_output_stopped(), resolved.flow, who) {
+        (true, Some(_), _) => {
+            format!("to write{on}: output there is stopped, as by Ctrl-S; Ctrl-Q lets it go on")
+        }
+        (true, None, Some(who)) => format!(
+            "to write{on}: output there is probably stopped, as by Ctrl-S, since {who} waits for it; Ctrl-Q lets it go on"
+        ),
+        (_, _, Some(who)) => format!("to write{on}: {who} has its other end and does not read it"),
+        (_, _, None) => format!("to write{on}: its other end is not read, or its output is stopped"),
+    }
 }
 
 fn quiet(resolved: &Resolved) -> String {
@@ -392,8 +469,11 @@ mod tests {
     use crate::{
         diagnose::verdict::{judge, tests as samples},
         model::tcp::tests::facts as sample,
-        model::wait::UnixFacts,
-        resolve::peers::Peer,
+        model::{
+            stack::KernelStack,
+            wait::{OutputFlow, UnixFacts},
+        },
+        resolve::{mounts::MountTable, peers::Peer},
     };
 
     fn of(syscall: Syscall, resolved: &Resolved) -> String {
@@ -461,6 +541,101 @@ mod tests {
         let interrupted =
             "; its 10m 0s time-out started before it was interrupted, so the time left is unknown";
         assert!(judge(&wait, &resolved).sentence.ends_with(interrupted));
+    }
+
+    /// A wait that sleeps in this function on a path, behind somebody.
+    fn held_up_by(function: &str, certain: bool, stopped: bool, mount: &str) -> Resolved {
+        let path = "/m/f".to_owned();
+        let target = Target::File { path, inode: None, deleted: false, pseudo_fs: false };
+        let others = [Peer { pid: 812, comm: "sshfs".into() }].into();
+        let mount = MountTable::parse(mount).of_path("/m/f").cloned().map(Into::into);
+        let peers = Some(Peers { others, certain, stopped, mount, ..Peers::default() });
+        let stack = Some(KernelStack::parse(function));
+        Resolved { peers, stack, ..samples::on(Syscall::Stat, target) }
+    }
+
+    #[test]
+    fn whom_the_kernel_waits_for_is_named() {
+        let (fuse, nfs) = ("36 28 0:45 / /m rw - fuse.sshfs h: rw", "36 28 0:46 / /m rw - nfs4 h:/x rw");
+        for (function, certain, stopped, mount, says) in [
+            (
+                "fuse_lookup",
+                true,
+                true,
+                fuse,
+                "for the server of a FUSE file system to answer stat on /m/f; its server is sshfs (pid 812), which is stopped",
+            ),
+            (
+                "fuse_lookup",
+                false,
+                false,
+                fuse,
+                "for the server of a FUSE file system to answer stat on /m/f; its server is probably sshfs (pid 812)",
+            ),
+            (
+                "fanotify_get_response",
+                true,
+                false,
+                "",
+                "for a fanotify listener, sshfs (pid 812), to allow stat on /m/f",
+            ),
+            (
+                "autofs_wait",
+                true,
+                false,
+                "",
+                "for the automount daemon, sshfs (pid 812), to finish its mount, in stat on /m/f",
+            ),
+            (
+                "__mutex_lock",
+                false,
+                false,
+                "",
+                "for a lock inside the kernel that probably sshfs (pid 812) holds, in stat on /m/f",
+            ),
+            (
+                "d_alloc_parallel",
+                true,
+                false,
+                "",
+                "for another thread's lookup of the same name, in stat on /m/f: sshfs (pid 812) makes it",
+            ),
+        ] {
+            let said = of(Syscall::Stat, &held_up_by(function, certain, stopped, mount));
+            assert_eq!(said, format!("waiting 1m 0s {says}"));
+        }
+        let mut resolved = held_up_by("rpc_wait_bit_killable", true, false, nfs);
+        if let Some(peers) = &mut resolved.peers {
+            peers.others = [].into();
+        }
+        let says = "for the server of an NFS file system to answer stat on /m/f; h:/x is mounted at /m";
+        assert_eq!(of(Syscall::Stat, &resolved), format!("waiting 1m 0s {says}"));
+        let mut resolved = held_up_by("fuse_lookup", true, false, fuse);
+        if let Some(peers) = &mut resolved.peers {
+            (peers.others, peers.own) = ([].into(), true);
+        }
+        assert!(of(Syscall::Stat, &resolved).ends_with("; its server is this very process"));
+    }
+
+    #[test]
+    fn a_terminal_says_why_it_takes_nothing() {
+        let terminal = |flow, waits| {
+            let others = [Peer { pid: 812, comm: "tmux".into() }].into();
+            let peers = Some(Peers { others, waits, certain: true, ..Peers::default() });
+            let target = Target::Tty { path: "/dev/pts/3".into() };
+            let resolved = Resolved { peers, flow, ..samples::on(Syscall::Write, target) };
+            of(Syscall::Write, &resolved)
+        };
+        let stopped = "waiting 1m 0s to write on /dev/pts/3: output there is stopped, as by Ctrl-S; Ctrl-Q lets it go on";
+        assert!(terminal(Some(OutputFlow::Stopped), Some(false)).starts_with(stopped));
+        assert!(
+            terminal(None, Some(true))
+                .contains("is probably stopped, as by Ctrl-S, since tmux (pid 812) waits")
+        );
+        for (flow, waits) in [(Some(OutputFlow::Runs), Some(true)), (None, Some(false)), (None, None)] {
+            let said = terminal(flow, waits);
+            assert!(said.contains("tmux (pid 812) has its other end and does not read it"), "{said}");
+        }
     }
 
     #[test]

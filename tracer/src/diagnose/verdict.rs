@@ -1,8 +1,8 @@
 //! From a wait and its target to a class. Pure: everything it needs is in its arguments.
 
 use crate::{
-    diagnose::obstacles::obstacle,
     diagnose::sentence::sentence,
+    model::obstacles::obstacle,
     model::syscalls::{Direction, Operation},
     model::target::Target,
     model::tcp::LastSender,
@@ -48,6 +48,7 @@ fn by_evidence(wait: &Wait, resolved: &Resolved) -> Class {
         Class::Mutex if resolved.peers.as_ref().is_some_and(|peers| peers.barrier) => Class::Futex,
         // Nothing is asked on its only connection: an event loop with a pool at rest, or a bus's client.
         Class::Quiet | Class::Dialog if wait.call.operation() == Operation::Epoll => Class::Events,
+        Class::Quiet | Class::Dialog if wait.call.operation() == Operation::Ring => Class::Ring,
         class => class,
     }
 }
@@ -75,6 +76,10 @@ fn by_call(wait: &Wait, target: &Target) -> Option<Class> {
         // Nobody need ever send a message, and who could is not to be seen.
         Operation::ReceiveMessage => Class::Datagram,
         Operation::SendMessage => Class::Send,
+        // Which request it waits for is known where that is its target.
+        Operation::Ring if !matches!(target, Target::IoUring | Target::None | Target::Unreadable { .. }) => {
+            return None;
+        }
         Operation::Ring => Class::Ring,
         Operation::Open if matches!(target, Target::Fifo { .. }) => Class::Fifo,
         // Nobody but storage, or who serves it, holds these up; one that opens may wait for a device, or for another's end.
@@ -139,6 +144,13 @@ fn by_target(wait: &Wait, resolved: &Resolved) -> Class {
         Target::IoUring => Class::Ring,
         Target::Futex { .. } => Class::Futex,
         Target::Semaphores { .. } => Class::Lock,
+        Target::MessageQueue { .. } => {
+            if out {
+                Class::Send
+            } else {
+                Class::Datagram
+            }
+        }
         Target::Gone | Target::Reused | Target::Unreadable { .. } | Target::Fds { .. } | Target::None => {
             if wait.sleep == Sleep::Uninterruptible {
                 Class::Disk
@@ -321,7 +333,11 @@ pub mod tests {
             (Syscall::Ioctl, none, Target::Anonymous { name: "kvm-vcpu:0".into() }, Class::Notify),
             (Syscall::IoUringEnter, none, Target::IoUring, Class::Ring),
             (Syscall::Read, none, Target::Gone, Class::Other),
-            (Syscall::Msgrcv, none, Target::None, Class::Datagram),
+            (Syscall::Msgrcv, none, Target::MessageQueue { id: 5 }, Class::Datagram),
+            (Syscall::Msgsnd, none, Target::MessageQueue { id: 5 }, Class::Send),
+            (Syscall::IoUringEnter, none, tcp(), Class::Reply),
+            (Syscall::IoUringEnter, none, Target::Pipe { inode: 1 }, Class::Pipe),
+            (Syscall::IoUringEnter, none, udp(Some("127.0.0.1:2")), Class::Ring),
             (Syscall::MqTimedreceive, none, file(), Class::Datagram),
             (Syscall::MqTimedsend, none, file(), Class::Send),
             (Syscall::named("getrandom").expect("known"), none, Target::None, Class::Other),

@@ -19,6 +19,7 @@ use tracer_ebpf::abi::{
 };
 
 use super::{
+    asked::ThreadProgram,
     batch,
     error::ProgramError,
     object::{Followed, Object, Options},
@@ -50,9 +51,9 @@ pub struct Kernel {
     wanted_tuples: HashMap<MapData, MapKey<TupleKey>, u32>,
     /// The program `holders` is loaded when it is first needed, which few runs of `ps` do.
     holders: Optional,
-    /// The program `stacks`, likewise.
-    pub(super) stacks: Optional,
-    pub(super) asked_stacks: HashMap<MapData, u32, u32>,
+    /// The programs that look at single threads, likewise.
+    pub(super) stacks: ThreadProgram,
+    pub(super) rings: ThreadProgram,
     counters: PerCpuArray<MapData, u64>,
     ended: RingBuf<MapData>,
     histograms: [MapData; 2],
@@ -90,14 +91,16 @@ impl Kernel {
         }
         // Reading the kernel's types once more would cost an agent that stays for months ten megabytes.
         let stays = options.waits || options.calls == Some(Followed::Counted);
-        let (holders, stacks) = match stays {
-            true => (load_holders(&mut ebpf, &aya_btf), super::stacks::load(&mut ebpf, &aya_btf)),
-            false => (Optional::NotLoaded, Optional::NotLoaded),
-        };
+        let (mut stacks, mut rings) = (ThreadProgram::stacks(&mut ebpf)?, ThreadProgram::rings(&mut ebpf)?);
+        let mut holders = Optional::NotLoaded;
+        if stays {
+            holders = load_holders(&mut ebpf, &aya_btf);
+            stacks.load(&mut ebpf, &aya_btf);
+            rings.load(&mut ebpf, &aya_btf);
+        }
         // Only now: a map taken out and dropped is gone for programs loaded later.
         let live = Array::try_from(take(&mut ebpf, "LIVE")?)?;
         let asked = HashMap::try_from(take(&mut ebpf, "ASKED")?)?;
-        let asked_stacks = HashMap::try_from(take(&mut ebpf, "ASKED_STACKS")?)?;
         let wanted_files = HashMap::try_from(take(&mut ebpf, "WANTED_FILES")?)?;
         let wanted_tuples = HashMap::try_from(take(&mut ebpf, "WANTED_TUPLES")?)?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?;
@@ -111,7 +114,7 @@ impl Kernel {
             wanted_tuples,
             holders,
             stacks,
-            asked_stacks,
+            rings,
             counters,
             ended,
             histograms,
@@ -200,7 +203,7 @@ impl Kernel {
                     // The kernel starts over, header included, where its buffer was too small.
                     (Record::Header(header), None) => clocks = Some(Clocks { header, offset_ns }),
                     (Record::Header(_), Some(_)) => {}
-                    (Record::Fd(..) | Record::Holder(..) | Record::Stack(..), _) => {
+                    (Record::Fd(..) | Record::Holder(..) | Record::Stack(..) | Record::Request(..), _) => {
                         bail!("the snapshot has a record of another program")
                     }
                     (record, Some(clocks)) => each(clocks, record),
@@ -334,7 +337,8 @@ impl Kernel {
     pub fn probes(&self) -> Vec<(&'static str, &'static str, bool)> {
         let up = |probe: &Probe| match probe.hook {
             Hook::Iter(_) if probe.name == "holders" => self.holders == Optional::Loaded,
-            Hook::Iter(_) if probe.name == "stacks" => self.stacks == Optional::Loaded,
+            Hook::Iter(_) if probe.name == "stacks" => self.stacks.state == Optional::Loaded,
+            Hook::Iter(_) if probe.name == "rings" => self.rings.state == Optional::Loaded,
             Hook::Iter(_) => true,
             _ => self.attached.contains(&probe.name),
         };

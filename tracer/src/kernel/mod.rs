@@ -2,6 +2,7 @@
 //!
 //! Layer 2: uses the model.
 
+pub mod asked;
 pub mod batch;
 pub mod btf;
 pub mod calls;
@@ -13,5 +14,4 @@ pub mod object;
 pub mod probes;
 pub mod record;
 pub mod rows;
-pub mod stacks;
 pub mod symbols;

@@ -85,6 +85,14 @@ pub const PROBES: &[Probe] = &[
         needed: false,
     },
     Probe {
+        name: "rings",
+        hook: Hook::Iter("task"),
+        since: (5, 8),
+        tells: "what threads wait for in io_uring",
+        without: "who waits for completions is idle, whatever they are for",
+        needed: false,
+    },
+    Probe {
         name: "exited",
         hook: Hook::Tracepoint("sched_process_exit"),
         since: (5, 5),

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 use tracer_ebpf::abi::{
-    FdRecord, Header, HolderRecord, KIND_FD, KIND_HEADER, KIND_HOLDER, KIND_STACK, KIND_THREAD, Plain,
-    StackRecord, TAIL_NONE, TAIL_TCP, TAIL_UNIX, Tcp, ThreadRecord, Unix,
+    FdRecord, Header, HolderRecord, KIND_FD, KIND_HEADER, KIND_HOLDER, KIND_REQUEST, KIND_STACK, KIND_THREAD,
+    Plain, RequestRecord, StackRecord, TAIL_NONE, TAIL_TCP, TAIL_UNIX, Tcp, ThreadRecord, Unix,
 };
 
 /// A record of a program's stream.
@@ -15,6 +15,8 @@ pub enum Record<'a> {
     Thread(ThreadRecord, &'a [u8]),
     /// One fd that was asked for, likewise.
     Fd(FdRecord, &'a [u8]),
+    /// A request of a ring, likewise.
+    Request(RequestRecord, &'a [u8]),
     /// A process that holds a wanted file.
     Holder(HolderRecord),
     /// A thread with the lines that name the kernel's functions it sleeps in.
@@ -36,6 +38,11 @@ impl<'a> Record<'a> {
             KIND_FD => {
                 let fd = plain::<FdRecord>(&mut bytes);
                 with_tail(fd, fd.map(|fd| fd.tail), &mut bytes)?.map(|(fd, tail)| Record::Fd(fd, tail))
+            }
+            KIND_REQUEST => {
+                let request = plain::<RequestRecord>(&mut bytes);
+                with_tail(request, request.map(|request| request.tail), &mut bytes)?
+                    .map(|(request, tail)| Record::Request(request, tail))
             }
             KIND_HOLDER => plain(&mut bytes).map(Record::Holder),
             KIND_STACK => {
@@ -96,7 +103,7 @@ pub fn plain<T: Plain>(bytes: &mut &[u8]) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use tracer_ebpf::abi::{FD_OPEN, FdRecord, File, HolderRecord, StackRecord};
+    use tracer_ebpf::abi::{FD_OPEN, FdRecord, File, HolderRecord, RequestRecord, StackRecord};
 
     use super::*;
 
@@ -151,6 +158,8 @@ mod tests {
             bytes(&Unix { peer_inode: 8, peer_path_len: 5, peer_path: path(b"/run/"), ..zeroed() }),
             bytes(&FdRecord { kind: KIND_FD, ..zeroed() }),
             bytes(&HolderRecord { kind: KIND_HOLDER, ..zeroed() }),
+            bytes(&RequestRecord { kind: KIND_REQUEST, tail: TAIL_TCP, ..zeroed() }),
+            bytes(&Tcp { state: 1, ..zeroed() }),
             bytes(&StackRecord { kind: KIND_STACK, ..zeroed() }),
             STACK,
         ]
@@ -167,6 +176,7 @@ mod tests {
                 Record::Thread(thread, tail) => (["none", "tcp", "unix"][thread.tail as usize], tail.len()),
                 Record::Fd(_, tail) => ("fd", tail.len()),
                 Record::Holder(_) => ("holder", 0),
+                Record::Request(_, tail) => ("request", tail.len()),
                 Record::Stack(_, text) => ("stack", text.len()),
             });
             Ok(())
@@ -178,6 +188,7 @@ mod tests {
             ("unix", size_of::<Unix>()),
             ("fd", 0),
             ("holder", 0),
+            ("request", size_of::<Tcp>()),
             ("stack", STACK.len() - 1),
         ];
         assert_eq!((kinds.as_slice(), used.expect("all are known")), (expected.as_slice(), stream.len()));

@@ -6,6 +6,7 @@ pub mod class;
 pub mod file;
 pub mod histogram;
 pub mod holder;
+pub mod obstacles;
 pub mod stack;
 pub mod syscalls;
 pub mod target;

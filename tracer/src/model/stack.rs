@@ -9,6 +9,14 @@ const ENTRIES: &[&str] = &["do_syscall", "x64_sys_call", "entry_", "ret_from_for
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelStack {
     functions: Vec<String>,
+    lock: Option<KernelLock>,
+}
+
+/// A lock inside the kernel that a thread sleeps on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelLock {
+    /// The thread that holds it; `None`: several share it, or the kernel does not say.
+    pub holder: Option<u32>,
 }
 
 impl KernelStack {
@@ -25,7 +33,17 @@ impl KernelStack {
         let says = |name: &String| {
             !SCHEDULER.contains(&name.as_str()) && !ENTRIES.iter().any(|begin| name.starts_with(begin))
         };
-        Self { functions: text.lines().filter_map(function).filter(says).collect() }
+        Self { functions: text.lines().filter_map(function).filter(says).collect(), lock: None }
+    }
+
+    /// With the lock that is slept on, if the kernel says so.
+    pub fn with_lock(self, lock: Option<KernelLock>) -> Self {
+        Self { lock, ..self }
+    }
+
+    /// The lock that is slept on; `None`: none, or the kernel does not say.
+    pub fn lock(&self) -> Option<KernelLock> {
+        self.lock
     }
 
     /// The functions, the innermost first.

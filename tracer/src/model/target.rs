@@ -147,6 +147,11 @@ pub enum Target {
         /// Their set's id.
         set: i32,
     },
+    /// A System V message queue.
+    MessageQueue {
+        /// Its id.
+        id: i32,
+    },
     /// The fd was closed while the thread waits on it.
     Gone,
     /// The fd means another file by now.

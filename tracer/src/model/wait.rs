@@ -9,6 +9,7 @@ use crate::{
     model::{
         file::OpenFile,
         syscalls::{CallTable, Direction, Operation, Syscall},
+        target::Interest,
         tcp::TcpFacts,
     },
     util::clock::{self, Now},
@@ -242,6 +243,32 @@ pub struct SeenFd {
     pub state: FdState,
     /// What the source saw of the socket.
     pub socket: SocketFacts,
+    /// Of a terminal, whether its output goes on. `None`: not a terminal, or not to be seen.
+    pub flow: Option<OutputFlow>,
+}
+
+/// A request of io_uring that a thread waits for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RingRequest {
+    /// Whose.
+    pub thread: ThreadId,
+    /// The fd that it is on; `None`: a file that is registered with the ring.
+    pub fd: Option<i32>,
+    /// What it wants of it.
+    pub interest: Interest,
+    /// What the file is.
+    pub state: FdState,
+    /// What the source saw of the socket.
+    pub socket: SocketFacts,
+}
+
+/// Whether what is written to a terminal leaves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputFlow {
+    /// It does, as far as somebody reads it.
+    Runs,
+    /// It was stopped, by Ctrl-S or by tcflow(3).
+    Stopped,
 }
 
 /// A thread asleep inside one system call.
@@ -325,6 +352,49 @@ pub struct SuspendedThread {
     pub thread: ThreadId,
     /// By what.
     pub by: Suspended,
+    /// The signal that stopped it; `None`: none did, or the source does not say which.
+    pub signal: Option<StopSignal>,
+}
+
+/// The signals that stop a process (signal(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopSignal {
+    /// SIGSTOP: somebody sent it.
+    Stop,
+    /// SIGTSTP: Ctrl-Z at its terminal.
+    Suspend,
+    /// SIGTTIN: it read its terminal from the background.
+    BackgroundRead,
+    /// SIGTTOU: it wrote to its terminal, or changed it, from the background.
+    BackgroundWrite,
+}
+
+impl StopSignal {
+    /// By its number.
+    pub fn of(number: i32) -> Option<Self> {
+        match number {
+            libc::SIGSTOP => Some(Self::Stop),
+            libc::SIGTSTP => Some(Self::Suspend),
+            libc::SIGTTIN => Some(Self::BackgroundRead),
+            libc::SIGTTOU => Some(Self::BackgroundWrite),
+            _ => None,
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "SIGSTOP",
+            Self::Suspend => "SIGTSTP",
+            Self::BackgroundRead => "SIGTTIN",
+            Self::BackgroundWrite => "SIGTTOU",
+        }
+    }
+
+    /// Whether its terminal stopped it, as it is not in the foreground: it stops again when it goes on there.
+    pub fn is_for_background(self) -> bool {
+        matches!(self, Self::BackgroundRead | Self::BackgroundWrite)
+    }
 }
 
 /// A thread in one sleep of its.
@@ -435,6 +505,11 @@ impl<'a> ByProcess<'a> {
             index
         });
         index.get(&pid).map_or(&[], Vec::as_slice)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &'a Wait> {
+        self.waits.iter()
     }
 
     /// How many of them there are for which this holds.

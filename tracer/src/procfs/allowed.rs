@@ -25,7 +25,7 @@ const TABLES: &[&str] = &["tcp", "tcp6", "udp", "udp6", "unix"];
 /// Links that are followed by name only: what they lead to is not opened.
 const LINKS: &[&str] = &["cwd", "exe"];
 /// Namespaces, which may be told apart, and of which the network's may be entered by who has the right to.
-const NAMESPACES: &[&str] = &["ipc", "net"];
+const NAMESPACES: &[&str] = &["ipc", "mnt", "net"];
 /// Files of the host's that are about no process, or about pods by name.
 const HOST_FILES: &[&str] = &["/proc/locks"];
 const HOST_FOLDERS: &[&str] = &["/proc", "/var/log/containers", "/var/log/pods"];
@@ -38,6 +38,7 @@ pub fn is_allowed(ask: &ReadRequest) -> bool {
         ReadRequest::File { path, .. } => {
             HOST_FILES.contains(&path.as_str())
                 || is_cgroup_switch(path)
+                || is_fuse_queue(path)
                 || below(path, |parts| match parts {
                     [file] => FILES.contains(file),
                     ["net", table] => TABLES.contains(table),
@@ -89,6 +90,12 @@ fn is_cgroup_switch(path: &str) -> bool {
         && matches!(name, "cgroup.freeze" | "freezer.self_freezing")
 }
 
+/// The files that say how many requests a FUSE file system has not answered.
+fn is_fuse_queue(path: &str) -> bool {
+    let of = |rest: &str| rest.strip_suffix("/waiting").is_some_and(is_number);
+    path.strip_prefix("/sys/fs/fuse/connections/").is_some_and(of)
+}
+
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
@@ -111,6 +118,7 @@ mod tests {
             file("/proc/1/task/2/fdinfo/3"),
             file("/proc/locks"),
             file("/sys/fs/cgroup/freezer/a/freezer.self_freezing"),
+            file("/sys/fs/fuse/connections/45/waiting"),
             ReadRequest::Link { path: "/proc/1/exe".into() },
             ReadRequest::Link { path: "/proc/1/task/1/fd/7".into() },
             ReadRequest::Names { path: "/proc".into() },
@@ -119,6 +127,7 @@ mod tests {
             ReadRequest::Stat { path: "/proc/1".into() },
             ReadRequest::Stat { path: "/proc/1/task/2".into() },
             ReadRequest::Stat { path: "/proc/1/ns/net".into() },
+            ReadRequest::Link { path: "/proc/1/ns/mnt".into() },
             ReadRequest::Stat { path: "/proc/1/root/srv/fifo".into() },
             ReadRequest::Open { path: "/proc/1/ns/net".into() },
             ReadRequest::Memory { pid: 1, address: 0, length: 32_768 },
@@ -146,6 +155,8 @@ mod tests {
             file("/proc/kcore"),
             file("/sys/fs/cgroup/../../../etc/cgroup.freeze"),
             file("/sys/fs/cgroup/a/cgroup.procs"),
+            file("/sys/fs/fuse/connections/45/abort"),
+            file("/sys/fs/fuse/connections/../waiting"),
             ReadRequest::Open { path: "/proc/1/fd/3".into() },
             ReadRequest::Open { path: "/etc/shadow".into() },
             ReadRequest::Stat { path: "/proc/1/cwd/x".into() },

@@ -57,6 +57,8 @@ pub enum Wanted<'a> {
     File(Cow<'a, str>),
     /// A link: where it leads.
     Link(Cow<'a, str>),
+    /// A directory of links, each with where it leads.
+    Links(Cow<'a, str>),
 }
 
 impl Wanted<'_> {
@@ -64,6 +66,10 @@ impl Wanted<'_> {
         let (name, ask) = match self {
             Wanted::File(name) => (name, ReadRequest::File { path: path(process, name), limit: SHORT }),
             Wanted::Link(name) => (name, ReadRequest::Link { path: path(process, name) }),
+            Wanted::Links(name) => {
+                let ask = ReadRequest::Links { path: path(process, name) };
+                return ProcessRead { process, needs: Needs::of(&format!("{name}/")), ask };
+            }
         };
         ProcessRead { process, needs: Needs::of(name), ask }
     }

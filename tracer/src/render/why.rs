@@ -230,7 +230,7 @@ fn thread_lines(threads: &[ThreadReport]) -> Vec<String> {
         Doing::Runs { cpu } => {
             format!("{} ({}) runs, {} % of a CPU", thread.tid, thread.comm, (cpu * 100.0).round())
         }
-        Doing::Stopped => format!("{} ({}) is stopped", thread.tid, thread.comm),
+        Doing::Stopped(_) => format!("{} ({}) is stopped", thread.tid, thread.comm),
         Doing::Traced(_) => format!("{} ({}) is traced", thread.tid, thread.comm),
         Doing::Frozen(_) => format!("{} ({}) is frozen", thread.tid, thread.comm),
         Doing::Hidden => format!("{} ({}) sleeps, in a call not visible to you", thread.tid, thread.comm),

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, io::BufRead};
 
-use crate::procfs::{Reads, by_pid};
+use crate::{
+    model::file::Device,
+    procfs::{Reads, by_pid},
+};
 
 /// Threads that wait for locks on files, on the whole host, up to which `/proc/locks` is read. Those that wait for one lock stand in
 /// a queue, and the kernel indents each of them by its place in it: so many take 16 MiB, which the kernel writes in one piece. Of
@@ -85,6 +88,19 @@ impl LockTable {
     }
 }
 
+/// Processes that are to give a lease back, each with the device of the file, by the text of `/proc/locks`.
+pub fn broken_leases(text: &str) -> Vec<(u32, Device)> {
+    // 1: LEASE  BREAKING  WRITE 1234 fe:01:5678 0 EOF
+    let lease = |line: &str| {
+        let words: Vec<&str> = line.split_ascii_whitespace().skip(1).take(5).collect();
+        let &["LEASE", "BREAKING", _, pid, file] = &words[..] else { return None };
+        let mut parts = file.split(':').map(|part| u32::from_str_radix(part, 16).ok());
+        let (major, minor) = (parts.next()??, parts.next()??);
+        Some((pid.parse().ok()?, Device(major << 20 | minor)))
+    };
+    text.lines().filter_map(lease).collect()
+}
+
 /// Whether this open fd has a lock on its file: its fdinfo lists the locks that were taken through it, also those of an
 /// open file description, and those whose taker has exited and left them to a process that shares the description.
 pub fn held_through(pid: u32, fd: i32, reads: &mut Reads) -> bool {
@@ -104,6 +120,16 @@ mod tests {
         assert!(has_lock("pos:\t0\nlock:\t1: FLOCK  ADVISORY  WRITE 3079 00:28:9 0 EOF\n"));
         assert!(!has_lock("pos:\t0\nflags:\t0100001\n"));
         assert!(!has_lock("lock:\t1: -> FLOCK  ADVISORY  WRITE 3079 00:28:9 0 EOF\n"));
+    }
+
+    #[test]
+    fn a_lease_that_is_wanted_back_has_a_holder() {
+        let locks = "1: LEASE  BREAKING  WRITE 1234 fe:01:5678 0 EOF\n\
+                     2: LEASE  ACTIVE    READ  7 fe:01:5679 0 EOF\n\
+                     3: LEASE  BREAKER   READ  8 fe:01:5678 0 EOF\n\
+                     4: POSIX  ADVISORY  WRITE 100 fe:01:5 0 EOF\n5: LEASE  BREAKING  READ -1 fe:01:5 0 EOF\n";
+        assert_eq!(broken_leases(locks), [(1234, Device(254 << 20 | 1))]);
+        assert!(broken_leases("garbage\n\n1: LEASE\n").is_empty());
     }
 
     #[test]

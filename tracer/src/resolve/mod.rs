@@ -2,17 +2,22 @@
 //!
 //! Layer 3: uses `collect` and `procfs`.
 
+pub mod behind;
+pub mod copy;
 pub mod epoll;
 pub mod fd;
 pub mod listeners;
 pub mod locks;
+pub mod mounts;
 pub mod mutex;
 pub mod page;
 pub mod path;
 pub mod peers;
 pub mod poll;
 pub mod process;
+pub mod queue;
 pub mod semaphore;
+pub mod services;
 pub mod target;
 
 use std::{
@@ -29,6 +34,7 @@ use self::{
     peers::Peers,
     poll::Set,
     process::{Ancestors, ProcessMeta},
+    services::Services,
     target::Descriptor,
 };
 use crate::{
@@ -36,10 +42,13 @@ use crate::{
     model::file::{FileKind, OpenFile},
     model::holder::FileId,
     model::stack::KernelStack,
-    model::syscalls::{Direction, Operation},
+    model::syscalls::{Direction, Operation, Syscall},
     model::target::{Interest, Target, WatchedFd},
     model::tcp::{LastSender, TcpFacts, TcpState},
-    model::wait::{ByProcess, FdState, ProcessId, SeenFd, Sleep, Sleeper, SocketFacts, ThreadId, Wait},
+    model::wait::{
+        ByProcess, FdState, OutputFlow, ProcessId, RingRequest, SeenFd, Sleep, Sleeper, SocketFacts,
+        ThreadId, Wait,
+    },
     procfs::{Reads, Wanted},
 };
 
@@ -66,6 +75,8 @@ pub struct Resolved {
     pub peers: Option<Peers>,
     /// Where in the kernel it sleeps. `None`: not looked up, since call and target say enough, or not to be seen.
     pub stack: Option<KernelStack>,
+    /// Of a terminal that is written to, whether its output goes on. `None`: not looked up, or not to be seen.
+    pub flow: Option<OutputFlow>,
 }
 
 impl Resolved {
@@ -82,6 +93,7 @@ impl Resolved {
             timeout: None,
             peers: None,
             stack: None,
+            flow: None,
         }
     }
 
@@ -92,6 +104,19 @@ impl Resolved {
         }
         (self.file, self.socket) = (file, socket);
         self
+    }
+
+    /// Whether the output of the terminal that it writes to was stopped: the kernel says so, or who has its other end waits for
+    /// something to come, and yet there is no room.
+    pub fn is_output_stopped(&self) -> bool {
+        let writes = matches!(self.target, Target::Tty { .. }) && self.direction == Some(Direction::Send);
+        let read = self.peers.as_ref().and_then(|peers| peers.waits);
+        writes && (self.flow == Some(OutputFlow::Stopped) || self.flow.is_none() && read == Some(true))
+    }
+
+    /// The thread that holds the lock inside the kernel that it sleeps on, where the kernel says which.
+    pub fn lock_holder(&self) -> Option<u32> {
+        self.stack.as_ref()?.lock()?.holder
     }
 
     /// The time-out that its socket has for the way in which data is to go.
@@ -135,13 +160,22 @@ fn needs_stack(wait: &Wait) -> bool {
     if wait.call.waits_for_file_lock() {
         return false;
     }
-    matches!(wait.call.operation(), Operation::Open | Operation::Path)
+    matches!(wait.call.operation(), Operation::Open | Operation::Path | Operation::Copy)
         || match &wait.fd_state {
             FdState::Open(file) => stored(file),
             // What is being closed is in no table any more.
             FdState::Absent => true,
             FdState::Unknown | FdState::None => false,
         }
+}
+
+/// The fd of a wait that the snapshot does not tell enough of: the second of a call that has two, and a terminal that is written to.
+fn looked_at_again(wait: &Wait) -> Option<i32> {
+    match wait.call.operation() {
+        Operation::Copy => copy::second_fd(wait),
+        Operation::Write => wait.fd.filter(|_| wait.fd_state.file().is_some_and(target::is_terminal)),
+        _ => None,
+    }
 }
 
 /// Looks waits up, with a cache of who processes are.
@@ -154,12 +188,32 @@ pub struct Resolver {
     own_pipes: HashMap<u32, Vec<u64>>,
     /// Mounts, as found in this look.
     mounts: Mounts,
+    /// Who serves others.
+    services: Services,
     /// A walk over all open files did not come to its end.
     missed_peers: bool,
 }
 
 /// For how long it is known who a process is: it may write a title, go elsewhere, lose its parent, or not have been readable.
 const KNOWN: Duration = Duration::from_secs(60);
+
+/// In place of the fd of a file that has none.
+const NO_FD: i32 = -1;
+
+/// What was seen inside the kernel of threads that sleep.
+#[derive(Default)]
+struct KernelFacts {
+    stacks: HashMap<ThreadId, KernelStack>,
+    requests: HashMap<ThreadId, Vec<RingRequest>>,
+}
+
+fn by_thread(requests: Vec<RingRequest>) -> HashMap<ThreadId, Vec<RingRequest>> {
+    let mut by_thread: HashMap<ThreadId, Vec<RingRequest>> = HashMap::new();
+    for request in requests {
+        by_thread.entry(request.thread).or_default().push(request);
+    }
+    by_thread
+}
 
 /// Waits whose reads are asked for together: what comes back of them is held at a time.
 const READ_AHEAD: usize = 128;
@@ -219,6 +273,7 @@ impl Resolver {
             ancestors: Ancestors::default(),
             own_pipes: HashMap::new(),
             mounts: Mounts::default(),
+            services: Services::default(),
             missed_peers: false,
         }
     }
@@ -231,7 +286,11 @@ impl Resolver {
         let sleepers: Vec<Sleeper> =
             shared.firsts.iter().filter(|wait| needs_stack(wait)).map(|wait| wait.sleeper()).collect();
         let stacks = source.stacks(&sleepers)?;
-        let resolved = self.resolve_with(&shared.firsts, sets, stacks, source)?;
+        let waits_on_ring = |wait: &&&Wait| wait.call.syscall == Syscall::IoUringEnter;
+        let sleepers: Vec<Sleeper> =
+            shared.firsts.iter().filter(waits_on_ring).map(|wait| wait.sleeper()).collect();
+        let inside = KernelFacts { stacks, requests: by_thread(source.requests(&sleepers)?) };
+        let resolved = self.resolve_with(&shared.firsts, sets, inside, source)?;
         if shared.firsts.len() == waits.len() {
             return Ok(resolved);
         }
@@ -255,7 +314,8 @@ impl Resolver {
         source: &mut dyn Source,
         until: Option<Instant>,
     ) -> Result<()> {
-        self.missed_peers |= !peers::look_up(pairs, all, &mut self.reads, source, until)?;
+        let services = &mut self.services;
+        self.missed_peers |= !peers::look_up(pairs, all, &mut self.reads, source, services, until)?;
         Ok(())
     }
 
@@ -283,7 +343,7 @@ impl Resolver {
                 *set = self.read_epoll(wait);
             }
         }
-        self.resolve_with(waits, sets, HashMap::new(), source)
+        self.resolve_with(waits, sets, KernelFacts::default(), source)
     }
 
     /// With the fds that threads in poll, select and epoll watch. Those of small sets are looked up together.
@@ -291,7 +351,7 @@ impl Resolver {
         &mut self,
         waits: &[&Wait],
         sets: Vec<Option<Set>>,
-        mut stacks: HashMap<ThreadId, KernelStack>,
+        mut inside: KernelFacts,
         source: &mut dyn Source,
     ) -> Result<Vec<Resolved>> {
         self.own_pipes.clear();
@@ -300,6 +360,7 @@ impl Resolver {
         for (wait, set) in waits.iter().zip(&sets) {
             let few = set.iter().filter(|set| set.fds.len() <= poll::FEW);
             asked.extend(few.flat_map(|set| set.fds.keys()).map(|fd| (wait.thread, *fd)));
+            asked.extend(looked_at_again(wait).map(|fd| (wait.thread, fd)));
         }
         let asked: Vec<(ThreadId, i32)> = asked.into_iter().collect();
         let seen: HashMap<(ThreadId, i32), SeenFd> =
@@ -310,7 +371,11 @@ impl Resolver {
             let sets: Vec<Option<Set>> = sets.by_ref().take(waits.len()).collect();
             self.read_ahead(waits, &sets, &seen);
             for (wait, set) in waits.iter().zip(sets) {
-                let stack = stacks.remove(&wait.thread);
+                let stack = inside.stacks.remove(&wait.thread);
+                if let Some(requests) = inside.requests.remove(&wait.thread) {
+                    resolved.push(self.on_ring(wait, requests));
+                    continue;
+                }
                 let in_memory = stack.as_ref().is_some_and(KernelStack::is_page_fault);
                 resolved.push(match set.filter(|_| !in_memory) {
                     Some(set) => {
@@ -320,7 +385,10 @@ impl Resolver {
                         let members = set.fds.iter().map(member).collect();
                         self.choose(wait, &set, members)
                     }
-                    None => self.alone(wait, stack),
+                    None => {
+                        let again = looked_at_again(wait).and_then(|fd| seen.get(&(wait.thread, fd)));
+                        self.alone(wait, stack, again)
+                    }
                 });
             }
         }
@@ -370,17 +438,56 @@ impl Resolver {
         SetMember { watched, file: *state, socket: socket.clone() }
     }
 
-    /// A wait in a call that names its one fd, or none.
-    fn alone(&mut self, wait: &Wait, stack: Option<KernelStack>) -> Resolved {
-        let fd = wait.fd.or_else(|| target::pidfd(wait));
-        let mut resolved = Resolved::new(
-            fd,
-            target::of(wait, stack.as_ref(), &mut self.reads, &mut self.mounts),
-            wait.call.direction(),
-        )
-        .seen(wait.fd_state, wait.socket.clone());
+    /// A wait for completions, by the requests that are under way: if there is one, as if the thread had made the call itself.
+    fn on_ring(&mut self, wait: &Wait, requests: Vec<RingRequest>) -> Resolved {
+        let mut member = |request: RingRequest| {
+            let RingRequest { thread, fd, interest, state, socket } = request;
+            let fd = fd.unwrap_or(NO_FD);
+            let watched = match state.file().is_some_and(target::is_socket_or_pipe) || fd != NO_FD {
+                true => {
+                    let seen = SeenFd { thread, fd, state, socket: socket.clone(), flow: None };
+                    return self.member(wait, fd, interest, Some(&seen));
+                }
+                false => Target::Unreadable { reason: "a file that is registered with the ring".into() },
+            };
+            let watched = WatchedFd { fd, interest, target: watched, facts: None };
+            SetMember { watched, file: state, socket }
+        };
+        let members: Vec<SetMember> = requests.into_iter().map(&mut member).collect();
+        let mut resolved = self.choose(wait, &Set::default(), members);
+        resolved.fd = resolved.fd.filter(|fd| *fd != NO_FD);
+        resolved
+    }
+
+    /// A wait in a call that names its one fd, or none, or two; `again`: the fd that was looked at once more, see
+    /// [`looked_at_again`].
+    fn alone(&mut self, wait: &Wait, stack: Option<KernelStack>, again: Option<&SeenFd>) -> Resolved {
+        let second =
+            again.and_then(|again| Some((again, copy::sleeps_on_second(wait, again, stack.as_ref())?)));
+        let mut resolved = match second {
+            Some((SeenFd { fd, state, socket, .. }, direction)) => {
+                let operation = match direction {
+                    Direction::Receive => Operation::Read,
+                    Direction::Send => Operation::Write,
+                };
+                let (thread, fd, way) = (wait.thread, *fd, Some(direction));
+                let descriptor = Descriptor { thread, fd, state, socket, operation, direction: way };
+                let target = target::of_descriptor(descriptor, &mut self.reads, &mut self.mounts);
+                Resolved::new(Some(fd), target, way).seen(*state, socket.clone())
+            }
+            None => {
+                let fd = wait.fd.or_else(|| target::pidfd(wait));
+                let target = target::of(wait, stack.as_ref(), &mut self.reads, &mut self.mounts);
+                Resolved::new(fd, target, wait.call.direction()).seen(wait.fd_state, wait.socket.clone())
+            }
+        };
         resolved.stack = stack;
-        self.with_side(resolved, wait.thread.process)
+        resolved.flow = again.and_then(|again| again.flow);
+        let mut resolved = self.with_side(resolved, wait.thread.process);
+        if matches!(wait.call.operation(), Operation::SendMessage | Operation::ReceiveMessage) {
+            resolved.timeout = poll::deadline(wait, &mut self.reads);
+        }
+        resolved
     }
 
     /// With which side of a connection this is, and how long the socket waits by itself.
@@ -434,7 +541,12 @@ impl Resolver {
 
     /// The one fd of a set that matters, if the others only wake the thread up; else all of them.
     fn choose(&mut self, wait: &Wait, set: &Set, mut members: Vec<SetMember>) -> Resolved {
-        let loops = wait.call.operation() == Operation::Epoll;
+        // A ring with one request is no loop.
+        let loops = match wait.call.operation() {
+            Operation::Epoll => true,
+            Operation::Ring => members.len() > 1,
+            _ => false,
+        };
         let mut resolved = match self.one_that_matters(wait, &members, loops) {
             Some((at, interest)) => {
                 let SetMember { watched, file, socket } = members.swap_remove(at);
@@ -443,7 +555,8 @@ impl Resolver {
                 let resolved = Resolved::new(Some(watched.fd), watched.target, direction).seen(file, socket);
                 Resolved { server, ..resolved }
             }
-            None if loops => self.alone(wait, None),
+            None if loops => self.alone(wait, None, None),
+            None if wait.call.operation() == Operation::Ring => self.alone(wait, None, None),
             None => {
                 let watched = members.into_iter().map(|member| member.watched).collect();
                 Resolved::new(None, Target::Fds { watched }, None)

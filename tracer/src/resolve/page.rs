@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use super::mounts::{MountTable, unescape};
 use crate::{
-    model::{stack::KernelStack, wait::ProcessId},
+    model::{file::Device, stack::KernelStack, wait::ProcessId},
     procfs::Reads,
 };
 
@@ -13,7 +14,7 @@ const LONGEST: usize = 1024 * 1024;
 
 /// File systems that somebody serves, who may not answer.
 #[rustfmt::skip]
-const SERVED: &[&str] = &[
+pub const SERVED: &[&str] = &[
     "9p", "afs", "ceph", "cifs", "fuse", "fuseblk", "gfs2", "lustre", "nfs", "nfs4", "ocfs2", "orangefs", "smb3", "virtiofs",
 ];
 
@@ -36,8 +37,7 @@ const PAGE_WAITS: &[&str] = &[
 /// Where a page probably lies that a process waits for: a file, or a mount where it may be one of several files.
 pub fn of(process: ProcessId, reads: &mut Reads) -> Option<String> {
     let maps = reads.beginning(process, "maps", |read| read.len() >= LONGEST)?;
-    let mounts = reads.table(process, "mountinfo")?;
-    candidate(&String::from_utf8_lossy(&maps), &String::from_utf8_lossy(&mounts))
+    candidate(&String::from_utf8_lossy(&maps), &MountTable::read(process, reads))
 }
 
 /// Whether a thread in a call on a pipe, a socket or a terminal waits for a page of the memory that it has handed over, where only the
@@ -47,26 +47,18 @@ pub fn is_waited_for(stack: &KernelStack) -> bool {
     PAGE_WAITS.iter().any(|begin| function.starts_with(begin))
 }
 
-/// Where a page probably lies, by the texts of `maps` and `mountinfo` (Documentation/filesystems/proc.rst).
-pub fn candidate(maps: &str, mounts: &str) -> Option<String> {
-    // 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
-    let served = |line: &str| {
-        let (mount, kind) = line.split_once(" - ")?;
-        let kind = kind.split_ascii_whitespace().next()?;
-        let mut words = mount.split_ascii_whitespace().skip(2);
-        let (device, place) = (words.next()?, words.nth(1)?);
-        SERVED.contains(&kind.split('.').next()?).then(|| (device.to_owned(), unescape(place)))
-    };
-    let served: Vec<(String, String)> = mounts.lines().filter_map(served).collect();
+/// Where a page probably lies, by the text of `maps` (Documentation/filesystems/proc.rst) and the mounts.
+pub fn candidate(maps: &str, mounts: &MountTable) -> Option<String> {
+    let served = mounts.of_kinds(SERVED);
     // 7f12-7f34 r--p 00000000 00:2d 42   /mnt2/file
     let mapped = |line: &str| {
         let mut words = line.splitn(6, ' ').skip(3);
         let (device, _, path) = (words.next()?, words.next()?, words.next()?.trim_start());
         let (major, minor) = device.split_once(':')?;
         let number = |text| u32::from_str_radix(text, 16).ok();
-        let device = format!("{}:{}", number(major)?, number(minor)?);
-        let place = served.iter().find(|(of, _)| *of == device).map(|(_, place)| place.clone())?;
-        Some((place, unescape(path)))
+        let device = Device(number(major)? << 20 | number(minor)?);
+        let mount = served.iter().find(|mount| mount.device == device)?;
+        Some((mount.place.clone(), unescape(path)))
     };
     let mapped: BTreeSet<(String, String)> = maps.lines().filter_map(mapped).collect();
     let mut all = mapped.iter();
@@ -76,13 +68,6 @@ pub fn candidate(maps: &str, mounts: &str) -> Option<String> {
         true => Some(place.clone()),
         false => None,
     }
-}
-
-/// Blanks and the like are written in octal there.
-fn unescape(text: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(text.to_owned(), |text, (code, character)| text.replace(code, character))
 }
 
 #[cfg(test)]
@@ -100,12 +85,12 @@ mod tests {
         let anonymous = "7ffc-7ffd rw-p 00000000 00:00 0 [stack]\n7f02-7f03 rw-p 00000000 00:00 0 \n";
         let (one, two) = (line("00:2d", "/mnt/a b/one"), line("00:2d", "/mnt/a b/two"));
         let other = line("00:2e", "/data/x");
-        let of = |lines: &[&str]| candidate(&lines.concat(), MOUNTS);
+        let of = |lines: &[&str]| candidate(&lines.concat(), &MountTable::parse(MOUNTS));
         assert_eq!(of(&[&libc, anonymous]), None);
         assert_eq!(of(&[&libc, &one, anonymous, &one]).as_deref(), Some("/mnt/a b/one"));
         assert_eq!(of(&[&one, &libc, &two]).as_deref(), Some("/mnt/a b"), "one of them");
         assert_eq!(of(&[&one, &other]), None, "of two servers none is more likely");
         assert_eq!(of(&["", "garbage\n", "7f00 r 0 zz:1 4 /x\n"]), None);
-        assert_eq!(candidate(&one, ""), None);
+        assert_eq!(candidate(&one, &MountTable::default()), None);
     }
 }

@@ -11,10 +11,12 @@ use std::{
 use anyhow::Result;
 
 use super::{
-    Resolved, epoll, locks,
+    Resolved, behind, epoll, locks,
+    mounts::Mount,
     mutex::{self, LockOwner},
-    poll,
+    poll, queue,
     semaphore::{self, Semaphore},
+    services::Services,
 };
 use crate::{
     collect::Source,
@@ -43,9 +45,37 @@ pub struct Peer {
     pub comm: String,
 }
 
+/// What the others have to do with a wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// They hold the other end, or the lock on a file.
+    #[default]
+    OtherEnd,
+    /// They serve the file system.
+    Server,
+    /// They are asked before a file may be used.
+    Listener,
+    /// They mount what is missing.
+    Automounter,
+    /// One of their threads holds a lock inside the kernel.
+    LockHolder,
+    /// They have the master of the terminal open.
+    TerminalMaster,
+    /// They did last with a message queue what is waited for.
+    LastUser,
+}
+
 /// What was found at the other end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peers {
+    /// What the others have to do with it.
+    pub role: Role,
+    /// The kernel says that it is they; otherwise they are only likely.
+    pub certain: bool,
+    /// A signal has stopped the first of them.
+    pub stopped: bool,
+    /// The mount that the wait is about, where one holds it up.
+    pub mount: Option<Arc<Mount>>,
     /// Other processes that hold it: [`NAMED`] at most. All that wait for the same file share them.
     pub others: Arc<[Peer]>,
     /// How many more there are.
@@ -169,8 +199,10 @@ pub fn look_up(
     all: &ByProcess<'_>,
     reads: &mut Reads,
     source: &mut dyn Source,
+    services: &mut Services,
     until: Option<Instant>,
 ) -> Result<bool> {
+    let mut behind = behind::find(pairs, all, reads, source, services, until)?;
     let mut look = PeerSearch {
         all,
         reads,
@@ -187,12 +219,15 @@ pub fn look_up(
     while !rest.is_empty() {
         let Some(wanted) = look.find_some(rest, source)? else {
             // They have been reached, and nobody was found: none is said to be alone with what it waits on.
-            rest.iter_mut().for_each(|(_, resolved)| resolved.peers = Some(Peers::default()));
+            for (wait, resolved) in rest {
+                resolved.peers = Some(behind.remove(&wait.thread).unwrap_or_default());
+            }
             return Ok(false);
         };
         let (now, later) = rest.split_at_mut(wanted.len());
         for ((wait, resolved), wanted) in now.iter_mut().zip(wanted) {
-            resolved.peers = Some(look.peers(wait, wanted));
+            let found = behind.remove(&wait.thread);
+            resolved.peers = Some(found.unwrap_or_else(|| look.peers(wait, wanted)));
             reached += 1;
             if reached >= AT_LEAST && is_over() {
                 return Ok(true);
@@ -305,6 +340,11 @@ impl PeerSearch<'_, '_> {
             return peers;
         }
         let mut peers = Peers::default();
+        if let Some(by) = queue::last_user(wait, self.reads) {
+            let comm = name(&mut self.names, by, self.reads);
+            (peers.role, peers.others) = (Role::LastUser, [Peer { pid: by, comm }].into());
+            return peers;
+        }
         if wait.call.operation() == Operation::Semaphore {
             peers.semaphore = semaphore::look(wait, self.reads);
             match peers.semaphore {
@@ -352,6 +392,14 @@ impl PeerSearch<'_, '_> {
                 let other = file.tcp()?.reversed();
                 Some(OtherEnd::Connection(ConnectionEnd::new(other, facts.netns)))
             }
+            // Who takes messages out of a queue has it open for that, and who puts them in as well.
+            (Target::File { .. }, _) if is_message_queue(wait) => {
+                let access = match resolved.direction {
+                    Some(Direction::Send) => Access::READ,
+                    Some(Direction::Receive) | None => Access::WRITE,
+                };
+                Some(OtherEnd::File(FileId::from(&file), access))
+            }
             _ => None,
         }
     }
@@ -394,6 +442,19 @@ impl PeerSearch<'_, '_> {
 /// Name of a process, read once.
 fn name(names: &mut HashMap<u32, String>, pid: u32, reads: &mut Reads) -> String {
     names.entry(pid).or_insert_with(|| reads.comm(by_pid(pid)).unwrap_or_default()).clone()
+}
+
+fn is_message_queue(wait: &Wait) -> bool {
+    matches!(wait.call.operation(), Operation::SendMessage | Operation::ReceiveMessage)
+}
+
+/// Whether a process waits to read this fd.
+pub fn awaits(waits: &[&Wait], fd: i32, reads: &mut Reads) -> bool {
+    let reads_it = |wait: &&Wait| wait.fd == Some(fd) && wait.call.direction() == Some(Direction::Receive);
+    waits.iter().any(reads_it) || {
+        let awaited = awaited(waits, reads);
+        awaited.anything || awaited.fds.contains(&fd)
+    }
 }
 
 /// What the threads of a process wait to read: directly, in poll or select, or in epoll sets, each of which is read once.
@@ -571,7 +632,8 @@ mod tests {
         fn look(&mut self, until: Option<Instant>) {
             let all = self.waits.clone();
             let mut pairs: Vec<(&Wait, &mut Resolved)> = self.waits.iter().zip(&mut self.resolved).collect();
-            look_up(&mut pairs, &ByProcess::new(&all), &mut Reads::new(), &mut self.kernel, until)
+            let (all, mut reads) = (ByProcess::new(&all), Reads::new());
+            look_up(&mut pairs, &all, &mut reads, &mut self.kernel, &mut Services::default(), until)
                 .expect("nothing fails");
         }
 

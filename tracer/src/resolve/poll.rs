@@ -1,6 +1,9 @@
 //! Which fds a thread in `poll` or `select` watches: read from its memory, and reduced to the one that matters.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use crate::model::target::{Interest, Target};
 use crate::{
@@ -74,6 +77,18 @@ pub fn timeout(wait: &Wait, reads: &mut Reads) -> Option<Duration> {
     }
     let timeout = timeout_of(wait.thread.process, &wait.call, reads)?;
     reads.still_in(wait).then_some(timeout)
+}
+
+/// How long a call that waits until a moment of the wall clock waits from the start of its present sleep on, as those on message queues do
+/// (mq_send(3)).
+pub fn deadline(wait: &Wait, reads: &mut Reads) -> Option<Duration> {
+    let (at, form) = wait.call.syscall.timeout().filter(|(_, form)| *form == Timeout::Deadline)?;
+    let address = Some(wait.call.args[at]).filter(|address| form.is_given(*address))?;
+    let narrow = wait.call.table == CallTable::Compat
+        && matches!(wait.call.syscall, Syscall::MqTimedsend | Syscall::MqTimedreceive);
+    let moment = read_time(wait.thread.process, address, 1, narrow, reads)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    reads.still_in(wait).then(|| wait.asleep() + moment.saturating_sub(now))
 }
 
 fn timeout_of(process: ProcessId, call: &Call, reads: &mut Reads) -> Option<Duration> {
@@ -314,6 +329,25 @@ mod tests {
         );
         // A moment, of a clock that is not asked for.
         assert_eq!(timeout(Syscall::MqTimedreceive, CallTable::Native, 4, wide), None);
+    }
+
+    #[test]
+    fn a_moment_is_as_far_away_as_the_clock_says() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+        let (moment, past) = ([now + 100, 0], [now - 100, 0]);
+        let mut reads = Reads::new();
+        let mut of = |syscall, address: u64| {
+            let wait = own_wait(syscall, [3, 0, 0, 0, address, 0], &mut reads);
+            deadline(&wait, &mut reads).map(|timeout| (timeout.saturating_sub(wait.asleep())).as_secs())
+        };
+        let address = |moment: &[u64; 2]| moment.as_ptr().expose_provenance() as u64;
+        for syscall in [Syscall::MqTimedsend, Syscall::MqTimedreceive] {
+            assert!(of(syscall, address(&moment)).is_some_and(|left| (95..=100).contains(&left)));
+            assert_eq!(of(syscall, address(&past)), Some(0), "it is over");
+            assert_eq!(of(syscall, 0), None, "for ever");
+            assert_eq!(of(syscall, 1), None, "nothing lies there");
+        }
+        assert_eq!(of(Syscall::Msgsnd, address(&moment)), None, "it takes none");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use super::{
+    behind,
     fd::{self, Mounts},
     page, path, poll,
 };
@@ -57,6 +58,10 @@ pub fn of(wait: &Wait, stack: Option<&KernelStack>, reads: &mut Reads, mounts: &
         return page_of(wait.thread.process, reads);
     }
     match Descriptor::of(wait).filter(|descriptor| *descriptor.state != FdState::None) {
+        Some(descriptor) if *descriptor.state == FdState::Absent => {
+            let closed = stack.and_then(|stack| behind::of_closed(wait.thread.process, stack, reads));
+            closed.unwrap_or_else(|| of_descriptor(descriptor, reads, mounts))
+        }
         Some(descriptor) => of_descriptor(descriptor, reads, mounts),
         None => without_fd(wait, stack, mounts, reads),
     }
@@ -157,6 +162,11 @@ fn is_named_as_tty(path: &str) -> bool {
     path.starts_with("/dev/pts/") || path.starts_with("/dev/tty")
 }
 
+/// Whether a file is a terminal.
+pub fn is_terminal(file: &OpenFile) -> bool {
+    file.kind() == FileKind::CharacterDevice && is_tty(file.special)
+}
+
 /// Terminal devices by major number: virtual consoles and serial lines, `/dev/tty`, pseudo-terminals
 /// (Documentation/admin-guide/devices.txt).
 fn is_tty(device: Device) -> bool {
@@ -231,6 +241,9 @@ fn without_fd(wait: &Wait, stack: Option<&KernelStack>, mounts: &mut Mounts, rea
         Operation::Futex | Operation::FutexCondition => Target::Futex { address: args[0] },
         // The kernel takes the lower half of the register.
         Operation::Semaphore => Target::Semaphores { set: args[0] as u32 as i32 },
+        Operation::SendMessage | Operation::ReceiveMessage => {
+            Target::MessageQueue { id: args[0] as u32 as i32 }
+        }
         Operation::PageFault => page_of(wait.thread.process, reads),
         operation @ (Operation::Open | Operation::Path) => match path::of(wait, reads) {
             Some(path) => {
@@ -256,9 +269,7 @@ fn without_fd(wait: &Wait, stack: Option<&KernelStack>, mounts: &mut Mounts, rea
         }
         Operation::Accept | Operation::Connect | Operation::Close | Operation::Epoll => Target::None,
         Operation::Lock | Operation::Fcntl | Operation::Sync | Operation::Child => Target::None,
-        Operation::Sleep | Operation::Signal | Operation::ReceiveMessage | Operation::SendMessage => {
-            Target::None
-        }
+        Operation::Sleep | Operation::Signal => Target::None,
         Operation::Ring | Operation::RingControl | Operation::Restart | Operation::Exit => Target::None,
         Operation::Other => Target::None,
     }
@@ -285,7 +296,7 @@ pub fn kind_of_file(file: &OpenFile) -> &'static str {
             })
         }
         FileKind::Fifo => "pipe",
-        FileKind::CharacterDevice if is_tty(file.special) => "tty",
+        FileKind::CharacterDevice if is_terminal(file) => "tty",
         FileKind::CharacterDevice | FileKind::BlockDevice => "device",
         FileKind::Anonymous => "anonymous",
         FileKind::Link | FileKind::Regular | FileKind::Directory | FileKind::Unknown => "file",

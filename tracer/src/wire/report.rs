@@ -199,7 +199,7 @@ fn thread<'a>(thread: &'a ThreadReport, who: &'a ProcessMeta) -> ThreadObject<'a
     let (state, cpu) = match &thread.doing {
         Doing::Waits(_) => ("waiting", None),
         Doing::Runs { cpu } => ("running", Some((cpu * 1000.0).round() / 1000.0)),
-        Doing::Stopped => ("stopped", None),
+        Doing::Stopped(_) => ("stopped", None),
         Doing::Traced(_) => ("traced", None),
         Doing::Frozen(_) => ("frozen", None),
         Doing::Hidden => ("hidden", None),

@@ -170,6 +170,11 @@ pub enum TargetObject {
         /// Their set's id.
         set: i32,
     },
+    /// A System V message queue.
+    MessageQueue {
+        /// Its id.
+        id: i32,
+    },
     /// The fd was closed while the thread waits on it.
     Gone,
     /// The fd means another file by now.
@@ -301,6 +306,7 @@ impl TargetObject {
             }
             Target::Futex { address } => Self::Futex { address: format!("{address:#x}") },
             Target::Semaphores { set } => Self::Semaphores { set },
+            Target::MessageQueue { id } => Self::MessageQueue { id },
             Target::Gone => Self::Gone,
             Target::Reused => Self::Reused,
             Target::Unreadable { reason } => Self::Unreadable { reason },
@@ -391,6 +397,7 @@ impl fmt::Display for TargetObject {
             }
             TargetObject::Futex { address } => write!(f, "futex {address}"),
             TargetObject::Semaphores { set } => write!(f, "semaphore set {set}"),
+            TargetObject::MessageQueue { id } => write!(f, "message queue {id}"),
             TargetObject::Gone => write!(f, "fd closed meanwhile"),
             TargetObject::Reused => write!(f, "fd closed and reused meanwhile"),
             TargetObject::Unreadable { reason } => write!(f, "unknown: {reason}"),

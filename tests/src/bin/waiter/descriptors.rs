@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::pipes::ppoll;
 use crate::report::{Report, woke};
-use crate::{Call, sys};
+use crate::{Call, sys, terminals};
 
 /// Reads enough for any of these descriptors; a buffer too small would be refused at once.
 fn read(call: &Call, fd: &OwnedFd) -> ! {
@@ -56,16 +56,7 @@ pub(crate) fn read_inotify(call: &Call) {
 
 /// `read` on a terminal nobody types at; another process holds the other side.
 pub(crate) fn read_tty(call: &Call) {
-    // SAFETY: posix_openpt takes flags.
-    let made = unsafe { libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) };
-    let master = sys::must_fd(made.into(), "posix_openpt");
-    let unlock: libc::c_int = 0;
-    // SAFETY: TIOCSPTLCK takes a pointer to an int, which outlives the call.
-    let unlocked = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) };
-    sys::must(unlocked.into(), "TIOCSPTLCK");
-    // SAFETY: TIOCGPTPEER takes open flags.
-    let peer = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY) };
-    let terminal = sys::must_fd(peer.into(), "TIOCGPTPEER");
+    let (master, terminal) = terminals::pair();
     sys::peer(&[terminal.as_raw_fd()], move || {
         let _master = master;
         sys::rest();

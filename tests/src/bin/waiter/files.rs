@@ -13,10 +13,10 @@ fn create(path: &Path) -> File {
 }
 
 /// Another process takes a lock with `lock` on its own open of `path`, and has it when this returns.
-fn held_elsewhere(path: &Path, lock: impl FnOnce(RawFd) -> i64) {
+fn held_elsewhere(path: &Path, lock: impl FnOnce(RawFd) -> i64) -> libc::pid_t {
     let (ready, tell) = sys::pipe();
     let path = path.to_owned();
-    sys::peer(&[ready.as_raw_fd()], move || {
+    let holder = sys::peer(&[ready.as_raw_fd()], move || {
         let mut file = Some(File::options().read(true).write(true).open(path).expect("open"));
         if let Some(file) = &file {
             lock(file.as_raw_fd());
@@ -25,6 +25,7 @@ fn held_elsewhere(path: &Path, lock: impl FnOnce(RawFd) -> i64) {
         sys::on_answer(|| drop(file.take()));
     });
     sys::must(sys::read_byte(ready.as_raw_fd()), "the holder's word");
+    holder
 }
 
 fn flock_exclusive(fd: RawFd) -> i64 {
@@ -102,7 +103,7 @@ pub(crate) fn open_leased(call: &Call) {
     let path = sys::own_path("leased");
     // A lease takes that nobody else has it open.
     drop(create(&path));
-    held_elsewhere(&path, |fd| {
+    let holder = held_elsewhere(&path, |fd| {
         // SAFETY: numbers only. It is told that its lease is wanted, by a signal that would end it.
         unsafe {
             libc::signal(libc::SIGIO, libc::SIG_IGN);
@@ -110,7 +111,7 @@ pub(crate) fn open_leased(call: &Call) {
         }
     });
     // Whoever would only read makes the kernel look again at each tick.
-    opens(call, &path, libc::O_WRONLY)
+    opens(call, &path, libc::O_WRONLY, holder)
 }
 
 /// `openat` of a file for which a listener of fanotify has to give its permission, and does not.
@@ -129,18 +130,18 @@ pub(crate) fn open_permitted(call: &Call) {
     }
     // Its end is the permission.
     let mut listener = Some(listener);
-    sys::peer(&[], move || {
+    let holder = sys::peer(&[], move || {
         sys::on_answer(|| {
             // SAFETY: this process's copy of the descriptor, which it uses no more.
             listener.take().map(|fd| unsafe { libc::close(fd) });
         });
     });
-    opens(call, &path, libc::O_RDONLY)
+    opens(call, &path, libc::O_RDONLY, holder)
 }
 
-fn opens(call: &Call, path: &Path, flags: i32) -> ! {
+fn opens(call: &Call, path: &Path, flags: i32, holder: libc::pid_t) -> ! {
     let name = sys::c_path(path);
-    Report::new(call.role, "openat").path(path).print();
+    Report::new(call.role, "openat").path(path).with("holder", holder).print();
     // SAFETY: `name` is NUL-terminated and outlives the call.
     woke(unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, name.as_ptr(), flags) })
 }

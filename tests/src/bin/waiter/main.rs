@@ -19,6 +19,7 @@ mod mutexes;
 mod names;
 mod pipes;
 mod process;
+mod queues;
 mod reborn;
 mod report;
 mod restless;
@@ -29,6 +30,7 @@ mod sleepers;
 mod sockets;
 mod strangers;
 mod sys;
+mod terminals;
 mod threads;
 mod turns;
 
@@ -105,6 +107,14 @@ const ROLES: &[Role] = &[
     ("read-signalfd", descriptors::read_signalfd),
     ("read-inotify", descriptors::read_inotify),
     ("read-tty", descriptors::read_tty),
+    ("write-tty", terminals::write_tty),
+    ("write-tty-stopped", terminals::write_tty_stopped),
+    ("background-read", terminals::background_read),
+    ("background-write", terminals::background_write),
+    ("msgsnd", queues::msgsnd),
+    ("mq-timedsend", queues::mq_timedsend),
+    ("splice-full", pipes::splice_full),
+    ("splice-empty", pipes::splice_empty),
     ("poll-pidfd", descriptors::poll_pidfd),
     ("waitid-pidfd", descriptors::waitid_pidfd),
     ("futex", process::futex),
@@ -138,6 +148,8 @@ const ROLES: &[Role] = &[
     ("i386-semop", semaphores::i386_semop),
     ("ring", ring::ring),
     ("ring-worker", ring::ring_worker),
+    ("ring-recv", ring::ring_recv),
+    ("ring-pipes", ring::ring_pipes),
     ("reborn", reborn::reborn),
     ("hostile", hostile::hostile),
     ("asks", strangers::asks),
@@ -156,6 +168,9 @@ const ROLES: &[Role] = &[
     ("mounted-fault", mounted::fault),
     ("mounted-write", mounted::write),
     ("mounted-poll", mounted::poll),
+    ("mounted-close", mounted::close),
+    ("mounted-rename", mounted::rename),
+    ("mounted-pwrite", mounted::pwrite),
     ("mounted-exec-closing", mounted::exec_closing),
 ];
 

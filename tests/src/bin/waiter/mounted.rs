@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Error;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -103,6 +103,34 @@ pub(crate) fn write(call: &Call) {
     sys::peer(&[writer.as_raw_fd()], move || while sys::read_byte(reader.as_raw_fd()) > 0 {});
     // SAFETY: the page is mapped, and that large.
     when_told(call, "write", || unsafe { libc::syscall(libc::SYS_write, writer.as_raw_fd(), page, PAGE) });
+}
+
+/// Closes a file there, which the server is told.
+pub(crate) fn close(call: &Call) {
+    let file = File::open(path(call)).expect("the server answers");
+    let fd = file.into_raw_fd();
+    // SAFETY: it is this process's descriptor, and is used no more.
+    when_told(call, "close", || unsafe { libc::syscall(libc::SYS_close, fd) });
+}
+
+/// Gives a file there another name.
+pub(crate) fn rename(call: &Call) {
+    let (from, to) = (named(call), sys::c_path(&path(call).with_extension("new")));
+    // SAFETY: both names are NUL-terminated and outlive the call.
+    when_told(call, "renameat2", || unsafe {
+        let here = libc::AT_FDCWD;
+        libc::syscall(libc::SYS_renameat2, here, from.as_ptr(), here, to.as_ptr(), 0)
+    });
+}
+
+/// Writes to a file there: the file is locked until the server has answered.
+pub(crate) fn pwrite(call: &Call) {
+    let file = File::options().write(true).open(path(call)).expect("the server answers");
+    let bytes = [b'x'; 100];
+    // SAFETY: the bytes outlive the call.
+    when_told(call, "pwrite64", || unsafe {
+        libc::syscall(libc::SYS_pwrite64, file.as_raw_fd(), bytes.as_ptr(), bytes.len(), 0)
+    });
 }
 
 /// Polls a set of descriptors that lies in such a page once it sleeps: whoever reads the set waits for the server.

@@ -20,6 +20,36 @@ pub(crate) fn read_pipe(call: &Call) {
     woke(sys::read_byte(reader.as_raw_fd()))
 }
 
+fn splice(from: RawFd, to: RawFd, flags: u32) -> i64 {
+    let none = std::ptr::null_mut::<libc::loff_t>();
+    // SAFETY: splice takes numbers, and no offsets here.
+    unsafe { libc::syscall(libc::SYS_splice, from, none, to, none, 1 << 16, flags) }
+}
+
+/// `splice` of a file into a full pipe, as pv(1) does it.
+pub(crate) fn splice_full(call: &Call) {
+    let (reader, writer) = sys::pipe();
+    let holder = sys::peer(&[writer.as_raw_fd()], move || {
+        let _reader = reader;
+        sys::rest();
+    });
+    let path = sys::own_path("spliced");
+    std::fs::write(&path, vec![b'x'; 1 << 20]).expect("a file");
+    let file = std::fs::File::open(&path).expect("it was made");
+    while splice(file.as_raw_fd(), writer.as_raw_fd(), libc::SPLICE_F_NONBLOCK) > 0 {}
+    Report::new(call.role, "splice").fd(&writer).with("holder", holder).print();
+    woke(splice(file.as_raw_fd(), writer.as_raw_fd(), 0))
+}
+
+/// `splice` of an empty pipe into a file.
+pub(crate) fn splice_empty(call: &Call) {
+    let reader = quiet_pipe();
+    let path = sys::own_path("spliced");
+    let file = std::fs::File::create(&path).expect("a file");
+    Report::new(call.role, "splice").fd(&reader).print();
+    woke(splice(reader.as_raw_fd(), file.as_raw_fd(), 0))
+}
+
 /// `ppoll` without a time-out on one pipe.
 pub(crate) fn poll(call: &Call) {
     let reader = quiet_pipe();

@@ -130,7 +130,7 @@ impl Thread {
             }
             _ => return None,
         };
-        Some(SeenFd { thread: self.id, fd, state, socket })
+        Some(SeenFd { thread: self.id, fd, state, socket, flow: None })
     }
 
     fn file(&self) -> FdState {
@@ -281,8 +281,9 @@ impl World {
         let mut snapshot = Snapshot::empty(&now, "bpf");
         snapshot.waits = self.threads.iter().filter_map(|thread| thread.wait(self.now_ns)).collect();
         let held = self.threads.iter().filter(|thread| thread.doing == Doing::Held);
-        snapshot.suspended =
-            held.map(|thread| SuspendedThread { thread: thread.id, by: Suspended::Stopped }).collect();
+        snapshot.suspended = held
+            .map(|thread| SuspendedThread { thread: thread.id, by: Suspended::Stopped, signal: None })
+            .collect();
         snapshot
     }
 

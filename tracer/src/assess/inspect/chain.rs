@@ -13,7 +13,7 @@ use crate::{
     model::target::Target,
     model::wait::{ByProcess, Snapshot, Suspended, SuspendedThread, Wait},
     procfs::{Reads, by_pid},
-    resolve::peers::Peer,
+    resolve::peers::{Peer, Peers, Role},
     util::human,
 };
 
@@ -175,11 +175,12 @@ impl<'a, 'w> Chain<'a, 'w> {
         let role = match &peers.semaphore {
             Some(_) => "changed it last",
             None if wait.wait.call.waits_for_file_lock() => "holds the lock",
-            None => "at the other end",
+            None => role_of(peers),
         };
         if let Some(owner) = &peers.owner {
             let (pid, tid) = (wait.wait.thread.process.pid, Some(owner.tid));
-            let holder = ChainMember { pid, tid, comm: &owner.comm, role: "holds the lock" };
+            let role = if peers.role == Role::LockHolder { role } else { "holds the lock" };
+            let holder = ChainMember { pid, tid, comm: &owner.comm, role };
             beyond.others.push(self.other(holder, None, depth)?);
         }
         // Another thread of its own could end it as well.
@@ -261,12 +262,19 @@ impl<'a, 'w> Chain<'a, 'w> {
             of.thread.process.pid == pid && tid.is_none_or(|tid| of.thread.tid == tid)
         };
         if let Some(suspended) = self.snapshot.suspended.iter().find(is_it) {
-            return match suspended.by {
-                Suspended::Stopped => "is stopped by a signal, and goes on when it gets SIGCONT",
-                Suspended::Traced => "is held by a debugger",
-                Suspended::Frozen => "is frozen with its cgroup",
-            }
-            .into();
+            return match (suspended.by, suspended.signal) {
+                (Suspended::Stopped, Some(signal)) if signal.is_for_background() => {
+                    format!("is stopped by {}: a background job that needs its terminal", signal.name())
+                }
+                (Suspended::Stopped, Some(signal)) => {
+                    format!("is stopped by {}, and goes on when it gets SIGCONT", signal.name())
+                }
+                (Suspended::Stopped, None) => {
+                    "is stopped by a signal, and goes on when it gets SIGCONT".into()
+                }
+                (Suspended::Traced, _) => "is held by a debugger".into(),
+                (Suspended::Frozen, _) => "is frozen with its cgroup".into(),
+            };
         }
         let tids = tid.map_or_else(|| tids(pid), |tid| vec![tid]);
         let level = worst.map(|worst| worst.level());
@@ -295,6 +303,22 @@ impl<'a, 'w> Chain<'a, 'w> {
             }
             (None, _) => "is not waiting right now".into(),
         }
+    }
+}
+
+/// What those at the other end have to do with a wait.
+fn role_of(peers: &Peers) -> &'static str {
+    match (peers.role, peers.certain) {
+        (Role::OtherEnd, _) => "at the other end",
+        (Role::Server, true) => "serves the file system",
+        (Role::Server, false) => "probably serves the file system",
+        (Role::Listener, true) => "is asked for permission",
+        (Role::Listener, false) => "may be asked for permission",
+        (Role::Automounter, _) => "mounts what is missing",
+        (Role::LockHolder, true) => "holds the lock",
+        (Role::LockHolder, false) => "probably holds the lock",
+        (Role::LastUser, _) => "used it last",
+        (Role::TerminalMaster, _) => "has the other end of the terminal",
     }
 }
 

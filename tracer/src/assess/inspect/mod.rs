@@ -6,6 +6,7 @@ pub mod chain;
 pub mod held;
 pub mod sockets;
 pub mod threads;
+pub mod way_out;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -18,7 +19,7 @@ use crate::{
     collect::Source,
     model::baseline::Excuse,
     model::class::Level,
-    model::wait::{ByProcess, ProcessId, Snapshot, Wait, may_be_same_start},
+    model::wait::{ByProcess, ProcessId, Snapshot, StopSignal, Wait, may_be_same_start},
     procfs::{Reads, Unread, by_pid, stat},
     resolve::process::ProcessMeta,
     util::human,
@@ -279,14 +280,7 @@ fn headline(
         Doing::Waits(wait) if wait.level() == Level::Stuck && !is_young(wait.wait.age) => {
             (Condition::Stuck, format!("{name} is stuck{}: {}.", inside(worst), wait.sentence()))
         }
-        Doing::Stopped => (
-            Condition::Stopped,
-            format!(
-                "{name} is stopped by a signal: SIGSTOP, or Ctrl-Z at its terminal. It goes on when it gets SIGCONT. Who \
-                 sent the signal the kernel does not keep; {}.",
-                parent()
-            ),
-        ),
+        Doing::Stopped(signal) => (Condition::Stopped, stopped(&name, *signal, &parent())),
         Doing::Traced(by) => {
             let by = by.as_ref().map_or("a debugger".into(), |by| format!("{} (pid {})", by.comm, by.pid));
             (Condition::Traced, format!("{name} is held by {by}, which traces it."))
@@ -316,6 +310,33 @@ fn headline(
             ),
         ),
         _ => rests(&name, threads, sockets),
+    }
+}
+
+/// That a signal has stopped it, and what that means.
+fn stopped(name: &str, signal: Option<StopSignal>, parent: &str) -> String {
+    match signal {
+        None => format!(
+            "{name} is stopped by a signal: SIGSTOP, or one of its terminal. It goes on when it gets SIGCONT. Who sent the \
+             signal the kernel does not keep; {parent}."
+        ),
+        Some(StopSignal::Stop) => format!(
+            "{name} is stopped by SIGSTOP. It goes on when it gets SIGCONT. Who sent the signal the kernel does not keep; \
+             {parent}."
+        ),
+        Some(StopSignal::Suspend) => format!(
+            "{name} is stopped by SIGTSTP: Ctrl-Z at its terminal. It goes on when it gets SIGCONT; {parent}."
+        ),
+        Some(signal @ StopSignal::BackgroundRead) => format!(
+            "{name} is stopped by {}: it is a background job, and has read from its terminal. It goes on once it is in the \
+             foreground; {parent}.",
+            signal.name()
+        ),
+        Some(signal @ StopSignal::BackgroundWrite) => format!(
+            "{name} is stopped by {}: it is a background job, and has written to its terminal or changed its settings. It goes \
+             on once it is in the foreground; {parent}.",
+            signal.name()
+        ),
     }
 }
 

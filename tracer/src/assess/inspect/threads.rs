@@ -16,7 +16,7 @@ use crate::{
     model::baseline::Excuse,
     model::class::Level,
     model::stack::KernelStack,
-    model::wait::{ProcessId, Sleeper, Snapshot, Suspended},
+    model::wait::{ProcessId, Sleeper, Snapshot, StopSignal, Suspended, SuspendedThread},
     procfs::Reads,
     resolve::{Resolver, peers::Peer},
 };
@@ -55,8 +55,8 @@ pub enum Doing {
         /// Share of a CPU.
         cpu: f64,
     },
-    /// A stop signal holds it.
-    Stopped,
+    /// A stop signal holds it, this one if it is known.
+    Stopped(Option<StopSignal>),
     /// A debugger holds it, if it is to be seen.
     Traced(Option<Peer>),
     /// The freezer holds it, with a group of processes.
@@ -92,7 +92,7 @@ impl ThreadReport {
                 Level::Doubtful => 3,
                 Level::Idle => 5,
             },
-            Doing::Stopped | Doing::Traced(_) | Doing::Frozen(_) => 1,
+            Doing::Stopped(_) | Doing::Traced(_) | Doing::Frozen(_) => 1,
             Doing::Runs { cpu } if *cpu >= RUNS => 2,
             Doing::Hidden => 4,
             Doing::Runs { .. } => 6,
@@ -123,7 +123,7 @@ pub fn list(
         .collect();
     let waiting: HashSet<u32> = threads.iter().map(|thread| thread.tid).collect();
     let suspended = snapshot.suspended.iter().filter(|of| of.thread.process.pid == pid);
-    let suspended: HashMap<u32, Suspended> = suspended.map(|of| (of.thread.tid, of.by)).collect();
+    let suspended: HashMap<u32, &SuspendedThread> = suspended.map(|of| (of.thread.tid, of)).collect();
     let hidden = snapshot.hidden.iter().filter(|hidden| hidden.process.pid == pid);
     let hidden: HashSet<u32> = hidden.map(|hidden| hidden.tid).collect();
     let mut running = Vec::new();
@@ -132,8 +132,9 @@ pub fn list(
             continue;
         }
         let Some((comm, state)) = seen(process, tid, reads) else { continue };
-        let doing = match suspended.get(&tid) {
-            Some(Suspended::Stopped) => Doing::Stopped,
+        let stopped_by = suspended.get(&tid).and_then(|of| of.signal);
+        let doing = match suspended.get(&tid).map(|of| of.by) {
+            Some(Suspended::Stopped) => Doing::Stopped(stopped_by),
             Some(Suspended::Traced) => Doing::Traced(held::tracer(tid, reads)),
             Some(Suspended::Frozen) => Doing::Frozen(held::frozen_group(process, reads)),
             None if matches!(state, 'Z' | 'X') => Doing::Zombie,

@@ -73,17 +73,44 @@ const MEANINGS: &[(&str, Obstacle)] = &[
     ("wb_wait_for_completion", Obstacle::Storage), ("writeback_", Obstacle::Storage), ("netfs_", Obstacle::Storage),
 ];
 
+/// Beginnings of names of functions that sleep for nothing but a lock, if they are the innermost: the functions in which a lock is waited
+/// for are the scheduler's, which the kernel leaves out (`in_sched_functions`).
+#[rustfmt::skip]
+const LOCKS: &[&str] = &[
+    // fs/namei.c: directories are locked while names in them are looked up, made or taken away.
+    "walk_component", "lookup_slow", "__lookup_slow", "link_path_walk", "open_last_lookups", "path_openat", "lookup_open",
+    "do_unlinkat", "do_rmdir", "filename_create", "lock_rename", "do_renameat2", "do_linkat", "lookup_one", "vfs_rename",
+    // Files, while they are written or their attributes change.
+    "fuse_file_write_iter", "fuse_cache_write_iter", "fuse_direct_write_iter", "fuse_lock_inode", "generic_file_write_iter",
+    "ext4_file_write_iter", "ext4_buffered_write_iter", "ext4_dio_write_iter", "xfs_ilock", "xfs_file_", "btrfs_inode_lock",
+    "nfs_start_io_", "nfs_file_write", "do_truncate", "chmod_common", "chown_common", "vfs_utimes", "vfs_setxattr",
+    "vfs_removexattr", "iterate_dir", "vfs_fallocate", "vfs_setpos",
+    // The position of an open file, which its readers share (fs/file.c).
+    "__fdget_pos", "fdget_pos", "__f_lock_pos", "file_f_pos_lock",
+    // Mounts and super blocks.
+    "namespace_lock", "lock_mount", "do_lock_mount", "super_lock", "down_super", "iterate_supers", "grab_super",
+];
+
+/// Beginnings of names of functions that take the kind of lock a frozen file system has, and are about none.
+const ELSEWHERE: &[&str] = &["cgroup", "copy_process", "uprobe", "register_for_each_vma"];
+
 /// What holds a thread up that sleeps there; `None` where its functions say nothing.
 ///
 /// The innermost telling function decides. Where that is storage, the server of a file system further out wins; a lock counts only
 /// where it is innermost.
 pub fn obstacle(stack: &KernelStack) -> Option<Obstacle> {
+    let locks = |function: &String| LOCKS.iter().any(|begin| function.starts_with(begin));
+    if stack.lock().is_some() || stack.functions().first().is_some_and(locks) {
+        return Some(Obstacle::KernelLock);
+    }
     let meaning = |function: &String| {
         MEANINGS.iter().find(|(begin, _)| function.starts_with(begin)).map(|(_, meaning)| *meaning)
     };
     let mut met = stack.functions().iter().filter_map(meaning);
     let innermost = met.next()?;
     match innermost {
+        // Control groups and probes have such locks, too.
+        Obstacle::Frozen if ELSEWHERE.iter().any(|begin| stack.has(begin)) => Some(Obstacle::KernelLock),
         // Whose lock, or whose page it is, may be said further out.
         Obstacle::Storage => {
             Some(met.find(|outer| matches!(outer, Obstacle::Server(_))).unwrap_or(innermost))
@@ -95,6 +122,7 @@ pub fn obstacle(stack: &KernelStack) -> Option<Obstacle> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::stack::KernelLock;
 
     #[test]
     fn functions_say_what_holds_a_thread_up() {
@@ -108,12 +136,20 @@ mod tests {
             ("folio_wait_bit_common\nfilemap_update_page\nfilemap_read", Some(Obstacle::Storage)),
             ("io_schedule\n__blkdev_direct_IO_simple\nblkdev_read_iter", Some(Obstacle::Storage)),
             // Behind somebody who waits for the server: who holds the lock is to be looked for.
+            ("fuse_file_write_iter\nvfs_write", Some(Obstacle::KernelLock)),
+            ("walk_component\nlink_path_walk\npath_lookupat", Some(Obstacle::KernelLock)),
+            ("do_unlinkat\n__x64_sys_unlink", Some(Obstacle::KernelLock)),
+            (
+                "request_wait_answer\nfuse_lookup\n__lookup_slow\nwalk_component",
+                Some(Obstacle::Server("FUSE")),
+            ),
             ("rwsem_down_write_slowpath\nfuse_file_write_iter", Some(Obstacle::KernelLock)),
             ("__mutex_lock\nfdget_pos\nksys_read", Some(Obstacle::KernelLock)),
             ("d_alloc_parallel\nlookup_open\npath_openat", Some(Obstacle::Lookup)),
             ("fanotify_handle_event\nfsnotify\ndo_dentry_open", Some(Obstacle::Permission)),
             ("autofs_wait\nautofs_mount_wait\nautofs_d_automount", Some(Obstacle::Automount)),
             ("percpu_rwsem_wait\n__percpu_down_read\nmnt_want_write", Some(Obstacle::Frozen)),
+            ("percpu_rwsem_wait\n__percpu_down_read\ncgroup_can_fork", Some(Obstacle::KernelLock)),
             ("__break_lease\ndo_dentry_open", Some(Obstacle::Lease)),
             ("mem_cgroup_oom_synchronize\npagefault_out_of_memory", Some(Obstacle::MemoryLimit)),
             ("handle_userfault\nhandle_mm_fault", Some(Obstacle::Userfault)),
@@ -122,6 +158,14 @@ mod tests {
         ] {
             assert_eq!(obstacle(&KernelStack::parse(stack)), meaning, "{stack}");
         }
+    }
+
+    #[test]
+    fn the_kernel_may_say_itself_that_it_is_a_lock() {
+        let stack = KernelStack::parse("vfs_write\nksys_write");
+        assert_eq!(obstacle(&stack), None);
+        let locked = stack.with_lock(Some(KernelLock { holder: None }));
+        assert_eq!(obstacle(&locked), Some(Obstacle::KernelLock));
     }
 
     /// A row behind another that begins likewise would never be met.
