@@ -13,6 +13,7 @@ use crate::cmd::{self, command, is_root, output};
 
 /// The clients, the servers that they are tested with, and the tools that start them.
 const PACKAGES: &[&str] = &[
+    "apache2-bin",
     "bsdutils",
     "cron",
     "curl",
@@ -21,6 +22,7 @@ const PACKAGES: &[&str] = &[
     "gearman-job-server",
     "gearman-tools",
     "libglib2.0-bin",
+    "libnet-server-perl",
     "mariadb-client",
     "mariadb-server",
     "memcached",

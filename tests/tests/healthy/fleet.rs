@@ -112,7 +112,7 @@ fn versioned(dir: &str, prefix: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("no {dir}/{prefix}*: `cargo xtask test --all` installs its package"))
 }
 
-fn write(path: &Path, text: &str) {
+pub(crate) fn write(path: &Path, text: &str) {
     fs::write(path, text).expect("write");
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("readable");
 }

@@ -4,6 +4,7 @@
 //! `TRACER_HEALTHY_SECONDS` says for how long; a minute by default.
 
 mod fleet;
+mod prefork;
 mod users;
 
 use std::process::Command;
@@ -15,6 +16,7 @@ use tests::servers::clean;
 use tests::{Agent, Family, MuteServer, ps, start, tracer};
 
 use crate::fleet::Fleet;
+use crate::prefork::Prefork;
 use crate::users::Users;
 
 /// A healthy server answers sooner.
@@ -27,7 +29,8 @@ fn nothing_is_flagged_where_nothing_is_stuck() {
     // What else runs on this machine is not this test's to judge.
     let family = Family::gather();
     let fleet = Fleet::start();
-    let users = Users::start(&fleet);
+    let prefork = Prefork::start();
+    let users = Users::start(&fleet, &prefork);
     let config = tests::own_dir().join("healthy.toml");
     std::fs::write(&config, CONFIG).expect("our own file");
     let mut agent = Agent::start(&["--threshold", THRESHOLD, "--config", &config.to_string_lossy()]);
@@ -41,6 +44,7 @@ fn nothing_is_flagged_where_nothing_is_stuck() {
         family.look();
         users.check();
         fleet.check();
+        prefork.check();
         if second % 5 == 0 {
             let (stuck, page) = stuck(&family);
             let silent = stuck.is_empty() && page.contains("Nothing is stuck");

@@ -14,6 +14,7 @@ use tests::servers::{Server, Way, clean, gearman, must, mysql, redis_cli, text};
 use tests::{Running, http, own_dir, start};
 
 use crate::fleet::{Fleet, bus_address, psql};
+use crate::prefork::Prefork;
 
 /// How often each service is used.
 const EVERY: Duration = Duration::from_millis(300);
@@ -33,7 +34,7 @@ pub(crate) struct Users {
 }
 
 impl Users {
-    pub(crate) fn start(fleet: &Fleet) -> Self {
+    pub(crate) fn start(fleet: &Fleet, prefork: &Prefork) -> Self {
         let resting = resting(fleet).into_iter().map(|(name, process)| (name, Mutex::new(process))).collect();
         let mut users = Self {
             stop: Arc::default(),
@@ -54,6 +55,16 @@ impl Users {
             let answer = body(prometheus, "/api/v1/query?query=up");
             assert!(answer.contains("success"), "{answer}");
         });
+        for (name, servers) in [("apache", &prefork.apache), ("perl", &prefork.perl)] {
+            let mut addresses =
+                servers.iter().map(|(_, server)| server.address).collect::<Vec<_>>().into_iter().cycle();
+            users.begin(name, move || {
+                let mut address = addresses.next().expect("there are some");
+                assert_eq!(body(address, "/"), "fine");
+                address.set_ip([127, 0, 0, 2].into());
+                assert_eq!(body(address, "/"), "fine");
+            });
+        }
         let supervisor = fleet.supervisor_socket.clone();
         users.begin("supervisord", move || {
             let stream = UnixStream::connect(&supervisor).expect("it listens");

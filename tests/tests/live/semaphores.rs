@@ -27,7 +27,7 @@ impl Semaphores {
     /// What `why` says, whose first sentence has this of the semaphore.
     fn report(&self, says: &str) -> Value {
         let report = until(self.0.pid(), "stuck");
-        let expected = format!("for semaphore 1 of set {}, which {says}", self.0.number("set"));
+        let expected = format!("for semaphore 1 of set {}, last changed by {says}", self.0.number("set"));
         assert!(headline(&report).contains(&expected), "{report:#}");
         page(self.0.pid());
         report
@@ -56,7 +56,7 @@ fn who_changed_the_semaphore_of_a_32_bit_program() {
 
 fn is_changed_by_holder(semaphores: &Semaphores) {
     let (set, holder) = (semaphores.0.number("set"), semaphores.0.number("holder"));
-    let report = semaphores.report(&format!("waiter (pid {holder}) changed last"));
+    let report = semaphores.report(&format!("waiter (pid {holder})"));
     assert_eq!(report["others"][0]["role"], "changed it last", "{report:#}");
     assert_eq!(report["others"][0]["pid"], holder, "{report:#}");
     let wait = &report["threads"][0]["wait"];
@@ -68,6 +68,6 @@ fn is_changed_by_holder(semaphores: &Semaphores) {
 fn a_semaphore_that_was_left() {
     let semaphores = Semaphores::start("semop-left");
     let holder = semaphores.0.number("holder");
-    let report = semaphores.report(&format!("pid {holder} changed last, and that has ended"));
+    let report = semaphores.report(&format!("pid {holder}, which has exited"));
     assert_eq!(report["others"].as_array().map(Vec::len), Some(0), "{report:#}");
 }

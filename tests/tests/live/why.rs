@@ -182,7 +182,7 @@ fn a_parent_and_the_child_it_waits_for() {
     std::thread::sleep(Duration::from_millis(1500));
     // On a machine that is very busy, the path that the child opens may once be given up on.
     let report = until_that(parent.pid(), |report| {
-        report["condition"] == "idle" && headline(report).ends_with("for which it waits, is stuck.")
+        report["condition"] == "stuck" && headline(report).contains(" is stuck: its child cat (pid ")
     });
     let child = &report["others"][0];
     assert_eq!((&child["role"], &child["comm"]), (&"its child".into(), &"cat".into()), "{report:#}");

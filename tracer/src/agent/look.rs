@@ -33,11 +33,19 @@ impl AgentLoop {
         Evidence { connections, alive }
     }
 
-    /// The peers of those that earn it.
-    pub(super) fn find_peers(&mut self, assessments: &mut [Assessment], snapshot: &Snapshot) -> Result<()> {
+    /// The peers of those that earn it, and the circles they stand in. Who stands in one with them comes to them.
+    pub(super) fn find_peers(
+        &mut self,
+        assessments: &mut Vec<Assessment>,
+        snapshot: &Snapshot,
+    ) -> Result<()> {
         let until = Some(Instant::now() + self.time_for(Stage::Peers));
         let policy = self.tracker.peer_policy(&self.policy);
         let all = ByProcess::new(&snapshot.waits);
-        self.pipeline.find_peers(assessments, &all, &mut self.bpf, &policy, until)
+        self.pipeline.find_peers(assessments, &all, &mut self.bpf, &policy, until)?;
+        let mut met = self.pipeline.find_circles(assessments, &all, &mut self.bpf, until)?;
+        met.iter_mut().for_each(|met| self.tracker.date_back(&mut met.wait));
+        assessments.append(&mut met);
+        Ok(())
     }
 }

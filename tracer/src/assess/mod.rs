@@ -3,6 +3,7 @@
 
 mod batches;
 pub mod blind;
+mod circles;
 pub mod client;
 pub mod inspect;
 pub mod overview;

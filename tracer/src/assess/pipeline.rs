@@ -1,5 +1,5 @@
-//! The way from a snapshot to judged waits, the same for everybody: resolve, classify, find the peers of those that earn it, and
-//! say it in a sentence. What is remembered between two looks lies around it: [`overview`](super::overview), the agent's tracker.
+//! The way from a snapshot to judged waits, the same for everybody: resolve, classify, find the peers of those that earn it, and the
+//! circles they stand in, and say it in a sentence. What is remembered between two looks lies around it: [`overview`](super::overview), the agent's tracker.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::{
     collect::Source,
     diagnose::progress::date_back,
     diagnose::sentence::sentence,
-    diagnose::verdict::{Verdict, classify},
+    diagnose::verdict::{Verdict, classify, peers_decide},
     model::class::{Class, Level},
     model::syscalls::Direction,
     model::wait::{ByProcess, Snapshot, SocketFacts, Wait},
@@ -61,6 +61,11 @@ impl Assessment {
         self.class.level()
     }
 
+    /// Whether it stands in a circle that nobody can leave.
+    pub fn is_deadlock(&self) -> bool {
+        self.resolved.peers.as_ref().is_some_and(|peers| peers.circle)
+    }
+
     /// Why, for people.
     pub fn sentence(&self) -> String {
         sentence(self.class, &self.wait, &self.resolved)
@@ -101,7 +106,8 @@ impl PeersOf {
 
 impl PeerPolicy for PeersOf {
     fn needs_peers(&self, assessment: &Assessment) -> bool {
-        assessment.level() <= self.up_to && assessment.wait.age >= self.min_age
+        let may_worry = peers_decide(assessment.class) && self.up_to == Level::Doubtful;
+        (assessment.level() <= self.up_to || may_worry) && assessment.wait.age >= self.min_age
     }
 }
 
@@ -140,6 +146,7 @@ impl Pipeline {
     ) -> Result<Vec<Assessment>> {
         let mut assessments = self.resolve(waits, monotonic_ns(), source)?;
         self.find_peers(&mut assessments, all, source, policy, None)?;
+        self.find_circles(&mut assessments, all, source, None)?;
         Ok(assessments)
     }
 
@@ -232,7 +239,9 @@ mod tests {
             (Class::Reply, 5, true, true, true),
             (Class::Reply, 4, true, true, false),
             (Class::Pipe, 5, true, true, true),
-            (Class::Futex, 5, true, false, false),
+            (Class::Futex, 5, true, true, true),
+            (Class::Futex, 4, true, true, false),
+            (Class::Timer, 5, true, false, false),
         ] {
             let needs =
                 [PeersOf::ALL, PeersOf::NOT_IDLE, old].map(|policy| policy.needs_peers(&of(class, seconds)));

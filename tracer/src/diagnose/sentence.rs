@@ -10,7 +10,13 @@ use crate::{
     model::tcp::LastSender,
     model::tcp::{TcpActivity, TcpFacts},
     model::wait::{Queued, SocketFacts, UnixFacts, Wait},
-    resolve::{Resolved, mounts::Mount, peers::Peers, semaphore::Semaphore},
+    resolve::{
+        Resolved,
+        futex::{FutexWord, LockHolder},
+        mounts::Mount,
+        peers::Peers,
+        semaphore::Semaphore,
+    },
     util::human::{age, count, interval},
 };
 
@@ -28,12 +34,13 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         Class::Connect => connect(wait, resolved),
         Class::Reply => reply(wait, resolved),
         Class::Send => send(resolved) + &outlook(),
-        Class::Lock => lock(wait, resolved),
-        Class::Mutex => mutex(resolved),
+        Class::Lock => lock(wait, resolved) + turn(resolved),
+        Class::Mutex => mutex(wait, resolved),
         Class::Disk => disk(wait.call.syscall, resolved),
         Class::Fifo => {
             format!("for another process to open the other end of {target}; it will wait until one does")
         }
+        Class::Orphan if in_circle(resolved) => circle_of_pipe(resolved),
         Class::Orphan if out => format!(
             "to write{}: it is full, and no other process can read it; it will wait for ever",
             on(target)
@@ -67,15 +74,25 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         }
         Class::Other => format!("in {}{}", wait.call.name(), on(target)),
         Class::Peer => next_request(resolved),
-        Class::Listen => format!("for new connections{}", on(target)),
+        Class::Listen => match &resolved.peers {
+            Some(peers) if peers.takes_turns => turn_to_accept(peers),
+            _ => format!("for new connections{}", on(target)),
+        },
         Class::Events => match target {
             Target::Unreadable { reason } => format!("for events on fds that could not be read: {reason}"),
             target => format!("for any of its events{}", on(target)),
         },
         Class::Tty => format!("for input{}", on(target)),
         Class::Timer => "for a timer".into(),
+        Class::Child if in_circle(resolved) => match others(resolved.peers.as_ref()) {
+            Some(children) => format!("for its child {children}{}", turn(resolved)),
+            None => format!("for a child process{}{}", on(target), turn(resolved)),
+        },
         Class::Child => format!("for a child process{}", on(target)),
-        Class::Futex => "for a condition in memory".into(),
+        Class::Futex => match resolved.peers.as_ref().and_then(|peers| peers.futex.as_ref()) {
+            Some(FutexWord::ThreadEnd(tid)) => format!("for thread {tid} of its process to end"),
+            _ => "for a condition in memory".into(),
+        },
         Class::Signal => "for a signal".into(),
         Class::Notify => format!("for news from the kernel{}", on(target)),
         Class::Ring => "for a completion".into(),
@@ -86,16 +103,100 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
     }
 }
 
-fn mutex(resolved: &Resolved) -> String {
-    match resolved.peers.as_ref().and_then(|peers| peers.owner.as_ref()) {
-        Some(owner) => format!(
-            "for a lock in memory that thread {} ({}) holds; it will wait until it is released",
-            owner.tid, owner.comm
+/// Servers that share a socket and a lock, of which one at a time waits for a connection.
+fn turn_to_accept(peers: &Peers) -> String {
+    let holder = match &peers.futex {
+        Some(FutexWord::Lock(LockHolder::Thread(owner))) => format!("{} (pid {})", owner.comm, owner.pid),
+        _ => others(Some(peers)).unwrap_or_else(|| "another process".into()),
+    };
+    format!("for its turn to accept a connection: {holder}, which has the lock, waits for the next one")
+}
+
+/// Whether nobody can end it, since whoever could waits for this one.
+fn in_circle(resolved: &Resolved) -> bool {
+    resolved.peers.as_ref().is_some_and(|peers| peers.circle)
+}
+
+/// What makes a wait a deadlock, if it is one.
+fn turn(resolved: &Resolved) -> &'static str {
+    match in_circle(resolved) {
+        true => ", which waits for this one in turn: a deadlock",
+        false => "",
+    }
+}
+
+/// A pipe, or a pair of sockets, whose other end is with those who wait for this one.
+fn circle_of_pipe(resolved: &Resolved) -> String {
+    let on = on(&resolved.target);
+    let (to, who) = match resolved.direction == Some(Direction::Send) {
+        true => ("read", "the reader"),
+        false => ("write", "the writer"),
+    };
+    let who = match &resolved.peers {
+        Some(peers) if peers.others.is_empty() => "another thread of its own process".into(),
+        _ => pipe_peer(who, resolved),
+    };
+    format!("for {who} to {to}{on}{}", turn(resolved))
+}
+
+fn mutex(wait: &Wait, resolved: &Resolved) -> String {
+    let on = on(&resolved.target);
+    let peers = resolved.peers.as_ref();
+    let holder = match peers.and_then(|peers| peers.futex.as_ref()) {
+        Some(FutexWord::Lock(holder)) => holder,
+        Some(FutexWord::Nothing) => {
+            return format!(
+                "for a lock in memory whose owner is gone, or waits for it itself{on}: the C library lets it wait for ever"
+            );
+        }
+        _ if in_circle(resolved) => {
+            return format!(
+                "for another thread to wake it{on}: no thread of its process can, as all of them wait, without a time-out"
+            );
+        }
+        _ => &LockHolder::Unknown,
+    };
+    match holder {
+        LockHolder::Thread(owner) if owner.pid == wait.thread.process.pid => {
+            let end = if in_circle(resolved) { "" } else { "; it will wait until it is released" };
+            format!(
+                "for a lock in memory that thread {} ({}) holds{end}{}",
+                owner.tid,
+                owner.comm,
+                turn(resolved)
+            )
+        }
+        LockHolder::Thread(owner) => {
+            let thread =
+                if owner.tid == owner.pid { String::new() } else { format!(", thread {}", owner.tid) };
+            format!(
+                "for a lock in shared memory that {} (pid {}{thread}) holds{}",
+                owner.comm,
+                owner.pid,
+                turn(resolved)
+            )
+        }
+        LockHolder::Itself => {
+            format!("for a lock in memory that it holds itself{on}: a deadlock, it will wait for ever")
+        }
+        LockHolder::Gone(id) if wait.call.is_private_futex() => format!(
+            "for a lock in memory that thread {id} held{on}, which its process does not have: that has ended, or was \
+             not copied when the process was forked; it will wait for ever"
         ),
-        None => format!(
-            "for a lock in memory, judging by the futex value{}; its holder is unknown",
-            on(&resolved.target)
+        LockHolder::Gone(id) => format!(
+            "for a lock in shared memory{on} whose holder, thread {id}, has ended without letting go; it will wait for ever"
         ),
+        LockHolder::Readers(readers) => format!(
+            "to write what {} {} for reading{on}; the kernel does not say who they are",
+            count(*readers as usize, "thread"),
+            if *readers == 1 { "holds" } else { "hold" }
+        ),
+        LockHolder::Unknown if in_circle(resolved) => format!(
+            "for a lock in memory{on}: no thread of its process can let go, as all of them wait, without a time-out"
+        ),
+        LockHolder::Unknown => {
+            format!("for a lock in memory, judging by the futex value{on}; its holder is unknown")
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     model::tcp::LastSender,
     model::tcp::TcpState,
     model::wait::{Queued, Sleep, SocketFacts, Wait},
-    resolve::{Resolved, peers::Peers},
+    resolve::{Resolved, futex::FutexWord, peers::Peers},
 };
 
 pub use crate::model::class::{Class, Level};
@@ -44,8 +44,14 @@ pub fn classify(wait: &Wait, resolved: &Resolved) -> Class {
 
 /// The class by call and target.
 fn by_evidence(wait: &Wait, resolved: &Resolved) -> Class {
-    match by_call(wait, &resolved.target).unwrap_or_else(|| by_target(wait, resolved)) {
-        Class::Mutex if resolved.peers.as_ref().is_some_and(|peers| peers.barrier) => Class::Futex,
+    let class = by_call(wait, &resolved.target).unwrap_or_else(|| by_target(wait, resolved));
+    match class {
+        Class::Lock | Class::Mutex | Class::Futex
+            if resolved.peers.as_ref().is_some_and(|peers| peers.takes_turns) =>
+        {
+            Class::Listen
+        }
+        Class::Mutex | Class::Futex => by_word(class, resolved.peers.as_ref()),
         // Nothing is asked on its only connection: an event loop with a pool at rest, or a bus's client.
         Class::Quiet | Class::Dialog if wait.call.operation() == Operation::Epoll => Class::Events,
         Class::Quiet | Class::Dialog if wait.call.operation() == Operation::Ring => Class::Ring,
@@ -53,9 +59,24 @@ fn by_evidence(wait: &Wait, resolved: &Resolved) -> Class {
     }
 }
 
+/// Whether it is a lock that a thread waits for in memory, by what is there.
+fn by_word(class: Class, peers: Option<&Peers>) -> Class {
+    match peers {
+        Some(Peers { circle: true, .. }) => Class::Mutex,
+        Some(Peers { futex: Some(FutexWord::Lock(_) | FutexWord::Nothing), .. }) => Class::Mutex,
+        Some(Peers { futex: Some(FutexWord::Condition | FutexWord::ThreadEnd(_)), .. }) => Class::Futex,
+        _ => class,
+    }
+}
+
 /// Whether a class that was found without peers may be another one with them.
 pub fn peers_decide(class: Class) -> bool {
-    matches!(class, Class::Pipe | Class::Dialog)
+    matches!(class, Class::Pipe | Class::Dialog | Class::Lock | Class::Mutex | Class::Futex)
+}
+
+/// Whether a wait of this class may be what closes a circle: its peers are found out once it is old, whether they decide of it or not.
+pub fn may_close_circle(class: Class) -> bool {
+    peers_decide(class) || class == Class::Child
 }
 
 /// Calls that wait for one thing, whatever their fd is.
@@ -197,6 +218,8 @@ fn of_stream(named: bool, resolved: &Resolved) -> Class {
 /// A pipe or a pair of sockets, by who has its other end.
 fn pipe(peers: Option<&Peers>) -> Class {
     match peers {
+        // Whoever could use it waits for this one.
+        Some(Peers { circle: true, .. }) => Class::Orphan,
         Some(peers) if peers.others.is_empty() && peers.own => {
             // Another thread of the process, or a handler of a signal, may still write; alone it never will.
             if peers.alone { Class::Orphan } else { Class::Events }
@@ -214,7 +237,7 @@ pub mod tests {
         model::syscalls::{CallTable, Syscall},
         model::tcp::tests::facts,
         model::wait::{Call, FdState, ProcessId, ThreadId, UnixFacts},
-        resolve::peers::Peer,
+        resolve::{futex::LockHolder, peers::Peer},
     };
 
     /// A wait for tests: this call, asleep, for a minute.
@@ -396,8 +419,32 @@ pub mod tests {
     fn a_barrier_is_no_lock() {
         let (wait, lock) = (wait(Syscall::Futex, [0, 128, 2, 0, 0, 0]), on(Syscall::Futex, Target::None));
         assert_eq!(classify(&wait, &lock), Class::Mutex);
-        let peers = Some(Peers { barrier: true, ..Peers::default() });
-        assert_eq!(classify(&wait, &Resolved { peers, ..lock }), Class::Futex);
+        let with = |futex| Resolved { peers: Some(Peers { futex, ..Peers::default() }), ..lock.clone() };
+        assert_eq!(classify(&wait, &with(Some(FutexWord::Condition))), Class::Futex);
+        assert_eq!(classify(&wait, &with(None)), Class::Mutex);
+    }
+
+    #[test]
+    fn what_is_in_memory_decides_of_a_lock() {
+        let (by_value, other) = ([0, 128, 2, 0, 0, 0], [0, 393, 3, 0, 0, 0]);
+        let unknown = || FutexWord::Lock(LockHolder::Unknown);
+        for (args, word, circle, class) in [
+            (by_value, Some(unknown()), false, Class::Mutex),
+            (by_value, Some(FutexWord::Other), false, Class::Mutex),
+            (by_value, Some(FutexWord::ThreadEnd(7)), false, Class::Futex),
+            (other, Some(unknown()), false, Class::Mutex),
+            (other, Some(FutexWord::Lock(LockHolder::Gone(7))), false, Class::Mutex),
+            (other, Some(FutexWord::Lock(LockHolder::Readers(2))), false, Class::Mutex),
+            (other, Some(FutexWord::Nothing), false, Class::Mutex),
+            (other, Some(FutexWord::MayBeLock), false, Class::Futex),
+            (other, Some(FutexWord::Semaphore), false, Class::Futex),
+            (other, Some(FutexWord::Semaphore), true, Class::Mutex),
+            (other, None, false, Class::Futex),
+        ] {
+            let peers = Some(Peers { futex: word, circle, ..Peers::default() });
+            let resolved = Resolved { peers, ..on(Syscall::Futex, Target::None) };
+            assert_eq!(classify(&wait(Syscall::Futex, args), &resolved), class, "{resolved:?}");
+        }
     }
 
     /// Who is at the other end, for tests.

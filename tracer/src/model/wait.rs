@@ -13,7 +13,7 @@ use crate::{
         tcp::TcpFacts,
     },
     util::clock::{self, Now},
-    util::linux::{FUTEX_LOCK_PI, FUTEX_LOCK_PI2, FUTEX_WAIT, futex_command},
+    util::linux::{FUTEX_LOCK_PI, FUTEX_LOCK_PI2, FUTEX_PRIVATE, FUTEX_WAIT, futex_command},
 };
 
 /// Which process, for ever: a pid alone is reused.
@@ -143,6 +143,16 @@ impl Call {
                 (FUTEX_WAIT, CONTENDED.., 0) => value - CONTENDED <= LARGEST_TID,
                 _ => false,
             }
+    }
+
+    /// Whether it waits for any signal that has a handler.
+    pub fn is_pause(&self) -> bool {
+        matches!(self.syscall, Syscall::Pause | Syscall::RtSigsuspend | Syscall::Sigsuspend)
+    }
+
+    /// Whether it waits on a word in memory that only threads of its own process use.
+    pub fn is_private_futex(&self) -> bool {
+        self.operation() == Operation::Futex && self.args[1] & FUTEX_PRIVATE != 0
     }
 
     /// Whether it waits for a lock on a file. `fcntl` does with `F_SETLKW` and `F_OFD_SETLKW`

@@ -86,6 +86,12 @@ pub fn call(text: &str) -> Option<(i32, [u64; 6])> {
     Some((number, args))
 }
 
+/// The stack pointer in that text.
+pub fn stack_pointer(text: &str) -> Option<u64> {
+    let pointer = text.split_ascii_whitespace().rev().nth(1)?;
+    u64::from_str_radix(pointer.strip_prefix("0x")?, 16).ok()
+}
+
 /// Real user and context switches of a `status` file.
 pub fn status(text: &str) -> Option<(u32, u64)> {
     let value =
@@ -128,6 +134,9 @@ mod tests {
         assert_eq!(call("-1 0x7ffd 0x7f12"), Some((-1, [0; 6])));
         assert_eq!(call("running"), None);
         assert_eq!(call("0 0x3"), None);
+        assert_eq!(stack_pointer("202 0x1 0x2 0x0 0x0 0x0 0x0 0x7ffd 0x7f12"), Some(0x7ffd));
+        assert_eq!(stack_pointer("-1 0x7ffd 0x7f12"), Some(0x7ffd));
+        assert_eq!(stack_pointer("running"), None);
     }
 
     #[test]

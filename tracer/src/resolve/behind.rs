@@ -30,7 +30,7 @@ use crate::{
         wait::{ByProcess, ProcessId, Sleeper, ThreadId, Wait},
     },
     procfs::{Reads, by_pid},
-    resolve::mutex::LockOwner,
+    resolve::futex::LockOwner,
 };
 
 /// Waits on one file among which the one is looked for that holds its lock, the oldest.
@@ -259,7 +259,7 @@ impl ObstacleSearch<'_> {
             let Some((pid, tid, comm)) = holder else { continue };
             let mut peers = Peers { role: Role::LockHolder, certain, ..Peers::default() };
             match pid == wait.thread.process.pid {
-                true => peers.owner = Some(LockOwner { tid, comm }),
+                true => peers.owner = Some(LockOwner { pid, tid, comm }),
                 false => peers.others = [Peer { pid, comm }].into(),
             }
             found.insert(wait.thread, peers);

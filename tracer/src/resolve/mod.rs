@@ -3,18 +3,21 @@
 //! Layer 3: uses `collect` and `procfs`.
 
 pub mod behind;
+pub mod children;
 pub mod copy;
 pub mod epoll;
 pub mod fd;
+pub mod futex;
 pub mod listeners;
 pub mod locks;
+pub mod memory;
 pub mod mounts;
-pub mod mutex;
 pub mod page;
 pub mod path;
 pub mod peers;
 pub mod poll;
 pub mod process;
+pub mod python;
 pub mod queue;
 pub mod semaphore;
 pub mod services;

@@ -11,16 +11,17 @@ use std::{
 use anyhow::Result;
 
 use super::{
-    Resolved, behind, epoll, locks,
+    Resolved, behind, children, epoll,
+    futex::{self, FutexWord, LockHolder, LockOwner},
+    locks, memory,
     mounts::Mount,
-    mutex::{self, LockOwner},
     poll, queue,
     semaphore::{self, Semaphore},
     services::Services,
 };
 use crate::{
     collect::Source,
-    model::file::FileKind,
+    model::file::{FileKind, SocketKind},
     model::holder::{Access, ConnectionEnd, FileId, Holder, Holding},
     model::syscalls::{Direction, Operation},
     model::target::Target,
@@ -80,17 +81,23 @@ pub struct Peers {
     pub others: Arc<[Peer]>,
     /// How many more there are.
     pub more: usize,
-    /// The waiting process holds it too.
+    /// The waiting process holds it too; of a word in memory: its own threads may wake it.
     pub own: bool,
     /// Nothing but the waiting thread could use what the process holds: it has no other thread, and no handler of a
     /// signal that another process may send.
     pub alone: bool,
+    /// A handler of a signal from outside may run in the waiting process. Only asked where that could end the wait.
+    pub handles_signals: bool,
+    /// Whoever could end the wait waits for this one in turn, and nobody else can help: a deadlock.
+    pub circle: bool,
     /// One of the others waits on it: it has nothing to do on this connection. `None`: not looked at.
     pub waits: Option<bool>,
-    /// The thread of this very process that holds the lock in memory.
+    /// The thread of its own process that holds a lock inside the kernel.
     pub owner: Option<LockOwner>,
-    /// The word in memory is no lock's but a barrier's.
-    pub barrier: bool,
+    /// What the word in memory is that it waits on.
+    pub futex: Option<FutexWord>,
+    /// Who has the lock waits for a connection, on a socket that the waiting process has as well: they take turns to accept.
+    pub takes_turns: bool,
     /// The System V semaphore it is; of the others who changed it last.
     pub semaphore: Option<Semaphore>,
 }
@@ -169,26 +176,69 @@ struct Awaited {
     fds: HashSet<i32>,
 }
 
-/// A directory has two links, and this one another for each thread (fs/proc/base.c, `proc_task_getattr`). To list it
-/// costs a look at every thread.
-fn has_one_thread(process: ProcessId, reads: &mut Reads) -> bool {
-    reads.what(process, "task").is_ok_and(|task| task.links == 3)
+/// Whether it is not known who wakes a thread that waits on this, so that a handler of a signal may.
+fn may_be_woken(word: &FutexWord) -> bool {
+    match word {
+        FutexWord::Lock(LockHolder::Unknown | LockHolder::Readers(_)) => true,
+        FutexWord::MayBeLock | FutexWord::Semaphore | FutexWord::Condition | FutexWord::Other => true,
+        FutexWord::Lock(_) | FutexWord::ThreadEnd(_) | FutexWord::Nothing => false,
+    }
 }
 
-/// Whether a signal from outside would run a handler, which may write what the process waits for.
-fn handles_signals(process: ProcessId, reads: &mut Reads) -> bool {
-    reads.text(process, "status").is_none_or(|status| has_handlers(&status))
+/// What a process could do beside its waiting thread.
+#[derive(Clone, Copy, Debug)]
+struct Means {
+    /// It has no other thread.
+    one_thread: bool,
+    /// A signal from outside would run a handler, which may write what the process waits for.
+    handles_signals: bool,
 }
 
-/// The same by the text of its status. Handlers of faults run only where the process itself is at fault, and the first
-/// two real-time signals are the C library's own.
-fn has_handlers(status: &str) -> bool {
+impl Means {
+    /// Where it cannot be read, there may be anything.
+    fn of(process: ProcessId, reads: &mut Reads) -> Self {
+        let status = reads.text(process, "status").unwrap_or_default();
+        let threads = status.lines().find_map(|line| line.strip_prefix("Threads:"));
+        let handles_signals = match handlers(&status) {
+            Handlers::None => false,
+            // Python raises an exception on Ctrl-C, where the program does not ask for anything else.
+            Handlers::Interrupt => !is_python(process, reads),
+            Handlers::Some => true,
+        };
+        Self { one_thread: threads.is_some_and(|threads| threads.trim() == "1"), handles_signals }
+    }
+}
+
+/// Whether a process runs Python, by its executable's name.
+fn is_python(process: ProcessId, reads: &mut Reads) -> bool {
+    let exe = reads.link(process, "exe").ok();
+    let name = exe.as_deref().and_then(|exe| exe.file_name()?.to_str());
+    name.is_some_and(|name| name.starts_with("python") || name.starts_with("pypy"))
+}
+
+/// The handlers that a process has of signals from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handlers {
+    None,
+    /// Of SIGINT only.
+    Interrupt,
+    Some,
+}
+
+/// Which handlers a process has by the text of its status. Handlers of faults run only where the process itself is at fault, and
+/// the first two real-time signals are the C library's own.
+fn handlers(status: &str) -> Handlers {
     const FAULTS: [i32; 6] =
         [libc::SIGILL, libc::SIGTRAP, libc::SIGABRT, libc::SIGBUS, libc::SIGFPE, libc::SIGSEGV];
     const THE_LIBRARYS: [i32; 2] = [32, 33];
+    const INTERRUPT: u64 = 1 << (libc::SIGINT - 1);
     let beside = FAULTS.iter().chain(&THE_LIBRARYS).fold(0, |mask, signal| mask | 1u64 << (signal - 1));
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_none_or(|mask| mask & !beside != 0)
+    match caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).map(|mask| mask & !beside) {
+        Some(0) => Handlers::None,
+        Some(INTERRUPT) => Handlers::Interrupt,
+        _ => Handlers::Some,
+    }
 }
 
 /// Looks the other ends of these waits up, in their order; `all` are the host's waits of the same moment. Those that are not reached
@@ -209,10 +259,12 @@ pub fn look_up(
         table: OnceCell::new(),
         names: HashMap::new(),
         lives: HashMap::new(),
-        alone: HashMap::new(),
+        means: HashMap::new(),
         awaited: HashMap::new(),
-        owners: mutex::Owners::default(),
+        owners: futex::Owners::default(),
         found: HashMap::new(),
+        listening: HashMap::new(),
+        sharers: HashMap::new(),
     };
     let is_over = || until.is_some_and(|until| Instant::now() >= until);
     let (mut rest, mut reached) = (pairs, 0);
@@ -227,7 +279,13 @@ pub fn look_up(
         let (now, later) = rest.split_at_mut(wanted.len());
         for ((wait, resolved), wanted) in now.iter_mut().zip(wanted) {
             let found = behind.remove(&wait.thread);
-            resolved.peers = Some(found.unwrap_or_else(|| look.peers(wait, wanted)));
+            resolved.peers = Some(match found {
+                Some(found) => found,
+                None => {
+                    let peers = look.peers(wait, wanted);
+                    look.with_turns(wait, peers, source)?
+                }
+            });
             reached += 1;
             if reached >= AT_LEAST && is_over() {
                 return Ok(true);
@@ -246,10 +304,14 @@ struct PeerSearch<'a, 'w> {
     table: OnceCell<Option<locks::LockTable>>,
     names: HashMap<u32, String>,
     lives: HashMap<u32, bool>,
-    alone: HashMap<u32, bool>,
+    means: HashMap<u32, Means>,
     awaited: HashMap<u32, Awaited>,
-    owners: mutex::Owners,
+    owners: futex::Owners,
     found: HashMap<OtherEnd, Holders>,
+    /// Sockets on which processes wait for connections: descriptors, and inodes.
+    listening: HashMap<u32, Vec<(i32, u64)>>,
+    /// Processes that may use memory that several map; `None`: others may come.
+    sharers: HashMap<memory::SharedMemory, Option<Arc<[u32]>>>,
 }
 
 impl PeerSearch<'_, '_> {
@@ -320,11 +382,10 @@ impl PeerSearch<'_, '_> {
         self.found.insert(wanted, Holders { readers, ..holders });
     }
 
-    /// Nothing but the waiting thread could use what its process holds.
-    fn is_alone(&mut self, process: ProcessId) -> bool {
+    /// What the waiting thread's process could do beside.
+    fn means(&mut self, process: ProcessId) -> Means {
         let reads = &mut *self.reads;
-        let look = || has_one_thread(process, reads) && !handles_signals(process, reads);
-        *self.alone.entry(process.pid).or_insert_with(look)
+        *self.means.entry(process.pid).or_insert_with(|| Means::of(process, reads))
     }
 
     /// What is told to one that waits.
@@ -332,17 +393,28 @@ impl PeerSearch<'_, '_> {
         let pid = wait.thread.process.pid;
         if let Some(wanted) = wanted {
             let mut peers = self.found.get(&wanted).map(|holders| holders.told(pid)).unwrap_or_default();
-            // Only asked where nobody else can write.
-            peers.alone = matches!(wanted, OtherEnd::File(..))
-                && peers.own
-                && peers.others.is_empty()
-                && self.is_alone(wait.thread.process);
+            let may_help_itself = peers.own || wait.call.watches_fds();
+            if matches!(wanted, OtherEnd::File(..)) && peers.more == 0 && may_help_itself {
+                let means = self.means(wait.thread.process);
+                peers.handles_signals = means.handles_signals;
+                // Only said where nobody else can write.
+                peers.alone =
+                    peers.own && peers.others.is_empty() && means.one_thread && !means.handles_signals;
+            }
             return peers;
         }
         let mut peers = Peers::default();
         if let Some(by) = queue::last_user(wait, self.reads) {
             let comm = name(&mut self.names, by, self.reads);
             (peers.role, peers.others) = (Role::LastUser, [Peer { pid: by, comm }].into());
+            return peers;
+        }
+        if wait.call.operation() == Operation::Child {
+            let children = children::of(wait, self.reads);
+            let named = children.iter().take(NAMED);
+            let names = (&mut self.names, &mut *self.reads);
+            peers.others = named.map(|pid| Peer { pid: *pid, comm: name(names.0, *pid, names.1) }).collect();
+            peers.more = children.len().saturating_sub(NAMED);
             return peers;
         }
         if wait.call.operation() == Operation::Semaphore {
@@ -355,10 +427,79 @@ impl PeerSearch<'_, '_> {
                 }
                 _ => {}
             }
-        } else if !wait.call.waits_for_file_lock() {
-            (peers.owner, peers.barrier) = mutex::look(wait, self.reads, &mut self.owners);
+        } else if wait.call.operation() == Operation::Futex {
+            peers.futex = futex::look(wait, self.reads, &mut self.owners);
+            if peers.futex.as_ref().is_some_and(may_be_woken) {
+                self.find_wakers(wait, &mut peers);
+            }
         }
         peers
+    }
+
+    /// Who could wake a thread that waits on a word in memory: its own process, and all that share that memory.
+    fn find_wakers(&mut self, wait: &Wait, peers: &mut Peers) {
+        let process = wait.thread.process;
+        peers.handles_signals = self.means(process).handles_signals;
+        if wait.call.is_private_futex() {
+            peers.own = true;
+            return;
+        }
+        let Some(memory) = memory::shared_at(process, wait.call.args[0], self.reads) else {
+            peers.own = true;
+            return;
+        };
+        let sharers = match self.sharers.get(&memory) {
+            Some(sharers) => sharers.clone(),
+            None => {
+                let sharers = memory::sharers(&memory, self.reads).map(|sharers| self.able(sharers));
+                self.sharers.insert(memory, sharers.clone());
+                sharers
+            }
+        };
+        let Some(sharers) = sharers else { return };
+        peers.own = true;
+        let others: Vec<u32> = sharers.iter().copied().filter(|pid| *pid != process.pid).collect();
+        let (names, reads) = (&mut self.names, &mut *self.reads);
+        let named = others.iter().take(NAMED);
+        peers.others = named.map(|pid| Peer { pid: *pid, comm: name(names, *pid, reads) }).collect();
+        peers.more = others.len().saturating_sub(NAMED);
+    }
+
+    /// Of these processes, those that may ever do something: one that pauses until a signal comes, and has no handler of any, can only
+    /// end.
+    fn able(&mut self, mut pids: Vec<u32>) -> Arc<[u32]> {
+        pids.retain(|pid| match self.all.of(*pid) {
+            [only] if only.call.is_pause() => {
+                let Means { one_thread, handles_signals } = self.means(only.thread.process);
+                !one_thread || handles_signals
+            }
+            _ => true,
+        });
+        pids.into()
+    }
+
+    /// The same with whether who has the lock only waits for a connection.
+    fn with_turns(&mut self, wait: &Wait, mut peers: Peers, source: &mut dyn Source) -> Result<Peers> {
+        let is_lock = wait.call.waits_for_file_lock() || wait.call.operation() == Operation::Semaphore;
+        let mut holders: Vec<u32> = match &peers.futex {
+            Some(FutexWord::Lock(LockHolder::Thread(owner))) => vec![owner.pid],
+            _ if is_lock => peers.others.iter().map(|peer| peer.pid).collect(),
+            _ => Vec::new(),
+        };
+        holders.retain(|pid| *pid != wait.thread.process.pid);
+        for pid in holders {
+            if !self.listening.contains_key(&pid) {
+                let sockets = listening(self.all.of(pid), self.reads, source)?;
+                self.listening.insert(pid, sockets);
+            }
+            let reads = &mut *self.reads;
+            let mut has = |(fd, inode): &(i32, u64)| {
+                let link = reads.link(wait.thread.process, &format!("fd/{fd}"));
+                link.is_ok_and(|link| link.to_str() == Some(&format!("socket:[{inode}]")))
+            };
+            peers.takes_turns |= self.listening[&pid].iter().any(&mut has);
+        }
+        Ok(peers)
     }
 
     /// The other end of what a wait waits on.
@@ -487,6 +628,45 @@ fn awaited(waits: &[&Wait], reads: &mut Reads) -> Awaited {
     awaited
 }
 
+/// Descriptors of which it is looked up whether a process waits for connections on them.
+const LISTENERS: usize = 64;
+
+/// On which sockets threads wait for connections, in `accept` or with a set; each with its inode.
+fn listening(waits: &[&Wait], reads: &mut Reads, source: &mut dyn Source) -> Result<Vec<(i32, u64)>> {
+    let mut sockets = Vec::new();
+    let mut asked = Vec::new();
+    for wait in waits {
+        let set = match (wait.call.operation(), wait.fd) {
+            (Operation::Accept, Some(fd)) => {
+                sockets.extend(wait.fd_state.inode().map(|inode| (fd, inode)));
+                continue;
+            }
+            (Operation::Epoll, Some(fd)) => epoll::read(wait.thread.process, wait.thread.tid, fd, reads),
+            _ if wait.call.has_fds_in_memory() => poll::read(wait, reads).map(|set| set.fds),
+            _ => continue,
+        };
+        let read = set.into_iter().flatten().filter(|(_, interest)| interest.read);
+        asked.extend(read.take(LISTENERS).map(|(fd, _)| (wait.thread, fd)));
+    }
+    asked.truncate(LISTENERS);
+    let seen = source.look_up(&asked)?.into_iter().filter(|seen| is_listener(&seen.state, &seen.socket));
+    sockets.extend(seen.filter_map(|seen| Some((seen.fd, seen.state.inode()?))));
+    Ok(sockets)
+}
+
+/// Whether it is a socket that takes connections: of TCP by its state; of a unix one that has a path and no peer, unless datagrams come
+/// there.
+fn is_listener(state: &FdState, socket: &SocketFacts) -> bool {
+    match socket {
+        SocketFacts::Tcp(facts) => facts.state == TcpState::Listen,
+        SocketFacts::Unix(facts) => {
+            let kind = state.file().and_then(|file| file.socket).map(|socket| socket.kind);
+            facts.path.is_some() && facts.peer_inode.is_none() && kind != Some(SocketKind::Datagram)
+        }
+        SocketFacts::None => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -498,16 +678,18 @@ mod tests {
     #[test]
     fn a_handler_of_a_signal_from_outside_counts() {
         for (mask, expected) in [
-            ("0000000000000000", false),
-            ("0000000000000440", false), // SIGBUS and SIGSEGV, as Rust's programs have
-            ("0000000180000000", false), // the C library's
-            ("0000000000000002", true),  // SIGINT
-            ("0000000000010440", true),  // SIGCHLD
-            ("x", true),
+            ("0000000000000000", Handlers::None),
+            ("0000000000000440", Handlers::None), // SIGBUS and SIGSEGV, as Rust's programs have
+            ("0000000180000000", Handlers::None), // the C library's
+            ("0000000000000002", Handlers::Interrupt),
+            ("0000000180000002", Handlers::Interrupt),
+            ("0000000000004002", Handlers::Some), // SIGTERM too
+            ("0000000000010440", Handlers::Some), // SIGCHLD
+            ("x", Handlers::Some),
         ] {
-            assert_eq!(has_handlers(&format!("SigIgn:\t0\nSigCgt:\t{mask}\n")), expected, "{mask}");
+            assert_eq!(handlers(&format!("SigIgn:\t0\nSigCgt:\t{mask}\n")), expected, "{mask}");
         }
-        assert!(has_handlers(""), "where it cannot be read");
+        assert_eq!(handlers(""), Handlers::Some, "where it cannot be read");
     }
 
     /// More than any pid can be.

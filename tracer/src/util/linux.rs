@@ -11,6 +11,12 @@ pub const PF_FROZEN: u32 = 0x0001_0000;
 
 /// Waits while the word has the value.
 pub const FUTEX_WAIT: u64 = libc::FUTEX_WAIT as u64;
+/// The same, for a set of wakers; its time-out is a moment.
+pub const FUTEX_WAIT_BITSET: u64 = libc::FUTEX_WAIT_BITSET as u64;
+/// The time-out is by the clock of the day.
+pub const FUTEX_CLOCK_REALTIME: u64 = libc::FUTEX_CLOCK_REALTIME as u64;
+/// The word is looked for in its own process only.
+pub const FUTEX_PRIVATE: u64 = libc::FUTEX_PRIVATE_FLAG as u64;
 /// Takes a lock whose owner inherits the waiter's priority.
 pub const FUTEX_LOCK_PI: u64 = libc::FUTEX_LOCK_PI as u64;
 /// The same, by another clock (Linux 5.14).

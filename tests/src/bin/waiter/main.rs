@@ -6,6 +6,7 @@
 //! child reads commands from standard input (`answer` ends the wait). Everything dies with the process above it.
 
 mod attacks;
+mod circles;
 mod crowds;
 mod descriptors;
 mod files;
@@ -13,6 +14,7 @@ mod follow;
 mod fuse;
 mod hostile;
 mod hundred;
+mod locks;
 mod memory;
 mod mounted;
 mod mutexes;
@@ -131,6 +133,16 @@ const ROLES: &[Role] = &[
     ("page-fault", memory::page_fault),
     ("deadlock", mutexes::deadlock),
     ("barrier", mutexes::barrier),
+    ("lock-held", locks::lock_held),
+    ("lock-left", locks::lock_left),
+    ("semaphore-left", locks::semaphore_left),
+    ("forked-lock", locks::forked_lock),
+    ("own-lock", locks::own_lock),
+    ("rust-deadlock", locks::rust_deadlock),
+    ("pool-at-rest", locks::pool_at_rest),
+    ("circle-pipe", circles::circle_pipe),
+    ("circle-left", circles::circle_left),
+    ("circle-words", circles::circle_words),
     ("threads", threads::threads),
     ("pipes", threads::pipes),
     ("family", threads::family),

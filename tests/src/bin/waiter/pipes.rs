@@ -14,6 +14,16 @@ pub(crate) fn quiet_pipe() -> OwnedFd {
     reader
 }
 
+/// Writes to a pipe until it is full, and on.
+pub(crate) fn fill(writer: RawFd) {
+    let bytes = [0; 4096];
+    loop {
+        // SAFETY: the bytes outlive the call.
+        let written = unsafe { libc::write(writer, bytes.as_ptr().cast(), bytes.len()) };
+        sys::must(written as i64, "write");
+    }
+}
+
 pub(crate) fn read_pipe(call: &Call) {
     let reader = quiet_pipe();
     Report::new(call.role, "read").fd(&reader).print();

@@ -13,7 +13,7 @@ use crate::{
     assess::pipeline::{Assessment, PeerPolicy},
     assess::stall::Stall,
     config::Config,
-    diagnose::verdict::peers_decide,
+    diagnose::verdict::may_close_circle,
     model::baseline::Excuse,
     resolve::process::ProcessMeta,
     util::human,
@@ -39,7 +39,7 @@ impl Terms {
     }
 }
 
-/// The agent's policy: the peers of what may be a stall, and of what only they tell from one.
+/// The agent's policy: the peers of what may be a stall, and of what only they, or who waits for whom, tell from one.
 pub struct DuePeers<'a> {
     tracker: &'a Tracker,
     policy: &'a Config,
@@ -47,7 +47,7 @@ pub struct DuePeers<'a> {
 
 impl PeerPolicy for DuePeers<'_> {
     fn needs_peers(&self, assessment: &Assessment) -> bool {
-        peers_decide(assessment.class) && assessment.wait.age >= self.policy.least()
+        may_close_circle(assessment.class) && assessment.wait.age >= self.policy.least()
             || self.tracker.may_be_stall(assessment, self.policy)
     }
 }

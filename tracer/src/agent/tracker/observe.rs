@@ -13,7 +13,7 @@ use super::{
 use crate::{
     assess::pipeline::is_young,
     config::Config,
-    diagnose::{progress::unmoved, verdict::peers_decide},
+    diagnose::{progress::unmoved, verdict::may_close_circle},
     model::file::FileKind,
     model::wait::{FdState, Snapshot, ThreadId, Wait},
 };
@@ -58,7 +58,7 @@ impl Tracker {
                 (Step::Unsure, _) => has_turn() || policy.least_of(track.class).is_some() || has_stall(),
                 (_, None) => !is_young(age) || has_turn(),
                 (_, Some(looked_ns)) => {
-                    let may_be_stuck = peers_decide(track.class) && !track.peers_resolved;
+                    let may_be_stuck = may_close_circle(track.class) && !track.peers_resolved;
                     // What a file is called does not change while a thread sleeps on it.
                     let pause = if names_a_file(wait) { age } else { age / 3 };
                     let since_look = Duration::from_nanos(now_ns.saturating_sub(looked_ns));

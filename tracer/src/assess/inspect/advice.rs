@@ -7,7 +7,10 @@ use super::{
     way_out,
 };
 use crate::{
-    assess::pipeline::Assessment, model::class::Class, model::target::Target, model::wait::StopSignal,
+    assess::pipeline::Assessment,
+    model::class::Class,
+    model::target::Target,
+    model::wait::{StopSignal, Suspended, SuspendedThread},
     resolve::process::ProcessMeta,
 };
 
@@ -65,9 +68,24 @@ pub fn of(
             stuck.map(|other| advice(format!("tracer why {}", other.pid), GOES_ON)).collect()
         }
         Condition::Stuck | Condition::Doubtful => {
+            if let Some(held_up) = others.iter().find_map(Other::held_up)
+                && let Some(suspended) = held_up.suspended
+            {
+                return let_go(held_up.pid, suspended);
+            }
             let cgroup = who.cgroup.as_deref();
             let wait = worst.and_then(ThreadReport::wait);
             wait.map(|wait| stuck(pid, cgroup, wait, others)).unwrap_or_default()
+        }
+    }
+}
+
+/// What lets another process go on that is held.
+fn let_go(pid: u32, suspended: SuspendedThread) -> Vec<Advice> {
+    match (suspended.by, suspended.signal) {
+        (Suspended::Stopped, signal) => stopped(pid, signal.unwrap_or(StopSignal::Stop)),
+        (Suspended::Traced | Suspended::Frozen, _) => {
+            vec![advice(format!("tracer why {pid}"), "shows what holds it")]
         }
     }
 }

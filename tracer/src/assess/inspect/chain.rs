@@ -9,11 +9,14 @@ use crate::{
     assess::pipeline::{Assessment, PeersOf, Pipeline},
     collect::Source,
     model::class::{Class, Level},
-    model::syscalls::Syscall,
     model::target::Target,
     model::wait::{ByProcess, Snapshot, Suspended, SuspendedThread, Wait},
     procfs::{Reads, by_pid},
-    resolve::peers::{Peer, Peers, Role},
+    resolve::{
+        children,
+        futex::{FutexWord, LockHolder, LockOwner},
+        peers::{Peer, Peers, Role},
+    },
     util::human,
 };
 
@@ -41,12 +44,14 @@ pub struct Other {
     pub doing: String,
     /// It is stuck as well.
     pub stuck: bool,
+    /// It is stopped, traced or frozen.
+    pub suspended: Option<SuspendedThread>,
+    /// It only waits for children of its own.
+    pub is_parent: bool,
     /// It has been described already.
     pub again: bool,
     /// It waits for one that waits for it.
     pub circle: bool,
-    /// All it waits for comes back to one that waits for it, and no time-out ends that.
-    pub locked: bool,
     /// Whom it waits for.
     pub then: Vec<Other>,
     /// How many of those were too many to look at.
@@ -57,6 +62,17 @@ impl Other {
     /// The first in the chain from here that is stuck.
     pub fn stuck_one(&self) -> Option<&Other> {
         if self.stuck { Some(self) } else { self.then.iter().find_map(Other::stuck_one) }
+    }
+
+    /// Who in the chain from here does not go on, so that this one will not: itself, or the only child that it waits for.
+    pub fn held_up(&self) -> Option<&Other> {
+        if self.stuck || self.suspended.is_some() {
+            return Some(self);
+        }
+        match &self.then[..] {
+            [child] if self.is_parent && self.then_left_out == 0 => child.held_up(),
+            _ => None,
+        }
     }
 
     /// The last in the chain from here that is stuck.
@@ -72,26 +88,6 @@ pub struct Beyond {
     pub others: Vec<Other>,
     /// Processes that were too many to look at.
     pub left_out: usize,
-    /// How many could end the wait, each by itself.
-    alternatives: usize,
-    /// The wait can never end.
-    pub deadlock: bool,
-}
-
-/// Whether a wait can never end, since those it is for wait for it. Of a lock all holders have to let go; anything else
-/// each of the alternatives could bring about.
-fn is_deadlock(ends_itself: bool, lock: bool, alternatives: usize, others: &[Other]) -> bool {
-    let never = |other: &Other| other.circle || other.locked;
-    !ends_itself
-        && match lock {
-            true => others.iter().any(never),
-            false => !others.is_empty() && others.len() == alternatives && others.iter().all(never),
-        }
-}
-
-/// Whether a time-out ends it.
-fn ends_itself(wait: &Assessment) -> bool {
-    wait.wait.call.is_timed() || wait.resolved.timeout.is_some()
 }
 
 /// Follows waits.
@@ -149,24 +145,20 @@ impl<'a, 'w> Chain<'a, 'w> {
         self.path.extend(here);
         let beyond = self.beyond(wait, depth);
         self.path.truncate(before);
-        let mut beyond = beyond?;
-        beyond.deadlock = is_deadlock(
-            ends_itself(wait),
-            wait.wait.call.waits_for_file_lock(),
-            beyond.alternatives,
-            &beyond.others,
-        );
-        Ok(beyond)
+        beyond
     }
 
     /// Whom a wait is for.
     fn beyond(&mut self, wait: &Assessment, depth: usize) -> Result<Beyond> {
         let mut beyond = Beyond::default();
         if wait.class == Class::Child {
-            let children = children(&wait.wait);
-            beyond.alternatives = children.len();
+            let reads = self.pipeline.resolver().reads();
+            let children = children::of(&wait.wait, reads);
+            let named = children.iter().take(PEERS_MAX);
+            let named: Vec<Peer> =
+                named.filter_map(|pid| Some(Peer { pid: *pid, comm: reads.comm(by_pid(*pid))? })).collect();
             beyond.left_out = children.len().saturating_sub(PEERS_MAX);
-            for child in children.iter().take(PEERS_MAX) {
+            for child in &named {
                 beyond.others.push(self.other(ChainMember::of(child, "its child"), None, depth)?);
             }
             return Ok(beyond);
@@ -177,17 +169,15 @@ impl<'a, 'w> Chain<'a, 'w> {
             None if wait.wait.call.waits_for_file_lock() => "holds the lock",
             None => role_of(peers),
         };
-        if let Some(owner) = &peers.owner {
-            let (pid, tid) = (wait.wait.thread.process.pid, Some(owner.tid));
+        let owner = match &peers.futex {
+            Some(FutexWord::Lock(LockHolder::Thread(owner))) => Some(owner),
+            _ => peers.owner.as_ref(),
+        };
+        if let Some(LockOwner { pid, tid, comm }) = owner {
             let role = if peers.role == Role::LockHolder { role } else { "holds the lock" };
-            let holder = ChainMember { pid, tid, comm: &owner.comm, role };
+            let holder = ChainMember { pid: *pid, tid: Some(*tid), comm, role };
             beyond.others.push(self.other(holder, None, depth)?);
         }
-        // Another thread of its own could end it as well.
-        let own = peers.own && !peers.alone && tids(wait.wait.thread.process.pid).len() > 1;
-        // A semaphore anybody may raise.
-        let anybody = peers.semaphore.is_some();
-        beyond.alternatives = beyond.others.len() + peers.number() + usize::from(own) + usize::from(anybody);
         beyond.left_out = peers.number().saturating_sub(PEERS_MAX);
         for peer in peers.others.iter().take(PEERS_MAX) {
             let from = Some(&wait.resolved.target);
@@ -206,9 +196,10 @@ impl<'a, 'w> Chain<'a, 'w> {
             role,
             doing: String::new(),
             stuck: false,
+            suspended: None,
+            is_parent: false,
             again: false,
             circle: false,
-            locked: false,
             then: Vec::new(),
             then_left_out: 0,
         };
@@ -238,30 +229,36 @@ impl<'a, 'w> Chain<'a, 'w> {
             other.doing = format!("waits on this very connection as well{place}: {}", back.sentence());
             return Ok(other);
         }
-        let worst = waits.iter().min_by_key(|wait| (wait.level(), std::cmp::Reverse(wait.wait.age)));
+        let worst = waits
+            .iter()
+            .min_by_key(|wait| (!wait.is_deadlock(), wait.level(), std::cmp::Reverse(wait.wait.age)));
+        other.suspended = self.suspended(pid, tid);
         other.doing = self.doing(pid, tid, &waits, worst);
         let Some(worst) = worst else { return Ok(other) };
         let level = worst.level();
-        other.stuck = level == Level::Stuck;
+        other.stuck = level == Level::Stuck || worst.is_deadlock();
+        other.is_parent = worst.class == Class::Child && waits.len() == 1;
         // What a thread among many may wait for need not be what keeps the process from answering.
         let its_own = level == Level::Doubtful || worst.class == Class::Child;
         let follow = other.stuck || its_own && waits.len() == 1;
         if follow && depth + 1 < LINKS_MAX {
             let beyond = self.on(worst, depth + 1)?;
-            // Another thread of it may do what this one cannot.
-            let one_thread = tid.is_some() || tids(pid).len() == 1;
-            other.locked = one_thread && beyond.deadlock;
             other.then = beyond.others;
             other.then_left_out = beyond.left_out;
         }
         Ok(other)
     }
 
-    fn doing(&self, pid: u32, tid: Option<u32>, waits: &[Assessment], worst: Option<&Assessment>) -> String {
+    /// What keeps a process, or a thread of it, from running at all.
+    fn suspended(&self, pid: u32, tid: Option<u32>) -> Option<SuspendedThread> {
         let is_it = |of: &&SuspendedThread| {
             of.thread.process.pid == pid && tid.is_none_or(|tid| of.thread.tid == tid)
         };
-        if let Some(suspended) = self.snapshot.suspended.iter().find(is_it) {
+        self.snapshot.suspended.iter().find(is_it).copied()
+    }
+
+    fn doing(&self, pid: u32, tid: Option<u32>, waits: &[Assessment], worst: Option<&Assessment>) -> String {
+        if let Some(suspended) = self.suspended(pid, tid) {
             return match (suspended.by, suspended.signal) {
                 (Suspended::Stopped, Some(signal)) if signal.is_for_background() => {
                     format!("is stopped by {}: a background job that needs its terminal", signal.name())
@@ -278,7 +275,7 @@ impl<'a, 'w> Chain<'a, 'w> {
         }
         let tids = tid.map_or_else(|| tids(pid), |tid| vec![tid]);
         let level = worst.map(|worst| worst.level());
-        if let (Some(worst), Some(Level::Stuck)) = (worst, level) {
+        if let Some(worst) = worst.filter(|worst| level == Some(Level::Stuck) || worst.is_deadlock()) {
             return format!("is stuck itself{}: {}", inside(worst, &tids), worst.sentence());
         }
         let running = tids
@@ -346,67 +343,49 @@ fn is_other_end(one: &Target, other: &Target) -> bool {
     }
 }
 
-/// The children that a thread waits for: the one it names, or all of them.
-fn children(wait: &Wait) -> Vec<Peer> {
-    let pid = wait.thread.process.pid;
-    let mut all: Vec<u32> = tids(pid)
-        .into_iter()
-        .filter_map(|tid| Reads::new().text(by_pid(pid), &format!("task/{tid}/children")))
-        .flat_map(|text| {
-            text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
-        })
-        .collect();
-    const P_PID: u64 = 1;
-    let args = &wait.call.args;
-    let named = match wait.call.syscall {
-        Syscall::Wait4 | Syscall::Waitpid => Some(args[0] as u32),
-        Syscall::Waitid if args[0] == P_PID => Some(args[1] as u32),
-        _ => None,
-    };
-    if let Some(named) = named.filter(|named| all.contains(named)) {
-        all = vec![named];
-    }
-    all.into_iter().filter_map(|pid| Some(Peer { pid, comm: Reads::new().comm(by_pid(pid))? })).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::wait::ThreadId;
 
-    fn other(circle: bool, locked: bool) -> Other {
+    fn other(pid: u32) -> Other {
         Other {
-            pid: 7,
+            pid,
             tid: None,
             comm: "x".into(),
             cmdline: None,
-            role: "at the other end",
+            role: "its child",
             doing: String::new(),
-            stuck: true,
-            again: circle,
-            circle,
-            locked,
+            stuck: false,
+            suspended: None,
+            is_parent: false,
+            again: false,
+            circle: false,
             then: Vec::new(),
             then_left_out: 0,
         }
     }
 
     #[test]
-    fn a_deadlock_leaves_no_way_out() {
-        let (circle, locked, free) = (|| other(true, false), || other(false, true), || other(false, false));
-        for (ends_itself, lock, alternatives, others, expected) in [
-            (false, false, 1, vec![circle()], true),
-            (false, false, 1, vec![locked()], true),
-            (false, false, 2, vec![circle(), locked()], true),
-            (true, false, 1, vec![circle()], false), // a time-out
-            (false, false, 2, vec![circle(), free()], false), // another may write
-            (false, false, 2, vec![circle()], false), // another was not looked at
-            (false, false, 0, vec![], false),
-            (false, true, 2, vec![circle(), free()], true), // both must let go
-            (true, true, 1, vec![circle()], false),
-            (false, true, 1, vec![free()], false),
+    fn a_parent_is_held_up_by_the_only_child_that_it_waits_for() {
+        let parent =
+            |then: Vec<Other>, then_left_out| Other { is_parent: true, then, then_left_out, ..other(8) };
+        let stuck = || Other { stuck: true, ..other(7) };
+        let thread = ThreadId { process: by_pid(7), tid: 7, start_ns: 0 };
+        let suspended = SuspendedThread { thread, by: Suspended::Stopped, signal: None };
+        let stopped = || Other { suspended: Some(suspended), ..other(7) };
+        for (of, held_up) in [
+            (stuck(), Some(7)),
+            (stopped(), Some(7)),
+            (other(7), None),
+            (parent(vec![stuck()], 0), Some(7)),
+            (parent(vec![parent(vec![stopped()], 0)], 0), Some(7)),
+            (parent(vec![stuck()], 1), None),
+            (parent(vec![stuck(), other(9)], 0), None),
+            (parent(vec![other(7)], 0), None),
+            (Other { is_parent: false, ..parent(vec![stuck()], 0) }, None),
         ] {
-            let deadlock = is_deadlock(ends_itself, lock, alternatives, &others);
-            assert_eq!(deadlock, expected, "{ends_itself} {lock} {alternatives} {others:?}");
+            assert_eq!(of.held_up().map(|other| other.pid), held_up, "{of:?}");
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     assess::pipeline::{self, Assessment, LOOK_AGE_MIN, PeersOf, Pipeline, is_young},
     collect::Source,
     model::baseline::Excuse,
-    model::class::Level,
+    model::class::{Class, Level},
     model::wait::{ByProcess, ProcessId, Snapshot, StopSignal, Wait, may_be_same_start},
     procfs::{Reads, Unread, by_pid, stat},
     resolve::process::ProcessMeta,
@@ -138,10 +138,13 @@ pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Re
     threads::read_stacks(&mut threads, source)?;
     let who = pipeline.resolver().who(process);
     let sockets = sockets::of(process, pipeline.resolver(), source)?;
-    let FollowedWaits { others, left_out, deadlock } =
-        followed(&threads, &snapshot, &all, &mut pipeline, source)?;
-    let (condition, mut headline) = headline(pid, only, &comm, &who, &threads, &sockets);
-    if let (Condition::Idle | Condition::Busy, Some(stuck)) =
+    let FollowedWaits { others, left_out } = followed(&threads, &snapshot, &all, &mut pipeline, source)?;
+    let (mut condition, mut headline) = headline(pid, only, &comm, &who, &threads, &sockets);
+    if let Some(child) = child_that_holds_it_up(condition, &threads, &others, left_out) {
+        condition = Condition::Stuck;
+        let (name, doing) = (name(pid, only, &comm), child.doing.replace("is stuck itself", "is stuck"));
+        headline = format!("{name} is stuck: its child {} (pid {}) {doing}.", child.comm, child.pid);
+    } else if let (Condition::Idle | Condition::Busy, Some(stuck)) =
         (condition, others.iter().find_map(Other::stuck_one))
     {
         headline += &format!(" But {} (pid {}), for which it waits, is stuck.", stuck.comm, stuck.pid);
@@ -156,8 +159,8 @@ pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Re
         headline +=
             " It has been killed: SIGKILL is pending, and it ends as soon as the kernel lets go of it.";
     }
-    if deadlock {
-        headline += " It is a deadlock: they wait for each other, and will for ever.";
+    if threads.iter().filter_map(ThreadReport::wait).any(Assessment::is_deadlock) {
+        headline += " It is a deadlock: nobody in it can go on.";
     }
     let advice = advice::of(pid, condition, &who, &threads, &others);
     Ok(Report {
@@ -228,8 +231,6 @@ fn is(wait: &Wait, pid: u32, only: Option<u32>) -> bool {
 struct FollowedWaits {
     others: Vec<Other>,
     left_out: usize,
-    /// One of the waits can never end.
-    deadlock: bool,
 }
 
 fn followed(
@@ -240,15 +241,41 @@ fn followed(
     source: &mut dyn Source,
 ) -> Result<FollowedWaits> {
     let mut chain = chain::Chain::new(snapshot, all, pipeline, source);
-    let mut followed = FollowedWaits { others: Vec::new(), left_out: 0, deadlock: false };
+    let mut followed = FollowedWaits { others: Vec::new(), left_out: 0 };
     for wait in threads.iter().filter_map(ThreadReport::wait).take(WAITS_FOLLOWED_MAX) {
         let beyond = chain.follow(wait)?;
         followed.others.extend(beyond.others);
         // Several threads may wait for the same processes.
         followed.left_out = followed.left_out.max(beyond.left_out);
-        followed.deadlock |= beyond.deadlock;
     }
     Ok(followed)
+}
+
+/// The child that keeps a process from going on which does nothing but wait for it.
+fn child_that_holds_it_up<'a>(
+    condition: Condition,
+    threads: &[ThreadReport],
+    others: &'a [Other],
+    left_out: usize,
+) -> Option<&'a Other> {
+    let only_wait = match threads {
+        [thread] => thread.wait()?,
+        _ => return None,
+    };
+    match others {
+        [child] if condition == Condition::Idle && only_wait.class == Class::Child && left_out == 0 => {
+            child.held_up()
+        }
+        _ => None,
+    }
+}
+
+/// What people call a process, or a thread of it.
+fn name(pid: u32, only: Option<u32>, comm: &str) -> String {
+    match only {
+        Some(tid) => format!("Thread {tid} of {comm} (pid {pid})"),
+        None => format!("{comm} (pid {pid})"),
+    }
 }
 
 /// The one sentence that answers the question.
@@ -261,10 +288,7 @@ fn headline(
     sockets: &Sockets,
 ) -> (Condition, String) {
     use threads::Doing;
-    let name = match only {
-        Some(tid) => format!("Thread {tid} of {comm} (pid {pid})"),
-        None => format!("{comm} (pid {pid})"),
-    };
+    let name = name(pid, only, comm);
     let parent = || match who.parents.first() {
         Some(parent) => format!("its parent is {} (pid {})", parent.comm, parent.pid),
         None => "its parent is not to be seen".into(),
@@ -277,7 +301,9 @@ fn headline(
         all => format!(", in thread {} ({}) of {all}", thread.tid, thread.comm),
     };
     match &worst.doing {
-        Doing::Waits(wait) if wait.level() == Level::Stuck && !is_young(wait.wait.age) => {
+        Doing::Waits(wait)
+            if (wait.level() == Level::Stuck || wait.is_deadlock()) && !is_young(wait.wait.age) =>
+        {
             (Condition::Stuck, format!("{name} is stuck{}: {}.", inside(worst), wait.sentence()))
         }
         Doing::Stopped(signal) => (Condition::Stopped, stopped(&name, *signal, &parent())),
@@ -346,21 +372,15 @@ fn rests(name: &str, threads: &[ThreadReport], sockets: &Sockets) -> (Condition,
     let oldest = waits.iter().map(|wait| wait.wait.age).max().unwrap_or_default();
     if is_young(oldest) {
         let longest = human::age(oldest);
+        // Who looks again and again whether an answer has come is not at work.
+        let doing =
+            if sockets.unanswered.is_empty() { "is at work" } else { "does not wait for long at a time" };
         let text = match threads.len() {
-            1 => format!("{name} is at work: it has not waited longer than {longest}."),
-            all => format!("{name} is at work: none of its {all} threads has waited longer than {longest}."),
+            1 => format!("{name} {doing}: it has not waited longer than {longest}."),
+            all => format!("{name} {doing}: none of its {all} threads has waited longer than {longest}."),
         };
-        return (Condition::Busy, text);
+        return (Condition::Busy, text + &unanswered(sockets));
     }
-    let unanswered = match &sockets.unanswered[..] {
-        [] => String::new(),
-        [oldest, ..] => format!(
-            " But {} it has sent {} no answer yet, the oldest for {}: see Sockets.",
-            human::count(sockets.unanswered.len(), "request"),
-            if sockets.unanswered.len() == 1 { "has" } else { "have" },
-            human::age(oldest.since)
-        ),
-    };
     let alive = threads.iter().filter(|thread| !matches!(thread.doing, threads::Doing::Zombie)).count();
     let text = match waits[..] {
         [only] if alive == 1 => format!("{name} is not stuck itself: {}.", only.sentence()),
@@ -370,7 +390,20 @@ fn rests(name: &str, threads: &[ThreadReport], sockets: &Sockets) -> (Condition,
             classes(waits.iter().copied())
         ),
     };
-    (Condition::Idle, text + &unanswered)
+    (Condition::Idle, text + &unanswered(sockets))
+}
+
+/// What is open on its connections; empty if nothing is.
+fn unanswered(sockets: &Sockets) -> String {
+    match &sockets.unanswered[..] {
+        [] => String::new(),
+        [oldest, ..] => format!(
+            " But {} it has sent {} no answer yet, the oldest for {}: see Sockets.",
+            human::count(sockets.unanswered.len(), "request"),
+            if sockets.unanswered.len() == 1 { "has" } else { "have" },
+            human::age(oldest.since)
+        ),
+    }
 }
 
 /// `10 futex, 2 events`.

@@ -87,6 +87,7 @@ impl ThreadReport {
     /// How much it worries, the least number most; among equals, the oldest first.
     fn rank(&self) -> (u8, Reverse<Duration>) {
         let rank = match &self.doing {
+            Doing::Waits(wait) if wait.is_deadlock() => 0,
             Doing::Waits(wait) => match wait.level() {
                 Level::Stuck => 0,
                 Level::Doubtful => 3,
