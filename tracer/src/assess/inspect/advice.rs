@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     assess::pipeline::Assessment,
-    model::class::Class,
+    model::class::{Class, Level},
     model::target::Target,
     model::wait::{StopSignal, Suspended, SuspendedThread},
     resolve::process::ProcessMeta,
@@ -68,13 +68,15 @@ pub fn of(
             stuck.map(|other| advice(format!("tracer why {}", other.pid), GOES_ON)).collect()
         }
         Condition::Stuck | Condition::Doubtful => {
-            if let Some(held_up) = others.iter().find_map(Other::held_up)
+            let wait = worst.and_then(ThreadReport::wait);
+            // Of who is stuck itself more is known.
+            if wait.is_none_or(|wait| wait.level() != Level::Stuck)
+                && let Some(held_up) = others.iter().find_map(Other::held_up)
                 && let Some(suspended) = held_up.suspended
             {
                 return let_go(held_up.pid, suspended);
             }
             let cgroup = who.cgroup.as_deref();
-            let wait = worst.and_then(ThreadReport::wait);
             wait.map(|wait| stuck(pid, cgroup, wait, others)).unwrap_or_default()
         }
     }
