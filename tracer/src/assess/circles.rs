@@ -18,9 +18,8 @@ use crate::{
     },
     model::{
         class::Class,
-        file::FileKind,
-        syscalls::{Direction, Operation},
-        wait::{ByProcess, FdState, ProcessId, Wait},
+        syscalls::Direction,
+        wait::{ByProcess, ProcessId, Wait},
     },
     procfs::Reads,
     resolve::{children, futex::FutexWord, python},
@@ -39,19 +38,7 @@ const READ_MAX: usize = 16;
 
 /// Whether a wait may be a link of a circle: what it waits for lies with other threads or processes of this host, which are known.
 fn may_be_link(wait: &Wait) -> bool {
-    if is_young(wait.age) || wait.call.is_timed() {
-        return false;
-    }
-    match wait.call.operation() {
-        Operation::Child | Operation::Lock | Operation::Futex | Operation::Poll | Operation::Select => true,
-        Operation::Fcntl => wait.call.waits_for_file_lock(),
-        _ => match &wait.fd_state {
-            FdState::Open(file) => matches!(file.kind(), FileKind::Fifo | FileKind::Socket),
-            // By `/proc` alone it is known once it is resolved.
-            FdState::Unknown => true,
-            FdState::None | FdState::Absent => false,
-        },
-    }
+    !is_young(wait.age) && wait.may_be_for_others()
 }
 
 /// The peers of whoever is met on the way are looked up.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::{
     model::{
-        file::OpenFile,
+        file::{FileKind, OpenFile},
         syscalls::{CallTable, Direction, Operation, Syscall},
         target::Interest,
         tcp::TcpFacts,
@@ -420,6 +420,26 @@ impl Wait {
     /// Who sleeps, and which of its sleeps it is.
     pub fn sleeper(&self) -> Sleeper {
         Sleeper { thread: self.thread, switches: self.switches }
+    }
+
+    /// Whether nobody but other threads or processes of this host may end it, as far as its call says: it has no time-out, and is for a
+    /// child, a lock, a word in memory, or on a pipe or socket.
+    pub fn may_be_for_others(&self) -> bool {
+        if self.call.is_timed() {
+            return false;
+        }
+        match self.call.operation() {
+            Operation::Child | Operation::Lock | Operation::Futex | Operation::Poll | Operation::Select => {
+                true
+            }
+            Operation::Fcntl => self.call.waits_for_file_lock(),
+            _ => match &self.fd_state {
+                FdState::Open(file) => matches!(file.kind(), FileKind::Fifo | FileKind::Socket),
+                // By `/proc` alone it is known once it is resolved.
+                FdState::Unknown => true,
+                FdState::None | FdState::Absent => false,
+            },
+        }
     }
 
     /// Dates the wait back: it has lasted longer than the present sleep.

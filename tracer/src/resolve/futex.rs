@@ -265,6 +265,15 @@ fn is_barrier(around: &Around) -> bool {
         && matches!(shared, Some(0 | SHARED))
 }
 
+/// Whether the call may be how a lock or a thread's end is waited for. Of any other it matters what it is only where all threads of a
+/// process wait.
+pub fn tells(wait: &Wait) -> bool {
+    let call = FutexCall::of(wait);
+    wait.call.waits_for_memory_lock()
+        || call.command == FUTEX_WAIT_BITSET
+            && (!call.is_private || call.realtime && matches!(call.value, 2 | 3))
+}
+
 /// What `wait` waits on in memory; `None` if it waits on no word, or that is not to be read.
 pub fn look(wait: &Wait, reads: &mut Reads, owners: &mut Owners) -> Option<FutexWord> {
     if wait.call.operation() != Operation::Futex || wait.call.is_timed() {
@@ -457,6 +466,26 @@ mod tests {
             let around = around(before, from);
             let shape = shape(call(operation, value), address, &around);
             assert_eq!(shape, expected, "{operation} {value} {before:?} {from:?}");
+        }
+    }
+
+    #[test]
+    fn most_waits_for_conditions_are_not_looked_into() {
+        use crate::{diagnose::verdict::tests::wait, model::syscalls::Syscall};
+        for (operation, value, expected) in [
+            (128, 2, true),
+            (128, 0, false),
+            (128, u64::from(u32::MAX), false),
+            (393, 0, false),
+            (393, 3, true),
+            (137, 2, false),
+            (265, 0, true),
+            (265, 77, true),
+            (0, 0x8000_004d, true),
+            (134, 0, true),
+        ] {
+            let wait = wait(Syscall::Futex, [LOCK, operation, value, 0, 0, 0]);
+            assert_eq!(tells(&wait), expected, "{operation} {value}");
         }
     }
 

@@ -265,6 +265,7 @@ pub fn look_up(
         found: HashMap::new(),
         listening: HashMap::new(),
         sharers: HashMap::new(),
+        all_wait: HashMap::new(),
     };
     let is_over = || until.is_some_and(|until| Instant::now() >= until);
     let (mut rest, mut reached) = (pairs, 0);
@@ -310,6 +311,8 @@ struct PeerSearch<'a, 'w> {
     found: HashMap<OtherEnd, Holders>,
     /// Sockets on which processes wait for connections: descriptors, and inodes.
     listening: HashMap<u32, Vec<(i32, u64)>>,
+    /// Processes of which no thread does anything but wait for others.
+    all_wait: HashMap<u32, bool>,
     /// Processes that may use memory that several map; `None`: others may come.
     sharers: HashMap<memory::SharedMemory, Option<Arc<[u32]>>>,
 }
@@ -427,13 +430,19 @@ impl PeerSearch<'_, '_> {
                 }
                 _ => {}
             }
-        } else if wait.call.operation() == Operation::Futex {
+        } else if wait.call.operation() == Operation::Futex && (futex::tells(wait) || self.all_wait(pid)) {
             peers.futex = futex::look(wait, self.reads, &mut self.owners);
             if peers.futex.as_ref().is_some_and(may_be_woken) {
                 self.find_wakers(wait, &mut peers);
             }
         }
         peers
+    }
+
+    /// Whether no thread of a process is seen to do anything but wait for others.
+    fn all_wait(&mut self, pid: u32) -> bool {
+        let all = self.all;
+        *self.all_wait.entry(pid).or_insert_with(|| all.of(pid).iter().all(|wait| wait.may_be_for_others()))
     }
 
     /// Who could wake a thread that waits on a word in memory: its own process, and all that share that memory.
