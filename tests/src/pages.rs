@@ -1,7 +1,8 @@
-//! Are the tests and functions that pages name there?
+//! Are the tests, functions and files that pages name there?
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 /// Live tests that a page names: `module` or `module::beginning_of_a_test`, between backticks.
 fn named(page: &str) -> Vec<&str> {
@@ -52,4 +53,66 @@ fn a_waits_way_leads_through_files_and_functions_that_exist() {
         });
         assert!(is_there, "there is no {name} in {file}");
     }
+}
+
+/// Files of the repository that the package installs among its pages, by where the assets of the manifest put them.
+fn installed(root: &Path) -> BTreeMap<PathBuf, PathBuf> {
+    let manifest = fs::read_to_string(root.join("tracer/Cargo.toml")).expect("a manifest");
+    let assets = manifest.lines().filter_map(|line| {
+        let words: Vec<&str> = line.trim().strip_prefix("[\"../")?.split('"').collect();
+        let [from, _, to, ..] = words[..] else { return None };
+        Some((from, to.strip_prefix("usr/share/doc/tracer/")?))
+    });
+    let files = assets.flat_map(|(from, to)| {
+        let (dir, pattern) = from.rsplit_once('/').unwrap_or(("", from));
+        let (begin, end) = pattern.split_once('*').unwrap_or((pattern, ""));
+        let names = fs::read_dir(root.join(dir)).expect("a folder").flatten();
+        let names = names
+            .filter(|entry| entry.path().is_file())
+            .filter_map(|entry| entry.file_name().into_string().ok());
+        let names = names.filter(move |name| name.starts_with(begin) && name.ends_with(end));
+        names.map(move |name| (Path::new(to).join(&name), Path::new(dir).join(&name)))
+    });
+    files.collect()
+}
+
+/// Where the links of a page lead that lead to no other host, as it would be written from the same folder as `page`.
+fn links(page: &Path, text: &str) -> Vec<PathBuf> {
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    let local = links.filter(|link| !link.is_empty() && !link.contains(':'));
+    let resolved = local.map(|link| {
+        let mut path = page.parent().expect("a folder").to_owned();
+        for part in Path::new(link).components() {
+            match part {
+                Component::ParentDir => _ = path.pop(),
+                part => path.push(part),
+            }
+        }
+        path
+    });
+    resolved.collect()
+}
+
+/// In the repository, and in the package, but for sources, which are not in it.
+#[test]
+fn links_of_pages_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let installed = installed(&root);
+    let pages = installed.iter().filter(|(page, _)| page.extension().is_some_and(|end| end == "md"));
+    let mut followed = 0;
+    for (page, from) in pages {
+        assert_eq!(page, from, "pages lie as they do in the repository");
+        for link in links(page, &fs::read_to_string(root.join(from)).expect("a page")) {
+            assert!(root.join(&link).exists(), "{}: there is no {}", page.display(), link.display());
+            let is_installed = installed.keys().any(|file| file.starts_with(&link));
+            assert!(
+                is_installed || link.starts_with("tracer"),
+                "{}: {} is not installed",
+                page.display(),
+                link.display()
+            );
+            followed += 1;
+        }
+    }
+    assert!(followed > 60, "{followed}");
 }
