@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use tracer_ebpf::abi::Header;
 
 use crate::{
-    assess::inspect::held,
+    assess::inspect::suspended,
     collect::{bpf, sched, sockets},
     config::{Config, Subject, moment},
     diagnose::verdict,
@@ -73,7 +73,7 @@ pub fn proc_files(bytes: &[u8]) {
     let _ = epoll::parse(&text);
     let _ = locks::LockTable::parse(text.as_bytes()).holders(7, Some(9));
     let _ = listeners::parse(bytes);
-    let _ = (held::mounted(&text, true), held::mounted(&text, false));
+    let _ = (suspended::mounted(&text, true), suspended::mounted(&text, false));
     let _ = Restarts::of(bytes).call(0x10);
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use anyhow::Result;
 
-use super::{AgentLoop, FORGET};
+use super::{AgentLoop, FORGET_DURATIONS_AFTER};
 use crate::{
     assess::blind::Cause,
     assess::sink::Look,
@@ -20,7 +20,7 @@ impl AgentLoop {
     /// Tells of what has ended since the last time, one by one as they come out of the kernel's map: thousands are not held at a
     /// time.
     pub(super) fn count_ended(&mut self) -> Result<()> {
-        if self.durations_asked.elapsed() > FORGET {
+        if self.durations_asked.elapsed() > FORGET_DURATIONS_AFTER {
             self.durations = None;
         }
         self.bpf.drain_ended(|ended| {

@@ -3,13 +3,15 @@
 //! A worker that asks a queue for its next job looks, on the wire, exactly like a request that is never answered. What
 //! tells them apart is what they did before. Pure, but for the caller's clock.
 
-use std::{net::SocketAddr, time::Duration};
-
-use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 use crate::{
-    assess::client::Client, model::baseline::Excuse, model::cgroup::Owner, resolve::process::ProcessMeta,
+    assess::client::Client,
+    model::baseline::Excuse,
+    model::cgroup::Owner,
+    resolve::process::ProcessMeta,
     util::fair::Fair,
+    wire::state::{BaselineKey, Sample},
 };
 
 /// A wait is flagged when it is this many times older than what is usual.
@@ -27,19 +29,6 @@ pub const SAMPLE_MIN: Duration = Duration::from_secs(1);
 /// Baselines kept.
 const BASELINES_MAX: usize = 1000;
 
-/// Whose baseline: this program of this user, with this service.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct BaselineKey {
-    /// On whose account it runs.
-    pub owner: Owner,
-    /// Its real user: cron's unit has programs of many.
-    pub uid: u32,
-    /// Path of its executable; the name of its thread where that is not known.
-    pub program: String,
-    /// The peer's address with its port.
-    pub remote: SocketAddr,
-}
-
 impl BaselineKey {
     /// Of a client, by who its process is.
     pub fn of(client: &Client, who: &ProcessMeta) -> Self {
@@ -50,15 +39,6 @@ impl BaselineKey {
             remote: client.remote,
         }
     }
-}
-
-/// A wait that an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Sample {
-    /// How long it lasted.
-    pub seconds: f64,
-    /// When it ended, seconds of Unix time.
-    pub at: u64,
 }
 
 impl Sample {
@@ -145,6 +125,8 @@ fn last(samples: &[Sample]) -> Option<u64> {
 
 #[cfg(test)]
 pub mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::{
         diagnose::verdict::tests::{tcp, wait},

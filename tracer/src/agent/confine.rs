@@ -112,11 +112,11 @@ const BPF_REFUSED: &[(&str, u64)] = &[
 
 /// Confines this thread, and those it starts: to be called while there is no other. The error says what could not be given up.
 pub fn confine() -> Result<()> {
-    set_no_new_privs(true).context("cannot give up gaining rights")?;
+    set_no_new_privs(true).context("cannot set no_new_privs")?;
     drop_capabilities().context("cannot give up capabilities")?;
     for program in [without_clone3(), filter()] {
         let program = program.context("cannot make a filter for system calls")?;
-        seccompiler::apply_filter(&program).context("cannot give up system calls")?;
+        seccompiler::apply_filter(&program).context("cannot install the filter for system calls")?;
     }
     Ok(())
 }

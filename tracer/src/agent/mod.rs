@@ -48,7 +48,7 @@ use crate::{
 };
 
 /// How long durations are kept after somebody last asked.
-const FORGET: Duration = Duration::from_secs(300);
+const FORGET_DURATIONS_AFTER: Duration = Duration::from_secs(300);
 
 /// Everything the loop owns.
 pub struct AgentLoop {
@@ -223,7 +223,7 @@ impl AgentLoop {
             Err(error) if self.works => {
                 self.failed += 1;
                 if !mem::replace(&mut self.fails, true) {
-                    human::say(&format!("{error:#}; it is tried again at the next interval"));
+                    human::say(&format!("{error:#}; trying again at the next interval"));
                 }
                 self.sinks.lost(&[(Loss::LookFailed, self.failed)]);
             }

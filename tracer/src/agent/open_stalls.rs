@@ -3,32 +3,18 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use hashbrown::HashMap;
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::{
     assess::stall::{Closed, Ended, Stall},
     model::wait::{ProcessId, ThreadId},
+    wire::state::Announced,
 };
 
 /// How far apart two agents may date the same wait: a derived start is off by how long a thread takes to get the CPU. A
 /// stall has lasted longer, so another wait of the thread cannot have begun so close to it.
-const SAME_NS: u64 = 2_000_000_000;
+const SAME_WAIT_WITHIN_NS: u64 = 2_000_000_000;
 /// How long after a start stalls that were open before may be found again, nanoseconds.
 const FOUND_WITHIN_NS: u64 = 600_000_000_000;
-
-/// What is kept over a restart of a stall that is open.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Announced {
-    pid: u32,
-    process_start_ns: u64,
-    tid: u32,
-    thread_start_ns: u64,
-    began_ns: u64,
-    /// When it was announced; earlier versions did not keep it.
-    #[serde(default)]
-    opened: Option<Timestamp>,
-}
 
 impl Announced {
     fn of(stall: &Stall) -> Self {
@@ -53,7 +39,7 @@ impl Announced {
 
     /// Whether a stall is this very one.
     fn is(&self, stall: &Stall) -> bool {
-        self.began_ns.abs_diff(stall.wait.began_ns) <= SAME_NS
+        self.began_ns.abs_diff(stall.wait.began_ns) <= SAME_WAIT_WITHIN_NS
     }
 }
 
@@ -143,6 +129,8 @@ impl OpenStalls {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
     use crate::history::samples::flagged;
 
@@ -184,9 +172,9 @@ mod tests {
     #[test]
     fn another_wait_and_another_process_are_new() {
         let mut stall = flagged(7, 10);
-        stall.wait.began_ns = 100 * SAME_NS;
+        stall.wait.began_ns = 100 * SAME_WAIT_WITHIN_NS;
         let others: [fn(&mut Stall); 4] = [
-            |stall| stall.wait.began_ns += SAME_NS + 1,
+            |stall| stall.wait.began_ns += SAME_WAIT_WITHIN_NS + 1,
             |stall| stall.wait.thread.process.start_ns += 1,
             |stall| stall.wait.thread.start_ns += 1,
             |stall| stall.wait.thread.tid += 1,
@@ -196,9 +184,9 @@ mod tests {
             change(&mut other);
             assert!(matches!(restarted(&stall, 0).open(other), Opening::New(_)));
         }
-        stall.wait.began_ns += SAME_NS;
+        stall.wait.began_ns += SAME_WAIT_WITHIN_NS;
         let mut open = restarted(&stall, 0);
-        stall.wait.began_ns -= SAME_NS;
+        stall.wait.began_ns -= SAME_WAIT_WITHIN_NS;
         assert!(matches!(open.open(stall), Opening::FoundAgain(_)));
     }
 

@@ -17,9 +17,9 @@ use sd_notify::NotifyState;
 use tokio::time::{Instant, sleep};
 
 /// How often it is asked whether the first snapshot has been taken, and whether a manager that was busy takes more.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a busy manager is asked to take one more message.
-const PATIENCE: Duration = Duration::from_secs(5);
+const MANAGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whoever has started the agent and wants to know. Connected once, as a confined agent connects to nobody any more.
 pub struct Manager(Option<OwnedFd>);
@@ -33,7 +33,7 @@ impl Manager {
     /// Says that the agent is ready when it is, and from then on that it is well, as long as it is; never ends.
     pub async fn follow(&self, is_ready: impl Fn() -> bool, is_well: impl Fn() -> bool) {
         while !is_ready() {
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
         self.tell(&[NotifyState::Ready]).await;
         let Some(every) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
@@ -65,9 +65,9 @@ impl Manager {
 
     /// Tells it without waiting for it.
     async fn tell(&self, states: &[NotifyState<'_>]) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + MANAGER_TIMEOUT;
         while self.try_tell(states) == Err(Errno::AGAIN) && Instant::now() < end {
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 

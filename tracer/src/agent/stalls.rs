@@ -11,9 +11,9 @@ use super::{
     tracker::{Answer, Terms, Transition},
 };
 use crate::{
-    agent::baselines::BaselineKey, agent::state::AgentState, assess::client::Client,
-    assess::pipeline::Assessment, assess::stall::Closed, config::Config, config::Subject,
-    model::target::Target, resolve::process::ProcessMeta,
+    agent::state::AgentState, assess::client::Client, assess::pipeline::Assessment, assess::stall::Closed,
+    config::Config, config::Subject, model::target::Target, resolve::process::ProcessMeta,
+    wire::state::BaselineKey,
 };
 
 /// Waits whose processes are read together, before it is asked whether there is time for more.

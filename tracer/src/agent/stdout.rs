@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Lines that may wait for the reader.
-const QUEUE: usize = 4096;
+const QUEUE_MAX: usize = 4096;
 
 /// Writes events on a thread of its own.
 pub struct Stdout {
@@ -30,7 +30,7 @@ pub struct Stdout {
 impl Stdout {
     /// Starts the thread.
     pub fn start() -> Result<Self> {
-        let (lines, queue) = mpsc::sync_channel::<String>(QUEUE);
+        let (lines, queue) = mpsc::sync_channel::<String>(QUEUE_MAX);
         let lost = Arc::new(AtomicU64::new(0));
         let failed = Arc::clone(&lost);
         thread::Builder::new()

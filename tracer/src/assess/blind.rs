@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::util::human;
 
 /// It is over when it was not reported for so long: what comes and goes with each look is told of once.
-const OVER: Duration = Duration::from_secs(60);
+const OVER_AFTER: Duration = Duration::from_secs(60);
 
 macro_rules! causes {
     ($($name:ident = $label:literal, $means:literal;)+) => {
@@ -36,12 +36,13 @@ macro_rules! causes {
 }
 
 causes! {
-    Reads = "reads", "So many reads of processes hang that others were not tried: their waits may be judged wrongly or not at all.";
-    Peers = "peers", "Who is at the other end of some waits is not known: the walk over all open files does not come to its end.";
-    Readers = "readers", "The processes that read for the agent end before they answer: waits are judged without what they would have read.";
-    LookCut = "look_cut", "A look took too long and was cut short: some waits are looked up later than they should be.";
-    Series = "series", "More stalls are open than have a series: alerts on `tracer_stall_seconds` do not see all of them.";
-    Canary = "canary", "A wait of the agent's own is not found, or taken for another: it does not find others' either. `/-/healthy` says 503.";
+    Reads = "reads", "So many reads of processes hang that others were not tried. Their waits may be judged wrongly, or not at all.";
+    Peers = "peers", "The walk over all open files does not finish, so it is not known who is at the other end of some waits.";
+    Readers = "readers", "The processes that read for the agent end before they answer, so waits are judged with less evidence.";
+    LookCut = "look_cut", "A look took too long and was cut short, so some waits are examined later than they should be.";
+    Series = "series", "More stalls are open than have a series, so alerts on `tracer_stall_seconds` miss some of them.";
+    Canary = "canary", "The agent does not find a wait of its own, or mistakes it for another. It may not find other waits either, and `/-/healthy` \
+         returns 503.";
 }
 
 const CAUSES: usize = Cause::ALL.len();
@@ -85,7 +86,7 @@ impl Blindness {
                     said.push(format!("does not see everything ({}): {}", cause.label(), cause.means()));
                 }
                 (false, Some(Spell { began_ns, last_ns })) => {
-                    if now_ns.saturating_sub(*last_ns) >= OVER.as_nanos() as u64 {
+                    if now_ns.saturating_sub(*last_ns) >= OVER_AFTER.as_nanos() as u64 {
                         let lasted = Duration::from_nanos(last_ns.saturating_sub(*began_ns));
                         said.push(format!("sees again ({}), after {}", cause.label(), human::age(lasted)));
                         *spell = None;

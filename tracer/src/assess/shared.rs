@@ -15,14 +15,14 @@ use anyhow::{Context, Result, anyhow};
 use crate::collect::{Source, Stacks};
 use crate::{
     assess::stall::Stall,
-    collect::durations::Durations,
     model::baseline::Excuse,
     model::holder::{ConnectionEnd, FileId, Holder},
     model::wait::{RingRequest, SeenFd, Sleeper, Snapshot, ThreadId, may_be_same_start},
+    wire::durations::Durations,
 };
 
 /// Longer than any pass takes.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PASS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A question, and where its answer goes.
 #[derive(Debug)]
@@ -87,10 +87,10 @@ pub fn pair() -> Result<(Shared, AgentRequests)> {
 impl Shared {
     fn ask<T>(&self, ask: impl FnOnce(SyncSender<Result<T>>) -> AgentRequest) -> Result<T> {
         let (reply, answer) = sync_channel(1);
-        let gone = || anyhow!("the agent does not watch any more");
+        let gone = || anyhow!("the agent has stopped watching");
         self.asks.send(ask(reply)).map_err(|_| gone())?;
         rustix::io::write(&*self.wake, &1u64.to_ne_bytes()).context("cannot wake the watching thread")?;
-        answer.recv_timeout(PATIENCE).map_err(|_| gone())?
+        answer.recv_timeout(PASS_TIMEOUT).map_err(|_| gone())?
     }
 
     /// The open stalls.

@@ -4,12 +4,13 @@ use std::{cell::OnceCell, collections::BTreeMap};
 
 use super::{
     blind::Cause,
-    stall::{Closed, Stall, StallObject, Standing},
+    stall::{Closed, Stall, Standing},
 };
 use crate::{
     collect::{ended::EndedWaits, losses::Loss},
     model::wait::{Snapshot, ThreadId, Wait},
     wire::event::StallEvent,
+    wire::stall::StallObject,
 };
 
 /// Something that is told what the agent finds. It may not wait for whoever reads it: the loop does nothing else meanwhile.

@@ -2,10 +2,9 @@
 //!
 //! A stall is open from the moment its wait passes its threshold until the thread gets on; `track` says when that is.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::{Timestamp, Unit};
-use serde::{Deserialize, Serialize};
 
 use crate::{
     diagnose::verdict::Verdict,
@@ -13,7 +12,8 @@ use crate::{
     model::class::Class,
     model::wait::Wait,
     resolve::{Resolved, process::ProcessMeta},
-    wire::json::{WaitObject, in_seconds, to_the_millisecond},
+    wire::json::WaitObject,
+    wire::stall::StallObject,
 };
 
 /// What is known of a wait between two looks.
@@ -82,25 +82,6 @@ pub struct Closed {
     pub ended: Ended,
     /// How long it lasted.
     pub lasted: Duration,
-}
-
-/// A stall as the agent's socket serves it and the history keeps it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StallObject {
-    /// When it was flagged.
-    #[serde(serialize_with = "to_the_millisecond")]
-    pub opened: Timestamp,
-    /// When it ended; null while it lasts.
-    pub closed: Option<Timestamp>,
-    /// `resumed` or `exited`; `unknown` if the agent did not run when it ended.
-    pub ended: Option<Cow<'static, str>>,
-    /// How long it has lasted.
-    #[serde(rename = "stall_seconds", with = "in_seconds")]
-    pub lasted: Duration,
-    /// What the configuration says of such waits.
-    pub note: Option<String>,
-    /// The wait.
-    pub wait: WaitObject,
 }
 
 impl StallObject {

@@ -2,28 +2,17 @@
 
 use std::collections::HashMap;
 
-use serde::{Deserialize, Serialize};
-
 use super::ended::EndedWaits;
 use crate::{
     model::{histogram::BUCKETS, wait::ProcessId},
     procfs::Reads,
+    wire::durations::Durations,
 };
 
 /// Processes that are kept.
-const MOST: usize = 10_000;
+const PROCESSES_MAX: usize = 10_000;
 /// So many newcomers are refused before room is made for them again.
-const PATIENT: usize = 100;
-
-/// Of one process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Durations {
-    /// Name of the process.
-    pub comm: String,
-    /// Waits by duration: the first bucket has those shorter than 2 to the power of `FIRST_BUCKET_LOG2` µs, each next one
-    /// those shorter than twice that, the last one all that were longer.
-    pub buckets: [u64; BUCKETS],
-}
+const REFUSED_MAX: usize = 100;
 
 /// Of all processes.
 #[derive(Debug, Default)]
@@ -37,14 +26,14 @@ impl AllDurations {
     /// Adds waits that have ended.
     pub fn add(&mut self, ended: &EndedWaits) {
         let process = ended.process;
-        if self.of.len() >= MOST && !self.of.contains_key(&process) {
+        if self.of.len() >= PROCESSES_MAX && !self.of.contains_key(&process) {
             // Finding the dead costs a look at each of all: not for every newcomer.
-            if self.refused.is_multiple_of(PATIENT) {
+            if self.refused.is_multiple_of(REFUSED_MAX) {
                 let mut reads = Reads::new();
                 self.of.retain(|process, _| reads.exists(*process));
             }
             self.refused += 1;
-            if self.of.len() >= MOST {
+            if self.of.len() >= PROCESSES_MAX {
                 return;
             }
         }
@@ -99,11 +88,11 @@ mod tests {
         let own = std::process::id();
         add(&mut all, own);
         // No process has such ids.
-        for pid in 1..=3 * MOST as u32 {
+        for pid in 1..=3 * PROCESSES_MAX as u32 {
             add(&mut all, 1 << 22 | pid);
         }
         add(&mut all, 1);
         assert!(all.of(1, None).is_some() && all.of(own, None).is_some(), "the living are kept");
-        assert!(all.of.len() <= MOST);
+        assert!(all.of.len() <= PROCESSES_MAX);
     }
 }

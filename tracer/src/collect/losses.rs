@@ -66,41 +66,44 @@ macro_rules! losses {
 
 losses! {
     CallsFull = "calls_full", Statistics, Some(Counter::CallsFull),
-        "A call was not followed: too many at once (`--probes calls` only).";
+        "A call was not followed because too many were in progress (`--probes calls` only).";
     EndUnseen = "end_unseen", Statistics, Some(Counter::EndUnseen),
-        "A wait was not timed: the kernel did not show the thread getting the CPU back. Some virtual machines hide switches from \
-         threads of their own.";
+        "A wait was not timed because the kernel did not report that the thread got the CPU back. Some virtual machines hide \
+         context switches from threads of their own.";
     EventsUnread = "events_unread", Message, None,
-        "A stall event nobody took from standard output.";
+        "A stall event was dropped because nobody read standard output.";
     HistogramFull = "histogram_full", Statistics, Some(Counter::HistogramFull),
-        "An ended wait was not counted: more than 8,192 kinds of them in one interval.";
+        "An ended wait was not counted because there were more than 8,192 kinds of them in one interval.";
     HistoryUnwritten = "history_unwritten", Message, None,
-        "A stall's opening or end, or a minute's worst waits, that could not be written to the history: a full disk, mostly. \
-         Stalls are written later if they can be, minutes are not.";
+        "The start or end of a stall, or a minute's worst waits, could not be written to the history, usually because the disk is \
+         full. Stalls are written later if possible, minutes are not.";
     HookFailed = "hook_failed", Message, None,
-        "A stall that `on_stall` failed for, both times.";
+        "`on_stall` failed twice for a stall.";
     HookNotRun = "hook_not_run", Message, None,
-        "A stall that `on_stall` was not run for: more of them than it may be told of.";
+        "`on_stall` was not run for a stall because too many had opened.";
     LookCut = "look_cut", Statistics, None,
-        "A wait that was due to be looked into, or to be flagged, was not reached: a look has half of the interval for that, half a \
-         second at the least. It comes first in the next one.";
+        "A wait that was due to be examined or flagged was not reached. A look may spend half of the interval on this, and at \
+         least half a second. The wait comes first in the next look.";
     LookFailed = "look_failed", Statistics, None,
-        "A whole look at the host failed, for want of descriptors mostly: the next one makes up for it.";
+        "A whole look at the host failed, usually because descriptors had run out. The next look makes up for it.";
     ReadFailed = "read_failed", Statistics, Some(Counter::ReadFailed),
-        "A kernel pointer on the way to a wait's target could not be read: the target is unknown.";
+        "A kernel pointer on the way to a wait's target could not be read, so the target is unknown.";
     ReadsAbandoned = "reads_abandoned", Statistics, None,
-        "A read of another process did not come back in time: a page that never comes, or a lock that a hanging process holds. It is left alone for a while.";
+        "A read of another process did not return in time, because of a page that never arrives or a lock that a hanging process \
+         holds. That process is left alone for a while.";
     RingFull = "ring_full", Statistics, Some(Counter::RingFull),
-        "The end of a long wait was not reported: the agent got no CPU for long. A snapshot finds it ended.";
+        "The end of a long wait was not reported because the agent had no CPU for some time. The next snapshot finds that it has \
+         ended.";
     RunsSkipped = "runs_skipped", Statistics, None,
-        "The kernel skipped a program because it was running already on that CPU.";
+        "The kernel skipped a program that was already running on that CPU.";
     SlotFailed = "slot_failed", Statistics, Some(Counter::SlotFailed),
-        "The kernel had no memory for a thread's slot, mostly for want of it in the agent's control group: its waits are seen by \
-         snapshots only, until one of them has made the slot.";
+        "The kernel had no memory for a thread's slot, usually because the agent's control group was full. Only snapshots see the \
+         thread's waits until one of them has made the slot.";
     SlotMissing = "slot_missing", Statistics, Some(Counter::SlotMissing),
-        "A thread went to sleep before it had a slot: its first wait is not timed.";
+        "A thread went to sleep before it had a slot, so its first wait was not timed.";
     StateUnsaved = "state_unsaved", Message, None,
-        "Baselines and announced stalls could not be written, each time, also because an earlier write has not come back: a restart may announce stalls again.";
+        "Baselines and announced stalls could not be written, or an earlier write has not returned. After a restart, stalls may be \
+         announced again.";
 }
 
 impl Loss {

@@ -135,7 +135,9 @@ fn load(args: &AgentSettings, report: Duration) -> Result<Bpf> {
     let by_calls = |why: &str| -> Result<Bpf> {
         let mut bpf = Bpf::load(Options { waits: false, calls: Some(Followed::Counted), ..options })?;
         let mechanism = bpf.kernel.count_calls()?.label();
-        human::say(&format!("waits are seen to end by calls ({mechanism}), not by context switches{why}"));
+        human::say(&format!(
+            "watching calls ({mechanism}) instead of context switches to see waits end{why}"
+        ));
         Ok(bpf)
     };
     match args.probes {
@@ -153,7 +155,7 @@ fn bind(path: &Path, group: &str) -> Result<Option<ApiSocket>> {
     match ApiSocket::bind(path, group) {
         Ok(socket) => Ok(Some(socket)),
         Err(error) if path == Path::new(SOCKET) && error.is_read_only() => {
-            human::say(&format!("{:#}; nobody can ask this agent", anyhow!(error)));
+            human::say(&format!("{:#}; the agent does not answer requests", anyhow!(error)));
             Ok(None)
         }
         Err(error) => Err(error.into()),
@@ -226,7 +228,7 @@ async fn serve(args: &AgentSettings, policy: Config, mut bpf: Bpf, reload: Reloa
         () = reload_at(hangup, Arc::new(reload), &manager) => Ok(()),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        result = failed => result.unwrap_or_else(|_| Err(anyhow!("the watching thread ended unexpectedly"))),
+        result = failed => result.unwrap_or_else(|_| Err(anyhow!("the watching thread has ended unexpectedly"))),
     };
     manager.stopping();
     drop(socket);
@@ -270,7 +272,7 @@ async fn ended(process: Option<Child>, what: &'static str) -> Result<()> {
         .name("process".into())
         .spawn(move || tell.send(process.wait()))
         .with_context(|| format!("cannot start the thread that waits for {what}"))?;
-    let status = told.await.with_context(|| format!("nobody waits for {what}"))??;
+    let status = told.await.with_context(|| format!("cannot wait for {what}"))??;
     bail!("{what} has ended ({status}): start the agent again")
 }
 

@@ -4,7 +4,6 @@ use std::{fs, io::Write, path::Path};
 
 use anyhow::{Result, bail};
 use rustix::thread::{CapabilitySet as Cap, capabilities};
-use serde::Serialize;
 
 use crate::{
     collect::{
@@ -19,35 +18,9 @@ use crate::{
     serve::client::{AgentClient, Refusal},
     util::human,
     util::output::output,
+    wire::doctor::{Check, DoctorReport},
     wire::lines,
 };
-
-/// What is said of one thing.
-#[derive(Serialize)]
-struct Check {
-    name: String,
-    /// `ok`; `missing`: a right or a setting; `unsupported`: the kernel has no such thing; `broken`: it has, and refuses.
-    state: &'static str,
-    /// What was found, or why not.
-    found: String,
-    /// What is lost, and what to do.
-    without: Option<String>,
-}
-
-/// The whole report.
-#[derive(Serialize)]
-struct DoctorReport {
-    version: &'static str,
-    kernel: String,
-    machine: String,
-    checks: Vec<Check>,
-    /// The source that `ps` and `why` use.
-    source: &'static str,
-    /// The agent runs.
-    agent: bool,
-    /// How `trace` can see calls, the best first.
-    trace: Vec<&'static str>,
-}
 
 /// The source of whoever may ask the agent, and cannot do better.
 const BY_AGENT: &str = "bpf, by the agent";
@@ -67,7 +40,7 @@ pub fn run(args: &Doctor) -> Result<()> {
     }
     if report.source != "bpf" || !report.agent {
         bail!(
-            "ages and the agent need the kernel programs, which do not work here: what is missing is above"
+            "ages and the agent need the kernel programs, which do not work here: see above for what is missing"
         );
     }
     Ok(())
@@ -188,7 +161,8 @@ fn values() -> Check {
         }
         Err(error) => ("missing", format!("{error:#}")),
     };
-    let without = (state != "ok").then(|| "do not believe what it says here, and tell its authors".into());
+    let without =
+        (state != "ok").then(|| "do not trust its output on this host, and report this as a bug".into());
     Check { name, state, found, without }
 }
 
@@ -262,7 +236,7 @@ fn lockdown() -> Check {
             name,
             state: "missing",
             found: mode,
-            without: Some("the kernel lets no program read its memory: boot with lockdown=integrity".into()),
+            without: Some("boot with lockdown=integrity, so that programs may read kernel memory".into()),
         },
         _ => Check { name, state: "ok", found: mode, without: None },
     }

@@ -11,22 +11,22 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
     assess::pipeline::{self, Assessment, PeersOf, Pipeline},
-    assess::stall::StallObject,
     collect::Source,
     config::cli::{Ps, SourceArgs},
-    history::{self, Past},
+    history,
     model::class::{Class, Level},
     model::wait::{ByProcess, Snapshot, Suspended, ThreadId, Wait, may_be_same_start},
     render::table::{Column, Table},
-    serve::api::{HostObject, SuspendedObject},
     serve::{
-        client::{AgentClient, BRIEFLY},
+        client::{AgentClient, OPTIONAL_TIMEOUT},
         feed::{self, Feed},
     },
     util::human,
     util::output::output,
+    wire::host::{HostObject, SuspendedObject},
     wire::json::WaitObject,
     wire::lines,
+    wire::stall::{Past, StallObject},
 };
 
 /// What an agent that runs has flagged, by process and thread: an alert may have named it, whatever its class.
@@ -125,7 +125,7 @@ fn objects(out: &mut impl Write, mut waits: Vec<WaitObject>) -> Result<()> {
 /// Asks an agent, if one runs and answers this user.
 fn flagged(place: &SourceArgs) -> Result<Flagged> {
     match AgentClient::connect(&place.socket) {
-        Ok(client) => flagged_by(&client.within(BRIEFLY)),
+        Ok(client) => flagged_by(&client.within(OPTIONAL_TIMEOUT)),
         Err(_) => Ok(Flagged::new()),
     }
 }
@@ -259,7 +259,7 @@ fn page_from_history(args: &Ps, at: Timestamp) -> Result<()> {
         match seen {
             Some(seen) => writeln!(
                 out,
-                "{} at {}, as the agent saw it at {}; it keeps the worst once a minute.",
+                "{} at {}, as the agent saw it at {}; it records the worst waits once a minute.",
                 tally(&waits),
                 when(at),
                 when(seen)
@@ -343,7 +343,7 @@ fn footer(out: &mut impl Write, page: &PsPage) -> io::Result<()> {
     parts.push(format!("source {}", page.source));
     writeln!(out, "{}.", parts.join("; "))?;
     if let Some(why) = &page.agent_silent {
-        writeln!(out, "What the agent has flagged is not known: {}.", human::clean(why))?;
+        writeln!(out, "Cannot tell what the agent has flagged: {}.", human::clean(why))?;
     }
     // Of what an agent sees by /proc it has said so itself.
     if page.why_not_better.is_none() && page.source != "proc" {

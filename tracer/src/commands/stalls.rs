@@ -6,7 +6,6 @@ use anyhow::Result;
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
-    assess::stall::StallObject,
     config::cli::Stalls,
     history,
     model::class::Class,
@@ -15,6 +14,7 @@ use crate::{
     util::human,
     util::output::output,
     wire::lines,
+    wire::stall::StallObject,
 };
 
 /// Asks the agent, or reads what one has left, and prints.
@@ -36,7 +36,7 @@ pub fn run(args: &Stalls) -> Result<()> {
         table(out, &stalls)?;
         let open = stalls.iter().filter(|stall| stall.closed.is_none()).count();
         let as_of = as_of.map_or_else(String::new, |at| {
-            format!(" when the agent last wrote, {}: none answers now", moment(at))
+            format!(" when the agent last wrote, {}; no agent is running now", moment(at))
         });
         writeln!(
             out,

@@ -11,12 +11,12 @@ use crate::{
     model::wait::ProcessId,
     render,
     serve::{
-        api::ExcusedObject,
-        client::{AgentClient, BRIEFLY, about},
+        client::{AgentClient, OPTIONAL_TIMEOUT, about},
         feed::{self, Feed},
     },
     util::human,
     util::output::output,
+    wire::host::ExcusedObject,
     wire::lines,
     wire::report::ReportObject,
 };
@@ -61,6 +61,6 @@ pub fn run(args: &Why) -> Result<()> {
 fn excuses(place: &SourceArgs, process: ProcessId) -> Result<Vec<(u32, Excuse)>> {
     let Ok(agent) = AgentClient::connect(&place.socket) else { return Ok(Vec::new()) };
     let path = about("baselines", process.pid, process.start_ticks(), None);
-    let excused: Vec<ExcusedObject> = agent.within(BRIEFLY).objects(&path)?;
+    let excused: Vec<ExcusedObject> = agent.within(OPTIONAL_TIMEOUT).objects(&path)?;
     Ok(excused.into_iter().map(|of| (of.tid, of.baseline.into())).collect())
 }

@@ -41,7 +41,7 @@ pub use self::history_and_hook::{HookConfig, Limits};
 /// Where the file is unless the command line names another.
 pub const DEFAULT_PATH: &str = "/etc/tracer/tracer.toml";
 /// The longest file that is read, bytes.
-const LONGEST: u64 = 1024 * 1024;
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// How long a wait may last before it is flagged; `None`: for ever.
 pub type Threshold = Option<Duration>;
@@ -146,7 +146,7 @@ impl Config {
     /// Reads the file; without a path the default one, which need not be there.
     pub fn load(path: Option<&Path>) -> Result<Self> {
         let named = path.unwrap_or(Path::new(DEFAULT_PATH));
-        let bytes = match regular::read(named, LONGEST) {
+        let bytes = match regular::read(named, FILE_BYTES_MAX) {
             Ok(bytes) => bytes,
             Err(error) if path.is_none() && error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) if error.kind() == ErrorKind::FileTooLarge => {

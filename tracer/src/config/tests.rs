@@ -377,7 +377,7 @@ fn only_the_default_file_may_be_missing() {
     let fine = load().map(|config| config.summary());
     std::fs::write(&file, "[[rule]]\ncom = 'a'\n").expect("writes");
     let wrong = load().expect_err("is wrong");
-    std::fs::write(&file, vec![b'\n'; LONGEST as usize + 1]).expect("writes");
+    std::fs::write(&file, vec![b'\n'; FILE_BYTES_MAX as usize + 1]).expect("writes");
     let long = load().expect_err("is too long");
     std::fs::remove_dir_all(&folder).expect("cleans up");
     let name = file.display();

@@ -5,10 +5,11 @@ use std::{env, time::Duration};
 use proptest::{prelude::*, test_runner::RngSeed};
 
 use super::verdict::{
-    Class, Level, classify, judge, peers_decide,
+    Class, classify, judge, peers_decide,
     tests::{on, peers, tcp, unix, wait},
 };
 use crate::{
+    model::class::Level,
     model::target::{Interest, Target, WatchedFd},
     model::{
         stack::KernelStack,

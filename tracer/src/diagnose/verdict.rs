@@ -11,7 +11,7 @@ use crate::{
     resolve::{Resolved, futex::FutexWord, peers::Peers},
 };
 
-pub use crate::model::class::{Class, Level};
+pub use crate::model::class::Class;
 
 /// The class of a wait and one sentence that says why.
 #[derive(Clone, Debug, PartialEq, Eq)]

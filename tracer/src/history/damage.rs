@@ -6,7 +6,7 @@ use super::error::HistoryError;
 use crate::util::human;
 
 /// What the names of damaged files end in that are put aside. They are for somebody to look at, and must not fill the disk.
-pub const ASIDE: [&str; 2] = ["damaged", "damaged-2"];
+pub const ASIDE_SUFFIXES: [&str; 2] = ["damaged", "damaged-2"];
 
 /// The file is damaged. Otherwise the disk is full, or cannot be read, or something else is wrong that may pass.
 pub fn is_damage(error: &redb::Error) -> bool {
@@ -28,16 +28,18 @@ pub fn is_damage(error: &redb::Error) -> bool {
 pub fn put_aside(path: &Path, error: &redb::Error) -> Result<(), HistoryError> {
     let name = path.display();
     let size = |path: &Path| fs::metadata(path).ok().map(|file| file.len());
-    let aside = ASIDE.map(|ending| path.with_extension(ending));
+    let aside = ASIDE_SUFFIXES.map(|ending| path.with_extension(ending));
     let place = place_of(size(path).unwrap_or(0), aside.each_ref().map(|aside| size(aside)));
     let done = match place {
         Some(at) => {
             let kept = aside[at].display();
-            human::say(&format!("{name}: {error}; it is kept as {kept}, and a new history begun"));
+            human::say(&format!("{name}: {error}; keeping it as {kept} and starting a new history"));
             fs::rename(path, &aside[at])
         }
         None => {
-            human::say(&format!("{name}: {error}; it is removed, for two are kept, and a new history begun"));
+            human::say(&format!(
+                "{name}: {error}; removing it, since two are kept already, and starting a new history"
+            ));
             fs::remove_file(path)
         }
     };
@@ -46,7 +48,7 @@ pub fn put_aside(path: &Path, error: &redb::Error) -> Result<(), HistoryError> {
 
 /// Which of the places a damaged file of this size is kept at, as others of these sizes are already: a free one, or the
 /// smallest one's. None if it is no larger.
-fn place_of(size: u64, kept: [Option<u64>; ASIDE.len()]) -> Option<usize> {
+fn place_of(size: u64, kept: [Option<u64>; ASIDE_SUFFIXES.len()]) -> Option<usize> {
     let (place, smallest) = kept.into_iter().enumerate().min_by_key(|(_, kept)| *kept)?;
     smallest.is_none_or(|kept| kept < size).then_some(place)
 }

@@ -23,31 +23,20 @@ use std::{
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use self::writer::Writer;
 pub use self::{error::HistoryError, store::Store};
 use crate::{
     assess::shared::Shared,
     assess::sink::{Notice, Sink},
-    assess::stall::StallObject,
     collect::losses::Loss,
     config::Limits,
     util::fair::{self, Room},
-    wire::json::WaitObject,
+    wire::stall::{Past, StallObject},
 };
 
 /// Things that may wait to be written: where there are more, whoever's stalls are most gives way.
-const ROOM: Room = Room { all: 4096, of_one: 4096 };
-
-/// The waits of a moment that is over.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Past {
-    /// When they were seen; null if nothing is known of the minute before the moment.
-    pub at: Option<Timestamp>,
-    /// The worst of them, and the stalls that were open at the moment asked for.
-    pub waits: Vec<WaitObject>,
-}
+const WAITING_MAX: Room = Room { all: 4096, of_one: 4096 };
 
 /// The agent's history: what is to be kept goes in, what was kept comes out.
 pub struct History {
@@ -66,7 +55,7 @@ impl History {
     /// Starts the thread that writes.
     pub fn start(store: Store, shared: Shared) -> Result<Arc<Self>> {
         let store = Arc::new(store);
-        let (kept, queue) = fair::channel(ROOM);
+        let (kept, queue) = fair::channel(WAITING_MAX);
         let (lost, unheard) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let writer = Writer::new(&store, shared, &lost, &unheard)?;
         thread::Builder::new()

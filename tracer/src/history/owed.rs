@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::store::StallId;
-use crate::assess::stall::StallObject;
+use crate::wire::stall::StallObject;
 
 /// Rows that may be owed.
-const MOST: usize = 4096;
+const OWED_MAX: usize = 4096;
 
 /// What is to be written.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ impl Owed {
         } else {
             share.open.insert(id)
         };
-        if self.rows.len() > MOST
+        if self.rows.len() > OWED_MAX
             && let Some(most) = self.shares.values().max_by_key(|share| share.number())
             && let Some(gives_way) = most.open.first().or(most.closed.first()).copied()
             && let Some(row) = self.rows.remove(&gives_way)
@@ -131,10 +131,10 @@ mod tests {
             owed.add(StallId::of(&stall), stall);
         };
         (1..=10).for_each(|pid| add(0, pid));
-        (11..=2 * MOST as u32).for_each(|pid| add(33, pid));
+        (11..=2 * OWED_MAX as u32).for_each(|pid| add(33, pid));
         assert_eq!(
             (owed.rows.len(), owed.shares["user 0"].number(), owed.shares["user 33"].number()),
-            (MOST, 10, MOST - 10)
+            (OWED_MAX, 10, OWED_MAX - 10)
         );
         owed.settle(|_| Ok::<_, ()>(())).expect("written");
         assert!(owed.is_empty() && owed.shares.is_empty());
@@ -143,15 +143,15 @@ mod tests {
     #[test]
     fn of_too_many_the_open_ones_go() {
         let mut owed = Owed::default();
-        for pid in 1..=MOST as u32 {
+        for pid in 1..=OWED_MAX as u32 {
             let stall = stall(pid, i64::from(pid), (pid % 2 == 1).then_some(100_000));
             owed.add(StallId::of(&stall), stall);
         }
-        for pid in MOST as u32 + 1..=2 * MOST as u32 {
+        for pid in OWED_MAX as u32 + 1..=2 * OWED_MAX as u32 {
             let stall = stall(pid, i64::from(pid), Some(100_000));
             owed.add(StallId::of(&stall), stall);
         }
-        assert_eq!(owed.rows.len(), MOST);
+        assert_eq!(owed.rows.len(), OWED_MAX);
         assert!(owed.rows.values().all(|stall| stall.closed.is_some()));
     }
 }

@@ -6,12 +6,12 @@ use jiff::Timestamp;
 
 use crate::{
     assess::stall::Stall,
-    assess::stall::StallObject,
     diagnose::verdict::{Verdict, tests as samples},
     model::class::Class,
     model::syscalls::{Direction, Syscall},
     resolve::Resolved,
     wire::json::WaitObject,
+    wire::stall::StallObject,
 };
 
 /// A process's stall that opened and closed at these seconds of Unix time.

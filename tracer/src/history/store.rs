@@ -19,23 +19,20 @@ use redb::{
     Builder, Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable,
     ReadableTableMetadata, Table, TableDefinition, TableError, WriteTransaction, backends::FileBackend,
 };
-use serde::Deserialize;
 
 use super::{
-    Past,
     damage::{self, is_damage},
     error::HistoryError,
 };
 use crate::{
-    assess::stall::StallObject,
     config::Limits,
-    model::cgroup::Owner,
     model::wait::may_be_same_start,
     util::fair,
     util::human,
     util::regular::{self, Links},
     wire::json::WaitObject,
     wire::lines,
+    wire::stall::{Past, StallObject, end, owner},
 };
 
 /// By milliseconds of Unix time at the opening, process, thread: JSON.
@@ -43,11 +40,11 @@ const STALLS: TableDefinition<'_, (u64, u32, u32), &[u8]> = TableDefinition::new
 /// By seconds of Unix time: deflated JSON lines.
 const MINUTES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("minutes");
 /// Memory for pages of the file, bytes.
-const CACHE: usize = 512 * 1024;
+const CACHE_BYTES: usize = 512 * 1024;
 /// Nobody asks for more of a minute that is older than this before the moment they ask for.
-const GAP: SignedDuration = SignedDuration::from_secs(150);
+const MINUTE_GAP_MAX: SignedDuration = SignedDuration::from_secs(150);
 /// A minute is never larger, bytes of JSON: more would not be ours.
-const LARGEST: u64 = 16 * 1024 * 1024;
+const MINUTE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Of anything that is asked of the history.
 type Result<T> = std::result::Result<T, HistoryError>;
@@ -95,7 +92,7 @@ impl Store {
         // What is to be gone on with must be readable; a damaged minute is found when it is too old.
         if let Ok(Rows { unread: number @ 1.., .. }) = store.look_to_go_on(rows) {
             let number = human::count(number, "stall");
-            human::say(&format!("{}: {number} cannot be read, and left out", path.display()));
+            human::say(&format!("{}: skipping {number} that cannot be read", path.display()));
         }
         Ok(store)
     }
@@ -245,7 +242,7 @@ impl Store {
         let mut past = Past { at: None, waits: Vec::new() };
         if let Some((key, bytes)) = minute {
             let seen = Timestamp::from_second(key as i64)?;
-            if at.duration_since(seen) <= GAP {
+            if at.duration_since(seen) <= MINUTE_GAP_MAX {
                 past = Past { at: Some(seen), waits: unpack(&bytes)? };
             }
         }
@@ -377,7 +374,7 @@ fn open(path: &Path) -> std::result::Result<Database, redb::DatabaseError> {
     let file = regular::open(path, &mut options, Links::Followed)?;
     // Names of processes and of their peers are nobody else's business.
     let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
-    Builder::new().set_cache_size(CACHE).create_with_backend(FileBackend::new(file)?)
+    Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(FileBackend::new(file)?)
 }
 
 fn open_to_read(path: &Path) -> std::result::Result<ReadOnlyDatabase, redb::DatabaseError> {
@@ -407,35 +404,6 @@ fn too_many(stalls: &Table<'_, StallKey, &[u8]>, most: usize) -> FromDatabase<Ha
     Ok(goes)
 }
 
-/// Whose a row is; what cannot be read is nobody's.
-fn owner(row: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct StoredWait {
-        wait: Whose,
-    }
-    #[derive(Deserialize)]
-    struct Whose {
-        uid: Option<u32>,
-        cgroup: Option<String>,
-    }
-    let StoredWait { wait } = serde_json::from_slice(row).ok()?;
-    let Whose { uid, cgroup } = &wait;
-    Some(Owner::at(cgroup.as_deref(), uid.unwrap_or_default()).to_string())
-}
-
-/// When a stall ended, if it has. What cannot be read ended long ago, also if it has no end.
-fn end(row: &[u8]) -> Option<Timestamp> {
-    #[derive(Deserialize)]
-    struct StoredEnd {
-        closed: Option<Timestamp>,
-    }
-    match serde_json::from_slice(row) {
-        Ok(StoredEnd { closed: Some(closed) }) => Some(closed),
-        Ok(StoredEnd { closed: None }) if serde_json::from_slice::<StallObject>(row).is_ok() => None,
-        _ => Some(Timestamp::UNIX_EPOCH),
-    }
-}
-
 /// A table that nobody has written yet is not there.
 fn there<T>(table: std::result::Result<T, TableError>) -> FromDatabase<Option<T>> {
     match table {
@@ -463,7 +431,7 @@ fn pack(waits: &[WaitObject]) -> Result<Vec<u8>> {
 
 fn unpack(bytes: &[u8]) -> Result<Vec<WaitObject>> {
     let mut text = Vec::new();
-    DeflateDecoder::new(bytes).take(LARGEST).read_to_end(&mut text)?;
+    DeflateDecoder::new(bytes).take(MINUTE_BYTES_MAX).read_to_end(&mut text)?;
     Ok(lines::read(&text)?)
 }
 
@@ -694,7 +662,7 @@ mod tests {
             fs::write(&file, vec![0x5a; size * 1024]).expect("ours");
             tried.put(&stall(2, 0, None));
             let size = |ending| fs::metadata(file.with_extension(ending)).map_or(0, |file| file.len() / 1024);
-            assert_eq!(damage::ASIDE.map(size), kept);
+            assert_eq!(damage::ASIDE_SUFFIXES.map(size), kept);
         }
         assert_eq!(fs::read_dir(&tried.dir).expect("ours").count(), 3);
     }

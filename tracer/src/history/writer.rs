@@ -22,24 +22,24 @@ use super::{
 use crate::{
     assess::pipeline::{PeersOf, Pipeline},
     assess::shared::Shared,
-    assess::stall::StallObject,
     model::class::Level,
     model::wait::ByProcess,
     util::fair::Receiver,
     util::human,
     wire::json::WaitObject,
+    wire::stall::StallObject,
 };
 
 /// What comes within this is written at once.
-const BATCH: Duration = Duration::from_millis(500);
+const BATCH_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the worst waits are kept.
-const MINUTE: Duration = Duration::from_secs(60);
+const WORST_INTERVAL: Duration = Duration::from_secs(60);
 /// Waits stored per minute.
-const WORST: usize = 100;
+const WORST_MAX: usize = 100;
 /// After an error, it is not tried again for this long.
-const PAUSE: Duration = Duration::from_secs(10);
+const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// Stalls that were open when the last agent stopped and are not found again within this have ended meanwhile.
-const GRACE: Duration = Duration::from_secs(90);
+const REDISCOVERY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What is kept, and what is known of it.
 pub struct Writer {
@@ -80,7 +80,7 @@ impl Writer {
             lost: Arc::clone(lost),
             unheard: Arc::clone(unheard),
             failed: None,
-            minute: Instant::now() + MINUTE,
+            minute: Instant::now() + WORST_INTERVAL,
         })
     }
 
@@ -108,14 +108,14 @@ impl Writer {
     fn round(&mut self, queue: &Receiver<String, Box<StallObject>>) -> bool {
         // With something owed it does not wait for the next stall.
         let next = match self.failed {
-            Some(failed) if !self.owed.is_empty() => self.minute.min(failed + PAUSE),
+            Some(failed) if !self.owed.is_empty() => self.minute.min(failed + RETRY_AFTER),
             _ => self.minute,
         };
         match queue.recv_timeout(next.saturating_duration_since(Instant::now())) {
             Ok(stall) => {
                 self.owe(*stall);
                 let mut number = 1;
-                let end = Instant::now() + BATCH;
+                let end = Instant::now() + BATCH_INTERVAL;
                 // Until the time is up, or nobody is left to send.
                 while let Ok(stall) = queue.recv_timeout(end.saturating_duration_since(Instant::now())) {
                     self.owe(*stall);
@@ -125,7 +125,7 @@ impl Writer {
             }
             Err(RecvTimeoutError::Timeout) if Instant::now() < self.minute => self.try_to(0, |_| Ok(())),
             Err(RecvTimeoutError::Timeout) => {
-                self.minute = Instant::now() + MINUTE;
+                self.minute = Instant::now() + WORST_INTERVAL;
                 self.keep_minute();
             }
             Err(RecvTimeoutError::Disconnected) => {
@@ -145,7 +145,7 @@ impl Writer {
 
     /// Whether the last agent has left rows that will not be found open any more.
     fn is_abandoned(&self) -> bool {
-        !self.unclaimed.is_empty() && self.started.elapsed() >= GRACE
+        !self.unclaimed.is_empty() && self.started.elapsed() >= REDISCOVERY_TIMEOUT
     }
 
     /// Holds the rows without an end against the stalls that the agent knows to be open. The end of one that is not may have found
@@ -207,7 +207,7 @@ impl Writer {
     /// Writes what is owed, and something more. So many rows of it are new: they are counted if they cannot be written now,
     /// though stalls will be tried again.
     fn try_to(&mut self, number: u64, more: impl FnOnce(&Store) -> Result<(), HistoryError>) {
-        if self.failed.is_some_and(|failed| failed.elapsed() < PAUSE) {
+        if self.failed.is_some_and(|failed| failed.elapsed() < RETRY_AFTER) {
             self.lost.fetch_add(number, Ordering::Relaxed);
             return;
         }
@@ -233,7 +233,7 @@ fn ended_unseen(mut stall: StallObject, closed: Timestamp) -> StallObject {
 
 /// The worst waits of now.
 fn worst(shared: &mut Shared) -> Result<Vec<WaitObject>> {
-    let (snapshot, worst) = shared.worst(WORST)?;
+    let (snapshot, worst) = shared.worst(WORST_MAX)?;
     let waits = worst.into_iter().map(|at| snapshot.waits[at].clone()).collect();
     let mut pipeline = Pipeline::new();
     let mut assessments = pipeline.assess(waits, &ByProcess::new(&snapshot.waits), shared, &PeersOf::ALL)?;
@@ -245,7 +245,7 @@ fn worst(shared: &mut Shared) -> Result<Vec<WaitObject>> {
 mod tests {
     use super::{
         super::{
-            Limits, ROOM,
+            Limits, WAITING_MAX,
             samples::{damage_pages, flagged, stall},
         },
         *,
@@ -296,7 +296,7 @@ mod tests {
         let (shared, _asked) = pair().expect("two ends");
         let lost = Arc::default();
         let mut writer = Writer::new(&store, shared, &lost, &Arc::default()).expect("an empty store");
-        let (kept, queue) = fair::channel(ROOM);
+        let (kept, queue) = fair::channel(WAITING_MAX);
         let mut rounds = 0;
         writer.go_on(|writer| {
             rounds += 1;
@@ -320,7 +320,7 @@ mod tests {
         let (shared, asked) = pair().expect("two ends");
         let mut writer =
             Writer::new(&store, shared, &Arc::default(), &Arc::default()).expect("an empty store");
-        let (kept, queue) = fair::channel(ROOM);
+        let (kept, queue) = fair::channel(WAITING_MAX);
         for pid in [1, 2] {
             writer.owe(stall(pid, 10, None));
         }
@@ -348,7 +348,7 @@ mod tests {
         store.put(&[(StallId::of(&before), before)], None).expect("written");
         let (shared, asked) = pair().expect("two ends");
         let mut writer = Writer::new(&store, shared, &Arc::default(), &Arc::default()).expect("a stall");
-        let (kept, queue) = fair::channel(ROOM);
+        let (kept, queue) = fair::channel(WAITING_MAX);
         send(&kept, stall(3, 30, Some(40)));
         std::thread::scope(|scope| {
             scope.spawn(move || match asked.asks.recv() {
@@ -381,7 +381,7 @@ mod tests {
         store.put(&rows, Some((last, &[]))).expect("written");
         let (shared, asked) = pair().expect("two ends");
         let mut writer = Writer::new(&store, shared, &Arc::default(), &Arc::default()).expect("a store");
-        let (_kept, queue) = fair::channel(ROOM);
+        let (_kept, queue) = fair::channel(WAITING_MAX);
         // Found again, and then its end was not heard of.
         writer.owe(rows[1].1.clone());
         std::thread::scope(|scope| {
@@ -396,7 +396,7 @@ mod tests {
                 rows.iter().map(|stall| stall.closed.map(|at| at.min(last).as_second())).collect()
             };
             assert_eq!(ends(), [None, Some(500), None], "the third may be found again yet");
-            writer.started -= GRACE;
+            writer.started -= REDISCOVERY_TIMEOUT;
             assert!(writer.is_abandoned());
             writer.ask_what_is_open(&queue).expect("written");
             assert_eq!(ends(), [None, Some(500), Some(500)]);

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Stalls that may wait until the process takes them.
-const WAITING: usize = 1024;
+const WAITING_MAX: usize = 1024;
 /// Ends the name of the owner in a message; neither a unit's name nor a container's has it.
 const END: char = '\0';
 
@@ -81,7 +81,7 @@ impl Runner {
             command.env_remove(variable);
         }
         let child = command.spawn().context("cannot start the process that runs the hook")?;
-        let waiting = Queue::new(Room { all: WAITING, of_one: WAITING });
+        let waiting = Queue::new(Room { all: WAITING_MAX, of_one: WAITING_MAX });
         Ok((Self { socket: ours, waiting, losses: Losses::default() }, child))
     }
 

@@ -28,23 +28,23 @@ use crate::{
 };
 
 /// Between the first try and the second.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often it is asked whether the program has ended.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How often those that it has left are ended before they are given up.
-const ROUNDS: usize = 50;
+const KILL_ROUNDS_MAX: usize = 50;
 /// Programs that do not end, as storage keeps them, of which no more are started then.
-const MOST_LEFT: usize = 4;
+const LEFT_BEHIND_MAX: usize = 4;
 /// No stall is longer.
-const LONGEST: usize = 1024 * 1024;
+const EVENT_BYTES_MAX: usize = 1024 * 1024;
 
 /// Stalls that may wait for their run.
-const WAITING: usize = 256;
+const WAITING_MAX: usize = 256;
 /// For so long an owner whose stalls nobody was told of lately waits for a run. A later one is no news.
-const PATIENCE: Duration = MINUTE;
+const OWNER_TIMEOUT: Duration = MINUTE;
 const MINUTE: Duration = Duration::from_secs(60);
 /// How often it is asked whether somebody who waits for a run may have one.
-const AGAIN_SOON: Duration = Duration::from_millis(500);
+const ALLOWANCE_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A stall that waits for its run.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ struct Waiting {
 pub fn run(hook: &HookConfig) -> Result<()> {
     // What the program has started and left is this process's from then on, to be ended.
     set_child_subreaper(Some(getpid())).context("cannot take care of what the hook starts")?;
-    let (waiting, queue) = fair::channel(Room { all: WAITING, of_one: WAITING });
+    let (waiting, queue) = fair::channel(Room { all: WAITING_MAX, of_one: WAITING_MAX });
     let takes = thread::Builder::new()
         .name("hook-queue".into())
         .spawn(move || take_in(&waiting))
@@ -66,7 +66,7 @@ pub fn run(hook: &HookConfig) -> Result<()> {
     let mut budget = Budget::new(hook.a_minute);
     let mut goes_on = true;
     while goes_on {
-        goes_on = queue.wait_for_more(if queue.is_empty() { Duration::MAX } else { AGAIN_SOON });
+        goes_on = queue.wait_for_more(if queue.is_empty() { Duration::MAX } else { ALLOWANCE_POLL_INTERVAL });
         while let Some(turn) = budget.next(&queue, Instant::now()) {
             let untold = match turn {
                 StallOutcome::Tell(owner, stall) => tell(hook, &owner, &stall.stall, &mut budget),
@@ -81,7 +81,7 @@ pub fn run(hook: &HookConfig) -> Result<()> {
 /// Takes stalls from the agent until it ends.
 fn take_in(waiting: &fair::Sender<String, Waiting>) -> Result<()> {
     let agent = io::stdin();
-    let mut buffer = vec![0; LONGEST];
+    let mut buffer = vec![0; EVENT_BYTES_MAX];
     loop {
         let length = match recv(agent.as_fd(), &mut buffer[..], RecvFlags::empty()) {
             Ok((0, _)) => return Ok(()),
@@ -109,13 +109,15 @@ fn tell(hook: &HookConfig, owner: &str, stall: &[u8], budget: &mut Budget) -> Op
     let name = &hook.command[0];
     for second in [false, true] {
         if second {
-            thread::sleep(AGAIN);
+            thread::sleep(RETRY_AFTER);
         }
         let left = left().len();
-        if left >= MOST_LEFT {
-            human::say(&format!("on_stall: {name}: not run, as {left} processes of earlier runs do not end"));
+        if left >= LEFT_BEHIND_MAX {
+            human::say(&format!(
+                "on_stall: {name}: not run, because {left} processes of earlier runs have not ended"
+            ));
         }
-        if left >= MOST_LEFT || !budget.take(owner, Instant::now()) {
+        if left >= LEFT_BEHIND_MAX || !budget.take(owner, Instant::now()) {
             return Some(if second { RunnerReport::Failed } else { RunnerReport::NotRun });
         }
         let outcome = once(hook, stall);
@@ -157,7 +159,7 @@ fn once(hook: &HookConfig, stall: &[u8]) -> Result<()> {
             let late = humantime::format_duration(hook.timeout);
             bail!("has not ended after {late}");
         }
-        thread::sleep(LOOK);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -170,7 +172,7 @@ fn left() -> Vec<Pid> {
 /// Ends what the program has started and left, whatever session it is in. Those that go leave their own children to this process,
 /// so it looks until there is none.
 fn end_the_rest() {
-    for _ in 0..ROUNDS {
+    for _ in 0..KILL_ROUNDS_MAX {
         let children = left();
         if children.is_empty() {
             return;
@@ -180,9 +182,9 @@ fn end_the_rest() {
             let _ = kill_process(child, Signal::KILL);
             let _ = waitpid(Some(child), WaitOptions::NOHANG);
         }
-        thread::sleep(LOOK);
+        thread::sleep(POLL_INTERVAL);
     }
-    human::say("on_stall: it has left processes that do not end");
+    human::say("on_stall: processes that it started do not end");
 }
 
 /// So many runs in any minute. A quarter of them is kept for owners that have had few.
@@ -233,7 +235,7 @@ impl Budget {
     fn next(&mut self, queue: &fair::Receiver<String, Waiting>, now: Instant) -> Option<StallOutcome> {
         self.forget(now);
         let is_too_late = |owner: &String, stall: &Waiting| {
-            !self.allows(owner) && (!self.is_quiet(owner) || now.duration_since(stall.came) >= PATIENCE)
+            !self.allows(owner) && (!self.is_quiet(owner) || now.duration_since(stall.came) >= OWNER_TIMEOUT)
         };
         if queue.take_if(is_too_late).is_some() {
             return Some(StallOutcome::GoWithout);

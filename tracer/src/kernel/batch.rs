@@ -11,7 +11,7 @@ use tracer_ebpf::abi::Plain;
 
 const BPF_MAP_LOOKUP_AND_DELETE_BATCH: libc::c_long = 25;
 /// Entries asked for at a time.
-const CHUNK: usize = 1024;
+const BATCH_ENTRIES: usize = 1024;
 
 /// `union bpf_attr`, the part for batches (include/uapi/linux/bpf.h).
 #[repr(C)]
@@ -31,8 +31,8 @@ struct Attr {
 ///
 /// The caller makes sure that no program writes the map meanwhile, or entries made behind the walk stay for the next time.
 pub fn drain<K: Plain, V: Plain>(map: BorrowedFd<'_>, mut each: impl FnMut(K, V)) -> Result<()> {
-    let mut keys: Vec<MaybeUninit<K>> = Vec::with_capacity(CHUNK);
-    let mut values: Vec<MaybeUninit<V>> = Vec::with_capacity(CHUNK);
+    let mut keys: Vec<MaybeUninit<K>> = Vec::with_capacity(BATCH_ENTRIES);
+    let mut values: Vec<MaybeUninit<V>> = Vec::with_capacity(BATCH_ENTRIES);
     let mut place = [0u64; 2];
     let mut first = true;
     loop {
@@ -42,7 +42,7 @@ pub fn drain<K: Plain, V: Plain>(map: BorrowedFd<'_>, mut each: impl FnMut(K, V)
             out_batch: std::ptr::from_mut(to) as u64,
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,
-            count: CHUNK as u32,
+            count: BATCH_ENTRIES as u32,
             map_fd: map.as_raw_fd() as u32,
             ..Attr::default()
         };
@@ -59,7 +59,7 @@ pub fn drain<K: Plain, V: Plain>(map: BorrowedFd<'_>, mut each: impl FnMut(K, V)
                 bail!("cannot empty a map of ended waits: {}", error.unwrap_or_else(io::Error::last_os_error))
             }
         };
-        for i in 0..(attr.count as usize).min(CHUNK) {
+        for i in 0..(attr.count as usize).min(BATCH_ENTRIES) {
             // SAFETY: the kernel has written the first `count` entries, and any bit pattern is a Plain value.
             let (key, value) = unsafe {
                 (keys.as_ptr().add(i).read().assume_init(), values.as_ptr().add(i).read().assume_init())

@@ -440,7 +440,7 @@ fn load_holders(ebpf: &mut Ebpf, btf: &aya::Btf) -> Optional {
     match load_iterator(ebpf, "holders", btf) {
         Ok(()) => Optional::Loaded,
         Err(error) => {
-            crate::util::human::say(&format!("who is at the other end cannot be told: {error:#}"));
+            crate::util::human::say(&format!("cannot tell who is at the other end: {error:#}"));
             Optional::Refused
         }
     }

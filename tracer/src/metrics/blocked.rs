@@ -2,7 +2,7 @@
 
 /// Looks after which time that has left an account is that of waits whose end was not counted. An end is counted a look after
 /// it at the latest.
-const GONE: u8 = 3;
+const GONE_AFTER_LOOKS: u8 = 3;
 
 /// Time spent waiting in one series.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +37,7 @@ impl Blocked {
     pub fn settle(&mut self, may_return: bool) {
         let sum = self.ended_ns + self.open_ns + self.gone_ns;
         self.below = if sum < self.shown_ns && !may_return { self.below + 1 } else { 0 };
-        if self.below == GONE {
+        if self.below == GONE_AFTER_LOOKS {
             self.gone_ns += self.shown_ns - sum;
             self.below = 0;
         }

@@ -11,9 +11,9 @@ use crate::model::{
 };
 
 /// Series a labelled family has at most.
-pub const SERIES: usize = 1000;
+pub const SERIES_MAX: usize = 1000;
 /// Folded keys that are remembered, each of which counts once. Beyond, they are forgotten and count again.
-pub const FOLDED: usize = 16_384;
+pub const FOLDED_MAX: usize = 16_384;
 /// What the labels of folded series say.
 pub const OTHER: &str = "other";
 
@@ -111,7 +111,7 @@ pub struct Folded {
 impl Folded {
     /// Counts a key that was folded, if it was not before.
     pub fn count(&mut self, family: SeriesFamily, key: &impl Hash) {
-        if self.known.len() >= FOLDED {
+        if self.known.len() >= FOLDED_MAX {
             self.known.clear();
         }
         if self.known.insert(self.known.hasher().hash_one((family, key))) {
@@ -141,7 +141,7 @@ pub fn bounded<'a, K: Hash + Eq + Clone, V: Default>(
     key: K,
     other: K,
 ) -> (&'a mut V, bool) {
-    let room = SERIES - usize::from(!series.contains_key(&other));
+    let room = SERIES_MAX - usize::from(!series.contains_key(&other));
     let own = series.len() < room || series.contains_key(&key);
     if !own {
         folded.count(family, &key);

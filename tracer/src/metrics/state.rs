@@ -7,7 +7,7 @@ use hashbrown::{HashMap, HashSet};
 use super::{
     blocked::Blocked,
     families::{Histogram, Number},
-    series::{BlockedKey, DurationKey, DurationSeries, Folded, OTHER, SERIES, SeriesFamily, bounded},
+    series::{BlockedKey, DurationKey, DurationSeries, Folded, OTHER, SERIES_MAX, SeriesFamily, bounded},
     stalls::StallSeries,
 };
 use crate::{
@@ -116,7 +116,7 @@ impl State {
     fn blocked_series(&mut self, key: BlockedKey) -> (&mut Blocked, bool) {
         let user = key.process.and_then(|process| self.users.get(&process)).copied();
         let is_new = !self.blocked.contains_key(&key);
-        if is_new && self.blocked.len() >= SERIES {
+        if is_new && self.blocked.len() >= SERIES_MAX {
             self.make_room(user);
         }
         let (series, own) =
@@ -299,10 +299,10 @@ pub(super) mod tests {
                 state.add_blocked(key(pid), 1);
             }
         }
-        assert_eq!(state.blocked.len(), SERIES);
+        assert_eq!(state.blocked.len(), SERIES_MAX);
         assert_eq!(state.folded.of(SeriesFamily::Blocked), 4001, "each counts once");
         state.settle(0, |_| false, |_| false);
-        assert_eq!(state.blocked.len(), SERIES, "they stay a while");
+        assert_eq!(state.blocked.len(), SERIES_MAX, "they stay a while");
         state.settle(EXPIRY.as_nanos() as u64, |_| false, |_| false);
         assert_eq!(state.blocked.len(), 1, "the folded series has no process");
     }
@@ -324,9 +324,9 @@ pub(super) mod tests {
             let own = |pids: std::ops::Range<u32>| pids.filter(|pid| shown(&state, *pid).is_some()).count();
             (state.blocked.len(), all, own(0..5000), own(5000..5010))
         };
-        assert_eq!(look(0..5000), (SERIES, 50_000, SERIES - 1, 0));
-        assert_eq!(look(0..5010), (SERIES, 50_100, SERIES - 11, 10));
-        assert_eq!(look(0..5010), (SERIES, 50_100, SERIES - 11, 10), "and so it stays");
+        assert_eq!(look(0..5000), (SERIES_MAX, 50_000, SERIES_MAX - 1, 0));
+        assert_eq!(look(0..5010), (SERIES_MAX, 50_100, SERIES_MAX - 11, 10));
+        assert_eq!(look(0..5010), (SERIES_MAX, 50_100, SERIES_MAX - 11, 10), "and so it stays");
     }
 
     #[test]
@@ -339,7 +339,7 @@ pub(super) mod tests {
         for number in 0..5000 {
             state.add_durations(named(&number.to_string()), &waits);
         }
-        assert_eq!(state.durations.len(), SERIES);
+        assert_eq!(state.durations.len(), SERIES_MAX);
         for now in 0..6 {
             state.add_durations(named("busy"), &waits);
             state.settle(now * minute, |_| false, |_| false);

@@ -59,7 +59,7 @@ pub const METRICS: &[Metric] = &[
             "local",
             "remote",
         ],
-        help: "Age of each open stall; of more than 200, the oldest of each owner.",
+        help: "Age of each open stall. If there are more than 200, the oldest of each owner.",
         series: Series::Gauge(|state| {
             state
                 .stalls
@@ -71,7 +71,7 @@ pub const METRICS: &[Metric] = &[
     Metric {
         name: "tracer_stalls_without_series",
         labels: &[],
-        help: "Open stalls that are not among those 200.",
+        help: "Open stalls without a series of their own.",
         series: Series::Gauge(|state| vec![Number::alone(state.without_series as f64)]),
     },
     Metric {
@@ -95,25 +95,25 @@ pub const METRICS: &[Metric] = &[
     Metric {
         name: "tracer_waits_excused",
         labels: &[],
-        help: "Waits that are older than their threshold and not flagged, because answers there usually take as long.",
+        help: "Waits past their threshold that a baseline keeps from being flagged.",
         series: Series::Gauge(|state| vec![Number::alone(state.excused as f64)]),
     },
     Metric {
         name: "tracer_wait_duration_seconds",
         labels: &["comm", "syscall", "kind"],
-        help: "Waits that have ended, those shorter than --min-wait left out.",
+        help: "Duration of ended waits of at least --min-wait.",
         series: Series::Histogram(State::durations),
     },
     Metric {
         name: "tracer_blocked_seconds_total",
         labels: &["pid", "comm", "syscall", "kind"],
-        help: "Time spent waiting; grows while a wait lasts.",
+        help: "Time spent waiting, including waits that still last.",
         series: Series::Counter(State::blocked),
     },
     Metric {
         name: "tracer_lost_events_total",
         labels: &["reason"],
-        help: "What could not be recorded, by reason.",
+        help: "Records that were lost, by reason.",
         series: Series::Counter(|state| {
             state.lost.iter().map(|(loss, number)| Number::of([loss.reason()], *number as f64)).collect()
         }),
@@ -121,7 +121,7 @@ pub const METRICS: &[Metric] = &[
     Metric {
         name: "tracer_dropped_series_total",
         labels: &["reason"],
-        help: "Series folded into \"other\" because their family was full, by family.",
+        help: "Series folded into \"other\" because their family was full. The reason is the family.",
         series: Series::Counter(|state| state.folded.by_family()),
     },
     Metric {
@@ -133,7 +133,7 @@ pub const METRICS: &[Metric] = &[
     Metric {
         name: "tracer_probe_up",
         labels: &["probe", "mechanism"],
-        help: "1 where the kernel program is attached.",
+        help: "1 if the kernel program is attached.",
         series: Series::Gauge(|state| {
             let probes = state.probes.iter();
             probes.map(|(probe, mechanism, is_up)| Number::is([*probe, *mechanism], *is_up)).collect()
@@ -142,7 +142,7 @@ pub const METRICS: &[Metric] = &[
     Metric {
         name: "tracer_blind",
         labels: &["cause"],
-        help: "1 while something keeps the agent from seeing, and for a minute after it, by cause.",
+        help: "1 while something keeps the agent from seeing everything, and for a minute afterwards.",
         series: Series::Gauge(|state| {
             Cause::ALL.iter().map(|cause| Number::is([cause.label()], state.blind.is_so(*cause))).collect()
         }),
@@ -150,7 +150,7 @@ pub const METRICS: &[Metric] = &[
     Metric {
         name: "tracer_build_info",
         labels: &["version"],
-        help: "1, with the version as label.",
+        help: "1, with the version as a label.",
         series: Series::Gauge(|_| vec![Number::of([env!("CARGO_PKG_VERSION")], 1.0)]),
     },
 ];
@@ -159,7 +159,7 @@ pub const METRICS: &[Metric] = &[
 mod tests {
     use super::{
         super::{
-            series::{FOLDED, OTHER, SERIES},
+            series::{FOLDED_MAX, OTHER, SERIES_MAX},
             stalls::STALL_SERIES,
             state::{EXPIRY, tests},
         },
@@ -171,45 +171,46 @@ mod tests {
     fn reference() -> String {
         let mut text = String::from(
             "# Metrics\n\n\
-             Of `/metrics`, in Prometheus's text format. Written by the test of `tracer/src/metrics/table.rs` from the tables\n\
-             there and in `tracer/src/collect/losses.rs` (`UPDATE_DOCS=1 cargo test -p tracer`).\n\n\
-             | metric | type | labels | says |\n| --- | --- | --- | --- |\n",
+             What `/metrics` exports, in Prometheus's text format. A test in `tracer/src/metrics/table.rs` writes this page from the\n\
+             tables there and in `tracer/src/collect/losses.rs` (`UPDATE_DOCS=1 cargo test -p tracer`).\n\n\
+             | metric | type | labels | meaning |\n| --- | --- | --- | --- |\n",
         );
         for Metric { name, labels, help, series } in METRICS {
             let kind = format!("{:?}", series.kind()).to_lowercase();
             text += &format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(" "));
         }
-        text += "\n`process_cpu_seconds_total`, `process_resident_memory_bytes` and their like are the agent's own, by the library's names.\n\n\
+        text += "\n`process_cpu_seconds_total`, `process_resident_memory_bytes` and the other `process_*` metrics are about the agent itself.\n\n\
                  ## `tracer_lost_events_total`\n\n\
-                 Every reason is there from the start, so that `increase()` sees the first loss. The last column is the severity of\n\
-                 its alert: `warning` where a message or a record of a stall is lost, `info` where statistics are.\n\n\
-                 | reason | means | alert |\n| --- | --- | --- |\n";
+                 Every reason is exported from the start, so that `increase()` sees the first loss. The last column is the severity of\n\
+                 the alert: `warning` if a message or record about a stall is lost, `info` if only statistics are.\n\n\
+                 | reason | meaning | alert |\n| --- | --- | --- |\n";
         for loss in Loss::ALL {
             let severity = loss.cost().severity();
             text += &format!("| `{}` | {} | {severity} |\n", loss.reason(), loss.means());
         }
         text += "\n## `tracer_blind`\n\n\
-                 While one of them is 1, the agent may miss a hang or say less about it, and `TracerBlind` fires. Its standard error\n\
-                 has a line when that begins and one when it ends.\n\n\
-                 | cause | means |\n| --- | --- |\n";
+                 While one of these is 1, the agent may miss a hang or say less about it, and `TracerBlind` fires. The agent logs a line\n\
+                 to standard error when this begins and another when it ends.\n\n\
+                 | cause | meaning |\n| --- | --- |\n";
         for cause in Cause::ALL {
             text += &format!("| `{}` | {} |\n", cause.label(), cause.means());
         }
         text += &format!(
             "\n## How many series\n\n\
-             A family with labels of processes has {SERIES} series at most; what is more is folded into one whose labels all say\n\
-             `{OTHER}`, and counted in `tracer_dropped_series_total` (`reason` is the family). A series that is folded counts once;\n\
-             beyond {FOLDED} of them some count again.\n\n\
-             `tracer_stall_seconds` has {STALL_SERIES} stalls at most. They are shared between owners: a container, a unit of the system,\n\
-             or a user, who owns all that is below `user.slice`. Whoever has most gives way first, and of one owner the oldest stay.\n\
-             `tracer_open_stalls` counts them all, `tracer_stalls_without_series` those that gave way.\n\n\
-             `tracer_blocked_seconds_total` is shared between users: a process of a user with fewer series takes the place of the latest\n\
-             one of whoever has most, whose time is then part of `{OTHER}`. `tracer_wait_duration_seconds` is by names, which belong to\n\
-             nobody, and is not shared: first come, first served. No stall depends on it.\n\n\
-             A series of `tracer_wait_duration_seconds` that nothing was added to for {0} minutes goes; one of\n\
-             `tracer_blocked_seconds_total` does if its process has gone as well. The page is written at most once a look.\n\n\
-             Labels of pods (`namespace`, `pod`) are empty outside Kubernetes, `unit` outside systemd, `local` and `remote` where\n\
-             there is no socket. Control characters in names are as the process has them; Prometheus escapes them.\n",
+             A family whose labels name processes has at most {SERIES_MAX} series. The rest are folded into one series whose labels\n\
+             all say `{OTHER}`, and counted in `tracer_dropped_series_total` (its `reason` is the family). Each folded series is counted\n\
+             once; if there are more than {FOLDED_MAX} of them, some are counted again.\n\n\
+             `tracer_stall_seconds` has at most {STALL_SERIES} series. They are shared between owners: containers, system units, and\n\
+             users, who own everything below `user.slice`. The owner with the most series gives way first, and each owner keeps its\n\
+             oldest stalls. `tracer_open_stalls` counts all of them, `tracer_stalls_without_series` those that gave way.\n\n\
+             `tracer_blocked_seconds_total` is shared between users: when it is full, a process of a user with few series replaces the\n\
+             latest process of the user with the most, whose time is then part of `{OTHER}`. `tracer_wait_duration_seconds` is keyed by\n\
+             names, which have no owner, so it is first come, first served. No stall depends on it.\n\n\
+             A series of `tracer_wait_duration_seconds` is dropped after {0} minutes without an update. One of\n\
+             `tracer_blocked_seconds_total` is dropped then too, if its process has ended. The page is rendered at most once per\n\
+             snapshot.\n\n\
+             `namespace` and `pod` are empty outside Kubernetes, `unit` is empty outside systemd, and `local` and `remote` are empty\n\
+             if there is no socket. Control characters in names are exported as they are; Prometheus escapes them.\n",
             EXPIRY.as_secs() / 60
         );
         text

@@ -7,6 +7,7 @@ pub mod file;
 pub mod histogram;
 pub mod holder;
 pub mod obstacles;
+pub mod pod;
 pub mod stack;
 pub mod syscalls;
 pub mod target;

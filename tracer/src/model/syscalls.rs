@@ -511,7 +511,7 @@ const UNLISTED: Row =
     Row { name: "", operation: Operation::Other, direction: None, arguments: columns::all([]) };
 
 /// No table has a call with this number or a larger one.
-const NUMBERS: usize = 512;
+const NUMBERS_MAX: usize = 512;
 
 /// Both tables of this machine by number.
 struct CallTables {
@@ -532,9 +532,9 @@ static TABLES: LazyLock<CallTables> = LazyLock::new(|| {
         })
     };
     let native =
-        (0..NUMBERS).map(|number| NativeSysno::new(number).map(|call| syscall(call.name()))).collect();
+        (0..NUMBERS_MAX).map(|number| NativeSysno::new(number).map(|call| syscall(call.name()))).collect();
     let compat =
-        (0..NUMBERS).map(|number| CompatSysno::new(number).map(|call| syscall(call.name()))).collect();
+        (0..NUMBERS_MAX).map(|number| CompatSysno::new(number).map(|call| syscall(call.name()))).collect();
     CallTables { native, compat, unlisted }
 });
 

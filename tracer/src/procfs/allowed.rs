@@ -30,7 +30,7 @@ const NAMESPACES: &[&str] = &["ipc", "mnt", "net"];
 const HOST_FILES: &[&str] = &["/proc/locks"];
 const HOST_FOLDERS: &[&str] = &["/proc", "/var/log/containers", "/var/log/pods"];
 /// As much of a process's memory as is read at a time: a set of 4,096 fds, a path.
-const MEMORY: usize = 64 * 1024;
+const MEMORY_BYTES_MAX: usize = 64 * 1024;
 
 /// Whether a question may be answered.
 pub fn is_allowed(ask: &ReadRequest) -> bool {
@@ -65,8 +65,8 @@ pub fn is_allowed(ask: &ReadRequest) -> bool {
             _ => false,
         }),
         ReadRequest::Open { path } => below(path, |parts| matches!(parts, ["ns", "net"])),
-        ReadRequest::Memory { length, .. } => *length <= MEMORY,
-        ReadRequest::Text { limit, .. } => *limit <= MEMORY,
+        ReadRequest::Memory { length, .. } => *length <= MEMORY_BYTES_MAX,
+        ReadRequest::Text { limit, .. } => *limit <= MEMORY_BYTES_MAX,
         ReadRequest::Drain => true,
     }
 }

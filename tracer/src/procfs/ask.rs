@@ -3,11 +3,11 @@
 use rustix::io::Errno;
 
 /// Bytes of a file that are read unless more are asked for: those of `/proc` that are read here have a few hundred.
-pub const SHORT: usize = 64 * 1024;
+pub const SHORT_BYTES: usize = 64 * 1024;
 /// As much of one file as is ever read: a network namespace's table with a hundred thousand connections.
-pub const LONG: usize = 32 * 1024 * 1024;
+pub const LONG_BYTES: usize = 32 * 1024 * 1024;
 /// Entries of one directory that are read at most: a process may have a million descriptors.
-pub const MOST_ENTRIES: usize = 65_536;
+pub const ENTRIES_MAX: usize = 65_536;
 
 /// One read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -16,7 +16,7 @@ pub enum ReadRequest {
     File { path: String, limit: usize },
     /// Where a symbolic link leads.
     Link { path: String },
-    /// The names in a directory, [`MOST_ENTRIES`] at most.
+    /// The names in a directory, [`ENTRIES_MAX`] at most.
     Names { path: String },
     /// The names in a directory of symbolic links, each with where it leads.
     Links { path: String },
@@ -50,11 +50,11 @@ pub struct FileStat {
 }
 
 /// Length of a question's head: length of the whole, kind, pid, address, limit.
-const QUESTION: usize = 4 + 1 + 4 + 8 + 8;
+const QUESTION_HEAD_BYTES: usize = 4 + 1 + 4 + 8 + 8;
 /// Length of an answer's head: what it is, and how many bytes follow.
-pub const ANSWER: usize = 4 + 4;
+pub const ANSWER_HEAD_BYTES: usize = 4 + 4;
 /// Bytes of one answer of several.
-pub const PART: usize = 64 * 1024;
+pub const PART_BYTES: usize = 64 * 1024;
 
 /// What an answer's head says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,20 +72,20 @@ const MORE: i32 = 1;
 
 impl Head {
     /// As bytes.
-    pub fn encode(self) -> [u8; ANSWER] {
+    pub fn encode(self) -> [u8; ANSWER_HEAD_BYTES] {
         let (status, length) = match self {
             Head::Last(length) => (LAST, length),
             Head::Part(length) => (MORE, length),
             Head::Failed(error) => (-error.raw_os_error(), 0),
         };
-        let mut bytes = [0; ANSWER];
+        let mut bytes = [0; ANSWER_HEAD_BYTES];
         bytes[..4].copy_from_slice(&status.to_ne_bytes());
         bytes[4..].copy_from_slice(&(length as u32).to_ne_bytes());
         bytes
     }
 
     /// From bytes.
-    pub fn decode(bytes: [u8; ANSWER]) -> Self {
+    pub fn decode(bytes: [u8; ANSWER_HEAD_BYTES]) -> Self {
         let [a, b, c, d, length @ ..] = bytes;
         let length = u32::from_ne_bytes(length) as usize;
         match i32::from_ne_bytes([a, b, c, d]) {
@@ -115,7 +115,7 @@ impl ReadRequest {
             ReadRequest::Open { path } => (7, path, 0, 0, 0),
             ReadRequest::Drain => (8, "", 0, 0, 0),
         };
-        out.extend(((QUESTION + path.len()) as u32).to_ne_bytes());
+        out.extend(((QUESTION_HEAD_BYTES + path.len()) as u32).to_ne_bytes());
         out.push(kind);
         out.extend(pid.to_ne_bytes());
         out.extend(address.to_ne_bytes());
@@ -126,17 +126,17 @@ impl ReadRequest {
     /// The first question in `bytes`, and how long it is; `None` where it has not all come. A question that makes no sense is
     /// an error: only tracer itself asks.
     pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, Errno> {
-        let Some(head) = bytes.get(..QUESTION) else { return Ok(None) };
+        let Some(head) = bytes.get(..QUESTION_HEAD_BYTES) else { return Ok(None) };
         let number = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| head[at + byte]));
         let short = |at: usize| u32::from_ne_bytes(std::array::from_fn(|byte| head[at + byte]));
         let whole = short(0) as usize;
-        if !(QUESTION..QUESTION + SHORT).contains(&whole) {
+        if !(QUESTION_HEAD_BYTES..QUESTION_HEAD_BYTES + SHORT_BYTES).contains(&whole) {
             return Err(Errno::INVAL);
         }
-        let Some(path) = bytes.get(QUESTION..whole) else { return Ok(None) };
+        let Some(path) = bytes.get(QUESTION_HEAD_BYTES..whole) else { return Ok(None) };
         let path = || String::from_utf8(path.to_vec()).map_err(|_| Errno::INVAL);
         let (pid, address) = (short(5), number(9));
-        let limit = usize::try_from(number(17)).map_err(|_| Errno::INVAL)?.min(LONG);
+        let limit = usize::try_from(number(17)).map_err(|_| Errno::INVAL)?.min(LONG_BYTES);
         let ask = match head[4] {
             0 => ReadRequest::File { path: path()?, limit },
             1 => ReadRequest::Link { path: path()? },
@@ -222,11 +222,11 @@ mod tests {
         ReadRequest::Memory { pid: 1, address: 0, length: usize::MAX }.encode(&mut bytes);
         assert!(matches!(
             ReadRequest::decode(&bytes),
-            Ok(Some((ReadRequest::Memory { length: LONG, .. }, _)))
+            Ok(Some((ReadRequest::Memory { length: LONG_BYTES, .. }, _)))
         ));
         bytes[4] = 99;
         assert_eq!(ReadRequest::decode(&bytes), Err(Errno::INVAL));
-        assert_eq!(ReadRequest::decode(&[0; QUESTION]), Err(Errno::INVAL));
-        assert_eq!(ReadRequest::decode(&[0xff; QUESTION]), Err(Errno::INVAL));
+        assert_eq!(ReadRequest::decode(&[0; QUESTION_HEAD_BYTES]), Err(Errno::INVAL));
+        assert_eq!(ReadRequest::decode(&[0xff; QUESTION_HEAD_BYTES]), Err(Errno::INVAL));
     }
 }

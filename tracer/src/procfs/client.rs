@@ -17,7 +17,7 @@ use rustix::{
 };
 
 use super::{
-    ask::{ANSWER, Head, LONG, PART, ReadRequest},
+    ask::{ANSWER_HEAD_BYTES, Head, LONG_BYTES, PART_BYTES, ReadRequest},
     ledger::{AccountName, Ledger, Needs, Refused},
     supervisor::{self, Started},
 };
@@ -27,16 +27,16 @@ use crate::model::wait::ProcessId;
 const DEADLINE: Duration = Duration::from_millis(100);
 /// How often it is given as much again while nothing holds it up but the want of a CPU, on a machine that is overloaded or
 /// at a long walk.
-const EXTENSIONS: u32 = 40;
+const EXTENSIONS_MAX: u32 = 40;
 /// While so many answers are still to come, they are let gather for so long: to wake up for each costs more than the reads do.
-const MANY: usize = 8;
-const GATHER: Duration = Duration::from_micros(50);
+const GATHER_FROM: usize = 8;
+const GATHER_TIME: Duration = Duration::from_micros(50);
 /// Questions that are under way at a time.
-const WINDOW: usize = 64;
+const WINDOW_MAX: usize = 64;
 /// Bytes of questions that are sent at a time: of two such and one long path, a socket takes all, so that to send never waits.
-const WINDOW_BYTES: usize = 16 * 1024;
+const WINDOW_BYTES_MAX: usize = 16 * 1024;
 /// Processes whose owners are remembered.
-const OWNERS: usize = 4096;
+const OWNERS_MAX: usize = 4096;
 
 /// Why something was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,11 +196,11 @@ impl Asking {
     /// hangs in. Those that may not be read have their answer.
     fn next(&mut self, mut may_read: impl FnMut(&ProcessRead) -> Result<(), Refused>) -> Vec<u8> {
         let mut bytes = Vec::new();
-        if self.sent.len() > WINDOW / 2 {
+        if self.sent.len() > WINDOW_MAX / 2 {
             return bytes;
         }
-        while self.sent.len() < WINDOW
-            && bytes.len() < WINDOW_BYTES
+        while self.sent.len() < WINDOW_MAX
+            && bytes.len() < WINDOW_BYTES_MAX
             && let Some(at) = self.open.pop_front()
         {
             let question = &self.questions[at];
@@ -378,7 +378,7 @@ impl ReaderClient {
             return owner.clone();
         }
         let owner = self.read_owner(process).unwrap_or_default();
-        if known.len() >= OWNERS {
+        if known.len() >= OWNERS_MAX {
             known.clear();
         }
         known.insert(process, owner.clone());
@@ -389,7 +389,7 @@ impl ReaderClient {
         let mut connection = take_connection()?;
         let file = |name: &str| {
             let mut bytes = Vec::new();
-            ReadRequest::File { path: format!("/proc/{}/{name}", process.pid), limit: PART }
+            ReadRequest::File { path: format!("/proc/{}/{name}", process.pid), limit: PART_BYTES }
                 .encode(&mut bytes);
             bytes
         };
@@ -437,14 +437,14 @@ impl ReaderConnection {
     fn receive(&mut self) -> Result<Result<Vec<u8>, Errno>, Broken> {
         let mut answer = Vec::new();
         loop {
-            let head = self.take(ANSWER)?.try_into().map_err(|_| Broken::Ended)?;
+            let head = self.take(ANSWER_HEAD_BYTES)?.try_into().map_err(|_| Broken::Ended)?;
             let (length, last) = match Head::decode(head) {
                 Head::Failed(error) => return Ok(Err(error)),
                 Head::Last(length) => (length, true),
                 Head::Part(length) => (length, false),
             };
             // Only a reader that has been taken over says more than it was asked for.
-            if length > PART || answer.len() + length > 2 * LONG {
+            if length > PART_BYTES || answer.len() + length > 2 * LONG_BYTES {
                 return Err(Broken::Ended);
             }
             answer.extend(self.take(length)?);
@@ -471,7 +471,7 @@ impl ReaderConnection {
         // The room is cleared once, and not for each answer.
         self.room.copy_within(self.taken..self.came, 0);
         (self.taken, self.came) = (0, self.came - self.taken);
-        self.room.resize(self.room.len().max(self.came + PART), 0);
+        self.room.resize(self.room.len().max(self.came + PART_BYTES), 0);
         let mut parts = [std::io::IoSliceMut::new(&mut self.room[self.came..])];
         let received = retry_on_intr(|| {
             recvmsg(&self.reader.socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
@@ -487,11 +487,11 @@ impl ReaderConnection {
     }
 
     fn wait(&self) -> Result<(), Broken> {
-        if self.awaited >= MANY {
-            std::thread::sleep(GATHER);
+        if self.awaited >= GATHER_FROM {
+            std::thread::sleep(GATHER_TIME);
         }
         let patience = Timespec { tv_sec: 0, tv_nsec: DEADLINE.subsec_nanos().into() };
-        for _ in 0..=EXTENSIONS {
+        for _ in 0..=EXTENSIONS_MAX {
             let mut fds = [PollFd::new(&self.reader.socket, PollFlags::IN)];
             match retry_on_intr(|| poll(&mut fds, Some(&patience))) {
                 Ok(0) if !runs(self.reader.pid) => break,
@@ -523,7 +523,11 @@ mod tests {
     }
 
     fn file(path: &str, process: ProcessId) -> ProcessRead {
-        ProcessRead { process, needs: Needs::Host, ask: ReadRequest::File { path: path.into(), limit: LONG } }
+        ProcessRead {
+            process,
+            needs: Needs::Host,
+            ask: ReadRequest::File { path: path.into(), limit: LONG_BYTES },
+        }
     }
 
     fn process(pid: u32) -> ProcessId {
@@ -644,7 +648,7 @@ mod tests {
     fn what_a_descriptor_gives_comes_whole() {
         let client = apart();
         let (reader, writer) = silent();
-        let bytes: Vec<u8> = (0..3 * PART).map(|at| at as u8).collect();
+        let bytes: Vec<u8> = (0..3 * PART_BYTES).map(|at| at as u8).collect();
         let (answer, ()) = std::thread::scope(|scope| {
             let all = &bytes;
             let write = scope.spawn(move || std::fs::File::from(writer).write_all(all).expect("writes"));

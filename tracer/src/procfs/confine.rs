@@ -80,7 +80,7 @@ pub struct ReaderFilter(BpfProgram);
 impl ReaderFilter {
     /// Puts it on this process.
     pub fn apply(&self) -> Result<()> {
-        seccompiler::apply_filter(&self.0).context("cannot give up system calls")
+        seccompiler::apply_filter(&self.0).context("cannot install the filter for system calls")
     }
 }
 
@@ -91,13 +91,13 @@ pub fn reader_filter() -> Result<ReaderFilter> {
 
 /// Confines the process that starts and ends readers, and so all of them.
 pub fn supervisor() -> Result<()> {
-    set_no_new_privs(true).context("cannot give up gaining rights")?;
+    set_no_new_privs(true).context("cannot set no_new_privs")?;
     let keeps = capabilities(None)?.permitted & OF_READERS;
     let _ = clear_ambient_capability_set();
     let sets = CapabilitySets { effective: keeps, permitted: keeps, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets).context("cannot give up capabilities")?;
     for program in [without_clone3()?, allowed(READS.iter().chain(SUPERVISES))?] {
-        seccompiler::apply_filter(&program).context("cannot give up system calls")?;
+        seccompiler::apply_filter(&program).context("cannot install the filter for system calls")?;
     }
     Ok(())
 }

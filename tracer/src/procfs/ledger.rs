@@ -57,16 +57,16 @@ impl Needs {
 pub type AccountName = String;
 
 /// How long a read is left alone that did not come back in time; twice as long each further time.
-const ALONE: Duration = Duration::from_secs(10);
+const LEAVE_ALONE: Duration = Duration::from_secs(10);
 /// At most so often twice as long: five minutes.
-const DOUBLED: u32 = 5;
+const DOUBLINGS_MAX: u32 = 5;
 /// Reads that are remembered as late.
-const REMEMBERED: usize = 4096;
+const LATE_MAX: usize = 4096;
 /// Processes that are remembered to have answered, of each of two generations.
-const ANSWERED: usize = 8192;
+const ANSWERED_MAX: usize = 8192;
 /// Readers that are left behind, for all owners and for each: where the kernel lets go of a killed reader, it is not.
-const LEFT: usize = 32;
-const LEFT_OF_OWNER: usize = 4;
+const LEFT_BEHIND_MAX: usize = 32;
+const LEFT_BEHIND_OF_OWNER_MAX: usize = 4;
 
 /// So many at once, and one more each `every`.
 #[derive(Clone, Copy, Debug)]
@@ -87,8 +87,8 @@ impl Allowance {
 }
 
 /// Late reads that each owner, and all together, may cost at once, and more of them each second.
-const LATE_OF_OWNER: (f64, f64) = (3.0, 1.0);
-const LATE: (f64, f64) = (8.0, 3.0);
+const LATE_ALLOWANCE_OF_OWNER: (f64, f64) = (3.0, 1.0);
+const LATE_ALLOWANCE: (f64, f64) = (8.0, 3.0);
 
 /// A read that was late.
 #[derive(Debug)]
@@ -136,18 +136,18 @@ impl Ledger {
             return Err(Refused::LeftAlone);
         }
         let Some(all) = &mut self.all else { return Ok(()) };
-        all.refill(LATE.0, LATE.1, now);
-        let spent = all.left < 1.0 || self.left.values().sum::<usize>() >= LEFT;
+        all.refill(LATE_ALLOWANCE.0, LATE_ALLOWANCE.1, now);
+        let spent = all.left < 1.0 || self.left.values().sum::<usize>() >= LEFT_BEHIND_MAX;
         let any_spent = spent || self.owners.values().any(|owner| owner.left < 1.0) || !self.left.is_empty();
         if needs == Needs::Nothing || !any_spent || self.answered.iter().any(|them| them.contains(&process)) {
             return Ok(());
         }
         let owner = owner();
         let of_owner = self.owners.get_mut(&owner).is_some_and(|allowance| {
-            allowance.refill(LATE_OF_OWNER.0, LATE_OF_OWNER.1, now);
+            allowance.refill(LATE_ALLOWANCE_OF_OWNER.0, LATE_ALLOWANCE_OF_OWNER.1, now);
             allowance.left < 1.0
         });
-        if spent || of_owner || self.left.get(&owner).is_some_and(|left| *left >= LEFT_OF_OWNER) {
+        if spent || of_owner || self.left.get(&owner).is_some_and(|left| *left >= LEFT_BEHIND_OF_OWNER_MAX) {
             self.refused += 1;
             return Err(Refused::Budget);
         }
@@ -160,7 +160,7 @@ impl Ledger {
         if self.all.is_none() || self.answered[0].contains(&process) {
             return;
         }
-        if self.answered[0].len() >= ANSWERED {
+        if self.answered[0].len() >= ANSWERED_MAX {
             self.answered.swap(0, 1);
             self.answered[0].clear();
         }
@@ -170,22 +170,22 @@ impl Ledger {
     /// A read did not come back in time.
     pub fn late(&mut self, process: ProcessId, needs: Needs, owner: AccountName, now: Instant) {
         self.abandoned += 1;
-        if self.late.len() >= REMEMBERED {
+        if self.late.len() >= LATE_MAX {
             self.late.retain(|_, late| now < late.until);
         }
         for them in &mut self.answered {
             them.remove(&process);
         }
-        let times = self.late.get(&(process, needs)).map_or(0, |late| late.times + 1).min(DOUBLED);
-        self.late.insert((process, needs), Late { until: now + ALONE * 2u32.pow(times), times });
-        let all = self.all.get_or_insert(Allowance::new(LATE.0, now));
+        let times = self.late.get(&(process, needs)).map_or(0, |late| late.times + 1).min(DOUBLINGS_MAX);
+        self.late.insert((process, needs), Late { until: now + LEAVE_ALONE * 2u32.pow(times), times });
+        let all = self.all.get_or_insert(Allowance::new(LATE_ALLOWANCE.0, now));
         all.left -= 1.0;
         // Whoever has all of it again need not be remembered.
         self.owners.retain(|_, allowance| {
-            allowance.refill(LATE_OF_OWNER.0, LATE_OF_OWNER.1, now);
-            allowance.left < LATE_OF_OWNER.0
+            allowance.refill(LATE_ALLOWANCE_OF_OWNER.0, LATE_ALLOWANCE_OF_OWNER.1, now);
+            allowance.left < LATE_ALLOWANCE_OF_OWNER.0
         });
-        self.owners.entry(owner).or_insert(Allowance::new(LATE_OF_OWNER.0, now)).left -= 1.0;
+        self.owners.entry(owner).or_insert(Allowance::new(LATE_ALLOWANCE_OF_OWNER.0, now)).left -= 1.0;
     }
 
     /// The readers that are left behind now, by the owners of what they read.
@@ -203,7 +203,7 @@ impl Ledger {
         }
         for needs in Needs::ALL {
             if let Some(late) = self.late.get_mut(&(process, needs)) {
-                late.until = late.until.min(now + ALONE);
+                late.until = late.until.min(now + LEAVE_ALONE);
                 late.times = 0;
             }
         }
@@ -271,14 +271,14 @@ mod tests {
         assert_eq!(may(&mut ledger, 1, Needs::Memory, now), Err(Refused::LeftAlone));
         assert_eq!(may(&mut ledger, 1, Needs::Exec, now), Ok(()), "other locks are free");
         assert_eq!(may(&mut ledger, 2, Needs::Memory, now), Ok(()));
-        let then = now + ALONE;
+        let then = now + LEAVE_ALONE;
         assert_eq!(may(&mut ledger, 1, Needs::Memory, then), Ok(()));
         late(&mut ledger, 1, then);
-        assert_eq!(may(&mut ledger, 1, Needs::Memory, then + ALONE), Err(Refused::LeftAlone));
-        assert_eq!(may(&mut ledger, 1, Needs::Memory, then + 2 * ALONE), Ok(()));
-        late(&mut ledger, 1, then + 2 * ALONE);
-        ledger.forgive(process(1), then + 2 * ALONE);
-        assert_eq!(may(&mut ledger, 1, Needs::Memory, then + 3 * ALONE), Ok(()), "its wait has ended");
+        assert_eq!(may(&mut ledger, 1, Needs::Memory, then + LEAVE_ALONE), Err(Refused::LeftAlone));
+        assert_eq!(may(&mut ledger, 1, Needs::Memory, then + 2 * LEAVE_ALONE), Ok(()));
+        late(&mut ledger, 1, then + 2 * LEAVE_ALONE);
+        ledger.forgive(process(1), then + 2 * LEAVE_ALONE);
+        assert_eq!(may(&mut ledger, 1, Needs::Memory, then + 3 * LEAVE_ALONE), Ok(()), "its wait has ended");
         assert_eq!(ledger.abandoned(), 3);
     }
 
@@ -316,10 +316,10 @@ mod tests {
         let (mut ledger, now) = (Ledger::default(), Instant::now());
         late(&mut ledger, 100, now);
         let then = now + Duration::from_secs(60);
-        ledger.left_behind((0..LEFT_OF_OWNER).map(|_| owner(100)));
+        ledger.left_behind((0..LEFT_BEHIND_OF_OWNER_MAX).map(|_| owner(100)));
         assert_eq!(may(&mut ledger, 101, Needs::Memory, then), Err(Refused::Budget));
         assert_eq!(may(&mut ledger, 201, Needs::Memory, then), Ok(()));
-        ledger.left_behind((0..LEFT as u32).map(|at| owner(at * 100)));
+        ledger.left_behind((0..LEFT_BEHIND_MAX as u32).map(|at| owner(at * 100)));
         assert_eq!(may(&mut ledger, 9900, Needs::Memory, then), Err(Refused::Budget));
         ledger.left_behind(std::iter::empty());
         assert_eq!(may(&mut ledger, 101, Needs::Memory, then), Ok(()));
@@ -328,12 +328,12 @@ mod tests {
     #[test]
     fn it_does_not_grow_with_what_is_late() {
         let (mut ledger, mut now) = (Ledger::default(), Instant::now());
-        for pid in 0..3 * REMEMBERED as u32 {
+        for pid in 0..3 * LATE_MAX as u32 {
             late(&mut ledger, pid, now);
             ledger.answered(process(pid));
             now += Duration::from_secs(1);
         }
-        assert!(ledger.late.len() <= REMEMBERED && ledger.owners.len() <= 8, "{}", ledger.owners.len());
-        assert!(ledger.answered.iter().all(|them| them.len() <= ANSWERED));
+        assert!(ledger.late.len() <= LATE_MAX && ledger.owners.len() <= 8, "{}", ledger.owners.len());
+        assert!(ledger.answered.iter().all(|them| them.len() <= ANSWERED_MAX));
     }
 }

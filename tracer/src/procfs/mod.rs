@@ -35,7 +35,7 @@ pub use self::{
     ledger::{Needs, Refused},
 };
 use self::{
-    ask::{LONG, ReadRequest, SHORT},
+    ask::{LONG_BYTES, ReadRequest, SHORT_BYTES},
     client::{HOST, ProcessRead, ReaderClient},
 };
 use crate::{
@@ -64,7 +64,7 @@ pub enum Wanted<'a> {
 impl Wanted<'_> {
     fn question(&self, process: ProcessId) -> ProcessRead {
         let (name, ask) = match self {
-            Wanted::File(name) => (name, ReadRequest::File { path: path(process, name), limit: SHORT }),
+            Wanted::File(name) => (name, ReadRequest::File { path: path(process, name), limit: SHORT_BYTES }),
             Wanted::Link(name) => (name, ReadRequest::Link { path: path(process, name) }),
             Wanted::Links(name) => {
                 let ask = ReadRequest::Links { path: path(process, name) };
@@ -138,12 +138,17 @@ impl Reads {
     /// # Errors
     /// Why it was not read.
     pub fn file(&mut self, process: ProcessId, name: &str) -> Result<Vec<u8>, Unread> {
-        self.ask(process, Needs::of(name), ReadRequest::File { path: path(process, name), limit: SHORT })
+        self.ask(
+            process,
+            Needs::of(name),
+            ReadRequest::File { path: path(process, name), limit: SHORT_BYTES },
+        )
     }
 
     /// The same, of a table of the process's network namespace, which may be long.
     pub fn table(&mut self, process: ProcessId, name: &str) -> Option<Vec<u8>> {
-        self.ask(process, Needs::of(name), ReadRequest::File { path: path(process, name), limit: LONG }).ok()
+        self.ask(process, Needs::of(name), ReadRequest::File { path: path(process, name), limit: LONG_BYTES })
+            .ok()
     }
 
     /// The beginning of such a table, as far as `enough` says of what has been read that it is; else all of it.
@@ -153,11 +158,11 @@ impl Reads {
         name: &str,
         enough: impl Fn(&[u8]) -> bool,
     ) -> Option<Vec<u8>> {
-        let mut limit = SHORT;
+        let mut limit = SHORT_BYTES;
         loop {
             let ask = ReadRequest::File { path: path(process, name), limit };
             let bytes = self.ask(process, Needs::of(name), ask).ok()?;
-            if bytes.len() < limit || limit >= LONG || enough(&bytes) {
+            if bytes.len() < limit || limit >= LONG_BYTES || enough(&bytes) {
                 return Some(bytes);
             }
             limit *= 4;
@@ -324,7 +329,7 @@ impl Reads {
 
     /// A file of the host's that is not about one process: `/proc/locks`, a log folder's entry.
     pub fn host_file(&mut self, path: &str) -> Option<Vec<u8>> {
-        self.ask(HOST, Needs::Host, ReadRequest::File { path: path.into(), limit: LONG }).ok()
+        self.ask(HOST, Needs::Host, ReadRequest::File { path: path.into(), limit: LONG_BYTES }).ok()
     }
 
     /// The names in a folder of the host's.

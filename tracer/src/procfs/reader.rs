@@ -17,19 +17,19 @@ use rustix::{
 
 use super::{
     allowed::is_allowed,
-    ask::{FileStat, Head, MOST_ENTRIES, PART, ReadRequest},
+    ask::{ENTRIES_MAX, FileStat, Head, PART_BYTES, ReadRequest},
 };
 
 /// Bytes of questions that are taken at a time.
-const QUESTIONS: usize = 64 * 1024;
+const QUESTIONS_BYTES: usize = 64 * 1024;
 /// Size of a page of memory that every machine's is a multiple of.
 const PAGE: u64 = 4096;
 
 /// Answers until nobody asks any more; `lent` is what it was started to read. An error means that nobody listens.
 pub fn serve(socket: BorrowedFd<'_>, lent: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     // Both are made once: to clear them for each question costs more than most reads.
-    let (mut questions, mut came) = (vec![0; QUESTIONS], 0);
-    let mut page = vec![0; PART];
+    let (mut questions, mut came) = (vec![0; QUESTIONS_BYTES], 0);
+    let mut page = vec![0; PART_BYTES];
     loop {
         let mut used = 0;
         while let Some((ask, length)) = ReadRequest::decode(&questions[used..came])? {
@@ -117,7 +117,7 @@ fn entries(
     let names = Dir::read_from(&dir)?
         .filter_map(Result::ok)
         .filter(|entry| !matches!(entry.file_name().to_bytes(), b"." | b".."));
-    for entry in names.take(MOST_ENTRIES) {
+    for entry in names.take(ENTRIES_MAX) {
         entries.extend(entry.file_name().to_bytes_with_nul());
         if let Some(link) = leads(dir.as_fd(), entry.file_name()) {
             entries.extend(link);
@@ -178,7 +178,7 @@ fn text(pid: u32, address: u64, limit: usize) -> Result<Vec<u8>, Errno> {
 /// Everything a descriptor gives, as it comes.
 fn drain(socket: BorrowedFd<'_>, from: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     let Some(from) = from else { return send_all(socket, &Head::Failed(Errno::BADF).encode()) };
-    let mut buffer = vec![0; PART];
+    let mut buffer = vec![0; PART_BYTES];
     loop {
         match read(from, &mut buffer[..]) {
             // An iterator that has visited a million files without a record asks for a pause.
@@ -204,7 +204,7 @@ fn hand_over(socket: BorrowedFd<'_>, file: &OwnedFd) -> Result<(), Errno> {
 }
 
 fn send_answer(socket: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), Errno> {
-    let mut parts = bytes.chunks(PART).peekable();
+    let mut parts = bytes.chunks(PART_BYTES).peekable();
     while let Some(part) = parts.next() {
         let head = if parts.peek().is_some() { Head::Part(part.len()) } else { Head::Last(part.len()) };
         // One message each, as most answers are one part.

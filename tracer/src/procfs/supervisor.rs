@@ -25,11 +25,11 @@ use super::reader;
 use crate::procfs::confine;
 
 /// How long a reader may take to start: a fork, on a machine that may be overloaded.
-const START: Duration = Duration::from_secs(5);
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long tracer waits at its end until the supervisor has ended its readers.
-const FAREWELL: Duration = Duration::from_millis(200);
+const FAREWELL_TIMEOUT: Duration = Duration::from_millis(200);
 /// How long the supervisor waits at its own end for readers that it has killed.
-const REAP: Duration = Duration::from_millis(50);
+const REAP_TIMEOUT: Duration = Duration::from_millis(50);
 /// Where the supervisor and its readers have their one socket.
 const SOCKET: RawFd = 3;
 /// Where a reader has what it was started to read.
@@ -64,7 +64,7 @@ pub fn stop() {
     let control = supervisor.control.lock().unwrap_or_else(PoisonError::into_inner);
     // It may have ended already.
     let _ = rustix::net::shutdown(&*control, rustix::net::Shutdown::Both);
-    let end = Instant::now() + FAREWELL;
+    let end = Instant::now() + FAREWELL_TIMEOUT;
     let Some(pid) = Pid::from_raw(supervisor.pid) else { return };
     while let Ok(None) = waitpid(Some(pid), WaitOptions::NOHANG) {
         if Instant::now() >= end {
@@ -117,7 +117,7 @@ pub fn start_reader(lent: Option<BorrowedFd<'_>>) -> Result<Started> {
     };
     sent.context("the process that starts readers has ended")?;
     let mut fds = [PollFd::new(&*control, PollFlags::IN)];
-    let patience = Timespec { tv_sec: START.as_secs() as i64, tv_nsec: 0 };
+    let patience = Timespec { tv_sec: START_TIMEOUT.as_secs() as i64, tv_nsec: 0 };
     if retry_on_intr(|| poll(&mut fds, Some(&patience)))? == 0 {
         return Err(anyhow!("the process that starts readers does not answer"));
     }
@@ -217,7 +217,7 @@ fn supervise(control: OwnedFd, filter: Option<&confine::ReaderFilter>) -> Result
     for reader in &readers {
         let _ = kill_process(*reader, Signal::KILL);
     }
-    let end = Instant::now() + REAP;
+    let end = Instant::now() + REAP_TIMEOUT;
     while Instant::now() < end && !readers.is_empty() {
         readers.retain(|reader| !matches!(waitpid(Some(*reader), WaitOptions::NOHANG), Ok(Some(_)) | Err(_)));
         std::thread::sleep(Duration::from_millis(1));

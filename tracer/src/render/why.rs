@@ -22,9 +22,9 @@ use crate::{
 /// Width of the words at the left.
 const MARGIN: usize = 10;
 /// Threads that have a line.
-const THREADS: usize = 8;
+const THREADS_MAX: usize = 8;
 /// Unanswered requests that have a line.
-const REQUESTS: usize = 8;
+const REQUESTS_MAX: usize = 8;
 
 /// The page being written.
 struct WhyPage {
@@ -193,9 +193,9 @@ fn wait_lines(wait: &Assessment) -> Vec<String> {
     match &wait.resolved.target {
         Target::None => {}
         Target::Fds { watched } if watched.len() > 1 => {
-            lines.extend(watched.iter().take(THREADS).map(|fd| format!("fd {}: {}", fd.fd, fd.target)));
-            if watched.len() > THREADS {
-                lines.push(format!("and {} more", watched.len() - THREADS));
+            lines.extend(watched.iter().take(THREADS_MAX).map(|fd| format!("fd {}: {}", fd.fd, fd.target)));
+            if watched.len() > THREADS_MAX {
+                lines.push(format!("and {} more", watched.len() - THREADS_MAX));
             }
         }
         target => lines.push(target.to_string()),
@@ -236,8 +236,8 @@ fn thread_lines(threads: &[ThreadReport]) -> Vec<String> {
         Doing::Hidden => format!("{} ({}) sleeps, in a call not visible to you", thread.tid, thread.comm),
         Doing::Zombie => format!("{} ({}) has ended", thread.tid, thread.comm),
     };
-    let mut lines: Vec<String> = threads.iter().take(THREADS).map(line).collect();
-    if let Some(rest) = threads.get(THREADS..).filter(|rest| !rest.is_empty()) {
+    let mut lines: Vec<String> = threads.iter().take(THREADS_MAX).map(line).collect();
+    if let Some(rest) = threads.get(THREADS_MAX..).filter(|rest| !rest.is_empty()) {
         let classes = inspect::classes(rest.iter().filter_map(ThreadReport::wait));
         let others = rest.iter().filter(|thread| thread.wait().is_none()).count();
         let mut parts = Vec::new();
@@ -294,7 +294,7 @@ fn socket_lines(report: &Report) -> Vec<String> {
     let waited_for: Vec<i32> = waited_for.collect();
     let others = sockets.unanswered.iter().filter(|request| !waited_for.contains(&request.fd));
     let others: Vec<_> = others.collect();
-    lines.extend(others.iter().take(REQUESTS).map(|request| {
+    lines.extend(others.iter().take(REQUESTS_MAX).map(|request| {
         format!(
             "fd {}: no answer for {} on {}",
             request.fd,
@@ -302,11 +302,14 @@ fn socket_lines(report: &Report) -> Vec<String> {
             request.resolved.target
         )
     }));
-    if others.len() > REQUESTS {
-        lines.push(format!("and {} more without an answer", others.len() - REQUESTS));
+    if others.len() > REQUESTS_MAX {
+        lines.push(format!("and {} more without an answer", others.len() - REQUESTS_MAX));
     }
     if sockets.left_out > 0 {
-        lines.push(format!("{} were too many to look into", human::count(sockets.left_out, "connection")));
+        lines.push(format!(
+            "{} were not examined, because there are too many",
+            human::count(sockets.left_out, "connection")
+        ));
     }
     lines
 }

@@ -14,7 +14,7 @@ use super::{
     Resolved, locks,
     mounts::{Mount, MountTable},
     path,
-    peers::{AT_LEAST, NAMED, Peer, Peers, Role, awaits},
+    peers::{NAMED_MAX, Peer, Peers, RESOLVED_MIN, Role, awaits},
     services::{Services, Suspects, TerminalMaster},
     target::is_terminal,
 };
@@ -40,7 +40,7 @@ const PATHS: usize = 32;
 /// Mounts of which it is asked whether they answer.
 const MOUNTS: usize = 32;
 
-/// Who and what is behind the obstacles of these waits, for those that have one; the first [`AT_LEAST`] are always looked at, however
+/// Who and what is behind the obstacles of these waits, for those that have one; the first [`RESOLVED_MIN`] are always looked at, however
 /// late it is.
 ///
 /// # Errors
@@ -64,7 +64,7 @@ pub fn find(
     };
     let (mut found, mut locked) = (HashMap::new(), Vec::new());
     for (at, (wait, resolved)) in pairs.iter().enumerate() {
-        if at >= AT_LEAST && until.is_some_and(|until| Instant::now() >= until) {
+        if at >= RESOLVED_MIN && until.is_some_and(|until| Instant::now() >= until) {
             break;
         }
         match resolved.stack.as_ref().and_then(obstacle) {
@@ -212,7 +212,7 @@ impl ObstacleSearch<'_> {
         pids.retain(|pid| *pid != waiter.pid);
         let own = pids.len() < number;
         let others: Vec<Peer> =
-            pids.iter().take(NAMED).map(|pid| Peer { pid: *pid, comm: self.name(*pid) }).collect();
+            pids.iter().take(NAMED_MAX).map(|pid| Peer { pid: *pid, comm: self.name(*pid) }).collect();
         let stopped = others.first().is_some_and(|first| self.is_stopped(first.pid));
         let (more, mount) = (pids.len() - others.len(), mount.map(Arc::new));
         Peers { others: others.into(), more, own, role, certain, stopped, mount, ..Peers::default() }
@@ -294,7 +294,7 @@ pub fn of_closed(process: ProcessId, stack: &KernelStack, reads: &mut Reads) -> 
     }
     let places: Vec<&str> = table.of_kinds(kinds(name)).iter().map(|mount| mount.place.as_str()).collect();
     let reason = format!("it is closed, and lay on one of {}", places.join(", "));
-    (1..=NAMED).contains(&places.len()).then(|| Target::Unreadable { reason: reason.into() })
+    (1..=NAMED_MAX).contains(&places.len()).then(|| Target::Unreadable { reason: reason.into() })
 }
 
 /// The only mount of these kinds, or of several FUSE mounts the only one that has requests without an answer.

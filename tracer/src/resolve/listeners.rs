@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How long what was read counts as true: servers seldom come and go.
-const FRESH: Duration = Duration::from_secs(5);
+const TTL: Duration = Duration::from_secs(5);
 
 /// The listeners of each network namespace asked about, as last read.
 #[derive(Default)]
@@ -62,10 +62,10 @@ impl Listeners {
         (family, local): (AddressFamily, SocketAddr),
         reads: &mut Reads,
     ) -> Option<bool> {
-        let known = self.0.get(&netns).filter(|(read, _)| read.elapsed() < FRESH);
+        let known = self.0.get(&netns).filter(|(read, _)| read.elapsed() < TTL);
         if known.is_none() {
             let listeners = read(netns, process, reads)?;
-            self.0.retain(|_, (read, _)| read.elapsed() < FRESH);
+            self.0.retain(|_, (read, _)| read.elapsed() < TTL);
             self.0.insert(netns, (Instant::now(), listeners.into_iter().collect()));
         }
         let (_, listeners) = self.0.get(&netns)?;
@@ -89,12 +89,12 @@ fn accepts(listeners: &HashSet<Listener>, family: AddressFamily, local: SocketAd
 /// port was chosen by `bind`, and the peer has one that the kernel gives to clients.
 pub fn side(listener: Option<bool>, port: Option<PortChooser>, local: u16, remote: u16) -> Option<bool> {
     /// The first port that is given to clients, if nobody set `net.ipv4.ip_local_port_range`.
-    const GIVEN: u16 = 32768;
+    const EPHEMERAL_PORTS_FROM: u16 = 32768;
     match (listener, port) {
         (_, Some(PortChooser::Connect)) => Some(false),
         (Some(true), _) => Some(true),
-        (_, Some(PortChooser::Bind)) => Some(remote >= GIVEN || local < remote),
-        _ if local < GIVEN && remote >= GIVEN => Some(true),
+        (_, Some(PortChooser::Bind)) => Some(remote >= EPHEMERAL_PORTS_FROM || local < remote),
+        _ if local < EPHEMERAL_PORTS_FROM && remote >= EPHEMERAL_PORTS_FROM => Some(true),
         _ => listener,
     }
 }

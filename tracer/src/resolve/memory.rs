@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// As much of a process's mappings as is read.
-const LONGEST: usize = 1024 * 1024;
+const MAPS_BYTES_MAX: usize = 1024 * 1024;
 /// Processes whose maps are asked for together.
 const READ_AHEAD: usize = 32;
 
@@ -55,7 +55,7 @@ impl<'a> Mapping<'a> {
 }
 
 fn read(process: ProcessId, reads: &mut Reads) -> Option<String> {
-    let maps = reads.beginning(process, "maps", |read| read.len() >= LONGEST)?;
+    let maps = reads.beginning(process, "maps", |read| read.len() >= MAPS_BYTES_MAX)?;
     Some(String::from_utf8_lossy(&maps).into_owned())
 }
 

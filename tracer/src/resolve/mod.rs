@@ -361,7 +361,7 @@ impl Resolver {
         self.mounts = Mounts::default();
         let mut asked: HashSet<(ThreadId, i32)> = HashSet::new();
         for (wait, set) in waits.iter().zip(&sets) {
-            let few = set.iter().filter(|set| set.fds.len() <= poll::FEW);
+            let few = set.iter().filter(|set| set.fds.len() <= poll::LOOKED_UP_MAX);
             asked.extend(few.flat_map(|set| set.fds.keys()).map(|fd| (wait.thread, *fd)));
             asked.extend(looked_at_again(wait).map(|fd| (wait.thread, fd)));
         }
@@ -407,7 +407,7 @@ impl Resolver {
                 let seen = seen.get(&(wait.thread, **fd));
                 seen.is_some_and(|seen| target::has_name(&seen.state, Operation::Read))
             });
-            named.extend(members.take(poll::FEW).map(|fd| (wait.thread, *fd)));
+            named.extend(members.take(poll::LOOKED_UP_MAX).map(|fd| (wait.thread, *fd)));
             named.extend(
                 wait.fd
                     .filter(|_| target::has_name(&wait.fd_state, wait.call.operation()))
@@ -580,7 +580,7 @@ impl Resolver {
         members: &[SetMember],
         loops: bool,
     ) -> Option<(usize, Interest)> {
-        if members.len() > poll::FEW {
+        if members.len() > poll::LOOKED_UP_MAX {
             return None;
         }
         let pid = wait.thread.process.pid;

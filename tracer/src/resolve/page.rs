@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// As much of a process's mappings as is read.
-const LONGEST: usize = 1024 * 1024;
+const MAPS_BYTES_MAX: usize = 1024 * 1024;
 
 /// File systems that somebody serves, who may not answer.
 #[rustfmt::skip]
@@ -36,7 +36,7 @@ const PAGE_WAITS: &[&str] = &[
 
 /// Where a page probably lies that a process waits for: a file, or a mount where it may be one of several files.
 pub fn of(process: ProcessId, reads: &mut Reads) -> Option<String> {
-    let maps = reads.beginning(process, "maps", |read| read.len() >= LONGEST)?;
+    let maps = reads.beginning(process, "maps", |read| read.len() >= MAPS_BYTES_MAX)?;
     candidate(&String::from_utf8_lossy(&maps), &MountTable::read(process, reads))
 }
 

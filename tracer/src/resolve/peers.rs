@@ -31,11 +31,11 @@ use crate::{
 };
 
 /// Processes that are named at the other end; the others are counted.
-pub const NAMED: usize = 8;
+pub const NAMED_MAX: usize = 8;
 /// Waits that are told of their other ends however late it is.
-pub const AT_LEAST: usize = 32;
+pub const RESOLVED_MIN: usize = 32;
 /// Files and connections whose holders are looked for in one walk over all open files.
-const ONE_WALK: usize = crate::kernel::load::WANTED_AT_ONCE;
+const WALK_MAX: usize = crate::kernel::load::WANTED_AT_ONCE;
 
 /// A process at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub struct Peers {
     pub stopped: bool,
     /// The mount that the wait is about, where one holds it up.
     pub mount: Option<Arc<Mount>>,
-    /// Other processes that hold it: [`NAMED`] at most. All that wait for the same file share them.
+    /// Other processes that hold it: [`NAMED_MAX`] at most. All that wait for the same file share them.
     pub others: Arc<[Peer]>,
     /// How many more there are.
     pub more: usize,
@@ -139,7 +139,7 @@ impl Holders {
     fn new(mut pids: Vec<u32>, mut name: impl FnMut(u32) -> String) -> Self {
         let mut first: Vec<Peer> = Vec::new();
         for pid in &pids {
-            if first.len() > NAMED {
+            if first.len() > NAMED_MAX {
                 break;
             }
             if first.iter().all(|peer| peer.pid != *pid) {
@@ -148,7 +148,7 @@ impl Holders {
         }
         pids.sort_unstable();
         pids.dedup();
-        let named = first.iter().take(NAMED).cloned().collect();
+        let named = first.iter().take(NAMED_MAX).cloned().collect();
         Self { pids, first, named, readers: None }
     }
 
@@ -242,7 +242,7 @@ fn handlers(status: &str) -> Handlers {
 }
 
 /// Looks the other ends of these waits up, in their order; `all` are the host's waits of the same moment. Those that are not reached
-/// `until` then are left without; the first [`AT_LEAST`] are always reached. False: a walk over all open files did not come to its end, and nobody
+/// `until` then are left without; the first [`RESOLVED_MIN`] are always reached. False: a walk over all open files did not come to its end, and nobody
 /// was found for the rest.
 pub fn look_up(
     pairs: &mut [(&Wait, &mut Resolved)],
@@ -288,7 +288,7 @@ pub fn look_up(
                 }
             });
             reached += 1;
-            if reached >= AT_LEAST && is_over() {
+            if reached >= RESOLVED_MIN && is_over() {
                 return Ok(true);
             }
         }
@@ -329,7 +329,7 @@ impl PeerSearch<'_, '_> {
         let mut new = HashSet::new();
         let mut all = Vec::new();
         for (wait, resolved) in pairs {
-            if files.len() >= ONE_WALK || ends.len() >= ONE_WALK {
+            if files.len() >= WALK_MAX || ends.len() >= WALK_MAX {
                 break;
             }
             let wanted = self.wanted(wait, resolved);
@@ -414,10 +414,10 @@ impl PeerSearch<'_, '_> {
         }
         if wait.call.operation() == Operation::Child {
             let children = children::of(wait, self.reads);
-            let named = children.iter().take(NAMED);
+            let named = children.iter().take(NAMED_MAX);
             let names = (&mut self.names, &mut *self.reads);
             peers.others = named.map(|pid| Peer { pid: *pid, comm: name(names.0, *pid, names.1) }).collect();
-            peers.more = children.len().saturating_sub(NAMED);
+            peers.more = children.len().saturating_sub(NAMED_MAX);
             return peers;
         }
         if wait.call.operation() == Operation::Semaphore {
@@ -469,9 +469,9 @@ impl PeerSearch<'_, '_> {
         peers.own = true;
         let others: Vec<u32> = sharers.iter().copied().filter(|pid| *pid != process.pid).collect();
         let (names, reads) = (&mut self.names, &mut *self.reads);
-        let named = others.iter().take(NAMED);
+        let named = others.iter().take(NAMED_MAX);
         peers.others = named.map(|pid| Peer { pid: *pid, comm: name(names, *pid, reads) }).collect();
-        peers.more = others.len().saturating_sub(NAMED);
+        peers.more = others.len().saturating_sub(NAMED_MAX);
     }
 
     /// Of these processes, those that may ever do something: one that pauses until a signal comes, and has no handler of any, can only
@@ -730,7 +730,7 @@ mod tests {
         }
 
         fn holders(&mut self, files: &[FileId], ends: &[ConnectionEnd]) -> Result<Option<Vec<Holder>>> {
-            assert!(files.len() <= ONE_WALK && ends.len() <= ONE_WALK);
+            assert!(files.len() <= WALK_MAX && ends.len() <= WALK_MAX);
             self.walks += 1;
             self.wanted += files.len() + ends.len();
             let files: HashSet<Holding> = files.iter().copied().map(Holding::File).collect();
@@ -847,10 +847,10 @@ mod tests {
             let mut host = Host::on_one_pipe(number);
             host.look(None);
             assert_eq!((host.kernel.walks, host.kernel.wanted), (1, 1));
-            assert!(host.kept() <= NAMED * (NAMED + 1), "{} peers are kept", host.kept());
+            assert!(host.kept() <= NAMED_MAX * (NAMED_MAX + 1), "{} peers are kept", host.kept());
             for (at, wait) in host.waits.iter().enumerate() {
                 let peers = host.peers(at);
-                assert_eq!((peers.number(), peers.others.len(), peers.own), (number - 1, NAMED, true));
+                assert_eq!((peers.number(), peers.others.len(), peers.own), (number - 1, NAMED_MAX, true));
                 assert!(peers.others.iter().all(|peer| peer.pid != wait.thread.process.pid));
                 assert!(!peers.alone);
             }
@@ -859,7 +859,7 @@ mod tests {
 
     #[test]
     fn of_few_nobody_is_left_out() {
-        for number in [1, 2, NAMED, NAMED + 1, NAMED + 2] {
+        for number in [1, 2, NAMED_MAX, NAMED_MAX + 1, NAMED_MAX + 2] {
             let mut host = Host::on_one_pipe(number);
             // A process that holds it twice is one.
             let again = host.kernel.holders.clone();
@@ -868,7 +868,7 @@ mod tests {
             for at in 0..number {
                 let peers = host.peers(at);
                 assert_eq!((peers.number(), peers.own), (number - 1, true));
-                assert_eq!(peers.more, (number - 1).saturating_sub(NAMED));
+                assert_eq!(peers.more, (number - 1).saturating_sub(NAMED_MAX));
             }
         }
     }
@@ -895,10 +895,10 @@ mod tests {
         let mut host = Host::of_one_server(3);
         host.look(None);
         assert!((0..3).all(|at| host.peers(at).waits == Some(false) && host.peers(at).number() == 1));
-        let mut host = Host::of_one_server(2 * ONE_WALK + 1);
+        let mut host = Host::of_one_server(2 * WALK_MAX + 1);
         host.look(None);
         // Each client's end, and the one that the server's threads read.
-        assert_eq!((host.kernel.walks, host.kernel.wanted), (3, 2 * ONE_WALK + 2));
+        assert_eq!((host.kernel.walks, host.kernel.wanted), (3, 2 * WALK_MAX + 2));
     }
 
     #[test]
@@ -906,7 +906,7 @@ mod tests {
         let mut host = Host::on_one_pipe(50);
         host.look(Some(Instant::now()));
         let reached = host.resolved.iter().take_while(|resolved| resolved.peers.is_some()).count();
-        assert_eq!(reached, AT_LEAST);
+        assert_eq!(reached, RESOLVED_MIN);
         assert!(host.resolved[reached..].iter().all(|resolved| resolved.peers.is_none()));
     }
 

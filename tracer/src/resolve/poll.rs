@@ -13,9 +13,9 @@ use crate::{
 };
 
 /// Fds of a set that are looked at; a larger set is an event loop whatever it holds.
-pub const MOST: usize = 4096;
+pub const SET_MAX: usize = 4096;
 /// Real fds that are looked up; with more it is an event loop.
-pub const FEW: usize = 8;
+pub const LOOKED_UP_MAX: usize = 8;
 
 /// POLLIN and POLLRDNORM, POLLOUT and POLLWRNORM (include/uapi/asm-generic/poll.h).
 const TO_READ: u16 = 0x1 | 0x40;
@@ -62,7 +62,7 @@ fn read_set(process: ProcessId, call: &Call, reads: &mut Reads) -> Option<Set> {
     // `poll` looks at as many as it is told to, whatever the table's size.
     let table = if polls { 0 } else { table_size(process, reads)? };
     let count = count(call.syscall, &call.args, table);
-    if count > MOST {
+    if count > SET_MAX {
         return None;
     }
     let read = if polls { poll_set } else { select_set };
@@ -210,7 +210,7 @@ pub fn is_side_show(target: &Target) -> bool {
 pub fn own_pipes(process: ProcessId, reads: &mut Reads) -> Vec<u64> {
     const O_WRONLY: u32 = 1;
     let mut ends: BTreeMap<u64, (bool, bool)> = BTreeMap::new();
-    for Entry { name: fd, link } in reads.links(process, "fd").into_iter().take(MOST) {
+    for Entry { name: fd, link } in reads.links(process, "fd").into_iter().take(SET_MAX) {
         let Some(inode) = link.strip_prefix("pipe:[").and_then(|rest| rest.strip_suffix(']')?.parse().ok())
         else {
             continue;

@@ -4,7 +4,7 @@
 use crate::{model::wait::ProcessId, procfs::Reads};
 
 /// As much of a process's mappings as is read.
-const LONGEST: usize = 256 * 1024;
+const MAPS_BYTES_MAX: usize = 256 * 1024;
 /// Threads that are looked through.
 const THREADS_MAX: usize = 4096;
 /// Names of a function that are looked through.
@@ -189,7 +189,7 @@ impl Module {
 
 /// Whether a thread that sleeps on a semaphore wants a lock, by the function that made it sleep. `None`: that is not to be told.
 pub fn wants_lock(process: ProcessId, tid: u32, reads: &mut Reads) -> Option<bool> {
-    let maps = reads.beginning(process, "maps", |read| read.len() >= LONGEST)?;
+    let maps = reads.beginning(process, "maps", |read| read.len() >= MAPS_BYTES_MAX)?;
     let starts = modules(&String::from_utf8_lossy(&maps));
     let memory = &mut Memory { process, reads };
     let (runtime, layout) = starts.into_iter().find_map(|start| runtime(start, memory))?;

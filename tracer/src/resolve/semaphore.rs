@@ -8,9 +8,9 @@ use crate::{
 };
 
 /// Operations of one call that are looked at.
-const MOST: usize = 32;
+const OPERATIONS_MAX: usize = 32;
 /// Of `struct sembuf` (include/uapi/linux/sem.h): number, operation and flags, 16 bits each.
-const OPERATION: usize = 6;
+const SEMBUF_BYTES: usize = 6;
 
 /// The semaphore that keeps a process waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub fn look(wait: &Wait, reads: &mut Reads) -> Option<Semaphore> {
     if namespace(by_pid(std::process::id()))? != namespace(process)? {
         return None;
     }
-    let length = usize::try_from(args[2]).ok()?.min(MOST) * OPERATION;
+    let length = usize::try_from(args[2]).ok()?.min(OPERATIONS_MAX) * SEMBUF_BYTES;
     let operations = reads.memory(process, args[1], length)?;
     if !reads.still_in(wait) {
         return None;
@@ -50,7 +50,7 @@ pub fn look(wait: &Wait, reads: &mut Reads) -> Option<Semaphore> {
 
 /// The number of the semaphore in the first operation that cannot be done: all are done at once, or none.
 fn blocking(operations: &[u8], value: impl Fn(u16) -> Option<i32>) -> Option<u16> {
-    operations.chunks_exact(OPERATION).find_map(|bytes| {
+    operations.chunks_exact(SEMBUF_BYTES).find_map(|bytes| {
         let number = u16::from_ne_bytes([bytes[0], bytes[1]]);
         let operation = i32::from(i16::from_ne_bytes([bytes[2], bytes[3]]));
         let value = value(number)?;

@@ -259,8 +259,8 @@ fn without_fd(wait: &Wait, stack: Option<&KernelStack>, mounts: &mut Mounts, rea
             None => Target::Unreadable { reason: "its path could not be read".into() },
         },
         Operation::Poll | Operation::Select => Target::Unreadable {
-            reason: match poll::count(wait.call.syscall, &args, poll::MOST) {
-                0..=poll::MOST => "its set of fds could not be read".into(),
+            reason: match poll::count(wait.call.syscall, &args, poll::SET_MAX) {
+                0..=poll::SET_MAX => "its set of fds could not be read".into(),
                 many => format!("its set of {many} fds is too large to be read").into(),
             },
         },

@@ -4,7 +4,7 @@
 //! neither watching nor `/metrics` waits for whoever asks here, however often.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc::RecvTimeoutError},
@@ -21,7 +21,6 @@ use hyper::{
     header::{HeaderValue, RETRY_AFTER},
 };
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, oneshot};
 
 use super::{
@@ -32,81 +31,35 @@ use crate::{
     assess::inspect::{self, Report},
     assess::overview::{Overview, OverviewCache},
     assess::shared::{Numbers, Shared},
-    assess::stall::StallObject,
     collect::Source,
     history::History,
-    model::class::{Class, Level},
-    model::wait::{Suspended, SuspendedThread, Wait, may_be_same_start},
+    model::class::Level,
+    model::wait::{SuspendedThread, Wait, may_be_same_start},
     render::why,
     util::clock::cpu_time,
     util::fair::{self, Rejected, Room},
-    wire::lines,
-    wire::report::{BaselineObject, ReportObject},
+    wire::host::{ExcusedObject, HostObject, SuspendedObject},
+    wire::lines::{self, ToJson},
+    wire::report::ReportObject,
+    wire::stall::StallObject,
 };
 
 /// Requests of one user that may wait for their answer. In all as many as there are connections, and that is bounded there.
-const ROOM: Room = Room { all: 1024, of_one: 16 };
+const WAITING_MAX: Room = Room { all: 1024, of_one: 16 };
 /// Whoever cannot be told by the kernel: no user has this number.
 const NOBODY: u32 = u32::MAX;
 /// The type of contents with an object a line.
-const LINES: &str = "application/x-ndjson";
+const NDJSON: &str = "application/x-ndjson";
 /// After how many seconds whoever was sent away may come again.
-const AGAIN: HeaderValue = HeaderValue::from_static("1");
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// An answer younger than this serves again.
-const FRESH: Duration = Duration::from_millis(200);
+const ANSWER_TTL: Duration = Duration::from_millis(200);
 /// Looking takes at most one processor second in so many, however many ask.
-const SHARE: u32 = 5;
+const LOOK_SHARE: u32 = 5;
 /// After so long without a request, what was remembered for requests goes.
-const FORGET: Duration = Duration::from_secs(60);
-
-/// What the agent is and does.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct HostObject {
-    /// Version of the agent.
-    pub version: String,
-    /// What makes its snapshots.
-    pub source: String,
-    /// How often it looks.
-    pub interval_seconds: f64,
-    /// Waits by class.
-    pub waiting: BTreeMap<Class, usize>,
-    /// Threads that are stopped, traced or frozen.
-    pub held: Vec<SuspendedObject>,
-    /// Waits that have ended since it started.
-    pub waits_total: u64,
-    /// What it could not record since it started.
-    pub lost_total: u64,
-}
-
-/// A thread that does not wait although it looks asleep.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SuspendedObject {
-    /// Its process.
-    pub pid: u32,
-    /// Itself.
-    pub tid: u32,
-    /// Why.
-    pub by: Suspended,
-}
-
-impl SuspendedObject {
-    /// Of a snapshot's.
-    pub fn of(suspended: &SuspendedThread) -> Self {
-        Self { pid: suspended.thread.process.pid, tid: suspended.thread.tid, by: suspended.by }
-    }
-}
-
-/// A wait that is not flagged, since answers usually take so long.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct ExcusedObject {
-    /// Its thread.
-    pub tid: u32,
-    /// How long they take.
-    #[serde(flatten)]
-    pub baseline: BaselineObject,
-}
+const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 /// Whom a request is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,11 +112,11 @@ impl Api {
         events: Stream,
         history: Option<Arc<History>>,
     ) -> Result<Self> {
-        let (questions, queue) = fair::channel(ROOM);
-        let desk = Responder::new(shared, interval, history);
+        let (questions, queue) = fair::channel(WAITING_MAX);
+        let responder = Responder::new(shared, interval, history);
         thread::Builder::new()
             .name("api".into())
-            .spawn(move || desk.work(&queue))
+            .spawn(move || responder.work(&queue))
             .context("cannot start the thread that answers requests")?;
         Ok(Self { questions, events })
     }
@@ -186,18 +139,18 @@ impl Api {
                 return text(StatusCode::INTERNAL_SERVER_ERROR, "nobody answers any more\n");
             }
         }
-        match tokio::time::timeout(PATIENCE, answer).await {
-            Ok(Ok(Reply::Lines(bytes))) => typed(whole(bytes), LINES),
+        match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+            Ok(Ok(Reply::Lines(bytes))) => typed(whole(bytes), NDJSON),
             Ok(Ok(Reply::Object(bytes))) => typed(whole(bytes), "application/json"),
             Ok(Ok(Reply::Text(page))) => typed(whole(page), PLAIN),
             Ok(Ok(Reply::Busy)) => {
                 let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "too many ask at once\n");
-                response.headers_mut().insert(RETRY_AFTER, AGAIN);
+                response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
                 response
             }
             Ok(Ok(Reply::Failed(status, why))) => text(status, format!("{why}\n")),
             Ok(Err(_)) => text(StatusCode::INTERNAL_SERVER_ERROR, "nobody answers any more\n"),
-            Err(_) => text(StatusCode::GATEWAY_TIMEOUT, "it takes too long\n"),
+            Err(_) => text(StatusCode::GATEWAY_TIMEOUT, "no answer in time\n"),
         }
     }
 
@@ -219,7 +172,7 @@ impl Api {
                 }
             }
         });
-        typed(BoxBody::new(body), LINES)
+        typed(BoxBody::new(body), NDJSON)
     }
 }
 
@@ -301,7 +254,7 @@ impl Responder {
 
     fn work(mut self, queue: &fair::Receiver<u32, PendingRequest>) {
         loop {
-            let PendingRequest { asked, reply } = match queue.recv_timeout(FORGET) {
+            let PendingRequest { asked, reply } = match queue.recv_timeout(FORGET_AFTER) {
                 Ok(question) => question,
                 Err(RecvTimeoutError::Timeout) => {
                     // Nobody asks any more: what was known for them need not be kept.
@@ -317,7 +270,7 @@ impl Responder {
             if reply.is_closed() {
                 continue;
             }
-            let answer = self.guarded(|desk| desk.answer(&asked));
+            let answer = self.guarded(|responder| responder.answer(&asked));
             let _ = reply.send(answer);
         }
     }
@@ -427,16 +380,15 @@ impl Responder {
             report.excuse(&self.shared.excuses(process.pid, process.start_ticks())?);
             Ok(report)
         });
-        self.rest = Instant::now() + cpu_time().saturating_sub(before) * (SHARE - 1);
+        self.rest = Instant::now() + cpu_time().saturating_sub(before) * (LOOK_SHARE - 1);
         report
     }
 
     /// All waits of now, or of a moment ago.
     fn look(&mut self, idle: bool) -> Result<&Last> {
-        let fresh = self
-            .last
-            .as_ref()
-            .is_some_and(|last| (last.idle || !idle) && last.at.elapsed() < FRESH.max(last.took * SHARE));
+        let fresh = self.last.as_ref().is_some_and(|last| {
+            (last.idle || !idle) && last.at.elapsed() < ANSWER_TTL.max(last.took * LOOK_SHARE)
+        });
         if !fresh {
             let begun = Instant::now();
             let snapshot = self.shared.snapshot()?;
@@ -455,7 +407,7 @@ fn no_history() -> Reply {
 }
 
 /// An object a line.
-fn as_lines<T: Serialize>(objects: impl IntoIterator<Item = T>) -> Result<Reply> {
+fn as_lines<T: ToJson>(objects: impl IntoIterator<Item = T>) -> Result<Reply> {
     let mut out = Vec::new();
     for object in objects {
         lines::write(&mut out, &object)?;
@@ -497,10 +449,12 @@ mod tests {
     #[test]
     fn a_panic_ends_one_answer() {
         let (shared, _asked) = shared::pair().expect("two ends");
-        let mut desk = Responder::new(shared, Duration::from_secs(1), None);
-        let Reply::Failed(status, why) = desk.guarded(|_| panic!("on purpose")) else { panic!("it failed") };
+        let mut responder = Responder::new(shared, Duration::from_secs(1), None);
+        let Reply::Failed(status, why) = responder.guarded(|_| panic!("on purpose")) else {
+            panic!("it failed")
+        };
         assert!(status.is_server_error() && why.contains("a bug"), "{why}");
-        let answer = desk.guarded(|_| Ok(Reply::Text("fine".into())));
+        let answer = responder.guarded(|_| Ok(Reply::Text("fine".into())));
         assert!(matches!(answer, Reply::Text(text) if text == "fine"));
     }
 }

@@ -17,25 +17,27 @@ use rustix::{
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
 };
-use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
-use crate::{util::users, wire::lines};
+use crate::{
+    util::users,
+    wire::lines::{self, FromJson},
+};
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(25);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long one may take to whom it is an addition only.
-pub const BRIEFLY: Duration = Duration::from_millis(500);
+pub const OPTIONAL_TIMEOUT: Duration = Duration::from_millis(500);
 /// The longest answer that is read, bytes: that of a hundred thousand waits.
-const LONGEST: usize = 128 * 1024 * 1024;
+const ANSWER_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// How long is waited where it has more askers than it takes.
-const FULL: Duration = Duration::from_millis(20);
+const CONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// How often it is asked again where too many of this user's questions wait, before that is said; each time after twice as long
 /// as before: six seconds in all.
-const AGAIN: u32 = 6;
+const RETRIES_MAX: u32 = 6;
 /// After this for the first time.
-const AT_FIRST: Duration = Duration::from_millis(100);
+const FIRST_RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// A running agent.
 pub struct AgentClient {
@@ -84,7 +86,7 @@ impl AgentClient {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime
-            .map(|runtime| Self { socket: socket.to_owned(), patience: PATIENCE, runtime })
+            .map(|runtime| Self { socket: socket.to_owned(), patience: ANSWER_TIMEOUT, runtime })
             .map_err(|_| Refusal::Absent)
     }
 
@@ -96,8 +98,8 @@ impl AgentClient {
     /// The body of an answer.
     pub fn get(&self, path: &str) -> Result<Bytes> {
         let asked = async {
-            let mut rest = AT_FIRST;
-            for _ in 0..AGAIN {
+            let mut rest = FIRST_RETRY_AFTER;
+            for _ in 0..RETRIES_MAX {
                 match self.ask(path).await? {
                     (StatusCode::SERVICE_UNAVAILABLE, _) => tokio::time::sleep(rest).await,
                     answer => return Ok(answer),
@@ -108,7 +110,7 @@ impl AgentClient {
         };
         let answer = self.runtime.block_on(async { tokio::time::timeout(self.patience, asked).await });
         let (status, body) = answer
-            .context("it takes too long")
+            .context("no answer in time")
             .and_then(|answer| answer)
             .with_context(|| format!("cannot ask the agent on {}", self.socket.display()))?;
         if status != StatusCode::OK {
@@ -122,7 +124,9 @@ impl AgentClient {
         let stream = loop {
             match tokio::net::UnixStream::connect(&self.socket).await {
                 // Too many ask at the moment.
-                Err(error) if error.kind() == ErrorKind::WouldBlock => tokio::time::sleep(FULL).await,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    tokio::time::sleep(CONNECT_PAUSE).await
+                }
                 other => break other?,
             }
         };
@@ -131,7 +135,7 @@ impl AgentClient {
         let request = Request::get(path).header(HOST, "tracer").body(Empty::<Bytes>::new())?;
         let response = send.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), LONGEST).collect().await;
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
         drop(send);
         connection.abort();
@@ -139,13 +143,13 @@ impl AgentClient {
     }
 
     /// One object.
-    pub fn object<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        serde_json::from_slice(&self.get(path)?).context("the agent's answer is not understood")
+    pub fn object<T: FromJson>(&self, path: &str) -> Result<T> {
+        serde_json::from_slice(&self.get(path)?).context("cannot understand the agent's answer")
     }
 
     /// An object a line.
-    pub fn objects<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
-        lines::read(&self.get(path)?).context("the agent's answer is not understood")
+    pub fn objects<T: FromJson>(&self, path: &str) -> Result<Vec<T>> {
+        lines::read(&self.get(path)?).context("cannot understand the agent's answer")
     }
 }
 

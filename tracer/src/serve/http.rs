@@ -36,17 +36,17 @@ use crate::metrics::{Metrics, health::Health};
 use crate::util::clock::monotonic_ns;
 
 /// Connections served at the same time: one more ends the one that has been idle for longest, of the user who has most.
-const CONNECTIONS: usize = 64;
+const CONNECTIONS_MAX: usize = 64;
 /// The young are not ended, so that a burst of askers is answered: their requests are on the way.
-const YOUNG: Duration = Duration::from_millis(100);
+const SPARED_UNTIL_AGE: Duration = Duration::from_millis(100);
 /// Connections at the same time, the young among them.
-const BURST: usize = 512;
+const BURST_MAX: usize = 512;
 /// What the kernel takes of an answer that is not read, bytes.
-const UNREAD: u32 = 64 * 1024;
+const SEND_BUFFER_BYTES: u32 = 64 * 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// A request's head must have come within this.
-const HEAD: Duration = Duration::from_secs(5);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection lives this long at most; Prometheus opens another.
 const LIFETIME: Duration = Duration::from_secs(120);
 
@@ -62,7 +62,7 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
         // Its connections have it from the listener.
-        socket.set_send_buffer_size(UNREAD)?;
+        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
@@ -163,14 +163,15 @@ struct ConnectionStanding {
 /// Which connection ends where there is one too many: of the user who has most, the one that is idle for longest, and where none
 /// is, the one that asks for longest. The young are spared while there are not too many of them.
 fn whom_to_end(open: &[ConnectionStanding], now_ns: u64) -> Option<usize> {
-    if open.len() <= CONNECTIONS {
+    if open.len() <= CONNECTIONS_MAX {
         return None;
     }
-    let is_young = |one: &ConnectionStanding| now_ns.saturating_sub(one.since_ns) < YOUNG.as_nanos() as u64;
+    let is_young =
+        |one: &ConnectionStanding| now_ns.saturating_sub(one.since_ns) < SPARED_UNTIL_AGE.as_nanos() as u64;
     let most = who_has_most(open);
     open.iter()
         .enumerate()
-        .filter(|(_, one)| Some(one.user) == most && (open.len() > BURST || !is_young(one)))
+        .filter(|(_, one)| Some(one.user) == most && (open.len() > BURST_MAX || !is_young(one)))
         .min_by_key(|(_, one)| (one.asks, one.last_ns))
         .map(|(at, _)| at)
 }
@@ -182,7 +183,7 @@ fn who_has_most(open: &[ConnectionStanding]) -> Option<ConnectedUser> {
         *of_user.entry(one.user).or_default() += 1;
     }
     if let Some(number) = of_user.get_mut(&ROOT) {
-        *number = number.saturating_sub(CONNECTIONS / 2);
+        *number = number.saturating_sub(CONNECTIONS_MAX / 2);
     }
     of_user.into_iter().max_by_key(|(user, number)| (*number, *user)).map(|(user, _)| user)
 }
@@ -222,11 +223,11 @@ async fn serve_with<S, A, F>(
         let stream = tokio::select! {
             accepted = accept() => accepted,
             // Of a burst not everybody stays.
-            () = sleep(YOUNG), if open.len() > CONNECTIONS => continue,
+            () = sleep(SPARED_UNTIL_AGE), if open.len() > CONNECTIONS_MAX => continue,
         };
         let Ok((stream, user)) = stream else {
             // Out of fds, most likely: they come back.
-            sleep(YOUNG).await;
+            sleep(SPARED_UNTIL_AGE).await;
             continue;
         };
         let answer = answer.clone();
@@ -241,7 +242,7 @@ async fn serve_with<S, A, F>(
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEAD)
+                .header_read_timeout(HEAD_TIMEOUT)
                 .max_buf_size(16 * 1024)
                 .serve_connection(TokioIo::new(stream), service);
             // What a client does wrong is its own affair.

@@ -18,10 +18,10 @@ use super::http::Body;
 use crate::metrics::{self, Metrics};
 
 /// What a connection takes at a time.
-const PIECE: usize = 16 * 1024;
+const PIECE_BYTES: usize = 16 * 1024;
 /// Pages that are kept for those who still read them. Who reads an older one loses the connection: a page of the largest host
 /// has a few megabytes.
-const KEPT: usize = 8;
+const PAGES_MAX: usize = 8;
 
 /// The latest page, and those before it that are being read.
 pub struct Pages {
@@ -74,7 +74,7 @@ impl CachedPage {
             self.earlier.push_back(Arc::downgrade(&before));
         }
         self.earlier.retain(|page| page.strong_count() > 0);
-        while self.earlier.len() >= KEPT {
+        while self.earlier.len() >= PAGES_MAX {
             if let Some(page) = self.earlier.pop_front().and_then(|page| page.upgrade()) {
                 page.pieces().take();
             }
@@ -84,7 +84,7 @@ impl CachedPage {
 
 impl MetricsPage {
     fn new(look: u64, text: &[u8]) -> Self {
-        let pieces = text.chunks(PIECE).map(Bytes::copy_from_slice).collect();
+        let pieces = text.chunks(PIECE_BYTES).map(Bytes::copy_from_slice).collect();
         Self { look, length: text.len(), pieces: Mutex::new(Some(pieces)) }
     }
 
@@ -126,11 +126,11 @@ impl Contents for PageReader {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.next * PIECE >= self.page.length
+        self.next * PIECE_BYTES >= self.page.length
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.page.length.saturating_sub(self.next * PIECE) as u64)
+        SizeHint::with_exact(self.page.length.saturating_sub(self.next * PIECE_BYTES) as u64)
     }
 }
 
@@ -149,7 +149,7 @@ mod tests {
     }
 
     fn page(look: u64) -> (Arc<MetricsPage>, Vec<u8>) {
-        let text: Vec<u8> = (0..PIECE * 3 + 5).map(|at| (at % 251) as u8).collect();
+        let text: Vec<u8> = (0..PIECE_BYTES * 3 + 5).map(|at| (at % 251) as u8).collect();
         (Arc::new(MetricsPage::new(look, &text)), text)
     }
 
@@ -177,8 +177,8 @@ mod tests {
             .collect();
         let reading: Vec<bool> =
             readers.iter_mut().map(|reader| read(reader).is_some_and(|piece| piece.is_ok())).collect();
-        assert_eq!(reading.iter().position(|reads| *reads), Some(20 - KEPT), "{reading:?}");
-        assert!(reading[20 - KEPT..].iter().all(|reads| *reads));
+        assert_eq!(reading.iter().position(|reads| *reads), Some(20 - PAGES_MAX), "{reading:?}");
+        assert!(reading[20 - PAGES_MAX..].iter().all(|reads| *reads));
         drop(readers);
         kept.put(page(20).0);
         assert_eq!(kept.earlier.len(), 0);

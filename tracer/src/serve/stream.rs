@@ -7,7 +7,7 @@ use tokio::sync::broadcast::{Receiver, Sender};
 use crate::assess::sink::{Notice, Sink};
 
 /// Readers may be so many lines behind.
-const BEHIND: usize = 256;
+const LINES_BEHIND_MAX: usize = 256;
 
 /// Where events can be listened to: cheap to clone.
 #[derive(Clone)]
@@ -16,7 +16,7 @@ pub struct Stream(Sender<Arc<str>>);
 impl Stream {
     /// Nobody listens yet.
     pub fn new() -> Self {
-        Self(Sender::new(BEHIND))
+        Self(Sender::new(LINES_BEHIND_MAX))
     }
 
     /// Events from now on, a line each.

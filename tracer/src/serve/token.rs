@@ -20,11 +20,11 @@ use subtle::ConstantTimeEq;
 use crate::util::regular::{self, Links};
 
 /// Symbolic links that are followed on the way to the file, as many as the kernel follows.
-const LINKS: usize = 40;
+const LINKS_MAX: usize = 40;
 /// The file's first line is within so many bytes.
-const LONGEST: u64 = 4096;
+const TOKEN_BYTES_MAX: u64 = 4096;
 /// Shorter ones could be guessed, characters.
-const SHORTEST: usize = 16;
+const TOKEN_CHARS_MIN: usize = 16;
 
 /// What those who read `/metrics` must know.
 pub struct Token(String);
@@ -43,11 +43,14 @@ impl Token {
             bail!("{name} {doubt} {name}");
         }
         let mut text = String::new();
-        file.take(LONGEST)
+        file.take(TOKEN_BYTES_MAX)
             .read_to_string(&mut text)
             .with_context(|| format!("cannot read the token in {name}"))?;
         let token = text.lines().next().unwrap_or_default().trim();
-        ensure!(token.len() >= SHORTEST, "the token in {name} is shorter than {SHORTEST} characters");
+        ensure!(
+            token.len() >= TOKEN_CHARS_MIN,
+            "the token in {name} is shorter than {TOKEN_CHARS_MIN} characters"
+        );
         Ok(Self(format!("Bearer {token}")))
     }
 
@@ -81,7 +84,7 @@ fn way_to(path: &Path, own: u32) -> Result<PathBuf> {
             continue;
         }
         links += 1;
-        ensure!(links <= LINKS, "too many symbolic links");
+        ensure!(links <= LINKS_MAX, "too many symbolic links");
         let target = fs::read_link(&next)?;
         if target.is_absolute() {
             at = PathBuf::from("/");

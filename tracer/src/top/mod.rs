@@ -33,23 +33,22 @@ use ratatui::crossterm::{
     terminal::disable_raw_mode,
 };
 use rustix::event::{PollFd, PollFlags, poll};
-use serde::Serialize;
 
 #[cfg(fuzzing)]
 pub use self::filter::Filter;
 use self::{
     model::{By, Effect, Line, Model},
     screen::Screen,
-    source::News,
+    source::ViewUpdate,
     view::Host,
 };
 use crate::{
     config::cli::Top,
-    wire::{json::WaitObject, lines},
+    wire::{json::GroupObject, lines},
 };
 
 /// Who is told to end and has not after this is held up by its terminal.
-const HELD: Duration = Duration::from_secs(2);
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the loop waits for.
 #[derive(Debug)]
@@ -57,7 +56,7 @@ pub enum Event {
     /// A key, the mouse, another size.
     Input(Input),
     /// The feed has something.
-    News(News),
+    Update(ViewUpdate),
     /// It is to end, or its terminal has.
     End,
 }
@@ -71,7 +70,7 @@ pub fn run(args: &Top) -> Result<()> {
     // Before any thread runs: all of them leave these signals to the one that waits for them.
     let signals = blocked_signals()?;
     let (send, events) = channel();
-    let (tell, wishes) = channel();
+    let (tell, requests) = channel();
     let name = rustix::system::uname();
     let host = Host {
         name: name.nodename().to_string_lossy().into_owned(),
@@ -96,25 +95,25 @@ pub fn run(args: &Top) -> Result<()> {
     let to = send.clone();
     spawn("input", move || read_input(&to))?;
     let args = args.clone();
-    spawn("feed", move || guarded(&send, || source::run(&args, &wishes, &source::sender(send.clone()))))?;
+    spawn("feed", move || guarded(&send, || source::run(&args, &requests, &source::sender(send.clone()))))?;
 
     for event in events.iter() {
         let effect = match event {
             Event::End => return Ok(()),
-            Event::News(News::Failed(why)) => {
+            Event::Update(ViewUpdate::Failed(why)) => {
                 drop(screen);
                 bail!("{why}");
             }
-            Event::News(News::Frame(frame)) => model.take(*frame),
-            Event::News(News::Page(tid, text, durations)) => {
+            Event::Update(ViewUpdate::Frame(frame)) => model.take(*frame),
+            Event::Update(ViewUpdate::Page(tid, text, durations)) => {
                 model.take_page(tid, text, durations.as_deref());
                 None
             }
-            Event::News(News::NoPast(why)) => {
+            Event::Update(ViewUpdate::NoPast(why)) => {
                 model.no_past(why);
                 None
             }
-            Event::News(News::Trouble(what)) => {
+            Event::Update(ViewUpdate::Trouble(what)) => {
                 model.trouble = Some(what);
                 None
             }
@@ -125,7 +124,7 @@ pub fn run(args: &Top) -> Result<()> {
             match effect {
                 Effect::Quit => return Ok(()),
                 // Without a feed there is an event that says so.
-                Effect::Tell(wish) => drop(tell.send(wish)),
+                Effect::Tell(request) => drop(tell.send(request)),
                 Effect::Write => model.said = Some(write(&model)),
             }
         }
@@ -142,7 +141,9 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
 fn guarded(to: &Sender<Event>, feed: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(feed)).is_err() {
         // The view may have ended already.
-        let _ = to.send(Event::News(News::Failed("the live view ended: this is a bug of tracer's".into())));
+        let _ = to.send(Event::Update(ViewUpdate::Failed(
+            "the live view has crashed: this is a bug in tracer".into(),
+        )));
     }
 }
 
@@ -198,19 +199,8 @@ fn handle_typing(model: &mut Model, key: &KeyEvent) -> Option<Effect> {
     None
 }
 
-/// A line that stands for several waits: the worst of them, how many they are, and their unit or container.
-#[derive(Serialize)]
-struct GroupLine<'a> {
-    group: Option<&'a str>,
-    waits: usize,
-    #[serde(flatten)]
-    worst: &'a WaitObject,
-}
-
-impl<'a> GroupLine<'a> {
-    fn of(line: &'a Line) -> Self {
-        Self { group: line.group.as_deref(), waits: line.number, worst: &line.wait }
-    }
+fn group_object(line: &Line) -> GroupObject<'_> {
+    GroupObject { group: line.group.as_deref(), waits: line.number, worst: &line.wait }
 }
 
 /// Writes what is shown, an object a line as `ps --json` does; what came of it.
@@ -222,7 +212,7 @@ fn write(model: &Model) -> String {
         for line in &model.lines {
             match model.by {
                 By::Thread => lines::write(&mut out, &*line.wait)?,
-                _ => lines::write(&mut out, &GroupLine::of(line))?,
+                _ => lines::write(&mut out, &group_object(line))?,
             }
         }
         out.flush()?;
@@ -279,7 +269,7 @@ fn end(view: &Sender<Event>) {
     // Nobody may be left to hear it.
     let _ = view.send(Event::End);
     // Nor be able to: a terminal that nobody reads takes no more, and holds its writer.
-    thread::sleep(HELD);
+    thread::sleep(END_TIMEOUT);
     let _ = disable_raw_mode();
     // SAFETY: it takes a number. Nothing is flushed: that would wait as well.
     unsafe { libc::_exit(1) };
@@ -302,7 +292,7 @@ mod tests {
         let (send, events) = channel();
         let feed = thread::spawn(move || guarded(&send, || panic!("on purpose, the feed")));
         let event = events.recv().expect("it is told");
-        assert!(matches!(event, Event::News(News::Failed(_))), "{event:?}");
+        assert!(matches!(event, Event::Update(ViewUpdate::Failed(_))), "{event:?}");
         feed.join().expect("it has ended");
     }
 

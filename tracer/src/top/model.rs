@@ -1,4 +1,4 @@
-//! What is shown: the last frame, and how its reader wants to see it. Pure: a key in, wishes to the feed out.
+//! What is shown: the last frame, and how its reader wants to see it. Pure: a key in, requests to the feed out.
 
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -8,11 +8,11 @@ use super::{
     filter::Filter,
     input::Action,
     page::{About, Page, ThreadRef},
-    source::{Frame, When, Wish},
+    source::{Frame, ViewRequest, When},
 };
 use crate::{
-    collect::durations::Durations,
     model::class::{Class, Level},
+    wire::durations::Durations,
     wire::json::WaitObject,
 };
 
@@ -28,7 +28,7 @@ const INTERVALS: [Duration; 7] = [
 ];
 
 /// A step into the past: the agent keeps one look a minute.
-const MINUTE: SignedDuration = SignedDuration::from_secs(60);
+const STEP_BACK: SignedDuration = SignedDuration::from_secs(60);
 
 /// What a line stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub struct Line {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Tell the feed.
-    Tell(Wish),
+    Tell(ViewRequest),
     /// Write the view to a file.
     Write,
     /// End.
@@ -202,7 +202,9 @@ impl Model {
     /// Asks for the page that is open, if the feed has it.
     fn inspect(&self) -> Option<Effect> {
         match self.over.as_ref()?.about {
-            About::Thread(thread) => Some(Effect::Tell(Wish::Inspect { thread, width: self.page_width() })),
+            About::Thread(thread) => {
+                Some(Effect::Tell(ViewRequest::Inspect { thread, width: self.page_width() }))
+            }
             About::Keys | About::Kept(_) => None,
         }
     }
@@ -285,7 +287,7 @@ impl Model {
             Action::Idle => {
                 self.idle = !self.idle;
                 self.arrange();
-                return Some(Effect::Tell(Wish::Idle(self.idle)));
+                return Some(Effect::Tell(ViewRequest::Idle(self.idle)));
             }
             Action::Processes => self.stand_for(By::Process),
             Action::Units => self.stand_for(By::Unit),
@@ -294,18 +296,18 @@ impl Model {
             Action::Pause if self.past.is_some() => {}
             Action::Pause => {
                 self.paused = !self.paused;
-                return Some(Effect::Tell(Wish::Pause(self.paused)));
+                return Some(Effect::Tell(ViewRequest::Pause(self.paused)));
             }
             Action::Earlier => {
                 let from = self.shown()?;
-                return self.go_to(from.checked_sub(MINUTE).ok());
+                return self.go_to(from.checked_sub(STEP_BACK).ok());
             }
             Action::Later => {
                 // At least the next minute that was kept; within a minute of now there is none.
-                let from = self.past?.max(self.shown()?.checked_add(MINUTE / 2).ok()?);
-                let next = from.checked_add(MINUTE).ok()?;
+                let from = self.past?.max(self.shown()?.checked_add(STEP_BACK / 2).ok()?);
+                let next = from.checked_add(STEP_BACK).ok()?;
                 let now = Timestamp::now();
-                return self.go_to(Some(next).filter(|next| now.duration_since(*next) >= MINUTE));
+                return self.go_to(Some(next).filter(|next| now.duration_since(*next) >= STEP_BACK));
             }
             Action::Slower => return self.pace(INTERVALS.iter().find(|other| **other > self.interval)),
             Action::Faster => return self.pace(INTERVALS.iter().rfind(|other| **other < self.interval)),
@@ -364,12 +366,12 @@ impl Model {
 
     fn go_to(&mut self, past: Option<Timestamp>) -> Option<Effect> {
         (self.past, self.paused) = (past, false);
-        Some(Effect::Tell(Wish::Past(past)))
+        Some(Effect::Tell(ViewRequest::Past(past)))
     }
 
     fn pace(&mut self, interval: Option<&Duration>) -> Option<Effect> {
         self.interval = *interval?;
-        Some(Effect::Tell(Wish::Every(self.interval)))
+        Some(Effect::Tell(ViewRequest::Every(self.interval)))
     }
 
     /// Again the same key: back to threads.

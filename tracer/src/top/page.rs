@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use super::input::{self, Action, KEYS};
 use crate::{
-    collect::durations::Durations,
     model::histogram::{BUCKETS, bound_us},
     render::why,
     util::human,
+    wire::durations::Durations,
     wire::json::WaitObject,
 };
 
@@ -99,7 +99,7 @@ impl Page {
         match (&self.about, &self.last_word) {
             (About::Keys, _) => " Keys ".into(),
             (_, Some(word)) => format!(" Why, at last: {} ", human::clean(word)),
-            (About::Kept(_), None) => " Why, as it was kept ".into(),
+            (About::Kept(_), None) => " Why, as recorded ".into(),
             (About::Thread(_), None) => " Why ".into(),
         }
     }
@@ -125,10 +125,7 @@ fn histogram(durations: &Durations) -> Vec<String> {
     let (Some(first), Some(last)) = ((0..BUCKETS).find(used), (0..BUCKETS).rfind(used)) else {
         return Vec::new();
     };
-    let mut lines = vec![
-        String::new(),
-        "Its waits that have ended meanwhile, of 100 µs and more, by their length".to_owned(),
-    ];
+    let mut lines = vec![String::new(), "Ended waits of 100 µs or more, by duration".to_owned()];
     for bucket in first..=last {
         let number = durations.buckets[bucket];
         // Whoever is there is seen.

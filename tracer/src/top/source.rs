@@ -18,19 +18,21 @@ use super::page::ThreadRef;
 use crate::{
     assess::inspect,
     assess::overview::{Overview, OverviewCache},
-    collect::durations::{AllDurations, Durations},
+    collect::durations::AllDurations,
     collect::{Source, bpf::Bpf, losses, proc::Proc},
     config::cli::{SourceArgs, Top},
-    history::{self, Past},
+    history,
     kernel::object::Options,
     model::class::{Class, Level},
     model::wait::Wait,
     render::why,
-    serve::api::HostObject,
     serve::client::{AgentClient, about},
     serve::feed,
     util::clock::cpu_time,
+    wire::durations::Durations,
+    wire::host::HostObject,
     wire::json::WaitObject,
+    wire::stall::Past,
 };
 
 /// What is known of the host at one moment.
@@ -71,9 +73,9 @@ pub enum When {
     Unkept,
 }
 
-/// What the feed tells.
+/// What the feed tells the view.
 #[derive(Debug)]
-pub enum News {
+pub enum ViewUpdate {
     /// The host, again.
     Frame(Box<Frame>),
     /// Everything about one thread's process, or why not, and how long its waits took.
@@ -86,9 +88,9 @@ pub enum News {
     Failed(String),
 }
 
-/// What the feed is told.
+/// What the view asks of the feed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Wish {
+pub enum ViewRequest {
     /// A frame this often.
     Every(Duration),
     /// None until further notice, or again.
@@ -107,9 +109,9 @@ pub enum Wish {
 }
 
 /// Sends frames until nobody listens.
-pub fn run(args: &Top, wishes: &Receiver<Wish>, send: &dyn Fn(News) -> bool) {
-    if let Err(error) = Looker::open(args).and_then(|looker| looker.run(args, wishes, send)) {
-        send(News::Failed(format!("{error:#}")));
+pub fn run(args: &Top, requests: &Receiver<ViewRequest>, send: &dyn Fn(ViewUpdate) -> bool) {
+    if let Err(error) = FrameSource::open(args).and_then(|source| source.run(args, requests, send)) {
+        send(ViewUpdate::Failed(format!("{error:#}")));
     }
 }
 
@@ -120,7 +122,7 @@ enum Origin {
     Agent(AgentClient),
 }
 
-struct Looker {
+struct FrameSource {
     origin: Origin,
     why_not_better: Option<String>,
     place: SourceArgs,
@@ -148,7 +150,7 @@ struct SeenFrame {
     lost: u64,
 }
 
-impl Looker {
+impl FrameSource {
     fn open(args: &Top) -> Result<Self> {
         let (origin, why_not_better) = Origin::open(&args.place)?;
         Ok(Self {
@@ -163,47 +165,52 @@ impl Looker {
         })
     }
 
-    fn run(mut self, args: &Top, wishes: &Receiver<Wish>, send: &dyn Fn(News) -> bool) -> Result<()> {
+    fn run(
+        mut self,
+        args: &Top,
+        requests: &Receiver<ViewRequest>,
+        send: &dyn Fn(ViewUpdate) -> bool,
+    ) -> Result<()> {
         let (mut every, mut stands) = (args.interval, false);
         let mut next = Instant::now();
         loop {
             if !stands && next <= Instant::now() {
                 next = Instant::now() + every;
-                let news = match (self.frame(), &self.origin) {
-                    (Ok(frame), _) => News::Frame(Box::new(frame)),
+                let update = match (self.frame(), &self.origin) {
+                    (Ok(frame), _) => ViewUpdate::Frame(Box::new(frame)),
                     // It may come back: a new version is installed, say.
-                    (Err(error), Origin::Agent(_)) => News::Trouble(format!("{error:#}")),
+                    (Err(error), Origin::Agent(_)) => ViewUpdate::Trouble(format!("{error:#}")),
                     (Err(error), _) => return Err(error),
                 };
-                if !send(news) {
+                if !send(update) {
                     return Ok(());
                 }
             }
             let left = if stands { Duration::MAX } else { next.saturating_duration_since(Instant::now()) };
-            match wishes.recv_timeout(left.min(Duration::from_secs(3600))) {
-                Ok(Wish::Every(interval)) => {
+            match requests.recv_timeout(left.min(Duration::from_secs(3600))) {
+                Ok(ViewRequest::Every(interval)) => {
                     every = interval;
                     next = next.min(Instant::now() + every);
                 }
-                Ok(Wish::Pause(wish)) => stands = wish,
-                Ok(Wish::Idle(wish)) => {
-                    self.idle = wish;
+                Ok(ViewRequest::Pause(pause)) => stands = pause,
+                Ok(ViewRequest::Idle(idle)) => {
+                    self.idle = idle;
                     next = Instant::now();
                 }
-                Ok(Wish::Inspect { thread, width }) => {
+                Ok(ViewRequest::Inspect { thread, width }) => {
                     let (text, durations) = self.page(thread, width);
-                    send(News::Page(thread.tid, text, durations.map(Box::new)));
+                    send(ViewUpdate::Page(thread.tid, text, durations.map(Box::new)));
                 }
-                Ok(Wish::Past(at)) => {
+                Ok(ViewRequest::Past(at)) => {
                     stands = at.is_some();
                     next = Instant::now();
                     if let Some(at) = at {
                         send(self.past(at).map_or_else(
                             |error| {
                                 stands = false;
-                                News::NoPast(format!("{error:#}"))
+                                ViewUpdate::NoPast(format!("{error:#}"))
                             },
-                            |frame| News::Frame(Box::new(frame)),
+                            |frame| ViewUpdate::Frame(Box::new(frame)),
                         ));
                     }
                 }
@@ -355,6 +362,6 @@ fn switches() -> u64 {
 }
 
 /// Where frames go: a channel that may have lost its reader.
-pub fn sender(to: Sender<super::Event>) -> impl Fn(News) -> bool {
-    move |news| to.send(super::Event::News(news)).is_ok()
+pub fn sender(to: Sender<super::Event>) -> impl Fn(ViewUpdate) -> bool {
+    move |update| to.send(super::Event::Update(update)).is_ok()
 }

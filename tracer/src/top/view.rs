@@ -33,20 +33,20 @@ pub struct Host {
 }
 
 /// From this width on, units and containers have a column.
-const ROOMY: u16 = 110;
+const WIDE_FROM_COLUMNS: u16 = 110;
 /// Below this height, the header is a line.
-const LOW: u16 = 14;
+const LOW_BELOW_LINES: u16 = 14;
 
 /// How many lines of the table fit.
 pub fn page(height: u16) -> usize {
-    let header = if height < LOW { 1 } else { 3 };
+    let header = if height < LOW_BELOW_LINES { 1 } else { 3 };
     usize::from(height.saturating_sub(header + 2)).max(1)
 }
 
 /// Draws everything.
 pub fn draw(frame: &mut Frame<'_>, model: &Model, host: &Host) {
     let area = frame.area();
-    let header = if area.height < LOW { 1 } else { 3 };
+    let header = if area.height < LOW_BELOW_LINES { 1 } else { 3 };
     let [top, table, bottom] =
         Layout::vertical([Constraint::Length(header), Constraint::Min(2), Constraint::Length(1)]).areas(area);
     let width = usize::from(area.width);
@@ -88,7 +88,7 @@ fn stand(model: &Model, width: usize) -> Vec<Span<'static>> {
     let time = |at: Timestamp| at.to_zoned(zone()).strftime(form).to_string();
     let word = match model.frame.as_ref().map(|frame| (frame.when, frame.at)) {
         Some((When::Kept(at), _)) => format!("AS OF {}", time(at)),
-        Some((When::Unkept, at)) => format!("AS OF {}, NOT KEPT", time(at)),
+        Some((When::Unkept, at)) => format!("AS OF {}, NOT RECORDED", time(at)),
         _ if model.paused => "PAUSED".to_owned(),
         _ => return Vec::new(),
     };
@@ -155,7 +155,7 @@ fn numbers(model: &Model, mut parts: Vec<Span<'static>>, width: usize) -> Text<'
         ]
     } else {
         vec![
-            (&oldest[..], format!("{doubtful}, of those that the agent has kept")),
+            (&oldest[..], format!("{doubtful}, of those that the agent recorded")),
             (&oldest, doubtful),
             ("", String::new()),
         ]
@@ -240,8 +240,8 @@ fn rows(model: &Model, area: Rect) -> Vec<Text<'static>> {
     if shown.is_empty() && model.frame.is_some() {
         let when = model.frame.as_ref().map(|frame| (frame.when, frame.hidden));
         let why = match when {
-            _ if !model.filter.is_empty() => "Nothing is like this filter.",
-            Some((When::Unkept, _)) => "The agent has kept nothing of this minute.",
+            _ if !model.filter.is_empty() => "Nothing matches this filter.",
+            Some((When::Unkept, _)) => "The agent recorded nothing in this minute.",
             Some((When::Kept(_), _)) => "Nothing was stuck.",
             Some((When::Now, 1..)) => "Nothing that is visible to you is stuck.",
             _ => "Nothing is stuck.",
@@ -263,7 +263,7 @@ fn rows(model: &Model, area: Rect) -> Vec<Text<'static>> {
 fn home_column(width: u16, by: By) -> Option<Column> {
     match by {
         By::Container => Some(Column::text("CONTAINER", 9, 28)),
-        By::Thread | By::Process if width < ROOMY => None,
+        By::Thread | By::Process if width < WIDE_FROM_COLUMNS => None,
         _ => Some(Column::text("UNIT", 4, 28)),
     }
 }
@@ -311,7 +311,7 @@ fn footer(model: &Model) -> Text<'static> {
     let reversed = if model.reversed { ", reversed" } else { "" };
     parts.push(format!("by {}{reversed}", model.order.label()));
     if let Some(why) = model.frame.as_ref().and_then(|frame| frame.why_not_better.as_ref()) {
-        parts.push(format!("least ages: {}", human::clean(why)));
+        parts.push(format!("ages are lower bounds: {}", human::clean(why)));
     }
     Text::from(vec![
         Span::raw(parts.join("  ")),
@@ -330,8 +330,8 @@ mod tests {
         *,
     };
     use crate::{
-        collect::durations::Durations,
         model::histogram::BUCKETS,
+        wire::durations::Durations,
         wire::{json::WaitObject, target::TargetObject},
     };
 

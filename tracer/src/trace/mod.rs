@@ -8,8 +8,8 @@
 pub mod family;
 pub mod line;
 pub mod pointed;
+pub mod reported;
 pub mod summary;
-pub mod told;
 pub mod wanted;
 
 use std::{
@@ -26,8 +26,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use self::{
     family::Descendants,
     line::{CallLine, End},
+    reported::{Next, ReportedWait, Seen},
     summary::Summary,
-    told::{Next, Seen, Told},
     wanted::Selection,
 };
 use crate::{
@@ -58,7 +58,7 @@ use crate::{
 };
 
 /// How often it is looked for calls that have not ended.
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Where ends come from.
 enum Ends {
@@ -80,9 +80,9 @@ struct EndedCall {
 
 impl EndedCall {
     /// One whose end nobody has seen: it lasted at least until it was seen last.
-    fn gone(told: Told) -> Self {
-        let wait = Wait { exact: false, ..told.wait };
-        Self { wait, set: None, resolved: Some(told.resolved), end: End::Gone }
+    fn gone(reported: ReportedWait) -> Self {
+        let wait = Wait { exact: false, ..reported.wait };
+        Self { wait, set: None, resolved: Some(reported.resolved), end: End::Gone }
     }
 }
 
@@ -100,8 +100,8 @@ pub struct Tracer {
     /// Where they do: threads that had ended at the last look, of which they did not know.
     missed: HashSet<FollowedId>,
     resolver: Resolver,
-    /// Calls that were told to wait, by thread.
-    told: HashMap<ThreadId, Told>,
+    /// Calls that were reported to wait, by thread.
+    reported: HashMap<ThreadId, ReportedWait>,
     /// When ends were taken last: all that had been seen by then.
     taken: Instant,
     summary: Summary,
@@ -150,7 +150,7 @@ impl Tracer {
             gone: Vec::new(),
             missed: HashSet::new(),
             resolver: Resolver::new(),
-            told: HashMap::new(),
+            reported: HashMap::new(),
             taken: Instant::now(),
             summary: Summary::default(),
             out: output(),
@@ -162,7 +162,7 @@ impl Tracer {
             Ends::Calls(calls) => calls.mechanism.label(),
             Ends::Waits => "waits",
         };
-        human::say(&format!("following {} by {how}; Ctrl-C ends it", tracer.wanted.label()));
+        human::say(&format!("following {} by {how}; press Ctrl-C to stop", tracer.wanted.label()));
         Ok(tracer)
     }
 
@@ -209,7 +209,7 @@ impl Tracer {
             if next <= Instant::now() {
                 self.take_ends()?;
                 self.look(false)?;
-                next = Instant::now() + LOOK;
+                next = Instant::now() + LOOK_INTERVAL;
                 if !self.wanted.is_empty() && !self.somebody_lives() {
                     break;
                 }
@@ -273,10 +273,10 @@ impl Tracer {
                 continue;
             }
             let over_ns = wait.began_ns + wait.age.as_nanos() as u64;
-            let told = match self.told.remove(&wait.thread) {
+            let reported = match self.reported.remove(&wait.thread) {
                 // A look has seen the next already.
                 Some(later) if later.wait.sleep_began_ns > over_ns => {
-                    self.told.insert(wait.thread, later);
+                    self.reported.insert(wait.thread, later);
                     None
                 }
                 // Not by when its sleep began: where that was not seen, it may seem to be before the call did. One that was
@@ -285,13 +285,13 @@ impl Tracer {
                     ended.push(EndedCall::gone(before));
                     None
                 }
-                told => told,
+                reported => reported,
             };
             let pointed = returned.as_ref().map_or(&[][..], |(_, pointed)| pointed);
             let set = pointed::polled(&wait.call, pointed);
-            restore_peer(&mut wait, pointed, told.as_ref());
+            restore_peer(&mut wait, pointed, reported.as_ref());
             let in_set = wait.call.watches_fds();
-            let resolved = told.filter(|_| in_set).map(|told| told.resolved);
+            let resolved = reported.filter(|_| in_set).map(|reported| reported.resolved);
             let end = returned.map_or(End::Unseen, |(result, _)| End::Returned(result));
             ended.push(EndedCall { wait, set, resolved, end });
         }
@@ -350,7 +350,7 @@ impl Tracer {
         matches!(self.ends, Ends::Calls(_)) || self.follows(thread)
     }
 
-    /// Prints the calls that have been waiting for `--min` and were not told yet; at the end of the run, all.
+    /// Prints the calls that have been waiting for `--min` and were not reported yet; at the end of the run, all.
     fn look(&mut self, last: bool) -> Result<()> {
         let snapshot = self.bpf.snapshot()?;
         // Also the young: who they are must be known before they end.
@@ -359,15 +359,16 @@ impl Tracer {
         self.end_unseen(&waiting, last)?;
         waits.retain(|wait| wait.asleep() >= self.min);
         for wait in &waits {
-            if let Some(told) = self.told.get_mut(&wait.thread)
-                && told.wait.switches == wait.switches
+            if let Some(reported) = self.reported.get_mut(&wait.thread)
+                && reported.wait.switches == wait.switches
             {
-                told.wait.age = wait.age;
+                reported.wait.age = wait.age;
             }
         }
-        let is_told =
-            |wait: &Wait| self.told.get(&wait.thread).is_some_and(|told| told.wait.switches == wait.switches);
-        waits.retain(|wait| last || !is_told(wait));
+        let is_reported = |wait: &Wait| {
+            self.reported.get(&wait.thread).is_some_and(|reported| reported.wait.switches == wait.switches)
+        };
+        waits.retain(|wait| last || !is_reported(wait));
         let processes: HashSet<ProcessId> = waiting.keys().map(|thread| thread.process).collect();
         // What they have ended is in the ring, and was taken since the last look.
         for process in std::mem::take(&mut self.gone) {
@@ -394,7 +395,7 @@ impl Tracer {
             if last {
                 self.summary.add(&line);
             }
-            self.told.insert(wait.thread, Told { wait: wait.clone(), resolved, missed: false });
+            self.reported.insert(wait.thread, ReportedWait { wait: wait.clone(), resolved, missed: false });
         }
         self.out.flush()?;
         Ok(())
@@ -403,22 +404,22 @@ impl Tracer {
     /// Prints what has ended and was not seen to; forgets what will not be.
     fn end_unseen(&mut self, waiting: &HashMap<ThreadId, &Wait>, last: bool) -> Result<()> {
         let by_calls = matches!(self.ends, Ends::Calls(_));
-        let ends = told::EndReports { by_calls, taken: self.taken.elapsed(), last };
+        let ends = reported::EndReports { by_calls, taken: self.taken.elapsed(), last };
         let seen = |thread: &ThreadId| match waiting.get(thread) {
             Some(wait) => Seen::Asleep(wait),
             None if Reads::new().thread_lives(thread) => Seen::Awake,
             None => Seen::Gone,
         };
         let mut ended = Vec::new();
-        let left = std::mem::take(&mut self.told).into_iter().filter_map(|(thread, mut told)| {
-            match told.next(seen(&thread), ends) {
-                Next::Keep => return Some((thread, told)),
-                Next::End => ended.push(EndedCall::gone(told)),
+        let left = std::mem::take(&mut self.reported).into_iter().filter_map(|(thread, mut reported)| {
+            match reported.next(seen(&thread), ends) {
+                Next::Keep => return Some((thread, reported)),
+                Next::End => ended.push(EndedCall::gone(reported)),
                 Next::Forget => {}
             }
             None
         });
-        self.told = left.collect();
+        self.reported = left.collect();
         self.print_ended(ended)
     }
 
@@ -536,7 +537,7 @@ fn peer(target: &Target) -> String {
 }
 
 /// The kernel takes the addresses of a connection back that could not be made.
-fn restore_peer(wait: &mut Wait, pointed: &[u8], told: Option<&Told>) {
+fn restore_peer(wait: &mut Wait, pointed: &[u8], reported: Option<&ReportedWait>) {
     let FdState::Open(OpenFile { socket: Some(socket), .. }) = &mut wait.fd_state else { return };
     let Some(addresses) = socket.addresses_mut().filter(|_| wait.call.operation() == Operation::Connect)
     else {
@@ -547,7 +548,7 @@ fn restore_peer(wait: &mut Wait, pointed: &[u8], told: Option<&Told>) {
     {
         addresses.remote = remote;
     }
-    let seen = told.and_then(|told| told.wait.fd_state.file()?.socket?.addresses());
+    let seen = reported.and_then(|reported| reported.wait.fd_state.file()?.socket?.addresses());
     if let Some(seen) = seen.filter(|_| addresses.local.port == 0) {
         *addresses = seen;
     }

@@ -9,9 +9,9 @@ use crate::{
 };
 
 /// Rows at most.
-const ROWS: usize = 20;
+const ROWS_MAX: usize = 20;
 /// Kinds of calls that are kept apart; the rest are counted together.
-const KINDS: usize = 10_000;
+const KINDS_MAX: usize = 10_000;
 
 /// Calls by system call and target, all connections to one peer together.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ impl Summary {
     /// Counts a call, which has ended or still waits at the end of the run.
     pub fn add(&mut self, line: &CallLine) {
         let key = (line.syscall, line.peer.clone());
-        let full = self.rows.len() >= KINDS && !self.rows.contains_key(&key);
+        let full = self.rows.len() >= KINDS_MAX && !self.rows.contains_key(&key);
         let row = self.rows.entry(if full { (line.syscall, "others".into()) } else { key }).or_default();
         row.calls += 1;
         row.errors += u64::from(
@@ -48,8 +48,8 @@ impl Summary {
         }
         let mut rows: Vec<_> = self.rows.iter().collect();
         rows.sort_by_key(|((call, target), row)| (Reverse(row.total), *call, target.clone()));
-        let more = rows.len().saturating_sub(ROWS);
-        rows.truncate(ROWS);
+        let more = rows.len().saturating_sub(ROWS_MAX);
+        rows.truncate(ROWS_MAX);
         let cells = |(_, row): &(_, &SummaryRow)| {
             let numbers = [row.calls, row.errors].map(|number| number.to_string());
             [row.total, row.longest].map(human::age).into_iter().chain(numbers).collect()

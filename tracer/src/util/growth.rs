@@ -7,9 +7,9 @@ use rustix::time::{ClockId, clock_gettime};
 /// How many of something.
 const SIZES: [usize; 3] = [1_000, 2_000, 4_000];
 /// What four times as many may cost: sorting them a little more than four times as much, each with each other sixteen times.
-const MOST: f64 = 9.0;
+const FOURFOLD_COST_MAX: f64 = 9.0;
 /// And what twice as many may: each with each other four times as much. A step, as where one walk becomes two, is no growth.
-const MOST_OF_TWICE: f64 = 3.2;
+const TWOFOLD_COST_MAX: f64 = 3.2;
 /// The best of so many counts: other work on the machine only adds.
 const TRIES: usize = 7;
 /// What looks like growth is measured so often: other tests take large inputs out of the caches, and small ones not.
@@ -30,7 +30,7 @@ pub fn assert_linear<T>(what: &str, prepare: impl Fn(usize) -> T, mut work: impl
         }
         growth = times[2].as_secs_f64() / times[0].as_secs_f64().max(1e-6);
         let last = times[2].as_secs_f64() / times[1].as_secs_f64().max(1e-6);
-        if growth <= MOST || last <= MOST_OF_TWICE {
+        if growth <= FOURFOLD_COST_MAX || last <= TWOFOLD_COST_MAX {
             return;
         }
     }

@@ -8,13 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::target::TargetObject;
 use crate::{
-    diagnose::verdict::{Class, Level, Verdict},
     model::cgroup::Owner,
-    model::wait::{Wait, may_be_same_start},
-    resolve::{
-        Resolved,
-        process::{ProcessMeta, pods::Pod},
-    },
+    model::class::{Class, Level},
+    model::pod::Pod,
+    model::wait::may_be_same_start,
 };
 
 /// A wait as `ps --json` prints it and stall events carry it.
@@ -70,38 +67,6 @@ pub struct WaitObject {
 }
 
 impl WaitObject {
-    /// Joins what is known of one wait.
-    pub fn new(wait: &Wait, resolved: &Resolved, verdict: &Verdict, who: &ProcessMeta) -> Self {
-        Self { verdict: Some(verdict.sentence.clone()), ..Self::brief(wait, resolved, verdict.class, who) }
-    }
-
-    /// The same without the sentence.
-    pub fn brief(wait: &Wait, resolved: &Resolved, class: Class, who: &ProcessMeta) -> Self {
-        Self {
-            pid: wait.thread.process.pid,
-            tid: wait.thread.tid,
-            comm: wait.comm.to_string(),
-            cmdline: who.cmdline.clone(),
-            uid: Some(wait.uid),
-            state: wait.sleep.letter().into(),
-            syscall: wait.call.name().into(),
-            args: wait.call.args,
-            fd: resolved.fd,
-            since: wait.since,
-            age: wait.age,
-            age_exact: wait.exact,
-            class: Some(class),
-            level: Some(class.level()),
-            verdict: None,
-            target: TargetObject::new(&resolved.target, &resolved.socket),
-            cgroup: who.cgroup.clone(),
-            unit: who.unit.clone(),
-            container: who.container.clone(),
-            pod: who.pod.clone(),
-            start_ticks: wait.thread.process.start_ticks(),
-        }
-    }
-
     /// Whether both are of one thread.
     pub fn is_of_same_thread(&self, other: &Self) -> bool {
         (self.pid, self.tid) == (other.pid, other.tid)
@@ -173,6 +138,18 @@ impl CallObject {
     }
 }
 
+/// A line of the live view that stands for several waits: the worst of them, how many they are, and their unit or container.
+#[derive(Serialize)]
+pub struct GroupObject<'a> {
+    /// The unit or container.
+    pub group: Option<&'a str>,
+    /// How many they are.
+    pub waits: usize,
+    /// The worst of them.
+    #[serde(flatten)]
+    pub worst: &'a WaitObject,
+}
+
 /// A duration in seconds, to the millisecond.
 pub fn seconds(duration: Duration) -> f64 {
     duration.as_millis() as f64 / 1000.0
@@ -226,6 +203,7 @@ mod tests {
         model::target::{Interest, Target, WatchedFd},
         model::tcp::tests::facts,
         model::wait::SocketFacts,
+        resolve::{Resolved, process::ProcessMeta},
     };
 
     #[test]

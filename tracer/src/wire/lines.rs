@@ -4,14 +4,24 @@ use std::io::Write;
 
 use serde::{Serialize, de::DeserializeOwned};
 
+/// What can be written as JSON.
+pub trait ToJson: Serialize {}
+
+impl<T: Serialize + ?Sized> ToJson for T {}
+
+/// What can be read from JSON, and keeps nothing of the text.
+pub trait FromJson: DeserializeOwned {}
+
+impl<T: DeserializeOwned> FromJson for T {}
+
 /// Writes one, with the end of its line.
-pub fn write(out: &mut impl Write, object: &impl Serialize) -> serde_json::Result<()> {
+pub fn write(out: &mut impl Write, object: &impl ToJson) -> serde_json::Result<()> {
     serde_json::to_writer(&mut *out, object)?;
     out.write_all(b"\n").map_err(serde_json::Error::io)
 }
 
 /// Reads all of them. The last line may lack its end.
-pub fn read<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<Vec<T>> {
+pub fn read<T: FromJson>(text: &[u8]) -> serde_json::Result<Vec<T>> {
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     lines.map(serde_json::from_slice).collect()
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use crate::model::{
     cgroup::Owner,
     class::{Class, Level},
+    pod::Pod,
     tcp::TcpState,
     wait::Suspended,
 };
@@ -52,6 +53,28 @@ impl Serialize for Owner {
 impl<'de> Deserialize<'de> for Owner {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         OwnerObject::deserialize(from)
+    }
+}
+
+/// [`Pod`], as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Pod")]
+struct PodObject {
+    uid: String,
+    namespace: Option<String>,
+    name: Option<String>,
+    container: Option<String>,
+}
+
+impl Serialize for Pod {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        PodObject::serialize(self, to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pod {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        PodObject::deserialize(from)
     }
 }
 

@@ -1,93 +1,120 @@
 //! The JSON of `tracer why`: one object, waits in it as `ps --json` prints them.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    json::{WaitObject, in_seconds, seconds},
+    json::{WaitObject, in_seconds},
     target::TargetObject,
 };
-use crate::{
-    assess::inspect::{
-        Report,
-        chain::Other,
-        threads::{Doing, ThreadReport},
-    },
-    model::baseline::Excuse,
-    resolve::process::{HeldPath, ProcessMeta, pods::Pod},
-};
+use crate::model::{baseline::Excuse, pod::Pod};
 
-/// A report.
+/// Everything about one process.
 #[derive(Serialize)]
 pub struct ReportObject<'a> {
-    pid: u32,
+    /// The process.
+    pub pid: u32,
     /// The thread that was asked about, if it was one.
-    tid: Option<u32>,
-    comm: &'a str,
-    condition: &'static str,
-    headline: &'a str,
-    who: WhoObject<'a>,
-    threads: Vec<ThreadObject<'a>>,
-    others: Vec<OtherObject<'a>>,
+    pub tid: Option<u32>,
+    /// Name of the process.
+    pub comm: &'a str,
+    /// What it is, in a word.
+    pub condition: &'static str,
+    /// The same in a sentence.
+    pub headline: &'a str,
+    /// Who it is.
+    pub who: WhoObject<'a>,
+    /// Its threads.
+    pub threads: Vec<ThreadObject<'a>>,
+    /// Processes that it waits for, or that have a part in its waits.
+    pub others: Vec<OtherObject<'a>>,
     /// Processes at the other ends that were too many to look at.
-    others_left_out: usize,
-    sockets: SocketsObject<'a>,
-    next: Vec<AdviceObject<'a>>,
+    pub others_left_out: usize,
+    /// Its connections.
+    pub sockets: SocketsObject<'a>,
+    /// What to do next.
+    pub next: Vec<AdviceObject<'a>>,
 }
 
+/// Who a process is.
 #[derive(Serialize)]
-struct WhoObject<'a> {
-    cmdline: Option<&'a str>,
-    uid: Option<u32>,
-    user: Option<&'a str>,
-    started: Option<String>,
-    exe: Option<PlaceObject<'a>>,
-    cwd: Option<PlaceObject<'a>>,
-    parents: Vec<ParentObject<'a>>,
-    cgroup: Option<&'a str>,
-    unit: Option<&'a str>,
-    container: Option<&'a str>,
-    runtime: Option<&'static str>,
-    pod: Option<&'a Pod>,
+pub struct WhoObject<'a> {
+    /// Its command line.
+    pub cmdline: Option<&'a str>,
+    /// Its user.
+    pub uid: Option<u32>,
+    /// That user's name.
+    pub user: Option<&'a str>,
+    /// When it started.
+    pub started: Option<String>,
+    /// Its executable.
+    pub exe: Option<PlaceObject<'a>>,
+    /// Its working directory.
+    pub cwd: Option<PlaceObject<'a>>,
+    /// Its parent, that one's parent, and so on.
+    pub parents: Vec<ParentObject<'a>>,
+    /// Path of its cgroup.
+    pub cgroup: Option<&'a str>,
+    /// Its systemd unit.
+    pub unit: Option<&'a str>,
+    /// Its container's id.
+    pub container: Option<&'a str>,
+    /// What runs the container.
+    pub runtime: Option<&'static str>,
+    /// Its Kubernetes pod.
+    pub pod: Option<&'a Pod>,
 }
 
+/// A file that a process holds.
 #[derive(Serialize)]
-struct PlaceObject<'a> {
-    path: &'a str,
-    deleted: bool,
+pub struct PlaceObject<'a> {
+    /// Its path.
+    pub path: &'a str,
+    /// Whether it has been deleted.
+    pub deleted: bool,
 }
 
+/// An ancestor of a process.
 #[derive(Serialize)]
-struct ParentObject<'a> {
-    pid: u32,
-    comm: &'a str,
+pub struct ParentObject<'a> {
+    /// The process.
+    pub pid: u32,
+    /// Its name.
+    pub comm: &'a str,
 }
 
+/// A thread, and what it is doing.
 #[derive(Serialize)]
-struct ThreadObject<'a> {
-    tid: u32,
-    comm: &'a str,
+pub struct ThreadObject<'a> {
+    /// The thread.
+    pub tid: u32,
+    /// Its name.
+    pub comm: &'a str,
     /// `waiting`, `running`, `stopped`, `traced`, `frozen`, `hidden` or `zombie`.
-    state: &'static str,
+    pub state: &'static str,
     /// Share of a CPU, where it runs.
-    cpu: Option<f64>,
-    wait: Option<WaitObject>,
+    pub cpu: Option<f64>,
+    /// Its wait, where it waits.
+    pub wait: Option<WaitObject>,
     /// What keeps the agent from flagging that.
-    baseline: Option<BaselineObject>,
+    pub baseline: Option<BaselineObject>,
     /// Functions inside the kernel, innermost first.
-    stack: &'a [String],
+    pub stack: &'a [String],
 }
 
 /// How long such waits usually take, where that keeps one from being flagged.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct BaselineObject {
+    /// How long such waits usually take.
     #[serde(rename = "usual_seconds", with = "in_seconds")]
-    usual: Duration,
+    pub usual: Duration,
+    /// The threshold that would hold without it.
     #[serde(rename = "threshold_seconds", with = "in_seconds")]
-    threshold: Duration,
+    pub threshold: Duration,
+    /// The age at which such a wait is flagged all the same.
     #[serde(rename = "flagged_after_seconds", with = "in_seconds")]
-    flagged_after: Duration,
+    pub flagged_after: Duration,
 }
 
 impl From<Excuse> for BaselineObject {
@@ -102,124 +129,56 @@ impl From<BaselineObject> for Excuse {
     }
 }
 
+/// A process with a part in a wait.
 #[derive(Serialize)]
-struct OtherObject<'a> {
-    pid: u32,
-    tid: Option<u32>,
-    comm: &'a str,
-    cmdline: Option<&'a str>,
-    role: &'static str,
-    doing: &'a str,
-    circle: bool,
-    then: Vec<OtherObject<'a>>,
+pub struct OtherObject<'a> {
+    /// The process.
+    pub pid: u32,
+    /// The thread, if it is known.
+    pub tid: Option<u32>,
+    /// Its name.
+    pub comm: &'a str,
+    /// Its command line.
+    pub cmdline: Option<&'a str>,
+    /// What part it has.
+    pub role: &'static str,
+    /// What it is doing, in words.
+    pub doing: &'a str,
+    /// Whether it waits for the first one in turn.
+    pub circle: bool,
+    /// Those that it waits for.
+    pub then: Vec<OtherObject<'a>>,
     /// How many of those were too many to look at.
-    then_left_out: usize,
+    pub then_left_out: usize,
 }
 
+/// The connections of a process.
 #[derive(Serialize)]
-struct SocketsObject<'a> {
-    states: &'a std::collections::BTreeMap<String, usize>,
-    unanswered: Vec<UnansweredObject>,
-    left_out: usize,
+pub struct SocketsObject<'a> {
+    /// How many there are in each state.
+    pub states: &'a BTreeMap<String, usize>,
+    /// Those on which it has asked and not been answered.
+    pub unanswered: Vec<UnansweredObject>,
+    /// How many of those are not listed.
+    pub left_out: usize,
 }
 
+/// A request without an answer.
 #[derive(Serialize)]
-struct UnansweredObject {
-    fd: i32,
-    age_seconds: f64,
-    target: TargetObject,
+pub struct UnansweredObject {
+    /// Its connection's descriptor.
+    pub fd: i32,
+    /// How long ago it was made.
+    pub age_seconds: f64,
+    /// Its connection.
+    pub target: TargetObject,
 }
 
+/// What to do next.
 #[derive(Serialize)]
-struct AdviceObject<'a> {
-    command: &'a str,
-    reason: &'a str,
-}
-
-impl<'a> ReportObject<'a> {
-    /// Of a report.
-    pub fn new(report: &'a Report) -> Self {
-        Self {
-            pid: report.process.pid,
-            tid: report.only,
-            comm: &report.comm,
-            condition: report.condition.label(),
-            headline: &report.headline,
-            who: who(&report.who),
-            threads: report.threads.iter().map(|of| thread(of, &report.who)).collect(),
-            others: report.others.iter().map(other).collect(),
-            others_left_out: report.others_left_out,
-            sockets: SocketsObject {
-                states: &report.sockets.states,
-                unanswered: report
-                    .sockets
-                    .unanswered
-                    .iter()
-                    .map(|request| UnansweredObject {
-                        fd: request.fd,
-                        age_seconds: seconds(request.since),
-                        target: TargetObject::new(&request.resolved.target, &request.resolved.socket),
-                    })
-                    .collect(),
-                left_out: report.sockets.left_out,
-            },
-            next: report
-                .advice
-                .iter()
-                .map(|advice| AdviceObject { command: &advice.command, reason: &advice.reason })
-                .collect(),
-        }
-    }
-}
-
-fn who(who: &ProcessMeta) -> WhoObject<'_> {
-    WhoObject {
-        cmdline: who.cmdline.as_deref(),
-        uid: who.uid,
-        user: who.user.as_deref(),
-        started: who.started.map(|at| format!("{at:.3}")),
-        exe: who.exe.as_ref().map(PlaceObject::new),
-        cwd: who.cwd.as_ref().map(PlaceObject::new),
-        parents: who.parents.iter().map(|of| ParentObject { pid: of.pid, comm: &of.comm }).collect(),
-        cgroup: who.cgroup.as_deref(),
-        unit: who.unit.as_deref(),
-        container: who.container.as_deref(),
-        runtime: who.runtime.map(|runtime| runtime.label()),
-        pod: who.pod.as_ref(),
-    }
-}
-
-impl<'a> PlaceObject<'a> {
-    fn new(place: &'a HeldPath) -> Self {
-        Self { path: &place.path, deleted: place.deleted }
-    }
-}
-
-fn thread<'a>(thread: &'a ThreadReport, who: &'a ProcessMeta) -> ThreadObject<'a> {
-    let (state, cpu) = match &thread.doing {
-        Doing::Waits(_) => ("waiting", None),
-        Doing::Runs { cpu } => ("running", Some((cpu * 1000.0).round() / 1000.0)),
-        Doing::Stopped(_) => ("stopped", None),
-        Doing::Traced(_) => ("traced", None),
-        Doing::Frozen(_) => ("frozen", None),
-        Doing::Hidden => ("hidden", None),
-        Doing::Zombie => ("zombie", None),
-    };
-    let wait = thread.wait().map(|wait| wait.object(who));
-    let baseline = thread.excuse.map(BaselineObject::from);
-    ThreadObject { tid: thread.tid, comm: &thread.comm, state, cpu, wait, baseline, stack: &thread.stack }
-}
-
-fn other(of: &Other) -> OtherObject<'_> {
-    OtherObject {
-        pid: of.pid,
-        tid: of.tid,
-        comm: &of.comm,
-        cmdline: of.cmdline.as_deref(),
-        role: of.role,
-        doing: &of.doing,
-        circle: of.circle,
-        then: of.then.iter().map(other).collect(),
-        then_left_out: of.then_left_out,
-    }
+pub struct AdviceObject<'a> {
+    /// What to run.
+    pub command: &'a str,
+    /// What it shows or does.
+    pub reason: &'a str,
 }

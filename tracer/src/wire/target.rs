@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Fds of a set that a line names.
-const NAMED: usize = 8;
+const NAMED_FDS_MAX: usize = 8;
 
 /// What a wait waits on: the `target` object of the JSON contract.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -388,9 +388,9 @@ impl fmt::Display for TargetObject {
             TargetObject::Fds { watched } if watched.is_empty() => Ok(()),
             TargetObject::Fds { watched } => {
                 let first: Vec<String> =
-                    watched.iter().take(NAMED).map(|watched| watched.fd.to_string()).collect();
+                    watched.iter().take(NAMED_FDS_MAX).map(|watched| watched.fd.to_string()).collect();
                 write!(f, "{}: {}", human::count(watched.len(), "fd"), first.join(" "))?;
-                match watched.len().saturating_sub(NAMED) {
+                match watched.len().saturating_sub(NAMED_FDS_MAX) {
                     0 => Ok(()),
                     more => write!(f, " and {more} more"),
                 }

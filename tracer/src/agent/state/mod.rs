@@ -12,37 +12,26 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
 
 use self::saver::Saver;
 use crate::{
-    agent::baselines::{BaselineKey, Baselines, Sample},
-    agent::open_stalls::{Announced, OpenStalls},
+    agent::baselines::Baselines,
+    agent::open_stalls::OpenStalls,
     model::baseline::Excuse,
     util::human,
     util::regular,
+    wire::state::{Announced, BaselineKey, StateFile},
 };
 
 /// How often it is written, if baselines changed. Stalls are written when they do: an agent that is killed must not announce
 /// them again.
-const EVERY: Duration = Duration::from_secs(10);
+const WRITE_INTERVAL: Duration = Duration::from_secs(10);
 /// But not more often than this.
-const AT_MOST: Duration = Duration::from_secs(1);
+const WRITE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// The longest file that is read, bytes: that of a hundred thousand stalls is shorter.
-const LONGEST: u64 = 64 * 1024 * 1024;
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How long it may take at the agent's end to write what is not written yet.
-const AT_THE_END: Duration = Duration::from_millis(400);
-
-/// The file. Earlier ones have `habits` instead, by name and port alone: who trained them is not known, so they are left behind.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct StateFile {
-    #[serde(default)]
-    baselines: Vec<(BaselineKey, Vec<Sample>)>,
-    stalls: Vec<Announced>,
-    /// How often they had changed by then.
-    #[serde(skip)]
-    changes: u64,
-}
+const LAST_WRITE_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// Baselines, and what keeps them and announced stalls.
 pub struct AgentState {
@@ -70,7 +59,7 @@ impl AgentState {
 
     fn of(file: PathBuf, saver: Saver<StateFile>) -> (Self, Vec<Announced>) {
         let kept = read(&file).unwrap_or_else(|error| {
-            human::say(&format!("{error:#}; the agent starts without what it knew"));
+            human::say(&format!("{error:#}; the agent starts without its baselines and announced stalls"));
             StateFile::default()
         });
         let state = Self {
@@ -105,7 +94,7 @@ impl AgentState {
     pub fn save_now_and_then(&mut self, stalls: &OpenStalls) {
         self.hear();
         let since = self.saved.elapsed();
-        if since >= EVERY || since >= AT_MOST && stalls.changes() != self.kept {
+        if since >= WRITE_INTERVAL || since >= WRITE_INTERVAL_MIN && stalls.changes() != self.kept {
             self.save(stalls);
         }
     }
@@ -129,7 +118,7 @@ impl AgentState {
     pub fn finish(&mut self, stalls: &OpenStalls) {
         self.hear();
         self.save(stalls);
-        if self.saver.wait(AT_THE_END) {
+        if self.saver.wait(LAST_WRITE_TIMEOUT) {
             self.hear();
         } else {
             self.say_failure(&format!("{} cannot be written in time", self.file.display()));
@@ -162,7 +151,7 @@ impl AgentState {
 }
 
 fn read(file: &Path) -> Result<StateFile> {
-    let bytes = match regular::read(file, LONGEST) {
+    let bytes = match regular::read(file, FILE_BYTES_MAX) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(StateFile::default()),
         bytes => bytes.with_context(|| format!("cannot read {}", file.display()))?,
     };
@@ -259,7 +248,7 @@ mod tests {
         assert_eq!((state.unsaved(), state.failed), (1, true));
         let before = Instant::now();
         state.finish(&OpenStalls::default());
-        assert!(before.elapsed() < AT_THE_END + Duration::from_secs(1), "{:?}", before.elapsed());
+        assert!(before.elapsed() < LAST_WRITE_TIMEOUT + Duration::from_secs(1), "{:?}", before.elapsed());
         // It comes back.
         go_on.send(()).expect("it waits");
         begun.recv().expect("it writes the newest");

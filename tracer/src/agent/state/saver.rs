@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 pub struct Saver<T>(Arc<SaverShared<T>>);
 
 struct SaverShared<T> {
-    desk: Mutex<Exchange<T>>,
+    exchange: Mutex<Exchange<T>>,
     changed: Condvar,
 }
 
@@ -29,16 +29,16 @@ struct Exchange<T> {
 }
 
 impl<T> SaverShared<T> {
-    fn desk(&self) -> MutexGuard<'_, Exchange<T>> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    fn exchange(&self) -> MutexGuard<'_, Exchange<T>> {
+        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T: Send + 'static> Saver<T> {
     /// Starts the thread, which writes by `write`.
     pub fn start(write: impl FnMut(&T) -> Result<()> + Send + 'static) -> Result<Self> {
-        let desk = Exchange { waiting: None, is_writing: false, tried: None, unsaved: 0, is_over: false };
-        let shared = Arc::new(SaverShared { desk: Mutex::new(desk), changed: Condvar::new() });
+        let exchange = Exchange { waiting: None, is_writing: false, tried: None, unsaved: 0, is_over: false };
+        let shared = Arc::new(SaverShared { exchange: Mutex::new(exchange), changed: Condvar::new() });
         let theirs = Arc::clone(&shared);
         thread::Builder::new()
             .name("state".into())
@@ -50,33 +50,33 @@ impl<T: Send + 'static> Saver<T> {
     /// Hands over a value. Whether it took the place of one that had not been written, since the writer is still at one before:
     /// that one is lost, and counted.
     pub fn put(&self, value: T) -> bool {
-        let mut desk = self.0.desk();
-        let replaced = desk.waiting.replace(value).is_some();
-        desk.unsaved += u64::from(replaced);
+        let mut exchange = self.0.exchange();
+        let replaced = exchange.waiting.replace(value).is_some();
+        exchange.unsaved += u64::from(replaced);
         self.0.changed.notify_all();
         replaced
     }
 
     /// The last value that was tried since this was last asked, and what came of it.
     pub fn tried(&self) -> Option<(T, Result<()>)> {
-        self.0.desk().tried.take()
+        self.0.exchange().tried.take()
     }
 
     /// Values that were not written, so far.
     pub fn unsaved(&self) -> u64 {
-        self.0.desk().unsaved
+        self.0.exchange().unsaved
     }
 
     /// Waits until all has been tried, at most so long; whether it has.
     pub fn wait(&self, at_most: Duration) -> bool {
         let end = Instant::now() + at_most;
-        let mut desk = self.0.desk();
-        while desk.is_writing || desk.waiting.is_some() {
+        let mut exchange = self.0.exchange();
+        while exchange.is_writing || exchange.waiting.is_some() {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            desk = self.0.changed.wait_timeout(desk, left).unwrap_or_else(PoisonError::into_inner).0;
+            exchange = self.0.changed.wait_timeout(exchange, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
@@ -85,28 +85,28 @@ impl<T: Send + 'static> Saver<T> {
 impl<T> Drop for Saver<T> {
     fn drop(&mut self) {
         // It is not waited for: it may never come back.
-        self.0.desk().is_over = true;
+        self.0.exchange().is_over = true;
         self.0.changed.notify_all();
     }
 }
 
 fn run<T>(shared: &SaverShared<T>, mut write: impl FnMut(&T) -> Result<()>) {
     loop {
-        let mut desk = shared.desk();
+        let mut exchange = shared.exchange();
         let value = loop {
-            match desk.waiting.take() {
+            match exchange.waiting.take() {
                 Some(value) => break value,
-                None if desk.is_over => return,
-                None => desk = shared.changed.wait(desk).unwrap_or_else(PoisonError::into_inner),
+                None if exchange.is_over => return,
+                None => exchange = shared.changed.wait(exchange).unwrap_or_else(PoisonError::into_inner),
             }
         };
-        desk.is_writing = true;
-        drop(desk);
+        exchange.is_writing = true;
+        drop(exchange);
         let result = write(&value);
-        let mut desk = shared.desk();
-        desk.is_writing = false;
-        desk.unsaved += u64::from(result.is_err());
-        desk.tried = Some((value, result));
+        let mut exchange = shared.exchange();
+        exchange.is_writing = false;
+        exchange.unsaved += u64::from(result.is_err());
+        exchange.tried = Some((value, result));
         shared.changed.notify_all();
     }
 }

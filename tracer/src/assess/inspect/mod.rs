@@ -3,8 +3,8 @@
 
 pub mod advice;
 pub mod chain;
-pub mod held;
 pub mod sockets;
+pub mod suspended;
 pub mod threads;
 pub mod way_out;
 

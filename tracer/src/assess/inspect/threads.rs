@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Result;
 
-use super::held::{self, FrozenGroup};
+use super::suspended::{self, FrozenGroup};
 use crate::{
     assess::pipeline::Assessment,
     collect::Source,
@@ -136,8 +136,8 @@ pub fn list(
         let stopped_by = suspended.get(&tid).and_then(|of| of.signal);
         let doing = match suspended.get(&tid).map(|of| of.by) {
             Some(Suspended::Stopped) => Doing::Stopped(stopped_by),
-            Some(Suspended::Traced) => Doing::Traced(held::tracer(tid, reads)),
-            Some(Suspended::Frozen) => Doing::Frozen(held::frozen_group(process, reads)),
+            Some(Suspended::Traced) => Doing::Traced(suspended::tracer(tid, reads)),
+            Some(Suspended::Frozen) => Doing::Frozen(suspended::frozen_group(process, reads)),
             None if matches!(state, 'Z' | 'X') => Doing::Zombie,
             None if hidden.contains(&tid) => Doing::Hidden,
             None => {

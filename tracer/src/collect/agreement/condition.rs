@@ -9,7 +9,7 @@ use tracer_ebpf::abi::{
     PF_EXITING, THREAD_EXITING, THREAD_FAIR, THREAD_PTRACED, THREAD_SIGNALLED, THREAD_STOPPED, ThreadRecord,
 };
 
-use super::{ComparedValue, SETTLES, child::Child, value};
+use super::{ComparedValue, SETTLE_TIME, child::Child, value};
 use crate::{
     collect::bpf::Bpf,
     kernel::record::Record,
@@ -36,7 +36,7 @@ pub fn values(bpf: &mut Bpf, values: &mut Vec<ComparedValue>) -> Result<()> {
     for (name, first) in CONDITIONS {
         children.push((name, Child::after(first)?));
     }
-    thread::sleep(SETTLES);
+    thread::sleep(SETTLE_TIME);
     let mut records: HashMap<u32, ThreadRecord> = HashMap::new();
     bpf.kernel.pass(|_, record| {
         if let Record::Thread(record, _) = record {

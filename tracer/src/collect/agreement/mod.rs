@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Until a new process is asleep.
-const SETTLES: Duration = Duration::from_millis(50);
+const SETTLE_TIME: Duration = Duration::from_millis(50);
 
 /// A value that was read twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub fn values(bpf: &mut Bpf) -> Result<Vec<ComparedValue>> {
         let _peer = UnixStream::connect_addr(&bound.local_addr()?)?;
         let (unix, _) = bound.accept()?;
         let reader = Child::reading(client.as_raw_fd())?;
-        thread::sleep(SETTLES);
+        thread::sleep(SETTLE_TIME);
         // What of these no call of it is about is looked up.
         let others = [server.as_raw_fd(), null.as_raw_fd(), unix.as_raw_fd()];
         values.extend(read_and_compare(bpf, reader.pid(), &others)?);

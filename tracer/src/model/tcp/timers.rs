@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::{TcpFacts, TcpInternals};
 
 /// `TCP_RTO_MIN` and `TCP_RTO_MAX` (include/net/tcp.h).
-const SHORTEST: Duration = Duration::from_millis(200);
-const LONGEST: Duration = Duration::from_secs(120);
+const RTO_MIN: Duration = Duration::from_millis(200);
+const RTO_MAX: Duration = Duration::from_secs(120);
 
 impl TcpFacts {
     /// How long from now until the kernel ends the connection if nobody answers; `None` if it does not, or that is not to be
@@ -37,9 +37,9 @@ impl TcpInternals {
     pub fn patience(&self) -> Duration {
         self.user_timeout.unwrap_or_else(|| {
             let retries = u32::from(self.retries);
-            let doubling = (LONGEST.as_millis() / SHORTEST.as_millis()).ilog2();
-            let doubled = SHORTEST * ((2 << retries.min(doubling)) - 1);
-            doubled + LONGEST * retries.saturating_sub(doubling)
+            let doubling = (RTO_MAX.as_millis() / RTO_MIN.as_millis()).ilog2();
+            let doubled = RTO_MIN * ((2 << retries.min(doubling)) - 1);
+            doubled + RTO_MAX * retries.saturating_sub(doubling)
         })
     }
 }
@@ -47,13 +47,13 @@ impl TcpInternals {
 /// When the retransmission that is one too many is due, the last one having been sent so long ago.
 fn retransmissions_end(internals: &TcpInternals, retransmits: u8, last: Duration) -> Option<Duration> {
     let patience = internals.patience();
-    let mut wait = internals.retransmission.clamp(Duration::from_millis(1), LONGEST);
+    let mut wait = internals.retransmission.clamp(Duration::from_millis(1), RTO_MAX);
     // Each time waited since the first retransmission was half of the next, but for those of the full length: how many
     // there were is not to be seen, so that is as of a connection with a short way.
     let vain = u32::from(retransmits);
-    let mut due: Duration = match wait < LONGEST {
+    let mut due: Duration = match wait < RTO_MAX {
         true => (1..vain.min(30)).map(|ago| wait / 2u32.pow(ago)).sum(),
-        false => SHORTEST * ((2 << vain.min(9)) - 4) + LONGEST * vain.saturating_sub(10),
+        false => RTO_MIN * ((2 << vain.min(9)) - 4) + RTO_MAX * vain.saturating_sub(10),
     };
     let mut left = Duration::ZERO;
     // Of at most as many steps as there are retries, or a user's time-out has of the shortest.
@@ -63,7 +63,7 @@ fn retransmissions_end(internals: &TcpInternals, retransmits: u8, last: Duration
         if due >= patience {
             return Some(left.saturating_sub(last));
         }
-        wait = (wait * 2).min(LONGEST);
+        wait = (wait * 2).min(RTO_MAX);
     }
     None
 }

@@ -11,9 +11,9 @@ use std::{
 
 use jiff::Timestamp;
 
-use self::pods::Pod;
 use crate::{
     model::cgroup::{self, Owner, Runtime, Workload},
+    model::pod::Pod,
     model::wait::ProcessId,
     procfs::{
         Reads, Unread, Wanted, by_pid,
@@ -24,9 +24,9 @@ use crate::{
 };
 
 /// As much of a command line as is kept, bytes.
-const LONGEST_CMDLINE: usize = 4096;
+const CMDLINE_MAX: usize = 4096;
 /// Parents that are named at most.
-const MOST_PARENTS: usize = 8;
+const PARENTS_MAX: usize = 8;
 
 /// What a process is, beside its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -181,14 +181,14 @@ struct Ancestor {
 
 impl Ancestors {
     /// For how long what was read counts as true.
-    const FRESH: Duration = Duration::from_secs(1);
+    const TTL: Duration = Duration::from_secs(1);
 
     /// The parents of a process, as long as each can be read.
     fn of(&mut self, status: &str, stat: Option<Stat>, reads: &mut Reads) -> Vec<Parent> {
         let mut parents = Vec::new();
         let mut pid = field(status, "PPid:").unwrap_or(0);
         let mut youngest = stat.map(|stat| stat.start_ticks);
-        while pid != 0 && parents.len() < MOST_PARENTS {
+        while pid != 0 && parents.len() < PARENTS_MAX {
             let Some(ancestor) = self.get(pid, reads) else { break };
             // Nobody is older than its parent: a younger one got the pid of a parent that has just exited.
             if let (Some(started), Some(youngest)) = (ancestor.start_ticks, youngest)
@@ -204,7 +204,7 @@ impl Ancestors {
 
     fn get(&mut self, pid: u32, reads: &mut Reads) -> Option<Ancestor> {
         if let Some((read, ancestor)) = self.0.get(&pid)
-            && read.elapsed() < Self::FRESH
+            && read.elapsed() < Self::TTL
         {
             return ancestor.clone();
         }
@@ -215,7 +215,7 @@ impl Ancestors {
 
     /// Forgets what is not fresh any more.
     pub fn forget(&mut self) {
-        self.0.retain(|_, (read, _)| read.elapsed() < Self::FRESH);
+        self.0.retain(|_, (read, _)| read.elapsed() < Self::TTL);
     }
 }
 
@@ -230,8 +230,8 @@ impl Ancestor {
 
 /// Arguments joined by blanks. What a process writes over them it often pads with blanks or zeros.
 fn cmdline(bytes: &[u8]) -> Option<String> {
-    let cut = bytes.len() > LONGEST_CMDLINE;
-    let kept = &bytes[..bytes.len().min(LONGEST_CMDLINE)];
+    let cut = bytes.len() > CMDLINE_MAX;
+    let kept = &bytes[..bytes.len().min(CMDLINE_MAX)];
     let text = String::from_utf8_lossy(kept).replace('\0', " ");
     let trimmed = text.trim_end();
     // Half a character at the cut.
@@ -328,7 +328,7 @@ mod tests {
         assert_eq!(who.uid, Some(rustix::process::getuid().as_raw()));
         assert_eq!(who.user, users::name(rustix::process::getuid().as_raw()));
         assert_eq!(who.parents.first().map(|parent| parent.pid), Some(std::process::id()));
-        assert!(who.parents.len() == MOST_PARENTS || who.parents.last().is_some_and(|last| last.pid == 1));
+        assert!(who.parents.len() == PARENTS_MAX || who.parents.last().is_some_and(|last| last.pid == 1));
         let started = SystemTime::from(who.started.expect("has started"));
         let ago = SystemTime::now().duration_since(started).expect("in the past");
         // Ticks are rounded down.
@@ -365,12 +365,12 @@ mod tests {
         let child = Waits::begin(Command::new("/bin/sh").args(["-c", "read line", &argument]));
         let cmdline = child.who().cmdline.expect("has one");
         assert!(cmdline.starts_with("/bin/sh -c read line éé") && cmdline.ends_with("é…"), "{cmdline}");
-        assert!(cmdline.len() <= LONGEST_CMDLINE + '…'.len_utf8(), "{}", cmdline.len());
+        assert!(cmdline.len() <= CMDLINE_MAX + '…'.len_utf8(), "{}", cmdline.len());
     }
 
     #[test]
     fn arguments_are_joined() {
-        let exactly = [b'a'; LONGEST_CMDLINE];
+        let exactly = [b'a'; CMDLINE_MAX];
         for (bytes, expected) in [
             (&b"a\0b c\0"[..], Some("a b c")),
             (b"a\0\0b\0", Some("a  b")),

@@ -1,32 +1,10 @@
 //! Names of Kubernetes pods and containers: the kubelet keeps logs under them (`/var/log/pods/NAMESPACE_POD_UID/CONTAINER`,
 //! `/var/log/containers/POD_NAMESPACE_CONTAINER-ID.log`), so no server need be asked.
 
-use serde::{Deserialize, Serialize};
-
-use crate::procfs::Reads;
+use crate::{model::pod::Pod, procfs::Reads};
 
 /// Where the kubelet keeps logs.
 const LOGS: &str = "/var/log";
-
-/// A pod, and one of its containers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pod {
-    /// Its uid.
-    pub uid: String,
-    /// Its namespace.
-    pub namespace: Option<String>,
-    /// Its name.
-    pub name: Option<String>,
-    /// Name of the container.
-    pub container: Option<String>,
-}
-
-impl Pod {
-    /// Its name, as far as that is known.
-    pub fn label(&self) -> &str {
-        self.name.as_deref().unwrap_or(&self.uid)
-    }
-}
 
 /// The pod with this uid, and its container with this id.
 pub fn pod(uid: String, container: Option<&str>, reads: &mut Reads) -> Pod {

@@ -22,7 +22,7 @@ fn pids(model: &Model) -> Vec<u32> {
 fn the_worst_is_first_and_idle_waits_are_hidden_until_asked_for() {
     let mut model = model();
     assert_eq!(pids(&model), [3, 2, 4]);
-    assert_eq!(model.act(Action::Idle), Some(Effect::Tell(Wish::Idle(true))));
+    assert_eq!(model.act(Action::Idle), Some(Effect::Tell(ViewRequest::Idle(true))));
     assert_eq!(pids(&model), [3, 2, 4, 1]);
     assert_eq!(model.oldest_stuck(), Some(Duration::from_secs(60)));
 }
@@ -120,10 +120,10 @@ fn scrolling_stays_inside() {
 #[test]
 fn a_pause_stands_still_and_the_pace_has_ends() {
     let mut model = model();
-    assert_eq!(model.act(Action::Pause), Some(Effect::Tell(Wish::Pause(true))));
+    assert_eq!(model.act(Action::Pause), Some(Effect::Tell(ViewRequest::Pause(true))));
     model.take(samples::frame(Vec::new()));
     assert_eq!(pids(&model).len(), 3);
-    assert_eq!(model.act(Action::Slower), Some(Effect::Tell(Wish::Every(Duration::from_secs(2)))));
+    assert_eq!(model.act(Action::Slower), Some(Effect::Tell(ViewRequest::Every(Duration::from_secs(2)))));
     for _ in 0..10 {
         model.act(Action::Slower);
     }
@@ -141,7 +141,10 @@ fn groups_count_and_show_their_worst() {
 }
 
 fn inspect(width: usize) -> Option<Effect> {
-    Some(Effect::Tell(Wish::Inspect { thread: ThreadRef { pid: 3, tid: 3, start_ticks: Some(0) }, width }))
+    Some(Effect::Tell(ViewRequest::Inspect {
+        thread: ThreadRef { pid: 3, tid: 3, start_ticks: Some(0) },
+        width,
+    }))
 }
 
 #[test]
@@ -206,7 +209,7 @@ fn time_goes_back_by_what_was_kept_and_returns_to_now() {
     model.take(frame);
     model.act(Action::Pause);
     let asked = |effect: Option<Effect>| match effect {
-        Some(Effect::Tell(Wish::Past(at))) => at,
+        Some(Effect::Tell(ViewRequest::Past(at))) => at,
         other => panic!("{other:?}"),
     };
     assert_eq!(asked(model.act(Action::Earlier)), Some(ago(60)));

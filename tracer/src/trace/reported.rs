@@ -1,11 +1,11 @@
-//! A call that was told to wait, until its end is told. Pure.
+//! A call that was reported to wait, until its end is reported. Pure.
 
 use std::time::Duration;
 
 use crate::{model::wait::Wait, resolve::Resolved};
 
-/// A call that was told to wait.
-pub struct Told {
+/// A call that was reported to wait.
+pub struct ReportedWait {
     /// As it was seen last.
     pub wait: Wait,
     /// What it waits on.
@@ -14,7 +14,7 @@ pub struct Told {
     pub missed: bool,
 }
 
-/// What a look sees of a thread that was told to wait.
+/// What a look sees of a thread that was reported to wait.
 #[derive(Clone, Copy)]
 pub enum Seen<'a> {
     /// It waits.
@@ -25,7 +25,7 @@ pub enum Seen<'a> {
     Gone,
 }
 
-/// How ends are told.
+/// How ends are reported.
 #[derive(Clone, Copy)]
 pub struct EndReports {
     /// By programs at the exit of calls, not at context switches.
@@ -36,18 +36,18 @@ pub struct EndReports {
     pub last: bool,
 }
 
-/// What is to be done about one that was told.
+/// What is to be done about one that was reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// It waits, or its end will be seen.
     Keep,
-    /// Its end will not be told, and need not be.
+    /// Its end will not be reported, and need not be.
     Forget,
-    /// It has ended, and nobody else tells.
+    /// It has ended, and nobody else reports it.
     End,
 }
 
-impl Told {
+impl ReportedWait {
     /// Has it ended without being seen to? A page fault is no call, so no program sees it return; some kernels hide a context
     /// switch now and then, or skip a program; and a ring may be full.
     pub fn next(&mut self, seen: Seen, ends: EndReports) -> Next {
@@ -90,8 +90,8 @@ mod tests {
     const WAITS: EndReports = EndReports { by_calls: false, ..CALLS };
 
     /// In its third sleep, for 300 ms.
-    fn told(number: Option<i32>) -> Told {
-        Told {
+    fn reported(number: Option<i32>) -> ReportedWait {
+        ReportedWait {
             wait: asleep(number, 3, 300),
             resolved: Resolved::new(Some(3), Target::None, Some(Direction::Receive)),
             missed: false,
@@ -108,15 +108,15 @@ mod tests {
     #[test]
     fn what_waits_is_kept() {
         for ends in [CALLS, WAITS] {
-            assert_eq!(told(Some(0)).next(Seen::Asleep(&asleep(Some(0), 3, 900)), ends), Next::Keep);
+            assert_eq!(reported(Some(0)).next(Seen::Asleep(&asleep(Some(0), 3, 900)), ends), Next::Keep);
         }
     }
 
     #[test]
     fn a_hidden_switch_ends_with_the_next_sleep() {
-        assert_eq!(told(Some(0)).next(Seen::Asleep(&asleep(Some(0), 4, 900)), WAITS), Next::End);
+        assert_eq!(reported(Some(0)).next(Seen::Asleep(&asleep(Some(0), 4, 900)), WAITS), Next::End);
         assert_eq!(
-            told(Some(0)).next(Seen::Asleep(&asleep(Some(0), 4, 2)), WAITS),
+            reported(Some(0)).next(Seen::Asleep(&asleep(Some(0), 4, 2)), WAITS),
             Next::Keep,
             "it may be in the ring"
         );
@@ -125,27 +125,27 @@ mod tests {
     #[test]
     fn a_lost_end_comes_with_another_call() {
         let mut other = asleep(Some(0), 4, 900);
-        assert_eq!(told(Some(0)).next(Seen::Asleep(&other), CALLS), Next::Keep, "the same call, perhaps");
+        assert_eq!(reported(Some(0)).next(Seen::Asleep(&other), CALLS), Next::Keep, "the same call, perhaps");
         other.call.args[0] = 9;
-        assert_eq!(told(Some(0)).next(Seen::Asleep(&other), CALLS), Next::End);
+        assert_eq!(reported(Some(0)).next(Seen::Asleep(&other), CALLS), Next::End);
         other.age = Duration::from_millis(2);
-        assert_eq!(told(Some(0)).next(Seen::Asleep(&other), CALLS), Next::Keep, "it may be in the ring");
+        assert_eq!(reported(Some(0)).next(Seen::Asleep(&other), CALLS), Next::Keep, "it may be in the ring");
     }
 
     #[test]
     fn the_end_of_a_thread_is_the_end() {
         for ends in [CALLS, WAITS] {
-            let mut told = told(Some(0));
+            let mut told = reported(Some(0));
             assert_eq!(told.next(Seen::Gone, ends), Next::Keep, "it may be in the ring");
             assert_eq!(told.next(Seen::Gone, ends), Next::End);
             let last = EndReports { last: true, ..ends };
-            assert_eq!(super::tests::told(Some(0)).next(Seen::Gone, last), Next::End);
+            assert_eq!(super::tests::reported(Some(0)).next(Seen::Gone, last), Next::End);
         }
     }
 
     #[test]
     fn who_is_awake_may_not_have_got_the_cpu_yet() {
-        let mut told = told(Some(0));
+        let mut told = reported(Some(0));
         for _ in 0..5 {
             assert_eq!(told.next(Seen::Awake, WAITS), Next::Keep);
         }
@@ -153,9 +153,9 @@ mod tests {
 
     #[test]
     fn calls_are_seen_to_return_and_page_faults_are_not() {
-        assert_eq!(told(None).next(Seen::Asleep(&asleep(None, 4, 900)), CALLS), Next::End);
-        assert_eq!(told(None).next(Seen::Awake, CALLS), Next::End);
-        let mut told = told(Some(0));
+        assert_eq!(reported(None).next(Seen::Asleep(&asleep(None, 4, 900)), CALLS), Next::End);
+        assert_eq!(reported(None).next(Seen::Awake, CALLS), Next::End);
+        let mut told = reported(Some(0));
         assert_eq!(told.next(Seen::Awake, CALLS), Next::Keep);
         assert_eq!(told.next(Seen::Awake, CALLS), Next::Forget);
     }

@@ -1,0 +1,104 @@
+//! The page of `why`, as the object that machines read.
+
+use crate::{
+    assess::inspect::{
+        Report,
+        chain::Other,
+        threads::{Doing, ThreadReport},
+    },
+    resolve::process::{HeldPath, ProcessMeta},
+    wire::json::seconds,
+    wire::report::{
+        AdviceObject, BaselineObject, OtherObject, ParentObject, PlaceObject, ReportObject, SocketsObject,
+        ThreadObject, UnansweredObject, WhoObject,
+    },
+    wire::target::TargetObject,
+};
+
+impl<'a> ReportObject<'a> {
+    /// Of a report.
+    pub fn new(report: &'a Report) -> Self {
+        Self {
+            pid: report.process.pid,
+            tid: report.only,
+            comm: &report.comm,
+            condition: report.condition.label(),
+            headline: &report.headline,
+            who: who(&report.who),
+            threads: report.threads.iter().map(|of| thread(of, &report.who)).collect(),
+            others: report.others.iter().map(other).collect(),
+            others_left_out: report.others_left_out,
+            sockets: SocketsObject {
+                states: &report.sockets.states,
+                unanswered: report
+                    .sockets
+                    .unanswered
+                    .iter()
+                    .map(|request| UnansweredObject {
+                        fd: request.fd,
+                        age_seconds: seconds(request.since),
+                        target: TargetObject::new(&request.resolved.target, &request.resolved.socket),
+                    })
+                    .collect(),
+                left_out: report.sockets.left_out,
+            },
+            next: report
+                .advice
+                .iter()
+                .map(|advice| AdviceObject { command: &advice.command, reason: &advice.reason })
+                .collect(),
+        }
+    }
+}
+
+fn who(who: &ProcessMeta) -> WhoObject<'_> {
+    WhoObject {
+        cmdline: who.cmdline.as_deref(),
+        uid: who.uid,
+        user: who.user.as_deref(),
+        started: who.started.map(|at| format!("{at:.3}")),
+        exe: who.exe.as_ref().map(PlaceObject::new),
+        cwd: who.cwd.as_ref().map(PlaceObject::new),
+        parents: who.parents.iter().map(|of| ParentObject { pid: of.pid, comm: &of.comm }).collect(),
+        cgroup: who.cgroup.as_deref(),
+        unit: who.unit.as_deref(),
+        container: who.container.as_deref(),
+        runtime: who.runtime.map(|runtime| runtime.label()),
+        pod: who.pod.as_ref(),
+    }
+}
+
+impl<'a> PlaceObject<'a> {
+    fn new(place: &'a HeldPath) -> Self {
+        Self { path: &place.path, deleted: place.deleted }
+    }
+}
+
+fn thread<'a>(thread: &'a ThreadReport, who: &'a ProcessMeta) -> ThreadObject<'a> {
+    let (state, cpu) = match &thread.doing {
+        Doing::Waits(_) => ("waiting", None),
+        Doing::Runs { cpu } => ("running", Some((cpu * 1000.0).round() / 1000.0)),
+        Doing::Stopped(_) => ("stopped", None),
+        Doing::Traced(_) => ("traced", None),
+        Doing::Frozen(_) => ("frozen", None),
+        Doing::Hidden => ("hidden", None),
+        Doing::Zombie => ("zombie", None),
+    };
+    let wait = thread.wait().map(|wait| wait.object(who));
+    let baseline = thread.excuse.map(BaselineObject::from);
+    ThreadObject { tid: thread.tid, comm: &thread.comm, state, cpu, wait, baseline, stack: &thread.stack }
+}
+
+fn other(of: &Other) -> OtherObject<'_> {
+    OtherObject {
+        pid: of.pid,
+        tid: of.tid,
+        comm: &of.comm,
+        cmdline: of.cmdline.as_deref(),
+        role: of.role,
+        doing: &of.doing,
+        circle: of.circle,
+        then: of.then.iter().map(other).collect(),
+        then_left_out: of.then_left_out,
+    }
+}
