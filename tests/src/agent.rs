@@ -164,11 +164,14 @@ impl Agent {
     /// The event, or what there was instead.
     fn event(&mut self, at_most: Duration, is_it: impl Fn(&Value) -> bool) -> Result<(Value, i128), String> {
         let begin = Instant::now();
+        // What has come already is not waited for.
+        let mut wait = Duration::ZERO;
         while begin.elapsed() < slow(at_most) {
-            self.receive(Duration::from_millis(20));
+            self.receive(wait);
             if let Some(event) = self.seen.iter().find(|event| is_it(&event.value)) {
                 return Ok((event.value.clone(), event.arrived_ns));
             }
+            wait = Duration::from_millis(20);
         }
         let seen = self.seen.iter().map(|event| format!("{}\n", event.value)).collect::<String>();
         Err(format!("there were {} events:\n{seen}\nstderr:\n{}", self.seen.len(), self.stderr()))

@@ -77,22 +77,31 @@ pub(crate) fn old_waiter(role: &str) -> Option<&'static Waiter> {
     Some(waiter)
 }
 
-/// Looks at a shared waiter with `ps --all` and checks all that is the same for every wait: pid, tid, syscall, fd,
-/// since, age. The row.
-pub(crate) fn old_row(role: &str) -> Value {
-    let waiter = old_waiter(role).unwrap_or_else(|| panic!("{role} is not optional"));
-    row_of(waiter)
+/// One look at all shared waiters of the age: they stay as they are, and an emulated machine takes seconds for a look.
+fn look() -> &'static Snapshot {
+    static LOOK: LazyLock<Snapshot> = LazyLock::new(|| {
+        let waiters = ROLES.iter().map(|role| waiter(role)).filter(|waiter| waiter.unsupported().is_none());
+        let pids = waiters.flat_map(|waiter| {
+            waiter.until_age(AGE);
+            ["-p".to_owned(), waiter.pid().to_string()]
+        });
+        let args: Vec<String> = std::iter::once("--all".to_owned()).chain(pids).collect();
+        ps(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    });
+    &LOOK
 }
 
-/// The same for a waiter of the test's own.
-pub(crate) fn row_of(waiter: &Waiter) -> Value {
-    let snapshot = ps(&["--all", "-p", &waiter.pid().to_string()]);
+/// The row of a shared waiter in `ps --all`, of which all is checked that is the same for every wait: pid, tid, syscall, fd, since,
+/// age.
+pub(crate) fn old_row(role: &str) -> Value {
+    let waiter = old_waiter(role).unwrap_or_else(|| panic!("{role} is not optional"));
+    let snapshot = look();
     let row = snapshot.row(waiter.tid());
     let line = waiter.line();
     assert_eq!(row["pid"], waiter.pid(), "{row:#}");
     assert_eq!(row["syscall"], line["syscall"], "{row:#}");
     assert_eq!(row["fd"], line["fd"], "{row:#}");
-    check_age(row, waiter.begun_ns(), &snapshot);
+    check_age(row, waiter.begun_ns(), snapshot);
     row.clone()
 }
 

@@ -140,7 +140,7 @@ fn an_agent_that_does_not_say() {
     let text = page.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(text.contains("is stuck: waiting"), "{page}");
     assert!(
-        text.contains("Whether answers there usually take so long is not known: cannot ask the agent"),
+        text.contains("Could not ask the agent whether answers usually take this long: cannot ask the agent"),
         "{page}"
     );
 }

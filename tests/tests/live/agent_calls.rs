@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Agent, Waiter, alone, http, own_dir, slow};
+use tests::{Agent, Waiter, http, own_dir, slow, with_few};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -25,7 +25,7 @@ fn is_own(state: &Path, path: &Path) -> bool {
 
 #[test]
 fn it_names_no_file_that_others_can_keep_from_it() {
-    let _alone = alone();
+    let _few = with_few();
     let state = own_dir().join("calls-state");
     let mut agent =
         Agent::start(&["--threshold", "2s", "--state-dir", state.to_str().expect("a path of ours")]);

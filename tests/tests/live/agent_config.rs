@@ -117,7 +117,7 @@ fn what_a_rule_has_flagged_is_shown_by_ps() {
     agent.signal(libc::SIGSTOP);
     let (text, took) = ps(&[]);
     agent.signal(libc::SIGCONT);
-    assert!(text.contains("What the agent has flagged is not known: cannot ask the agent on "), "{text}");
+    assert!(text.contains("Cannot tell what the agent has flagged: cannot ask the agent on "), "{text}");
     assert!(took < slow(Duration::from_secs(5)), "{took:?}");
 }
 

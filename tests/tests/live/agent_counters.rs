@@ -14,9 +14,9 @@ fn a_wait_is_counted_once_whenever_it_ends() {
     let _alone = alone();
     // Thousands of others, so that a look takes long enough for some end to fall into it.
     let _others = Waiter::start_with("pipes", &["5000"]);
-    let _busy: Vec<Running> = (0..6).map(|_| busy()).collect();
     let agent = Agent::start(&["--interval", "100ms"]);
     let mut waiters: Vec<Waiter> = (0..WAITERS).map(|_| Waiter::start("recvfrom-tcp4")).collect();
+    let _busy: Vec<Running> = (0..6).map(|_| busy()).collect();
     waiters[WAITERS - 1].until_age(3.0);
     let mut lasted = BTreeMap::new();
     for waiter in &mut waiters {

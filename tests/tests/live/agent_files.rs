@@ -47,7 +47,7 @@ fn a_state_and_a_history_that_are_pipes_do_not_hold_it_up() {
     fifo(&state);
     fifo(&history);
     let mut agent = Agent::start(&["--threshold", "1s", "--state-dir", dir.to_str().expect("text")]);
-    for (file, then) in [(&state, "without what it knew"), (&history, "no history is kept")] {
+    for (file, then) in [(&state, "without its baselines"), (&history, "no history is kept")] {
         let said = agent.stderr();
         let about = |line: &&str| line.contains(file.to_str().expect("text"));
         let line = said.lines().find(about).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Agent, SmallDisk, Waiter, own_dir, shared, slow, tracer};
+use tests::{Agent, SmallDisk, Waiter, own_dir, shared, shared_for_minutes, slow, tracer};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -149,7 +149,7 @@ fn on_a_full_disk_it_goes_on_and_counts() {
 
 #[test]
 fn the_worst_of_each_minute_can_be_asked_for() {
-    let _shared = shared();
+    let _shared = shared_for_minutes();
     let state = own_dir().join("history-minutes");
     let agent = start(&state);
     let waiter = Waiter::start("recvfrom-tcp4");
@@ -196,7 +196,7 @@ fn a_damaged_one_is_put_aside() {
         std::fs::remove_file(state.join("state.json")).expect("what it was told is told again");
         let mut agent = start(&state);
         is_kept(&mut agent);
-        assert!(agent.stderr().contains("a new history begun"), "{}", agent.stderr());
+        assert!(agent.stderr().contains("starting a new history"), "{}", agent.stderr());
         assert!(state.join("history.damaged").exists());
         agent.stop(libc::SIGTERM);
     }

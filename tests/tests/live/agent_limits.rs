@@ -155,7 +155,7 @@ fn the_sixty_fifth_ends_the_longest_idle() {
 fn who_does_not_read_loses_the_page() {
     const PAGES: usize = 12;
     let _alone = alone();
-    let agent = Agent::start(&["--interval", "500ms"]);
+    let agent = Agent::start(&["--interval", "200ms"]);
     let _crowd = [Waiter::start_with("named", &["1200"]), Waiter::start_with("family", &["1200"])];
     let large = |all: &[Sample]| {
         ["tracer_wait_duration_seconds_count", "tracer_blocked_seconds_total"]
@@ -173,7 +173,7 @@ fn who_does_not_read_loses_the_page() {
             // The next asks for another page.
             let before = looks();
             while looks() <= before {
-                sleep(Duration::from_millis(100));
+                sleep(Duration::from_millis(50));
             }
             stream
         })

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Agent, SmallDisk, Waiter, own_dir, shared, slow};
+use tests::{Agent, Sample, SmallDisk, Waiter, own_dir, shared, slow};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -21,8 +21,7 @@ fn a_stall_open_at_a_restart_is_announced_once() {
     first.stop(libc::SIGKILL);
     let mut second = Agent::start(&args);
     let pid = waiter.pid().to_string();
-    let shown =
-        |samples: &[tests::Sample]| samples.iter().any(|s| s.is("tracer_stall_seconds", &[("pid", &pid)]));
+    let shown = |samples: &[Sample]| samples.iter().any(|s| s.is("tracer_stall_seconds", &[("pid", &pid)]));
     second.wait_scrape(PATIENCE, shown);
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(second.events_of(waiter.pid()), Vec::<String>::new());
@@ -72,6 +71,10 @@ fn a_state_that_cannot_be_written_is_counted_and_written_later() {
         let samples = agent.samples("tracer_lost_events_total", &[("reason", "state_unsaved")]);
         samples.iter().map(|sample| sample.value).sum()
     };
+    let looks = |all: &[Sample]| -> f64 {
+        let counts = all.iter().filter(|s| s.name == "tracer_snapshot_duration_seconds_count");
+        counts.map(|s| s.value).sum()
+    };
     let said = |agent: &Agent| agent.stderr().matches("will not survive a restart").count();
     let one_more = |agent: &mut Agent| {
         let waiter = Waiter::start("recvfrom-tcp4");
@@ -93,6 +96,9 @@ fn a_state_that_cannot_be_written_is_counted_and_written_later() {
         assert_eq!(agent.get("/-/healthy").map(|(status, _)| status), Some(200));
         disk.make_room();
         until_written(&agent, &second);
+        // What was lost before that is told by the look that comes after it.
+        let so_far = looks(&agent.scrape());
+        agent.wait_scrape(PATIENCE, |all| looks(all) >= so_far + 2.0);
         before = unsaved(&agent);
         std::thread::sleep(Duration::from_millis(2_500));
         assert_eq!(unsaved(&agent), before);

@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use tests::{Agent, Waiter, age_tolerance, seconds_between, shared, slow};
+use tests::{Agent, Waiter, age_tolerance, seconds_between, shared, shared_for_minutes, slow};
 
 const WAYS: [&str; 6] =
     ["short-polls", "long-polls", "poll-and-sleep", "receive-and-sleep", "timers", "slow-timers"];
@@ -88,7 +88,7 @@ fn a_client_that_is_answered_is_left_in_peace() {
 /// One that gave its connection up, though it keeps it, is not stuck for long after.
 #[test]
 fn who_has_given_up_has_left() {
-    let _shared = shared();
+    let _shared = shared_for_minutes();
     let mut agent = Agent::start(&["--threshold", "2s"]);
     let client = Waiter::start("gives-up");
     agent.wait_stall("stall_opened", client.pid(), PATIENCE);

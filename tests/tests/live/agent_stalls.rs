@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Agent, Waiter, age_tolerance, parse_rfc3339_ns, seconds_between, shared, slow};
+use tests::{Agent, Waiter, age_tolerance, parse_rfc3339_ns, seconds_between, shared, slow, unused_id};
 
 /// Threshold, interval and the design's 100 ms.
 fn soon() -> f64 {
@@ -52,10 +52,12 @@ fn read_recvfrom_and_connect_by_calls() {
     }
     let _shared = shared();
     let mut agent = Agent::start(&["--probes", "calls", "--threshold", "2s"]);
+    // Series are shared between users, and other tests start more of root's processes than there are series.
+    let user = unused_id();
     for (role, syscall) in
         [("read-tcp4", "read"), ("recvfrom-tcp4", "recvfrom"), ("connect-backlog", "connect")]
     {
-        let mut waiter = Waiter::start(role);
+        let mut waiter = Waiter::start_as(user, role, &[]);
         let pid = waiter.pid().to_string();
         let (event, _) = agent.wait_stall("stall_opened", waiter.pid(), PATIENCE);
         let wait = &event["wait"];

@@ -4,7 +4,10 @@ use std::fs;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use tests::{Agent, Group, Limited, Waiter, alone, limit, seconds_between, shared, slow, unsupported};
+use tests::{
+    Agent, Group, Limited, Waiter, alone, limit, seconds_between, shared, shared_for_minutes, slow,
+    unsupported,
+};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -21,7 +24,7 @@ fn without_descriptors_it_waits_for_better_times() {
     // Not one more: no snapshot, no file of /proc, no connection.
     let waiter = Waiter::start("recvfrom-tcp4");
     let begin = Instant::now();
-    while !agent.stderr().contains("it is tried again at the next interval") {
+    while !agent.stderr().contains("trying again at the next interval") {
         assert!(begin.elapsed() < slow(PATIENCE), "it does not say that it fails\n{}", agent.stderr());
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -106,7 +109,7 @@ fn threads_that_get_no_slot_are_counted_and_seen() {
 /// meanwhile is found out, and of too much of it the rest is counted as lost.
 #[test]
 fn a_minute_without_a_processor_costs_no_stall() {
-    let _shared = shared();
+    let _shared = shared_for_minutes();
     let mut agent = Agent::start(&["--threshold", "2s"]);
     let crowd = Waiter::start_with("pipes", &["3000"]);
     let mut early = Waiter::start("recvfrom-tcp4");

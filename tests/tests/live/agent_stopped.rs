@@ -32,24 +32,24 @@ pub(crate) fn ends_as_one(agent: &mut Agent, waiter: &mut Waiter) {
     assert_eq!(agent.events_of(waiter.pid()), ["stall_opened", "stall_closed"]);
 }
 
-/// Each continue has the call begun anew, and for a moment the thread is awake: that is no progress either. Ten
-/// seconds of it, so that some snapshot falls into such a moment.
+/// Each continue has the call begun anew, and for a moment the thread is awake: that is no progress either. So many looks at it
+/// that some fall into such a moment.
 #[test]
 fn many_short_stops_are_one_stall() {
     let _alone = alone();
     // Somebody else has the processors, so that the thread stays awake, without one, for milliseconds.
     let _busy: Vec<Running> = (0..3).map(|_| busy()).collect();
-    let mut agent = Agent::start(&["--threshold", "2s"]);
+    let mut agent = Agent::start(&["--threshold", "1s", "--interval", "100ms"]);
     let waiter = Waiter::start("recvfrom-tcp4");
     agent.wait_stall("stall_opened", waiter.pid(), Duration::from_secs(20));
     let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(10) {
+    while begin.elapsed() < Duration::from_secs(4) {
         waiter.stop();
         std::thread::sleep(slow(Duration::from_millis(7)));
         waiter.go_on();
         std::thread::sleep(slow(Duration::from_millis(7)));
     }
-    std::thread::sleep(Duration::from_secs(2));
+    std::thread::sleep(Duration::from_secs(1));
     assert_eq!(agent.events_of(waiter.pid()), ["stall_opened"]);
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tests::{
     Agent, HungMount, MuteServer, NOBODY, Program, SECOND_NS, Sample, Waiter, alone, own_dir, realtime_ns,
-    slow, slowness, unsupported, unused_id,
+    shared, slow, slowness, unsupported, unused_id,
 };
 
 use crate::ps_who::{Groups, mounted};
@@ -27,7 +27,9 @@ static MEMBERS: LazyLock<u32> = LazyLock::new(unused_id);
 const THRESHOLD: &str = "3s";
 const FLAGGED: Duration = Duration::from_secs(3 + 5);
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Where several other owners had their runs, as beside other tests, the next one's comes when the first of these is a minute old.
+/// Beside other tests there are stalls of other owners as well: runs enough for all of them, where it is not about their number.
+const RUNS: &str = "on_stall_a_minute = 60\n";
+/// Where several other owners had their runs, the next one's comes when the first of these is a minute old.
 const A_RUN: Duration = Duration::from_secs(65);
 
 /// An agent with a hook that writes down what it is told.
@@ -162,8 +164,8 @@ fn reads_of_pages_that_do_not_come_back() {
 /// Somebody listens on the port that `connect` chose for the victim, at other addresses: the victim is no server for that.
 #[test]
 fn a_listener_on_the_port_of_a_client() {
-    let _alone = alone();
-    let mut watched = Watched::start("listener", "", &[]);
+    let _shared = shared();
+    let mut watched = Watched::start("listener", RUNS, &[]);
     for role in ["poll-tcp4", "recvfrom-tcp4"] {
         let victim = victim(role, &[]);
         let port = victim.text("local").rsplit(':').next().expect("a port").to_owned();
@@ -177,8 +179,8 @@ fn a_listener_on_the_port_of_a_client() {
 /// A namesake of the victim's program that always waits for long, on the same port of another address.
 #[test]
 fn a_baseline_of_somebody_elses() {
-    let _alone = alone();
-    let mut watched = Watched::start("baseline", "", &[]);
+    let _shared = shared();
+    let mut watched = Watched::start("baseline", RUNS, &[]);
     let server = MuteServer::start(&[]);
     let address = server.address().to_string();
     let elsewhere = format!("127.0.0.3:{}", server.address().port());
@@ -213,10 +215,15 @@ fn a_socket_that_somebody_keeps_busy() {
     let socket = watched.agent.socket();
     let socket = socket.to_str().expect("a path of ours");
     let url = format!("/v1/why/{}", victim.pid());
-    let busy = Waiter::start_prepared("ask-socket", &[socket, "40", "20", &url], |command| {
+    let mut busy = Waiter::start_prepared("ask-socket", &[socket, "40", &url], |command| {
         command.uid(NOBODY).gid(*MEMBERS);
     });
+    let mut answers = || {
+        busy.command("count");
+        busy.next_line()["answers"].as_u64().expect("a number")
+    };
     std::thread::sleep(Duration::from_secs(1));
+    let before = answers();
     // Another member, again and again.
     for _ in 0..5 {
         let pid = victim.pid().to_string();
@@ -231,18 +238,18 @@ fn a_socket_that_somebody_keeps_busy() {
         }
     }
     watched.sees(&victim);
-    assert_eq!(busy.next_line()["event"], "done");
+    assert!(answers() > before, "it goes on asking");
 }
 
 /// A user's own manager may call its units what it likes: the name is no unit of the system's.
 #[test]
 fn a_unit_with_a_borrowed_name() {
-    let _alone = alone();
+    let _shared = shared();
     let mut roots = mounted("cgroup2", &[]);
     roots.extend(mounted("cgroup", &["name=systemd"]));
     let mut groups = Groups::new(roots.first().expect("a hierarchy of control groups"), "attack");
     let rule = "[[rule]]\nunit = 'nginx.service'\nflag = false\n";
-    let mut watched = Watched::start("unit", rule, &[]);
+    let mut watched = Watched::start("unit", &[RUNS, rule].concat(), &[]);
     // Those that the rule is about, and one that only claims to be.
     let of_system = Waiter::start("recvfrom-tcp4");
     groups.put(&of_system, "system.slice/nginx.service");
@@ -261,13 +268,13 @@ fn a_unit_with_a_borrowed_name() {
 /// A pipe in the place of the agent's own file: nobody ever writes to it.
 #[test]
 fn a_fifo_in_the_place_of_the_state() {
-    let _alone = alone();
+    let _shared = shared();
     let dir = own_dir().join("attack-fifo");
     fs::create_dir_all(&dir).expect("a directory");
     let fifo = CString::new(dir.join("state.json").as_os_str().as_bytes()).expect("no NUL");
     // SAFETY: the path is NUL-terminated.
     assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o600) }, 0);
-    let mut watched = Watched::start("fifo", "", &["--state-dir", dir.to_str().expect("a path of ours")]);
+    let mut watched = Watched::start("fifo", RUNS, &["--state-dir", dir.to_str().expect("a path of ours")]);
     let victim = victim("recvfrom-tcp4", &[]);
     watched.sees(&victim);
     assert!(watched.agent.stderr().contains("state.json"), "{}", watched.agent.stderr());

@@ -3,16 +3,21 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Agent, Waiter, alone, ps, ps_first, slow};
+use tests::{Agent, Waiter, ps, ps_first, slow, with_crowds};
 
 const MANY: usize = 1_000;
 /// Those at the other end that are named.
 const NAMED: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What tells the crowd of one test from those of others.
+fn own_name() -> String {
+    std::thread::current().name().unwrap_or("crowd").to_owned()
+}
+
 /// Rows of the crowd, without the process that has made it.
 fn of_crowd<'a>(rows: &'a [Value], waiter: &Waiter, kind: &str) -> Vec<&'a Value> {
-    let end = format!(" crowd-{kind} {MANY}");
+    let end = format!(" crowd-{kind} {MANY} {}", own_name());
     let is_of_it = |row: &&Value| {
         row["cmdline"].as_str().is_some_and(|line| line.ends_with(&end)) && row["tid"] != waiter.pid()
     };
@@ -21,7 +26,7 @@ fn of_crowd<'a>(rows: &'a [Value], waiter: &Waiter, kind: &str) -> Vec<&'a Value
 
 /// A crowd of which all wait.
 fn crowd(kind: &str, aged: f64) -> Waiter {
-    let waiter = Waiter::start_with(&format!("crowd-{kind}"), &[&MANY.to_string()]);
+    let waiter = Waiter::start_with(&format!("crowd-{kind}"), &[&MANY.to_string(), &own_name()]);
     let begin = Instant::now();
     while of_crowd(&ps(&["--all", "--min-age", "0s"]).rows, &waiter, kind).len() < MANY {
         assert!(begin.elapsed() < slow(PATIENCE), "they do not all wait");
@@ -30,16 +35,13 @@ fn crowd(kind: &str, aged: f64) -> Waiter {
     waiter
 }
 
-/// `ps` shows all of them, says this of each, and is soon done: at best of three, since the machine does other things as well.
+/// `ps` shows all of them, says this of each, and is soon done: once in three, since the machine does other things as well.
 fn ps_is_fast(kind: &str, said: &str) {
-    let _alone = alone();
+    let _crowds = with_crowds();
     let waiter = crowd(kind, 2.0);
-    let mut fastest = Duration::MAX;
-    for _ in 0..3 {
-        fastest = fastest.min(ps_first(&[]).took);
-    }
-    eprintln!("ps with {MANY} on one {kind}: {fastest:?}");
-    assert!(fastest < slow(Duration::from_secs(2)), "ps took {fastest:?} at best of three");
+    let took: Vec<Duration> = (0..3).map(|_| ps_first(&[]).took).collect();
+    eprintln!("ps with {MANY} on one {kind}: {took:?}");
+    assert!(took.iter().any(|took| *took < slow(Duration::from_secs(2))), "ps took {took:?}");
     let rows = ps(&["--all"]).rows;
     let rows = of_crowd(&rows, &waiter, kind);
     assert_eq!(rows.len(), MANY);
@@ -74,7 +76,7 @@ fn on_one_epoll_set() {
 /// `why` names a few, and says how many it has left out.
 #[test]
 fn why_says_how_many_it_did_not_look_at() {
-    let _alone = alone();
+    let _crowds = with_crowds();
     let waiter = crowd("pipe", 2.0);
     let rows = ps(&["--all"]).rows;
     let pid = of_crowd(&rows, &waiter, "pipe")[0]["pid"].as_u64();
@@ -89,7 +91,7 @@ fn why_says_how_many_it_did_not_look_at() {
 
 /// The agent looks on, and flags another's hang in time, while it flags all of the crowd.
 fn agent_goes_on(kind: &str) {
-    let _alone = alone();
+    let _crowds = with_crowds();
     let mut agent = Agent::start(&["--threshold", "3s"]);
     let waiter = crowd(kind, 0.0);
     let looks = |agent: &Agent| -> f64 {

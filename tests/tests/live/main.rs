@@ -3,6 +3,7 @@
 //! Needs root, and fails without it. `TRACER_BIN` and `TRACER_WAITER` name the programs; without them they are
 //! looked for beside this one.
 
+mod a_minute_ago;
 mod aged;
 mod agent_api;
 mod agent_baselines;

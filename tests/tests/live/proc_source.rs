@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tests::{
-    NOBODY, Running, Waiter, age_tolerance, alone, own_dir, parse_rfc3339_ns, ps, seconds_between, start,
-    tracer, unsupported,
+    NOBODY, Running, Waiter, age_tolerance, own_dir, parse_rfc3339_ns, ps, seconds_between, shared, start,
+    tracer, unsupported, with_few,
 };
 
 use crate::aged::{ROLES, old_waiter, stolen_meanwhile};
@@ -114,7 +114,7 @@ fn as_nobody(args: &[&str]) -> Command {
 
 #[test]
 fn an_ordinary_user_sees_its_own_and_is_told_why_not_more() {
-    let _alone = alone();
+    let _shared = shared();
     let (own, other) = (reader(), old_waiter("read-pipe").expect("every kernel has pipes"));
     let (own, other) = (own.pid().to_string(), other.pid().to_string());
     let (text, footer) = page(&mut as_nobody(&["ps", "--all", "-p", &own, "-p", &other]));
@@ -128,7 +128,7 @@ fn an_ordinary_user_sees_its_own_and_is_told_why_not_more() {
 #[test]
 fn where_calls_are_kept_from_their_owner() {
     const SCOPE: &str = "/proc/sys/kernel/yama/ptrace_scope";
-    let _alone = alone();
+    let _few = with_few();
     let Ok(before) = fs::read_to_string(SCOPE) else { return unsupported("it has no Yama") };
     let own = reader();
     fs::write(SCOPE, "1").expect("root may");

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Agent, Waiter, alone, ps, slow, slowness};
+use tests::{Agent, Waiter, ps, slow, slowness, with_few};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -58,7 +58,7 @@ fn a_first_process_whose_end_waits_for_another() {
 /// Its stall ends with it, and is not told again while its core is written.
 #[test]
 fn a_core_dump_is_no_wait_for_an_answer() {
-    let _alone = alone();
+    let _few = with_few();
     // Reads nothing of the dump: it takes as long as this lives.
     let lives = if slowness() == 1 { 20 } else { 300 };
     let _pattern = CorePattern::set(&format!("|/bin/sleep {lives}"));

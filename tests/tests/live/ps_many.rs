@@ -34,8 +34,8 @@ fn ten_thousand_readers_have_their_rows_in_under_a_second() {
     let _alone = alone();
     let waiter = Waiter::start_with("pipes", &[&READERS.to_string()]);
     let pid = waiter.pid().to_string();
-    let mut fastest = Duration::MAX;
-    // The claim is what `ps` costs, not what else the machine did: the fastest of five runs.
+    let (at_most, mut fastest) = (slow(Duration::from_secs(1)), Duration::MAX);
+    // The claim is what `ps` costs, not what else the machine did: one of five runs is enough.
     for _ in 0..5 {
         let snapshot = ps_first(&["-p", &pid, "--min-age", "0s"]);
         let mut fds = BTreeMap::new();
@@ -58,9 +58,12 @@ fn ten_thousand_readers_have_their_rows_in_under_a_second() {
             .collect();
         assert_eq!(fds, expected);
         fastest = fastest.min(snapshot.took);
+        if fastest < at_most {
+            break;
+        }
     }
     eprintln!("ps of {READERS} threads: {fastest:?}");
-    assert!(fastest < slow(Duration::from_secs(1)), "ps took {fastest:?} at best of five");
+    assert!(fastest < at_most, "ps took {fastest:?} at best of five");
 }
 
 /// Descriptors of 1,024 and more are ordinary ones.

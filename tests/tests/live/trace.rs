@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Agent, Running, Waiter, alone, own_dir, program_exists, slow, start, tracer};
+use tests::{Agent, Running, Waiter, alone, own_dir, program_exists, slow, start, tracer, with_few};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -87,7 +87,7 @@ fn lost(said: &str, reason: &str) -> usize {
 
 /// By each mechanism this kernel has: what is reported is what the process did.
 fn hundred_calls(mechanism: &str) {
-    let _alone = alone();
+    let _few = with_few();
     let mut waiter = Waiter::start("hundred-calls");
     let pid = waiter.pid().to_string();
     let trace = match Trace::start(&["-p", &pid, "--min", "50ms", "--probes", mechanism]) {
@@ -249,7 +249,7 @@ fn children_outlive_their_parent() {
 
 #[test]
 fn children_outlive_their_parent_by_context_switches() {
-    let _alone = alone();
+    let _few = with_few();
     outliving("waits");
 }
 
@@ -360,7 +360,7 @@ fn a_child_is_followed_and_its_end_is_the_end() {
 /// Without the kernel's help to follow children: they are found while they wait, four times a second.
 #[test]
 fn a_child_is_followed_by_context_switches() {
-    let _alone = alone();
+    let _few = with_few();
     a_child("waits");
 }
 
@@ -404,7 +404,7 @@ fn a_thread_is_followed_alone_by_context_switches() {
 
 /// Its calls and those of the child that it starts, not those of the thread beside it, which does the same. Its end is the end.
 fn a_thread(probes: &str) {
-    let _alone = alone();
+    let _few = with_few();
     let mut waiter = Waiter::start("two-sleepers");
     let (pid, tid) = (waiter.pid(), waiter.number("second"));
     let args = ["-p", &tid.to_string(), "--min", "50ms", "--probes", probes];

@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -97,30 +98,30 @@ pub(crate) fn ask(call: &Call) {
     woke(recvfrom(client.as_raw_fd()))
 }
 
-/// `ask-socket PATH CONNECTIONS SECONDS URL`: asks an agent without a pause, on so many connections at a time.
+/// `ask-socket PATH CONNECTIONS URL`: asks an agent without a pause, on so many connections at a time. Each command is answered
+/// with how often the agent has answered so far.
 pub(crate) fn ask_socket(call: &Call) {
-    let [path, connections, seconds, url] = call.args else {
-        panic!("ask-socket PATH CONNECTIONS SECONDS URL")
+    static ANSWERS: AtomicU64 = AtomicU64::new(0);
+    let [path, connections, url] = call.args else { panic!("ask-socket PATH CONNECTIONS URL") };
+    let connections: u32 = connections.parse().expect("a number");
+    let ask = || -> std::io::Result<()> {
+        let mut stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(Duration::from_secs(25)))?;
+        write!(stream, "GET {url} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+        stream.read_to_end(&mut Vec::new()).map(drop)
     };
-    let (connections, seconds): (u32, u64) =
-        (connections.parse().expect("a number"), seconds.parse().expect("seconds"));
-    let end = Instant::now() + Duration::from_secs(seconds);
     let asker = || {
-        let ask = || -> std::io::Result<()> {
-            let mut stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(Duration::from_secs(25)))?;
-            write!(stream, "GET {url} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
-            stream.read_to_end(&mut Vec::new()).map(drop)
-        };
-        while Instant::now() < end {
-            // A refusal is no reason to let go.
-            if ask().is_err() {
-                thread::sleep(Duration::from_millis(10));
+        loop {
+            match ask() {
+                Ok(()) => drop(ANSWERS.fetch_add(1, Ordering::Relaxed)),
+                // A refusal is no reason to let go.
+                Err(_) => thread::sleep(Duration::from_millis(10)),
             }
         }
     };
     Report::new(call.role, "none").print();
-    thread::scope(|scope| (0..connections).for_each(|_| drop(scope.spawn(asker))));
-    print(&json!({ "event": "done" }));
-    sys::rest()
+    thread::scope(|scope| {
+        (0..connections).for_each(|_| drop(scope.spawn(asker)));
+        sys::on_commands(|_| print(&json!({ "answers": ANSWERS.load(Ordering::Relaxed) })))
+    })
 }
