@@ -78,6 +78,8 @@ pub const TAIL_NONE: u32 = 0;
 pub const TAIL_TCP: u32 = 1;
 /// A [`Unix`] follows.
 pub const TAIL_UNIX: u32 = 2;
+/// A [`Udp`] follows.
+pub const TAIL_UDP: u32 = 3;
 
 /// First word of a [`Header`].
 pub const KIND_HEADER: u32 = 0x7472_6864;
@@ -243,6 +245,17 @@ pub struct Tcp {
     pub port: u8,
     /// Zero.
     pub reserved: [u8; 6],
+    /// When bytes of ours were last acknowledged, `CLOCK_MONOTONIC`, microseconds; 0: never.
+    pub delivered_us: u64,
+    /// When the segment that is sent again and again was first sent, of a connection attempt its SYN: `CLOCK_MONOTONIC`,
+    /// milliseconds, the low half; 0: none.
+    pub retrans_stamp_ms: u32,
+    /// Of a listener: connections that wait to be accepted.
+    pub accept_queue: u32,
+    /// Of a listener: how many of them there is room for, less one.
+    pub accept_limit: u32,
+    /// Zero.
+    pub reserved_end: u32,
 }
 
 /// Who chose the port is not known.
@@ -266,12 +279,40 @@ pub struct Unix {
     pub path_len: u16,
     /// Bytes of `peer_path` that count.
     pub peer_path_len: u16,
+    /// State (`TCP_*`, include/net/tcp_states.h), which unix sockets have as well.
+    pub state: u8,
+    /// 1: there is a peer.
+    pub has_peer: u8,
     /// Zero.
-    pub reserved: u32,
+    pub reserved: u16,
+    /// What lies in this end's own queue: messages, or connections that wait to be accepted.
+    pub queue: u32,
+    /// How many of them there is room for, less one, where that is bounded by their number.
+    pub limit: u32,
+    /// The same of the peer's queue.
+    pub peer_limit: u32,
+    /// Zero.
+    pub reserved_end: u32,
+    /// Receive time-out (`SO_RCVTIMEO`), ticks; `i64::MAX` for none.
+    pub rcvtimeo: i64,
+    /// Send time-out (`SO_SNDTIMEO`), ticks; `i64::MAX` for none.
+    pub sndtimeo: i64,
     /// Address this end is bound to; an abstract one begins with a zero byte.
     pub path: [u8; UNIX_PATH_LEN],
     /// Address the peer is bound to.
     pub peer_path: [u8; UNIX_PATH_LEN],
+}
+
+/// What a UDP socket keeps of itself: no time, and no counter.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Udp {
+    /// Receive time-out (`SO_RCVTIMEO`), ticks; `i64::MAX` for none.
+    pub rcvtimeo: i64,
+    /// Send time-out (`SO_SNDTIMEO`), ticks; `i64::MAX` for none.
+    pub sndtimeo: i64,
+    /// `sk_stamp`: negative until the program has received a datagram (`sock_recv_cmsgs`, include/net/sock.h).
+    pub stamp: i64,
 }
 
 /// First record of a snapshot.
@@ -435,6 +476,14 @@ pub struct HolderRecord {
     pub netns: u32,
     /// Start of the process, `CLOCK_BOOTTIME`.
     pub process_start_ns: u64,
+    /// State of a TCP or unix socket (`TCP_*`), else zero.
+    pub state: u32,
+    /// What lies in a listener's or a unix socket's queue.
+    pub queue: u32,
+    /// How many there is room for, less one.
+    pub limit: u32,
+    /// Zero.
+    pub reserved: u32,
     /// The file.
     pub file: File,
 }
@@ -622,15 +671,16 @@ macro_rules! plain {
 
 plain! {
     File = 8 + 16 + 16 + 2 * 4 + 4 + 4 + 2 + 2 + 4,
-    Tcp = 7 * 8 + 12 * 4 + 4 + 5 * 4 + 2 + 6,
-    Unix = 8 + 4 + 4 + 2 + 2 + 4 + 2 * UNIX_PATH_LEN,
+    Tcp = 7 * 8 + 12 * 4 + 4 + 5 * 4 + 2 + 6 + 8 + 4 * 4,
+    Unix = 8 + 4 + 4 + 2 + 2 + 2 + 2 + 4 * 4 + 2 * 8 + 2 * UNIX_PATH_LEN,
+    Udp = 3 * 8,
     Header = 4 + 4 + 3 * 8,
     ThreadRecord = 8 * 4 + 2 * 8 + 4 * 4 + 6 * 8 + 6 * 8 + COMM_LEN + 64,
     FdRecord = 8 * 4 + 8 + 64,
     RequestRecord = 8 * 4 + 8 + 64,
     FileKey = 16,
     TupleKey = 40,
-    HolderRecord = 6 * 4 + 8 + 64,
+    HolderRecord = 6 * 4 + 8 + 4 * 4 + 64,
     StackRecord = 4 * 4 + 3 * 8 + 2 * 4,
     WaitKey = 8 + 4 * 4 + 8 + 64,
     Histogram = 2 * 8 + COMM_LEN + 4 * BUCKETS,

@@ -105,6 +105,9 @@ macro_rules! kernel_fields {
             SOCK_NET: optional "sock_common" "skc_net.net";
             NET_INUM: optional "net" "ns.inum";
             SOCK_FLAGS: required "sock_common" "skc_flags";
+            SOCK_STAMP: required "sock" "sk_stamp";
+            SOCK_BACKLOG: required "sock" "sk_ack_backlog";
+            SOCK_BACKLOG_MAX: required "sock" "sk_max_ack_backlog";
             PID_NR: required "pid" "numbers[0].nr";
             SOCKET_ALLOC_INODE: required "socket_alloc" "vfs_inode";
             // A unix socket's two ends.
@@ -138,6 +141,8 @@ macro_rules! kernel_fields {
             TCP_RTO: required "inet_connection_sock" "icsk_rto";
             TCP_BIND_HASH: optional "inet_connection_sock" "icsk_bind_hash";
             BIND_FASTREUSE: optional "inet_bind_bucket" "fastreuse";
+            TCP_DELIVERED: optional "tcp_sock" "delivered_mstamp";
+            TCP_RETRANS_STAMP: optional "tcp_sock" "retrans_stamp";
             TCP_PROBES_OUT: required "inet_connection_sock" "icsk_probes_out";
         }
     };

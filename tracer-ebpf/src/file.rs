@@ -1,12 +1,13 @@
 //! From an fd number to its file: inode, type and device, and the socket behind it.
 
 use tracer_ebpf::abi::{
-    FD_ABSENT, FD_OPEN, FLOW_RUNS, FLOW_STOPPED, File, TAIL_NONE, TAIL_TCP, TAIL_UNIX, Tcp, Unix,
+    FD_ABSENT, FD_OPEN, FLOW_RUNS, FLOW_STOPPED, File, TAIL_NONE, TAIL_TCP, TAIL_UDP, TAIL_UNIX, Tcp, Udp,
+    Unix,
 };
 
 use crate::{
     offsets::*,
-    sock::{AF_UNIX, Sock, is_tcp},
+    sock::{AF_UNIX, Sock, is_tcp, is_udp},
     task::Task,
 };
 
@@ -111,17 +112,28 @@ pub fn flow(found: &Found, file: &File) -> u32 {
     }
 }
 
+/// Room for what follows a record: one of them.
+#[repr(C)]
+pub struct Tails {
+    pub tcp: Tcp,
+    pub unix: Unix,
+    pub udp: Udp,
+}
+
 /// Fills the socket's facts: which tail they are, and whether something could not be read.
 #[inline(always)]
-pub fn facts(found: &Found, file: &File, tcp: &mut Tcp, unix: &mut Unix) -> (u32, bool) {
+pub fn facts(found: &Found, file: &File, tails: &mut Tails) -> (u32, bool) {
     if found.sock.is_none() {
         (TAIL_NONE, false)
     } else if is_tcp(file) {
-        zero(tcp);
-        (TAIL_TCP, found.sock.tcp(tcp))
+        zero(&mut tails.tcp);
+        (TAIL_TCP, found.sock.tcp(&mut tails.tcp))
     } else if file.family == AF_UNIX {
-        zero(unix);
-        (TAIL_UNIX, found.sock.unix(unix))
+        zero(&mut tails.unix);
+        (TAIL_UNIX, found.sock.unix(&mut tails.unix))
+    } else if is_udp(file) {
+        zero(&mut tails.udp);
+        (TAIL_UDP, found.sock.udp(&mut tails.udp))
     } else {
         (TAIL_NONE, false)
     }

@@ -83,6 +83,9 @@ pub extern "C" fn holders(ctx: *mut c_void) -> i32 {
     holder.tgid = task.tgid();
     holder.fd = ctx.fd() as i32;
     holder.netns = netns;
+    if kind == S_IFSOCK {
+        found.sock.queue(tcp, holder);
+    }
     // SAFETY: a typed file.
     holder.access = unsafe { FILE_MODE.load(file) };
     holder.process_start_ns = task.leader().start_ns();

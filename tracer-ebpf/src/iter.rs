@@ -6,9 +6,9 @@ use aya_ebpf::{
     EbpfContext,
     helpers::generated::{bpf_seq_printf, bpf_seq_write},
 };
-use tracer_ebpf::abi::{Plain, TAIL_TCP, TAIL_UNIX, Tcp, Unix};
+use tracer_ebpf::abi::{Plain, TAIL_TCP, TAIL_UDP, TAIL_UNIX};
 
-use crate::task::Task;
+use crate::{file::Tails, task::Task};
 
 /// An address as the function that it returns to, in the kernel's own words.
 static FUNCTION: [u8; 5] = *b"%pB\n\0";
@@ -86,11 +86,12 @@ impl Context {
 
     /// Writes a record and the tail it names.
     #[inline(always)]
-    pub fn write_with_tail<T: Plain>(&self, record: &T, tail: u32, tcp: &Tcp, unix: &Unix) {
+    pub fn write_with_tail<T: Plain>(&self, record: &T, tail: u32, tails: &Tails) {
         self.write(record);
         match tail {
-            TAIL_TCP => self.write(tcp),
-            TAIL_UNIX => self.write(unix),
+            TAIL_TCP => self.write(&tails.tcp),
+            TAIL_UNIX => self.write(&tails.unix),
+            TAIL_UDP => self.write(&tails.udp),
             _ => {}
         }
     }

@@ -7,11 +7,11 @@ use aya_ebpf::{
     btf_maps::{HashMap, PerCpuArray},
     macros::btf_map,
 };
-use tracer_ebpf::abi::{Counter, FdRecord, KIND_FD, READ_FAILED, Tcp, Unix};
+use tracer_ebpf::abi::{Counter, FdRecord, KIND_FD, READ_FAILED};
 
 use crate::{
     count::count,
-    file::{self, zero},
+    file::{self, Tails, zero},
     iter::Context,
 };
 
@@ -23,8 +23,7 @@ static ASKED: HashMap<u32, i32, 1024> = HashMap::new();
 #[repr(C)]
 struct Scratch {
     fd: FdRecord,
-    tcp: Tcp,
-    unix: Unix,
+    tails: Tails,
 }
 
 #[btf_map]
@@ -58,12 +57,12 @@ pub extern "C" fn lookup(ctx: *mut c_void) -> i32 {
     let found = file::find(task, fd, &mut record.file);
     record.fd_state = found.state;
     record.flow = file::flow(&found, &record.file);
-    let (tail, failed) = file::facts(&found, &record.file, &mut scratch.tcp, &mut scratch.unix);
+    let (tail, failed) = file::facts(&found, &record.file, &mut scratch.tails);
     record.tail = tail;
     if found.failed | failed {
         record.flags = READ_FAILED;
         count(Counter::ReadFailed);
     }
-    ctx.write_with_tail(&scratch.fd, tail, &scratch.tcp, &scratch.unix);
+    ctx.write_with_tail(&scratch.fd, tail, &scratch.tails);
     0
 }

@@ -7,12 +7,12 @@ use aya_ebpf::{
     btf_maps::{HashMap, PerCpuArray},
     macros::btf_map,
 };
-use tracer_ebpf::abi::{Counter, KIND_REQUEST, READ_FAILED, RequestRecord, Tcp, Unix};
+use tracer_ebpf::abi::{Counter, KIND_REQUEST, READ_FAILED, RequestRecord};
 
 use crate::{
     call::Call,
     count::count,
-    file::{self, Found, zero},
+    file::{self, Found, Tails, zero},
     iter::Context,
     offsets::*,
     settings,
@@ -39,8 +39,7 @@ const FIXED_FILE: u32 = 1;
 #[repr(C)]
 struct Scratch {
     record: RequestRecord,
-    tcp: Tcp,
-    unix: Unix,
+    tails: Tails,
     requests: [u64; REQUESTS],
     number: u64,
     bucket: u64,
@@ -94,7 +93,11 @@ pub extern "C" fn rings(ctx: *mut c_void) -> i32 {
             break;
         }
         let request = word!(scratch.requests[at]) as *const u8;
-        tell(&ctx, task, request, scratch);
+        // Found anew each time: the compiler keeps the place of each field of what it knows for the whole loop, for which there is no
+        // room.
+        let Some(scratch) = RING_SCRATCH.get_ptr_mut(0) else { return 0 };
+        // SAFETY: as above, and the other reference is not used meanwhile.
+        tell(&ctx, task, request, unsafe { &mut *scratch });
     }
     0
 }
@@ -174,11 +177,11 @@ fn tell(ctx: &Context, task: Task, request: *const u8, scratch: &mut Scratch) {
     if file != 0 {
         file::describe(file as *const u8, &mut record.file, &mut found);
     }
-    let (tail, unread) = file::facts(&found, &record.file, &mut scratch.tcp, &mut scratch.unix);
+    let (tail, unread) = file::facts(&found, &record.file, &mut scratch.tails);
     record.tail = tail;
     if failed | unread | found.failed {
         record.flags = READ_FAILED;
         count(Counter::ReadFailed);
     }
-    ctx.write_with_tail(&scratch.record, tail, &scratch.tcp, &scratch.unix);
+    ctx.write_with_tail(&scratch.record, tail, &scratch.tails);
 }

@@ -10,13 +10,13 @@ use aya_ebpf::{
 };
 use tracer_ebpf::abi::{
     Counter, Header, KIND_HEADER, KIND_THREAD, READ_FAILED, TAIL_NONE, THREAD_FAIR, THREAD_FROZEN,
-    THREAD_PTRACED, THREAD_STOPPED, Tcp, ThreadRecord, Unix, WAIT_DERIVED,
+    THREAD_PTRACED, THREAD_STOPPED, ThreadRecord, WAIT_DERIVED,
 };
 
 use crate::{
     call::Call,
     count::count,
-    file::{self, zero},
+    file::{self, Tails, zero},
     iter::Context,
     offsets::*,
     settings::{self, CLOCK_OFFSET, WAITS_ON},
@@ -28,8 +28,7 @@ use crate::{
 #[repr(C)]
 struct Scratch {
     thread: ThreadRecord,
-    tcp: Tcp,
-    unix: Unix,
+    tails: Tails,
 }
 
 #[btf_map]
@@ -99,7 +98,7 @@ pub extern "C" fn snapshot(ctx: *mut c_void) -> i32 {
     if call.fd >= 0 {
         let found = file::find(task, call.fd, &mut record.file);
         record.fd_state = found.state;
-        let (kind, unread) = file::facts(&found, &record.file, &mut scratch.tcp, &mut scratch.unix);
+        let (kind, unread) = file::facts(&found, &record.file, &mut scratch.tails);
         tail = kind;
         failed |= found.failed | unread;
     }
@@ -109,7 +108,7 @@ pub extern "C" fn snapshot(ctx: *mut c_void) -> i32 {
     }
     record.tail = tail;
     record.flags = flags;
-    ctx.write_with_tail(&scratch.thread, tail, &scratch.tcp, &scratch.unix);
+    ctx.write_with_tail(&scratch.thread, tail, &scratch.tails);
     0
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A socket is read where it lies, so it does not matter in which network namespace it is.
 
-use tracer_ebpf::abi::{File, PORT_BIND, PORT_CONNECT, PORT_UNKNOWN, Tcp, Unix};
+use tracer_ebpf::abi::{File, HolderRecord, PORT_BIND, PORT_CONNECT, PORT_UNKNOWN, Tcp, Udp, Unix};
 
 use crate::offsets::*;
 
@@ -10,6 +10,9 @@ pub const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
+const IPPROTO_UDP: u16 = 17;
+/// State of a listener (include/net/tcp_states.h).
+const LISTEN: u8 = 10;
 /// Bytes of `struct sockaddr_un` before its path.
 const SUN_PATH: usize = 2;
 
@@ -90,9 +93,43 @@ impl Sock {
         failed |= TCP_KEEPALIVE_INTVL.read(self.0, &mut to.keepalive_intvl);
         failed |= TCP_KEEPALIVE_PROBES.read(self.0, &mut to.keepalive_probes);
         failed |= TCP_RTO.read(self.0, &mut to.rto);
+        if TCP_DELIVERED.exists() {
+            failed |= TCP_DELIVERED.read(self.0, &mut to.delivered_us);
+        }
+        if TCP_RETRANS_STAMP.exists() {
+            failed |= TCP_RETRANS_STAMP.read(self.0, &mut to.retrans_stamp_ms);
+        }
         to.netns = self.netns();
         to.port = self.port();
+        if to.state == LISTEN {
+            failed |= SOCK_BACKLOG.read(self.0, &mut to.accept_queue);
+            failed |= SOCK_BACKLOG_MAX.read(self.0, &mut to.accept_limit);
+        }
         failed
+    }
+
+    /// Fills `to` with what a UDP socket keeps. True if something could not be read.
+    #[inline(always)]
+    pub fn udp(self, to: &mut Udp) -> bool {
+        let mut failed = SOCK_RCVTIMEO.read(self.0, &mut to.rcvtimeo);
+        failed |= SOCK_SNDTIMEO.read(self.0, &mut to.sndtimeo);
+        failed |= SOCK_STAMP.read(self.0, &mut to.stamp);
+        failed
+    }
+
+    /// Fills in what waits in the socket's queue: connections of a TCP listener, what has come to a unix socket. What cannot be read
+    /// is zero.
+    #[inline(always)]
+    pub fn queue(self, tcp: bool, to: &mut HolderRecord) {
+        let mut state = 0u8;
+        SOCK_STATE.read(self.0, &mut state);
+        to.state = state.into();
+        if tcp {
+            SOCK_BACKLOG.read(self.0, &mut to.queue);
+        } else {
+            SOCK_RECEIVE_QLEN.read(self.0, &mut to.queue);
+        }
+        SOCK_BACKLOG_MAX.read(self.0, &mut to.limit);
     }
 
     /// Who chose the local port. `connect` marks a port that it takes with -1 (`__inet_hash_connect`,
@@ -132,6 +169,11 @@ impl Sock {
         }
         let mut failed = unix_name(self.0, &mut to.path_len, &mut to.path);
         let (mut pid, mut peer) = (0u64, 0u64);
+        failed |= SOCK_STATE.read(self.0, &mut to.state);
+        failed |= SOCK_RECEIVE_QLEN.read(self.0, &mut to.queue);
+        failed |= SOCK_BACKLOG_MAX.read(self.0, &mut to.limit);
+        failed |= SOCK_RCVTIMEO.read(self.0, &mut to.rcvtimeo);
+        failed |= SOCK_SNDTIMEO.read(self.0, &mut to.sndtimeo);
         failed |= SOCK_PEER_PID.read(self.0, &mut pid);
         if pid != 0 {
             failed |= PID_NR.read(pid as *const u8, &mut to.peer_pid);
@@ -141,7 +183,9 @@ impl Sock {
         if peer.is_null() {
             return failed;
         }
+        to.has_peer = 1;
         failed |= unix_name(peer, &mut to.peer_path_len, &mut to.peer_path);
+        failed |= SOCK_BACKLOG_MAX.read(peer, &mut to.peer_limit);
         failed |= SOCK_RECEIVE_QLEN.read(peer, &mut to.unread);
         let mut socket = 0u64;
         failed |= SOCK_SOCKET.read(peer, &mut socket);
@@ -158,6 +202,12 @@ impl Sock {
 #[inline(always)]
 pub fn is_tcp(file: &File) -> bool {
     (file.family == AF_INET || file.family == AF_INET6) && file.protocol == IPPROTO_TCP
+}
+
+/// Whether an open file is a UDP socket.
+#[inline(always)]
+pub fn is_udp(file: &File) -> bool {
+    (file.family == AF_INET || file.family == AF_INET6) && file.protocol == IPPROTO_UDP
 }
 
 /// Reads an IPv4 address into its mapped IPv6 form.

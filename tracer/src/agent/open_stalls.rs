@@ -17,8 +17,8 @@ const SAME_WAIT_WITHIN_NS: u64 = 2_000_000_000;
 const FOUND_WITHIN_NS: u64 = 600_000_000_000;
 
 impl Announced {
-    fn of(stall: &Stall) -> Self {
-        let thread = stall.wait.thread;
+    /// Of a thread's stall, which may have been another thread's before.
+    fn of((thread, stall): (&ThreadId, &Stall)) -> Self {
         Self {
             pid: thread.process.pid,
             process_start_ns: thread.process.start_ns,
@@ -86,7 +86,7 @@ impl OpenStalls {
 
     /// What is to be kept over a restart: also those that have not been found again yet, should it come soon after the last one.
     pub fn announced(&self) -> Vec<Announced> {
-        self.stalls.values().map(Announced::of).chain(self.before.values().cloned()).collect()
+        self.stalls.iter().map(Announced::of).chain(self.before.values().cloned()).collect()
     }
 
     /// Whether a thread has one.
@@ -104,6 +104,14 @@ impl OpenStalls {
         }
         let stall = self.stalls.entry(thread).insert_entry(stall).into_mut();
         if before.is_some() { Opening::FoundAgain(stall) } else { Opening::New(stall) }
+    }
+
+    /// Another thread goes on with one's wait.
+    pub fn pass_on(&mut self, from: &ThreadId, to: ThreadId) {
+        if let Some(stall) = self.stalls.remove(from) {
+            self.stalls.insert(to, stall);
+            self.changes += 1;
+        }
     }
 
     /// Closes a thread's, if it has one.
@@ -200,11 +208,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_another_thread_goes_on_with_is_found_again_as_its_own() {
+        let stall = flagged(7, 10);
+        let other = ThreadId { tid: stall.wait.thread.tid + 1, ..stall.wait.thread };
+        let mut open = OpenStalls::default();
+        open.open(stall.clone());
+        open.pass_on(&stall.wait.thread, other);
+        assert!(open.has(&other) && !open.has(&stall.wait.thread));
+        let mut again = stall.clone();
+        again.wait.thread = other;
+        let mut later = OpenStalls::going_on_with(open.announced(), 0);
+        assert!(matches!(later.open(again), Opening::FoundAgain(_)));
+        assert!(
+            open.close(&other, Ended::Resumed, Duration::ZERO)
+                .is_some_and(|closed| closed.stall.wait == stall.wait)
+        );
+    }
+
     /// As an earlier version has written it.
     #[test]
     fn one_without_its_opening_is_found_again_all_the_same() {
         let stall = flagged(7, 10);
-        let kept = serde_json::to_value(Announced::of(&stall)).expect("JSON");
+        let kept = serde_json::to_value(Announced::of((&stall.wait.thread, &stall))).expect("JSON");
         let mut kept = kept.as_object().expect("an object").clone();
         assert!(kept.remove("opened").is_some());
         let before = serde_json::from_value(kept.into()).expect("it is read");

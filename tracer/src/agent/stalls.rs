@@ -1,6 +1,6 @@
 //! Which waits that may be stalls are, and who is told of what became of stalls and answers?
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     agent::state::AgentState, assess::client::Client, assess::pipeline::Assessment, assess::stall::Closed,
-    config::Config, config::Subject, model::target::Target, resolve::process::ProcessMeta,
-    wire::state::BaselineKey,
+    config::Config, config::Subject, diagnose::silence::silence, model::class::Class, model::target::Target,
+    resolve::process::ProcessMeta, wire::state::BaselineKey,
 };
 
 /// Waits whose processes are read together, before it is asked whether there is time for more.
@@ -72,13 +72,28 @@ fn terms(assessment: &Assessment, who: &ProcessMeta, policy: &Config, state: &Ag
     let decision = policy.decide(&subject(assessment, who));
     let client = Client::of(&assessment.wait, &assessment.resolved).filter(|_| !decision.by_rule);
     let key = client.map(|client| BaselineKey::of(&client, who));
-    let excuse = key.as_ref().zip(decision.threshold);
+    let usual = key.as_ref().and_then(|key| state.usual(key));
+    let threshold = match decision.threshold {
+        Some(threshold) if !decision.by_rule && usual.is_none() => at_the_earliest(assessment, threshold),
+        threshold => threshold,
+    };
+    let excuse = key.as_ref().zip(threshold);
     Terms {
-        threshold: decision.threshold,
+        threshold,
         excuse: excuse.and_then(|(key, threshold)| state.excuse(key, threshold)),
-        usual: key.and_then(|key| state.usual(&key)),
+        usual,
         note: decision.note.map(str::to_owned),
     }
+}
+
+/// How old a wait must be to be flagged, of a program that has not been seen to be answered there. One that has subscribed to something and
+/// never missed anything waits for ever; whether it is that is asked again each time so much has passed.
+fn at_the_earliest(
+    Assessment { wait, resolved, class }: &Assessment,
+    threshold: Duration,
+) -> Option<Duration> {
+    let may_be_subscription = *class == Class::Quiet && !silence(resolved).is_suspicious();
+    Some(if may_be_subscription { wait.age.max(threshold) + threshold } else { threshold })
 }
 
 /// What the rules see of a wait.

@@ -8,12 +8,12 @@ use anyhow::Result;
 use super::batches::Batches;
 use crate::{
     collect::Source,
-    diagnose::progress::date_back,
+    diagnose::progress::{date_back, date_back_to_peer},
     diagnose::sentence::sentence,
     diagnose::verdict::{Verdict, classify, peers_decide},
     model::class::{Class, Level},
-    model::syscalls::Direction,
-    model::wait::{ByProcess, Snapshot, SocketFacts, Wait},
+    model::syscalls::Operation,
+    model::wait::{ByProcess, Snapshot, Wait},
     resolve::{Resolved, Resolver, process::ProcessMeta},
     util::clock::{boottime_ns, monotonic_ns},
     wire::json::WaitObject,
@@ -29,8 +29,8 @@ pub fn is_young(age: Duration) -> bool {
 
 /// Whether the present sleep may be one of many: short polls again and again, or a read that was interrupted.
 pub fn may_be_older(wait: &Wait) -> bool {
-    let receives = wait.call.direction() == Some(Direction::Receive);
-    wait.call.watches_fds() || matches!(wait.socket, SocketFacts::Tcp(_)) && receives
+    let goes_on = wait.call.direction().is_some() || wait.call.operation() == Operation::Connect;
+    wait.call.watches_fds() || wait.socket.tcp().is_some() && goes_on
 }
 
 /// A snapshot in which a wait of that age is told from a shorter one, also where the source cannot say when
@@ -107,7 +107,10 @@ impl PeersOf {
 impl PeerPolicy for PeersOf {
     fn needs_peers(&self, assessment: &Assessment) -> bool {
         let may_worry = peers_decide(assessment.class) && self.up_to == Level::Doubtful;
-        (assessment.level() <= self.up_to || may_worry) && assessment.wait.age >= self.min_age
+        // What the other end does may tell that short polls are old.
+        let is_one_of_many = assessment.class == Class::Dialog && assessment.resolved.timeout.is_some();
+        (assessment.level() <= self.up_to || may_worry)
+            && (assessment.wait.age >= self.min_age || is_one_of_many)
     }
 }
 
@@ -206,6 +209,7 @@ impl Pipeline {
             asked.iter_mut().map(|assessment| (&assessment.wait, &mut assessment.resolved)).collect();
         self.resolver.find_peers(&mut pairs, all, source, until)?;
         for assessment in asked {
+            date_back_to_peer(&mut assessment.wait, &assessment.resolved);
             assessment.class = classify(&assessment.wait, &assessment.resolved);
         }
         Ok(())

@@ -4,13 +4,16 @@ use crate::{
     assess::inspect::{
         Report,
         chain::Other,
+        sockets::QueuedSocket,
         threads::{Doing, ThreadReport},
     },
+    model::backlog::{Backlog, QueueKind},
+    model::wait::SocketFacts,
     resolve::process::{HeldPath, ProcessMeta},
     wire::json::seconds,
     wire::report::{
-        AdviceObject, BaselineObject, OtherObject, ParentObject, PlaceObject, ReportObject, SocketsObject,
-        ThreadObject, UnansweredObject, WhoObject,
+        AdviceObject, BaselineObject, OtherObject, ParentObject, PlaceObject, QueuedObject, ReportObject,
+        SocketsObject, ThreadObject, UnansweredObject, WhoObject,
     },
     wire::target::TargetObject,
 };
@@ -41,6 +44,7 @@ impl<'a> ReportObject<'a> {
                     })
                     .collect(),
                 left_out: report.sockets.left_out,
+                queued: report.sockets.queued.iter().map(queued_object).collect(),
             },
             next: report
                 .advice
@@ -49,6 +53,16 @@ impl<'a> ReportObject<'a> {
                 .collect(),
         }
     }
+}
+
+fn queued_object(queued: &QueuedSocket) -> QueuedObject {
+    let Backlog { waiting, number, limit } = queued.backlog;
+    let waiting = match waiting {
+        QueueKind::Connections => "connections",
+        QueueKind::Datagrams => "datagrams",
+    };
+    let target = TargetObject::new(&queued.target, &SocketFacts::None);
+    QueuedObject { fd: queued.fd, waiting, number, limit, target }
 }
 
 fn who(who: &ProcessMeta) -> WhoObject<'_> {

@@ -9,13 +9,14 @@ use anyhow::Result;
 use compact_str::CompactString;
 use hashbrown::HashMap;
 use tracer_ebpf::abi::{
-    CALL_COMPAT, CLOCKS, FD_OPEN, FLOW_RUNS, FLOW_STOPPED, NR_CORE_DUMP, NR_EXIT, TAIL_TCP, TAIL_UNIX,
-    THREAD_FAIR, THREAD_FROZEN, THREAD_PTRACED, THREAD_STOPPED, Tcp, ThreadRecord, Unix, WAIT_DERIVED,
+    CALL_COMPAT, CLOCKS, FD_OPEN, FLOW_RUNS, FLOW_STOPPED, File, NR_CORE_DUMP, NR_EXIT, TAIL_TCP, TAIL_UDP,
+    TAIL_UNIX, THREAD_FAIR, THREAD_FROZEN, THREAD_PTRACED, THREAD_STOPPED, Tcp, ThreadRecord, Udp, Unix,
+    WAIT_DERIVED,
 };
 
 use super::{
     Source, Stacks,
-    records::{fd_state, file_key, holder, known, port_chooser, tuple_key, wanted_by},
+    records::{self, fd_state, file_key, holder, known, port_chooser, tuple_key, wanted_by},
 };
 use crate::{
     kernel::{
@@ -24,13 +25,15 @@ use crate::{
         record::{Record, plain},
         symbols::Restarts,
     },
+    model::backlog::QueueKind,
+    model::file::SocketKind,
     model::holder::{ConnectionEnd, FileId, Holder},
     model::stack::{KernelLock, KernelStack},
     model::syscalls::{CallTable, Operation, Syscall},
     model::tcp::{TcpActivity, TcpFacts, TcpInternals, TcpState},
     model::wait::{
         Call, OutputFlow, ProcessId, Queued, RingRequest, SeenFd, Sleep, Sleeper, Snapshot, SocketFacts,
-        StopSignal, Suspended, SuspendedThread, ThreadId, UnixFacts, Wait,
+        StopSignal, Suspended, SuspendedThread, ThreadId, UdpFacts, UnixFacts, Wait,
     },
     procfs,
     util::clock::Now,
@@ -45,14 +48,58 @@ const SOCK_KEEPOPEN: u64 = 1 << 3;
 /// A socket time-out that is none (`MAX_SCHEDULE_TIMEOUT`).
 const NO_TIMEOUT: i64 = i64::MAX;
 
+/// What the stamps of sockets are held against.
+#[derive(Clone, Copy, Debug)]
+struct StampClock {
+    /// Scheduler ticks now.
+    jiffies: u64,
+    /// How many there are a second.
+    hz: u64,
+    /// `CLOCK_MONOTONIC` now, nanoseconds.
+    monotonic_ns: u64,
+}
+
+impl StampClock {
+    fn new(clocks: &Clocks, hz: u64) -> Self {
+        let header = &clocks.header;
+        Self { jiffies: header.jiffies, hz, monotonic_ns: header.monotonic_ns }
+    }
+
+    /// How long so many ticks are.
+    fn ticks(&self, ticks: u64) -> Duration {
+        Duration::from_nanos((u128::from(ticks) * 1_000_000_000 / u128::from(self.hz)) as u64)
+    }
+
+    /// Since a stamp of 32 bits in ticks.
+    fn since_ticks(&self, stamp: u32) -> Duration {
+        self.ticks(u64::from(units_since(self.jiffies as u32, stamp, self.hz)))
+    }
+
+    /// Since a stamp of 32 bits in milliseconds.
+    fn since_ms(&self, stamp: u32) -> Duration {
+        let now = (self.monotonic_ns / 1_000_000) as u32;
+        Duration::from_millis(u64::from(units_since(now, stamp, 1000)))
+    }
+
+    /// Since a stamp of 64 bits in microseconds.
+    fn since_us(&self, stamp: u64) -> Duration {
+        Duration::from_micros((self.monotonic_ns / 1000).saturating_sub(stamp))
+    }
+
+    /// A socket's time-out, which it has in ticks.
+    fn timeout(&self, value: i64) -> Option<Duration> {
+        (value != NO_TIMEOUT && value > 0).then(|| self.ticks(value as u64))
+    }
+}
+
 /// The kernel programs as a source.
 pub struct Bpf {
     /// The loaded programs.
     pub kernel: Kernel,
     /// Read when the first restarted call is seen.
     pub restarts: Option<Restarts>,
-    /// Scheduler ticks at the last snapshot.
-    jiffies: u64,
+    /// As of the last snapshot.
+    clock: StampClock,
     /// Waits in it.
     waits: usize,
 }
@@ -60,7 +107,9 @@ pub struct Bpf {
 impl Bpf {
     /// Loads the programs. The error says what is missing and what to do.
     pub fn load(options: Options) -> Result<Self> {
-        Ok(Self { kernel: Kernel::load(options)?, restarts: None, jiffies: 0, waits: 0 })
+        let kernel = Kernel::load(options)?;
+        let clock = StampClock { jiffies: 0, hz: kernel.hz(), monotonic_ns: 0 };
+        Ok(Self { kernel, restarts: None, clock, waits: 0 })
     }
 
     /// Reads what takes rights that may be given up before it is needed: the kernel shows addresses to few.
@@ -85,14 +134,14 @@ impl Source for Bpf {
         let begun = Instant::now();
         let hz = self.kernel.hz();
         let own = procfs::own();
-        let (restarts, jiffies) = (&mut self.restarts, &mut self.jiffies);
+        let (restarts, clock) = (&mut self.restarts, &mut self.clock);
         let now = Now::read();
         let mut snapshot = Snapshot::empty(&now, "bpf");
         // As many as the last time, or a few more: moved only when there are many more.
         snapshot.waits.reserve(self.waits + self.waits / 16);
         self.kernel.pass(|clocks, record| {
             let Record::Thread(record, tail) = record else { return };
-            *jiffies = clocks.header.jiffies;
+            *clock = StampClock::new(clocks, hz);
             if own.contains(&record.tgid) {
                 return;
             }
@@ -113,7 +162,7 @@ impl Source for Bpf {
         if fds.is_empty() {
             return Ok(Vec::new());
         }
-        let (hz, jiffies) = (self.kernel.hz(), self.jiffies);
+        let clock = self.clock;
         let threads: HashMap<u32, ThreadId> = fds.iter().map(|(thread, _)| (thread.tid, *thread)).collect();
         let asked: Vec<(u32, i32)> = fds.iter().map(|(thread, fd)| (thread.tid, *fd)).collect();
         let mut seen = Vec::new();
@@ -121,7 +170,7 @@ impl Source for Bpf {
             let same = |thread: &&ThreadId| is_start_of(thread, record.thread_start_ns);
             if let Some(thread) = threads.get(&record.tid).filter(same) {
                 let state = fd_state(record.fd_state, &record.file);
-                let socket = facts(record.tail, tail, jiffies, hz);
+                let socket = facts(&record.file, record.tail, tail, &clock);
                 let flow = match record.flow {
                     FLOW_RUNS => Some(OutputFlow::Runs),
                     FLOW_STOPPED => Some(OutputFlow::Stopped),
@@ -160,7 +209,7 @@ impl Source for Bpf {
         if sleepers.is_empty() {
             return Ok(Vec::new());
         }
-        let (hz, jiffies) = (self.kernel.hz(), self.jiffies);
+        let clock = self.clock;
         let threads: HashMap<u32, ThreadId> =
             sleepers.iter().map(|sleeper| (sleeper.thread.tid, sleeper.thread)).collect();
         let tids: Vec<u32> = threads.keys().copied().collect();
@@ -173,7 +222,7 @@ impl Source for Bpf {
                     fd: Some(record.fd).filter(|fd| *fd >= 0),
                     interest: wanted_by(record.opcode),
                     state: fd_state(FD_OPEN, &record.file),
-                    socket: facts(record.tail, tail, jiffies, hz),
+                    socket: facts(&record.file, record.tail, tail, &clock),
                 });
             }
         })?;
@@ -238,7 +287,7 @@ pub fn decode(
         call: call(record, restarts),
         fd: (record.fd_state != 0).then_some(record.fd),
         fd_state: fd_state(record.fd_state, &record.file),
-        socket: facts(record.tail, tail, clocks.header.jiffies, hz),
+        socket: facts(&record.file, record.tail, tail, &StampClock::new(clocks, hz)),
         age,
         exact: record.began_ns != 0 && record.flags & WAIT_DERIVED == 0,
         since: now.wall_at(began_ns),
@@ -301,78 +350,105 @@ pub fn syscall(table: CallTable, number: i32) -> Syscall {
     }
 }
 
-fn facts(kind: u32, mut tail: &[u8], jiffies: u64, hz: u64) -> SocketFacts {
+fn facts(file: &File, kind: u32, mut tail: &[u8], clock: &StampClock) -> SocketFacts {
     match kind {
-        TAIL_TCP => plain::<Tcp>(&mut tail)
-            .map_or(SocketFacts::None, |tcp| SocketFacts::Tcp(tcp_facts(tcp, jiffies, hz))),
-        TAIL_UNIX => plain::<Unix>(&mut tail).map_or(SocketFacts::None, |unix| {
-            SocketFacts::Unix(UnixFacts {
-                path: unix_path(&unix.path, unix.path_len),
-                peer_path: unix_path(&unix.peer_path, unix.peer_path_len),
-                peer_inode: known(unix.peer_inode),
-                peer_pid: known(unix.peer_pid),
-                unread: if unix.unread > 0 { Queued::Messages(unix.unread) } else { Queued::Nothing },
+        TAIL_TCP => {
+            plain::<Tcp>(&mut tail).map_or(SocketFacts::None, |tcp| SocketFacts::Tcp(tcp_facts(tcp, clock)))
+        }
+        TAIL_UNIX => plain::<Unix>(&mut tail)
+            .map_or(SocketFacts::None, |unix| SocketFacts::Unix(unix_facts(file, &unix, clock))),
+        TAIL_UDP => plain::<Udp>(&mut tail).map_or(SocketFacts::None, |udp| {
+            SocketFacts::Udp(UdpFacts {
+                has_received: udp.stamp >= 0,
+                receive_timeout: clock.timeout(udp.rcvtimeo),
+                send_timeout: clock.timeout(udp.sndtimeo),
             })
         }),
         _ => SocketFacts::None,
     }
 }
 
-fn tcp_facts(raw: Tcp, jiffies: u64, hz: u64) -> TcpFacts {
-    let ticks =
-        |ticks: u64| Duration::from_nanos((u128::from(ticks) * 1_000_000_000 / u128::from(hz)) as u64);
-    let since = |stamp: u32| ticks(u64::from(ticks_since(jiffies as u32, stamp, hz)));
-    let timeout = |value: i64| (value != NO_TIMEOUT && value > 0).then(|| ticks(value as u64));
+fn unix_facts(file: &File, unix: &Unix, clock: &StampClock) -> UnixFacts {
+    let kind = SocketKind::of(file.sock_type);
+    let waiting = records::waiting(unix.state.into(), Some(kind));
+    let datagram = kind == SocketKind::Datagram;
+    UnixFacts {
+        path: unix_path(&unix.path, unix.path_len),
+        peer_path: unix_path(&unix.peer_path, unix.peer_path_len),
+        peer_inode: known(unix.peer_inode),
+        peer_pid: known(unix.peer_pid),
+        unread: if unix.unread > 0 { Queued::Messages(unix.unread) } else { Queued::Nothing },
+        peer_limit: (datagram && unix.has_peer != 0).then_some(unix.peer_limit),
+        // Until it is accepted no file leads to the other end (`unix_stream_connect`, net/unix/af_unix.c).
+        unaccepted: !datagram && unix.has_peer != 0 && unix.peer_inode == 0 && unix.peer_path_len > 0,
+        backlog: waiting.map(|waiting| records::backlog(waiting, unix.queue, unix.limit)),
+        receive_timeout: clock.timeout(unix.rcvtimeo),
+        send_timeout: clock.timeout(unix.sndtimeo),
+    }
+}
+
+fn tcp_facts(raw: Tcp, clock: &StampClock) -> TcpFacts {
+    let state = TcpState::of(raw.state);
     let activity = TcpActivity {
         bytes_sent: raw.bytes_sent,
         bytes_retransmitted: raw.bytes_retrans,
         bytes_acknowledged: raw.bytes_acked,
         bytes_received: raw.bytes_received,
-        sent: known(raw.bytes_sent).map(|_| since(raw.lsndtime)),
-        received: known(raw.bytes_received).map(|_| since(raw.lrcvtime)),
-        acknowledged: since(raw.rcv_tstamp),
+        sent: known(raw.bytes_sent).map(|_| clock.since_ticks(raw.lsndtime)),
+        received: known(raw.bytes_received).map(|_| clock.since_ticks(raw.lrcvtime)),
+        acknowledged: clock.since_ticks(raw.rcv_tstamp),
         // Kept in eighths.
         round_trip: Duration::from_micros(u64::from(raw.srtt_us >> 3)),
         retransmits: raw.retransmits,
         backoff: raw.backoff,
         probes: raw.probes_out,
         window: Some(raw.snd_wnd),
+        delivered: known(raw.delivered_us).map(|stamp| clock.since_us(stamp)),
+        // The stamp of an earlier loss may still be there.
+        first_sent: known(raw.retrans_stamp_ms)
+            .filter(|_| raw.retransmits > 0 || state == TcpState::SynSent)
+            .map(|stamp| clock.since_ms(stamp)),
+        in_flight: raw.snd_nxt != raw.snd_una,
     };
     let setting =
-        |own: u32, system: &Setting| known(own).map_or_else(|| system.time(), |own| ticks(own.into()));
+        |own: u32, system: &Setting| known(own).map_or_else(|| system.time(), |own| clock.ticks(own.into()));
     let count = |setting: &Setting| u8::try_from(setting.number()).unwrap_or(u8::MAX);
     let internals = TcpInternals {
         in_flight: raw.snd_nxt.wrapping_sub(raw.snd_una),
         // Every segment in order moves the one number, data or not, and only data moves the other.
         last_segment_had_data: raw.snd_wl1 != raw.rcv_nxt,
-        receive_timeout: timeout(raw.rcvtimeo),
-        send_timeout: timeout(raw.sndtimeo),
+        receive_timeout: clock.timeout(raw.rcvtimeo),
+        send_timeout: clock.timeout(raw.sndtimeo),
         user_timeout: known(raw.user_timeout).map(|ms| Duration::from_millis(ms.into())),
         keepalive_after: setting(raw.keepalive_time, &KEEPALIVE_TIME),
         keepalive_interval: setting(raw.keepalive_intvl, &KEEPALIVE_INTERVAL),
         keepalive_probes: known(raw.keepalive_probes).unwrap_or_else(|| count(&KEEPALIVE_PROBES)),
-        retransmission: Duration::from_millis(ticks(raw.rto.into()).as_millis() as u64),
+        retransmission: Duration::from_millis(clock.ticks(raw.rto.into()).as_millis() as u64),
         retries: count(&RETRIES),
         port_chosen_by: port_chooser(raw.port),
     };
+    let listens = state == TcpState::Listen;
     TcpFacts {
-        state: TcpState::of(raw.state),
+        state,
         netns: known(raw.netns),
         send_queue: raw.write_seq.wrapping_sub(raw.snd_una),
         receive_queue: raw.rcv_nxt.wrapping_sub(raw.copied_seq),
         keepalive: raw.flags & SOCK_KEEPOPEN != 0,
         activity: Some(activity),
         internals: Some(internals),
+        backlog: listens
+            .then(|| records::backlog(QueueKind::Connections, raw.accept_queue, raw.accept_limit)),
     }
 }
 
-/// Ticks from a stamp until now. Both have 32 bits: the difference is right as long as less than a wrap has passed. The
-/// socket is read after the clock, so a stamp may be a little newer than now: that is no time, not a whole wrap.
-fn ticks_since(now: u32, stamp: u32, hz: u64) -> u32 {
+/// Units of time from a stamp until now, of which a second has so many. Both have 32 bits: the difference is right as long as
+/// less than a wrap has passed. The socket is read after the clock, so a stamp may be a little newer than now: that is no time,
+/// not a whole wrap.
+fn units_since(now: u32, stamp: u32, each_second: u64) -> u32 {
     /// Longer than reading a snapshot can be held up.
     const SECONDS: u64 = 60;
     let newer = stamp.wrapping_sub(now);
-    if u64::from(newer) <= SECONDS * hz { 0 } else { now.wrapping_sub(stamp) }
+    if u64::from(newer) <= SECONDS * each_second { 0 } else { now.wrapping_sub(stamp) }
 }
 
 /// A setting of the system: its name, the kernel's own default, what was read, once.
@@ -422,12 +498,12 @@ mod tests {
 
     #[test]
     fn a_stamp_newer_than_the_clock_is_no_wrap() {
-        assert_eq!(ticks_since(1000, 1021, 250), 0);
-        assert_eq!(ticks_since(u32::MAX, 20, 250), 0, "over the wrap");
-        assert_eq!(ticks_since(1000, 1000, 250), 0);
-        assert_eq!(ticks_since(1000, 990, 250), 10);
-        assert_eq!(ticks_since(5, u32::MAX - 4, 250), 10, "over the wrap");
+        assert_eq!(units_since(1000, 1021, 250), 0);
+        assert_eq!(units_since(u32::MAX, 20, 250), 0, "over the wrap");
+        assert_eq!(units_since(1000, 1000, 250), 0);
+        assert_eq!(units_since(1000, 990, 250), 10);
+        assert_eq!(units_since(5, u32::MAX - 4, 250), 10, "over the wrap");
         // More than half a wrap: an age of 120 days.
-        assert_eq!(ticks_since(2_592_000_000, 0, 250), 2_592_000_000);
+        assert_eq!(units_since(2_592_000_000, 0, 250), 2_592_000_000);
     }
 }

@@ -341,7 +341,7 @@ impl Source for Proc {
                 else {
                     continue;
                 };
-                let netns = if let SocketFacts::Tcp(facts) = &socket { facts.netns } else { None };
+                let netns = socket.tcp().and_then(|facts| facts.netns);
                 let holding = Holding::of(&file, netns);
                 if wanted.contains(&holding) {
                     holders.push(Holder {
@@ -349,6 +349,9 @@ impl Source for Proc {
                         fd: fd as i32,
                         access: access(process, fd, &mut reads),
                         holding,
+                        inode: file.inode,
+                        netns,
+                        backlog: socket.backlog(),
                     });
                 }
             }

@@ -8,10 +8,11 @@ use tracer_ebpf::abi::{
 };
 
 use crate::model::{
+    backlog::{Backlog, QueueKind},
     file::{Addresses, Device, Endpoint, FileKind, OpenFile, OpenSocket, SocketFamily, SocketKind},
     holder::{Access, ConnectionEnd, FileId, Holder, Holding},
     target::Interest,
-    tcp::PortChooser,
+    tcp::{PortChooser, TcpState},
     wait::FdState,
 };
 
@@ -81,8 +82,32 @@ pub fn known<T: Default + PartialEq>(number: T) -> Option<T> {
 /// Who has a file open; `None` if the file was not read.
 pub fn holder(record: &HolderRecord) -> Option<Holder> {
     let access = Access { read: record.access & HOLDS_READ != 0, write: record.access & HOLDS_WRITE != 0 };
-    let holding = Holding::of(&open_file(&record.file)?, known(record.netns));
-    Some(Holder { pid: record.tgid, fd: record.fd, access, holding })
+    let (file, netns) = (open_file(&record.file)?, known(record.netns));
+    let waiting = waiting(record.state, file.socket.map(|socket| socket.kind));
+    Some(Holder {
+        pid: record.tgid,
+        fd: record.fd,
+        access,
+        holding: Holding::of(&file, netns),
+        inode: file.inode,
+        netns,
+        backlog: waiting.map(|waiting| backlog(waiting, record.queue, record.limit)),
+    })
+}
+
+/// What waits in the queue of a TCP or unix socket of this state, if that is bounded by its number.
+pub fn waiting(state: u32, kind: Option<SocketKind>) -> Option<QueueKind> {
+    const LISTEN: u32 = TcpState::Listen as u32;
+    match (state, kind) {
+        (LISTEN, _) => Some(QueueKind::Connections),
+        (_, Some(SocketKind::Datagram)) => Some(QueueKind::Datagrams),
+        _ => None,
+    }
+}
+
+/// A queue as the kernel has it. A program may ask for a limit that no queue ever reaches, which the kernel keeps as a number all the same.
+pub fn backlog(waiting: QueueKind, number: u32, limit: u32) -> Backlog {
+    Backlog { waiting, number, limit: Some(limit) }
 }
 
 /// A file as the programs are asked for its holders.
@@ -140,10 +165,20 @@ mod tests {
                 access: HOLDS_READ,
                 netns,
                 process_start_ns: 0,
+                state: 1,
+                queue: 0,
+                limit: 0,
+                reserved: 0,
                 file,
             };
-            let Some(Holder { pid: 7, fd: 3, access: Access::READ, holding: Holding::Connection(end) }) =
-                holder(&record)
+            let Some(Holder {
+                pid: 7,
+                fd: 3,
+                access: Access::READ,
+                holding: Holding::Connection(end),
+                backlog: None,
+                ..
+            }) = holder(&record)
             else {
                 panic!("a connection")
             };

@@ -27,6 +27,7 @@ use procfs::{
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{
+    model::backlog::{Backlog, QueueKind},
     model::file::{Addresses, OpenSocket, SocketFamily, SocketKind, Transport},
     model::tcp::{TcpActivity, TcpFacts, TcpState},
     model::wait::{ProcessId, Queued, SocketFacts, UnixFacts},
@@ -92,7 +93,10 @@ fn read(process: ProcessId, netns: u64, reads: &mut Reads) -> HashMap<u64, Known
     for inode in connected {
         // Without its peer a connection would look like a listener.
         if let Some(socket) = sockets.get_mut(&inode)
-            && matches!(socket.facts, SocketFacts::Unix(UnixFacts { peer_inode: None, .. }))
+            && matches!(
+                socket.facts,
+                SocketFacts::Unix(UnixFacts { peer_inode: None, unaccepted: false, .. })
+            )
         {
             socket.facts = SocketFacts::None;
         }
@@ -169,7 +173,17 @@ fn facts(state: TcpState, (received, unsent): (u32, u32), netns: u64) -> TcpFact
     // A listener's queues hold connections.
     let (receive_queue, send_queue) = if state == TcpState::Listen { (0, 0) } else { (received, unsent) };
     let netns = u32::try_from(netns).ok();
-    TcpFacts { state, netns, send_queue, receive_queue, keepalive: false, activity: None, internals: None }
+    let backlog = Backlog { waiting: QueueKind::Connections, number: received, limit: None };
+    TcpFacts {
+        state,
+        netns,
+        send_queue,
+        receive_queue,
+        keepalive: false,
+        activity: None,
+        internals: None,
+        backlog: (state == TcpState::Listen).then_some(backlog),
+    }
 }
 
 /// Adds what the kernel's diagnostics say.
@@ -192,6 +206,10 @@ fn add_tcp(sockets: &mut HashMap<u64, KnownSocket>, response: &InetResponse) {
         return;
     };
     facts.keepalive = matches!(header.timer, Some(Timer::KeepAlive(_)));
+    // A listener's second queue is how many it takes.
+    if let Some(backlog) = &mut facts.backlog {
+        (backlog.number, backlog.limit) = (header.recv_queue, Some(header.send_queue));
+    }
     let info = response.nlas.iter().find_map(|nla| match nla {
         InetNla::TcpInfo(bytes) => Info::of(bytes),
         _ => None,
@@ -241,6 +259,9 @@ impl<'a> Info<'a> {
             backoff: self.0[4],
             probes: self.0[3],
             window: self.word(228),
+            delivered: None,
+            first_sent: None,
+            in_flight: self.word(24).is_some_and(|segments| segments > 0),
         }
     }
 }
@@ -252,19 +273,25 @@ fn add_unix(sockets: &mut HashMap<u64, KnownSocket>, response: &UnixResponse) {
     else {
         return;
     };
-    facts.peer_inode = response.peer().map(u64::from);
+    // A peer that nobody has accepted yet has no number.
+    facts.unaccepted = response.peer() == Some(0);
+    facts.peer_inode = response.peer().filter(|peer| *peer != 0).map(u64::from);
     if let Some(name) = response.name() {
         facts.path = Some(match name {
             UnixDiagName::Pathname(path) => String::from_utf8_lossy(path.as_bytes()).into_owned(),
             UnixDiagName::Abstract(name) => format!("@{}", String::from_utf8_lossy(name)),
         });
     }
-    let bytes = response.nlas.iter().find_map(|nla| match nla {
-        UnixNla::ReceiveQueueLength(bytes, _) => Some(*bytes),
+    let queue = response.nlas.iter().find_map(|nla| match nla {
+        UnixNla::ReceiveQueueLength(first, second) => Some((*first, *second)),
         _ => None,
     });
-    if TcpState::of(response.header.state) != TcpState::Listen && bytes.is_some_and(|bytes| bytes > 0) {
-        facts.unread = Queued::Bytes;
+    match queue {
+        Some((number, limit)) if TcpState::of(response.header.state) == TcpState::Listen => {
+            facts.backlog = Some(Backlog { waiting: QueueKind::Connections, number, limit: Some(limit) });
+        }
+        Some((1.., _)) => facts.unread = Queued::Bytes,
+        _ => {}
     }
 }
 

@@ -7,4 +7,5 @@ pub mod progress;
 #[cfg(test)]
 mod properties;
 pub mod sentence;
+pub mod silence;
 pub mod verdict;

@@ -3,29 +3,117 @@
 use std::time::Duration;
 
 use crate::{
+    diagnose::verdict::is_mutual,
     model::syscalls::Direction,
+    model::tcp::{TcpFacts, TcpState},
     model::wait::{SocketFacts, Wait},
     resolve::Resolved,
 };
 
-/// For how long nothing has moved on the connection that a reader waits on; nothing where it is not one.
+/// For how long nothing has moved on the connection that a wait is on; nothing where it is on none.
 pub fn unmoved(wait: &Wait) -> Duration {
-    match &wait.socket {
-        SocketFacts::Tcp(facts) if wait.call.direction() == Some(Direction::Receive) => {
-            facts.unmoved().unwrap_or_default()
-        }
-        _ => Duration::ZERO,
+    since(wait.call.direction(), &wait.socket).unwrap_or_default()
+}
+
+fn since(direction: Option<Direction>, socket: &SocketFacts) -> Option<Duration> {
+    let facts = socket.tcp()?;
+    let is_about_it = facts.state == TcpState::SynSent
+        || match direction {
+            Some(Direction::Receive) => true,
+            // Who writes waits for what it has written.
+            Some(Direction::Send) => facts.unacknowledged() > 0,
+            None => false,
+        };
+    if is_about_it { TcpFacts::unmoved(facts) } else { None }
+}
+
+/// Dates a wait back to its connection's last progress: short polls again and again, and a signal in between, are one wait. Both
+/// clocks in nanoseconds, `CLOCK_MONOTONIC` and `CLOCK_BOOTTIME`.
+pub fn date_back(wait: &mut Wait, resolved: &Resolved, now_ns: u64, boottime_ns: u64) {
+    let lived = Duration::from_nanos(boottime_ns.saturating_sub(wait.thread.start_ns));
+    let since = since(resolved.direction, &resolved.socket).map(|since| since.min(lived));
+    if let Some(since) = since.filter(|since| *since > wait.age) {
+        wait.date_back(now_ns.saturating_sub(since.as_nanos() as u64));
     }
 }
 
-/// Dates a reader's wait back to its connection's last progress: short polls again and again, and a signal in between,
-/// are one wait. Both clocks in nanoseconds, `CLOCK_MONOTONIC` and `CLOCK_BOOTTIME`.
-pub fn date_back(wait: &mut Wait, resolved: &Resolved, now_ns: u64, boottime_ns: u64) {
-    let (Some(Direction::Receive), SocketFacts::Tcp(facts)) = (resolved.direction, &resolved.socket) else {
-        return;
+/// Switches of a thread that its start costs, and a machine that is loaded.
+const OTHER_SWITCHES: u64 = 100;
+
+/// Dates a wait in short polls of a unix socket, which keeps no time, back to when the other end began to wait for its word: nothing was
+/// sent since. What may have come in the meantime would have woken the thread more often than its time-outs did.
+pub fn date_back_to_peer(wait: &mut Wait, resolved: &Resolved) {
+    let Some(peers) = resolved.peers.as_ref().filter(|peers| is_mutual(peers)) else { return };
+    let (Some(since_ns), Some(timeout)) = (peers.reads_since, resolved.timeout) else { return };
+    let elapsed = Duration::from_nanos(wait.seen_ns().saturating_sub(since_ns));
+    let polls = elapsed.as_nanos() / timeout.as_nanos().max(1);
+    if resolved.socket.unix().is_some() && u128::from(wait.switches.saturating_sub(OTHER_SWITCHES)) <= polls {
+        wait.date_back(since_ns);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        diagnose::verdict::tests::{on, tcp, unix, wait},
+        model::{syscalls::Syscall, tcp::tests::facts, wait::UnixFacts},
+        resolve::peers::Peers,
     };
-    let lived = Duration::from_nanos(boottime_ns.saturating_sub(wait.thread.start_ns));
-    if let Some(since) = facts.unmoved().map(|since| since.min(lived)).filter(|since| *since > wait.age) {
-        wait.date_back(now_ns.saturating_sub(since.as_nanos() as u64));
+
+    /// Polls of a second, the last of which began half a second before second 100; the other end has read since second 20.
+    #[test]
+    fn polls_of_a_unix_socket_are_as_old_as_the_other_ends_read() {
+        const SECOND: u64 = 1_000_000_000;
+        for (single, reads_since, timeout, switches, expected) in [
+            (true, Some(20), Some(1), 90, 20 * SECOND),
+            (true, Some(20), Some(1), 180, 20 * SECOND),
+            // It was woken more often than by its time-outs.
+            (true, Some(20), Some(1), 181, 99_500_000_000),
+            // Its own sleep tells.
+            (true, Some(20), None, 5, 99_500_000_000),
+            (false, Some(20), Some(1), 90, 99_500_000_000),
+            (true, None, Some(1), 90, 99_500_000_000),
+        ] {
+            let mut wait = wait(Syscall::Poll, [0; 6]);
+            (wait.began_ns, wait.sleep_began_ns) = (99_500_000_000, 99_500_000_000);
+            (wait.age, wait.switches) = (Duration::from_millis(500), switches);
+            let reads_since = reads_since.map(|since: u64| since * SECOND);
+            let resolved = Resolved {
+                peers: Some(Peers { reads_since, single, waits: Some(true), ..Peers::default() }),
+                socket: SocketFacts::Unix(UnixFacts::default()),
+                timeout: timeout.map(Duration::from_secs),
+                ..on(Syscall::Poll, unix(false, true, true))
+            };
+            date_back_to_peer(&mut wait, &resolved);
+            assert_eq!(wait.began_ns, expected, "{single} {reads_since:?} {timeout:?} {switches}");
+        }
+    }
+
+    #[test]
+    fn readers_writers_and_connection_attempts_are_dated_by_their_connection() {
+        use Direction::{Receive, Send};
+        let unread = |queue| {
+            TcpFacts { send_queue: queue, ..facts(100, 0) }
+                .with_activity(|of| of.delivered = Some(Duration::from_secs(90)))
+        };
+        let tried = TcpFacts { state: TcpState::SynSent, ..facts(0, 0) }
+            .with_activity(|of| of.first_sent = Some(Duration::from_secs(90)));
+        for (syscall, direction, facts, expected) in [
+            (Syscall::Sendto, Some(Send), unread(9000), 90),
+            (Syscall::Poll, Some(Send), unread(9000), 90),
+            (Syscall::Poll, Some(Receive), unread(9000), 90),
+            // All is acknowledged: it waits for something else than its peer.
+            (Syscall::Sendto, Some(Send), unread(0), 60),
+            (Syscall::Poll, Some(Send), tried, 90),
+            (Syscall::Connect, None, tried, 90),
+            (Syscall::Ioctl, None, unread(9000), 60),
+        ] {
+            let mut wait = wait(syscall, [0; 6]);
+            (wait.began_ns, wait.sleep_began_ns) = (60_000_000_000, 60_000_000_000);
+            let resolved = Resolved { direction, socket: SocketFacts::Tcp(facts), ..on(syscall, tcp()) };
+            date_back(&mut wait, &resolved, 120_000_000_000, 1_000_000_000_000);
+            assert_eq!(wait.age.as_secs(), expected, "{syscall:?} {direction:?} {facts:?}");
+        }
     }
 }

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use crate::{
+    diagnose::silence::{Silence, silence},
+    diagnose::verdict::is_mutual,
+    model::backlog::{Backlog, QueueKind},
     model::class::Class,
     model::obstacles::{Obstacle, obstacle},
     model::syscalls::{Direction, Operation, Syscall},
@@ -361,33 +364,81 @@ fn pipe_peer(role: &str, resolved: &Resolved) -> String {
 /// The peer's address, with its process if that is on this host.
 fn peer(resolved: &Resolved) -> String {
     match others(resolved.peers.as_ref()) {
+        Some(others) if unaccepted(resolved).is_some() => {
+            let several = resolved.peers.as_ref().is_some_and(|peers| peers.number() > 1);
+            let verb = if several { "listen" } else { "listens" };
+            format!("{}, where {others} {verb}", remote(&resolved.target))
+        }
         Some(others) => format!("{}, which is {others}", remote(&resolved.target)),
         None => remote(&resolved.target),
     }
 }
 
+/// What waits in the queue of those who listen, where nobody has accepted the connection; and who they are.
+fn unaccepted(resolved: &Resolved) -> Option<(String, Backlog)> {
+    let peers = resolved.peers.as_ref()?;
+    let backlog = peers.backlog.filter(|backlog| backlog.waiting == QueueKind::Connections)?;
+    Some((others(Some(peers))?, backlog))
+}
+
 fn connect(wait: &Wait, resolved: &Resolved) -> String {
+    let listens = unaccepted(resolved);
     let Some(facts) = facts(resolved) else {
-        return format!(
-            "for its connection to be accepted{}: the listener's queue is full",
-            on(&resolved.target)
-        );
+        let on = on(&resolved.target);
+        return match listens {
+            Some((who, backlog)) => format!("for {who} to accept its connection{on}: {backlog}"),
+            None => format!("for its connection to be accepted{on}: the listener's queue is full"),
+        } + &outlook(wait, resolved);
     };
     let tries = u64::from(facts.retransmits()) + 1;
-    let outlook = match left(wait, resolved) {
-        Some(left) => format!("gives up in {}", age(left)),
-        None => "the kernel gives up after about two minutes".into(),
+    let kernels = "the kernel gives up after about two minutes";
+    let outlook = match (resolved.timeout, left(wait, resolved)) {
+        (Some(timeout), _) if looks_again(wait, timeout) => {
+            format!("it looks again every {}, and {kernels}", interval(timeout))
+        }
+        (_, Some(left)) => format!("gives up in {}", age(left)),
+        _ => kernels.into(),
+    };
+    let comma = if listens.is_some() { "," } else { "" };
+    let listens = listens.map(|(_, backlog)| format!("; {backlog}")).unwrap_or_default();
+    format!(
+        "for {}{comma} to answer its connection attempt, {} so far{listens}; {outlook}",
+        peer(resolved),
+        count(tries as usize, "attempt"),
+    )
+}
+
+/// A reply to a datagram.
+fn reply_to_datagram(resolved: &Resolved, outlook: &str) -> String {
+    /// Where name servers are asked (RFC 1035).
+    const DOMAIN: u16 = 53;
+    let (local, whom) = match &resolved.target {
+        Target::Udp { local, remote: Some(remote), .. } if remote.port() == DOMAIN => {
+            (local.port(), format!("the name server {remote}"))
+        }
+        Target::Udp { local, remote: Some(remote), .. } => (local.port(), remote.to_string()),
+        target => (0, target.to_string()),
     };
     format!(
-        "for {} to answer its connection attempt, {} so far; {outlook}",
-        remote(&resolved.target),
-        count(tries as usize, "attempt")
+        "for a reply from {whom}: it has asked from port {local}, and nothing has ever come back there{outlook}"
     )
 }
 
 fn reply(wait: &Wait, resolved: &Resolved) -> String {
     let outlook = outlook(wait, resolved);
+    if matches!(resolved.target, Target::Udp { .. }) {
+        return reply_to_datagram(resolved, &outlook);
+    }
     let Some(facts) = facts(resolved) else {
+        let on = on(&resolved.target);
+        if resolved.socket.unix().is_some_and(|facts| facts.unaccepted) {
+            return match unaccepted(resolved) {
+                Some((who, backlog)) => {
+                    format!("for {who} to accept its connection{on}: {backlog}{outlook}")
+                }
+                None => format!("for its connection{on} to be accepted{outlook}"),
+            };
+        }
         let peer = others(resolved.peers.as_ref()).unwrap_or_else(|| "its peer".into());
         let unread = match &resolved.socket {
             SocketFacts::Unix(UnixFacts { unread: Queued::Bytes, .. }) => {
@@ -396,10 +447,21 @@ fn reply(wait: &Wait, resolved: &Resolved) -> String {
             SocketFacts::Unix(UnixFacts { unread: Queued::Messages(number), .. }) => {
                 format!("{} it sent not read yet", count(*number as usize, "message"))
             }
+            _ if resolved.peers.as_ref().is_some_and(is_mutual) => {
+                "it has read everything sent to it and does nothing but wait for more: each waits for the other".into()
+            }
             _ => "it has read everything sent to it, and none of its threads waits on this connection: it is busy, or stuck itself".into(),
         };
-        return format!("for a reply from {peer}{}: {unread}{outlook}", on(&resolved.target));
+        return format!("for a reply from {peer}{on}: {unread}{outlook}");
     };
+    let is_theirs = matches!(resolved.last_sender, Some(LastSender::Theirs | LastSender::Unknown));
+    if is_theirs && resolved.peers.as_ref().is_some_and(|peers| peers.writes) {
+        return format!(
+            "for more from {}: it is sending, and nothing has come for {}: what it sends is lost on the way{outlook}",
+            peer(resolved),
+            ago(facts.received())
+        );
+    }
     let sent = facts.activity.map_or(0, |activity| activity.bytes_sent_once());
     let open = facts.unacknowledged();
     let said = match (sent, open, facts.retransmits()) {
@@ -427,7 +489,10 @@ fn reply(wait: &Wait, resolved: &Resolved) -> String {
         }
         Some(_) => "nothing received since".to_owned(),
     };
-    format!("for a reply from {}: {said}; {heard}{outlook}", peer(resolved))
+    let listens = unaccepted(resolved)
+        .map(|(_, backlog)| format!("nobody has accepted the connection: {backlog}; "))
+        .unwrap_or_default();
+    format!("for a reply from {}: {listens}{said}; {heard}{outlook}", peer(resolved))
 }
 
 fn send(resolved: &Resolved) -> String {
@@ -446,7 +511,9 @@ fn send(resolved: &Resolved) -> String {
             Some(others) => {
                 let several = resolved.peers.as_ref().is_some_and(|peers| peers.number() > 1);
                 let verb = if several { "do not read it" } else { "does not read it" };
-                format!("to write{}: {others} {verb}", on_it)
+                let backlog = resolved.peers.as_ref().and_then(|peers| peers.backlog);
+                let backlog = backlog.map(|backlog| format!(", {backlog}")).unwrap_or_default();
+                format!("to write{on_it}: {others} {verb}{backlog}")
             }
             None => format!("to write{}: it is full and nobody reads it", on_it),
         };
@@ -487,11 +554,15 @@ fn quiet(resolved: &Resolved) -> String {
         Some(LastSender::Unknown) => "it is unknown who spoke last; the last bytes from it arrived",
         _ => "it sent the last bytes",
     };
-    format!(
-        "for more from {}: {spoke} {} ago: the rest of an answer is missing, or a subscription has nothing to say",
-        peer(resolved),
-        ago(facts.received())
-    )
+    let guess = match silence(resolved) {
+        Silence::CutOff => "it waits for nothing on this connection: the rest of an answer is missing",
+        Silence::Mutual => {
+            "it does nothing but wait for more from this end: the rest of an answer is missing, or of a question"
+        }
+        Silence::AtRest => "it serves this connection and has nothing to say: a subscription, most likely",
+        Silence::Unknown => "the rest of an answer is missing, or a subscription has nothing to say",
+    };
+    format!("for more from {}: {spoke} {} ago: {guess}", peer(resolved), ago(facts.received()))
 }
 
 fn lock(wait: &Wait, resolved: &Resolved) -> String {
@@ -523,6 +594,12 @@ fn left(wait: &Wait, resolved: &Resolved) -> Option<Duration> {
     resolved.timeout.map(|timeout| timeout.saturating_sub(wait.asleep()))
 }
 
+/// Whether a call with this time-out has been made before in the same wait: there was time for a whole time-out before this sleep, with
+/// nothing moved.
+fn looks_again(wait: &Wait, timeout: Duration) -> bool {
+    wait.age + timeout / 50 >= wait.asleep() + timeout
+}
+
 /// What will come of it if nothing happens: begins with `; `, or is empty.
 fn outlook(wait: &Wait, resolved: &Resolved) -> String {
     if let (Some(timeout), Some(left)) = (resolved.timeout, left(wait, resolved)) {
@@ -532,9 +609,7 @@ fn outlook(wait: &Wait, resolved: &Resolved) -> String {
                 age(timeout)
             );
         }
-        // There was time for a whole time-out before this sleep, with nothing moved: it has looked again before.
-        let again = wait.age + timeout / 50 >= wait.asleep() + timeout;
-        return match again {
+        return match looks_again(wait, timeout) {
             true => format!("; it polls every {} and never gives up", interval(timeout)),
             false => format!("; it stops waiting in {}", age(left)),
         };

@@ -8,7 +8,7 @@ use crate::{
     model::tcp::LastSender,
     model::tcp::TcpState,
     model::wait::{Queued, Sleep, SocketFacts, Wait},
-    resolve::{Resolved, futex::FutexWord, peers::Peers},
+    resolve::{Resolved, futex::FutexWord, listeners::EPHEMERAL_PORTS_FROM, peers::Peers},
 };
 
 pub use crate::model::class::Class;
@@ -71,7 +71,7 @@ fn by_word(class: Class, peers: Option<&Peers>) -> Class {
 
 /// Whether a class that was found without peers may be another one with them.
 pub fn peers_decide(class: Class) -> bool {
-    matches!(class, Class::Pipe | Class::Dialog | Class::Lock | Class::Mutex | Class::Futex)
+    matches!(class, Class::Pipe | Class::Dialog | Class::Quiet | Class::Lock | Class::Mutex | Class::Futex)
 }
 
 /// Whether a wait of this class may be what closes a circle: its peers are found out once it is old, whether they decide of it or not.
@@ -135,15 +135,14 @@ fn by_target(wait: &Wait, resolved: &Resolved) -> Class {
             Class::Send
         }
         Target::Tcp { .. } => of_tcp(resolved),
-        Target::Unix { datagram: false, path, peer_inode, .. } => {
-            if peer_inode.is_none() {
-                // Bound and without a peer: it listens, and a thread in poll waits for connections.
-                Class::Listen
-            } else {
-                of_stream(path.is_some(), resolved)
-            }
-        }
-        Target::Udp { remote: Some(_), .. } => Class::Quiet,
+        Target::Unix { datagram: false, path, peer_inode, .. } => match peer_inode {
+            Some(_) => of_stream(path.is_some(), resolved),
+            // Nobody can answer who has not accepted it.
+            None if resolved.socket.unix().is_some_and(|facts| facts.unaccepted) => Class::Reply,
+            // Bound and without a peer: it listens, and a thread in poll waits for connections.
+            None => Class::Listen,
+        },
+        Target::Udp { local, remote: Some(_), .. } => of_udp(local.port(), &resolved.socket),
         Target::Unix { peer_inode: Some(_), .. } => Class::Quiet,
         // A connection whose other end is not to be seen.
         Target::Socket { family: Some("unix"), .. } => Class::Other,
@@ -193,7 +192,19 @@ fn of_tcp(resolved: &Resolved) -> Class {
     }
     match last {
         LastSender::Ours | LastSender::Nobody => Class::Reply,
+        // It has something to say, which does not come.
+        _ if resolved.peers.as_ref().is_some_and(|peers| peers.writes) => Class::Reply,
         LastSender::Theirs | LastSender::Unknown => Class::Quiet,
+    }
+}
+
+/// A reader of a UDP socket that has a peer. The kernel keeps neither time nor number of what went over it, but for whether anything
+/// has come. Nobody knows of a port that the kernel gave out until something was sent from it: whoever waits there for a first
+/// datagram has asked.
+fn of_udp(port: u16, socket: &SocketFacts) -> Class {
+    match socket {
+        SocketFacts::Udp(facts) if !facts.has_received && port >= EPHEMERAL_PORTS_FROM => Class::Reply,
+        _ => Class::Quiet,
     }
 }
 
@@ -208,11 +219,18 @@ fn of_stream(named: bool, resolved: &Resolved) -> Class {
         SocketFacts::Unix(facts) => facts.unread != Queued::Nothing,
         _ => false,
     };
-    match resolved.peers.as_ref().and_then(|peers| peers.waits) {
+    match resolved.peers.as_ref() {
         _ if unread => Class::Reply,
-        Some(false) => Class::Reply,
-        Some(true) | None => Class::Dialog,
+        // It has nothing to do but to wait for us, who have nothing to do but to wait for it.
+        Some(peers) if peers.waits == Some(false) || is_mutual(peers) => Class::Reply,
+        Some(_) | None => Class::Dialog,
     }
+}
+
+/// Whether both ends of a connection do nothing but read it: the one has not got the whole of a question, or has lost its answer. Where
+/// either has other threads, or watches more than this, it may have something to say later.
+pub fn is_mutual(peers: &Peers) -> bool {
+    peers.single && peers.reads_since.is_some()
 }
 
 /// A pipe or a pair of sockets, by who has its other end.

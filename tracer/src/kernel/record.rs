@@ -3,7 +3,8 @@
 use anyhow::{Result, bail};
 use tracer_ebpf::abi::{
     FdRecord, Header, HolderRecord, KIND_FD, KIND_HEADER, KIND_HOLDER, KIND_REQUEST, KIND_STACK, KIND_THREAD,
-    Plain, RequestRecord, StackRecord, TAIL_NONE, TAIL_TCP, TAIL_UNIX, Tcp, ThreadRecord, Unix,
+    Plain, RequestRecord, StackRecord, TAIL_NONE, TAIL_TCP, TAIL_UDP, TAIL_UNIX, Tcp, ThreadRecord, Udp,
+    Unix,
 };
 
 /// A record of a program's stream.
@@ -78,6 +79,7 @@ fn with_tail<'a, T>(
         TAIL_NONE => 0,
         TAIL_TCP => size_of::<Tcp>(),
         TAIL_UNIX => size_of::<Unix>(),
+        TAIL_UDP => size_of::<Udp>(),
         other => bail!("the kernel programs wrote a record with a tail of unknown kind {other}"),
     };
     let Some((tail, rest)) = bytes.split_at_checked(size) else { return Ok(None) };
@@ -156,6 +158,8 @@ mod tests {
             bytes(&Tcp { state: 1, bytes_sent: 10, bytes_acked: 10, ..zeroed() }),
             bytes(&thread(TAIL_UNIX, 1)),
             bytes(&Unix { peer_inode: 8, peer_path_len: 5, peer_path: path(b"/run/"), ..zeroed() }),
+            bytes(&thread(TAIL_UDP, 2)),
+            bytes(&Udp { stamp: -1, ..zeroed() }),
             bytes(&FdRecord { kind: KIND_FD, ..zeroed() }),
             bytes(&HolderRecord { kind: KIND_HOLDER, ..zeroed() }),
             bytes(&RequestRecord { kind: KIND_REQUEST, tail: TAIL_TCP, ..zeroed() }),
@@ -173,7 +177,9 @@ mod tests {
         let used = take_all(&stream, |record| {
             kinds.push(match record {
                 Record::Header(header) => ("header", header.jiffies as usize),
-                Record::Thread(thread, tail) => (["none", "tcp", "unix"][thread.tail as usize], tail.len()),
+                Record::Thread(thread, tail) => {
+                    (["none", "tcp", "unix", "udp"][thread.tail as usize], tail.len())
+                }
                 Record::Fd(_, tail) => ("fd", tail.len()),
                 Record::Holder(_) => ("holder", 0),
                 Record::Request(_, tail) => ("request", tail.len()),
@@ -186,6 +192,7 @@ mod tests {
             ("none", 0),
             ("tcp", size_of::<Tcp>()),
             ("unix", size_of::<Unix>()),
+            ("udp", size_of::<Udp>()),
             ("fd", 0),
             ("holder", 0),
             ("request", size_of::<Tcp>()),

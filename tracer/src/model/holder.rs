@@ -1,6 +1,11 @@
 //! Who has a file or a connection open.
 
-use crate::model::file::{Addresses, Device, Endpoint, FileKind, OpenFile};
+use std::net::Ipv6Addr;
+
+use crate::model::{
+    backlog::Backlog,
+    file::{Addresses, Device, Endpoint, FileKind, OpenFile},
+};
 
 /// An open file that processes may share, wherever they have it from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +40,21 @@ impl ConnectionEnd {
     pub fn new(addresses: Addresses, netns: Option<u32>) -> Self {
         let Addresses { local, remote } = addresses;
         Self { local, remote, netns: netns.filter(|_| local.is_loopback()) }
+    }
+
+    /// Where whoever listens may have a socket to accept this end of a connection: at its very address, or at any, and of either
+    /// family where the address is of IPv4. What listens has no other end: all zeros, of which IPv4 has a form of its own.
+    pub fn listeners(self) -> impl Iterator<Item = Self> {
+        const ANY_V4: Ipv6Addr = std::net::Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
+        const ANY_V6: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
+        let Endpoint { address, port } = self.local;
+        let is_v4 = address.to_ipv4_mapped().is_some();
+        let of_v4 = [(address, ANY_V4), (ANY_V4, ANY_V4)].into_iter().filter(move |_| is_v4);
+        let of_v6 = [(address, ANY_V6), (ANY_V6, ANY_V6)];
+        of_v4.chain(of_v6).map(move |(local, none)| {
+            let (local, remote) = (Endpoint { address: local, port }, Endpoint { address: none, port: 0 });
+            Self { local, remote, netns: self.netns.filter(|_| local.is_loopback()) }
+        })
     }
 }
 
@@ -90,4 +110,10 @@ pub struct Holder {
     pub access: Access,
     /// What it is.
     pub holding: Holding,
+    /// Its inode number.
+    pub inode: u64,
+    /// Of a TCP socket, its network namespace, if that is known.
+    pub netns: Option<u32>,
+    /// What waits in its queue, where that is a listener's, or one of datagrams.
+    pub backlog: Option<Backlog>,
 }

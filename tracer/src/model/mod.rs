@@ -1,5 +1,6 @@
 //! What everything else speaks of: a wait, its class, what it waits on, the table of system calls. Layer 0: uses nothing of tracer but `util`.
 
+pub mod backlog;
 pub mod baseline;
 pub mod cgroup;
 pub mod class;

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::{
     model::{
+        backlog::Backlog,
         file::{FileKind, OpenFile},
         syscalls::{CallTable, Direction, Operation, Syscall},
         target::Interest,
@@ -229,6 +230,27 @@ pub struct UnixFacts {
     pub peer_pid: Option<u32>,
     /// What we sent that lies unread in the peer's queue.
     pub unread: Queued,
+    /// How many messages the peer's queue takes, where that is bounded by their number.
+    pub peer_limit: Option<u32>,
+    /// It is connected, and nobody has accepted the connection yet.
+    pub unaccepted: bool,
+    /// What waits in its own queue, where that is a listener's, or one of datagrams.
+    pub backlog: Option<Backlog>,
+    /// `SO_RCVTIMEO`, if it is set and that is seen.
+    pub receive_timeout: Option<Duration>,
+    /// `SO_SNDTIMEO`, likewise.
+    pub send_timeout: Option<Duration>,
+}
+
+/// What a UDP socket keeps of itself: no time, and no counter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UdpFacts {
+    /// Its program has received a datagram on it.
+    pub has_received: bool,
+    /// `SO_RCVTIMEO`, if set.
+    pub receive_timeout: Option<Duration>,
+    /// `SO_SNDTIMEO`, if set.
+    pub send_timeout: Option<Duration>,
 }
 
 /// What a source saw of the socket behind the fd.
@@ -240,6 +262,46 @@ pub enum SocketFacts {
     Tcp(TcpFacts),
     /// A unix socket.
     Unix(UnixFacts),
+    /// A UDP socket.
+    Udp(UdpFacts),
+}
+
+impl SocketFacts {
+    /// The socket's own time-out for who sends, or for who receives, if it is set and that is seen.
+    pub fn timeout(&self, sends: bool) -> Option<Duration> {
+        let (receive, send) = match self {
+            SocketFacts::Tcp(facts) => return facts.timeout(sends),
+            SocketFacts::Unix(facts) => (facts.receive_timeout, facts.send_timeout),
+            SocketFacts::Udp(facts) => (facts.receive_timeout, facts.send_timeout),
+            SocketFacts::None => return None,
+        };
+        if sends { send } else { receive }
+    }
+
+    /// What was seen of a TCP connection.
+    pub fn tcp(&self) -> Option<&TcpFacts> {
+        match self {
+            SocketFacts::Tcp(facts) => Some(facts),
+            SocketFacts::Unix(_) | SocketFacts::Udp(_) | SocketFacts::None => None,
+        }
+    }
+
+    /// What was seen of a unix socket.
+    pub fn unix(&self) -> Option<&UnixFacts> {
+        match self {
+            SocketFacts::Unix(facts) => Some(facts),
+            SocketFacts::Tcp(_) | SocketFacts::Udp(_) | SocketFacts::None => None,
+        }
+    }
+
+    /// What waits in its queue, where that is a listener's, or one of datagrams.
+    pub fn backlog(&self) -> Option<Backlog> {
+        match self {
+            SocketFacts::Tcp(facts) => facts.backlog,
+            SocketFacts::Unix(facts) => facts.backlog,
+            SocketFacts::Udp(_) | SocketFacts::None => None,
+        }
+    }
 }
 
 /// An fd that was looked up.

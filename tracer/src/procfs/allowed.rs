@@ -21,7 +21,7 @@ const FILES: &[&str] = &[
     "wchan",
 ];
 /// Tables of a process's network namespace.
-const TABLES: &[&str] = &["tcp", "tcp6", "udp", "udp6", "unix"];
+const TABLES: &[&str] = &["fib_trie", "if_inet6", "tcp", "tcp6", "udp", "udp6", "unix"];
 /// Links that are followed by name only: what they lead to is not opened.
 const LINKS: &[&str] = &["cwd", "exe"];
 /// Namespaces, which may be told apart, and of which the network's may be entered by who has the right to.
@@ -114,6 +114,7 @@ mod tests {
             file("/proc/1/status"),
             file("/proc/1/task/2/stat"),
             file("/proc/1/net/tcp6"),
+            file("/proc/1/net/fib_trie"),
             file("/proc/1/fdinfo/3"),
             file("/proc/1/task/2/fdinfo/3"),
             file("/proc/locks"),

@@ -305,6 +305,13 @@ fn socket_lines(report: &Report) -> Vec<String> {
     if others.len() > REQUESTS_MAX {
         lines.push(format!("and {} more without an answer", others.len() - REQUESTS_MAX));
     }
+    lines.extend(
+        sockets
+            .queued
+            .iter()
+            .take(REQUESTS_MAX)
+            .map(|queued| format!("fd {}: {} on {}", queued.fd, queued.backlog, queued.target)),
+    );
     if sockets.left_out > 0 {
         lines.push(format!(
             "{} were not examined, because there are too many",

@@ -17,6 +17,8 @@ use crate::{
     procfs::Reads,
 };
 
+/// The first port that the kernel gives to clients, if nobody set `net.ipv4.ip_local_port_range`.
+pub const EPHEMERAL_PORTS_FROM: u16 = 32768;
 /// How long what was read counts as true: servers seldom come and go.
 const TTL: Duration = Duration::from_secs(5);
 
@@ -88,8 +90,6 @@ fn accepts(listeners: &HashSet<Listener>, family: AddressFamily, local: SocketAd
 /// whoever listens on it at another address takes that mark away. A server may have closed its listener, as `nc -l` does; then its
 /// port was chosen by `bind`, and the peer has one that the kernel gives to clients.
 pub fn side(listener: Option<bool>, port: Option<PortChooser>, local: u16, remote: u16) -> Option<bool> {
-    /// The first port that is given to clients, if nobody set `net.ipv4.ip_local_port_range`.
-    const EPHEMERAL_PORTS_FROM: u16 = 32768;
     match (listener, port) {
         (_, Some(PortChooser::Connect)) => Some(false),
         (Some(true), _) => Some(true),

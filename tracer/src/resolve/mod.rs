@@ -2,7 +2,10 @@
 //!
 //! Layer 3: uses `collect` and `procfs`.
 
+pub mod address;
+pub mod addresses;
 pub mod behind;
+pub mod bound;
 pub mod children;
 pub mod copy;
 pub mod epoll;
@@ -47,12 +50,12 @@ use crate::{
     model::stack::KernelStack,
     model::syscalls::{Direction, Operation, Syscall},
     model::target::{Interest, Target, WatchedFd},
-    model::tcp::{LastSender, TcpFacts, TcpState},
+    model::tcp::{LastSender, TcpActivity, TcpFacts, TcpState},
     model::wait::{
         ByProcess, FdState, OutputFlow, ProcessId, RingRequest, SeenFd, Sleep, Sleeper, SocketFacts,
         ThreadId, Wait,
     },
-    procfs::{Reads, Wanted},
+    procfs::{Reads, Wanted, by_pid},
 };
 
 /// What a wait waits on, and the evidence for its verdict.
@@ -124,17 +127,15 @@ impl Resolved {
 
     /// The time-out that its socket has for the way in which data is to go.
     fn socket_timeout(&self) -> Option<Duration> {
-        match &self.socket {
-            SocketFacts::Tcp(facts) => facts.timeout(self.direction != Some(Direction::Receive)),
-            _ => None,
-        }
+        self.socket.timeout(self.direction != Some(Direction::Receive))
     }
 
     /// What was seen so long ago, as of now, nothing having moved meanwhile.
     pub fn grow_older(&mut self, by: Duration) {
         if let SocketFacts::Tcp(TcpFacts { activity: Some(activity), .. }) = &mut self.socket {
             activity.acknowledged += by;
-            for stamp in [&mut activity.sent, &mut activity.received].into_iter().flatten() {
+            let TcpActivity { sent, received, delivered, first_sent, .. } = activity;
+            for stamp in [sent, received, delivered, first_sent].into_iter().flatten() {
                 *stamp += by;
             }
         }
@@ -293,7 +294,10 @@ impl Resolver {
         let sleepers: Vec<Sleeper> =
             shared.firsts.iter().filter(waits_on_ring).map(|wait| wait.sleeper()).collect();
         let inside = KernelFacts { stacks, requests: by_thread(source.requests(&sleepers)?) };
-        let resolved = self.resolve_with(&shared.firsts, sets, inside, source)?;
+        let mut resolved = self.resolve_with(&shared.firsts, sets, inside, source)?;
+        for (wait, resolved) in shared.firsts.iter().zip(&mut resolved) {
+            address::named(wait, &mut resolved.target, &mut self.reads);
+        }
         if shared.firsts.len() == waits.len() {
             return Ok(resolved);
         }
@@ -435,7 +439,7 @@ impl Resolver {
         let target = target::of_descriptor(descriptor, &mut self.reads, &mut self.mounts);
         let facts = match socket {
             SocketFacts::Tcp(facts) => Some(Box::new(*facts)),
-            SocketFacts::Unix(_) | SocketFacts::None => None,
+            SocketFacts::Unix(_) | SocketFacts::Udp(_) | SocketFacts::None => None,
         };
         let watched = WatchedFd { fd, interest, target, facts };
         SetMember { watched, file: *state, socket: socket.clone() }
@@ -593,11 +597,14 @@ impl Resolver {
                 .or_insert_with(|| poll::own_pipes(wait.thread.process, &mut self.reads)),
             false => &[],
         };
-        let mut real = (0..members.len()).filter(|at| {
+        let is_real = |at: &usize| {
             let WatchedFd { interest, target, .. } = &members[*at].watched;
             let beside = poll::is_wake_up(target, pid, own_pipes) || loops && poll::is_side_show(target);
             interest.is_any() && !beside
-        });
+        };
+        let mut all: Vec<usize> = (0..members.len()).filter(is_real).collect();
+        self.leave_one_of_several(wait, members, &mut all, loops);
+        let mut real = all.into_iter();
         let Some(one) = real.next() else {
             let only = members.first().filter(|_| members.len() == 1 && !loops)?.watched.interest;
             return only.is_any().then_some((0, only));
@@ -616,9 +623,62 @@ impl Resolver {
                     != Some(true)
             }
             Target::Unix { client, .. } => *client,
+            Target::Udp { remote, .. } => remote.is_some(),
             _ => false,
         };
         (!loops || client).then_some((one, interest))
+    }
+
+    /// Of several members that are one wait, leaves the one that tells. Who carries what another program gives it through a pipe
+    /// (ssh for rsync and git) waits for its connection's peer, whatever comes through the pipe; and queries of one name server are
+    /// answered together, or none is.
+    fn leave_one_of_several(
+        &mut self,
+        wait: &Wait,
+        members: &[SetMember],
+        real: &mut Vec<usize>,
+        loops: bool,
+    ) {
+        if real.len() < 2 {
+            return;
+        }
+        let queried = |at: &usize| match (&members[*at].watched.target, &members[*at].socket) {
+            (Target::Udp { remote, .. }, SocketFacts::Udp(facts)) if !facts.has_received => *remote,
+            _ => None,
+        };
+        let first = queried(&real[0]);
+        if first.is_some() && real.iter().all(|at| queried(at) == first) {
+            real.truncate(1);
+            return;
+        }
+        if loops {
+            return;
+        }
+        let is_connection = |at: &usize| {
+            let state = members[*at].socket.tcp().map(|facts| facts.state);
+            state.is_some_and(|state| state != TcpState::Listen)
+        };
+        let (connections, others): (Vec<usize>, Vec<usize>) = real.iter().copied().partition(is_connection);
+        let [connection] = connections[..] else { return };
+        let SetMember { watched, file, socket } = &members[connection];
+        let is_server = self.is_server(wait.thread.process, &watched.target, file, socket) != Some(false);
+        if !is_server && others.iter().all(|at| self.is_of_parent(wait, &members[*at].watched)) {
+            *real = vec![connection];
+        }
+    }
+
+    /// Whether a member is the reading end of a pipe, or an end of a pair of sockets, that the process's parent has the other end of.
+    fn is_of_parent(&mut self, wait: &Wait, watched: &WatchedFd) -> bool {
+        let process = wait.thread.process;
+        let reads = watched.interest.read && !watched.interest.write;
+        let Some(parent) = self.reads.stat(process).map(|stat| stat.parent).filter(|_| reads) else {
+            return false;
+        };
+        match &watched.target {
+            Target::Unix { path: None, peer_pid: Some(by), .. } => *by == parent,
+            Target::Pipe { inode } => poll::has_pipe(by_pid(parent), *inode, &mut self.reads),
+            _ => false,
+        }
     }
 
     /// Who waits; read once a minute for each process.

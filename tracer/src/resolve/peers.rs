@@ -11,7 +11,11 @@ use std::{
 use anyhow::Result;
 
 use super::{
-    Resolved, behind, children, epoll,
+    Resolved,
+    addresses::HostAddresses,
+    behind,
+    bound::{BoundNames, NameUse},
+    children, epoll,
     futex::{self, FutexWord, LockHolder, LockOwner},
     locks, memory,
     mounts::Mount,
@@ -21,11 +25,12 @@ use super::{
 };
 use crate::{
     collect::Source,
+    model::backlog::{Backlog, QueueKind},
     model::file::{FileKind, SocketKind},
     model::holder::{Access, ConnectionEnd, FileId, Holder, Holding},
     model::syscalls::{Direction, Operation},
     model::target::Target,
-    model::tcp::TcpState,
+    model::tcp::{TcpFacts, TcpState},
     model::wait::{ByProcess, FdState, ProcessId, SocketFacts, Wait},
     procfs::{self, Reads, by_pid},
 };
@@ -34,6 +39,8 @@ use crate::{
 pub const NAMED_MAX: usize = 8;
 /// Waits that are told of their other ends however late it is.
 pub const RESOLVED_MIN: usize = 32;
+/// Sockets that may listen for one connection: at its address or any, of either family.
+const LISTENERS_MAX: usize = 4;
 /// Files and connections whose holders are looked for in one walk over all open files.
 const WALK_MAX: usize = crate::kernel::load::WANTED_AT_ONCE;
 
@@ -92,6 +99,13 @@ pub struct Peers {
     pub circle: bool,
     /// One of the others waits on it: it has nothing to do on this connection. `None`: not looked at.
     pub waits: Option<bool>,
+    /// Since when one of them has done nothing but read it, nanoseconds of `CLOCK_MONOTONIC`, if one does: what it does next is for the
+    /// waiter to say.
+    pub reads_since: Option<u64>,
+    /// The waiting process has no other thread.
+    pub single: bool,
+    /// One of the others waits until it can write more there.
+    pub writes: bool,
     /// The thread of its own process that holds a lock inside the kernel.
     pub owner: Option<LockOwner>,
     /// What the word in memory is that it waits on.
@@ -100,6 +114,8 @@ pub struct Peers {
     pub takes_turns: bool,
     /// The System V semaphore it is; of the others who changed it last.
     pub semaphore: Option<Semaphore>,
+    /// Nobody has accepted the connection, or read the datagrams: what waits there together with it. The others are those who listen.
+    pub backlog: Option<Backlog>,
 }
 
 impl Peers {
@@ -121,6 +137,17 @@ enum OtherEnd {
     Recorded(u32, Option<u64>),
 }
 
+/// Who waits to read an other end.
+#[derive(Clone, Debug, Default)]
+struct Readers {
+    /// Two at most: one of them may be the waiter.
+    pids: Vec<u32>,
+    /// Somebody waits to write to it.
+    writes: bool,
+    /// Since when the last that came does nothing but read it.
+    since_ns: Option<u64>,
+}
+
 /// The processes at one other end: found once, however many wait for it.
 #[derive(Debug, Default)]
 struct Holders {
@@ -130,8 +157,10 @@ struct Holders {
     first: Vec<Peer>,
     /// Those that are named to all who are not among them.
     named: Arc<[Peer]>,
-    /// Those that wait to read it, two at most: one of them may be the waiter. `None`: not looked at.
-    readers: Option<Vec<u32>>,
+    /// Those that wait to read it. `None`: not looked at.
+    readers: Option<Readers>,
+    /// What waits in the queue, where they are those who have not taken it from there.
+    backlog: Option<Backlog>,
 }
 
 impl Holders {
@@ -149,7 +178,7 @@ impl Holders {
         pids.sort_unstable();
         pids.dedup();
         let named = first.iter().take(NAMED_MAX).cloned().collect();
-        Self { pids, first, named, readers: None }
+        Self { pids, first, named, readers: None, backlog: None }
     }
 
     /// What one who waits for it is told.
@@ -160,9 +189,17 @@ impl Holders {
             false => Arc::clone(&self.named),
         };
         let more = self.pids.len() - usize::from(own) - others.len();
-        let waits = self.readers.as_ref().map(|readers| readers.iter().any(|pid| *pid != waiter));
-        Peers { others, more, own, waits, ..Peers::default() }
+        let waits = self.readers.as_ref().map(|readers| readers.pids.iter().any(|pid| *pid != waiter));
+        // Where the waiter reads both ends, nobody knows which of the two it was.
+        let reads_since = self.readers.as_ref().filter(|_| !own).and_then(|readers| readers.since_ns);
+        let writes = self.readers.as_ref().is_some_and(|readers| readers.writes && !own);
+        Peers { others, more, own, waits, reads_since, writes, backlog: self.backlog, ..Peers::default() }
     }
+}
+
+/// Whether nobody may have accepted a connection: it is not made yet, or nothing has ever come back.
+fn may_be_unaccepted(facts: &TcpFacts) -> bool {
+    facts.state == TcpState::SynSent || facts.activity.is_none_or(|activity| activity.bytes_received == 0)
 }
 
 /// What the threads of a process wait to read.
@@ -170,10 +207,14 @@ impl Holders {
 struct Awaited {
     /// That is not to be seen.
     anything: bool,
-    /// Files, by inode.
-    inodes: HashSet<u64>,
+    /// Files that are read, by inode: when the last thread that reads one fell asleep.
+    inodes: HashMap<u64, u64>,
     /// Fds, in sets.
     fds: HashSet<i32>,
+    /// Files that are written to, by inode.
+    written: HashSet<u64>,
+    /// Fds that are to have room to write, in sets.
+    to_write: HashSet<i32>,
 }
 
 /// Whether it is not known who wakes a thread that waits on this, so that a handler of a signal may.
@@ -262,6 +303,8 @@ pub fn look_up(
         means: HashMap::new(),
         awaited: HashMap::new(),
         owners: futex::Owners::default(),
+        bound: BoundNames::default(),
+        addresses: HostAddresses::default(),
         found: HashMap::new(),
         listening: HashMap::new(),
         sharers: HashMap::new(),
@@ -308,6 +351,8 @@ struct PeerSearch<'a, 'w> {
     means: HashMap<u32, Means>,
     awaited: HashMap<u32, Awaited>,
     owners: futex::Owners,
+    bound: BoundNames,
+    addresses: HostAddresses,
     found: HashMap<OtherEnd, Holders>,
     /// Sockets on which processes wait for connections: descriptors, and inodes.
     listening: HashMap<u32, Vec<(i32, u64)>>,
@@ -329,7 +374,7 @@ impl PeerSearch<'_, '_> {
         let mut new = HashSet::new();
         let mut all = Vec::new();
         for (wait, resolved) in pairs {
-            if files.len() >= WALK_MAX || ends.len() >= WALK_MAX {
+            if files.len() >= WALK_MAX || ends.len() + LISTENERS_MAX >= WALK_MAX {
                 break;
             }
             let wanted = self.wanted(wait, resolved);
@@ -337,7 +382,11 @@ impl PeerSearch<'_, '_> {
             let Some(wanted) = wanted.filter(|wanted| !self.found.contains_key(wanted)) else { continue };
             match wanted {
                 OtherEnd::File(key, _) | OtherEnd::Lock(key) => _ = files.insert(key),
-                OtherEnd::Connection(end) => _ = ends.insert(end),
+                OtherEnd::Connection(end) => {
+                    ends.insert(end);
+                    let asks = resolved.socket.tcp().is_some_and(may_be_unaccepted);
+                    ends.extend(end.listeners().filter(|_| asks));
+                }
                 OtherEnd::Recorded(waiter, inode) => {
                     let holders = self.on_record(waiter, inode);
                     self.keep(wanted, holders, None);
@@ -361,6 +410,12 @@ impl PeerSearch<'_, '_> {
                 OtherEnd::Connection(end) => by_holding.get(&Holding::Connection(end)),
                 OtherEnd::Recorded(..) => None,
             };
+            if let (OtherEnd::Connection(end), None) = (wanted, holders) {
+                let found = self.listeners(end, &by_holding);
+                self.keep(wanted, found.iter().map(|holder| holder.pid).collect(), None);
+                self.queued(wanted, &found);
+                continue;
+            }
             let reads = &mut *self.reads;
             let mut is_end = |holder: &&&Holder| match wanted {
                 OtherEnd::File(_, access) => holder.access.allows(access),
@@ -368,18 +423,55 @@ impl PeerSearch<'_, '_> {
                 OtherEnd::Connection(_) | OtherEnd::Recorded(..) => true,
             };
             let found: Vec<&Holder> = holders.into_iter().flatten().filter(&mut is_end).copied().collect();
-            let readers = match wanted {
-                OtherEnd::File(FileId { inode, kind: FileKind::Socket, .. }, _) => {
-                    Some(self.readers(&found, inode))
-                }
-                _ => None,
+            let is_socket = match wanted {
+                OtherEnd::File(FileId { kind, .. }, _) => kind == FileKind::Socket,
+                OtherEnd::Connection(_) => true,
+                OtherEnd::Lock(_) | OtherEnd::Recorded(..) => false,
             };
+            let readers = is_socket.then(|| self.readers(&found));
             self.keep(wanted, found.iter().map(|holder| holder.pid).collect(), readers);
+            self.queued(wanted, &found);
         }
         Ok(Some(all))
     }
 
-    fn keep(&mut self, wanted: OtherEnd, pids: Vec<u32>, readers: Option<Vec<u32>>) {
+    /// Who listens where this end of a connection would have been accepted. Of an address that is not a loopback one, it must be one
+    /// of those of the network that the listener is in.
+    fn listeners<'h>(
+        &mut self,
+        end: ConnectionEnd,
+        by_holding: &HashMap<Holding, Vec<&'h Holder>>,
+    ) -> Vec<&'h Holder> {
+        let (addresses, reads) = (&mut self.addresses, &mut *self.reads);
+        let mut is_there = |holder: &&&Holder| {
+            let accepts = holder.backlog.is_some_and(|backlog| backlog.waiting == QueueKind::Connections);
+            let address = end.local.socket_addr().ip();
+            accepts
+                && match end.local.is_loopback() {
+                    true => end.netns.is_none() || holder.netns == end.netns,
+                    false => addresses.has(by_pid(holder.pid), address, reads),
+                }
+        };
+        let at = |listener| by_holding.get(&Holding::Connection(listener));
+        let mut candidates = end.listeners().filter_map(at);
+        // The most exact address takes it.
+        candidates
+            .find_map(|holders| {
+                let found: Vec<&Holder> = holders.iter().filter(&mut is_there).copied().collect();
+                (!found.is_empty()).then_some(found)
+            })
+            .unwrap_or_default()
+    }
+
+    /// Notes what waits in the fullest of these holders' queues.
+    fn queued(&mut self, wanted: OtherEnd, found: &[&Holder]) {
+        let fullest = found.iter().filter_map(|holder| holder.backlog).max_by_key(|backlog| backlog.number);
+        if let Some(holders) = self.found.get_mut(&wanted) {
+            holders.backlog = fullest;
+        }
+    }
+
+    fn keep(&mut self, wanted: OtherEnd, pids: Vec<u32>, readers: Option<Readers>) {
         let (names, reads) = (&mut self.names, &mut *self.reads);
         let holders = Holders::new(pids, |pid| name(names, pid, reads));
         self.found.insert(wanted, Holders { readers, ..holders });
@@ -404,6 +496,7 @@ impl PeerSearch<'_, '_> {
                 peers.alone =
                     peers.own && peers.others.is_empty() && means.one_thread && !means.handles_signals;
             }
+            peers.single = peers.reads_since.is_some() && self.means(wait.thread.process).one_thread;
             return peers;
         }
         let mut peers = Peers::default();
@@ -538,6 +631,16 @@ impl PeerSearch<'_, '_> {
             (Target::Unix { peer_inode: Some(peer), .. }, _) => {
                 Some(OtherEnd::File(FileId { inode: *peer, ..FileId::from(&file) }, Access::BOTH))
             }
+            (Target::Unix { peer_inode: None, path: Some(path), datagram, .. }, socket) => {
+                let unaccepted = socket.unix().is_some_and(|facts| facts.unaccepted);
+                let used = match datagram {
+                    true if resolved.direction == Some(Direction::Send) => NameUse::Send,
+                    false if unaccepted || wait.call.operation() == Operation::Connect => NameUse::Connect,
+                    _ => return None,
+                };
+                let inode = self.bound.find(wait.thread.process, path, used, self.reads)?;
+                Some(OtherEnd::File(FileId { inode, ..FileId::from(&file) }, Access::BOTH))
+            }
             (Target::Tcp { state, .. }, SocketFacts::Tcp(facts)) if *state != TcpState::Listen => {
                 let other = file.tcp()?.reversed();
                 Some(OtherEnd::Connection(ConnectionEnd::new(other, facts.netns)))
@@ -567,21 +670,24 @@ impl PeerSearch<'_, '_> {
         holders
     }
 
-    /// Which of a socket's holders wait to read it, two at most. This very process is in no snapshot of its own; as it looks, it is not
+    /// Which of a socket's holders wait to read it. This very process is in no snapshot of its own; as it looks, it is not
     /// stuck, and who waits for its next event waits as all readers of events do.
-    fn readers(&mut self, holders: &[&Holder], inode: u64) -> Vec<u32> {
+    fn readers(&mut self, holders: &[&Holder]) -> Readers {
         let own = procfs::own();
-        let mut readers = Vec::new();
-        for Holder { pid, fd, .. } in holders {
-            if readers.contains(pid) {
+        let mut readers = Readers::default();
+        for Holder { pid, fd, inode, .. } in holders {
+            if readers.pids.contains(pid) {
                 continue;
             }
             let awaited = self.awaited.entry(*pid).or_insert_with(|| awaited(self.all.of(*pid), self.reads));
-            let waits = awaited.anything || awaited.inodes.contains(&inode) || awaited.fds.contains(fd);
+            let reads = awaited.inodes.get(inode).copied();
+            let waits = awaited.anything || reads.is_some() || awaited.fds.contains(fd);
             if waits || own.contains(pid) {
-                readers.push(*pid);
+                readers.pids.push(*pid);
             }
-            if readers.len() == 2 {
+            readers.since_ns = readers.since_ns.max(reads);
+            readers.writes |= awaited.written.contains(inode) || awaited.to_write.contains(fd);
+            if readers.pids.len() == 2 {
                 break;
             }
         }
@@ -624,15 +730,22 @@ fn awaited(waits: &[&Wait], reads: &mut Reads) -> Awaited {
             },
             (_, FdState::Open(file)) => {
                 if wait.call.direction() == Some(Direction::Receive) {
-                    awaited.inodes.insert(file.inode);
+                    let since_ns = awaited.inodes.entry(file.inode).or_default();
+                    *since_ns = wait.sleep_began_ns.max(*since_ns);
+                }
+                if wait.call.direction() == Some(Direction::Send) {
+                    awaited.written.insert(file.inode);
                 }
                 None
             }
             _ if wait.call.has_fds_in_memory() => poll::read(wait, reads).map(|set| set.fds),
             _ => None,
         };
-        let read = set.into_iter().flatten().filter(|(_, interest)| interest.read);
-        awaited.fds.extend(read.map(|(fd, _)| fd));
+        for (fd, interest) in set.into_iter().flatten() {
+            awaited.fds.extend(Some(fd).filter(|_| interest.read));
+            // An event loop is told of room to write whether or not it has anything.
+            awaited.to_write.extend(Some(fd).filter(|_| interest.write && operation != Operation::Epoll));
+        }
     }
     awaited
 }
@@ -672,7 +785,7 @@ fn is_listener(state: &FdState, socket: &SocketFacts) -> bool {
             let kind = state.file().and_then(|file| file.socket).map(|socket| socket.kind);
             facts.path.is_some() && facts.peer_inode.is_none() && kind != Some(SocketKind::Datagram)
         }
-        SocketFacts::None => false,
+        SocketFacts::Udp(_) | SocketFacts::None => false,
     }
 }
 
@@ -739,7 +852,8 @@ mod tests {
     }
 
     fn holder(pid: u32, fd: i32, file: OpenFile) -> Holder {
-        Holder { pid, fd, access: Access::BOTH, holding: Holding::of(&file, None) }
+        let holding = Holding::of(&file, None);
+        Holder { pid, fd, access: Access::BOTH, holding, inode: file.inode, netns: None, backlog: None }
     }
 
     fn waits(pid: u32, tid: u32, syscall: Syscall, file: OpenFile, target: Target) -> (Wait, Resolved) {

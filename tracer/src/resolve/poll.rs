@@ -206,6 +206,12 @@ pub fn is_side_show(target: &Target) -> bool {
     )
 }
 
+/// Whether a process has this pipe open.
+pub fn has_pipe(process: ProcessId, inode: u64, reads: &mut Reads) -> bool {
+    let link = format!("pipe:[{inode}]");
+    reads.links(process, "fd").into_iter().take(SET_MAX).any(|entry| entry.link == link)
+}
+
 /// Inodes of the pipes of which the process holds both ends, sorted.
 pub fn own_pipes(process: ProcessId, reads: &mut Reads) -> Vec<u64> {
     const O_WRONLY: u32 = 1;

@@ -201,7 +201,7 @@ fn tcp(descriptor: Descriptor<'_>, addresses: Addresses, inode: u64) -> Target {
     let (state, timeout) = match descriptor.socket {
         SocketFacts::Tcp(facts) => (facts.state, facts.timeout(sends)),
         // The connection has gone; its addresses are known.
-        SocketFacts::Unix(_) | SocketFacts::None => (TcpState::Unknown, None),
+        SocketFacts::Unix(_) | SocketFacts::Udp(_) | SocketFacts::None => (TcpState::Unknown, None),
     };
     let (local, remote) = (addresses.local.socket_addr(), addresses.remote.socket_addr());
     Target::Tcp { local, remote, state, inode, timeout }

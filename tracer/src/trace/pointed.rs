@@ -1,12 +1,13 @@
 //! What the arguments of a call that has ended pointed to: where it connected to, which fds it polled. Pure.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use crate::{
     model::file::Endpoint,
     model::syscalls::Operation,
     model::wait::Call,
-    resolve::poll::{Set, parse_poll},
+    resolve::{
+        address::{self, NamedAddress},
+        poll::{Set, parse_poll},
+    },
 };
 
 /// The fds of a poll; `None` where they were too many to be kept, or the call is another.
@@ -18,14 +19,10 @@ pub fn polled(call: &Call, pointed: &[u8]) -> Option<Set> {
 
 /// The peer that a connect was for: the kernel takes it back from the socket when the connect fails.
 pub fn connected(bytes: &[u8]) -> Option<Endpoint> {
-    // struct sockaddr_in and sockaddr_in6 (include/uapi/linux/in.h, in6.h).
-    let ([a, b], [c, d]) = (bytes.first_chunk()?, bytes.get(2..)?.first_chunk()?);
-    let address = match libc::c_int::from(u16::from_ne_bytes([*a, *b])) {
-        libc::AF_INET => Ipv4Addr::from(*bytes.get(4..)?.first_chunk::<4>()?).to_ipv6_mapped(),
-        libc::AF_INET6 => Ipv6Addr::from(*bytes.get(8..)?.first_chunk::<16>()?),
-        _ => return None,
-    };
-    Some(Endpoint { address, port: u16::from_be_bytes([*c, *d]) })
+    match address::parse(bytes)? {
+        NamedAddress::Internet(endpoint) => Some(endpoint),
+        NamedAddress::Unix(_) => None,
+    }
 }
 
 #[cfg(test)]

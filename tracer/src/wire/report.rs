@@ -161,6 +161,23 @@ pub struct SocketsObject<'a> {
     pub unanswered: Vec<UnansweredObject>,
     /// How many of those are not listed.
     pub left_out: usize,
+    /// Queues in which something waits, the longest first.
+    pub queued: Vec<QueuedObject>,
+}
+
+/// A queue in which something waits: connections that nobody has accepted, datagrams that nobody has read.
+#[derive(Serialize)]
+pub struct QueuedObject {
+    /// Its socket's descriptor.
+    pub fd: i32,
+    /// `connections` or `datagrams`.
+    pub waiting: &'static str,
+    /// How many there are.
+    pub number: u32,
+    /// How many the process has asked for; the kernel takes one more.
+    pub limit: Option<u32>,
+    /// Its socket.
+    pub target: TargetObject,
 }
 
 /// A request without an answer.

@@ -249,11 +249,7 @@ impl WatchedObject {
 impl TargetObject {
     /// Of what a wait waits on, with what was seen of its socket.
     pub fn new(target: &Target, socket: &SocketFacts) -> Self {
-        let facts = match socket {
-            SocketFacts::Tcp(facts) => Some(facts),
-            SocketFacts::Unix(_) | SocketFacts::None => None,
-        };
-        Self::with(target, facts)
+        Self::with(target, socket.tcp())
     }
 
     fn with(target: &Target, facts: Option<&TcpFacts>) -> Self {

@@ -46,10 +46,15 @@ impl Report {
         self.with("path", path.to_string_lossy().into_owned())
     }
 
+    /// The wait counts from here on the realtime clock, not from its call: nothing has moved since.
+    pub(crate) fn unmoved_since(self, realtime_ns: u64) -> Self {
+        self.with("realtime_ns", realtime_ns)
+    }
+
     /// The stamped fields, for a role that prints the lines of several threads as one.
     pub(crate) fn stamped(mut self) -> Value {
         self.0.insert("monotonic_ns".into(), sys::monotonic_ns().into());
-        self.0.insert("realtime_ns".into(), sys::realtime_ns().into());
+        self.0.entry("realtime_ns").or_insert_with(|| sys::realtime_ns().into());
         Value::Object(self.0)
     }
 

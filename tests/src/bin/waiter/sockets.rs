@@ -342,10 +342,10 @@ pub(crate) fn sendto_full(call: &Call) {
     let bytes = [b'x'; 16 * 1024];
     client.set_nonblocking(true).expect("nonblocking");
     // Full means that nothing fits for half a second: the kernel still moves bytes after the first refusal.
-    let mut moved = Instant::now();
+    let (mut moved, mut moved_ns) = (Instant::now(), sys::realtime_ns());
     while moved.elapsed() < Duration::from_millis(500) {
         match client.write(&bytes) {
-            Ok(_) => moved = Instant::now(),
+            Ok(_) => (moved, moved_ns) = (Instant::now(), sys::realtime_ns()),
             Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(10)),
             Err(e) => panic!("write to a connection: {e}"),
         }
@@ -359,7 +359,7 @@ pub(crate) fn sendto_full(call: &Call) {
         });
     });
     let none = std::ptr::null::<libc::c_void>();
-    tcp_report(call.role, "sendto", &client).print();
+    tcp_report(call.role, "sendto", &client).unmoved_since(moved_ns).print();
     // SAFETY: the bytes outlive the call; a connected socket needs no address.
     woke(unsafe {
         libc::syscall(libc::SYS_sendto, client.as_raw_fd(), bytes.as_ptr(), bytes.len(), 0, none, 0)

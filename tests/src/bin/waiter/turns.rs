@@ -72,15 +72,18 @@ fn serve(call: &Call, listener: &TcpListener, server: &TcpStream, mut client: Tc
     woke(recvfrom(server.as_raw_fd()))
 }
 
-/// A client of a unix socket whose server waits for the client.
+/// A client of a unix socket whose server watches its connection among other things.
 pub(crate) fn dialog(call: &Call) {
     let path = sys::own_path("dialog");
     let listener = UnixListener::bind(&path).expect("bind");
     let client = UnixStream::connect(&path).expect("connect");
     let (server, _) = listener.accept().expect("accept");
     let (own, theirs) = (server.as_raw_fd(), client.as_raw_fd());
+    let watched = [own, listener.as_raw_fd()];
     sys::peer(&[theirs], || {
-        recvfrom(own);
+        let mut set = watched.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+        // SAFETY: two pollfds, which outlive the call.
+        unsafe { libc::poll(set.as_mut_ptr(), 2, -1) };
     });
     sys::close(own);
     std::mem::forget(server);

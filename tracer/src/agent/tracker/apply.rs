@@ -8,6 +8,7 @@ use hashbrown::{HashMap, HashSet, hash_map::Entry};
 use super::{
     Away, Missed, Tracker,
     track::{Progress, Step, Track},
+    tries::{Beginning, FailedTry, Service, leader},
 };
 use crate::{
     agent::baselines::SAMPLE_MIN,
@@ -73,23 +74,33 @@ impl Departures {
         let Departure { thread, track, left, progress } = &departure;
         let may_be_sample = track.client.is_some() && departure.lasted(self.now_ns) >= SAMPLE_MIN;
         let may_be_away = track.is_flagged && track.progress.is_some() && !matches!(left, Left::Leaves(_));
-        if progress.is_none() && (may_be_sample || may_be_away) {
+        if progress.is_none() && (may_be_sample || may_be_away || track.tried.is_some()) {
             self.connections.extend(track.fd.map(|fd| (*thread, fd)));
         }
         if *left == Left::Absent && track.is_flagged {
             self.absent.push(*thread);
         }
+        if track.tried.is_some() && track.is_flagged {
+            self.absent.push(leader(thread.process));
+        }
         self.left.push(departure);
+    }
+}
+
+impl Left {
+    /// When the thread was first seen elsewhere.
+    pub fn since(self, now_ns: u64) -> u64 {
+        match self {
+            Left::WaitsAnew(since_ns) | Left::Leaves(since_ns) => since_ns,
+            Left::Absent => now_ns,
+        }
     }
 }
 
 impl Departure {
     /// How long the wait has lasted, by the kernel's word or else until its thread was seen elsewhere.
     pub fn lasted(&self, now_ns: u64) -> Duration {
-        let (Left::WaitsAnew(until_ns) | Left::Leaves(until_ns)) = self.left else {
-            return self.track.lasted(now_ns);
-        };
-        self.track.lasted(until_ns)
+        self.track.lasted(self.left.since(now_ns))
     }
 }
 
@@ -131,6 +142,8 @@ impl Tracker {
             self.join(wait, found, &mut departures);
         }
         self.leave_absent(snapshot, &mut departures);
+        let flagged = self.tries.all().filter(|failed| failed.track.is_flagged);
+        departures.absent.extend(flagged.map(|failed| leader(failed.thread.process)));
         self.short_sleepers.forget(snapshot.monotonic_ns);
         for (thread, away) in &self.away {
             departures.connections.extend(away.track.fd.map(|fd| (*thread, fd)));
@@ -165,8 +178,34 @@ impl Tracker {
         }
     }
 
+    /// A wait that is looked up for the first time may go on with a try that has ended in vain, be it another thread's. Its stall is
+    /// the same.
+    fn try_again(&mut self, wait: &Wait, found: &Assessment, departures: &mut Departures) {
+        let now = self.waits.get(&wait.thread);
+        if now.is_some_and(|track| track.looked_ns.is_some() && track.step(wait) == Step::Same) {
+            return;
+        }
+        let Some(service) = Service::tried_by(found) else { return };
+        let slept = now.filter(|track| track.step(wait) != Step::Same).and_then(Track::slept);
+        let next = Beginning { thread: wait.thread, began_ns: found.wait.began_ns, slept };
+        let followed = self.tries.followed_by(&service, &next);
+        let Some(FailedTry { thread, mut track, .. }) = followed else { return };
+        if track.is_flagged && thread != wait.thread {
+            self.stalls.pass_on(&thread, wait.thread);
+        }
+        track.begin_anew(wait);
+        if let Some(meanwhile) = self.waits.insert(wait.thread, track)
+            && meanwhile.step(wait) != Step::Same
+        {
+            departures.push(replaced(meanwhile, wait, Some(found)));
+        }
+    }
+
     /// Goes on with a thread's track, or begins another.
     fn join(&mut self, wait: &mut Wait, found: Option<&mut Assessment>, departures: &mut Departures) {
+        if let Some(found) = found.as_deref() {
+            self.try_again(wait, found, departures);
+        }
         let is_missed = self.missed.get(&wait.thread).is_some_and(|missed| missed.snapshot == self.snapshots);
         let mut is_open = false;
         let track = match self.waits.entry(wait.thread) {
@@ -177,6 +216,7 @@ impl Tracker {
             Entry::Occupied(occupied) => {
                 let track = occupied.into_mut();
                 let step = match (track.step(wait), found.as_deref()) {
+                    (Step::New | Step::Unsure, Some(next)) if track.is_tried_again_by(next) => Step::GoesOn,
                     (Step::Unsure, Some(Assessment { resolved, .. })) => {
                         match track.progress(&resolved.file, &resolved.socket) {
                             Progress::Unmoved => Step::GoesOn,

@@ -13,6 +13,7 @@ mod short_sleepers;
 #[cfg(test)]
 mod tests;
 mod track;
+mod tries;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -26,6 +27,7 @@ pub use self::{
 use self::{
     short_sleepers::ShortSleepers,
     track::{Step, Track},
+    tries::Tries,
 };
 use crate::{
     agent::open_stalls::OpenStalls,
@@ -42,6 +44,8 @@ pub struct Tracker {
     waits: HashMap<ThreadId, Track>,
     /// Stalled waits on connections whose threads are elsewhere meanwhile.
     away: HashMap<ThreadId, Away>,
+    /// Tries that have ended in vain.
+    tries: Tries,
     stalls: OpenStalls,
     short_sleepers: ShortSleepers,
     /// Waits that were to be looked up and were not reached.

@@ -9,11 +9,13 @@ use super::{
     Away, Departures, Tracker,
     apply::{Departure, Left},
     track::{Progress, Track},
+    tries::{FailedTry, Service, leader},
 };
 use crate::{
     agent::baselines::SAMPLE_MIN,
     assess::client::Client,
     assess::stall::{Closed, Ended},
+    model::class::Class,
     model::wait::{ProcessId, SeenFd, ThreadId},
 };
 
@@ -62,6 +64,22 @@ impl Settlement<'_> {
         seen.map_or(Progress::Unknown, |seen| track.progress(&seen.state, &seen.socket))
     }
 
+    /// Whom a wait has asked in vain, if its end was that: its own time-out, or the end of a connection that was never made.
+    fn failed(&self, thread: ThreadId, track: &Track, left: Left) -> Option<Service> {
+        let service = track.tried.clone()?;
+        let seen = track.fd.and_then(|fd| self.seen.get(&(thread, fd)));
+        let is_there =
+            seen.is_some_and(|seen| seen.state.inode().is_some() && seen.state.inode() == track.inode);
+        let timed_out = track.has_timed_out(left.since(self.now_ns));
+        let is_over = match (&service, track.class) {
+            // It has been made, or goes on.
+            (Service::Tcp(_), _) if is_there => false,
+            (Service::Tcp(_), Class::Connect) => true,
+            _ => timed_out,
+        };
+        is_over.then_some(service)
+    }
+
     /// A client may have got its answer.
     fn answered(&mut self, process: ProcessId, track: &Track, progress: Progress, lasted: Duration) {
         let Some(client) = track.client.as_ref().filter(|_| progress == Progress::Received) else { return };
@@ -88,9 +106,17 @@ impl Tracker {
         for thread in away {
             self.leave_behind(thread, evidence, &mut settlement);
         }
+        self.give_up(evidence, &mut settlement);
+        let between: HashMap<ThreadId, u64> = self
+            .tries
+            .all()
+            .filter(|failed| failed.track.is_flagged)
+            .map(|failed| (failed.thread, failed.track.began_ns))
+            .collect();
         let began = |thread: &ThreadId| {
             let away = self.away.get(thread).map(|away| &away.track);
-            away.or(self.waits.get(thread)).map(|track| track.began_ns)
+            let track = away.or(self.waits.get(thread)).map(|track| track.began_ns);
+            between.get(thread).copied().or(track)
         };
         self.stalls.age(now_ns, began);
         let closed = settlement.closed.into_iter().map(|closed| Transition::Closed(Box::new(closed)));
@@ -108,6 +134,15 @@ impl Tracker {
         }
         let progress = progress.unwrap_or_else(|| settlement.progress(thread, &track));
         let leaves = matches!(left, Left::Leaves(_));
+        let may_try_again = progress != Progress::Received
+            && (!track.is_flagged || is_alive && !leaves || evidence.alive.contains(&leader(thread.process)));
+        if let Some(service) = settlement.failed(thread, &track, left).filter(|_| may_try_again) {
+            let failed = FailedTry { thread, ended_ns: track.ended_ns(left.since(settlement.now_ns)), track };
+            if let Some(before) = self.tries.failed(service, failed) {
+                self.close_try(before, evidence, settlement);
+            }
+            return;
+        }
         if track.is_flagged && progress == Progress::Unmoved && !leaves {
             let since_ns = track.away_since_ns.unwrap_or(settlement.now_ns);
             self.away.insert(thread, Away { track, since_ns });
@@ -118,6 +153,24 @@ impl Tracker {
             let ended = if leaves || !is_alive { Ended::Exited } else { Ended::Resumed };
             settlement.closed.extend(self.stalls.close(&thread, ended, lasted));
         }
+    }
+
+    /// Nobody has gone on with some of the tries that have ended in vain.
+    fn give_up(&mut self, evidence: &Evidence, settlement: &mut Settlement<'_>) {
+        let lives = |failed: &FailedTry| evidence.alive.contains(&leader(failed.thread.process));
+        for failed in self.tries.given_up(settlement.now_ns, lives) {
+            self.close_try(failed, evidence, settlement);
+        }
+    }
+
+    fn close_try(&mut self, failed: FailedTry, evidence: &Evidence, settlement: &mut Settlement<'_>) {
+        let FailedTry { thread, track, ended_ns } = failed;
+        if !track.is_flagged {
+            return;
+        }
+        let is_alive = self.waits.contains_key(&thread) || evidence.alive.contains(&leader(thread.process));
+        let ended = if is_alive { Ended::Resumed } else { Ended::Exited };
+        settlement.closed.extend(self.stalls.close(&thread, ended, track.lasted(ended_ns)));
     }
 
     /// A thread that was elsewhere before is not back: it will not come back to the connection it was at if a byte has moved on

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::tries::{self, Service};
 use crate::{
     assess::client::Client,
     assess::pipeline::Assessment,
@@ -59,6 +60,8 @@ pub struct Track {
     pub client: Option<Client>,
     /// Progress of that fd's connection.
     pub progress: Option<ProgressCounters>,
+    /// Whom it asks, if nothing has come back: its thread may give up and try again.
+    pub tried: Option<Service>,
     timeout: Option<Duration>,
     /// Who spoke last on the connection, and the progress and bytes sent when that was seen.
     last_sender: Option<(LastSender, ProgressCounters, u64)>,
@@ -122,6 +125,7 @@ impl Track {
             seen: 0,
             client: None,
             progress,
+            tried: None,
             timeout: None,
             last_sender: None,
             end_ns: None,
@@ -198,8 +202,18 @@ impl Track {
         self.away_since_ns = None;
     }
 
+    /// The same wait goes on in another call, maybe another thread's.
+    pub fn begin_anew(&mut self, wait: &Wait) {
+        (self.interrupted, self.interrupted_before) = (false, false);
+        self.go_on(wait);
+        (self.inode, self.progress) = seen(&wait.fd_state, &wait.socket);
+        (self.fd, self.looked_ns) = (wait.fd, None);
+    }
+
     /// Takes what was found out about the wait.
-    pub fn looked(&mut self, Assessment { wait, resolved, class }: &Assessment, now_ns: u64) {
+    pub fn looked(&mut self, assessment: &Assessment, now_ns: u64) {
+        let Assessment { wait, resolved, class } = assessment;
+        self.tried = Service::tried_by(assessment);
         (self.inode, self.progress) = seen(&resolved.file, &resolved.socket);
         (self.fd, self.set) = (resolved.fd, wait.fd != resolved.fd);
         self.timeout = resolved.timeout;
@@ -237,6 +251,35 @@ impl Track {
             }
             _ => self.last_sender = resolved.last_sender.map(|sender| (sender, progress, sent)),
         }
+    }
+
+    /// Whether its last call ran to its own time-out, if its sleep ended then or when the kernel said.
+    pub fn has_timed_out(&self, ended_ns: u64) -> bool {
+        let ended_ns = self.end_ns.unwrap_or(ended_ns);
+        let lasted = Duration::from_nanos(ended_ns.saturating_sub(self.call_began_ns));
+        self.timeout.is_some_and(|timeout| !timeout.is_zero() && lasted + TIMEOUT_SLACK >= timeout)
+    }
+
+    /// When its last sleep ended: by the kernel's word, else then.
+    pub fn ended_ns(&self, until_ns: u64) -> u64 {
+        self.end_ns.unwrap_or(until_ns)
+    }
+
+    /// Its last sleep, if the kernel has said when it ended.
+    pub fn slept(&self) -> Option<(u64, u64)> {
+        self.end_ns.map(|end_ns| (self.sleep_began_ns, end_ns))
+    }
+
+    /// Whether a wait that was looked up is the next try at the same, by the same thread: nothing else can have come in between.
+    pub fn is_tried_again_by(&self, next: &Assessment) -> bool {
+        let service = Service::tried_by(next);
+        let began_ns = next.wait.began_ns;
+        // Who connects has no time-out, mostly, and would use a connection before making the next.
+        self.tried.is_some()
+            && self.tried == service
+            && self.inode != next.resolved.file.inode()
+            && tries::at_once(self.ended_ns(began_ns), began_ns)
+            && (self.class == Class::Connect || self.has_timed_out(began_ns))
     }
 
     /// How long it has lasted, by the kernel's word or else until then.
@@ -283,7 +326,7 @@ impl Track {
 fn seen(file: &FdState, socket: &SocketFacts) -> (Option<u64>, Option<ProgressCounters>) {
     let progress = match socket {
         SocketFacts::Tcp(facts) => ProgressCounters::of(facts),
-        SocketFacts::Unix(_) | SocketFacts::None => None,
+        SocketFacts::Unix(_) | SocketFacts::Udp(_) | SocketFacts::None => None,
     };
     (file.inode(), progress)
 }

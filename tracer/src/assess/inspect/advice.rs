@@ -30,6 +30,15 @@ pub(super) fn advice(command: String, reason: &str) -> Advice {
     Advice { command, reason: reason.into() }
 }
 
+/// Whose address a peer has that no process of this host was found for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerHost {
+    /// One of this host's own, in whatever network namespace.
+    This,
+    /// Another's.
+    Other,
+}
+
 /// What to try after this report.
 pub fn of(
     pid: u32,
@@ -37,6 +46,7 @@ pub fn of(
     who: &ProcessMeta,
     threads: &[ThreadReport],
     others: &[Other],
+    host: PeerHost,
 ) -> Vec<Advice> {
     let worst = threads.first();
     let parent = who.parents.first();
@@ -77,7 +87,7 @@ pub fn of(
                 return let_go(held_up.pid, suspended);
             }
             let cgroup = who.cgroup.as_deref();
-            wait.map(|wait| stuck(pid, cgroup, wait, others)).unwrap_or_default()
+            wait.map(|wait| stuck(pid, cgroup, wait, others, host)).unwrap_or_default()
         }
     }
 }
@@ -113,7 +123,7 @@ fn stopped(pid: u32, signal: StopSignal) -> Vec<Advice> {
     }
 }
 
-fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other]) -> Vec<Advice> {
+fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other], host: PeerHost) -> Vec<Advice> {
     let class = wait.class;
     let mut list = Vec::new();
     if class == Class::Mutex {
@@ -142,12 +152,8 @@ fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other]) ->
     }
     if let Some(other) = last(others) {
         list.push(advice(format!("tracer why {}", other.tid.unwrap_or(other.pid)), GOES_ON));
-    } else if let Target::Tcp { remote, .. } = &wait.resolved.target {
-        let command = format!("ss -tnpi dst '{remote}'");
-        list.push(advice(
-            command,
-            "shows the kernel's view of the connection; the cause is on that host: look there with tracer",
-        ));
+    } else {
+        list.extend(alone(pid, &wait.resolved.target, host));
     }
     if let Target::Semaphores { set } = wait.resolved.target {
         let command = format!("ipcs -s -i {set}");
@@ -165,8 +171,58 @@ fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other]) ->
     list
 }
 
+/// What to do about a peer of which no process was found.
+fn alone(pid: u32, target: &Target, host: PeerHost) -> Option<Advice> {
+    /// Where name servers are asked (RFC 1035).
+    const DOMAIN: u16 = 53;
+    match (target, host) {
+        (Target::Tcp { remote, .. }, PeerHost::Other) => Some(advice(
+            format!("ss -tnpi dst '{remote}'"),
+            "shows the kernel's view of the connection; the cause is on that host: look there with tracer",
+        )),
+        (Target::Tcp { remote, .. }, PeerHost::This) => Some(advice(
+            format!("ss -tnpi dst '{remote}'"),
+            "shows the kernel's view of the connection. The address is this host's own, and no process answers there: a packet \
+             filter may drop what is sent, or the one that had the other end has gone",
+        )),
+        (Target::Udp { remote: Some(remote), .. }, _) if remote.port() == DOMAIN => Some(advice(
+            format!("cat /proc/{pid}/root/etc/resolv.conf"),
+            "names the name servers that it asks: this one does not answer",
+        )),
+        (Target::Udp { remote: Some(remote), .. }, _) => {
+            Some(advice(format!("ss -unp dst '{remote}'"), "shows who else has asked there"))
+        }
+        _ => None,
+    }
+}
+
 /// Who is at the end of the chain: the last that is stuck, else whom the wait is for, if it does not run in a circle.
 fn last(others: &[Other]) -> Option<&Other> {
     let first = others.iter().find(|other| !other.again)?;
-    first.last_stuck().or(Some(first))
+    others.iter().find_map(Other::last_stuck).or(Some(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_sent_to_another_host_for_a_peer_on_this_one() {
+        let remote = "10.0.0.2:53".parse().expect("an address");
+        let udp = Target::Udp {
+            local: "10.0.0.1:40000".parse().expect("an address"),
+            remote: Some(remote),
+            inode: 1,
+        };
+        let tcp = crate::diagnose::verdict::tests::tcp();
+        for (target, host, begins, elsewhere) in [
+            (&tcp, PeerHost::Other, "ss -tnpi dst '10.0.0.2:443'", true),
+            (&tcp, PeerHost::This, "ss -tnpi dst '10.0.0.2:443'", false),
+            (&udp, PeerHost::Other, "cat /proc/7/root/etc/resolv.conf", false),
+        ] {
+            let Advice { command, reason } = alone(7, target, host).expect("there is one");
+            assert_eq!((command.as_str(), reason.contains("that host")), (begins, elsewhere));
+        }
+        assert_eq!(alone(7, &Target::None, PeerHost::Other), None);
+    }
 }

@@ -4,11 +4,13 @@ use std::collections::HashSet;
 
 use anyhow::Result;
 
-use super::{classes, threads};
+use super::{classes, sockets::QueuedSocket, threads};
 use crate::{
     assess::pipeline::{Assessment, PeersOf, Pipeline},
     collect::Source,
+    model::backlog::QueueKind,
     model::class::{Class, Level},
+    model::holder::Holding,
     model::target::Target,
     model::wait::{ByProcess, Snapshot, Suspended, SuspendedThread, Wait},
     procfs::{Reads, by_pid},
@@ -24,6 +26,8 @@ use crate::{
 const LINKS_MAX: usize = 4;
 /// Processes that are looked at on each.
 const PEERS_MAX: usize = 3;
+/// What another is that takes from the same queue.
+pub const SHARES: &str = "listens there as well";
 /// Waits of a process that are assessed.
 const WAITS_MAX: usize = 256;
 
@@ -135,6 +139,26 @@ impl<'a, 'w> Chain<'a, 'w> {
             return Ok(Beyond::default());
         }
         self.on(wait, 0)
+    }
+
+    /// Those who take from the same queue as a process, and what keeps them: a server's connections are accepted by any of its
+    /// workers.
+    pub fn sharers(&mut self, queued: &QueuedSocket, pid: u32) -> Result<Beyond> {
+        let (files, ends) = match queued.holding {
+            Holding::File(file) => (vec![file], Vec::new()),
+            Holding::Connection(end) => (Vec::new(), vec![end]),
+        };
+        let holders = self.source.holders(&files, &ends)?.unwrap_or_default();
+        let mut pids: Vec<u32> = holders.iter().map(|holder| holder.pid).filter(|by| *by != pid).collect();
+        pids.sort_unstable();
+        pids.dedup();
+        let mut beyond = Beyond { left_out: pids.len().saturating_sub(PEERS_MAX), ..Beyond::default() };
+        for pid in pids.into_iter().take(PEERS_MAX) {
+            let Some(comm) = self.pipeline.resolver().reads().comm(by_pid(pid)) else { continue };
+            let peer = Peer { pid, comm };
+            beyond.others.push(self.other(ChainMember::of(&peer, SHARES), None, 0)?);
+        }
+        Ok(beyond)
     }
 
     /// The next links of the chain, with this wait on the way.
@@ -305,6 +329,9 @@ impl<'a, 'w> Chain<'a, 'w> {
 
 /// What those at the other end have to do with a wait.
 fn role_of(peers: &Peers) -> &'static str {
+    if peers.backlog.is_some_and(|backlog| backlog.waiting == QueueKind::Connections) {
+        return "listens there";
+    }
     match (peers.role, peers.certain) {
         (Role::OtherEnd, _) => "at the other end",
         (Role::Server, true) => "serves the file system",

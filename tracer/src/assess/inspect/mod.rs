@@ -12,15 +12,23 @@ use std::{collections::HashMap, sync::Arc};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use self::{advice::Advice, chain::Other, sockets::Sockets, threads::ThreadReport};
+use self::{
+    advice::{Advice, PeerHost},
+    chain::Other,
+    sockets::{QueuedSocket, Sockets},
+    threads::ThreadReport,
+};
 use crate::{
     assess::client::Client,
     assess::pipeline::{self, Assessment, LOOK_AGE_MIN, PeersOf, Pipeline, is_young},
     collect::Source,
+    model::backlog::QueueKind,
     model::baseline::Excuse,
     model::class::{Class, Level},
+    model::target::Target,
     model::wait::{ByProcess, ProcessId, Snapshot, StopSignal, Wait, may_be_same_start},
     procfs::{Reads, Unread, by_pid, stat},
+    resolve::addresses::HostAddresses,
     resolve::process::ProcessMeta,
     util::human,
 };
@@ -138,7 +146,8 @@ pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Re
     threads::read_stacks(&mut threads, source)?;
     let who = pipeline.resolver().who(process);
     let sockets = sockets::of(process, pipeline.resolver(), source)?;
-    let FollowedWaits { others, left_out } = followed(&threads, &snapshot, &all, &mut pipeline, source)?;
+    let FollowedWaits { others, left_out } =
+        followed(pid, &threads, &sockets, chain::Chain::new(&snapshot, &all, &mut pipeline, source))?;
     let (mut condition, mut headline) = headline(pid, only, &comm, &who, &threads, &sockets);
     if let Some(child) = child_that_holds_it_up(condition, &threads, &others, left_out) {
         condition = Condition::Stuck;
@@ -147,7 +156,9 @@ pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Re
     } else if let (Condition::Idle | Condition::Busy, Some(stuck)) =
         (condition, others.iter().find_map(Other::stuck_one))
     {
-        headline += &format!(" But {} (pid {}), for which it waits, is stuck.", stuck.comm, stuck.pid);
+        let who =
+            if stuck.role == chain::SHARES { "which shares its listener" } else { "for which it waits" };
+        headline += &format!(" But {} (pid {}), {who}, is stuck.", stuck.comm, stuck.pid);
     }
     if is_killed(
         &pipeline
@@ -159,10 +170,14 @@ pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Re
         headline +=
             " It has been killed: SIGKILL is pending, and it ends as soon as the kernel lets go of it.";
     }
+    if let Some(text) = queued(&sockets) {
+        headline += &text;
+    }
     if threads.iter().filter_map(ThreadReport::wait).any(Assessment::is_deadlock) {
         headline += " It is a deadlock: nobody in it can go on.";
     }
-    let advice = advice::of(pid, condition, &who, &threads, &others);
+    let host = peer_host(&threads, pipeline.resolver().reads());
+    let advice = advice::of(pid, condition, &who, &threads, &others, host);
     Ok(Report {
         process,
         comm,
@@ -234,18 +249,22 @@ struct FollowedWaits {
 }
 
 fn followed(
+    pid: u32,
     threads: &[ThreadReport],
-    snapshot: &Snapshot,
-    all: &ByProcess<'_>,
-    pipeline: &mut Pipeline,
-    source: &mut dyn Source,
+    sockets: &Sockets,
+    mut chain: chain::Chain<'_, '_>,
 ) -> Result<FollowedWaits> {
-    let mut chain = chain::Chain::new(snapshot, all, pipeline, source);
     let mut followed = FollowedWaits { others: Vec::new(), left_out: 0 };
     for wait in threads.iter().filter_map(ThreadReport::wait).take(WAITS_FOLLOWED_MAX) {
         let beyond = chain.follow(wait)?;
         followed.others.extend(beyond.others);
         // Several threads may wait for the same processes.
+        followed.left_out = followed.left_out.max(beyond.left_out);
+    }
+    let is_listener = |queued: &&QueuedSocket| queued.backlog.waiting == QueueKind::Connections;
+    if let Some(queued) = sockets.queued.iter().find(is_listener) {
+        let beyond = chain.sharers(queued, pid)?;
+        followed.others.extend(beyond.others);
         followed.left_out = followed.left_out.max(beyond.left_out);
     }
     Ok(followed)
@@ -364,6 +383,29 @@ fn stopped(name: &str, signal: Option<StopSignal>, parent: &str) -> String {
             signal.name()
         ),
     }
+}
+
+/// Whose address the peer of the worst wait has.
+fn peer_host(threads: &[ThreadReport], reads: &mut Reads) -> PeerHost {
+    let wait = threads.first().and_then(ThreadReport::wait);
+    let remote = match wait.map(|wait| &wait.resolved.target) {
+        Some(Target::Tcp { remote, .. }) => *remote,
+        _ => return PeerHost::Other,
+    };
+    match HostAddresses::default().any_has(remote.ip(), reads) {
+        true => PeerHost::This,
+        false => PeerHost::Other,
+    }
+}
+
+/// That others wait for what this process has not taken, if they do.
+fn queued(sockets: &Sockets) -> Option<String> {
+    let [longest, rest @ ..] = &sockets.queued[..] else { return None };
+    let more = match rest.len() {
+        0 => String::new(),
+        more => format!(", and more on {}", human::count(more, "other socket")),
+    };
+    Some(format!(" {} on {}{more}.", longest.backlog, longest.target))
 }
 
 /// Nothing worries.

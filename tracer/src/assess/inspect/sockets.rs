@@ -8,13 +8,17 @@ use std::{
 };
 
 use anyhow::Result;
-use procfs::net::TcpState;
+use procfs::net::{TcpState, UnixState};
 
 use crate::{
     assess::pipeline::is_young,
     collect::{Source, sockets::NetTables},
+    model::backlog::Backlog,
+    model::file::SocketKind,
+    model::holder::Holding,
+    model::target::Target,
     model::tcp::LastSender,
-    model::wait::{ProcessId, SocketFacts, ThreadId},
+    model::wait::{FdState, ProcessId, SocketFacts, ThreadId},
     procfs::Entry,
     resolve::{Resolved, Resolver},
 };
@@ -33,6 +37,19 @@ pub struct Unanswered {
     pub since: Duration,
 }
 
+/// A queue of a socket in which something waits.
+#[derive(Debug)]
+pub struct QueuedSocket {
+    /// The socket's fd.
+    pub fd: i32,
+    /// What it is.
+    pub target: Target,
+    /// What waits.
+    pub backlog: Backlog,
+    /// The socket as its holders have it.
+    pub holding: Holding,
+}
+
 /// The sockets of a process.
 #[derive(Debug, Default)]
 pub struct Sockets {
@@ -42,6 +59,8 @@ pub struct Sockets {
     pub unanswered: Vec<Unanswered>,
     /// Connections that were too many to look into.
     pub left_out: usize,
+    /// Queues in which something waits, the longest first.
+    pub queued: Vec<QueuedSocket>,
 }
 
 /// Looks at a process's sockets; those that cannot be read are not there.
@@ -90,6 +109,31 @@ pub fn of(process: ProcessId, resolver: &mut Resolver, source: &mut dyn Source) 
     sockets.left_out = clients.len().saturating_sub(CONNECTIONS_MAX);
     clients.truncate(CONNECTIONS_MAX);
     let thread = ThreadId { process, tid: process.pid, start_ns: process.start_ns };
+    let listening = own
+        .iter()
+        .filter(|socket| socket.state == TcpState::Listen)
+        .filter_map(|socket| fds.get(&socket.inode).copied());
+    // Those of unix sockets that have a name and no peer; which of them listen, the kernel says.
+    let named = unix
+        .iter()
+        .filter(|socket| {
+            // One of datagrams counts as connected as soon as somebody connects to it.
+            let has_no_peer = socket.state != UnixState::CONNECTED
+                || SocketKind::of(socket.socket_type) == SocketKind::Datagram;
+            socket.path.is_some() && has_no_peer
+        })
+        .filter_map(|socket| fds.get(&socket.inode).copied());
+    let mut servers: Vec<i32> = listening.chain(named).collect();
+    servers.sort_unstable();
+    servers.truncate(CONNECTIONS_MAX);
+    for (fd, resolved) in resolver.connections(thread, &servers, source)? {
+        let backlog = resolved.socket.backlog().filter(|backlog| backlog.number > 0);
+        if let (Some(backlog), FdState::Open(file)) = (backlog, &resolved.file) {
+            let holding = Holding::of(file, resolved.socket.tcp().and_then(|facts| facts.netns));
+            sockets.queued.push(QueuedSocket { fd, target: resolved.target, backlog, holding });
+        }
+    }
+    sockets.queued.sort_by_key(|queued| Reverse(queued.backlog.number));
     for (fd, resolved) in resolver.connections(thread, &clients, source)? {
         let SocketFacts::Tcp(facts) = &resolved.socket else { continue };
         let late = facts.unmoved().filter(|since| !is_young(*since));

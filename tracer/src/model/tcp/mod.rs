@@ -5,6 +5,8 @@ mod timers;
 
 use std::time::Duration;
 
+use super::backlog::Backlog;
+
 pub use self::progress::{LastSender, ProgressCounters};
 
 /// State of a TCP connection (include/net/tcp_states.h).
@@ -82,6 +84,8 @@ pub struct TcpFacts {
     pub activity: Option<TcpActivity>,
     /// Its sequence numbers and options.
     pub internals: Option<TcpInternals>,
+    /// Of a listener: connections that nobody has accepted.
+    pub backlog: Option<Backlog>,
 }
 
 /// Counters and stamps of a TCP connection, which `struct tcp_info` shows (include/uapi/linux/tcp.h).
@@ -111,6 +115,13 @@ pub struct TcpActivity {
     pub probes: u8,
     /// How many bytes the peer takes; some kernels do not show it.
     pub window: Option<u32>,
+    /// Since bytes of ours were last acknowledged, be it a SYN; `None` if never, or it is not seen.
+    pub delivered: Option<Duration>,
+    /// Since what is on its way was first sent, where it has been sent again since: of a connection attempt, its SYN. `None` if
+    /// it was not, or it is not seen.
+    pub first_sent: Option<Duration>,
+    /// Anything that was sent is not acknowledged yet.
+    pub in_flight: bool,
 }
 
 impl TcpActivity {
@@ -215,6 +226,9 @@ pub mod tests {
             backoff: 0,
             probes: 0,
             window: Some(65_535),
+            delivered: None,
+            first_sent: None,
+            in_flight: false,
         };
         let internals = TcpInternals {
             in_flight: 0,
@@ -237,6 +251,7 @@ pub mod tests {
             keepalive: false,
             activity: Some(activity),
             internals: Some(internals),
+            backlog: None,
         }
     }
 

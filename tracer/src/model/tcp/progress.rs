@@ -4,7 +4,7 @@
 
 use std::{cmp::Ordering, time::Duration};
 
-use super::TcpFacts;
+use super::{TcpActivity, TcpFacts, TcpState};
 
 /// Whose bytes were the last on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,16 +59,38 @@ impl TcpFacts {
         by_stamps
     }
 
-    /// For how long nothing has moved: no byte received, none of ours acknowledged. `None` if nothing ever has, or that is not seen.
+    /// For how long nothing has moved: no byte received, none of ours acknowledged, nothing sent for the first time. Of a connection
+    /// attempt, how long ago it began. `None` if nothing ever has moved, or that is not seen.
     pub fn unmoved(&self) -> Option<Duration> {
         let activity = self.activity.as_ref()?;
-        // An acknowledgement has no stamp of its own: where all is acknowledged it followed the sending at once, where
-        // something is not, the last one that came is the latest it can have been.
-        let acknowledged =
-            if self.unacknowledged() == 0 { activity.sent } else { Some(activity.acknowledged) };
-        match (acknowledged, activity.received) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+        if self.state == TcpState::SynSent {
+            return activity.first_sent;
+        }
+        [self.acknowledged(activity), activity.received, self.first_sent(activity)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Since bytes of ours were last acknowledged. A peer that does not read acknowledges every probe of its window, which counts for
+    /// nothing.
+    fn acknowledged(&self, activity: &TcpActivity) -> Option<Duration> {
+        match activity.delivered {
+            // It followed the sending at once. Where nothing was sent, the last thing that moved was the SYN.
+            _ if self.unacknowledged() == 0 || !activity.in_flight && activity.delivered.is_none() => {
+                activity.sent.or(activity.delivered)
+            }
+            // Where that has no stamp of its own, the last acknowledgement that came is the latest it can have been.
+            delivered => delivered.or(Some(activity.acknowledged)),
+        }
+    }
+
+    /// Since what is on its way was first sent: a request on a connection that was at rest is no older than itself.
+    fn first_sent(&self, activity: &TcpActivity) -> Option<Duration> {
+        match activity.retransmits {
+            _ if !activity.in_flight => None,
+            0 => activity.sent,
+            _ => activity.first_sent,
         }
     }
 
@@ -197,11 +219,55 @@ mod tests {
             .with_activity(|of| (of.sent, of.received) = (Some(seconds(50.0)), Some(seconds(70.0))));
         assert_eq!(moved.unmoved(), Some(seconds(50.0)));
         // A retransmission a second ago is none.
-        let again = TcpFacts { send_queue: 30, ..moved }
-            .with_activity(|of| (of.sent, of.acknowledged) = (Some(seconds(1.0)), seconds(60.0)));
+        let again = TcpFacts { send_queue: 30, ..moved }.with_activity(|of| {
+            (of.sent, of.acknowledged) = (Some(seconds(1.0)), seconds(60.0));
+            (of.in_flight, of.retransmits) = (true, 3);
+        });
         assert_eq!(again.unmoved(), Some(seconds(60.0)));
         assert_eq!(TcpFacts { activity: None, ..again }.unmoved(), None);
         assert_eq!(facts(0, 0).unmoved(), None);
+    }
+
+    /// How long nothing has moved, by what is queued, what of it is on its way, and the stamps of a connection at rest for an hour.
+    #[test]
+    fn probes_are_no_progress_and_a_new_request_is_as_old_as_itself() {
+        let at_rest = facts(100, 1000).with_activity(|of| {
+            of.sent = Some(seconds(3600.0));
+            (of.received, of.acknowledged) = (of.sent, seconds(3600.0));
+            of.delivered = of.sent;
+        });
+        // Queued, on its way, sent, sent again, first sent, an acknowledgement of whatever, bytes acknowledged; unmoved.
+        for (queue, in_flight, sent, again, first, any, delivered, expected) in [
+            (0, false, 3600.0, 0, None, 3600.0, Some(3600.0), 3600.0),
+            // Just sent, the answer is under way.
+            (50, true, 0.1, 0, None, 3600.0, Some(3600.0), 0.1),
+            // Sent again and again since: the host is gone.
+            (50, true, 4.0, 5, Some(20.0), 3600.0, Some(3600.0), 20.0),
+            (50, true, 4.0, 5, None, 3600.0, Some(3600.0), 3600.0),
+            // The window is shut, and the last probe of it was acknowledged a second ago.
+            (9000, false, 45.0, 0, None, 1.0, Some(45.0), 45.0),
+            // The same as tables tell it.
+            (9000, false, 45.0, 0, None, 1.0, None, 45.0),
+            // A peer that reads slowly: some of it was acknowledged just now.
+            (9000, true, 1.0, 0, None, 0.2, Some(0.2), 0.2),
+            (9000, true, 1.0, 0, None, 0.2, None, 0.2),
+        ] {
+            let moved = TcpFacts { send_queue: queue, ..at_rest }.with_activity(|of| {
+                (of.in_flight, of.sent, of.retransmits) = (in_flight, Some(seconds(sent)), again);
+                of.first_sent = first.map(seconds);
+                (of.acknowledged, of.delivered) = (seconds(any), delivered.map(seconds));
+            });
+            assert_eq!(moved.unmoved(), Some(seconds(expected)), "{moved:?}");
+        }
+    }
+
+    #[test]
+    fn an_attempt_is_as_old_as_its_first_syn_and_a_silent_connection_as_itself() {
+        let silent = facts(0, 0).with_activity(|of| of.delivered = Some(seconds(7.0)));
+        assert_eq!(silent.unmoved(), Some(seconds(7.0)));
+        let tried = TcpFacts { state: TcpState::SynSent, send_queue: 1, ..facts(0, 0) }
+            .with_activity(|of| (of.in_flight, of.first_sent) = (true, Some(seconds(9.0))));
+        assert_eq!(tried.unmoved(), Some(seconds(9.0)));
     }
 
     proptest! {
@@ -225,7 +291,7 @@ mod tests {
             let facts = facts.with_activity(|of| (of.bytes_acknowledged, of.bytes_retransmitted) = (bytes[2], bytes[3]));
             facts.has_connected();
             let stamps = [4, 5, 6].map(|at| Some(Duration::from_millis(words[at].into())));
-            prop_assert!(stamps.contains(&facts.unmoved()));
+            prop_assert!(facts.state == TcpState::SynSent || stamps.contains(&facts.unmoved()));
         }
     }
 }
