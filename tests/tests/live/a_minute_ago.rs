@@ -12,8 +12,9 @@ const KEPT: Duration = Duration::from_secs(123);
 #[test]
 fn the_past_is_shown_as_it_was_kept() {
     let _shared = shared_for_minutes();
-    let begin = Instant::now();
     let agent = Agent::start(&[]);
+    // Its history has begun by now.
+    let begin = Instant::now();
     let waiter = Waiter::start("recvfrom-tcp4");
     let pid = waiter.pid().to_string();
     let socket = agent.socket();
