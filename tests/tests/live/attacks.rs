@@ -138,7 +138,7 @@ fn reads_that_do_not_come_back() {
         return unsupported(why);
     }
     // Each has been looked into by now, as often as that is done.
-    std::thread::sleep(slow(Duration::from_secs(6)));
+    std::thread::sleep(slow(Duration::from_secs(4)));
     let victim = victim("poll-tcp4", &[]);
     watched.sees(&victim);
 }
@@ -155,7 +155,7 @@ fn reads_of_pages_that_do_not_come_back() {
     let mut watched = Watched::start("pages", "", &[]);
     mount.hang();
     mount.begin();
-    std::thread::sleep(slow(Duration::from_secs(6)));
+    std::thread::sleep(slow(Duration::from_secs(4)));
     let victim = victim("poll-tcp4", &[]);
     watched.sees(&victim);
     assert!(mount.woken().is_empty(), "they hold it all the while");
@@ -225,7 +225,7 @@ fn a_socket_that_somebody_keeps_busy() {
     std::thread::sleep(Duration::from_secs(1));
     let before = answers();
     // Another member, again and again.
-    for _ in 0..5 {
+    for _ in 0..3 {
         let pid = victim.pid().to_string();
         for args in [&["ps", "--json", "-p", &pid][..], &["why", &pid]] {
             let asker = Program::tracer_as(&[args, &["--socket", socket]].concat(), |command| {
