@@ -82,11 +82,10 @@ impl CircleSearch {
     fn link(&mut self, assessment: &Assessment) -> bool {
         let Some(needs) = needs(&assessment.wait, &assessment.resolved) else { return false };
         self.open.extend(needs.whom());
-        // Who reads what a process may say waits for it no more than a log does.
+        // Who reads what a process may say waits for it no more than a log does, and who waits for any of several for none of them.
         let reads = assessment.resolved.direction == Some(Direction::Receive);
-        if assessment.class != Class::Futex && !reads {
-            let pid = assessment.wait.thread.process.pid;
-            self.awaited.extend(needs.whom().iter().map(|whom| whom.pid).filter(|other| *other != pid));
+        if let (false, false, [one]) = (assessment.class == Class::Futex, reads, needs.whom()) {
+            self.awaited.extend(Some(one.pid).filter(|pid| *pid != assessment.wait.thread.process.pid));
         }
         self.graph.add(Party::of(&assessment.wait), needs);
         true
@@ -173,7 +172,7 @@ impl CircleSearch {
 }
 
 /// Whether a circle is more than processes at rest. Threads that wait for conditions in memory, with nobody left to bring one about, never
-/// go on; but if nobody waits for their processes, and none of them is known to want a lock, it may have been meant so.
+/// go on; but if nobody waits for their processes, and none of them is known to want a lock, that may be meant.
 fn worries(members: &[&Assessment], awaited: &HashSet<u32>, all: &ByProcess<'_>, reads: &mut Reads) -> bool {
     if members.iter().any(|member| !may_rest(member)) {
         return true;
@@ -190,16 +189,22 @@ fn worries(members: &[&Assessment], awaited: &HashSet<u32>, all: &ByProcess<'_>,
         };
         all.of(stat.parent).iter().any(|wait| is_for_it(&wait))
     };
+    // A program whose functions can be seen says itself whether it rests.
+    let wants: Vec<bool> =
+        members.iter().take(READ_MAX).filter_map(|member| wants_lock(member, reads)).collect();
+    if !wants.is_empty() {
+        return wants.contains(&true);
+    }
     let processes: HashSet<ProcessId> = members.iter().map(|member| member.wait.thread.process).collect();
     processes.into_iter().take(READ_MAX).any(|process| is_awaited(process, reads))
-        || members.iter().take(READ_MAX).any(|member| wants_lock(member, reads))
 }
 
-/// Whether it is a lock of an interpreter's that a thread wants.
-fn wants_lock(member: &Assessment, reads: &mut Reads) -> bool {
+/// Whether it is a lock of an interpreter's that a thread wants; `None`: that is not to be told.
+fn wants_lock(member: &Assessment, reads: &mut Reads) -> Option<bool> {
     let word = member.resolved.peers.as_ref().and_then(|peers| peers.futex.as_ref());
     let thread = member.wait.thread;
-    word == Some(&FutexWord::Semaphore) && python::wants_lock(thread.process, thread.tid, reads) == Some(true)
+    let is_semaphore = word == Some(&FutexWord::Semaphore);
+    is_semaphore.then(|| python::wants_lock(thread.process, thread.tid, reads)).flatten()
 }
 
 /// Whether a wait may be how a healthy thread rests: on a condition in memory.
