@@ -50,8 +50,8 @@ fn the_server_of_a_mount_is_named_and_who_holds_a_lock_there() {
     assert!(
         report["others"][0]["role"].as_str().is_some_and(|role| role.ends_with("serves the file system"))
     );
-    let next = report["next"].to_string();
-    assert!(next.contains(&format!("kill -CONT {server}")) && next.contains("/abort"), "{report:#}");
+    assert_eq!(report["next"][0]["command"], format!("kill -CONT {server}"), "{report:#}");
+    assert!(report["next"].to_string().contains("/abort"), "{report:#}");
 
     let rows = writers.each_ref().map(|one| all.row(one.tid));
     let locked = rows.iter().find(|row| is_behind(row));
@@ -61,7 +61,6 @@ fn the_server_of_a_mount_is_named_and_who_holds_a_lock_there() {
     assert!(verdict(locked).contains(&format!("(pid {}) holds", holder["pid"])), "{locked:#}");
     let report = why(u32::try_from(locked["pid"].as_u64().expect("a pid")).expect("a pid"));
     assert_eq!(report["others"][0]["pid"], holder["pid"], "{report:#}");
-    assert_eq!(report["next"][0]["command"], format!("tracer why {}", holder["pid"]), "{report:#}");
 }
 
 /// The row of a waiter once it is old enough; none, which is said, where the kernel cannot do its role.
@@ -92,7 +91,9 @@ fn who_waits_for_one_completion_waits_for_what_was_asked() {
     let _shared = shared();
     let waiter = Waiter::start_any("ring-recv", &[]);
     if let Some(row) = row(&waiter) {
-        assert_eq!((&row["class"], &row["fd"]), (&"reply".into(), &waiter.line()["fd"]), "{row:#}");
+        // Old kernels keep the file only.
+        let fd = row["fd"].is_null() || row["fd"] == waiter.line()["fd"];
+        assert!(row["class"] == "reply" && fd, "{row:#}");
         assert_eq!(row["target"]["remote"], waiter.line()["remote"], "{row:#}");
     }
     // Either of two others may write.

@@ -17,7 +17,7 @@ use crate::{
         Resolved,
         futex::{FutexWord, LockHolder},
         mounts::Mount,
-        peers::Peers,
+        peers::{Peers, Role},
         semaphore::Semaphore,
     },
     util::human::{age, count, interval},
@@ -209,7 +209,7 @@ fn disk(syscall: Syscall, resolved: &Resolved) -> String {
     match (obstacle, target) {
         // Which page it is says more.
         (_, Target::Page { .. }) => storage(syscall, target) + &server(resolved),
-        (None | Some(Obstacle::Storage), _) => storage(syscall, target),
+        (None | Some(Obstacle::Storage), _) => storage(syscall, target) + &server(resolved),
         (Some(obstacle), _) => held_up(obstacle, syscall, resolved),
     }
 }
@@ -276,11 +276,12 @@ fn server(resolved: &Resolved) -> String {
     let is = |of: fn(&Peers) -> bool| resolved.peers.as_ref().is_some_and(of);
     let stopped = is(|peers| peers.stopped);
     match (behind(resolved), mount(resolved)) {
-        (None, Some(_)) if is(|peers| peers.own) => "; its server is this very process".into(),
+        _ if !is(|peers| peers.role == Role::Server) => String::new(),
         (Some(who), _) if stopped => format!("; its server is {who}, which is stopped"),
         (Some(who), _) => format!("; its server is {who}"),
-        (None, Some(Mount { source, place, kind, .. })) if !matches!(kind.as_str(), "fuse" | "fuseblk") => {
-            format!("; {source} is mounted at {place}")
+        (None, Some(_)) if is(|peers| peers.own) => "; its server is this very process".into(),
+        (None, Some(mount)) if !mount.is_fuse() => {
+            format!("; {} is mounted at {}", mount.source, mount.place)
         }
         (None, _) => String::new(),
     }
@@ -725,7 +726,9 @@ mod tests {
         let target = Target::File { path, inode: None, deleted: false, pseudo_fs: false };
         let others = [Peer { pid: 812, comm: "sshfs".into() }].into();
         let mount = MountTable::parse(mount).of_path("/m/f").cloned().map(Into::into);
-        let peers = Some(Peers { others, certain, stopped, mount, ..Peers::default() });
+        let served = ["fuse", "folio", "rpc"].iter().any(|begin| function.starts_with(begin));
+        let role = if served { Role::Server } else { Role::LockHolder };
+        let peers = Some(Peers { others, role, certain, stopped, mount, ..Peers::default() });
         let stack = Some(KernelStack::parse(function));
         Resolved { peers, stack, ..samples::on(Syscall::Stat, target) }
     }
@@ -747,6 +750,13 @@ mod tests {
                 false,
                 fuse,
                 "for the server of a FUSE file system to answer stat on /m/f; its server is probably sshfs (pid 812)",
+            ),
+            (
+                "folio_wait_bit_common",
+                true,
+                true,
+                fuse,
+                "for storage to finish stat on /m/f; its server is sshfs (pid 812), which is stopped",
             ),
             (
                 "fanotify_get_response",

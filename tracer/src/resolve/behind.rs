@@ -27,7 +27,7 @@ use crate::{
         stack::KernelStack,
         syscalls::{Direction, Operation},
         target::Target,
-        wait::{ByProcess, ProcessId, Sleeper, ThreadId, Wait},
+        wait::{ByProcess, ProcessId, Sleep, Sleeper, ThreadId, Wait},
     },
     procfs::{Reads, by_pid},
     resolve::futex::LockOwner,
@@ -67,7 +67,9 @@ pub fn find(
         if at >= RESOLVED_MIN && until.is_some_and(|until| Instant::now() >= until) {
             break;
         }
-        match resolved.stack.as_ref().and_then(obstacle) {
+        // What sleeps so that no signal wakes it waits for storage, where nothing else is said.
+        let uninterruptible = (wait.sleep == Sleep::Uninterruptible).then_some(Obstacle::Storage);
+        match resolved.stack.as_ref().and_then(obstacle).or(uninterruptible) {
             Some(Obstacle::KernelLock | Obstacle::Lookup) => locked.push((*wait, &**resolved)),
             Some(obstacle) => {
                 found.extend(look.behind(obstacle, wait, resolved).map(|peers| (wait.thread, peers)));
@@ -119,11 +121,7 @@ impl ObstacleSearch<'_> {
         match obstacle {
             Obstacle::Server("FUSE") => {
                 let mount = self.mount(process, resolved, kinds("FUSE"))?;
-                self.services.refresh(self.reads, self.until);
-                let reads = &mut *self.reads;
-                let cmdline = |pid| reads.text(by_pid(pid), "cmdline").unwrap_or_default();
-                let suspects = self.services.servers_of(&mount, cmdline);
-                Some(self.named(process, suspects, Role::Server, Some(mount)))
+                Some(self.fuse_server(process, mount))
             }
             Obstacle::Server(name) => {
                 let mount = self.mount(process, resolved, kinds(name))?;
@@ -144,6 +142,10 @@ impl ObstacleSearch<'_> {
             }
             Obstacle::Frozen | Obstacle::Storage | Obstacle::Writeback => {
                 let mount = self.mount(process, resolved, &[])?;
+                // Who waits for a page waits for whoever was asked for it.
+                if mount.is_fuse() {
+                    return Some(self.fuse_server(process, mount));
+                }
                 Some(Peers { mount: Some(mount.into()), ..Peers::default() })
             }
             Obstacle::Lease => {
@@ -161,6 +163,14 @@ impl ObstacleSearch<'_> {
             Obstacle::MemoryLimit | Obstacle::Userfault => None,
             Obstacle::Lookup | Obstacle::KernelLock => None,
         }
+    }
+
+    fn fuse_server(&mut self, process: ProcessId, mount: Mount) -> Peers {
+        self.services.refresh(self.reads, self.until);
+        let reads = &mut *self.reads;
+        let cmdline = |pid| reads.text(by_pid(pid), "cmdline").unwrap_or_default();
+        let suspects = self.services.servers_of(&mount, cmdline);
+        self.named(process, suspects, Role::Server, Some(mount))
     }
 
     /// Who has the other end of the terminal that is written to, and whether they wait for what comes there.
@@ -198,7 +208,9 @@ impl ObstacleSearch<'_> {
 
     /// The mounts that a process sees, read once for all of its namespace.
     fn table(&mut self, process: ProcessId) -> Arc<MountTable> {
-        let namespace = self.reads.link(process, "ns/mnt").map(|link| link.to_string_lossy().into_owned());
+        // Asked for as all descriptors are: a process that hangs in an `execve` keeps one of these two waiting, not both.
+        let namespace =
+            self.reads.link(by_pid(process.pid), "ns/mnt").map(|link| link.to_string_lossy().into_owned());
         // One that cannot be told is its own.
         let key = namespace.unwrap_or_else(|_| format!("pid {}", process.pid));
         let reads = &mut *self.reads;

@@ -26,6 +26,11 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// Whether a process of this host serves it.
+    pub fn is_fuse(&self) -> bool {
+        matches!(self.kind.as_str(), "fuse" | "fuseblk")
+    }
+
     /// The value of an option of the file system.
     pub fn option(&self, name: &str) -> Option<&str> {
         self.options.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix('='))

@@ -18,6 +18,12 @@ pub fn of(pid: u32, resolved: &Resolved, cgroup: Option<&str>) -> Vec<Advice> {
     let peers = resolved.peers.as_ref();
     let mount = peers.and_then(|peers| peers.mount.as_deref());
     match resolved.stack.as_ref().and_then(obstacle).unwrap_or(Obstacle::Storage) {
+        Obstacle::Storage | Obstacle::Writeback if mount.is_some_and(Mount::is_fuse) => {
+            fuse(pid, peers, mount)
+        }
+        Obstacle::Storage if mount.is_some_and(|mount| mount.kind.starts_with("nfs")) => {
+            vec![server(pid, "NFS", mount)]
+        }
         Obstacle::Server("FUSE") => fuse(pid, peers, mount),
         Obstacle::Server(kind) => vec![server(pid, kind, mount)],
         Obstacle::Automount => vec![match first(peers) {
@@ -216,6 +222,8 @@ mod tests {
         for (function, role, stopped, mount, expected) in [
             ("fuse_lookup", Role::Server, true, fuse, vec!["kill -CONT 812", abort]),
             ("fuse_lookup", Role::Server, false, fuse, vec!["tracer why 812", abort]),
+            ("folio_wait_bit_common", Role::Server, true, fuse, vec!["kill -CONT 812", abort]),
+            ("folio_wait_bit_common", Role::OtherEnd, false, nfs, vec!["umount -f /m"]),
             ("rpc_wait_bit_killable", Role::Server, false, nfs, vec!["umount -f /m"]),
             ("autofs_wait", Role::Automounter, false, none, vec!["tracer why 812"]),
             ("fanotify_get_response", Role::Listener, false, ext4, vec!["tracer why 812", "kill 812"]),
