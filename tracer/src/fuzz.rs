@@ -72,6 +72,7 @@ pub fn proc_files(bytes: &[u8]) {
     let _ = users::parse(&text);
     let _ = epoll::parse(&text);
     let _ = locks::LockTable::parse(text.as_bytes()).holders(7, Some(9));
+    let _ = locks::broken_leases(&text);
     let _ = listeners::parse(bytes);
     let _ = (suspended::mounted(&text, true), suspended::mounted(&text, false));
     let _ = Restarts::of(bytes).call(0x10);

@@ -17,11 +17,13 @@ fn row(waiter: &Waiter) -> Value {
 }
 
 #[test]
-fn who_waits_for_a_lease_or_a_permission_is_stuck_and_told_so() {
+fn who_waits_for_a_lease_a_permission_or_a_mount_is_stuck_and_told_so() {
     let _shared = shared();
-    for (role, says) in
-        [("open-leased", " to give up its lease, in openat on "), ("open-permitted", " to allow openat on ")]
-    {
+    for (role, says) in [
+        ("open-leased", " to give up its lease, in openat on "),
+        ("open-permitted", " to allow openat on "),
+        ("open-automount", " to finish its mount, in openat on "),
+    ] {
         let waiter = Waiter::start_any(role, &[]);
         if let Some(why) = waiter.unsupported() {
             tests::unsupported(why);

@@ -15,7 +15,7 @@ use super::{
     mounts::{Mount, MountTable},
     path,
     peers::{NAMED_MAX, Peer, Peers, RESOLVED_MIN, Role, awaits},
-    services::{Services, Suspects, TerminalMaster},
+    services::{Scope, Services, Suspects, TerminalMaster},
     target::is_terminal,
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
         holder::FileId,
         obstacles::{Obstacle, obstacle},
         stack::KernelStack,
-        syscalls::{Direction, Operation},
+        syscalls::{Direction, Operation, Syscall},
         target::Target,
         wait::{ByProcess, ProcessId, Sleep, Sleeper, ThreadId, Wait},
     },
@@ -53,10 +53,13 @@ pub fn find(
     services: &mut Services,
     until: Option<Instant>,
 ) -> Result<HashMap<ThreadId, Peers>> {
+    // The kernel locks a process against looks at it while it takes on another program.
+    let in_execve = |wait: &&Wait| matches!(wait.call.syscall, Syscall::Execve | Syscall::Execveat);
+    let without = all.iter().filter(in_execve).map(|wait| wait.thread.process.pid).collect();
     let mut look = ObstacleSearch {
         reads,
         services,
-        until,
+        scope: Scope { without, until },
         locks_are_few: all.count(|wait| wait.call.waits_for_file_lock()) <= locks::LONGEST_QUEUE,
         tables: HashMap::new(),
         names: HashMap::new(),
@@ -89,7 +92,7 @@ pub fn find(
 struct ObstacleSearch<'a> {
     reads: &'a mut Reads,
     services: &'a mut Services,
-    until: Option<Instant>,
+    scope: Scope,
     /// So few wait for locks on files that `/proc/locks` is short enough to be read.
     locks_are_few: bool,
     /// Mounts by namespace.
@@ -136,8 +139,8 @@ impl ObstacleSearch<'_> {
             }
             Obstacle::Permission => {
                 let mount = self.mount(process, resolved, &[]);
-                self.services.refresh(self.reads, self.until);
-                let suspects = self.services.listeners_of(mount.as_ref());
+                let meant = |services: &Services, _: &mut Reads| services.listeners_of(mount.as_ref());
+                let suspects = self.services.find(self.reads, &self.scope, meant);
                 Some(self.named(process, suspects, Role::Listener, mount))
             }
             Obstacle::Frozen | Obstacle::Storage | Obstacle::Writeback => {
@@ -166,10 +169,10 @@ impl ObstacleSearch<'_> {
     }
 
     fn fuse_server(&mut self, process: ProcessId, mount: Mount) -> Peers {
-        self.services.refresh(self.reads, self.until);
-        let reads = &mut *self.reads;
-        let cmdline = |pid| reads.text(by_pid(pid), "cmdline").unwrap_or_default();
-        let suspects = self.services.servers_of(&mount, cmdline);
+        let meant = |services: &Services, reads: &mut Reads| {
+            services.servers_of(&mount, |pid| reads.text(by_pid(pid), "cmdline").unwrap_or_default())
+        };
+        let suspects = self.services.find(self.reads, &self.scope, meant);
         self.named(process, suspects, Role::Server, Some(mount))
     }
 
@@ -177,14 +180,11 @@ impl ObstacleSearch<'_> {
     fn of_terminal(&mut self, process: ProcessId, resolved: &Resolved, all: &ByProcess<'_>) -> Option<Peers> {
         let file = resolved.file.file().filter(|file| is_terminal(file))?;
         let index = pseudo_terminal(file.special).filter(|_| resolved.direction == Some(Direction::Send))?;
-        self.services.refresh(self.reads, self.until);
-        let masters: Vec<TerminalMaster> = self.services.masters_of(index).copied().collect();
-        let mut pids: Vec<u32> = masters.iter().map(|master| master.pid).collect();
-        pids.sort_unstable();
-        pids.dedup();
+        let meant = |services: &Services, _: &mut Reads| services.holders_of(index);
+        let suspects = self.services.find(self.reads, &self.scope, meant);
         let reads = &mut *self.reads;
-        let waits = masters.iter().any(|TerminalMaster { pid, fd, .. }| awaits(all.of(*pid), *fd, reads));
-        let suspects = Suspects { pids, certain: true };
+        let is_read = |TerminalMaster { pid, fd, .. }: &TerminalMaster| awaits(all.of(*pid), *fd, reads);
+        let waits = self.services.masters_of(index).any(is_read);
         Some(Peers { waits: Some(waits), ..self.named(process, suspects, Role::TerminalMaster, None) })
     }
 
@@ -208,11 +208,13 @@ impl ObstacleSearch<'_> {
 
     /// The mounts that a process sees, read once for all of its namespace.
     fn table(&mut self, process: ProcessId) -> Arc<MountTable> {
-        // Asked for as all descriptors are: a process that hangs in an `execve` keeps one of these two waiting, not both.
-        let namespace =
-            self.reads.link(by_pid(process.pid), "ns/mnt").map(|link| link.to_string_lossy().into_owned());
+        let namespace = match self.scope.without.contains(&process.pid) {
+            true => None,
+            false => self.reads.link(process, "ns/mnt").ok(),
+        };
         // One that cannot be told is its own.
-        let key = namespace.unwrap_or_else(|_| format!("pid {}", process.pid));
+        let key =
+            namespace.map_or_else(|| format!("pid {}", process.pid), |link| link.to_string_lossy().into());
         let reads = &mut *self.reads;
         Arc::clone(self.tables.entry(key).or_insert_with(|| MountTable::read(process, reads).into()))
     }
@@ -405,7 +407,6 @@ mod tests {
         diagnose::verdict::tests::wait,
         model::{
             file::tests::file,
-            syscalls::Syscall,
             wait::{FdState, SeenFd, Snapshot},
         },
     };

@@ -4,7 +4,10 @@
 //! To find them takes a look at the names of all descriptors of the host. Only somebody who waits for one of them makes it necessary, and
 //! what was found is good for a while.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use crate::{
     model::file::Device,
@@ -14,6 +17,8 @@ use crate::{
 
 /// For how long it is known who serves whom.
 const KNOWN: Duration = Duration::from_secs(30);
+/// The same where nobody was found.
+const AGAIN: Duration = Duration::from_secs(5);
 /// Processes whose descriptors are asked for at once.
 const AT_ONCE: usize = 64;
 /// Descriptors of each kind that are looked into.
@@ -75,16 +80,46 @@ pub struct Suspects {
     pub certain: bool,
 }
 
+/// Among whom to look, and for how long.
+#[derive(Debug, Default)]
+pub struct Scope {
+    /// Processes that hang so that a look at their descriptors would hang, too.
+    pub without: HashSet<u32>,
+    /// When to stop.
+    pub until: Option<Instant>,
+}
+
 impl Services {
-    /// Looks for them, unless that was done a moment ago. `until`: when to stop; then they are looked for again the next time.
-    pub fn refresh(&mut self, reads: &mut Reads, until: Option<Instant>) {
-        if self.at.is_some_and(|at| at.elapsed() < KNOWN) {
+    /// Finds the processes that are meant, which still live, by what is known of services. Where there are none they are looked for anew:
+    /// they may have come since.
+    pub fn find(
+        &mut self,
+        reads: &mut Reads,
+        scope: &Scope,
+        meant: impl Fn(&Self, &mut Reads) -> Suspects,
+    ) -> Suspects {
+        let mut suspects = Suspects::default();
+        for known in [KNOWN, AGAIN] {
+            self.refresh(reads, known, scope);
+            suspects = meant(self, reads);
+            suspects.pids.retain(|pid| reads.exists(by_pid(*pid)));
+            if !suspects.pids.is_empty() {
+                break;
+            }
+        }
+        suspects
+    }
+
+    /// Looks for them, unless that was done so short a time ago. Cut short, it is done again the next time.
+    fn refresh(&mut self, reads: &mut Reads, known: Duration, scope: &Scope) {
+        if self.at.is_some_and(|at| at.elapsed() < known) {
             return;
         }
         *self = Self::default();
-        let pids = reads.processes().unwrap_or_default();
+        let mut pids = reads.processes().unwrap_or_default();
+        pids.retain(|pid| !scope.without.contains(pid));
         for some in pids.chunks(AT_ONCE) {
-            if until.is_some_and(|until| Instant::now() >= until) {
+            if scope.until.is_some_and(|until| Instant::now() >= until) {
                 return;
             }
             reads.ahead(some.iter().map(|pid| (by_pid(*pid), Wanted::Links("fd".into()))));
@@ -164,9 +199,15 @@ impl Services {
         Suspects { pids: asked(&|_| true), certain: false }
     }
 
-    /// Who has the master of this terminal open.
+    /// Masters of this terminal.
     pub fn masters_of(&self, index: u32) -> impl Iterator<Item = &TerminalMaster> {
         self.masters.iter().filter(move |master| master.index == index)
+    }
+
+    /// Who has the master of this terminal open.
+    pub fn holders_of(&self, index: u32) -> Suspects {
+        let pids = self.masters_of(index).map(|master| master.pid).collect();
+        Suspects { pids: distinct(pids), certain: true }
     }
 }
 
@@ -285,7 +326,7 @@ mod tests {
         let master = |pid, index| TerminalMaster { pid, fd: 5, index };
         let services =
             Services { masters: vec![master(1, 3), master(2, 4), master(3, 3)], ..Services::default() };
-        let pids = |index| services.masters_of(index).map(|master| master.pid).collect::<Vec<_>>();
+        let pids = |index| services.holders_of(index).pids;
         assert_eq!((pids(3), pids(4), pids(5)), (vec![1, 3], vec![2], vec![]));
     }
 }

@@ -139,6 +139,37 @@ pub(crate) fn open_permitted(call: &Call) {
     opens(call, &path, libc::O_RDONLY, holder)
 }
 
+/// `openat` of a name that a daemon is to mount something at, and does not.
+pub(crate) fn open_automount(call: &Call) {
+    let place = sys::own_path("automount");
+    std::fs::create_dir_all(&place).expect("a directory");
+    let (requests, tell) = sys::pipe();
+    let (told, daemon_lives) = sys::pipe();
+    // The daemon is the first of its process group; it takes no requests.
+    let daemon = sys::peer(&[told.as_raw_fd()], move || {
+        // SAFETY: setpgid takes numbers.
+        sys::must(unsafe { libc::setpgid(0, 0) }.into(), "setpgid");
+        let _requests = requests;
+        sys::write_byte(daemon_lives.as_raw_fd());
+        sys::rest();
+    });
+    sys::must(sys::read_byte(told.as_raw_fd()), "the daemon's word");
+    let options = format!("fd={},pgrp={daemon},minproto=5,maxproto=5,indirect", tell.as_raw_fd());
+    let (name, options) = (sys::c_path(&place), std::ffi::CString::new(options).expect("no NUL"));
+    // SAFETY: numbers, and strings that are NUL-terminated and outlive the calls. The mount is this process's alone.
+    let mounted = unsafe {
+        let none = std::ptr::null();
+        sys::must(libc::unshare(libc::CLONE_NEWNS).into(), "unshare");
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        sys::must(libc::mount(none, c"/".as_ptr(), none, private, none.cast()).into(), "mount");
+        libc::mount(c"none".as_ptr(), name.as_ptr(), c"autofs".as_ptr(), 0, options.as_ptr().cast())
+    };
+    if mounted != 0 {
+        unsupported(call.role, &format!("autofs: {}", std::io::Error::last_os_error()));
+    }
+    opens(call, &place.join("share"), libc::O_RDONLY, daemon)
+}
+
 fn opens(call: &Call, path: &Path, flags: i32, holder: libc::pid_t) -> ! {
     let name = sys::c_path(path);
     Report::new(call.role, "openat").path(path).with("holder", holder).print();

@@ -104,6 +104,7 @@ const ROLES: &[Role] = &[
     ("open-fifo", files::open_fifo),
     ("open-leased", files::open_leased),
     ("open-permitted", files::open_permitted),
+    ("open-automount", files::open_automount),
     ("read-eventfd", descriptors::read_eventfd),
     ("read-timerfd", descriptors::read_timerfd),
     ("read-signalfd", descriptors::read_signalfd),
