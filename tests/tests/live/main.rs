@@ -59,4 +59,5 @@ mod semaphores;
 mod sets;
 mod top;
 mod trace;
+mod unaccepted;
 mod why;

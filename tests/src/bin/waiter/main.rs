@@ -35,6 +35,7 @@ mod sys;
 mod terminals;
 mod threads;
 mod turns;
+mod unaccepted;
 
 use std::process::exit;
 
@@ -62,6 +63,11 @@ const ROLES: &[Role] = &[
     ("connect-backlog", sockets::connect_backlog),
     ("connect-times-out", sockets::connect_times_out),
     ("accept", sockets::accept),
+    ("sendto-named", unaccepted::sendto_named),
+    ("connect-unix", unaccepted::connect_unix),
+    ("unaccepted", unaccepted::unaccepted),
+    ("query-udp", unaccepted::query_udp),
+    ("queries-udp", unaccepted::queries_udp),
     ("sendto-full", sockets::sendto_full),
     ("poll-tcp4", sockets::poll_tcp4),
     ("polls", sockets::polls),

@@ -185,7 +185,7 @@ impl Tracker {
         if now.is_some_and(|track| track.looked_ns.is_some() && track.step(wait) == Step::Same) {
             return;
         }
-        let Some(service) = Service::tried_by(found) else { return };
+        let Some(service) = Service::tried_by(&found.resolved, found.class) else { return };
         let slept = now.filter(|track| track.step(wait) != Step::Same).and_then(Track::slept);
         let next = Beginning { thread: wait.thread, began_ns: found.wait.began_ns, slept };
         let followed = self.tries.followed_by(&service, &next);

@@ -9,7 +9,7 @@ use super::{
     Away, Departures, Tracker,
     apply::{Departure, Left},
     track::{Progress, Track},
-    tries::{FailedTry, Service, leader},
+    tries::{FailedTry, Replaced, Service, leader},
 };
 use crate::{
     agent::baselines::SAMPLE_MIN,
@@ -138,8 +138,10 @@ impl Tracker {
             && (!track.is_flagged || is_alive && !leaves || evidence.alive.contains(&leader(thread.process)));
         if let Some(service) = settlement.failed(thread, &track, left).filter(|_| may_try_again) {
             let failed = FailedTry { thread, ended_ns: track.ended_ns(left.since(settlement.now_ns)), track };
-            if let Some(before) = self.tries.failed(service, failed) {
-                self.close_try(before, evidence, settlement);
+            match self.tries.failed(service, failed) {
+                Replaced::Nothing => {}
+                Replaced::GoesOn { from, to } => self.stalls.pass_on(&from, to),
+                Replaced::GivenUp(before) => self.close_try(*before, evidence, settlement),
             }
             return;
         }

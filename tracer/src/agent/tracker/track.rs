@@ -14,7 +14,7 @@ use crate::{
     diagnose::verdict::classify,
     model::baseline::Excuse,
     model::class::Class,
-    model::syscalls::Syscall,
+    model::syscalls::{Direction, Syscall},
     model::tcp::{LastSender, ProgressCounters},
     model::wait::{EndedSleep, FdState, SocketFacts, Wait},
     resolve::{Resolved, Resolver},
@@ -106,12 +106,14 @@ impl Track {
     /// Of a wait that is seen for the first time.
     pub fn new(wait: &Wait) -> Self {
         let (inode, progress) = seen(&wait.fd_state, &wait.socket);
+        let resolved = Resolver::by_record_alone(wait);
+        let class = classify(wait, &resolved);
         Self {
             syscall: wait.call.syscall,
             args: wait.call.args,
             began_ns: wait.began_ns,
             sleep_began_ns: wait.sleep_began_ns,
-            class: classify(wait, &Resolver::by_record_alone(wait)),
+            class,
             looked_ns: None,
             peers_resolved: false,
             suppressed_until: Duration::ZERO,
@@ -125,8 +127,8 @@ impl Track {
             seen: 0,
             client: None,
             progress,
-            tried: None,
-            timeout: None,
+            tried: Service::tried_by(&resolved, class),
+            timeout: wait.socket.timeout(wait.call.direction() != Some(Direction::Receive)),
             last_sender: None,
             end_ns: None,
             interrupted: false,
@@ -213,7 +215,7 @@ impl Track {
     /// Takes what was found out about the wait.
     pub fn looked(&mut self, assessment: &Assessment, now_ns: u64) {
         let Assessment { wait, resolved, class } = assessment;
-        self.tried = Service::tried_by(assessment);
+        self.tried = Service::tried_by(resolved, *class);
         (self.inode, self.progress) = seen(&resolved.file, &resolved.socket);
         (self.fd, self.set) = (resolved.fd, wait.fd != resolved.fd);
         self.timeout = resolved.timeout;
@@ -260,9 +262,10 @@ impl Track {
         self.timeout.is_some_and(|timeout| !timeout.is_zero() && lasted + TIMEOUT_SLACK >= timeout)
     }
 
-    /// When its last sleep ended: by the kernel's word, else then.
+    /// When its last sleep ended: by the kernel's word, else with its time-out, or then.
     pub fn ended_ns(&self, until_ns: u64) -> u64 {
-        self.end_ns.unwrap_or(until_ns)
+        let timeout_ns = self.timeout.map_or(u64::MAX, |timeout| timeout.as_nanos() as u64);
+        self.end_ns.unwrap_or(until_ns.min(self.call_began_ns.saturating_add(timeout_ns)))
     }
 
     /// Its last sleep, if the kernel has said when it ended.
@@ -272,7 +275,7 @@ impl Track {
 
     /// Whether a wait that was looked up is the next try at the same, by the same thread: nothing else can have come in between.
     pub fn is_tried_again_by(&self, next: &Assessment) -> bool {
-        let service = Service::tried_by(next);
+        let service = Service::tried_by(&next.resolved, next.class);
         let began_ns = next.wait.began_ns;
         // Who connects has no time-out, mostly, and would use a connection before making the next.
         self.tried.is_some()

@@ -10,10 +10,10 @@ use hashbrown::HashMap;
 
 use super::track::Track;
 use crate::{
-    assess::pipeline::Assessment,
     model::class::Class,
     model::target::Target,
     model::wait::{ProcessId, ThreadId},
+    resolve::Resolved,
 };
 
 /// How much later than the end of one try, or of the sleep after it, the next one begins: a program closes a socket and makes another.
@@ -34,12 +34,12 @@ pub enum Service {
 
 impl Service {
     /// Whom a wait asks that may be one of many tries: nothing has come back on its socket.
-    pub fn tried_by(Assessment { resolved, class, .. }: &Assessment) -> Option<Self> {
+    pub fn tried_by(resolved: &Resolved, class: Class) -> Option<Self> {
         let silent = || match resolved.socket.tcp() {
             Some(facts) => facts.activity.is_some_and(|activity| activity.bytes_received == 0),
             None => resolved.socket.unix().is_none_or(|facts| facts.unaccepted),
         };
-        let is_try = *class == Class::Connect || *class == Class::Reply && silent();
+        let is_try = class == Class::Connect || class == Class::Reply && silent();
         if !is_try {
             return None;
         }
@@ -95,18 +95,48 @@ impl FailedTry {
     }
 }
 
+/// What becomes of a try that has ended in vain when another one has.
+#[derive(Debug)]
+pub enum Replaced {
+    /// There was none.
+    Nothing,
+    /// That one was the next try, by this thread or another.
+    GoesOn {
+        /// Whose stall it was.
+        from: ThreadId,
+        /// Whose it is.
+        to: ThreadId,
+    },
+    /// Nobody will go on with it: it was another's, or there is no room.
+    GivenUp(Box<FailedTry>),
+}
+
 /// Tries that have ended in vain and may be followed by another, by process and service.
 #[derive(Debug, Default)]
 pub struct Tries(HashMap<(ProcessId, Service), FailedTry>);
 
 impl Tries {
-    /// A try has ended in vain. The one that nobody will go on with for it: whose place it takes, or itself if there is no place.
-    pub fn failed(&mut self, service: Service, failed: FailedTry) -> Option<FailedTry> {
+    /// A try has ended in vain, which may have been the next one of another: what becomes of that.
+    pub fn failed(&mut self, service: Service, mut failed: FailedTry) -> Replaced {
         let key = (failed.thread.process, service);
-        if self.0.len() >= TRIES_MAX && !self.0.contains_key(&key) {
-            return Some(failed);
+        let began_ns = failed.track.began_ns;
+        let next = Beginning { thread: failed.thread, began_ns, slept: None };
+        let before = self.0.remove(&key);
+        if before.is_none() && self.0.len() >= TRIES_MAX {
+            return Replaced::GivenUp(Box::new(failed));
         }
-        self.0.insert(key, failed)
+        let replaced = match before {
+            // Both too short to be looked into, it may be.
+            Some(before) if before.is_followed_by(&next) && !failed.track.is_flagged => {
+                (failed.track.began_ns, failed.track.is_flagged) =
+                    (before.track.began_ns, before.track.is_flagged);
+                Replaced::GoesOn { from: before.thread, to: failed.thread }
+            }
+            Some(before) => Replaced::GivenUp(Box::new(before)),
+            None => Replaced::Nothing,
+        };
+        self.0.insert(key, failed);
+        replaced
     }
 
     /// The try that a wait goes on with.
@@ -176,9 +206,8 @@ mod tests {
             (unix(false, true, true), SocketFacts::Unix(UnixFacts::default()), Class::Reply, None),
             (Target::Pipe { inode: 1 }, SocketFacts::None, Class::Pipe, None),
         ] {
-            let resolved = crate::resolve::Resolved { socket, ..on(Syscall::Read, target) };
-            let assessment = Assessment { wait: wait(Syscall::Read, [0; 6]), resolved, class };
-            assert_eq!(Service::tried_by(&assessment), expected, "{assessment:?}");
+            let resolved = Resolved { socket, ..on(Syscall::Read, target) };
+            assert_eq!(Service::tried_by(&resolved, class), expected, "{resolved:?}");
         }
     }
 
@@ -197,7 +226,7 @@ mod tests {
             (1, 40 * SECOND, Some((10 * SECOND, 39 * SECOND)), false),
         ] {
             let mut tries = Tries::default();
-            assert!(tries.failed(service.clone(), failed(1, 10 * SECOND)).is_none());
+            assert!(matches!(tries.failed(service.clone(), failed(1, 10 * SECOND)), Replaced::Nothing));
             let next = Beginning { thread: thread(tid), began_ns, slept };
             let followed = tries.followed_by(&service, &next).is_some();
             assert_eq!(followed, expected, "{next:?}");
@@ -225,12 +254,31 @@ mod tests {
     fn there_is_an_end_to_what_is_remembered() {
         let mut tries = Tries::default();
         let number = |at: usize| Service::Unix(at.to_string());
-        assert!((0..TRIES_MAX).all(|at| tries.failed(number(at), failed(1, SECOND)).is_none()));
-        assert_eq!(
-            tries.failed(number(TRIES_MAX), failed(2, SECOND)).map(|left| left.thread),
-            Some(thread(2))
-        );
-        let replaced = tries.failed(number(0), failed(3, SECOND)).map(|before| before.thread);
-        assert_eq!(replaced, Some(thread(1)));
+        let mut fail = |at, tid, ended_ns| tries.failed(number(at), failed(tid, ended_ns));
+        assert!((0..TRIES_MAX).all(|at| matches!(fail(at, 1, 9 * SECOND), Replaced::Nothing)));
+        let left = |replaced| match replaced {
+            Replaced::GivenUp(failed) => Some(failed.thread),
+            Replaced::Nothing | Replaced::GoesOn { .. } => None,
+        };
+        assert_eq!(left(fail(TRIES_MAX, 2, 9 * SECOND)), Some(thread(2)));
+        assert_eq!(left(fail(0, 3, 9 * SECOND)), Some(thread(1)));
+    }
+
+    /// Each is over before anybody has looked at it.
+    #[test]
+    fn tries_that_follow_each_other_are_one() {
+        let mut tries = Tries::default();
+        let service = || Service::Unix("/run/s".into());
+        for at in 1..5 {
+            let mut next = failed(at, u64::from(at + 1) * SECOND);
+            next.track.began_ns = u64::from(at) * SECOND;
+            next.track.is_flagged = at == 1;
+            let replaced = tries.failed(service(), next);
+            let goes_on =
+                matches!(replaced, Replaced::GoesOn { from, to } if (from.tid, to.tid) == (at - 1, at));
+            assert_eq!(goes_on, at > 1, "{replaced:?}");
+        }
+        let last = tries.all().next().expect("one");
+        assert_eq!((last.track.began_ns, last.track.is_flagged, last.thread), (SECOND, true, thread(4)));
     }
 }
