@@ -16,13 +16,13 @@ use crate::{
 };
 
 /// For how long it is known who serves whom.
-const KNOWN: Duration = Duration::from_secs(30);
+const TTL: Duration = Duration::from_secs(30);
 /// The same where nobody was found.
-const AGAIN: Duration = Duration::from_secs(5);
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Processes whose descriptors are asked for at once.
-const AT_ONCE: usize = 64;
+const ASKED_AT_ONCE: usize = 64;
 /// Descriptors of each kind that are looked into.
-const MOST: usize = 1024;
+const DESCRIPTORS_MAX: usize = 1024;
 
 /// Processes by what they serve, as of a moment.
 #[derive(Debug, Default)]
@@ -99,7 +99,7 @@ impl Services {
         meant: impl Fn(&Self, &mut Reads) -> Suspects,
     ) -> Suspects {
         let mut suspects = Suspects::default();
-        for known in [KNOWN, AGAIN] {
+        for known in [TTL, RETRY_AFTER] {
             self.refresh(reads, known, scope);
             suspects = meant(self, reads);
             suspects.pids.retain(|pid| reads.exists(by_pid(*pid)));
@@ -118,7 +118,7 @@ impl Services {
         *self = Self::default();
         let mut pids = reads.processes().unwrap_or_default();
         pids.retain(|pid| !scope.without.contains(pid));
-        for some in pids.chunks(AT_ONCE) {
+        for some in pids.chunks(ASKED_AT_ONCE) {
             if scope.until.is_some_and(|until| Instant::now() >= until) {
                 return;
             }
@@ -138,16 +138,16 @@ impl Services {
     fn add(&mut self, pid: u32, fd: &str, link: &str, reads: &mut Reads) {
         let mut info = || reads.text(by_pid(pid), &format!("fdinfo/{fd}")).unwrap_or_default();
         match link {
-            "/dev/fuse" if self.fuse.len() < MOST => {
+            "/dev/fuse" if self.fuse.len() < DESCRIPTORS_MAX => {
                 self.fuse.push(FuseServer { pid, connection: connection(&info()) });
             }
-            "anon_inode:[fanotify]" | "anon_inode:fanotify" if self.listeners.len() < MOST => {
+            "anon_inode:[fanotify]" | "anon_inode:fanotify" if self.listeners.len() < DESCRIPTORS_MAX => {
                 let marks = permission_marks(&info());
                 if !marks.is_empty() {
                     self.listeners.push(PermissionListener { pid, marks });
                 }
             }
-            "/dev/ptmx" | "/dev/pts/ptmx" if self.masters.len() < MOST => {
+            "/dev/ptmx" | "/dev/pts/ptmx" if self.masters.len() < DESCRIPTORS_MAX => {
                 let master = terminal(&info()).zip(fd.parse().ok());
                 self.masters.extend(master.map(|(index, fd)| TerminalMaster { pid, fd, index }));
             }
