@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::own_dir;
 
 /// How large it becomes when there is to be room.
-const ROOMY_KIB: u32 = 4096;
+const ROOMY_KIB: u32 = 8192;
 
 /// A file system of so many KiB, unmounted when this is dropped.
 #[derive(Debug)]

@@ -92,7 +92,7 @@ fn the_message_names_host_process_peer_and_age() {
 /// The reasons of losses in `docs/METRICS.md`, each with the severity of its alert.
 fn reasons() -> Vec<(String, String)> {
     let reference = read("docs/METRICS.md");
-    let table = reference.split_once("| reason | means | alert |").expect("a table").1;
+    let table = reference.split_once("| reason | meaning | alert |").expect("a table").1;
     let cells = |line: &str| -> Option<(String, String)> {
         let (reason, rest) = line.strip_prefix("| `")?.split_once('`')?;
         Some((reason.to_owned(), rest.trim_end_matches(" |").rsplit("| ").next()?.to_owned()))

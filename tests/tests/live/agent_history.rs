@@ -100,7 +100,7 @@ fn what_is_older_than_a_second_survives_a_kill_in_the_middle_of_writing() {
 #[test]
 fn on_a_full_disk_it_goes_on_and_counts() {
     let _shared = shared();
-    let disk = SmallDisk::mount("history-disk", 256);
+    let disk = SmallDisk::mount("history-disk", 1024);
     let state = disk.path().join("state");
     let mut agent = start(&state);
     let first = Waiter::start("recvfrom-tcp4");

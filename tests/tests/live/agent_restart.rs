@@ -49,7 +49,7 @@ fn a_broken_state_is_no_hindrance() {
 #[test]
 fn a_state_that_cannot_be_written_is_counted_and_written_later() {
     let _shared = shared();
-    let disk = SmallDisk::mount("state-disk", 256);
+    let disk = SmallDisk::mount("state-disk", 1024);
     let dir = disk.path().join("state");
     let args = ["--threshold", "1s", "--state-dir", dir.to_str().expect("UTF-8")];
     let mut agent = Agent::start(&args);

@@ -76,7 +76,12 @@ fn a_member_of_the_group_sees_what_root_sees() {
 
     let output = run(*MEMBERS, &["ps", "-p", &pid, "--socket", &socket(&agent)]);
     let page = text(&output.stdout);
-    assert!(page.contains("recvfrom(") && page.ends_with("1 stuck; source bpf, by the agent.\n"), "{page}");
+    assert!(
+        page.contains("recvfrom(")
+            && page.contains("\n1 stuck; ")
+            && page.ends_with("; source bpf, by the agent.\n"),
+        "{page}"
+    );
 
     let output = run(*MEMBERS, &["why", &pid, "--socket", &socket(&agent)]);
     let page = text(&output.stdout);

@@ -67,7 +67,7 @@ fn a_set_that_is_gone() {
     let row = row("poll-unmapped", &[]).expect("every kernel unmaps");
     assert_eq!((&row["class"], &row["target"]["kind"]), (&"events".into(), &"unreadable".into()), "{row:#}");
     let said = row["verdict"].as_str().expect("a sentence");
-    assert!(said.ends_with("for events that are not known: its set of fds could not be read"), "{row:#}");
+    assert!(said.ends_with("for events on unknown fds: its set of fds could not be read"), "{row:#}");
 }
 
 /// Named are the first few, in JSON all.

@@ -65,7 +65,7 @@ fn a_deadlock_is_called_one() {
     let waiter = Waiter::start("deadlock");
     std::thread::sleep(Duration::from_secs(1));
     let report = until(waiter.pid(), "stuck");
-    assert!(headline(&report).contains("It is a deadlock"), "{report:#}");
+    assert!(headline(&report).contains("a deadlock"), "{report:#}");
     let other = &report["others"][0];
     assert_eq!(other["then"][0]["circle"], true, "{report:#}");
     let two = [&other["tid"], &other["then"][0]["tid"]];

@@ -82,7 +82,7 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
             _ => format!("for new connections{}", on(target)),
         },
         Class::Events => match target {
-            Target::Unreadable { reason } => format!("for events on fds that could not be read: {reason}"),
+            Target::Unreadable { reason } => format!("for events on unknown fds: {reason}"),
             target => format!("for any of its events{}", on(target)),
         },
         Class::Tty => format!("for input{}", on(target)),

@@ -307,7 +307,7 @@ impl ReaderClient {
                 Ok(answer) => {
                     // It may have come with the bytes of an answer before.
                     let opened = if question.ask.opens() { connection.descriptor.take() } else { None };
-                    self.shared().ledger.answered(question.process);
+                    self.shared().ledger.answered(question.process, question.needs);
                     answer.map(|bytes| (bytes, opened)).map_err(Unread::Failed)
                 }
                 Err(broken) => {

@@ -62,8 +62,8 @@ const LEAVE_ALONE: Duration = Duration::from_secs(10);
 const DOUBLINGS_MAX: u32 = 5;
 /// Reads that are remembered as late.
 const LATE_MAX: usize = 4096;
-/// Processes that are remembered to have answered, of each of two generations.
-const ANSWERED_MAX: usize = 8192;
+/// Processes, by what it needed, that are remembered to have answered, of each of two generations.
+const ANSWERED_MAX: usize = 16_384;
 /// Readers that are left behind, for all owners and for each: where the kernel lets go of a killed reader, it is not.
 const LEFT_BEHIND_MAX: usize = 32;
 const LEFT_BEHIND_OF_OWNER_MAX: usize = 4;
@@ -114,8 +114,9 @@ pub struct Ledger {
     all: Option<Allowance>,
     /// Readers left behind, by owner.
     left: HashMap<AccountName, usize>,
-    /// Processes that have answered: these may be asked though their owner's allowance is spent.
-    answered: [HashSet<ProcessId>; 2],
+    /// Which processes have answered what needs this: that may be asked though their owner's allowance is spent. Who answers with its
+    /// state may still have memory that never comes.
+    answered: [HashSet<(ProcessId, Needs)>; 2],
     abandoned: u64,
     refused: u64,
 }
@@ -139,7 +140,8 @@ impl Ledger {
         all.refill(LATE_ALLOWANCE.0, LATE_ALLOWANCE.1, now);
         let spent = all.left < 1.0 || self.left.values().sum::<usize>() >= LEFT_BEHIND_MAX;
         let any_spent = spent || self.owners.values().any(|owner| owner.left < 1.0) || !self.left.is_empty();
-        if needs == Needs::Nothing || !any_spent || self.answered.iter().any(|them| them.contains(&process)) {
+        let has_answered = || self.answered.iter().any(|them| them.contains(&(process, needs)));
+        if needs == Needs::Nothing || !any_spent || has_answered() {
             return Ok(());
         }
         let owner = owner();
@@ -154,17 +156,17 @@ impl Ledger {
         Ok(())
     }
 
-    /// A process has answered.
-    pub fn answered(&mut self, process: ProcessId) {
-        // As long as nothing is late it does not matter who answers.
-        if self.all.is_none() || self.answered[0].contains(&process) {
+    /// A process has answered what needs this.
+    pub fn answered(&mut self, process: ProcessId, needs: Needs) {
+        // As long as nothing is late it does not matter who answers, and what needs nothing may always be asked.
+        if self.all.is_none() || needs == Needs::Nothing || self.answered[0].contains(&(process, needs)) {
             return;
         }
         if self.answered[0].len() >= ANSWERED_MAX {
             self.answered.swap(0, 1);
             self.answered[0].clear();
         }
-        self.answered[0].insert(process);
+        self.answered[0].insert((process, needs));
     }
 
     /// A read did not come back in time.
@@ -174,7 +176,7 @@ impl Ledger {
             self.late.retain(|_, late| now < late.until);
         }
         for them in &mut self.answered {
-            them.remove(&process);
+            them.remove(&(process, needs));
         }
         let times = self.late.get(&(process, needs)).map_or(0, |late| late.times + 1).min(DOUBLINGS_MAX);
         self.late.insert((process, needs), Late { until: now + LEAVE_ALONE * 2u32.pow(times), times });
@@ -286,7 +288,8 @@ mod tests {
     fn one_owner_costs_only_so_much_and_others_are_read_all_the_same() {
         let (mut ledger, now) = (Ledger::default(), Instant::now());
         ledger.late(process(900), Needs::Memory, owner(900), now);
-        ledger.answered(process(150));
+        ledger.answered(process(150), Needs::Memory);
+        ledger.answered(process(151), Needs::Exec);
         for pid in 100..103 {
             assert_eq!(may(&mut ledger, pid, Needs::Memory, now), Ok(()));
             late(&mut ledger, pid, now);
@@ -294,8 +297,10 @@ mod tests {
         assert_eq!(may(&mut ledger, 104, Needs::Memory, now), Err(Refused::Budget));
         assert_eq!(may(&mut ledger, 104, Needs::Nothing, now), Ok(()), "that answers always");
         assert_eq!(may(&mut ledger, 150, Needs::Memory, now), Ok(()), "it has answered before");
+        assert_eq!(may(&mut ledger, 151, Needs::Exec, now), Ok(()), "that it has answered");
+        assert_eq!(may(&mut ledger, 151, Needs::Memory, now), Err(Refused::Budget), "but not this");
         assert_eq!(may(&mut ledger, 200, Needs::Memory, now), Ok(()), "another's");
-        assert_eq!(ledger.refused(), 1);
+        assert_eq!(ledger.refused(), 2);
         let then = now + Duration::from_secs(1);
         assert_eq!(may(&mut ledger, 104, Needs::Memory, then), Ok(()), "one more a second");
     }
@@ -330,7 +335,7 @@ mod tests {
         let (mut ledger, mut now) = (Ledger::default(), Instant::now());
         for pid in 0..3 * LATE_MAX as u32 {
             late(&mut ledger, pid, now);
-            ledger.answered(process(pid));
+            ledger.answered(process(pid), Needs::Memory);
             now += Duration::from_secs(1);
         }
         assert!(ledger.late.len() <= LATE_MAX && ledger.owners.len() <= 8, "{}", ledger.owners.len());

@@ -174,7 +174,10 @@ pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Re
         headline += &text;
     }
     if threads.iter().filter_map(ThreadReport::wait).any(Assessment::is_deadlock) {
-        headline += " It is a deadlock: nobody in it can go on.";
+        headline += match headline.contains("deadlock") {
+            true => " Nobody in it can go on.",
+            false => " It is a deadlock: nobody in it can go on.",
+        };
     }
     let host = peer_host(&threads, pipeline.resolver().reads());
     let advice = advice::of(pid, condition, &who, &threads, &others, host);
