@@ -26,9 +26,9 @@ fn address(path: &Path) -> (libc::sockaddr_un, libc::socklen_t) {
     let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
     address.sun_family = libc::sa_family_t::try_from(libc::AF_UNIX).expect("AF_UNIX is small");
     let path = sys::c_path(path);
-    for (to, from) in address.sun_path.iter_mut().zip(path.as_bytes_with_nul()) {
-        *to = from.cast_signed();
-    }
+    // SAFETY: as many bytes as it has, in the C library's type for them, which may have a sign.
+    let name = unsafe { std::slice::from_raw_parts(path.as_ptr(), path.as_bytes_with_nul().len()) };
+    address.sun_path[..name.len()].copy_from_slice(name);
     (address, size_of::<libc::sockaddr_un>() as libc::socklen_t)
 }
 
