@@ -23,7 +23,7 @@ pub struct Advice {
     pub reason: String,
 }
 
-const GOES_ON: &str = "explains why that one is stuck";
+const GOES_ON: &str = "shows what that one is waiting for";
 
 /// A command with its reason.
 pub(super) fn advice(command: String, reason: &str) -> Advice {
