@@ -352,11 +352,10 @@ pub fn syscall(table: CallTable, number: i32) -> Syscall {
 
 fn facts(file: &File, kind: u32, mut tail: &[u8], clock: &StampClock) -> SocketFacts {
     match kind {
-        TAIL_TCP => {
-            plain::<Tcp>(&mut tail).map_or(SocketFacts::None, |tcp| SocketFacts::Tcp(tcp_facts(tcp, clock)))
-        }
+        TAIL_TCP => plain::<Tcp>(&mut tail)
+            .map_or(SocketFacts::None, |tcp| SocketFacts::Tcp(Box::new(tcp_facts(tcp, clock)))),
         TAIL_UNIX => plain::<Unix>(&mut tail)
-            .map_or(SocketFacts::None, |unix| SocketFacts::Unix(unix_facts(file, &unix, clock))),
+            .map_or(SocketFacts::None, |unix| SocketFacts::Unix(Box::new(unix_facts(file, &unix, clock)))),
         TAIL_UDP => plain::<Udp>(&mut tail).map_or(SocketFacts::None, |udp| {
             SocketFacts::Udp(UdpFacts {
                 has_received: udp.stamp >= 0,

@@ -25,7 +25,7 @@ use crate::{
     model::syscalls::{CallTable, Operation, Syscall},
     model::wait::{
         Call, FdState, ProcessId, SeenFd, Sleep, Sleeper, Snapshot, SocketFacts, Suspended, SuspendedThread,
-        ThreadId, UnixFacts, Wait,
+        ThreadId, Wait,
     },
     procfs::{
         self, FileStat, Reads, Unread, by_pid,
@@ -275,8 +275,10 @@ fn describe_with_peer(
     reads: &mut Reads,
 ) -> (FdState, SocketFacts) {
     let (state, mut socket) = describe(process, tid, fd, sockets, reads);
-    if let SocketFacts::Unix(UnixFacts { peer_inode: Some(peer), peer_pid, .. }) = &mut socket {
-        *peer_pid = sockets.holds(process, *peer, reads).then_some(process.pid);
+    if let SocketFacts::Unix(facts) = &mut socket
+        && let Some(peer) = &facts.peer_inode
+    {
+        facts.peer_pid = sockets.holds(process, *peer, reads).then_some(process.pid);
     }
     (state, socket)
 }

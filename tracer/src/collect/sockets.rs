@@ -93,10 +93,9 @@ fn read(process: ProcessId, netns: u64, reads: &mut Reads) -> HashMap<u64, Known
     for inode in connected {
         // Without its peer a connection would look like a listener.
         if let Some(socket) = sockets.get_mut(&inode)
-            && matches!(
-                socket.facts,
-                SocketFacts::Unix(UnixFacts { peer_inode: None, unaccepted: false, .. })
-            )
+            && let SocketFacts::Unix(facts) = &socket.facts
+            && facts.peer_inode.is_none()
+            && !facts.unaccepted
         {
             socket.facts = SocketFacts::None;
         }
@@ -149,7 +148,7 @@ fn tcp(entry: &TcpNetEntry, netns: u64) -> KnownSocket {
     let open = internet(entry.local_address, entry.remote_address, SocketKind::Stream, Transport::Tcp);
     let state = TcpState::of(entry.state.to_u8());
     let facts = facts(state, (entry.rx_queue, entry.tx_queue), netns);
-    KnownSocket { open, facts: SocketFacts::Tcp(facts) }
+    KnownSocket { open, facts: SocketFacts::Tcp(Box::new(facts)) }
 }
 
 fn udp(entry: &UdpNetEntry) -> KnownSocket {
@@ -161,7 +160,7 @@ fn unix(entry: &UnixNetEntry) -> KnownSocket {
     let path =
         entry.path.as_ref().map(|path| String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned());
     let open = unix_socket(SocketKind::of(entry.socket_type));
-    KnownSocket { open, facts: SocketFacts::Unix(UnixFacts { path, ..UnixFacts::default() }) }
+    KnownSocket { open, facts: SocketFacts::Unix(Box::new(UnixFacts { path, ..UnixFacts::default() })) }
 }
 
 fn unix_socket(kind: SocketKind) -> OpenSocket {
@@ -297,7 +296,7 @@ fn add_unix(sockets: &mut HashMap<u64, KnownSocket>, response: &UnixResponse) {
 
 /// A unix socket shows its peer's address, and what lies unread in the peer's queue.
 fn name_peers(sockets: &mut HashMap<u64, KnownSocket>) {
-    let known: HashMap<u64, UnixFacts> = sockets
+    let known: HashMap<u64, Box<UnixFacts>> = sockets
         .iter()
         .filter_map(|(inode, socket)| match &socket.facts {
             SocketFacts::Unix(facts) => Some((*inode, facts.clone())),
@@ -394,10 +393,10 @@ pub fn fuzz(datagram: &[u8]) -> Vec<KnownSocket> {
         let (inode, facts) = match response {
             SockDiagMessage::InetResponse(response) => {
                 let state = TcpState::of(response.header.state);
-                (response.header.inode, SocketFacts::Tcp(facts(state, (0, 0), 0)))
+                (response.header.inode, SocketFacts::Tcp(Box::new(facts(state, (0, 0), 0))))
             }
             SockDiagMessage::UnixResponse(response) => {
-                (response.header.inode, SocketFacts::Unix(UnixFacts::default()))
+                (response.header.inode, SocketFacts::Unix(Box::default()))
             }
             _ => continue,
         };

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
     use crate::{
         diagnose::verdict::tests::{on, tcp, unix, wait},
-        model::{syscalls::Syscall, tcp::tests::facts, wait::UnixFacts},
+        model::{syscalls::Syscall, tcp::tests::facts},
         resolve::peers::Peers,
     };
 
@@ -81,7 +81,7 @@ mod tests {
             let reads_since = reads_since.map(|since: u64| since * SECOND);
             let resolved = Resolved {
                 peers: Some(Peers { reads_since, single, waits: Some(true), ..Peers::default() }),
-                socket: SocketFacts::Unix(UnixFacts::default()),
+                socket: SocketFacts::Unix(Box::default()),
                 timeout: timeout.map(Duration::from_secs),
                 ..on(Syscall::Poll, unix(false, true, true))
             };
@@ -111,7 +111,8 @@ mod tests {
         ] {
             let mut wait = wait(syscall, [0; 6]);
             (wait.began_ns, wait.sleep_began_ns) = (60_000_000_000, 60_000_000_000);
-            let resolved = Resolved { direction, socket: SocketFacts::Tcp(facts), ..on(syscall, tcp()) };
+            let resolved =
+                Resolved { direction, socket: SocketFacts::Tcp(Box::new(facts)), ..on(syscall, tcp()) };
             date_back(&mut wait, &resolved, 120_000_000_000, 1_000_000_000_000);
             assert_eq!(wait.age.as_secs(), expected, "{syscall:?} {direction:?} {facts:?}");
         }

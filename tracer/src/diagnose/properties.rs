@@ -97,11 +97,11 @@ fn any_facts() -> impl Strategy<Value = SocketFacts> {
                     of.sent = Some(Duration::from_millis(word.into()));
                 });
                 let state = TcpState::of(state);
-                SocketFacts::Tcp(TcpFacts { state, keepalive, send_queue: word, ..facts })
+                SocketFacts::Tcp(Box::new(TcpFacts { state, keepalive, send_queue: word, ..facts }))
             }
         ),
         prop::sample::select(vec![Queued::Nothing, Queued::Messages(1), Queued::Messages(2), Queued::Bytes])
-            .prop_map(|unread| SocketFacts::Unix(UnixFacts { unread, ..UnixFacts::default() })),
+            .prop_map(|unread| SocketFacts::Unix(Box::new(UnixFacts { unread, ..UnixFacts::default() }))),
     ]
 }
 

@@ -12,7 +12,7 @@ use crate::{
     model::target::Target,
     model::tcp::LastSender,
     model::tcp::{TcpActivity, TcpFacts},
-    model::wait::{Queued, SocketFacts, UnixFacts, Wait},
+    model::wait::{Queued, SocketFacts, Wait},
     resolve::{
         Resolved,
         futex::{FutexWord, LockHolder},
@@ -441,12 +441,10 @@ fn reply(wait: &Wait, resolved: &Resolved) -> String {
             };
         }
         let peer = others(resolved.peers.as_ref()).unwrap_or_else(|| "its peer".into());
-        let unread = match &resolved.socket {
-            SocketFacts::Unix(UnixFacts { unread: Queued::Bytes, .. }) => {
-                "what it wrote has not been read yet".into()
-            }
-            SocketFacts::Unix(UnixFacts { unread: Queued::Messages(number), .. }) => {
-                format!("{} it sent not read yet", count(*number as usize, "message"))
+        let unread = match resolved.socket.unix().map(|facts| facts.unread) {
+            Some(Queued::Bytes) => "what it wrote has not been read yet".into(),
+            Some(Queued::Messages(number)) => {
+                format!("{} it sent not read yet", count(number as usize, "message"))
             }
             _ if resolved.peers.as_ref().is_some_and(is_mutual) => {
                 "it has read everything sent to it and does nothing but wait for more: each waits for the other".into()
@@ -646,10 +644,7 @@ mod tests {
     use crate::{
         diagnose::verdict::{judge, tests as samples},
         model::tcp::tests::facts as sample,
-        model::{
-            stack::KernelStack,
-            wait::{OutputFlow, UnixFacts},
-        },
+        model::{stack::KernelStack, wait::OutputFlow},
         resolve::{mounts::MountTable, peers::Peer},
     };
 
@@ -671,22 +666,28 @@ mod tests {
                 of.retransmission = Duration::from_millis(1600);
                 of.user_timeout = Some(Duration::from_secs(20));
             });
-        let resolved =
-            Resolved { socket: SocketFacts::Tcp(lost), ..samples::on(Syscall::Read, samples::tcp()) };
+        let resolved = Resolved {
+            socket: SocketFacts::Tcp(Box::new(lost)),
+            ..samples::on(Syscall::Read, samples::tcp())
+        };
         assert_eq!(
             of(Syscall::Read, &resolved),
             "waiting 1m 0s for a reply from 10.0.0.2:443: 517 bytes sent and unacknowledged after 3 \
              retransmissions: the peer cannot be reached; nothing was ever received; the kernel gives up in 14s"
         );
         let lost = lost.with_activity(|of| of.retransmits = 0).with_internals(|of| of.user_timeout = None);
-        let resolved =
-            Resolved { socket: SocketFacts::Tcp(lost), ..samples::on(Syscall::Read, samples::tcp()) };
+        let resolved = Resolved {
+            socket: SocketFacts::Tcp(Box::new(lost)),
+            ..samples::on(Syscall::Read, samples::tcp())
+        };
         let end =
             "nothing was ever received; no time-out: the kernel gives up after 15m 24s of retransmissions";
         assert!(of(Syscall::Read, &resolved).ends_with(end), "{}", of(Syscall::Read, &resolved));
         let full = lost.with_activity(|of| (of.window, of.probes) = (Some(0), 3));
-        let resolved =
-            Resolved { socket: SocketFacts::Tcp(full), ..samples::on(Syscall::Read, samples::tcp()) };
+        let resolved = Resolved {
+            socket: SocketFacts::Tcp(Box::new(full)),
+            ..samples::on(Syscall::Read, samples::tcp())
+        };
         let said = of(Syscall::Read, &resolved);
         assert!(
             said.contains("517 bytes not acknowledged: the peer does not read, and its buffer is full"),
@@ -695,8 +696,10 @@ mod tests {
         let long_ago = Duration::from_secs(7861);
         let dead = TcpFacts { keepalive: true, ..sample(517, 10) }
             .with_activity(|of| (of.probes, of.acknowledged, of.received) = (8, long_ago, Some(long_ago)));
-        let resolved =
-            Resolved { socket: SocketFacts::Tcp(dead), ..samples::on(Syscall::Read, samples::tcp()) };
+        let resolved = Resolved {
+            socket: SocketFacts::Tcp(Box::new(dead)),
+            ..samples::on(Syscall::Read, samples::tcp())
+        };
         let said = of(Syscall::Read, &resolved);
         assert!(said.ends_with("; no answer to 8 keepalive probes: the kernel gives up in 14s"), "{said}");
     }
@@ -836,7 +839,7 @@ mod tests {
             datagram: false,
             client: true,
         };
-        let socket = SocketFacts::Unix(UnixFacts::default());
+        let socket = SocketFacts::Unix(Box::default());
         let resolved = Resolved { socket, peers: peers.clone(), ..samples::on(Syscall::Read, target) };
         let sentence = of(Syscall::Read, &resolved);
         assert!(sentence.contains("for a reply from mariadbd (pid 812) on unix /run/db"), "{sentence}");

@@ -293,7 +293,7 @@ pub mod tests {
     /// A target that this call waits on.
     pub fn on(syscall: Syscall, target: Target) -> Resolved {
         let socket = match &target {
-            Target::Tcp { .. } => SocketFacts::Tcp(facts(517, 0)),
+            Target::Tcp { .. } => SocketFacts::Tcp(Box::new(facts(517, 0))),
             _ => SocketFacts::None,
         };
         let last_sender = matches!(target, Target::Tcp { .. }).then_some(LastSender::Ours);
@@ -496,7 +496,7 @@ pub mod tests {
             (client(), None, Queued::Nothing, Class::Dialog),
             (server(), None, Queued::Nothing, Class::Peer),
         ] {
-            let socket = SocketFacts::Unix(UnixFacts { unread, ..UnixFacts::default() });
+            let socket = SocketFacts::Unix(Box::new(UnixFacts { unread, ..UnixFacts::default() }));
             let resolved = Resolved { peers, socket, ..on(Syscall::Read, target) };
             assert_eq!(classify(&wait(Syscall::Read, [0; 6]), &resolved), class, "{resolved:?}");
         }

@@ -253,15 +253,16 @@ pub struct UdpFacts {
     pub send_timeout: Option<Duration>,
 }
 
-/// What a source saw of the socket behind the fd.
+/// What a source saw of the socket behind the fd. The facts lie apart: most of a host's waits have none, and all waits are moved at
+/// each look.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SocketFacts {
     /// Nothing, or not a socket with facts.
     None,
     /// A TCP connection.
-    Tcp(TcpFacts),
+    Tcp(Box<TcpFacts>),
     /// A unix socket.
-    Unix(UnixFacts),
+    Unix(Box<UnixFacts>),
     /// A UDP socket.
     Udp(UdpFacts),
 }
@@ -607,5 +608,23 @@ impl<'a> ByProcess<'a> {
     /// How many of them there are for which this holds.
     pub fn count(&self, holds: impl Fn(&Wait) -> bool) -> usize {
         self.waits.iter().filter(|wait| holds(wait)).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All waits of the host are made, sorted and moved at each look: with thousands of them, that is most of what a look costs.
+    #[test]
+    fn a_wait_stays_small() {
+        for (name, size, most) in [
+            ("Wait", size_of::<Wait>(), 320),
+            ("SocketFacts", size_of::<SocketFacts>(), 64),
+            ("FdState", size_of::<FdState>(), 64),
+            ("Call", size_of::<Call>(), 72),
+        ] {
+            assert!(size <= most, "{name} takes {size} bytes, more than {most}");
+        }
     }
 }

@@ -50,7 +50,7 @@ use crate::{
     model::stack::KernelStack,
     model::syscalls::{Direction, Operation, Syscall},
     model::target::{Interest, Target, WatchedFd},
-    model::tcp::{LastSender, TcpActivity, TcpFacts, TcpState},
+    model::tcp::{LastSender, TcpActivity, TcpState},
     model::wait::{
         ByProcess, FdState, OutputFlow, ProcessId, RingRequest, SeenFd, Sleep, Sleeper, SocketFacts,
         ThreadId, Wait,
@@ -132,7 +132,9 @@ impl Resolved {
 
     /// What was seen so long ago, as of now, nothing having moved meanwhile.
     pub fn grow_older(&mut self, by: Duration) {
-        if let SocketFacts::Tcp(TcpFacts { activity: Some(activity), .. }) = &mut self.socket {
+        if let SocketFacts::Tcp(facts) = &mut self.socket
+            && let Some(activity) = &mut facts.activity
+        {
             activity.acknowledged += by;
             let TcpActivity { sent, received, delivered, first_sent, .. } = activity;
             for stamp in [sent, received, delivered, first_sent].into_iter().flatten() {
@@ -438,7 +440,7 @@ impl Resolver {
         let descriptor = Descriptor { thread, fd, state, socket, operation, direction };
         let target = target::of_descriptor(descriptor, &mut self.reads, &mut self.mounts);
         let facts = match socket {
-            SocketFacts::Tcp(facts) => Some(Box::new(*facts)),
+            SocketFacts::Tcp(facts) => Some(facts.clone()),
             SocketFacts::Unix(_) | SocketFacts::Udp(_) | SocketFacts::None => None,
         };
         let watched = WatchedFd { fd, interest, target, facts };

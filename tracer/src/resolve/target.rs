@@ -180,9 +180,8 @@ fn of_socket(descriptor: Descriptor<'_>, inode: u64, socket: &OpenSocket) -> Tar
             let remote = (remote.port != 0).then(|| remote.socket_addr());
             Target::Udp { local: local.socket_addr(), remote, inode }
         }
-        (None, SocketFacts::Unix(UnixFacts { path, peer_path, peer_inode, peer_pid, .. }))
-            if socket.family == SocketFamily::Unix =>
-        {
+        (None, SocketFacts::Unix(facts)) if socket.family == SocketFamily::Unix => {
+            let UnixFacts { path, peer_path, peer_inode, peer_pid, .. } = &**facts;
             Target::Unix {
                 path: path.clone().or_else(|| peer_path.clone()),
                 inode,

@@ -53,10 +53,11 @@ fn growth_is_told_from_size() {
     let each = |size: usize| (0..size as u64).collect::<Vec<_>>();
     let sum = |numbers: Vec<u64>| _ = std::hint::black_box(numbers.iter().map(|n| n * n).sum::<u64>());
     assert_linear("once for each", each, sum);
-    let pairs = std::panic::catch_unwind(|| {
+    let pairs = || {
         assert_linear("each with each", each, |numbers| {
             _ = std::hint::black_box(numbers.iter().filter(|n| numbers.contains(&(**n + 1))).count());
         });
-    });
-    assert!(pairs.is_err());
+    };
+    // What disturbs the small ones only makes growth look smaller.
+    assert!((0..3).any(|_| std::panic::catch_unwind(pairs).is_err()));
 }

@@ -222,7 +222,7 @@ mod tests {
             Target::Futex { address: 0x7f00 },
         ] {
             let resolved = Resolved::new(Some(13), target, Some(Direction::Receive));
-            let resolved = Resolved { socket: SocketFacts::Tcp(facts(517, 3)), ..resolved };
+            let resolved = Resolved { socket: SocketFacts::Tcp(Box::new(facts(517, 3))), ..resolved };
             let verdict = crate::diagnose::verdict::judge(&wait, &resolved);
             let object = WaitObject::new(&wait, &resolved, &verdict, &ProcessMeta::default());
             let text = serde_json::to_string(&object).expect("is written");

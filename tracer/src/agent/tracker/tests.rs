@@ -125,7 +125,7 @@ impl Thread {
             FD => (self.file(), self.socket()),
             OTHER_FD => {
                 let inode = self.inode + 1_000_000;
-                let socket = SocketFacts::Tcp(facts(100, self.other_received));
+                let socket = SocketFacts::Tcp(Box::new(facts(100, self.other_received)));
                 (FdState::Open(file(inode, FileKind::Socket)), socket)
             }
             _ => return None,
@@ -140,7 +140,7 @@ impl Thread {
     fn socket(&self) -> SocketFacts {
         match self.is_pipe {
             true => SocketFacts::None,
-            false => SocketFacts::Tcp(facts(100, self.received)),
+            false => SocketFacts::Tcp(Box::new(facts(100, self.received))),
         }
     }
 

@@ -354,7 +354,7 @@ mod tests {
             began_ns: sleep_began_ns,
             sleep_began_ns,
             fd_state: file(7),
-            socket: SocketFacts::Tcp(facts(100, received)),
+            socket: SocketFacts::Tcp(Box::new(facts(100, received))),
             ..wait(Syscall::Read, [3, 0, 0, 0, 0, 0])
         }
     }
@@ -370,7 +370,7 @@ mod tests {
 
     fn resolved(received: u64, timeout: Option<Duration>) -> Resolved {
         let mut resolved = on(Syscall::Poll, tcp());
-        (resolved.file, resolved.socket) = (file(7), SocketFacts::Tcp(facts(100, received)));
+        (resolved.file, resolved.socket) = (file(7), SocketFacts::Tcp(Box::new(facts(100, received))));
         resolved.timeout = timeout;
         resolved
     }
@@ -403,11 +403,11 @@ mod tests {
         let track = looked(poll(SECOND), resolved(50, None), Class::Reply);
         assert_eq!(track.step(&poll(2 * SECOND)), Step::Unsure);
         for (inode, socket, progress) in [
-            (7, SocketFacts::Tcp(facts(100, 50)), Progress::Unmoved),
-            (7, SocketFacts::Tcp(facts(100, 51)), Progress::Received),
-            (7, SocketFacts::Tcp(facts(101, 50)), Progress::Unknown),
-            (8, SocketFacts::Tcp(facts(100, 50)), Progress::Unknown),
-            (8, SocketFacts::Tcp(facts(100, 51)), Progress::Unknown),
+            (7, SocketFacts::Tcp(Box::new(facts(100, 50))), Progress::Unmoved),
+            (7, SocketFacts::Tcp(Box::new(facts(100, 51))), Progress::Received),
+            (7, SocketFacts::Tcp(Box::new(facts(101, 50))), Progress::Unknown),
+            (8, SocketFacts::Tcp(Box::new(facts(100, 50))), Progress::Unknown),
+            (8, SocketFacts::Tcp(Box::new(facts(100, 51))), Progress::Unknown),
             (7, SocketFacts::None, Progress::Unknown),
         ] {
             assert_eq!(track.progress(&file(inode), &socket), progress, "{inode} {socket:?}");
@@ -433,7 +433,7 @@ mod tests {
         assert_eq!(track.step(&other(Syscall::Nanosleep, [0; 6], 2 * SECOND)), Step::New);
         let recv = Wait {
             fd_state: file(7),
-            socket: SocketFacts::Tcp(facts(100, 50)),
+            socket: SocketFacts::Tcp(Box::new(facts(100, 50))),
             ..other(Syscall::Recvfrom, [3, 9, 8, 0, 0, 0], 2 * SECOND)
         };
         assert_eq!(track.step(&recv), Step::GoesOn);

@@ -188,13 +188,13 @@ mod tests {
             remote: Some("10.0.0.2:53".parse().expect("an address")),
             inode: 1,
         };
-        let unaccepted = SocketFacts::Unix(UnixFacts { unaccepted: true, ..UnixFacts::default() });
+        let unaccepted = SocketFacts::Unix(Box::new(UnixFacts { unaccepted: true, ..UnixFacts::default() }));
         let tcp_service = || Some(Service::Tcp("10.0.0.2:443".parse().expect("an address")));
         for (target, socket, class, expected) in [
-            (tcp(), SocketFacts::Tcp(facts(0, 0)), Class::Connect, tcp_service()),
-            (tcp(), SocketFacts::Tcp(facts(500, 0)), Class::Reply, tcp_service()),
-            (tcp(), SocketFacts::Tcp(facts(500, 1)), Class::Reply, None),
-            (tcp(), SocketFacts::Tcp(facts(500, 0)), Class::Send, None),
+            (tcp(), SocketFacts::Tcp(Box::new(facts(0, 0))), Class::Connect, tcp_service()),
+            (tcp(), SocketFacts::Tcp(Box::new(facts(500, 0))), Class::Reply, tcp_service()),
+            (tcp(), SocketFacts::Tcp(Box::new(facts(500, 1))), Class::Reply, None),
+            (tcp(), SocketFacts::Tcp(Box::new(facts(500, 0))), Class::Send, None),
             (
                 udp(),
                 SocketFacts::Udp(UdpFacts::default()),
@@ -203,7 +203,7 @@ mod tests {
             ),
             (udp(), SocketFacts::Udp(UdpFacts::default()), Class::Quiet, None),
             (unix(false, false, true), unaccepted, Class::Reply, Some(Service::Unix("/run/s".into()))),
-            (unix(false, true, true), SocketFacts::Unix(UnixFacts::default()), Class::Reply, None),
+            (unix(false, true, true), SocketFacts::Unix(Box::default()), Class::Reply, None),
             (Target::Pipe { inode: 1 }, SocketFacts::None, Class::Pipe, None),
         ] {
             let resolved = Resolved { socket, ..on(Syscall::Read, target) };
