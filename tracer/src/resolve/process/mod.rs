@@ -1,6 +1,7 @@
 //! Who waits: command line, executable, user, parents, start, and where it lives (unit, container, pod) of a process.
 
 pub mod pods;
+mod remembered;
 
 use std::{
     collections::HashMap,
