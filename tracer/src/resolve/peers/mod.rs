@@ -23,7 +23,6 @@ use crate::model::backlog::Backlog;
 
 /// Processes that are named at the other end; the others are counted.
 pub const NAMED_MAX: usize = 8;
-
 /// Waits that are told of their other ends however late it is.
 pub const RESOLVED_MIN: usize = 32;
 

@@ -35,7 +35,6 @@ use crate::{
 
 /// Sockets that may listen for one connection: at its address or any, of either family.
 const LISTENERS_MAX: usize = 4;
-
 /// Files and connections whose holders are looked for in one walk over all open files.
 pub(super) const WALK_MAX: usize = crate::kernel::load::WANTED_AT_ONCE;
 
