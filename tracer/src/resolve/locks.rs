@@ -8,9 +8,10 @@ use crate::{
 };
 
 /// Threads that wait for locks on files, on the whole host, up to which `/proc/locks` is read. Those that wait for one lock stand in
-/// a queue, and the kernel indents each of them by its place in it: so many take 16 MiB, which the kernel writes in one piece. Of
-/// more, the locks are looked for in the fdinfo of those who have the file open.
-pub const LONGEST_QUEUE: usize = 5_500;
+/// a queue, and the kernel indents each of them by its place in it: a thousand take half a megabyte, which the kernel writes in some
+/// ten milliseconds, and five thousand 13 MB, for which it takes longer than a reader has. Of more, the locks are looked for in the
+/// fdinfo of those who have the file open.
+pub const LONGEST_QUEUE: usize = 1_000;
 
 /// Who keeps whom from a lock on a file, of the whole host.
 #[derive(Debug, Default)]

@@ -172,13 +172,12 @@ impl PeerSearch<'_, '_> {
                 self.queued(wanted, &found);
                 continue;
             }
-            let reads = &mut *self.reads;
-            let mut is_end = |holder: &&&Holder| match wanted {
-                OtherEnd::File(_, access) => holder.access.allows(access),
-                OtherEnd::Lock(_) => locks::held_through(holder.pid, holder.fd, reads),
-                OtherEnd::Connection(_) | OtherEnd::Recorded(..) => true,
+            let holders = holders.into_iter().flatten().copied();
+            let found: Vec<&Holder> = match wanted {
+                OtherEnd::File(_, access) => holders.filter(|holder| holder.access.allows(access)).collect(),
+                OtherEnd::Lock(_) => self.lockers(holders),
+                OtherEnd::Connection(_) | OtherEnd::Recorded(..) => holders.collect(),
             };
-            let found: Vec<&Holder> = holders.into_iter().flatten().filter(&mut is_end).copied().collect();
             let is_socket = match wanted {
                 OtherEnd::File(FileId { kind, .. }, _) => kind == FileKind::Socket,
                 OtherEnd::Connection(_) => true,
@@ -189,6 +188,17 @@ impl PeerSearch<'_, '_> {
             self.queued(wanted, &found);
         }
         Ok(Some(all))
+    }
+
+    /// Which of those who have a file open have a lock on it. Whoever waits for one has it open as well, and may be one of
+    /// thousands: they are asked only where nobody else has it.
+    fn lockers<'h>(&mut self, holders: impl Iterator<Item = &'h Holder>) -> Vec<&'h Holder> {
+        let waits =
+            |holder: &&Holder| self.all.of(holder.pid).iter().any(|wait| wait.call.waits_for_file_lock());
+        let (waiting, others): (Vec<_>, Vec<_>) = holders.partition(waits);
+        let mut has_lock = |holder: &&Holder| locks::held_through(holder.pid, holder.fd, self.reads);
+        let found: Vec<_> = others.into_iter().filter(&mut has_lock).collect();
+        if found.is_empty() { waiting.into_iter().filter(&mut has_lock).collect() } else { found }
     }
 
     /// Who listens where this end of a connection would have been accepted. Of an address that is not a loopback one, it must be one
