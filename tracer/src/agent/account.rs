@@ -1,6 +1,6 @@
 //! What sinks are told beside stalls: what has ended, what a look has found, what was lost.
 
-use std::collections::HashSet;
+use hashbrown::HashSet;
 
 use anyhow::Result;
 

@@ -268,7 +268,9 @@ impl AgentLoop {
         let undecided = self.track(&mut snapshot)?;
         self.count_cut(self.tracker.missed() + undecided);
         self.state.save_now_and_then(self.tracker.open_stalls());
-        self.report(&snapshot)
+        self.report(&snapshot)?;
+        self.bpf.take_back(snapshot.waits);
+        Ok(())
     }
 }
 

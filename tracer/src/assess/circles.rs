@@ -1,12 +1,11 @@
 //! Which waits stand in a circle that nobody can leave? Whom each is for is followed until that is known, all that are met on the way
 //! in one step.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Instant,
-};
+use std::time::Instant;
 
 use anyhow::Result;
+
+use hashbrown::{HashMap, HashSet};
 
 use super::pipeline::{Assessment, PeerPolicy, Pipeline, is_young};
 use crate::{

@@ -1,6 +1,7 @@
 //! The source `bpf`: decodes what the kernel programs write into waits.
 
 use std::{
+    mem,
     sync::OnceLock,
     time::{Duration, Instant},
 };
@@ -100,8 +101,8 @@ pub struct Bpf {
     pub restarts: Option<Restarts>,
     /// As of the last snapshot.
     clock: StampClock,
-    /// Waits in it.
-    waits: usize,
+    /// Room for the waits of the next.
+    room: Vec<Wait>,
 }
 
 impl Bpf {
@@ -109,12 +110,21 @@ impl Bpf {
     pub fn load(options: Options) -> Result<Self> {
         let kernel = Kernel::load(options)?;
         let clock = StampClock { jiffies: 0, hz: kernel.hz(), monotonic_ns: 0 };
-        Ok(Self { kernel, restarts: None, clock, waits: 0 })
+        Ok(Self { kernel, restarts: None, clock, room: Vec::new() })
     }
 
     /// Reads what takes rights that may be given up before it is needed: the kernel shows addresses to few.
     pub fn learn_symbols(&mut self) {
         self.restarts.get_or_insert_with(Restarts::read);
+    }
+
+    /// Takes back the room of a snapshot's waits, for the next: memory that is new to the process costs it a tenth of a look. Not
+    /// after there were many more waits than now.
+    pub fn take_back(&mut self, mut waits: Vec<Wait>) {
+        let used = waits.len();
+        waits.clear();
+        waits.shrink_to(used.saturating_mul(2));
+        self.room = waits;
     }
 
     /// Loads what a single snapshot needs.
@@ -137,8 +147,7 @@ impl Source for Bpf {
         let (restarts, clock) = (&mut self.restarts, &mut self.clock);
         let now = Now::read();
         let mut snapshot = Snapshot::empty(&now, "bpf");
-        // As many as the last time, or a few more: moved only when there are many more.
-        snapshot.waits.reserve(self.waits + self.waits / 16);
+        snapshot.waits = mem::take(&mut self.room);
         self.kernel.pass(|clocks, record| {
             let Record::Thread(record, tail) = record else { return };
             *clock = StampClock::new(clocks, hz);
@@ -153,7 +162,6 @@ impl Source for Bpf {
                 snapshot.waits.push(decode(&record, tail, clocks, &now, hz, restarts));
             }
         })?;
-        self.waits = snapshot.waits.len();
         snapshot.duration = begun.elapsed();
         Ok(snapshot)
     }

@@ -14,9 +14,8 @@ pub mod sockets;
 
 mod wchan;
 
-use std::collections::HashMap;
-
 use anyhow::Result;
+use hashbrown::HashMap;
 
 use crate::model::{
     holder::{ConnectionEnd, FileId, Holder},

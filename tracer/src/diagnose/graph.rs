@@ -3,7 +3,9 @@
 //! A node waits for any of some others, or for all of them. Whoever is not in the graph can act, and so can, one after another, all
 //! whose needs are met by those who can. The rest never will: among them are the circles, and those who only wait behind one.
 
-use std::{collections::HashMap, hash::Hash};
+use std::hash::Hash;
+
+use hashbrown::HashMap;
 
 /// Whom a node needs so that it can go on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -61,8 +61,8 @@ impl Account {
         self.open = open.len();
         let mut state = self.metrics.lock();
         (state.waiting, state.excused) = (waiting, excused);
-        for wait in look.snapshot.waits.iter().filter(|wait| wait.thread.tid == wait.thread.process.pid) {
-            if state.name(&wait.thread.process).is_none_or(|known| known != wait.comm) {
+        for wait in look.snapshot.waits.iter().filter(|wait| is_main(wait)) {
+            if state.name(&wait.thread.process).is_some_and(|known| known != wait.comm) {
                 state.set_name(wait.thread.process, wait.comm.to_string());
             }
         }
@@ -72,7 +72,11 @@ impl Account {
             if state.add_open(BlockedKey { process: Some(process), syscall, kind }, ns)
                 && state.name(&process).is_none()
             {
-                self.unnamed.entry(process).or_insert_with(|| wait.comm.to_string());
+                if is_main(wait) {
+                    state.set_name(process, wait.comm.to_string());
+                } else {
+                    self.unnamed.entry(process).or_insert_with(|| wait.comm.to_string());
+                }
             }
         }
         state.expired(look.snapshot.monotonic_ns)
@@ -138,6 +142,11 @@ impl Sink for Account {
         let alive = living(expired);
         self.settle(look, names, &alive);
     }
+}
+
+/// Whether it is of a process's first thread, whose name is the process's.
+fn is_main(wait: &Wait) -> bool {
+    wait.thread.tid == wait.thread.process.pid
 }
 
 /// Which of these still exist, by their start times. One that hangs so that it cannot be read does.

@@ -2,6 +2,8 @@
 //!
 //! Layer 3: uses `collect` and `procfs`.
 
+use hashbrown::{HashMap, HashSet};
+
 pub mod address;
 pub mod addresses;
 pub mod behind;
@@ -30,11 +32,7 @@ pub mod target;
 
 pub use self::resolved::Resolved;
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use anyhow::Result;
 

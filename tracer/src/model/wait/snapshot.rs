@@ -1,6 +1,8 @@
 //! All waits of a moment, and those of one process among them.
 
-use std::{cell::OnceCell, collections::HashMap, time::Duration};
+use std::{cell::OnceCell, time::Duration};
+
+use hashbrown::HashMap;
 
 use super::{Wait, ids::ThreadId, suspended::SuspendedThread};
 use crate::util::clock::Now;

@@ -1,7 +1,7 @@
 //! What the threads of a process wait for: which files and fds they read or write, and on which sockets they take connections. Reads
 //! the sets of poll, select and epoll, each once.
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use anyhow::Result;
 

@@ -1,12 +1,9 @@
 //! The search for other ends: a walk over all open files for as many waits as it can tell of, and what each of them is told. Asks the
 //! source who holds what.
 
-use std::{
-    cell::OnceCell,
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Instant,
-};
+use std::{cell::OnceCell, sync::Arc, time::Instant};
+
+use hashbrown::{HashMap, HashSet};
 
 use anyhow::Result;
 

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::{search::WALK_MAX, *};
 use crate::{
-    collect::Source,
+    collect::{Source, Stacks},
     model::file::tests::file,
     model::file::{FileKind, OpenFile},
     model::holder::{Access, ConnectionEnd, FileId, Holder, Holding},
@@ -45,8 +45,8 @@ impl Source for Kernel {
         Ok(Vec::new())
     }
 
-    fn stacks(&mut self, _: &[crate::model::wait::Sleeper]) -> Result<crate::collect::Stacks> {
-        Ok(HashMap::new())
+    fn stacks(&mut self, _: &[crate::model::wait::Sleeper]) -> Result<Stacks> {
+        Ok(Stacks::new())
     }
 
     fn holders(&mut self, files: &[FileId], ends: &[ConnectionEnd]) -> Result<Option<Vec<Holder>>> {
