@@ -2,5 +2,6 @@
 //!
 //! Layer 4: uses what lies below, and `assess`, whose findings it shows.
 
+mod layout;
 pub mod table;
 pub mod why;

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::layout::{self, MARGIN, Part};
 use crate::{
     assess::inspect::{
         self, Condition, Report,
@@ -19,89 +20,89 @@ use crate::{
     wire::json::{WaitObject, short_id},
 };
 
-/// Width of the words at the left.
-const MARGIN: usize = 10;
+/// Lines of a page at most, where they are as wide as on most terminals: it fits a screen.
+const LINES_MAX: usize = 40;
+/// Columns of most terminals: of narrower lines there may be more.
+const USUAL_WIDTH: usize = 80;
+/// Lines of what the page says first.
+const HEADLINE_LINES_MAX: usize = 8;
+/// Lines of each other sentence that stands by itself.
+const SENTENCE_LINES_MAX: usize = 3;
 /// Threads that have a line.
 const THREADS_MAX: usize = 8;
 /// Unanswered requests that have a line.
 const REQUESTS_MAX: usize = 8;
 
-/// The page being written.
-struct WhyPage {
-    text: String,
-    width: usize,
-}
-
-impl WhyPage {
-    /// A paragraph, its first line under a word at the left.
-    fn entry(&mut self, word: &str, text: &str) {
-        self.wrapped(&format!("{word:MARGIN$}"), &" ".repeat(MARGIN), text);
-    }
-
-    /// A paragraph that begins and goes on so.
-    fn wrapped(&mut self, first: &str, next: &str, text: &str) {
-        let options = textwrap::Options::new(self.width).initial_indent(first).subsequent_indent(next);
-        for line in textwrap::wrap(&human::clean(text), options) {
-            self.text.push_str(line.trim_end());
-            self.text.push('\n');
-        }
-    }
-
-    /// Several paragraphs, the first of them under a word at the left.
-    fn entries(&mut self, word: &str, texts: impl IntoIterator<Item = String>) {
-        for (at, text) in texts.into_iter().enumerate() {
-            self.entry(if at == 0 { word } else { "" }, &text);
-        }
-    }
-}
-
 /// The page, of lines at most so wide.
 pub fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String {
-    let mut page = WhyPage { text: String::new(), width };
-    page.wrapped("", "", &report.headline);
-    page.text.push('\n');
-    page.entries("Process", process(&report.who));
-    let waits: Vec<&Assessment> = report.threads.iter().filter_map(ThreadReport::wait).collect();
-    match (&report.threads[..], &waits[..]) {
-        ([thread], [wait]) => {
-            page.entries("Wait", wait_lines(wait).into_iter().chain(thread.excuse.map(excused)));
-        }
-        ([_], []) => {}
-        (threads, _) => page.entries("Threads", thread_lines(threads)),
-    }
-    if matches!(report.condition, Condition::Stuck | Condition::Doubtful)
-        && let Some(thread) = report.threads.first().filter(|thread| !thread.stack.is_empty())
-    {
-        page.entry("Kernel", &thread.stack.join(" ← "));
-    }
-    for (at, other) in report.others.iter().enumerate() {
-        add_other(&mut page, if at == 0 { "Others" } else { "" }, 0, other);
-    }
-    add_left_out(&mut page, 0, report.others_left_out);
-    page.entries("Sockets", socket_lines(report));
-    for (at, advice) in report.advice.iter().enumerate() {
-        page.entry(if at == 0 { "Next" } else { "" }, &advice.command);
-        let margin = " ".repeat(MARGIN + 4);
-        page.wrapped(&margin, &margin, &advice.reason);
-    }
+    let mut begin = layout::wrapped(["", ""], &report.headline, width, HEADLINE_LINES_MAX);
+    begin.push(String::new());
+    let mut end = advice_lines(report, width);
     if let Some(reason) = &report.agent_silent {
-        page.text.push('\n');
-        page.wrapped(
-            "",
-            "",
-            &format!("Could not ask the agent whether answers usually take this long: {reason}."),
-        );
+        let text = format!("Could not ask the agent whether answers usually take this long: {reason}.");
+        end.push(String::new());
+        end.extend(layout::wrapped(["", ""], &text, width, SENTENCE_LINES_MAX));
     }
     if let Some(reason) = why_not_bpf {
-        page.text.push('\n');
-        page.wrapped("", "", &format!("Seen through /proc, where ages are lower bounds: {reason}."));
+        let text = format!("Seen through /proc, where ages are lower bounds: {reason}.");
+        end.push(String::new());
+        end.extend(layout::wrapped(["", ""], &text, width, SENTENCE_LINES_MAX));
     }
-    page.text
+    let lines_max = LINES_MAX * USUAL_WIDTH / width.clamp(1, USUAL_WIDTH);
+    let room = lines_max.saturating_sub(begin.len() + end.len());
+    let lines = begin.into_iter().chain(layout::fit(parts(report, width), room)).chain(end);
+    lines.flat_map(|line| [line, "\n".into()]).collect()
+}
+
+/// What is between the first sentence and what to do next.
+fn parts(report: &Report, width: usize) -> Vec<Part> {
+    let part = |word, rank, least, texts: Vec<String>| {
+        let mut part = Part::new(word, width, rank, least);
+        texts.iter().for_each(|text| part.add(0, 0, text));
+        part
+    };
+    let waits: Vec<&Assessment> = report.threads.iter().filter_map(ThreadReport::wait).collect();
+    let (word, texts) = match (&report.threads[..], &waits[..]) {
+        ([thread], [wait]) => {
+            ("Wait", wait_lines(wait).into_iter().chain(thread.excuse.map(excused)).collect())
+        }
+        ([_], []) => ("Wait", Vec::new()),
+        (threads, _) => ("Threads", thread_lines(threads)),
+    };
+    let worries = matches!(report.condition, Condition::Stuck | Condition::Doubtful);
+    let stack = report.threads.first().map_or(&[][..], |thread| &thread.stack);
+    let stack = Some(stack.join(" ← ")).filter(|text| worries && !text.is_empty());
+    let mut others = Part::new("Others", width, 1, 4);
+    report.others.iter().for_each(|other| add_other(&mut others, 0, other));
+    add_left_out(&mut others, 0, report.others_left_out);
+    vec![
+        part("Process", 2, 2, process(&report.who)),
+        part(word, 0, 4, texts),
+        part("Kernel", 4, 1, stack.into_iter().collect()),
+        others,
+        part("Sockets", 3, 2, socket_lines(report)),
+    ]
+}
+
+/// What to try next.
+fn advice_lines(report: &Report, width: usize) -> Vec<String> {
+    let margin = " ".repeat(MARGIN + 4);
+    let mut lines = Vec::new();
+    for (at, advice) in report.advice.iter().enumerate() {
+        let first = format!("{:MARGIN$}", if at == 0 { "Next" } else { "" });
+        lines.extend(layout::wrapped(
+            [&first, &" ".repeat(MARGIN)],
+            &advice.command,
+            width,
+            SENTENCE_LINES_MAX,
+        ));
+        lines.extend(layout::wrapped([&margin, &margin], &advice.reason, width, SENTENCE_LINES_MAX));
+    }
+    lines
 }
 
 /// The page of a wait that is over: what was kept of it is all that is known.
 pub fn kept(wait: &WaitObject, width: usize) -> String {
-    let mut page = WhyPage { text: String::new(), width };
     let name = match wait.tid == wait.pid {
         true => format!("{} (pid {})", wait.comm, wait.pid),
         false => format!("Thread {} of {} (pid {})", wait.tid, wait.comm, wait.pid),
@@ -112,20 +113,24 @@ pub fn kept(wait: &WaitObject, width: usize) -> String {
         Level::Idle => "was idle",
     };
     let sentence = wait.verdict.clone().unwrap_or_else(|| format!("it waited {}", human::age(wait.age)));
-    page.wrapped("", "", &format!("{name} {was}: {sentence}."));
-    page.text.push('\n');
+    let headline = format!("{name} {was}: {sentence}.");
+    let mut lines = layout::wrapped(["", ""], &headline, width, HEADLINE_LINES_MAX);
+    lines.push(String::new());
     let mut facts = Vec::new();
     facts.extend(wait.uid.map(|uid| format!("uid {uid}")));
     facts.extend(wait.unit.as_ref().map(|unit| format!("unit {unit}")));
     facts.extend(wait.container.as_deref().map(|id| format!("container {}", short_id(id))));
     facts.extend(wait.pod.as_ref().map(|pod| format!("pod {}", pod.label())));
-    page.entries("Process", wait.cmdline.clone().into_iter().chain([facts.join(", ")]));
+    let mut process = Part::new("Process", width, 1, 2);
+    wait.cmdline.clone().into_iter().chain([facts.join(", ")]).for_each(|text| process.add(0, 0, &text));
     let since = since(wait.since, !wait.age_exact);
     let class = wait.class.map_or("unknown", Class::label);
-    let mut lines = vec![format!("{class}: in {}, {since}", wait.call())];
-    lines.extend(Some(wait.target.to_string()).filter(|target| !target.is_empty()));
-    page.entries("Wait", lines);
-    page.text
+    let mut waited = Part::new("Wait", width, 0, 4);
+    waited.add(0, 0, &format!("{class}: in {}, {since}", wait.call()));
+    let target = Some(wait.target.to_string()).filter(|target| !target.is_empty());
+    target.into_iter().for_each(|text| waited.add(0, 0, &text));
+    let lines = lines.into_iter().chain(layout::fit(vec![process, waited], LINES_MAX));
+    lines.flat_map(|line| [line, "\n".into()]).collect()
 }
 
 fn process(who: &ProcessMeta) -> Vec<String> {
@@ -252,7 +257,7 @@ fn thread_lines(threads: &[ThreadReport]) -> Vec<String> {
     lines
 }
 
-fn add_other(page: &mut WhyPage, word: &str, depth: usize, other: &Other) {
+fn add_other(part: &mut Part, depth: usize, other: &Other) {
     let name = match other.tid {
         Some(tid) => format!("thread {tid} ({})", other.comm),
         None => format!("{} (pid {})", other.comm, other.pid),
@@ -261,24 +266,15 @@ fn add_other(page: &mut WhyPage, word: &str, depth: usize, other: &Other) {
         (Some(cmdline), None) => format!(", {}", human::fit(cmdline, 60)),
         _ => String::new(),
     };
-    let indent = " ".repeat(MARGIN + 2 * depth);
-    let first = format!("{word:MARGIN$}{}", " ".repeat(2 * depth));
-    page.wrapped(
-        &first,
-        &format!("{indent}  "),
-        &format!("{name}{cmdline}: {}; it {}", other.role, other.doing),
-    );
-    for then in &other.then {
-        add_other(page, "", depth + 1, then);
-    }
-    add_left_out(page, depth + 1, other.then_left_out);
+    part.add(depth, 2, &format!("{name}{cmdline}: {}; it {}", other.role, other.doing));
+    other.then.iter().for_each(|then| add_other(part, depth + 1, then));
+    add_left_out(part, depth + 1, other.then_left_out);
 }
 
 /// That there are more processes than were looked at.
-fn add_left_out(page: &mut WhyPage, depth: usize, number: usize) {
+fn add_left_out(part: &mut Part, depth: usize, number: usize) {
     if number > 0 {
-        let indent = " ".repeat(MARGIN + 2 * depth);
-        page.wrapped(&indent, &indent, &format!("and {number} more, which were not looked at"));
+        part.add(depth, 0, &format!("and {number} more, which were not looked at"));
     }
 }
 
@@ -312,6 +308,9 @@ fn socket_lines(report: &Report) -> Vec<String> {
             .take(REQUESTS_MAX)
             .map(|queued| format!("fd {}: {} on {}", queued.fd, queued.backlog, queued.target)),
     );
+    if sockets.queued.len() > REQUESTS_MAX {
+        lines.push(format!("and {} more queues", sockets.queued.len() - REQUESTS_MAX));
+    }
     if sockets.left_out > 0 {
         lines.push(format!(
             "{} were not examined, because there are too many",
@@ -319,4 +318,114 @@ fn socket_lines(report: &Report) -> Vec<String> {
         ));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use super::*;
+    use crate::{
+        assess::inspect::{advice::Advice, sockets::Sockets},
+        diagnose::verdict::{
+            classify,
+            tests::{on, tcp, wait},
+        },
+        model::{syscalls::Syscall, wait::ProcessId},
+        resolve::process::Parent,
+    };
+
+    /// One that is waited for, with three behind it on each of so many links, whose names and deeds are long.
+    fn other(depth: usize, pid: u32) -> Other {
+        let long = "a very long description of what it does ".repeat(12);
+        let then = |at: u32| other(depth - 1, 10 * pid + at);
+        Other {
+            pid,
+            tid: None,
+            comm: "x".into(),
+            cmdline: Some(long.clone()),
+            role: "at the other end",
+            doing: long,
+            stuck: true,
+            suspended: None,
+            is_parent: false,
+            again: false,
+            circle: false,
+            then: if depth > 0 { (1..4).map(then).collect() } else { Vec::new() },
+            then_left_out: 997,
+        }
+    }
+
+    /// A process with as much to say of it as there can be: threads, paths, parents, peers and what else is long.
+    fn report(threads: u32, links: usize) -> Report {
+        let long = "word ".repeat(800);
+        let assessment = || {
+            let (wait, resolved) =
+                (wait(Syscall::Recvfrom, [3, 0, 0, 0, 0, 0]), on(Syscall::Recvfrom, tcp()));
+            let class = classify(&wait, &resolved);
+            Assessment { wait, resolved, class }
+        };
+        let thread = |tid| ThreadReport {
+            tid,
+            comm: "t".into(),
+            doing: Doing::Waits(Box::new(assessment())),
+            excuse: None,
+            stack: vec!["a_function_of_the_kernel".into(); 5],
+        };
+        let parent = |pid| Parent { pid, comm: "a_long_parents_name".into() };
+        let who = ProcessMeta {
+            cmdline: Some(long.clone()),
+            parents: (1..9).map(parent).collect(),
+            ..ProcessMeta::default()
+        };
+        let advice = || Advice { command: long.clone(), reason: long.clone() };
+        Report {
+            process: ProcessId { pid: 100, start_ns: 1 },
+            comm: "x".into(),
+            only: None,
+            who: Arc::new(who),
+            condition: Condition::Stuck,
+            headline: long.clone(),
+            threads: (0..threads).map(thread).collect(),
+            others: (1..9).map(|pid| other(links, pid)).collect(),
+            others_left_out: 992,
+            sockets: Sockets {
+                states: BTreeMap::from([("tcp ESTABLISHED".to_owned(), 3)]),
+                ..Sockets::default()
+            },
+            advice: vec![advice(), advice()],
+            agent_silent: Some(long.clone()),
+        }
+    }
+
+    #[test]
+    fn a_page_fits_a_screen_whatever_there_is_to_say() {
+        for (threads, links) in [(1, 0), (1, 3), (9, 0), (200, 3)] {
+            for width in [80, 100, 250] {
+                let page = page(&report(threads, links), width, Some("why not"));
+                assert!(page.lines().count() <= LINES_MAX, "{threads} {links} {width}\n{page}");
+                assert!(page.lines().all(|line| human::columns(line) <= width), "{page}");
+                for word in ["Process", "Kernel", "Others", "Sockets", "Next"] {
+                    assert!(page.contains(&format!("\n{word:MARGIN$}")), "{word}: {page}");
+                }
+            }
+            let narrow = page(&report(threads, links), 40, None);
+            assert!(narrow.lines().count() <= 2 * LINES_MAX, "{narrow}");
+        }
+    }
+
+    #[test]
+    fn what_fits_is_all_there() {
+        let mut report = report(1, 0);
+        report.headline = "It is stuck.".into();
+        report.who = Arc::default();
+        report.others.truncate(2);
+        report.others.iter_mut().for_each(|other| other.doing = "is stuck itself".into());
+        (report.others_left_out, report.agent_silent) = (0, None);
+        report.advice.truncate(0);
+        let page = page(&report, 100, None);
+        assert!(page.starts_with("It is stuck.\n\nWait      reply: in recvfrom(3), since "), "{page}");
+        assert_eq!(page.matches("it is stuck itself").count(), 2, "{page}");
+        assert!(!page.contains("--json"), "{page}");
+    }
 }
