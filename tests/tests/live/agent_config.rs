@@ -90,6 +90,24 @@ fn thresholds_of_the_file_hold_and_the_command_line_wins() {
     assert_eq!(by_file.events_of(lock.pid()), Vec::<String>::new());
 }
 
+/// Without it only a server that does not serve its client is, or one that usually answers: what is said of each tells them apart.
+#[test]
+fn a_threshold_for_quiet_holds_for_subscriptions_too() {
+    let _shared = shared();
+    let path = file("quiet", "[thresholds]\nquiet = '2s'\n");
+    let mut agent = Agent::start(&["--config", path.to_str().expect("UTF-8")]);
+    let (subscriber, cut_off) = (Waiter::start("subscribed"), Waiter::start("quiet"));
+    for (waiter, said) in
+        [(&subscriber, "a subscription, most likely"), (&cut_off, "the rest of an answer is missing")]
+    {
+        flagged(&mut agent, waiter, 2.0);
+        let (event, _) = agent.wait_stall("stall_opened", waiter.pid(), Duration::from_secs(1));
+        assert_eq!(event["wait"]["class"], "quiet", "{event:#}");
+        let verdict = event["wait"]["verdict"].as_str().unwrap_or_default();
+        assert!(verdict.ends_with(said), "{verdict}");
+    }
+}
+
 /// Whom an alert names is in `ps`, whatever the class. An agent that does not answer is named, and holds nobody up.
 #[test]
 fn what_a_rule_has_flagged_is_shown_by_ps() {

@@ -74,7 +74,7 @@ fn terms(assessment: &Assessment, who: &ProcessMeta, policy: &Config, state: &Ag
     let key = client.map(|client| BaselineKey::of(&client, who));
     let usual = key.as_ref().and_then(|key| state.usual(key));
     let threshold = match decision.threshold {
-        Some(threshold) if !decision.by_rule && usual.is_none() => at_the_earliest(assessment, threshold),
+        Some(threshold) if !decision.is_set && usual.is_none() => at_the_earliest(assessment, threshold),
         threshold => threshold,
     };
     let excuse = key.as_ref().zip(threshold);
@@ -113,5 +113,34 @@ fn subject<'a>(Assessment { wait, resolved, class }: &'a Assessment, who: &'a Pr
             Target::Unix { path, .. } => path.as_deref(),
             _ => None,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        diagnose::verdict::tests::{on, peers, tcp, wait},
+        model::{syscalls::Syscall, wait::Wait},
+        resolve::Resolved,
+    };
+
+    #[test]
+    fn a_subscription_is_asked_about_again_and_never_old_enough() {
+        let seconds = Duration::from_secs;
+        for (class, age, serves, expected) in [
+            (Class::Quiet, 5, Some(true), 1_200),
+            (Class::Quiet, 600, Some(true), 1_200),
+            (Class::Quiet, 7_000, Some(true), 7_600),
+            (Class::Quiet, 7_000, None, 7_600),
+            // Its server does something else: an answer has been cut off.
+            (Class::Quiet, 600, Some(false), 600),
+            (Class::Request, 600, Some(true), 600),
+        ] {
+            let wait = Wait { age: seconds(age), ..wait(Syscall::Read, [3, 0, 0, 0, 0, 0]) };
+            let resolved = Resolved { peers: peers(1, false, false, serves), ..on(Syscall::Read, tcp()) };
+            let found = at_the_earliest(&Assessment { wait, resolved, class }, seconds(600));
+            assert_eq!(found, Some(seconds(expected)), "{class:?} {age} {serves:?}");
+        }
     }
 }

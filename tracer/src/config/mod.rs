@@ -138,6 +138,8 @@ pub struct Decision<'a> {
     pub threshold: Threshold,
     /// A rule says so: the wait's baseline does not count.
     pub by_rule: bool,
+    /// Somebody has set it, for the class or by a rule: what might be a subscription does not wait for longer.
+    pub is_set: bool,
     /// What people are told beside the verdict.
     pub note: Option<&'a str>,
 }
@@ -215,6 +217,12 @@ impl Config {
             .unwrap_or_else(|| class.threshold())
     }
 
+    /// Whether somebody has set the threshold of a class, on the command line or in the file.
+    fn sets(&self, class: Class) -> bool {
+        let of_stuck = self.flag.is_some() || self.defaults.threshold.is_some();
+        self.classes.contains_key(&class) || of_stuck && class.level() == Level::Stuck
+    }
+
     /// What holds for one wait: of each setting, what the first rule that matches and has it says.
     pub fn decide(&self, subject: &Subject) -> Decision<'_> {
         let (mut flag, mut threshold, mut note) = (None, None, None);
@@ -225,8 +233,9 @@ impl Config {
             note = note.or(rule.note.as_deref());
         }
         let by_rule = threshold.is_some() || flag == Some(false);
+        let is_set = by_rule || self.sets(subject.class);
         let threshold = threshold.unwrap_or_else(|| self.threshold(subject.class));
-        Decision { threshold: threshold.filter(|_| flag != Some(false)), by_rule, note }
+        Decision { threshold: threshold.filter(|_| flag != Some(false)), by_rule, is_set, note }
     }
 
     /// The least threshold that a wait of this class can have, by itself or by a rule: a younger one is not flagged,

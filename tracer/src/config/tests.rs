@@ -218,6 +218,23 @@ fn rules_win_over_the_command_line_and_that_over_the_file() {
 }
 
 #[test]
+fn it_is_known_whether_anybody_has_set_a_threshold() {
+    let flag = Config::default().with_threshold(seconds(2));
+    for (config, reply, quiet) in [
+        (Config::default(), false, false),
+        (config("[agent]\nthreshold = '1m'"), true, false),
+        (flag, true, false),
+        (config("[thresholds]\nquiet = '10m'"), false, true),
+        (config("[[rule]]\nclass = 'quiet'\nthreshold = '5m'"), false, true),
+        (config("[[rule]]\nclass = 'quiet'\nflag = false"), false, true),
+        (config("[[rule]]\nclass = 'quiet'\nnote = 'x'"), false, false),
+    ] {
+        let is_set = |class| config.decide(&Subject { class, ..subject() }).is_set;
+        assert_eq!((is_set(Class::Reply), is_set(Class::Quiet)), (reply, quiet), "{config:?}");
+    }
+}
+
+#[test]
 fn the_least_threshold_counts_rules_in() {
     let secs = |config: &Config| config.least().as_secs();
     assert_eq!(secs(&Config::default()), 30);

@@ -75,6 +75,7 @@ const ROLES: &[Role] = &[
     ("many-short-waits", sockets::many_short_waits),
     ("hundred-calls", hundred::hundred_calls),
     ("quiet", turns::quiet),
+    ("subscribed", turns::subscribed),
     ("peer", turns::peer),
     ("served", turns::served),
     ("request", turns::request),

@@ -24,6 +24,26 @@ pub(crate) fn quiet(call: &Call) {
     woke(recvfrom(client.as_raw_fd()))
 }
 
+/// A client that has subscribed to something, as SUBSCRIBE and LISTEN do: it was told so, and then its server had nothing to say. That
+/// one watches the connection among others.
+pub(crate) fn subscribed(call: &Call) {
+    let Connection { listener, mut client, mut server } = Connection::new("127.0.0.1");
+    client.write_all(b"SUBSCRIBE\r\n").expect("ask");
+    server.read_exact(&mut [0; 11]).expect("the question");
+    server.write_all(b"OK").expect("answer");
+    client.read_exact(&mut [0; 2]).expect("the answer");
+    let watched = [server.as_raw_fd(), listener.as_raw_fd()];
+    sys::peer(&[client.as_raw_fd()], || {
+        let mut set = watched.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+        // SAFETY: two pollfds, which outlive the call.
+        unsafe { libc::poll(set.as_mut_ptr(), 2, -1) };
+    });
+    watched.into_iter().for_each(sys::close);
+    std::mem::forget((server, listener));
+    tcp_report(call.role, "recvfrom", &client).print();
+    woke(recvfrom(client.as_raw_fd()))
+}
+
 /// The server's end of a connection whose last request has been answered.
 pub(crate) fn peer(call: &Call) {
     let (listener, mut server, mut client) = accepted();
