@@ -115,3 +115,24 @@ fn locks_of_rust_are_told_from_a_pool_at_rest() {
     assert_eq!(rows.len(), 4, "{rows:#?}");
     assert!(rows.iter().all(|row| row["level"] == "idle"), "{rows:#?}");
 }
+
+/// Whose turn it is to accept is no matter of being stuck; what keeps a lock while it serves connections is.
+#[test]
+fn a_lock_whose_holder_waits_for_a_connection() {
+    for (role, class, says) in [
+        ("turns-file", "listen", "for its turn to accept a connection: waiter (pid "),
+        ("turns-mutex", "listen", "for its turn to accept a connection: waiter (pid "),
+        ("loop-with-mutex", "mutex", "the mutex "),
+    ] {
+        let waiter = Waiter::start(role);
+        waiter.until_age(1.2);
+        // musl does not keep who has a mutex.
+        if is_musl() && role != "turns-file" {
+            continue;
+        }
+        let rows = rows(waiter.pid());
+        let row = rows.iter().find(|row| row["tid"] == waiter.pid()).expect("it waits");
+        assert_eq!(row["class"], class, "{role}: {row:#}");
+        assert!(verdict(row).contains(says), "{role}: {row:#}");
+    }
+}

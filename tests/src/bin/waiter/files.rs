@@ -8,12 +8,12 @@ use crate::report::{Report, unsupported, woke};
 use crate::{Call, sys};
 
 /// Opens a file of the role's own.
-fn create(path: &Path) -> File {
+pub(crate) fn create(path: &Path) -> File {
     File::options().read(true).write(true).create(true).truncate(true).open(path).expect("create a file")
 }
 
 /// Another process takes a lock with `lock` on its own open of `path`, and has it when this returns.
-fn held_elsewhere(path: &Path, lock: impl FnOnce(RawFd) -> i64) -> libc::pid_t {
+pub(crate) fn held_elsewhere(path: &Path, lock: impl FnOnce(RawFd) -> i64) -> libc::pid_t {
     let (ready, tell) = sys::pipe();
     let path = path.to_owned();
     let holder = sys::peer(&[ready.as_raw_fd()], move || {
@@ -28,7 +28,7 @@ fn held_elsewhere(path: &Path, lock: impl FnOnce(RawFd) -> i64) -> libc::pid_t {
     holder
 }
 
-fn flock_exclusive(fd: RawFd) -> i64 {
+pub(crate) fn flock_exclusive(fd: RawFd) -> i64 {
     // SAFETY: flock takes two numbers.
     unsafe { libc::syscall(libc::SYS_flock, fd, libc::LOCK_EX) }
 }

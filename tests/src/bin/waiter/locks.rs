@@ -122,7 +122,7 @@ unsafe impl Sync for Private {}
 
 static MUTEX: Private = Private(std::cell::UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER));
 
-fn lock() -> i64 {
+pub(crate) fn lock() -> i64 {
     // SAFETY: an initialised mutex, never moved, since it is static.
     unsafe { libc::pthread_mutex_lock(MUTEX.0.get()) }.into()
 }

@@ -5,6 +5,7 @@
 //! role that needs a second party makes it itself, as a child process, so that its waits have another pid; the
 //! child reads commands from standard input (`answer` ends the wait). Everything dies with the process above it.
 
+mod accepters;
 mod attacks;
 mod circles;
 mod crowds;
@@ -144,6 +145,9 @@ const ROLES: &[Role] = &[
     ("lock-held", locks::lock_held),
     ("lock-left", locks::lock_left),
     ("semaphore-left", locks::semaphore_left),
+    ("turns-file", accepters::turns_file),
+    ("turns-mutex", accepters::turns_mutex),
+    ("loop-with-mutex", accepters::loop_with_mutex),
     ("forked-lock", locks::forked_lock),
     ("own-lock", locks::own_lock),
     ("rust-deadlock", locks::rust_deadlock),

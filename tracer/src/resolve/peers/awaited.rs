@@ -79,18 +79,23 @@ pub(super) fn awaited(waits: &[&Wait], reads: &mut Reads) -> Awaited {
 /// Descriptors of which it is looked up whether a process waits for connections on them.
 const LISTENERS: usize = 64;
 
-/// On which sockets threads wait for connections, in `accept` or with a set; each with its inode.
-pub(super) fn listening(
-    waits: &[&Wait],
-    reads: &mut Reads,
-    source: &mut dyn Source,
-) -> Result<Vec<(i32, u64)>> {
-    let mut sockets = Vec::new();
+/// Where threads wait for connections, in `accept` or with a set.
+#[derive(Debug, Default)]
+pub(super) struct Listening {
+    /// The sockets, each with its inode.
+    pub(super) sockets: Vec<(i32, u64)>,
+    /// They wait for what comes on connections as well.
+    pub(super) serves: bool,
+}
+
+/// Where these threads wait for connections.
+pub(super) fn listening(waits: &[&Wait], reads: &mut Reads, source: &mut dyn Source) -> Result<Listening> {
+    let mut found = Listening::default();
     let mut asked = Vec::new();
     for wait in waits {
         let set = match (wait.call.operation(), wait.fd) {
             (Operation::Accept, Some(fd)) => {
-                sockets.extend(wait.fd_state.inode().map(|inode| (fd, inode)));
+                found.sockets.extend(wait.fd_state.inode().map(|inode| (fd, inode)));
                 continue;
             }
             (Operation::Epoll, Some(fd)) => epoll::read(wait.thread.process, wait.thread.tid, fd, reads),
@@ -101,9 +106,13 @@ pub(super) fn listening(
         asked.extend(read.take(LISTENERS).map(|(fd, _)| (wait.thread, fd)));
     }
     asked.truncate(LISTENERS);
-    let seen = source.look_up(&asked)?.into_iter().filter(|seen| is_listener(&seen.state, &seen.socket));
-    sockets.extend(seen.filter_map(|seen| Some((seen.fd, seen.state.inode()?))));
-    Ok(sockets)
+    for seen in source.look_up(&asked)? {
+        match seen.state.inode().filter(|_| is_listener(&seen.state, &seen.socket)) {
+            Some(inode) => found.sockets.push((seen.fd, inode)),
+            None => found.serves |= seen.socket.tcp().is_some(),
+        }
+    }
+    Ok(found)
 }
 
 /// Whether it is a socket that takes connections: of TCP by its state; of a unix one that has a path and no peer, unless datagrams come

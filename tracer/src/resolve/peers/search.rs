@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::{
     NAMED_MAX, Peer, Peers, RESOLVED_MIN, Role,
-    awaited::{Awaited, awaited, listening},
+    awaited::{Awaited, Listening, awaited, listening},
     ends::{OtherEnd, may_be_unaccepted},
     holders::{Holders, Readers},
     wakers::{Means, may_be_woken},
@@ -107,8 +107,8 @@ pub(super) struct PeerSearch<'a, 'w> {
     pub(super) bound: BoundNames,
     pub(super) addresses: HostAddresses,
     pub(super) found: HashMap<OtherEnd, Holders>,
-    /// Sockets on which processes wait for connections: descriptors, and inodes.
-    pub(super) listening: HashMap<u32, Vec<(i32, u64)>>,
+    /// Where processes, or single threads of them, wait for connections.
+    pub(super) listening: HashMap<(u32, Option<u32>), Listening>,
     /// Processes of which no thread does anything but wait for others.
     pub(super) all_wait: HashMap<u32, bool>,
     /// Processes that may use memory that several map; `None`: others may come.
@@ -289,26 +289,32 @@ impl PeerSearch<'_, '_> {
         peers
     }
 
-    /// The same with whether who has the lock only waits for a connection.
+    /// The same with whether who has the lock only waits for a connection: a process, or the thread that has it, where that is known.
     fn with_turns(&mut self, wait: &Wait, mut peers: Peers, source: &mut dyn Source) -> Result<Peers> {
+        let own = wait.thread.process.pid;
         let is_lock = wait.call.waits_for_file_lock() || wait.call.operation() == Operation::Semaphore;
-        let mut holders: Vec<u32> = match &peers.futex {
-            Some(FutexWord::Lock(LockHolder::Thread(owner))) => vec![owner.pid],
-            _ if is_lock => peers.others.iter().map(|peer| peer.pid).collect(),
+        let holders: Vec<(u32, Option<u32>)> = match &peers.futex {
+            Some(FutexWord::Lock(LockHolder::Thread(owner))) => vec![(owner.pid, Some(owner.tid))],
+            _ if is_lock => {
+                peers.others.iter().map(|peer| (peer.pid, None)).filter(|(pid, _)| *pid != own).collect()
+            }
             _ => Vec::new(),
         };
-        holders.retain(|pid| *pid != wait.thread.process.pid);
-        for pid in holders {
-            if !self.listening.contains_key(&pid) {
-                let sockets = listening(self.all.of(pid), self.reads, source)?;
-                self.listening.insert(pid, sockets);
+        for (pid, tid) in holders {
+            if !self.listening.contains_key(&(pid, tid)) {
+                let is_it = |wait: &&&Wait| tid.is_none_or(|tid| wait.thread.tid == tid);
+                let waits: Vec<&Wait> = self.all.of(pid).iter().filter(is_it).copied().collect();
+                self.listening.insert((pid, tid), listening(&waits, self.reads, source)?);
             }
             let reads = &mut *self.reads;
             let mut has = |(fd, inode): &(i32, u64)| {
                 let link = reads.link(wait.thread.process, &format!("fd/{fd}"));
                 link.is_ok_and(|link| link.to_str() == Some(&format!("socket:[{inode}]")))
             };
-            peers.takes_turns |= self.listening[&pid].iter().any(&mut has);
+            let listening = &self.listening[&(pid, tid)];
+            // All threads of a process have its sockets: an event loop may hold a lock that has nothing to do with them.
+            let may_take_turns = pid != own || !listening.serves;
+            peers.takes_turns |= may_take_turns && listening.sockets.iter().any(&mut has);
         }
         Ok(peers)
     }
