@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Agent, Waiter, ps, why as report};
+use tests::{Agent, Waiter, ps, slow, why as report};
 
 use super::why::headline;
 
@@ -40,6 +40,21 @@ fn a_circle_is_flagged_and_one_with_a_way_out_is_not() {
     let plain = ps(&[]);
     let shown = |pid: u32| plain.rows.iter().any(|row| row["pid"] == pid);
     assert!(shown(child) && !shown(pid(&left, "child")), "{:#?}", plain.rows);
+}
+
+/// Another process could have ended it, which goes when the wait has long been looked into.
+#[test]
+fn a_circle_that_closes_late_is_flagged_at_once() {
+    let mut agent = Agent::start(&["--threshold", "2s"]);
+    let left = Waiter::start("circle-left");
+    let child = pid(&left, "child");
+    // By then it is not due for another look before it is half as old again.
+    left.until_age(17.0);
+    assert_eq!(agent.events_of(child), [] as [String; 0]);
+    // SAFETY: kill takes numbers.
+    unsafe { libc::kill(pid(&left, "other").cast_signed(), libc::SIGKILL) };
+    let (stall, _) = agent.wait_stall("stall_opened", child, slow(Duration::from_secs(3)));
+    assert_eq!(stall["wait"]["class"], "orphan", "{stall:#}");
 }
 
 #[test]

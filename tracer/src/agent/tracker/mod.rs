@@ -5,6 +5,7 @@
 //! (what became of those that are over?), `due` (which may be stalls?) and `decide`, one by one.
 
 mod apply;
+mod closing;
 mod due;
 mod observe;
 mod order;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::{
     Away, Tracker,
@@ -25,9 +25,12 @@ impl Tracker {
     /// The waits that must be looked up, the most urgent first.
     pub fn observe(&mut self, snapshot: &Snapshot, policy: &Config) -> Vec<Wait> {
         let now_ns = snapshot.monotonic_ns;
+        let may_have_closed = self.may_have_closed(snapshot, policy);
+        let again: HashSet<ThreadId> = may_have_closed.into_iter().map(|wait| wait.thread).collect();
         let mut requests = Vec::new();
         for wait in &snapshot.waits {
-            if let Some(reason) = self.reason_to_look(wait, policy, now_ns) {
+            let reason = self.reason_to_look(wait, policy, now_ns);
+            if let Some(reason) = reason.or_else(|| again.contains(&wait.thread).then_some(Reason::Again)) {
                 requests.push((self.urgency(wait, reason, now_ns), wait.clone()));
             }
         }

@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
-use super::tries::{self, Service};
+use super::{
+    closing,
+    tries::{self, Service},
+};
 use crate::{
     assess::client::Client,
     assess::pipeline::Assessment,
@@ -60,6 +63,8 @@ pub struct Track {
     pub client: Option<Client>,
     /// Progress of that fd's connection.
     pub progress: Option<ProgressCounters>,
+    /// Processes any of which could end it, if there are several, by the last look at its peers.
+    pub ends: Box<[u32]>,
     /// Whom it asks, if nothing has come back: its thread may give up and try again.
     pub tried: Option<Service>,
     timeout: Option<Duration>,
@@ -127,6 +132,7 @@ impl Track {
             seen: 0,
             client: None,
             progress,
+            ends: Box::default(),
             tried: Service::tried_by(&resolved, class),
             timeout: wait.socket.timeout(wait.call.direction() != Some(Direction::Receive)),
             last_sender: None,
@@ -225,6 +231,7 @@ impl Track {
         }
         self.class = *class;
         self.peers_resolved = resolved.peers.is_some();
+        self.ends = closing::ends(assessment);
         self.looked_ns = Some(now_ns);
         self.began_ns = wait.began_ns;
     }
