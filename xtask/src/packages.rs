@@ -33,10 +33,12 @@ const PACKAGES: &[&str] = &[
     "php-cli",
     "php-fpm",
     "php-gearman",
+    "postfix",
     "postgresql",
     "postgresql-client",
     "prometheus",
     "prometheus-alertmanager",
+    "pv",
     "python3",
     "redis-server",
     "redis-tools",
@@ -44,6 +46,8 @@ const PACKAGES: &[&str] = &[
     "ruby",
     "supervisor",
     "util-linux",
+    "uwsgi-core",
+    "uwsgi-plugin-python3",
     "wget",
 ];
 

@@ -104,7 +104,7 @@ impl Fleet {
 }
 
 /// The one file in a directory whose name begins so: packages carry their version in it.
-fn versioned(dir: &str, prefix: &str) -> PathBuf {
+pub(crate) fn versioned(dir: &str, prefix: &str) -> PathBuf {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let found = entries.map(|entry| entry.path()).find(|path| {
         path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix))

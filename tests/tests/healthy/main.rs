@@ -16,13 +16,13 @@ use tests::servers::clean;
 use tests::{Agent, Family, MuteServer, ps, start, tracer};
 
 use crate::fleet::Fleet;
-use crate::prefork::Prefork;
+use crate::prefork::{BURST, Prefork};
 use crate::users::Users;
 
 /// A healthy server answers sooner.
 const THRESHOLD: &str = "5s";
-/// What is flagged late elsewhere is flagged soon here, too.
-const CONFIG: &str = "[thresholds]\nquiet = '5s'\nrequest = '5s'\nother = '5s'\n";
+/// What is flagged late elsewhere is flagged soon here, too, but for a subscription that has nothing to say.
+const CONFIG: &str = "[thresholds]\nquiet = '5s'\nrequest = '5s'\nother = '5s'\n[[rule]]\ncomm = 'redis-cli'\nclass = 'quiet'\nthreshold = 'never'\n";
 
 #[test]
 fn nothing_is_flagged_where_nothing_is_stuck() {
@@ -34,6 +34,8 @@ fn nothing_is_flagged_where_nothing_is_stuck() {
     let config = tests::own_dir().join("healthy.toml");
     std::fs::write(&config, CONFIG).expect("our own file");
     let mut agent = Agent::start(&["--threshold", THRESHOLD, "--config", &config.to_string_lossy()]);
+    // As it is shipped: what it flags after ten minutes a longer run shows.
+    let mut default = Agent::start(&[]);
     let seconds = std::env::var("TRACER_HEALTHY_SECONDS").ok();
     let length =
         Duration::from_secs(seconds.map_or(60, |seconds| seconds.parse().expect("a number of seconds")));
@@ -63,6 +65,9 @@ fn nothing_is_flagged_where_nothing_is_stuck() {
     }
     let flagged = flagged(&mut agent, &family);
     assert!(flagged.is_empty(), "flagged in {length:?} of health: {}", listed(&flagged));
+    let flagged = self::flagged(&mut default, &family);
+    assert!(flagged.is_empty(), "flagged by default in {length:?} of health: {}", listed(&flagged));
+    assert!(prefork.of_postfix() > BURST / 2, "processes of Postfix: {}", prefork.of_postfix());
     were_used(&fleet, &users, length);
 
     // It was awake: what does hang is flagged, once, and shown.

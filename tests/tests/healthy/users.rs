@@ -65,6 +65,9 @@ impl Users {
                 assert_eq!(body(address, "/"), "fine");
             });
         }
+        let uwsgi = prefork.uwsgi[0].address;
+        users.begin("uwsgi", move || assert_eq!(body(uwsgi, "/"), "fine"));
+        assert_eq!(body(prefork.uwsgi[1].address, "/"), "fine");
         let supervisor = fleet.supervisor_socket.clone();
         users.begin("supervisord", move || {
             let stream = UnixStream::connect(&supervisor).expect("it listens");
@@ -161,6 +164,7 @@ fn resting(fleet: &Fleet) -> Vec<(&'static str, Running)> {
         process
     };
     let worker = ["-r", "-1", "BLPOP", "jobs", "0"];
+    let subscriber = ["SUBSCRIBE", "news"];
     let mut resting = Vec::new();
     for way in [Way::Tcp, Way::Unix].into_iter().cycle().take(POOL) {
         let mysql = mysql(&fleet.mariadb, way, &["--unbuffered"]);
@@ -171,6 +175,7 @@ fn resting(fleet: &Fleet) -> Vec<(&'static str, Running)> {
         ("a redis session", at_prompt(redis_cli(&fleet.redis, &[]), "PING\n")),
         ("an ssh session", at_prompt(ssh(fleet, &["cat"]), "hello\n")),
         ("a redis worker", silent(redis_cli(&fleet.redis, &worker))),
+        ("a redis subscriber", silent(redis_cli(&fleet.redis, &subscriber))),
         ("a D-Bus monitor of GLib's", silent(gdbus(fleet))),
         ("a D-Bus monitor", silent(dbus_monitor(fleet))),
         ("an asyncio program with timers", silent(asyncio(fleet, "0.2"))),
