@@ -77,7 +77,7 @@ impl Tracker {
             self.looked(&assessment, policy, now_ns);
             if lacks_peers {
                 self.miss(assessment.wait.thread);
-            } else if self.may_be_stall(&assessment, policy) {
+            } else if self.may_be_stall(&assessment, policy) && !self.is_put_off(&assessment) {
                 let Assessment { wait, .. } = &assessment;
                 let (owner, reason, since) = (wait.uid, Reason::MayBeStall, wait.age);
                 due.push((Urgency { owner, reason, missed: 0, since }, assessment));
@@ -86,6 +86,10 @@ impl Tracker {
         self.missed.retain(|_, missed| missed.snapshot == self.snapshots);
         // Those that have been due for longest first: one that was not reached the last time is older than most.
         in_order(due)
+    }
+
+    fn is_put_off(&mut self, Assessment { wait, resolved, .. }: &Assessment) -> bool {
+        self.waits.get_mut(&wait.thread).is_some_and(|track| track.is_put_off(resolved))
     }
 
     fn looked(&mut self, assessment: &Assessment, policy: &Config, now_ns: u64) {

@@ -26,6 +26,10 @@ use crate::{
 /// How much sooner than its time-out a call may come back: the kernel rounds up, our clocks are read apart.
 const TIMEOUT_SLACK: Duration = Duration::from_millis(5);
 
+/// In how many looks in a row whoever has a lock may be at work before those behind are flagged: it is passed on in a moment, but on a
+/// machine that is overloaded whose turn it is may want for a CPU.
+const PUT_OFF_MAX: u8 = 2;
+
 /// What is remembered of the wait that a thread is in.
 #[derive(Clone, Debug)]
 pub struct Track {
@@ -47,6 +51,8 @@ pub struct Track {
     pub excuse: Option<Excuse>,
     /// Its stall is open.
     pub is_flagged: bool,
+    /// How often in a row it could have been flagged, but for a lock whose holder was at work.
+    unsettled_looks: u8,
     /// It is about the end of the thread itself.
     pub is_leaving: bool,
     /// Since when its thread has been elsewhere, if that is back only perhaps, nanoseconds of `CLOCK_MONOTONIC`.
@@ -124,6 +130,7 @@ impl Track {
             suppressed_until: Duration::ZERO,
             excuse: None,
             is_flagged: false,
+            unsettled_looks: 0,
             is_leaving: wait.is_leaving(),
             away_since_ns: None,
             inode,
@@ -242,6 +249,13 @@ impl Track {
         self.looked_ns.is_some() && age >= self.suppressed_until && is_old()
     }
 
+    /// Whether it is not to be flagged yet: the lock that it waits for may change hands just now. Asked once for each look.
+    pub fn is_put_off(&mut self, resolved: &Resolved) -> bool {
+        let unsettled = resolved.peers.as_ref().is_some_and(|peers| peers.unsettled);
+        self.unsettled_looks = if unsettled { self.unsettled_looks.saturating_add(1) } else { 0 };
+        (1..=PUT_OFF_MAX).contains(&self.unsettled_looks)
+    }
+
     /// What kept it from being flagged does not count any more.
     pub fn forget_decision(&mut self) {
         (self.suppressed_until, self.excuse) = (Duration::ZERO, None);
@@ -346,7 +360,9 @@ mod tests {
     use super::*;
     use crate::{
         diagnose::verdict::tests::{on, tcp, wait},
+        model::target::Target,
         model::tcp::tests::facts,
+        resolve::peers::Peers,
     };
 
     const SECOND: u64 = 1_000_000_000;
@@ -523,5 +539,19 @@ mod tests {
         assert_eq!(track.lasted(3 * SECOND), Duration::from_secs(2));
         assert!(track.ended(&EndedSleep { exiting: true, ..ended(SECOND, 5) }));
         assert_eq!(track.lasted(3 * SECOND), Duration::from_nanos(5));
+    }
+
+    /// Two looks in a row, and not for ever.
+    #[test]
+    fn a_lock_whose_holder_is_at_work_is_put_off() {
+        let of = |unsettled| Resolved {
+            peers: Some(Peers { unsettled, ..Peers::default() }),
+            ..on(Syscall::Flock, Target::None)
+        };
+        let mut track = Track::new(&wait(Syscall::Flock, [3, 0, 0, 0, 0, 0]));
+        let looks = [true, true, true, true, false, true, false];
+        let put_off = looks.map(|unsettled| track.is_put_off(&of(unsettled)));
+        assert_eq!(put_off, [true, true, false, false, false, true, false]);
+        assert!(!track.is_put_off(&on(Syscall::Flock, Target::None)), "nothing is known of who has it");
     }
 }

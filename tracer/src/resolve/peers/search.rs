@@ -300,10 +300,12 @@ impl PeerSearch<'_, '_> {
             }
             _ => Vec::new(),
         };
+        peers.unsettled = wait.call.operation() == Operation::Semaphore && peers.semaphore.is_none();
         for (pid, tid) in holders {
+            let is_it = |wait: &&&Wait| tid.is_none_or(|tid| wait.thread.tid == tid);
+            let waits: Vec<&Wait> = self.all.of(pid).iter().filter(is_it).copied().collect();
+            peers.unsettled |= waits.is_empty();
             if !self.listening.contains_key(&(pid, tid)) {
-                let is_it = |wait: &&&Wait| tid.is_none_or(|tid| wait.thread.tid == tid);
-                let waits: Vec<&Wait> = self.all.of(pid).iter().filter(is_it).copied().collect();
                 self.listening.insert((pid, tid), listening(&waits, self.reads, source)?);
             }
             let reads = &mut *self.reads;
