@@ -104,7 +104,7 @@ fn a_threshold_for_quiet_holds_for_subscriptions_too() {
         let (event, _) = agent.wait_stall("stall_opened", waiter.pid(), Duration::from_secs(1));
         assert_eq!(event["wait"]["class"], "quiet", "{event:#}");
         let verdict = event["wait"]["verdict"].as_str().unwrap_or_default();
-        assert!(verdict.ends_with(said), "{verdict}");
+        assert!(verdict.contains(said), "{verdict}");
     }
 }
 

@@ -121,8 +121,8 @@ fn locks_of_rust_are_told_from_a_pool_at_rest() {
 fn a_lock_whose_holder_waits_for_a_connection() {
     for (role, class, says) in [
         ("turns-file", "listen", "for its turn to accept a connection: waiter (pid "),
-        ("turns-mutex", "listen", "for its turn to accept a connection: waiter (pid "),
-        ("loop-with-mutex", "mutex", "the mutex "),
+        ("turns-mutex", "listen", "for its turn to accept a connection: thread "),
+        ("loop-with-mutex", "mutex", "for a lock in memory that thread "),
     ] {
         let waiter = Waiter::start(role);
         waiter.until_age(1.2);

@@ -12,8 +12,11 @@ use crate::{
 };
 
 /// Servers that share a socket and a lock, of which one at a time waits for a connection.
-pub(super) fn turn_to_accept(peers: &Peers) -> String {
+pub(super) fn turn_to_accept(wait: &Wait, peers: &Peers) -> String {
     let holder = match &peers.futex {
+        Some(FutexWord::Lock(LockHolder::Thread(owner))) if owner.pid == wait.thread.process.pid => {
+            format!("thread {} ({})", owner.tid, owner.comm)
+        }
         Some(FutexWord::Lock(LockHolder::Thread(owner))) => format!("{} (pid {})", owner.comm, owner.pid),
         _ => others(Some(peers)).unwrap_or_else(|| "another process".into()),
     };

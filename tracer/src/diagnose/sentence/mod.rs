@@ -82,7 +82,7 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         Class::Other => format!("in {}{}", wait.call.name(), on(target)),
         Class::Peer => next_request(resolved),
         Class::Listen => match &resolved.peers {
-            Some(peers) if peers.takes_turns => turn_to_accept(peers),
+            Some(peers) if peers.takes_turns => turn_to_accept(wait, peers),
             _ => format!("for new connections{}", on(target)),
         },
         Class::Events => match target {
