@@ -156,7 +156,6 @@ fn who_never_stops_asking_keeps_nobody_from_asking() {
                 ["/v1/stalls", "/v1/waits", &path, "/v1/host"].map(|path| ask(&socket, path).ok())
             });
             let as_root = [&*path, "/v1/stalls"].map(|path| ask(&socket, path).ok());
-            let mut fastest = Duration::MAX;
             for _ in 0..3 {
                 let begin = Instant::now();
                 let output = Command::new(tracer())
@@ -167,10 +166,8 @@ fn who_never_stops_asking_keeps_nobody_from_asking() {
                     .output()
                     .expect("tracer starts");
                 assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-                fastest = fastest.min(begin.elapsed());
+                assert!(begin.elapsed() < slow(LATE), "{:?}", begin.elapsed());
             }
-            // Who is kept from asking is kept each time; a machine may be busy with something else once.
-            assert!(fastest < slow(LATE), "{fastest:?} at best of three");
             let as_member = another.join().expect("it asks");
             assert_eq!((as_member, as_root), ([Some(200); 4], [Some(200); 2]));
             victim_is_seen(&mut agent);

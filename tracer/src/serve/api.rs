@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, mpsc::RecvTimeoutError},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -81,6 +81,13 @@ pub enum ApiRequest {
     Durations(Named),
     PastWaits(Timestamp),
     PastStalls(Timestamp),
+}
+
+impl ApiRequest {
+    /// Whether nothing seen before can serve, so that its answers have to rest in between.
+    fn needs_rest(&self) -> bool {
+        matches!(self, ApiRequest::Why { .. })
+    }
 }
 
 enum Reply {
@@ -253,25 +260,36 @@ impl Responder {
     }
 
     fn work(mut self, queue: &fair::Receiver<u32, PendingRequest>) {
-        loop {
-            let PendingRequest { asked, reply } = match queue.recv_timeout(FORGET_AFTER) {
-                Ok(question) => question,
-                Err(RecvTimeoutError::Timeout) => {
-                    // Nobody asks any more: what was known for them need not be kept.
-                    self.forget();
-                    match queue.recv_timeout(Duration::MAX) {
-                        Ok(question) => question,
-                        Err(_) => return,
-                    }
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
+        while let Some(PendingRequest { asked, reply }) = self.next(queue) {
             // Whoever asked has given up: what they wanted need not be found out.
             if reply.is_closed() {
                 continue;
             }
             let answer = self.guarded(|responder| responder.answer(&asked));
             let _ = reply.send(answer);
+        }
+    }
+
+    /// The next request of the user whose turn it is. While pages of `why` have to rest, the requests of others go before them: nobody
+    /// waits for a rest that another's page has made necessary, unless they want a page too. `None`: nobody can ask any more.
+    fn next(&mut self, queue: &fair::Receiver<u32, PendingRequest>) -> Option<PendingRequest> {
+        let mut patience = FORGET_AFTER;
+        let begun = Instant::now();
+        loop {
+            let rest = self.rest.saturating_duration_since(Instant::now());
+            let may = |_: &u32, pending: &PendingRequest| rest.is_zero() || !pending.asked.needs_rest();
+            if let Some((_, pending)) = queue.take_if(may) {
+                return Some(pending);
+            }
+            let waits = !queue.is_empty();
+            if !queue.wait_for_more(if waits { rest } else { patience }) {
+                return None;
+            }
+            if !waits && begun.elapsed() >= FORGET_AFTER {
+                // Nobody asks any more: what was known for them need not be kept.
+                self.forget();
+                patience = Duration::MAX;
+            }
         }
     }
 
@@ -371,16 +389,17 @@ impl Responder {
         Ok(())
     }
 
-    /// Looks into one process, after a rest for the last one: what the agent used of the processor for it counts.
+    /// Looks into one process. What the agent used of the processor for it is followed by a rest of such looks. This thread and the one
+    /// that watches take turns, so that is no more than the time it took, whatever else the agent did meanwhile.
     fn inspect(&mut self, Named { id, start_ticks }: Named) -> Result<Report> {
-        thread::sleep(self.rest.saturating_duration_since(Instant::now()));
-        let before = cpu_time();
+        let (begun, before) = (Instant::now(), cpu_time());
         let report = inspect::inspect(id, start_ticks, &mut self.shared).and_then(|mut report| {
             let process = report.process;
             report.excuse(&self.shared.excuses(process.pid, process.start_ticks())?);
             Ok(report)
         });
-        self.rest = Instant::now() + cpu_time().saturating_sub(before) * (LOOK_SHARE - 1);
+        let used = cpu_time().saturating_sub(before).min(begun.elapsed());
+        self.rest = Instant::now() + used * (LOOK_SHARE - 1);
         report
     }
 
@@ -446,6 +465,32 @@ mod tests {
         assert!(matches!(asked("/v1/why/7/8", ""), Err(404)));
         assert!(matches!(asked("/v2/waits", ""), Err(404)));
     }
+
+    #[test]
+    fn while_pages_rest_what_others_ask_goes_first() {
+        let (shared, _asked) = shared::pair().expect("two ends");
+        let mut responder = Responder::new(shared, Duration::from_secs(1), None);
+        let (questions, queue) = fair::channel(WAITING_MAX);
+        let ask = |user: u32, path: &str| {
+            let asked = parse(path, "").expect("a request");
+            assert!(questions.send(user, PendingRequest { asked, reply: oneshot::channel().0 }).is_ok());
+        };
+        for (user, path) in [(1, "/v1/why/7"), (1, "/v1/why/7"), (2, "/v1/stalls"), (3, "/v1/host")] {
+            ask(user, path);
+        }
+        let over = Instant::now() + Duration::from_millis(200);
+        responder.rest = over;
+        let mut next = || responder.next(&queue).map(|pending| (pending.asked, Instant::now() >= over));
+        assert!(matches!(next(), Some((ApiRequest::Stalls, _))));
+        assert!(matches!(next(), Some((ApiRequest::Host, _))));
+        assert!(matches!(next(), Some((ApiRequest::Why { .. }, true))));
+        ask(2, "/v1/waits");
+        assert!(matches!(next(), Some((ApiRequest::Why { .. }, true))), "it has waited for longer");
+        assert!(matches!(next(), Some((ApiRequest::Waits { .. }, true))));
+        drop(questions);
+        assert!(next().is_none());
+    }
+
     #[test]
     fn a_panic_ends_one_answer() {
         let (shared, _asked) = shared::pair().expect("two ends");
