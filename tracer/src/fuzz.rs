@@ -145,3 +145,75 @@ pub fn objects(bytes: &[u8]) {
         let _ = (wait.id(), wait.call(), wait.target.to_string());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::PathBuf};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Fuzzer = fn(&[u8]);
+
+    const FUZZERS: [(&str, Fuzzer); 9] = [
+        ("config", config),
+        ("objects", objects),
+        ("pods", pods),
+        ("proc_files", proc_files),
+        ("records", records),
+        ("sets", sets),
+        ("sockets", sockets),
+        ("types", types),
+        ("words", words),
+    ];
+
+    fn folder(name: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz").join(name)
+    }
+
+    /// The files in a folder, in their order.
+    fn files(folder: PathBuf) -> BTreeSet<PathBuf> {
+        let entries = fs::read_dir(folder).expect("it is there");
+        entries.map(|entry| entry.expect("it is read").path()).collect()
+    }
+
+    /// Each seed, with the fuzzer it is for.
+    fn seeds() -> Vec<(Fuzzer, Vec<u8>)> {
+        let of = |(name, fuzzer): &(&str, Fuzzer)| {
+            let seeds = files(folder("seeds").join(name));
+            let fuzzer = *fuzzer;
+            seeds.into_iter().map(move |path| (fuzzer, fs::read(path).expect("a seed"))).collect::<Vec<_>>()
+        };
+        FUZZERS.iter().flat_map(of).collect()
+    }
+
+    #[test]
+    fn every_fuzzer_has_seeds_that_do_no_harm() {
+        let stems = files(folder("fuzz_targets")).into_iter();
+        let stems: Vec<_> = stems.map(|path| path.file_stem().expect("a name").to_owned()).collect();
+        assert_eq!(stems, FUZZERS.map(|(name, _)| name));
+        seeds().iter().for_each(|(fuzzer, seed)| fuzzer(seed));
+    }
+
+    proptest! {
+        /// What a fuzzer with a compiler's help does for hours before a release.
+        #[test]
+        fn nothing_near_a_seed_does_harm(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+            kept in any::<prop::sample::Index>(),
+            cut in any::<bool>(),
+        ) {
+            for (fuzzer, mut bytes) in seeds() {
+                for (at, byte) in &changes {
+                    let at = at.index(bytes.len());
+                    bytes[at] = *byte;
+                }
+                if cut {
+                    bytes.truncate(kept.index(bytes.len()));
+                }
+                fuzzer(&bytes);
+            }
+        }
+    }
+}

@@ -9,7 +9,7 @@ mod collect;
 mod commands;
 mod config;
 mod diagnose;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod history;
 mod hook;

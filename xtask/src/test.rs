@@ -83,7 +83,6 @@ const BESIDE: &[Step] = &[
     step("kernel programs are as committed", |_| ebpf::run(true)),
     step("documentation", |_| documentation()),
     step("other kernels", |_| vm::run(&vm::Options::landing(2))),
-    step("fuzzers, five seconds each", |_| fuzz::run(&[], 5)),
 ];
 
 /// What the steps of one run share.

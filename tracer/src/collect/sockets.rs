@@ -384,7 +384,7 @@ fn answers(datagram: &[u8], responses: &mut Vec<SockDiagMessage>) -> Option<bool
 }
 
 /// What a datagram says of sockets that the tables have.
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub fn fuzz(datagram: &[u8]) -> Vec<KnownSocket> {
     let mut responses = Vec::new();
     let _ = answers(datagram, &mut responses);

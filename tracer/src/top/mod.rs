@@ -34,7 +34,7 @@ use ratatui::crossterm::{
 };
 use rustix::event::{PollFd, PollFlags, poll};
 
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub use self::filter::Filter;
 use self::{
     model::{By, Effect, Line, Model},
