@@ -149,15 +149,16 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer/src")
 }
 
-/// The sources of a folder, but for tests in files of their own.
+/// The sources of a folder, but for tests in files or folders of their own.
 pub fn sources(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).expect("the sources").flatten().map(|entry| entry.path());
     let is_source = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
     let is_for_tests = |path: &PathBuf| {
         path.file_stem().is_some_and(|name| matches!(name.to_str(), Some("tests" | "samples" | "growth")))
     };
+    let entries = entries.filter(|path| !is_for_tests(path));
     let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) = entries.partition(|path| path.is_dir());
-    let files = files.into_iter().filter(|path| is_source(path) && !is_for_tests(path));
+    let files = files.into_iter().filter(is_source);
     files.chain(folders.iter().flat_map(|folder| sources(folder))).collect()
 }
 
