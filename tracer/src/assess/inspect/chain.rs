@@ -63,6 +63,25 @@ pub struct Other {
 }
 
 impl Other {
+    /// Of which nothing is known yet but who it is.
+    fn new(ChainMember { pid, tid, comm, role }: ChainMember<'_>) -> Self {
+        Self {
+            pid,
+            tid,
+            comm: comm.to_owned(),
+            cmdline: None,
+            role,
+            doing: String::new(),
+            stuck: false,
+            suspended: None,
+            is_parent: false,
+            again: false,
+            circle: false,
+            then: Vec::new(),
+            then_left_out: 0,
+        }
+    }
+
     /// The first in the chain from here that is stuck.
     pub fn stuck_one(&self) -> Option<&Other> {
         if self.stuck { Some(self) } else { self.then.iter().find_map(Other::stuck_one) }
@@ -211,22 +230,8 @@ impl<'a, 'w> Chain<'a, 'w> {
     }
 
     fn other(&mut self, member: ChainMember<'_>, from: Option<&Target>, depth: usize) -> Result<Other> {
-        let ChainMember { pid, tid, comm, role } = member;
-        let mut other = Other {
-            pid,
-            tid,
-            comm: comm.to_owned(),
-            cmdline: None,
-            role,
-            doing: String::new(),
-            stuck: false,
-            suspended: None,
-            is_parent: false,
-            again: false,
-            circle: false,
-            then: Vec::new(),
-            then_left_out: 0,
-        };
+        let ChainMember { pid, tid, .. } = member;
+        let mut other = Other::new(member);
         if self.seen.contains(&(pid, tid)) {
             other.again = true;
             // Of a process with many threads another one may do the work.
@@ -376,21 +381,7 @@ mod tests {
     use crate::model::wait::ThreadId;
 
     fn other(pid: u32) -> Other {
-        Other {
-            pid,
-            tid: None,
-            comm: "x".into(),
-            cmdline: None,
-            role: "its child",
-            doing: String::new(),
-            stuck: false,
-            suspended: None,
-            is_parent: false,
-            again: false,
-            circle: false,
-            then: Vec::new(),
-            then_left_out: 0,
-        }
+        Other::new(ChainMember { pid, tid: None, comm: "x", role: "its child" })
     }
 
     #[test]

@@ -126,23 +126,33 @@ pub fn of(process: ProcessId, resolver: &mut Resolver, source: &mut dyn Source) 
     let mut servers: Vec<i32> = listening.chain(named).collect();
     servers.sort_unstable();
     servers.truncate(CONNECTIONS_MAX);
-    for (fd, resolved) in resolver.connections(thread, &servers, source)? {
-        let backlog = resolved.socket.backlog().filter(|backlog| backlog.number > 0);
-        if let (Some(backlog), FdState::Open(file)) = (backlog, &resolved.file) {
-            let holding = Holding::of(file, resolved.socket.tcp().and_then(|facts| facts.netns));
-            sockets.queued.push(QueuedSocket { fd, target: resolved.target, backlog, holding });
-        }
-    }
-    sockets.queued.sort_by_key(|queued| Reverse(queued.backlog.number));
-    for (fd, resolved) in resolver.connections(thread, &clients, source)? {
-        let SocketFacts::Tcp(facts) = &resolved.socket else { continue };
-        let late = facts.unmoved().filter(|since| !is_young(*since));
-        if let (Some(LastSender::Ours), Some(since), false) =
-            (resolved.last_sender, late, resolved.is_server())
-        {
-            sockets.unanswered.push(Unanswered { fd, resolved, since });
-        }
-    }
-    sockets.unanswered.sort_by_key(|request| Reverse(request.since));
+    sockets.queued = queued(resolver.connections(thread, &servers, source)?);
+    sockets.unanswered = unanswered(resolver.connections(thread, &clients, source)?);
     Ok(sockets)
+}
+
+/// Of these sockets, those in whose queues something waits, the longest first.
+fn queued(servers: Vec<(i32, Resolved)>) -> Vec<QueuedSocket> {
+    let queue = |(fd, resolved): (i32, Resolved)| {
+        let backlog = resolved.socket.backlog().filter(|backlog| backlog.number > 0)?;
+        let FdState::Open(file) = &resolved.file else { return None };
+        let holding = Holding::of(file, resolved.socket.tcp().and_then(|facts| facts.netns));
+        Some(QueuedSocket { fd, target: resolved.target, backlog, holding })
+    };
+    let mut queued: Vec<QueuedSocket> = servers.into_iter().filter_map(queue).collect();
+    queued.sort_by_key(|queued| Reverse(queued.backlog.number));
+    queued
+}
+
+/// Of these connections, those on which a request of the process has no answer, the oldest request first.
+fn unanswered(clients: Vec<(i32, Resolved)>) -> Vec<Unanswered> {
+    let request = |(fd, resolved): (i32, Resolved)| {
+        let SocketFacts::Tcp(facts) = &resolved.socket else { return None };
+        let since = facts.unmoved().filter(|since| !is_young(*since))?;
+        let asks = resolved.last_sender == Some(LastSender::Ours) && !resolved.is_server();
+        asks.then_some(Unanswered { fd, resolved, since })
+    };
+    let mut unanswered: Vec<Unanswered> = clients.into_iter().filter_map(request).collect();
+    unanswered.sort_by_key(|request| Reverse(request.since));
+    unanswered
 }
