@@ -1,5 +1,7 @@
 //! What the agent remembers over a restart: how long waits usually take, and which stalls it has announced. One small JSON file,
 //! replaced as a whole by a thread of its own.
+//!
+//! Part of `agent`, layer 5, and uses what that may use.
 
 mod saver;
 

@@ -1,5 +1,7 @@
 //! Everything an engineer would gather by hand about one process: its threads, who is at the other ends and what those
 //! wait for, its connections, and what to try next. What `why` shows.
+//!
+//! Part of `assess`, layer 4, and uses what that may use.
 
 pub mod advice;
 pub mod chain;

@@ -1,5 +1,7 @@
 //! Do the kernel programs read what they should? The kernel's verifier cannot tell a field from its neighbour, but `/proc`
 //! shows many of the same values: those of a process and of descriptors made here are held against it.
+//!
+//! Part of `collect`, layer 2, and uses what that may use.
 
 mod child;
 mod condition;

@@ -1,4 +1,6 @@
 //! The state of a TCP connection, as far as it was seen, in ordinary units.
+//!
+//! Part of `model`, layer 0, and uses what that may use.
 
 mod progress;
 mod timers;

@@ -1,4 +1,6 @@
 //! Who waits: command line, executable, user, parents, start, and where it lives (unit, container, pod) of a process.
+//!
+//! Part of `resolve`, layer 3, and uses what that may use.
 
 pub mod pods;
 mod remembered;

@@ -1,5 +1,7 @@
 //! Who gives way where there is too much of something? Whoever has most of it, so that nobody can crowd others out; of one
 //! owner's things, those that came last.
+//!
+//! Part of `util`, layer 0: uses nothing else of tracer.
 
 mod table;
 
