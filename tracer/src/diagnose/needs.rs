@@ -61,6 +61,10 @@ pub fn needs(wait: &Wait, resolved: &Resolved) -> Option<Needed<Party>> {
         // The client of a named socket may be answered by whoever listens there.
         (_, Target::Pipe { .. } | Target::Unix { path: None, client: false, peer_inode: Some(_), .. }) => {
             let mut ends = others(peers);
+            // A wait goes on only while its other end is open: where nobody is seen to have that, somebody has it who is not seen.
+            if ends.is_empty() && !peers.own {
+                return None;
+            }
             // Another thread, or a handler of a signal, may use the process's own copy, or wake the thread in another way.
             if peers.own || wait.call.watches_fds() {
                 if peers.handles_signals {
@@ -99,4 +103,33 @@ fn of_word(word: &FutexWord, wait: &Wait, peers: &Peers) -> Option<Needed<Party>
 
 fn others(peers: &Peers) -> Vec<Party> {
     peers.others.iter().map(|peer| Party::process(peer.pid)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        diagnose::verdict::tests::{on, peers, wait},
+        model::syscalls::Syscall,
+    };
+
+    #[test]
+    fn who_is_not_seen_may_end_a_wait_on_a_pipe() {
+        for (syscall, others, own, expected) in [
+            (Syscall::Read, 1, false, Some(1)),
+            (Syscall::Read, 1, true, Some(2)),
+            (Syscall::Read, 0, true, Some(1)),
+            (Syscall::Read, 0, false, None),
+            // Another thread may wake a poll in another way, but does not hold the other end either.
+            (Syscall::Poll, 1, false, Some(2)),
+            (Syscall::Poll, 0, true, Some(1)),
+            (Syscall::Poll, 0, false, None),
+        ] {
+            let peers = peers(others, own, false, None);
+            let resolved = Resolved { peers, ..on(syscall, Target::Pipe { inode: 1 }) };
+            let args = [3, 0, 0xffff_ffff, 0, 0, 0];
+            let found = needs(&wait(syscall, args), &resolved).map(|needs| needs.whom().len());
+            assert_eq!(found, expected, "{syscall:?} {others} {own}");
+        }
+    }
 }

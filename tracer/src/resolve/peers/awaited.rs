@@ -86,11 +86,14 @@ pub(super) struct Listening {
     pub(super) sockets: Vec<(i32, u64)>,
     /// They wait for what comes on connections as well.
     pub(super) serves: bool,
+    /// None of them waits any more as the snapshot has it, be it that a lock was passed on to it since.
+    pub(super) at_work: bool,
 }
 
 /// Where these threads wait for connections.
 pub(super) fn listening(waits: &[&Wait], reads: &mut Reads, source: &mut dyn Source) -> Result<Listening> {
-    let mut found = Listening::default();
+    let at_work = !waits.iter().any(|wait| reads.still_in(wait));
+    let mut found = Listening { at_work, ..Listening::default() };
     let mut asked = Vec::new();
     for wait in waits {
         let set = match (wait.call.operation(), wait.fd) {

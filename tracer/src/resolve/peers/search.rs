@@ -303,9 +303,8 @@ impl PeerSearch<'_, '_> {
         peers.unsettled = wait.call.operation() == Operation::Semaphore && peers.semaphore.is_none();
         for (pid, tid) in holders {
             let is_it = |wait: &&&Wait| tid.is_none_or(|tid| wait.thread.tid == tid);
-            let waits: Vec<&Wait> = self.all.of(pid).iter().filter(is_it).copied().collect();
-            peers.unsettled |= waits.is_empty();
             if !self.listening.contains_key(&(pid, tid)) {
+                let waits: Vec<&Wait> = self.all.of(pid).iter().filter(is_it).copied().collect();
                 self.listening.insert((pid, tid), listening(&waits, self.reads, source)?);
             }
             let reads = &mut *self.reads;
@@ -314,6 +313,7 @@ impl PeerSearch<'_, '_> {
                 link.is_ok_and(|link| link.to_str() == Some(&format!("socket:[{inode}]")))
             };
             let listening = &self.listening[&(pid, tid)];
+            peers.unsettled |= listening.at_work;
             // All threads of a process have its sockets: an event loop may hold a lock that has nothing to do with them.
             let may_take_turns = pid != own || !listening.serves;
             peers.takes_turns |= may_take_turns && listening.sockets.iter().any(&mut has);
