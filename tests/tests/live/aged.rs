@@ -18,6 +18,8 @@ pub(crate) const ROLES: &[&str] = &[
     "connect-backlog",
     "accept",
     "sendto-full",
+    "poll-full",
+    "select-full",
     "read-pipe",
     "flock",
     "flock-deleted",

@@ -78,6 +78,14 @@ fn sendto_when_the_peer_does_not_read() {
     check("sendto-full", "tcp", TUPLE, "send");
 }
 
+/// Its age counts from the last byte that moved, though the call began later.
+#[test]
+fn poll_and_select_for_room_on_a_full_connection() {
+    let _shared = shared();
+    check("poll-full", "tcp", TUPLE, "send");
+    check("select-full", "tcp", TUPLE, "send");
+}
+
 #[test]
 fn flock_held_by_another() {
     let _shared = shared();

@@ -33,6 +33,17 @@ fn a_connection_and_its_duplicate() {
     is("poll-twice", "reply", "tcp");
 }
 
+/// Of two fds the socket decides, where a pipe of its own parent is the other.
+#[test]
+fn a_connection_beside_a_pipe_of_the_parents() {
+    let waiter = Waiter::start("beside-pipe");
+    let child = waiter.number("pid") as u32;
+    waiter.until_age(1.2);
+    let row = ps(&["--all", "-p", &child.to_string()]).row(child).clone();
+    assert_eq!((&row["class"], &row["target"]["kind"]), (&"reply".into(), &"tcp".into()), "{row:#}");
+    assert_eq!(row["target"]["remote"], waiter.line()["remote"], "{row:#}");
+}
+
 #[test]
 fn a_client_alone_in_an_epoll_set() {
     is("epoll-client", "reply", "tcp");

@@ -333,18 +333,17 @@ pub(crate) fn accept(call: &Call) {
     woke(unsafe { libc::syscall(libc::SYS_accept, listener.as_raw_fd(), none, none) })
 }
 
-/// `sendto` on a connection whose peer does not read and whose buffers are full.
-pub(crate) fn sendto_full(call: &Call) {
+/// A connection whose peer does not read and whose buffers are full, and when the last byte moved, nanoseconds of the wall clock.
+fn full() -> (TcpStream, u64) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     small_buffer(listener.as_raw_fd(), libc::SO_RCVBUF);
     let (mut client, mut server) = Connection::pair(&listener);
     small_buffer(client.as_raw_fd(), libc::SO_SNDBUF);
-    let bytes = [b'x'; 16 * 1024];
     client.set_nonblocking(true).expect("nonblocking");
     // Full means that nothing fits for half a second: the kernel still moves bytes after the first refusal.
     let (mut moved, mut moved_ns) = (Instant::now(), sys::realtime_ns());
     while moved.elapsed() < Duration::from_millis(500) {
-        match client.write(&bytes) {
+        match client.write(&[b'x'; 16 * 1024]) {
             Ok(_) => (moved, moved_ns) = (Instant::now(), sys::realtime_ns()),
             Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(10)),
             Err(e) => panic!("write to a connection: {e}"),
@@ -358,12 +357,69 @@ pub(crate) fn sendto_full(call: &Call) {
             while server.read(&mut sink).is_ok_and(|n| n > 0) {}
         });
     });
+    (client, moved_ns)
+}
+
+/// `sendto` on a full connection.
+pub(crate) fn sendto_full(call: &Call) {
+    let (client, moved_ns) = full();
+    let bytes = [b'x'; 16 * 1024];
     let none = std::ptr::null::<libc::c_void>();
     tcp_report(call.role, "sendto", &client).unmoved_since(moved_ns).print();
     // SAFETY: the bytes outlive the call; a connected socket needs no address.
     woke(unsafe {
         libc::syscall(libc::SYS_sendto, client.as_raw_fd(), bytes.as_ptr(), bytes.len(), 0, none, 0)
     })
+}
+
+/// `ppoll` until there is room on a full connection, which began a while after the last byte had moved.
+pub(crate) fn poll_full(call: &Call) {
+    let (client, moved_ns) = full();
+    std::thread::sleep(Duration::from_secs(2));
+    let mut set = libc::pollfd { fd: client.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    let none = std::ptr::null::<libc::c_void>();
+    tcp_report(call.role, "ppoll", &client).unmoved_since(moved_ns).print();
+    // SAFETY: one pollfd, which outlives the call; no time-out, no signal mask.
+    woke(unsafe { libc::syscall(libc::SYS_ppoll, &raw mut set, 1, none, none, 0) })
+}
+
+/// The same in `pselect6`.
+pub(crate) fn select_full(call: &Call) {
+    let (client, moved_ns) = full();
+    std::thread::sleep(Duration::from_secs(2));
+    let fd = client.as_raw_fd();
+    // SAFETY: an all-zero fd_set is an empty one.
+    let mut set: libc::fd_set = unsafe { std::mem::zeroed() };
+    // SAFETY: the fd is one of the first, and fits the set.
+    unsafe { libc::FD_SET(fd, &raw mut set) };
+    let none = std::ptr::null::<libc::c_void>();
+    tcp_report(call.role, "pselect6", &client).unmoved_since(moved_ns).print();
+    // SAFETY: the set outlives the call; no other set, no time-out, no signal mask.
+    woke(unsafe { libc::syscall(libc::SYS_pselect6, fd + 1, none, &raw mut set, none, none, none) })
+}
+
+/// As ssh waits for rsync or git: for an answer on its connection, and for what its parent may give it through a pipe.
+pub(crate) fn beside_pipe(call: &Call) {
+    let (reader, writer) = sys::pipe();
+    let parent = std::process::id();
+    // SAFETY: this process has one thread, so the child may go on as the parent could.
+    match unsafe { libc::fork() } {
+        -1 => panic!("fork: {}", std::io::Error::last_os_error()),
+        0 => sys::die_with(parent),
+        // The parent keeps the pipe, and reads what never comes from the child's side of another.
+        _ => sys::rest(),
+    }
+    drop(writer);
+    let client = unanswered("127.0.0.1");
+    let mut set = [client.as_raw_fd(), reader.as_raw_fd()].map(|fd| libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    });
+    let none = std::ptr::null::<libc::c_void>();
+    tcp_report(call.role, "ppoll", &client).print();
+    // SAFETY: two pollfds, which outlive the call; no time-out, no signal mask.
+    woke(unsafe { libc::syscall(libc::SYS_ppoll, set.as_mut_ptr(), 2, none, none, 0) })
 }
 
 /// How many short waits, and how long the server takes for each.
