@@ -300,7 +300,10 @@ impl PeerSearch<'_, '_> {
             }
             _ => Vec::new(),
         };
-        peers.unsettled = wait.call.operation() == Operation::Semaphore && peers.semaphore.is_none();
+        peers.unsettled = match &peers.futex {
+            Some(FutexWord::Lock(LockHolder::Unknown)) => true,
+            _ => wait.call.operation() == Operation::Semaphore && peers.semaphore.is_none(),
+        };
         for (pid, tid) in holders {
             let is_it = |wait: &&&Wait| tid.is_none_or(|tid| wait.thread.tid == tid);
             if !self.listening.contains_key(&(pid, tid)) {
