@@ -54,6 +54,7 @@ impl Report {
     /// The stamped fields, for a role that prints the lines of several threads as one.
     pub(crate) fn stamped(mut self) -> Value {
         self.0.insert("monotonic_ns".into(), sys::monotonic_ns().into());
+        self.0.insert("called_ns".into(), sys::realtime_ns().into());
         self.0.entry("realtime_ns").or_insert_with(|| sys::realtime_ns().into());
         Value::Object(self.0)
     }
