@@ -147,8 +147,8 @@ pub struct File {
     pub protocol: u16,
     /// Type of a socket (`SOCK_*`).
     pub sock_type: u16,
-    /// Keeps the size a multiple of eight without implicit padding; zero.
-    pub reserved: u32,
+    /// Id of its mount, as in fdinfo, where that was asked for and is known; otherwise zero.
+    pub mount: u32,
 }
 
 impl File {
@@ -165,7 +165,7 @@ impl File {
         rdev: 0,
         protocol: 0,
         sock_type: 0,
-        reserved: 0,
+        mount: 0,
     };
 
     /// Whether an internet socket's own address is a loopback one: 127.0.0.0/8, mapped, or ::1.
@@ -377,6 +377,9 @@ pub struct ThreadRecord {
     pub nivcsw: u64,
     /// `restart_block.fn`: what `restart_syscall` will run.
     pub restart_fn: u64,
+    /// Where the process's set of cgroups is in the kernel's memory (`group_leader->cgroups`): processes with the same one are in the
+    /// same cgroups. Zero if it is not known.
+    pub cgroups: u64,
     /// Name of the thread.
     pub comm: [u8; COMM_LEN],
     /// The fd's file.
@@ -675,7 +678,7 @@ plain! {
     Unix = 8 + 4 + 4 + 2 + 2 + 2 + 2 + 4 * 4 + 2 * 8 + 2 * UNIX_PATH_LEN,
     Udp = 3 * 8,
     Header = 4 + 4 + 3 * 8,
-    ThreadRecord = 8 * 4 + 2 * 8 + 4 * 4 + 6 * 8 + 6 * 8 + COMM_LEN + 64,
+    ThreadRecord = 8 * 4 + 2 * 8 + 4 * 4 + 6 * 8 + 7 * 8 + COMM_LEN + 64,
     FdRecord = 8 * 4 + 8 + 64,
     RequestRecord = 8 * 4 + 8 + 64,
     FileKey = 16,

@@ -22,6 +22,7 @@ macro_rules! kernel_fields {
             TASK_START: required "task_struct" "start_boottime" | "real_start_time";
             TASK_STACK: required "task_struct" "stack";
             TASK_FILES: required "task_struct" "files";
+            TASK_CGROUPS: optional "task_struct" "cgroups";
             TASK_CRED: required "task_struct" "cred";
             TASK_NVCSW: required "task_struct" "nvcsw";
             TASK_NIVCSW: required "task_struct" "nivcsw";
@@ -66,6 +67,10 @@ macro_rules! kernel_fields {
             INODE_SB: required "inode" "i_sb";
             FILE_MODE: required "file" "f_mode";
             SB_DEV: required "super_block" "s_dev";
+            // Its mount: `f_path.mnt` points into the middle of one.
+            FILE_MNT: optional "file" "f_path.mnt";
+            MOUNT_MNT: optional "mount" "mnt";
+            MOUNT_ID: optional "mount" "mnt_id";
             // From the file to the terminal. Before Linux 5.16 a bit field begins with it.
             TTY_FILE_TTY: optional "tty_file_private" "tty";
             TTY_STOPPED: optional "tty_struct" "flow.stopped" | "stopped";

@@ -90,6 +90,23 @@ pub fn describe(file: *const u8, to: &mut File, found: &mut Found) {
     }
 }
 
+/// Id of the mount of an open file that has a name, zero where it is not known.
+#[inline(always)]
+pub fn mount(found: &Found, file: &File) -> u32 {
+    let kind = file.mode & S_IFMT;
+    if found.file.is_null() || kind == 0 || kind == S_IFSOCK || kind == S_IFIFO {
+        return 0;
+    }
+    if !FILE_MNT.exists() || !MOUNT_MNT.exists() || !MOUNT_ID.exists() {
+        return 0;
+    }
+    let (mut mnt, mut id) = (0u64, 0u32);
+    FILE_MNT.read(found.file, &mut mnt);
+    let mount = (mnt as *const u8).wrapping_sub(MOUNT_MNT.of(core::ptr::null()) as usize);
+    MOUNT_ID.read(mount, &mut id);
+    id
+}
+
 /// Whether output leaves a terminal: one of `FLOW_*`, zero for what is none.
 #[inline(always)]
 pub fn flow(found: &Found, file: &File) -> u32 {

@@ -92,11 +92,13 @@ pub extern "C" fn snapshot(ctx: *mut c_void) -> i32 {
     record.nvcsw = task.nvcsw();
     record.nivcsw = task.nivcsw();
     record.restart_fn = task.restart_fn();
+    record.cgroups = leader.cgroups();
     let mut failed = task.comm(&mut record.comm);
     flags |= call.flags;
     let mut tail = TAIL_NONE;
     if call.fd >= 0 {
         let found = file::find(task, call.fd, &mut record.file);
+        record.file.mount = file::mount(&found, &record.file);
         record.fd_state = found.state;
         let (kind, unread) = file::facts(&found, &record.file, &mut scratch.tails);
         tail = kind;

@@ -86,6 +86,16 @@ impl Task {
         Task(unsafe { TASK_LEADER.load(self.0) })
     }
 
+    /// Where its set of cgroups is; zero where the kernel has none.
+    #[inline(always)]
+    pub fn cgroups(self) -> u64 {
+        if !TASK_CGROUPS.exists() {
+            return 0;
+        }
+        // SAFETY: as in the getters.
+        unsafe { TASK_CGROUPS.load(self.0) }
+    }
+
     /// User of the thread.
     #[inline(always)]
     pub fn uid(self) -> u32 {

@@ -2,6 +2,7 @@
 
 use std::{
     mem,
+    num::{NonZeroU32, NonZeroU64},
     sync::OnceLock,
     time::{Duration, Instant},
 };
@@ -302,6 +303,8 @@ pub fn decode(
         began_ns,
         sleep_began_ns: began_ns,
         switches: record.nvcsw.wrapping_add(record.nivcsw),
+        cgroups: NonZeroU64::new(record.cgroups),
+        mount: NonZeroU32::new(record.file.mount),
     }
 }
 

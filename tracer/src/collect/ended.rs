@@ -105,6 +105,8 @@ impl Bpf {
             began_ns: ended.began_ns,
             sleep_began_ns: ended.began_ns,
             switches: 0,
+            cgroups: None,
+            mount: None,
         }
     }
 

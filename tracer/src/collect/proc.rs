@@ -182,6 +182,8 @@ impl ProcLook<'_> {
             began_ns: began.at_ns,
             sleep_began_ns: began.at_ns,
             switches,
+            cgroups: None,
+            mount: None,
         });
         Some(())
     }

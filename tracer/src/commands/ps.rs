@@ -198,8 +198,7 @@ fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
 
 /// Waits with what a line of the table shows of their processes.
 fn rows(shown: &[Assessment], pipeline: &mut Pipeline) -> Vec<WaitObject> {
-    let processes = shown.iter().map(|assessment| assessment.wait.thread.process);
-    let homes = pipeline.resolver().read_workloads(processes);
+    let homes = pipeline.resolver().read_workloads(shown.iter().map(|assessment| &assessment.wait));
     let row = |assessment: &Assessment| assessment.object(&homes[&assessment.wait.thread.process]);
     shown.iter().map(row).collect()
 }

@@ -276,6 +276,8 @@ pub mod tests {
             began_ns: 0,
             sleep_began_ns: 0,
             switches: 1,
+            cgroups: None,
+            mount: None,
         }
     }
 

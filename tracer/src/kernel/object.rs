@@ -1,6 +1,6 @@
 //! The compiled programs made ready for this kernel: offsets and constants set, maps made, nothing loaded yet.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use aya::{Ebpf, EbpfLoader};
@@ -63,12 +63,17 @@ impl Object {
         let unlimited = rustix::process::Rlimit { current: None, maximum: None };
         let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
 
-        let types = Btf::open(btf::file())
+        // Each of the three reads all types, which takes some 20 ms.
+        let (for_loading, types, mut loader) = thread::scope(|scope| {
+            let for_loading = scope.spawn(btf::for_loading);
+            let types = Btf::open(btf::file());
+            let loader = EbpfLoader::new();
+            (for_loading.join(), types, loader)
+        });
+        let types = types
             .context("the bpf source needs the kernel's types (CONFIG_DEBUG_INFO_BTF, or --btf FILE)")?;
         let (fields, constants) = (types.resolve_fields()?, Constants::of(&types)?);
-        let aya_btf = btf::for_loading()?;
-
-        let mut loader = EbpfLoader::new();
+        let aya_btf = for_loading.map_err(|_| anyhow!("cannot read the kernel's types"))??;
         loader.btf(Some(&aya_btf)).allow_unsupported_maps();
         for (symbol, offset) in &fields {
             loader.override_global(symbol, offset, false);

@@ -1,31 +1,58 @@
 //! What an open fd is by its name in `/proc/PID/fd`.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, num::NonZeroU32};
 
 use rustix::io::Errno;
 
 use crate::model::target::Target;
 use crate::{
-    model::wait::{ProcessId, ThreadId},
+    model::wait::{ProcessId, ThreadId, Wait},
     procfs::{Reads, Refused, Unread, Wanted},
 };
 
-/// What [`look_up`] will read.
-pub fn wanted(thread: ThreadId, fd: i32) -> [(ProcessId, Wanted<'static>); 2] {
-    let ThreadId { process, tid, .. } = thread;
-    let (link, info) = (format!("task/{tid}/fd/{fd}"), format!("task/{tid}/fdinfo/{fd}"));
-    [(process, Wanted::Link(link.into())), (process, Wanted::File(info.into()))]
+/// What the kernel's record says of an fd's file, as far as it does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recorded {
+    /// Its inode number.
+    pub inode: Option<u64>,
+    /// The id of its mount.
+    pub mount: Option<NonZeroU32>,
 }
 
-/// Reads the fd's link; `expected` is the inode the kernel's record gave, if it did.
+impl Recorded {
+    /// Of the fd that a wait is on.
+    pub fn of(wait: &Wait) -> Self {
+        Self { inode: wait.fd_state.file().map(|file| file.inode), mount: wait.mount }
+    }
+}
+
+/// What [`look_up`] will read: nothing where the name of the file is known.
+pub fn wanted(
+    thread: ThreadId,
+    fd: i32,
+    recorded: Recorded,
+    names: &Names,
+) -> impl Iterator<Item = (ProcessId, Wanted<'static>)> + use<> {
+    let ThreadId { process, tid, .. } = thread;
+    let wanted = names.of(recorded).is_none().then(|| {
+        let (link, info) = (format!("task/{tid}/fd/{fd}"), format!("task/{tid}/fdinfo/{fd}"));
+        [(process, Wanted::Link(link.into())), (process, Wanted::File(info.into()))]
+    });
+    wanted.into_iter().flatten()
+}
+
+/// Reads the fd's link, unless the kernel's record names a file that is known.
 pub fn look_up(
     process: ProcessId,
     tid: u32,
     fd: i32,
-    expected: Option<u64>,
-    mounts: &mut Mounts,
+    recorded: Recorded,
+    names: &mut Names,
     reads: &mut Reads,
 ) -> Target {
+    if let Some(known) = names.of(recorded) {
+        return known.clone();
+    }
     let dir = format!("task/{tid}");
     let link = match reads.link(process, &format!("{dir}/fd/{fd}")) {
         Ok(link) => link,
@@ -45,37 +72,58 @@ pub fn look_up(
     let info = reads.text(process, &format!("{dir}/fdinfo/{fd}")).unwrap_or_default();
     // fdinfo names the inode since Linux 5.14.
     let inode = field(&info, "ino:").and_then(|ino| ino.parse().ok());
-    if let (Some(expected), Some(inode)) = (expected, inode)
-        && expected != inode
+    if let (Some(recorded), Some(inode)) = (recorded.inode, inode)
+        && recorded != inode
     {
         return Target::Reused;
     }
-    let mut target = named(&link.to_string_lossy(), &info, inode.or(expected));
+    let mut target = named(&link.to_string_lossy(), &info, inode.or(recorded.inode));
     if let (Target::File { pseudo_fs, .. }, Some(mount)) = (&mut target, field(&info, "mnt_id:")) {
-        *pseudo_fs = mounts.is_pseudo_fs(mount, process, reads);
+        let kind = names.file_system(mount, process, reads);
+        *pseudo_fs = PSEUDO_FS.contains(&kind);
+        if OWN_NUMBERS.contains(&kind) {
+            names.keep(mount.parse().ok(), inode, &target);
+        }
     }
     target
 }
 
-/// Mounts by their ids, of which the host has each but once. Thousands of files may be on one, whose list is as long as there are
-/// mounts.
+/// Names of files that many have open, and the mounts that these are on, as found in one look.
 #[derive(Default)]
-pub struct Mounts(HashMap<String, bool>);
+pub struct Names {
+    /// The kinds of file systems of mounts, by their ids, of which the host has each but once. Thousands of files may be on one,
+    /// whose list is as long as there are mounts.
+    mounts: HashMap<String, String>,
+    /// Files by mount and inode: the kernel names each the same whoever has it open.
+    files: HashMap<(NonZeroU32, u64), Target>,
+}
 
-impl Mounts {
-    /// Whether the kernel makes up the files of a mount, which a process sees.
-    fn is_pseudo_fs(&mut self, mount: &str, process: ProcessId, reads: &mut Reads) -> bool {
-        if let Some(known) = self.0.get(mount) {
-            return *known;
+impl Names {
+    fn of(&self, Recorded { inode, mount }: Recorded) -> Option<&Target> {
+        self.files.get(&(mount?, inode?))
+    }
+
+    /// Not what has been deleted: it may have another name.
+    fn keep(&mut self, mount: Option<NonZeroU32>, inode: Option<u64>, target: &Target) {
+        if let (Some(mount), Some(inode), Target::File { deleted: false, .. }) = (mount, inode, target) {
+            self.files.insert((mount, inode), target.clone());
         }
-        let mounts = reads.table(process, "mountinfo").unwrap_or_default();
-        let mounts = String::from_utf8_lossy(&mounts);
-        let Some(kind) = file_system(&mounts, mount) else { return false };
-        let pseudo_fs = PSEUDO_FS.contains(&kind);
-        self.0.insert(mount.to_owned(), pseudo_fs);
-        pseudo_fs
+    }
+
+    /// The kind of file system of a mount, which a process sees; empty if it is not known.
+    fn file_system(&mut self, mount: &str, process: ProcessId, reads: &mut Reads) -> &str {
+        if !self.mounts.contains_key(mount) {
+            let mounts = reads.table(process, "mountinfo").unwrap_or_default();
+            if let Some(kind) = file_system(&String::from_utf8_lossy(&mounts), mount) {
+                self.mounts.insert(mount.to_owned(), kind.to_owned());
+            }
+        }
+        self.mounts.get(mount).map_or("", String::as_str)
     }
 }
+
+/// File systems of which no two files on a mount have the same inode number, as those on two subvolumes of btrfs may.
+const OWN_NUMBERS: &[&str] = &["ext2", "ext3", "ext4", "f2fs", "tmpfs", "xfs"];
 
 /// File systems whose files the kernel makes up when they are read.
 #[rustfmt::skip]
@@ -176,6 +224,41 @@ mod tests {
         assert_eq!(file_system("", "21"), None);
     }
 
+    /// Two fds of one file, by two names; one of another file.
+    #[test]
+    fn a_file_that_many_have_open_is_named_once() {
+        use crate::procfs::by_pid;
+        use std::{fs::File, os::fd::AsRawFd, os::unix::fs::MetadataExt};
+        let dir = std::env::temp_dir().join(format!("tracer-names-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let made = |name: &str| File::create(dir.join(name)).expect("a file");
+        let (one, other) = (made("one"), made("other"));
+        std::fs::hard_link(dir.join("one"), dir.join("alias")).expect("a second name");
+        let alias = File::open(dir.join("alias")).expect("opens");
+        let (me, mut names, mut reads) = (by_pid(std::process::id()), Names::default(), Reads::new());
+        let info =
+            std::fs::read_to_string(format!("/proc/self/fdinfo/{}", one.as_raw_fd())).expect("is there");
+        let mount = field(&info, "mnt_id:").and_then(|mount| mount.parse().ok());
+        let inode = |file: &File| file.metadata().expect("is there").ino();
+        let mut named = |file: &File, inode: u64| {
+            let recorded = Recorded { inode: Some(inode), mount };
+            look_up(me, me.pid, file.as_raw_fd(), recorded, &mut names, &mut reads)
+        };
+        let file = |name: &str, of: &File| Target::File {
+            path: dir.join(name).to_string_lossy().into_owned(),
+            inode: Some(inode(of)),
+            deleted: false,
+            pseudo_fs: false,
+        };
+        assert_eq!(named(&other, inode(&one)), Target::Reused);
+        assert_eq!(named(&one, inode(&one)), file("one", &one));
+        assert_eq!(named(&other, inode(&other)), file("other", &other));
+        let target = named(&alias, inode(&one));
+        assert!(target == file("one", &one) || target == file("alias", &one), "{target:?}");
+        std::fs::remove_file(dir.join("other")).expect("removes");
+        std::fs::remove_dir_all(&dir).expect("removes");
+    }
+
     #[test]
     fn what_the_kernel_makes_up_is_told_from_a_stored_file() {
         use crate::procfs::by_pid;
@@ -185,8 +268,14 @@ mod tests {
         {
             let file = std::fs::File::open::<std::path::PathBuf>(path).expect("opens");
             let me = by_pid(std::process::id());
-            let target =
-                look_up(me, me.pid, file.as_raw_fd(), None, &mut Mounts::default(), &mut Reads::new());
+            let target = look_up(
+                me,
+                me.pid,
+                file.as_raw_fd(),
+                Recorded::default(),
+                &mut Names::default(),
+                &mut Reads::new(),
+            );
             assert!(
                 matches!(target, Target::File { pseudo_fs, .. } if pseudo_fs == expected),
                 "{target:?}: {expected}"

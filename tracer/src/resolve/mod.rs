@@ -37,7 +37,7 @@ use std::{sync::Arc, time::Instant};
 use anyhow::Result;
 
 use self::{
-    fd::Mounts,
+    fd::{Names, Recorded},
     listeners::{AddressFamily, Listeners},
     poll::Set,
     process::{Ancestors, ProcessMeta},
@@ -97,8 +97,8 @@ pub struct Resolver {
     ancestors: Ancestors,
     /// Pipes of which processes hold both ends, as found in this look.
     own_pipes: HashMap<u32, Vec<u64>>,
-    /// Mounts, as found in this look.
-    mounts: Mounts,
+    /// Names of files, as found in this look.
+    names: Names,
     /// Who serves others.
     services: Services,
     /// A walk over all open files did not come to its end.
@@ -132,7 +132,7 @@ impl Resolver {
             processes: HashMap::new(),
             ancestors: Ancestors::default(),
             own_pipes: HashMap::new(),
-            mounts: Mounts::default(),
+            names: Names::default(),
             services: Services::default(),
             missed_peers: false,
         }
@@ -218,7 +218,7 @@ impl Resolver {
         source: &mut dyn Source,
     ) -> Result<Vec<Resolved>> {
         self.own_pipes.clear();
-        self.mounts = Mounts::default();
+        self.names = Names::default();
         let mut asked: HashSet<(ThreadId, i32)> = HashSet::new();
         for (wait, set) in waits.iter().zip(&sets) {
             let few = set.iter().filter(|set| set.fds.len() <= poll::LOOKED_UP_MAX);
@@ -261,20 +261,20 @@ impl Resolver {
 
     /// Reads the names of what these wait on, all together.
     fn read_ahead(&mut self, waits: &[&Wait], sets: &[Option<Set>], seen: &HashMap<(ThreadId, i32), SeenFd>) {
-        let mut named: Vec<(ThreadId, i32)> = Vec::new();
+        let mut named: Vec<(ThreadId, i32, Recorded)> = Vec::new();
         for (wait, set) in waits.iter().zip(sets) {
             let members = set.iter().flat_map(|set| set.fds.keys()).filter(|fd| {
                 let seen = seen.get(&(wait.thread, **fd));
                 seen.is_some_and(|seen| target::has_name(&seen.state, Operation::Read))
             });
-            named.extend(members.take(poll::LOOKED_UP_MAX).map(|fd| (wait.thread, *fd)));
-            named.extend(
-                wait.fd
-                    .filter(|_| target::has_name(&wait.fd_state, wait.call.operation()))
-                    .map(|fd| (wait.thread, fd)),
-            );
+            named.extend(members.take(poll::LOOKED_UP_MAX).map(|fd| (wait.thread, *fd, Recorded::default())));
+            let fd = wait.fd.filter(|_| target::has_name(&wait.fd_state, wait.call.operation()));
+            named.extend(fd.map(|fd| (wait.thread, fd, Recorded::of(wait))));
         }
-        self.reads.ahead(named.into_iter().flat_map(|(thread, fd)| fd::wanted(thread, fd)));
+        let names = &self.names;
+        let wanted =
+            named.into_iter().flat_map(|(thread, fd, recorded)| fd::wanted(thread, fd, recorded, names));
+        self.reads.ahead(wanted);
     }
 
     /// A wait in a call that names its one fd, or none, or two; `again`: the fd that was looked at once more, see
@@ -289,13 +289,14 @@ impl Resolver {
                     Direction::Send => Operation::Write,
                 };
                 let (thread, fd, way) = (wait.thread, *fd, Some(direction));
-                let descriptor = Descriptor { thread, fd, state, socket, operation, direction: way };
-                let target = target::of_descriptor(descriptor, &mut self.reads, &mut self.mounts);
+                let descriptor =
+                    Descriptor { thread, fd, state, socket, operation, direction: way, mount: None };
+                let target = target::of_descriptor(descriptor, &mut self.reads, &mut self.names);
                 Resolved::new(Some(fd), target, way).seen(*state, socket.clone())
             }
             None => {
                 let fd = wait.fd.or_else(|| target::pidfd(wait));
-                let target = target::of(wait, stack.as_ref(), &mut self.reads, &mut self.mounts);
+                let target = target::of(wait, stack.as_ref(), &mut self.reads, &mut self.names);
                 Resolved::new(fd, target, wait.call.direction()).seen(wait.fd_state, wait.socket.clone())
             }
         };
@@ -350,8 +351,9 @@ impl Resolver {
         let mut connections = Vec::new();
         for SeenFd { fd, state, socket, .. } in source.look_up(&asked)? {
             let (operation, direction) = (Operation::Read, Some(Direction::Receive));
-            let descriptor = Descriptor { thread, fd, state: &state, socket: &socket, operation, direction };
-            let target = target::of_descriptor(descriptor, &mut self.reads, &mut self.mounts);
+            let descriptor =
+                Descriptor { thread, fd, state: &state, socket: &socket, operation, direction, mount: None };
+            let target = target::of_descriptor(descriptor, &mut self.reads, &mut self.names);
             let resolved = Resolved::new(Some(fd), target, direction).seen(state, socket);
             connections.push((fd, self.with_side(resolved, thread.process)));
         }

@@ -81,8 +81,8 @@ impl Resolver {
             Direction::Send => Operation::Write,
         };
         let (thread, direction) = (wait.thread, Some(direction));
-        let descriptor = Descriptor { thread, fd, state, socket, operation, direction };
-        let target = target::of_descriptor(descriptor, &mut self.reads, &mut self.mounts);
+        let descriptor = Descriptor { thread, fd, state, socket, operation, direction, mount: None };
+        let target = target::of_descriptor(descriptor, &mut self.reads, &mut self.names);
         let facts = match socket {
             SocketFacts::Tcp(facts) => Some(facts.clone()),
             SocketFacts::Unix(_) | SocketFacts::Udp(_) | SocketFacts::None => None,

@@ -1,10 +1,10 @@
 //! What a wait waits on: the kernel's record where it says, `/proc` where it does not, and honesty where neither can.
 
-use std::sync::OnceLock;
+use std::{num::NonZeroU32, sync::OnceLock};
 
 use super::{
     behind,
-    fd::{self, Mounts},
+    fd::{self, Names, Recorded},
     page, path, poll,
 };
 use crate::{
@@ -34,6 +34,8 @@ pub struct Descriptor<'a> {
     pub operation: Operation,
     /// Which way data is to go.
     pub direction: Option<Direction>,
+    /// The id of the mount that its file is on, if the source told.
+    pub mount: Option<NonZeroU32>,
 }
 
 impl<'a> Descriptor<'a> {
@@ -46,12 +48,13 @@ impl<'a> Descriptor<'a> {
             socket: &wait.socket,
             operation: wait.call.operation(),
             direction: wait.call.direction(),
+            mount: wait.mount,
         })
     }
 }
 
 /// Looks the target of a wait up; `stack`: where in the kernel it sleeps, if that is known.
-pub fn of(wait: &Wait, stack: Option<&KernelStack>, reads: &mut Reads, mounts: &mut Mounts) -> Target {
+pub fn of(wait: &Wait, stack: Option<&KernelStack>, reads: &mut Reads, names: &mut Names) -> Target {
     let never_stored = wait.fd_state.file().is_some_and(never_stored);
     let is_page = |stack: &KernelStack| stack.is_page_fault() || never_stored && page::is_waited_for(stack);
     if stack.is_some_and(is_page) {
@@ -60,23 +63,24 @@ pub fn of(wait: &Wait, stack: Option<&KernelStack>, reads: &mut Reads, mounts: &
     match Descriptor::of(wait).filter(|descriptor| *descriptor.state != FdState::None) {
         Some(descriptor) if *descriptor.state == FdState::Absent => {
             let closed = stack.and_then(|stack| behind::of_closed(wait.thread.process, stack, reads));
-            closed.unwrap_or_else(|| of_descriptor(descriptor, reads, mounts))
+            closed.unwrap_or_else(|| of_descriptor(descriptor, reads, names))
         }
-        Some(descriptor) => of_descriptor(descriptor, reads, mounts),
-        None => without_fd(wait, stack, mounts, reads),
+        Some(descriptor) => of_descriptor(descriptor, reads, names),
+        None => without_fd(wait, stack, names, reads),
     }
 }
 
 /// Looks up what an fd is.
-pub fn of_descriptor(descriptor: Descriptor<'_>, reads: &mut Reads, mounts: &mut Mounts) -> Target {
-    let Descriptor { thread: ThreadId { process, tid, .. }, fd, state, operation, .. } = descriptor;
+pub fn of_descriptor(descriptor: Descriptor<'_>, reads: &mut Reads, names: &mut Names) -> Target {
+    let Descriptor { thread: ThreadId { process, tid, .. }, fd, state, operation, mount, .. } = descriptor;
     match state {
         FdState::None => Target::None,
         FdState::Absent if fd >= 0 => Target::Gone,
         FdState::Absent => Target::Unreadable { reason: "the call's fd is no number of an fd".into() },
-        FdState::Unknown => device(fd::look_up(process, tid, fd, None, mounts, reads), None),
+        FdState::Unknown => device(fd::look_up(process, tid, fd, Recorded::default(), names, reads), None),
         FdState::Open(file) if has_name(state, operation) => {
-            device(fd::look_up(process, tid, fd, Some(file.inode), mounts, reads), Some(file))
+            let recorded = Recorded { inode: Some(file.inode), mount };
+            device(fd::look_up(process, tid, fd, recorded, names, reads), Some(file))
         }
         FdState::Open(file) => match file.socket {
             Some(socket) => of_socket(descriptor, file.inode, &socket),
@@ -231,9 +235,9 @@ pub fn pidfd(wait: &Wait) -> Option<i32> {
     (wait.call.syscall == Syscall::Waitid && wait.call.args[0] == P_PIDFD).then_some(wait.call.args[1] as i32)
 }
 
-fn without_fd(wait: &Wait, stack: Option<&KernelStack>, mounts: &mut Mounts, reads: &mut Reads) -> Target {
+fn without_fd(wait: &Wait, stack: Option<&KernelStack>, names: &mut Names, reads: &mut Reads) -> Target {
     if let Some(fd) = pidfd(wait) {
-        return fd::look_up(wait.thread.process, wait.thread.tid, fd, None, mounts, reads);
+        return fd::look_up(wait.thread.process, wait.thread.tid, fd, Recorded::default(), names, reads);
     }
     let args = wait.call.arguments();
     match wait.call.operation() {

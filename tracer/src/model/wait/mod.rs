@@ -17,7 +17,10 @@ pub use self::{
     suspended::{StopSignal, Suspended, SuspendedThread},
 };
 
-use std::time::Duration;
+use std::{
+    num::{NonZeroU32, NonZeroU64},
+    time::Duration,
+};
 
 use compact_str::CompactString;
 use jiff::Timestamp;
@@ -75,6 +78,11 @@ pub struct Wait {
     pub sleep_began_ns: u64,
     /// Context switches of the thread so far: unchanged between two snapshots means the same sleep.
     pub switches: u64,
+    /// Which set of cgroups its process is in, where the source tells: at one look, processes with the same number are in the same
+    /// cgroups.
+    pub cgroups: Option<NonZeroU64>,
+    /// The id of the mount that the fd's file is on, where the source tells.
+    pub mount: Option<NonZeroU32>,
 }
 
 /// A sleep that has ended, as the kernel saw it.

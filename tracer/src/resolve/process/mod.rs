@@ -127,10 +127,10 @@ pub fn read(process: ProcessId, reads: &mut Reads, ancestors: &mut Ancestors) ->
     }
 }
 
-/// Reads only where a process is at home, its cgroup and what that tells: what a line of a table shows.
-pub fn read_home(process: ProcessId, reads: &mut Reads) -> ProcessMeta {
-    let cgroup = reads.text(process, "cgroup");
-    at_home(cgroup.as_deref(), reads)
+/// Reads only where a process is at home, its cgroup and what that tells: what a line of a table shows; `None` if it has gone or hangs.
+pub fn read_home(process: ProcessId, reads: &mut Reads) -> Option<ProcessMeta> {
+    let cgroup = reads.text(process, "cgroup")?;
+    Some(at_home(Some(&cgroup), reads))
 }
 
 /// Where a process is at home, by its `cgroup` file.
