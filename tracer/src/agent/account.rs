@@ -46,6 +46,7 @@ impl AgentLoop {
             standing: &|wait: &Wait| self.tracker.standing(&wait.thread, wait.age),
             stalls: self.tracker.stalls(),
             blinded_by: &blinded_by,
+            interval: self.pace.interval(),
             ends_by_calls: !self.bpf.kernel.sees_sleeps_end(),
         });
         Ok(())

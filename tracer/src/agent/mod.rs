@@ -12,6 +12,7 @@ pub mod canary;
 pub mod confine;
 mod look;
 mod open_stalls;
+mod pace;
 pub mod service;
 mod stalls;
 mod state;
@@ -28,7 +29,12 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use self::{budget::Stage, open_stalls::OpenStalls, tracker::Tracker};
+use self::{
+    budget::Stage,
+    open_stalls::OpenStalls,
+    pace::{Meter, Pace},
+    tracker::Tracker,
+};
 use crate::{
     agent::canary::Canary,
     agent::state::AgentState,
@@ -57,7 +63,10 @@ pub struct AgentLoop {
     policy: Config,
     /// The next one, if the configuration is read again.
     next_policy: Arc<Handover>,
+    /// How often to look, as asked for.
     interval: Duration,
+    /// How often that is, at what it costs.
+    pace: Pace,
     pipeline: Pipeline,
     /// What is remembered of waiting threads.
     tracker: Tracker,
@@ -112,6 +121,7 @@ impl AgentLoop {
             policy,
             next_policy: Arc::default(),
             interval: args.interval,
+            pace: Pace::new(args.interval),
             pipeline: Pipeline::new(),
             tracker: Tracker::going_on_with(OpenStalls::going_on_with(announced, monotonic_ns())),
             state,
@@ -159,12 +169,14 @@ impl AgentLoop {
     fn watch(&mut self) -> Result<()> {
         let mut next = Instant::now();
         loop {
+            let mut meter = Meter::start();
             self.try_tick()?;
+            let interval = self.pace.after(meter.lap(), self.cuts);
             ensure!(
                 !procfs::supervisor::is_gone(),
                 "the process that starts readers of /proc has ended: start the agent again"
             );
-            next += self.interval;
+            next += interval;
             // After a pause (the machine was suspended, the agent stopped) there is nothing to catch up with.
             next = next.max(Instant::now());
             loop {

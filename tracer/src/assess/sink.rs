@@ -1,6 +1,6 @@
 //! Where what the agent finds goes: one trait. The agent's loop has a list of sinks and knows none of them by name.
 
-use std::{cell::OnceCell, collections::BTreeMap};
+use std::{cell::OnceCell, collections::BTreeMap, time::Duration};
 
 use super::{
     blind::Cause,
@@ -49,6 +49,8 @@ pub struct Look<'a> {
     pub stalls: &'a BTreeMap<ThreadId, Stall>,
     /// What has kept it from seeing everything.
     pub blinded_by: &'a [Cause],
+    /// How long after the one before it was due.
+    pub interval: Duration,
     /// Waits count as ended once their call has returned, which may be long after the thread was asleep.
     pub ends_by_calls: bool,
 }

@@ -96,6 +96,7 @@ impl Account {
             |process| look.ends_by_calls || is_held(process),
             |process| alive.contains(process),
         );
+        state.interval = look.interval;
         state.add_snapshot(look.snapshot.source, look.snapshot.duration);
         state.show_stalls(look.stalls);
         let series = (state.without_series > 0).then_some(Cause::Series);
@@ -208,6 +209,7 @@ mod tests {
                 standing: &|_| Standing { class: Class::Reply, is_excused: true },
                 stalls: &BTreeMap::from([(stall.wait.thread, stall.clone())]),
                 blinded_by: &[Cause::LookCut],
+                interval: Duration::from_millis(1500),
                 ends_by_calls: false,
             });
         });
@@ -225,6 +227,7 @@ mod tests {
             r#"tracer_blind{cause="series"} 0"#,
             r#"tracer_probe_up{probe="snapshot",mechanism="iter"} 1"#,
             r#"tracer_snapshot_duration_seconds_count{source="bpf"} 1"#,
+            "tracer_look_interval_seconds 1.5",
         ] {
             assert!(page.contains(&format!("{line}\n")), "{line}:\n{page}");
         }
@@ -248,6 +251,7 @@ mod tests {
                 standing: &|_| Standing { class: Class::Reply, is_excused: false },
                 stalls: &stalls,
                 blinded_by: &[],
+                interval: Duration::from_secs(1),
                 ends_by_calls: false,
             });
         });

@@ -36,6 +36,8 @@ pub struct State {
     pub waiting: HashMap<Class, u64>,
     /// Waits that a baseline keeps from being flagged.
     pub excused: u64,
+    /// Between the last two looks.
+    pub interval: Duration,
     /// What has been lost so far.
     pub lost: HashMap<Loss, u64>,
     /// Kernel programs: name, mechanism, and whether it works.
@@ -419,6 +421,7 @@ pub(super) mod tests {
             state.waiting.insert(*class, 100 * number);
         }
         state.excused = 6;
+        state.interval = Duration::from_secs(1);
         state.lost.extend(Loss::ALL.iter().copied().zip(0..));
         state.probes = vec![("waits", "tp_btf", true), ("snapshot", "iter", false)];
         for (source, milliseconds) in [("bpf", 1), ("bpf", 30), ("proc", 2000)] {

@@ -131,6 +131,12 @@ pub const METRICS: &[Metric] = &[
         series: Series::Histogram(State::snapshots),
     },
     Metric {
+        name: "tracer_look_interval_seconds",
+        labels: &[],
+        help: "Time between two looks: --interval, or up to 3 s where looks would otherwise take more than 1.25 % of a core.",
+        series: Series::Gauge(|state| vec![Number::alone(state.interval.as_secs_f64())]),
+    },
+    Metric {
         name: "tracer_probe_up",
         labels: &["probe", "mechanism"],
         help: "1 if the kernel program is attached.",

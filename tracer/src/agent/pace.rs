@@ -1,0 +1,117 @@
+//! How soon does the agent look again? Pure. Looks cost more the more there is to look at: where they would take too much of a
+//! core, they are made less often.
+
+use std::{mem, time::Duration};
+
+/// Of how much time a look may take one part: 1.25 % of a core.
+const SHARE: u32 = 80;
+/// Nothing is looked for less often than this for the sake of its cost, whatever it is.
+const INTERVAL_MAX: Duration = Duration::from_secs(3);
+/// Looks of which the mean counts, without the most expensive one: the first one is, and one that finds a crowd.
+const LOOKS: usize = 8;
+
+/// Time between the beginnings of two looks.
+#[derive(Debug)]
+pub struct Pace {
+    /// Where looks are cheap.
+    asked: Duration,
+    /// What the last ones took of a CPU.
+    costs: [Duration; LOOKS],
+    /// What was answered last.
+    now: Duration,
+}
+
+impl Pace {
+    /// One that is `interval` as long as looks are cheap.
+    pub fn new(interval: Duration) -> Self {
+        Self { asked: interval, costs: [Duration::ZERO; LOOKS], now: interval }
+    }
+
+    /// What it is now.
+    pub fn interval(&self) -> Duration {
+        self.now
+    }
+
+    /// What it is after a look that took so much of a CPU. One that was `cut` short is made up for soon.
+    pub fn after(&mut self, cost: Duration, cut: bool) -> Duration {
+        self.costs.rotate_left(1);
+        self.costs[LOOKS - 1] = if cut { Duration::ZERO } else { cost };
+        let most = self.costs.into_iter().max().unwrap_or_default();
+        let mean = (self.costs.into_iter().sum::<Duration>() - most) / (LOOKS as u32 - 1);
+        self.now = (mean * SHARE).min(INTERVAL_MAX).max(self.asked);
+        self.now
+    }
+}
+
+/// Measures what a thread takes of a CPU.
+pub struct Meter(Duration);
+
+impl Meter {
+    /// Begins, for the thread that calls it.
+    pub fn start() -> Self {
+        Self(thread_time())
+    }
+
+    /// What that thread has taken since the beginning, or since it was last asked.
+    pub fn lap(&mut self) -> Duration {
+        let now = thread_time();
+        now.saturating_sub(mem::replace(&mut self.0, now))
+    }
+}
+
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// The intervals, in milliseconds, after looks of so many milliseconds.
+    fn paces(interval: Duration, looks: &[(u64, bool)]) -> Vec<u128> {
+        let mut pace = Pace::new(interval);
+        looks.iter().map(|(cost, cut)| pace.after(Duration::from_millis(*cost), *cut).as_millis()).collect()
+    }
+
+    #[test]
+    fn cheap_looks_are_made_as_often_as_asked() {
+        assert_eq!(paces(SECOND, &[(12, false); 20]), [1000; 20]);
+        assert_eq!(paces(SECOND / 10, &[(1, false); 20]), [100; 20]);
+    }
+
+    #[test]
+    fn expensive_ones_are_made_less_often_once_several_were() {
+        let paces_of = |cost| paces(SECOND, &[(cost, false); 10]);
+        assert_eq!(paces_of(28), [1000, 1000, 1000, 1000, 1280, 1600, 1920, 2240, 2240, 2240]);
+        // The first looks at many cost most.
+        let looks = [(500, false), (7, false), (7, false), (7, false), (500, false), (7, false)];
+        assert_eq!(paces(SECOND, &looks)[..4], [1000; 4]);
+        assert_eq!(paces(SECOND, &[(500, false), (14, false), (14, false), (14, false)]), [1000; 4]);
+    }
+
+    #[test]
+    fn there_is_a_longest_time_and_nothing_asked_for_is_shortened() {
+        assert_eq!(paces(SECOND, &[(5_000, false); 8]).last(), Some(&3000));
+        assert_eq!(paces(10 * SECOND, &[(5_000, false); 8]).last(), Some(&10_000));
+    }
+
+    #[test]
+    fn what_was_cut_short_is_gone_on_with_soon() {
+        assert_eq!(paces(SECOND, &[(400, true); 20]), [1000; 20]);
+    }
+
+    #[test]
+    fn a_thread_that_computes_takes_time_and_one_that_sleeps_does_not() {
+        let mut meter = Meter::start();
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(meter.lap() < Duration::from_millis(20));
+        let mut sum = 0_u64;
+        while thread_time() < meter.0 + Duration::from_millis(2) {
+            sum = std::hint::black_box(sum + 1);
+        }
+        assert!(meter.lap() >= Duration::from_millis(2), "{sum}");
+    }
+}
