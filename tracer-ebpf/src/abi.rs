@@ -88,6 +88,8 @@ pub const KIND_THREAD: u32 = 0x7472_7468;
 
 /// First word of an [`FdRecord`].
 pub const KIND_FD: u32 = 0x7472_6664;
+/// First word of a [`SocketRecord`].
+pub const KIND_SOCKET: u32 = 0x7472_736f;
 /// First word of a [`HolderRecord`].
 pub const KIND_HOLDER: u32 = 0x7472_686f;
 
@@ -517,6 +519,36 @@ pub struct RequestRecord {
     pub file: File,
 }
 
+/// A connection on which a process may have asked and not been answered, once for each of its fds, followed by a [`Tcp`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketRecord {
+    /// [`KIND_SOCKET`].
+    pub kind: u32,
+    /// Size of this record, its tail not included.
+    pub size: u32,
+    /// [`TAIL_TCP`].
+    pub tail: u32,
+    /// `READ_FAILED` or zero.
+    pub flags: u32,
+    /// Process.
+    pub tgid: u32,
+    /// Its number of the socket.
+    pub fd: i32,
+    /// Real user of the process (`cred->uid`).
+    pub uid: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Start of the process, `CLOCK_BOOTTIME`.
+    pub process_start_ns: u64,
+    /// The process's set of cgroups, as in [`ThreadRecord`].
+    pub cgroups: u64,
+    /// Name of the process.
+    pub comm: [u8; COMM_LEN],
+    /// The socket.
+    pub file: File,
+}
+
 /// The functions of the kernel that a thread sleeps in follow: a line for each, the innermost first, as the kernel writes
 /// them (`%pB`, Documentation/core-api/printk-formats.rst), and a zero byte.
 #[repr(C)]
@@ -684,6 +716,7 @@ plain! {
     FileKey = 16,
     TupleKey = 40,
     HolderRecord = 6 * 4 + 8 + 4 * 4 + 64,
+    SocketRecord = 8 * 4 + 2 * 8 + COMM_LEN + 64,
     StackRecord = 4 * 4 + 3 * 8 + 2 * 4,
     WaitKey = 8 + 4 * 4 + 8 + 64,
     Histogram = 2 * 8 + COMM_LEN + 4 * BUCKETS,

@@ -18,6 +18,7 @@ mod settings;
 mod slot;
 mod snapshot;
 mod sock;
+mod sockets;
 mod stacks;
 mod task;
 mod waits;

@@ -26,6 +26,10 @@ pub static STACK_REGS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static HASH_SLOTS: Global<u32> = Global::new(0);
 
+/// 1 where the kernel says by itself which socket a file is, and of what type it is (Linux 5.11).
+#[unsafe(no_mangle)]
+pub static TYPED_SOCKETS: Global<u32> = Global::new(1);
+
 /// 1 while `waits` is attached: the snapshot then makes and reads slots.
 #[unsafe(no_mangle)]
 pub static WAITS_ON: Global<u32> = Global::new(0);
@@ -67,9 +71,12 @@ pub const CLOCK_OFFSET: u32 = 0;
 /// Index into [`LIVE`]: which of the two histogram maps is written, 0 or 1.
 pub const ACTIVE: u32 = 1;
 
+/// Index into [`LIVE`]: how long ago the last bytes of a request must have been sent for `sockets` to tell of it, scheduler ticks.
+pub const REQUEST_TICKS: u32 = 2;
+
 /// Values tracer changes while the programs run.
 #[btf_map]
-pub static LIVE: Array<u64, 2> = Array::new();
+pub static LIVE: Array<u64, 3> = Array::new();
 
 /// A value of [`LIVE`].
 #[inline(always)]

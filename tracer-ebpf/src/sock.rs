@@ -201,7 +201,13 @@ impl Sock {
 /// Whether an open file is a TCP socket.
 #[inline(always)]
 pub fn is_tcp(file: &File) -> bool {
-    (file.family == AF_INET || file.family == AF_INET6) && file.protocol == IPPROTO_TCP
+    is_tcp_of(file.family, file.protocol)
+}
+
+/// Whether a socket of this family and protocol is one of TCP.
+#[inline(always)]
+pub fn is_tcp_of(family: u16, protocol: u16) -> bool {
+    (family == AF_INET || family == AF_INET6) && protocol == IPPROTO_TCP
 }
 
 /// Whether an open file is a UDP socket.

@@ -53,7 +53,11 @@ pub fn records(bytes: &[u8]) {
                 let json = serde_json::to_string(&object).expect("it can be written");
                 serde_json::from_str::<WaitObject>(&json).expect("and read again");
             }
-            Record::Fd(..) | Record::Request(..) | Record::Holder(_) | Record::Stack(..) => {}
+            Record::Fd(..)
+            | Record::Request(..)
+            | Record::Holder(_)
+            | Record::Socket(..)
+            | Record::Stack(..) => {}
         }
         Ok(())
     });

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{
     cmd::{command, output, root, run as run_command},
     setup,
+    sources::{self, OBJECT},
 };
 
-const OBJECT: &str = "tracer/bpf/tracer.bpf.o";
 const TARGET: &str = "bpfel-unknown-none";
 
 /// Compiles; with `check`, only compares.
@@ -21,6 +21,7 @@ pub fn run(check: bool) -> Result<()> {
     let committed = root().join(OBJECT);
     let same = fs::read(&committed).is_ok_and(|bytes| bytes == built);
     if check {
+        sources::check()?;
         ensure!(same, "{OBJECT} is not what the sources give: run `cargo xtask ebpf` and commit it");
         eprintln!("{OBJECT} is what the sources give ({} bytes)", built.len());
     } else if same {
@@ -32,7 +33,7 @@ pub fn run(check: bool) -> Result<()> {
         fs::write(&committed, &built).with_context(|| format!("cannot write {OBJECT}"))?;
         eprintln!("{OBJECT} written ({} bytes)", built.len());
     }
-    Ok(())
+    if check { Ok(()) } else { sources::write() }
 }
 
 fn build() -> Result<Vec<u8>> {

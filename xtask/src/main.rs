@@ -13,6 +13,7 @@ mod report;
 mod retry;
 mod run;
 mod setup;
+mod sources;
 mod test;
 mod vm;
 

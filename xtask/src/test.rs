@@ -69,6 +69,7 @@ const LANDING: &[Step] = &[
 const RELEASE: &[Step] = &[
     step("Debian's packages", |_| install()),
     step("BPF toolchain", |_| setup::run()),
+    step("kernel programs are as committed", |_| ebpf::run(true)),
     step("what the live tests run", |run| run.programs().map(|_| ())),
     step("a healthy host for five minutes", |run| run.healthy(300)),
     step("the agent under load for half an hour", |run| run.under_load(1800)),
@@ -79,8 +80,6 @@ const RELEASE: &[Step] = &[
 
 /// What is done beside the tests of a landing: see [`Beside`].
 const BESIDE: &[Step] = &[
-    step("BPF toolchain", |_| setup::run()),
-    step("kernel programs are as committed", |_| ebpf::run(true)),
     step("documentation", |_| documentation()),
     step("other kernels", |_| vm::run(&vm::Options::landing(2))),
 ];

@@ -55,6 +55,7 @@ mod ps_restarted;
 mod ps_targets;
 mod ps_terminal;
 mod ps_who;
+mod requests;
 mod semaphores;
 mod sets;
 mod top;

@@ -10,6 +10,7 @@ mod object;
 pub mod overview;
 pub mod pipeline;
 mod report;
+pub mod requests;
 pub mod shared;
 pub mod sink;
 pub mod stall;

@@ -18,18 +18,19 @@ use tracer_ebpf::abi::{
 
 use super::{
     Source, Stacks,
-    records::{self, fd_state, file_key, holder, known, port_chooser, tuple_key, wanted_by},
+    records::{self, fd_state, file_key, holder, known, open_file, port_chooser, tuple_key, wanted_by},
 };
 use crate::{
     kernel::{
         load::{Clocks, Kernel},
         object::Options,
-        record::{Record, plain},
+        record::{Record, plain, take_all},
         symbols::Restarts,
     },
     model::backlog::QueueKind,
     model::file::SocketKind,
     model::holder::{ConnectionEnd, FileId, Holder},
+    model::request::AskedConnection,
     model::stack::{KernelLock, KernelStack},
     model::syscalls::{CallTable, Operation, Syscall},
     model::tcp::{TcpActivity, TcpFacts, TcpInternals, TcpState},
@@ -236,6 +237,32 @@ impl Source for Bpf {
             }
         })?;
         Ok(requests)
+    }
+
+    fn asked_connections(&mut self, age: Duration) -> Result<Option<Vec<AskedConnection>>> {
+        let (own, hz) = (procfs::own(), self.kernel.hz());
+        let ticks = age.as_millis() as u64 * hz / 1000;
+        let (clocks, bytes) = self.kernel.sockets(ticks)?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let clock = StampClock::new(&clocks, hz);
+        let mut connections = Vec::new();
+        take_all(&bytes, |record| {
+            if let Record::Socket(record, mut tail) = record
+                && let (Some(file), Some(raw)) = (open_file(&record.file), plain::<Tcp>(&mut tail))
+                && !own.contains(&record.tgid)
+            {
+                connections.push(AskedConnection {
+                    process: ProcessId { pid: record.tgid, start_ns: record.process_start_ns },
+                    comm: text(&record.comm),
+                    uid: record.uid,
+                    fd: record.fd,
+                    file,
+                    tcp: Box::new(tcp_facts(raw, &clock)),
+                });
+            }
+            Ok(())
+        })?;
+        Ok(Some(connections))
     }
 
     fn holders(&mut self, files: &[FileId], ends: &[ConnectionEnd]) -> Result<Option<Vec<Holder>>> {

@@ -14,11 +14,14 @@ pub mod sockets;
 
 mod wchan;
 
+use std::time::Duration;
+
 use anyhow::Result;
 use hashbrown::HashMap;
 
 use crate::model::{
     holder::{ConnectionEnd, FileId, Holder},
+    request::AskedConnection,
     stack::KernelStack,
     wait::{RingRequest, SeenFd, Sleeper, Snapshot, ThreadId},
 };
@@ -40,6 +43,12 @@ pub trait Source {
     /// Which requests of io_uring these threads wait for, in no order. A source that does not see them says of none.
     fn requests(&mut self, _sleepers: &[Sleeper]) -> Result<Vec<RingRequest>> {
         Ok(Vec::new())
+    }
+
+    /// Connections of all processes on which one may have asked, at least so long ago, and not been answered, in no order. `None`:
+    /// the source does not see them, or the walk over all open files did not come to its end.
+    fn asked_connections(&mut self, _age: Duration) -> Result<Option<Vec<AskedConnection>>> {
+        Ok(None)
     }
 
     /// Every fd of every process that is one of these files or connections, as far as the source can see. `None`: the walk over

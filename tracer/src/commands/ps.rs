@@ -11,10 +11,12 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
     assess::pipeline::{self, Assessment, PeersOf, Pipeline},
+    assess::requests::{self, UnansweredRequests},
     collect::Source,
     config::cli::{Ps, SourceArgs},
     history,
     model::class::{Class, Level},
+    model::file::Addresses,
     model::wait::{ByProcess, Snapshot, Suspended, ThreadId, Wait, may_be_same_start},
     render::table::{Column, Table},
     serve::{
@@ -49,7 +51,9 @@ impl FlaggedStall {
 /// What is shown, and what is said below it.
 struct PsPage {
     waits: Vec<WaitObject>,
-    /// How many of them the agent has flagged.
+    /// Requests that no thread waits for, if they were asked for and could be looked for.
+    requests: Vec<UnansweredRequests>,
+    /// How many of the waits the agent has flagged.
     flagged: usize,
     /// An agent is there and does not say what it has flagged.
     agent_silent: Option<String>,
@@ -107,6 +111,7 @@ pub fn run(args: &Ps) -> Result<()> {
         objects(out, page.waits)?;
     } else {
         table(out, &mut page.waits)?;
+        requests(out, &page.requests)?;
         footer(out, &page)?;
     }
     out.flush()?;
@@ -176,6 +181,10 @@ fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     let policy = PeersOf { up_to, min_age: args.min_age };
     let mut pipeline = Pipeline::new();
     let mut assessments = pipeline.assess(waits, &ByProcess::new(&all), source, &policy)?;
+    let requests = match args.all && !args.json {
+        true => unanswered(args, &assessments, source)?,
+        false => Vec::new(),
+    };
     assessments.retain(|assessment| assessment.wait.age >= args.min_age);
     let (shown, hidden): (Vec<Assessment>, Vec<Assessment>) = assessments
         .into_iter()
@@ -186,6 +195,7 @@ fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     let held = held.iter().map(SuspendedObject::of).filter(|held| of_chosen(args, held)).collect();
     Ok(PsPage {
         waits,
+        requests,
         flagged: number,
         agent_silent,
         hidden,
@@ -194,6 +204,19 @@ fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
         guessed,
         why_not_better: None,
     })
+}
+
+/// Requests of chosen processes that have no answer, and that none of these waits is for.
+fn unanswered(
+    args: &Ps,
+    assessments: &[Assessment],
+    source: &mut dyn Source,
+) -> Result<Vec<UnansweredRequests>> {
+    let age = args.min_age.max(pipeline::LOOK_AGE_MIN);
+    let connections = source.asked_connections(age)?.unwrap_or_default();
+    let mut requests = requests::of_no_thread(&connections, assessments, age);
+    requests.retain(|of| chosen(args, of.process.pid, &of.comm));
+    Ok(requests)
 }
 
 /// Waits with what a line of the table shows of their processes.
@@ -214,6 +237,7 @@ fn page_from_agent(args: &Ps, client: &AgentClient) -> Result<PsPage> {
     let source = format!("{}, by the agent", host.source);
     Ok(PsPage {
         waits,
+        requests: Vec::new(),
         flagged: number,
         agent_silent: None,
         hidden,
@@ -301,6 +325,35 @@ fn table(out: &mut impl Write, rows: &mut [WaitObject]) -> io::Result<()> {
         writeln!(out, "{}", human::for_terminal(&table.row(cells, &row.target.fitted(left)), width))?;
     }
     Ok(())
+}
+
+/// Requests that no thread waits for.
+fn requests(out: &mut impl Write, requests: &[UnansweredRequests]) -> io::Result<()> {
+    if requests.is_empty() {
+        return Ok(());
+    }
+    let width = human::line_width();
+    let columns = [
+        Column::number("AGE", 7, 7),
+        Column::number("PID", 7, 15),
+        Column::text("COMMAND", 7, 15),
+        Column::number("FD", 2, 7),
+        Column::number("REQUESTS", 8, 8),
+    ];
+    let cells = |of: &UnansweredRequests| {
+        let (pid, comm) = (of.process.pid.to_string(), human::clean(&of.comm));
+        vec![human::age(of.age), pid, comm, of.fd.to_string(), of.number.to_string()]
+    };
+    let cells: Vec<Vec<String>> = requests.iter().map(cells).collect();
+    let table = Table::new(columns, "OLDEST", "  ", &cells);
+    writeln!(out, "\nRequests without an answer, which event loops wait for among other things:")?;
+    writeln!(out, "{}", human::for_terminal(&table.heading(), width))?;
+    for (of, cells) in requests.iter().zip(&cells) {
+        let Addresses { local, remote } = of.addresses;
+        let connection = format!("tcp {} → {}", local.socket_addr(), remote.socket_addr());
+        writeln!(out, "{}", human::for_terminal(&table.row(cells, &connection), width))?;
+    }
+    writeln!(out)
 }
 
 /// The thread's name; with room, the unit or container it belongs to.

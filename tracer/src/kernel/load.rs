@@ -35,6 +35,7 @@ use crate::{
 /// Indices of the map `LIVE`, see `settings.rs` of the kernel's half.
 const CLOCK_OFFSET: u32 = 0;
 const ACTIVE: u32 = 1;
+const REQUEST_TICKS: u32 = 2;
 
 /// Entries of each of the maps `WANTED_FILES` and `WANTED_TUPLES`.
 pub const WANTED_AT_ONCE: usize = 1024;
@@ -51,6 +52,8 @@ pub struct Kernel {
     wanted_tuples: HashMap<MapData, MapKey<TupleKey>, u32>,
     /// The program `holders` is loaded when it is first needed, which few runs of `ps` do.
     holders: Optional,
+    /// Likewise.
+    sockets: Optional,
     /// The programs that look at single threads, likewise.
     pub(super) stacks: ThreadProgram,
     pub(super) rings: ThreadProgram,
@@ -113,6 +116,7 @@ impl Kernel {
             wanted_files,
             wanted_tuples,
             holders,
+            sockets: Optional::NotLoaded,
             stacks,
             rings,
             counters,
@@ -203,7 +207,14 @@ impl Kernel {
                     // The kernel starts over, header included, where its buffer was too small.
                     (Record::Header(header), None) => clocks = Some(Clocks { header, offset_ns }),
                     (Record::Header(_), Some(_)) => {}
-                    (Record::Fd(..) | Record::Holder(..) | Record::Stack(..) | Record::Request(..), _) => {
+                    (
+                        Record::Fd(..)
+                        | Record::Holder(..)
+                        | Record::Socket(..)
+                        | Record::Stack(..)
+                        | Record::Request(..),
+                        _,
+                    ) => {
                         bail!("the snapshot has a record of another program")
                     }
                     (record, Some(clocks)) => each(clocks, record),
@@ -223,17 +234,23 @@ impl Kernel {
         let mut least = i64::MAX;
         for _ in 0..3 {
             std::thread::sleep(Duration::from_micros(20));
-            let mut file = self.open_iterator("snapshot")?;
-            // A short read ends the pass after its first record.
-            let mut bytes = [0u8; size_of::<Header>()];
-            file.read_exact(&mut bytes).context("cannot read the snapshot")?;
-            let mut rest = &bytes[..];
-            let Some(Record::Header(header)) = Record::take(&mut rest)? else {
-                bail!("the snapshot does not begin with its header")
-            };
+            let header = self.header()?;
             least = least.min(header.monotonic_ns.wrapping_sub(header.arrival_ns) as i64);
         }
         Ok(least)
+    }
+
+    /// The clocks now.
+    fn header(&mut self) -> Result<Header> {
+        let mut file = self.open_iterator("snapshot")?;
+        // A short read ends the pass after its first record.
+        let mut bytes = [0u8; size_of::<Header>()];
+        file.read_exact(&mut bytes).context("cannot read the snapshot")?;
+        let mut rest = &bytes[..];
+        match Record::take(&mut rest)? {
+            Some(Record::Header(header)) => Ok(header),
+            _ => bail!("the snapshot does not begin with its header"),
+        }
     }
 
     /// What these fds are. At most [`ASKED_AT_ONCE`] threads with few fds each: the threads are walked once for each
@@ -306,6 +323,21 @@ impl Kernel {
             })?;
             ensure!(used == bytes.len(), "what holders writes ends in the middle of a record");
         }
+    }
+
+    /// What `sockets` writes of connections on which a process may have asked so many scheduler ticks ago and not been answered, with the
+    /// clocks to read it by; no bytes if the walk did not come to its end or the kernel refuses the program.
+    pub fn sockets(&mut self, ticks: u64) -> Result<(Clocks, Option<Vec<u8>>)> {
+        if self.sockets == Optional::NotLoaded {
+            let aya_btf = super::btf::for_loading()?;
+            self.sockets =
+                load_optional(&mut self.ebpf, "sockets", "cannot see requests of event loops", &aya_btf);
+        }
+        self.live.set(REQUEST_TICKS, ticks, 0).context("cannot tell the programs what is an old request")?;
+        // By clocks read before, nothing is older than it seems.
+        let clocks = Clocks { header: self.header()?, offset_ns: 0 };
+        let bytes = if self.sockets == Optional::Loaded { self.walk("sockets")? } else { None };
+        Ok((clocks, bytes))
     }
 
     /// Scheduler ticks a second.
@@ -437,10 +469,15 @@ pub(super) fn program<'a>(
 
 /// Without it tracer does not say who is at the other end, and goes on.
 fn load_holders(ebpf: &mut Ebpf, btf: &aya::Btf) -> Optional {
-    match load_iterator(ebpf, "holders", btf) {
+    load_optional(ebpf, "holders", "cannot tell who is at the other end", btf)
+}
+
+/// Loads an iterator that tracer can do without, and says what is lost where the kernel refuses it.
+fn load_optional(ebpf: &mut Ebpf, name: &str, without: &str, btf: &aya::Btf) -> Optional {
+    match load_iterator(ebpf, name, btf) {
         Ok(()) => Optional::Loaded,
         Err(error) => {
-            crate::util::human::say(&format!("cannot tell who is at the other end: {error:#}"));
+            crate::util::human::say(&format!("{without}: {error:#}"));
             Optional::Refused
         }
     }

@@ -95,6 +95,7 @@ impl Object {
             .override_global("HAS_PREV_STATE", &has_prev, true)
             .override_global("STACK_REGS", &constants.stack_regs, true)
             .override_global("HASH_SLOTS", &constants.hash_slots, true)
+            .override_global("TYPED_SOCKETS", &constants.typed_sockets, true)
             .override_global("RING_BUCKET", &constants.ring_bucket, true)
             .override_global("TRACE_ALL", &trace_all, true)
             .override_global("TRACE_THREADS", &trace_threads, true)
@@ -137,6 +138,7 @@ struct Constants {
     stack_regs: u32,
     hash_slots: u32,
     ring_bucket: u32,
+    typed_sockets: u32,
 }
 
 impl Constants {
@@ -150,6 +152,8 @@ impl Constants {
             has_prev_state: btf.tracepoint_args("sched_switch")? == Some(4),
             stack_regs: legacy::stack_regs(btf, version)?,
             hash_slots: u32::from(legacy::needs_hash(version)),
+            // Linux 5.11 brings both.
+            typed_sockets: u32::from(!legacy::needs_hash(version)),
             // Before Linux 6.0 a bucket was a mere list.
             ring_bucket: btf.size_of("io_hash_bucket")?.unwrap_or(8),
         })

@@ -77,6 +77,14 @@ pub const PROBES: &[Probe] = &[
         needed: false,
     },
     Probe {
+        name: "sockets",
+        hook: Hook::Iter("task_file"),
+        since: (5, 8),
+        tells: "which requests of event loops have no answer",
+        without: "requests are seen where a thread waits for the answer",
+        needed: false,
+    },
+    Probe {
         name: "stacks",
         hook: Hook::Iter("task"),
         since: (5, 9),

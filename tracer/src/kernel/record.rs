@@ -2,9 +2,9 @@
 
 use anyhow::{Result, bail};
 use tracer_ebpf::abi::{
-    FdRecord, Header, HolderRecord, KIND_FD, KIND_HEADER, KIND_HOLDER, KIND_REQUEST, KIND_STACK, KIND_THREAD,
-    Plain, RequestRecord, StackRecord, TAIL_NONE, TAIL_TCP, TAIL_UDP, TAIL_UNIX, Tcp, ThreadRecord, Udp,
-    Unix,
+    FdRecord, Header, HolderRecord, KIND_FD, KIND_HEADER, KIND_HOLDER, KIND_REQUEST, KIND_SOCKET, KIND_STACK,
+    KIND_THREAD, Plain, RequestRecord, SocketRecord, StackRecord, TAIL_NONE, TAIL_TCP, TAIL_UDP, TAIL_UNIX,
+    Tcp, ThreadRecord, Udp, Unix,
 };
 
 /// A record of a program's stream.
@@ -20,6 +20,8 @@ pub enum Record<'a> {
     Request(RequestRecord, &'a [u8]),
     /// A process that holds a wanted file.
     Holder(HolderRecord),
+    /// A connection on which a process may have asked and not been answered, with the bytes of its tail.
+    Socket(SocketRecord, &'a [u8]),
     /// A thread with the lines that name the kernel's functions it sleeps in.
     Stack(StackRecord, &'a [u8]),
 }
@@ -46,6 +48,11 @@ impl<'a> Record<'a> {
                     .map(|(request, tail)| Record::Request(request, tail))
             }
             KIND_HOLDER => plain(&mut bytes).map(Record::Holder),
+            KIND_SOCKET => {
+                let socket = plain::<SocketRecord>(&mut bytes);
+                with_tail(socket, socket.map(|socket| socket.tail), &mut bytes)?
+                    .map(|(socket, tail)| Record::Socket(socket, tail))
+            }
             KIND_STACK => {
                 let stack = plain::<StackRecord>(&mut bytes);
                 stack.zip(terminated(&mut bytes)).map(|(stack, text)| Record::Stack(stack, text))
@@ -105,7 +112,7 @@ pub fn plain<T: Plain>(bytes: &mut &[u8]) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use tracer_ebpf::abi::{FD_OPEN, FdRecord, File, HolderRecord, RequestRecord, StackRecord};
+    use tracer_ebpf::abi::{FD_OPEN, FdRecord, File, HolderRecord, RequestRecord, SocketRecord, StackRecord};
 
     use super::*;
 
@@ -162,6 +169,8 @@ mod tests {
             bytes(&Udp { stamp: -1, ..zeroed() }),
             bytes(&FdRecord { kind: KIND_FD, ..zeroed() }),
             bytes(&HolderRecord { kind: KIND_HOLDER, ..zeroed() }),
+            bytes(&SocketRecord { kind: KIND_SOCKET, tail: TAIL_TCP, ..zeroed() }),
+            bytes(&Tcp { state: 1, bytes_sent: 10, ..zeroed() }),
             bytes(&RequestRecord { kind: KIND_REQUEST, tail: TAIL_TCP, ..zeroed() }),
             bytes(&Tcp { state: 1, ..zeroed() }),
             bytes(&StackRecord { kind: KIND_STACK, ..zeroed() }),
@@ -182,6 +191,7 @@ mod tests {
                 }
                 Record::Fd(_, tail) => ("fd", tail.len()),
                 Record::Holder(_) => ("holder", 0),
+                Record::Socket(_, tail) => ("socket", tail.len()),
                 Record::Request(_, tail) => ("request", tail.len()),
                 Record::Stack(_, text) => ("stack", text.len()),
             });
@@ -195,6 +205,7 @@ mod tests {
             ("udp", size_of::<Udp>()),
             ("fd", 0),
             ("holder", 0),
+            ("socket", size_of::<Tcp>()),
             ("request", size_of::<Tcp>()),
             ("stack", STACK.len() - 1),
         ];

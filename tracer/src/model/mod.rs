@@ -9,6 +9,7 @@ pub mod histogram;
 pub mod holder;
 pub mod obstacles;
 pub mod pod;
+pub mod request;
 pub mod stack;
 pub mod syscalls;
 pub mod target;

@@ -31,7 +31,7 @@ pub fn wanted(
     thread: ThreadId,
     fd: i32,
     recorded: Recorded,
-    names: &Names,
+    names: &KnownFiles,
 ) -> impl Iterator<Item = (ProcessId, Wanted<'static>)> + use<> {
     let ThreadId { process, tid, .. } = thread;
     let wanted = names.of(recorded).is_none().then(|| {
@@ -47,7 +47,7 @@ pub fn look_up(
     tid: u32,
     fd: i32,
     recorded: Recorded,
-    names: &mut Names,
+    names: &mut KnownFiles,
     reads: &mut Reads,
 ) -> Target {
     if let Some(known) = names.of(recorded) {
@@ -88,9 +88,9 @@ pub fn look_up(
     target
 }
 
-/// Names of files that many have open, and the mounts that these are on, as found in one look.
+/// KnownFiles of files that many have open, and the mounts that these are on, as found in one look.
 #[derive(Default)]
-pub struct Names {
+pub struct KnownFiles {
     /// The kinds of file systems of mounts, by their ids, of which the host has each but once. Thousands of files may be on one,
     /// whose list is as long as there are mounts.
     mounts: HashMap<String, String>,
@@ -98,7 +98,7 @@ pub struct Names {
     files: HashMap<(NonZeroU32, u64), Target>,
 }
 
-impl Names {
+impl KnownFiles {
     fn of(&self, Recorded { inode, mount }: Recorded) -> Option<&Target> {
         self.files.get(&(mount?, inode?))
     }
@@ -235,7 +235,7 @@ mod tests {
         let (one, other) = (made("one"), made("other"));
         std::fs::hard_link(dir.join("one"), dir.join("alias")).expect("a second name");
         let alias = File::open(dir.join("alias")).expect("opens");
-        let (me, mut names, mut reads) = (by_pid(std::process::id()), Names::default(), Reads::new());
+        let (me, mut names, mut reads) = (by_pid(std::process::id()), KnownFiles::default(), Reads::new());
         let info =
             std::fs::read_to_string(format!("/proc/self/fdinfo/{}", one.as_raw_fd())).expect("is there");
         let mount = field(&info, "mnt_id:").and_then(|mount| mount.parse().ok());
@@ -273,7 +273,7 @@ mod tests {
                 me.pid,
                 file.as_raw_fd(),
                 Recorded::default(),
-                &mut Names::default(),
+                &mut KnownFiles::default(),
                 &mut Reads::new(),
             );
             assert!(

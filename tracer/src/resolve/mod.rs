@@ -37,7 +37,7 @@ use std::{sync::Arc, time::Instant};
 use anyhow::Result;
 
 use self::{
-    fd::{Names, Recorded},
+    fd::{KnownFiles, Recorded},
     listeners::{AddressFamily, Listeners},
     poll::Set,
     process::{Ancestors, ProcessMeta},
@@ -97,8 +97,8 @@ pub struct Resolver {
     ancestors: Ancestors,
     /// Pipes of which processes hold both ends, as found in this look.
     own_pipes: HashMap<u32, Vec<u64>>,
-    /// Names of files, as found in this look.
-    names: Names,
+    /// KnownFiles of files, as found in this look.
+    names: KnownFiles,
     /// Who serves others.
     services: Services,
     /// A walk over all open files did not come to its end.
@@ -132,7 +132,7 @@ impl Resolver {
             processes: HashMap::new(),
             ancestors: Ancestors::default(),
             own_pipes: HashMap::new(),
-            names: Names::default(),
+            names: KnownFiles::default(),
             services: Services::default(),
             missed_peers: false,
         }
@@ -218,7 +218,7 @@ impl Resolver {
         source: &mut dyn Source,
     ) -> Result<Vec<Resolved>> {
         self.own_pipes.clear();
-        self.names = Names::default();
+        self.names = KnownFiles::default();
         let mut asked: HashSet<(ThreadId, i32)> = HashSet::new();
         for (wait, set) in waits.iter().zip(&sets) {
             let few = set.iter().filter(|set| set.fds.len() <= poll::LOOKED_UP_MAX);

@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, sync::OnceLock};
 
 use super::{
     behind,
-    fd::{self, Names, Recorded},
+    fd::{self, KnownFiles, Recorded},
     page, path, poll,
 };
 use crate::{
@@ -54,7 +54,7 @@ impl<'a> Descriptor<'a> {
 }
 
 /// Looks the target of a wait up; `stack`: where in the kernel it sleeps, if that is known.
-pub fn of(wait: &Wait, stack: Option<&KernelStack>, reads: &mut Reads, names: &mut Names) -> Target {
+pub fn of(wait: &Wait, stack: Option<&KernelStack>, reads: &mut Reads, names: &mut KnownFiles) -> Target {
     let never_stored = wait.fd_state.file().is_some_and(never_stored);
     let is_page = |stack: &KernelStack| stack.is_page_fault() || never_stored && page::is_waited_for(stack);
     if stack.is_some_and(is_page) {
@@ -71,7 +71,7 @@ pub fn of(wait: &Wait, stack: Option<&KernelStack>, reads: &mut Reads, names: &m
 }
 
 /// Looks up what an fd is.
-pub fn of_descriptor(descriptor: Descriptor<'_>, reads: &mut Reads, names: &mut Names) -> Target {
+pub fn of_descriptor(descriptor: Descriptor<'_>, reads: &mut Reads, names: &mut KnownFiles) -> Target {
     let Descriptor { thread: ThreadId { process, tid, .. }, fd, state, operation, mount, .. } = descriptor;
     match state {
         FdState::None => Target::None,
@@ -235,7 +235,7 @@ pub fn pidfd(wait: &Wait) -> Option<i32> {
     (wait.call.syscall == Syscall::Waitid && wait.call.args[0] == P_PIDFD).then_some(wait.call.args[1] as i32)
 }
 
-fn without_fd(wait: &Wait, stack: Option<&KernelStack>, names: &mut Names, reads: &mut Reads) -> Target {
+fn without_fd(wait: &Wait, stack: Option<&KernelStack>, names: &mut KnownFiles, reads: &mut Reads) -> Target {
     if let Some(fd) = pidfd(wait) {
         return fd::look_up(wait.thread.process, wait.thread.tid, fd, Recorded::default(), names, reads);
     }

@@ -1,0 +1,177 @@
+//! The program `sockets`: on which connections has a process asked and not been answered? Run over all open files of the host, once in
+//! some seconds: what it passes by must cost next to nothing.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    btf_maps::PerCpuArray,
+    helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock, bpf_sock_from_file},
+    macros::btf_map,
+};
+use tracer_ebpf::abi::{Counter, KIND_SOCKET, READ_FAILED, SocketRecord, TAIL_TCP, Tcp};
+
+use crate::{
+    count::count,
+    file::{self, Found, S_IFMT, S_IFSOCK, zero},
+    iter::Context,
+    offsets::*,
+    settings::{self, REQUEST_TICKS, TYPED_SOCKETS},
+    sock,
+};
+
+/// States of a connection (include/net/tcp_states.h).
+const ESTABLISHED: u8 = 1;
+const SYN_SENT: u8 = 2;
+
+/// Room for a record and what follows it.
+#[repr(C)]
+struct Scratch {
+    socket: SocketRecord,
+    tcp: Tcp,
+}
+
+#[btf_map]
+static SOCKETS_SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// Writes a record for each fd of each process that is a connection whose last bytes are the process's own, and old enough, or one that
+/// is being made. User space knows more, and leaves some of them out.
+///
+/// # Minimum kernel version
+/// 5.8, as iterators are; typed sockets are 5.11.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub extern "C" fn sockets(ctx: *mut c_void) -> i32 {
+    let ctx = Context(ctx);
+    let task = ctx.task();
+    let file = ctx.file();
+    if task.0.is_null() || file.is_null() {
+        return 0;
+    }
+    let is_open = if TYPED_SOCKETS.load() != 0 { typed_request(file) } else { probed_request(file) };
+    if !is_open {
+        return 0;
+    }
+    let Some(scratch) = SOCKETS_SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's element, and nothing else runs this program on this CPU meanwhile.
+    let scratch = unsafe { &mut *scratch };
+    let record = &mut scratch.socket;
+    zero(record);
+    zero(&mut scratch.tcp);
+    let leader = task.leader();
+    let mut found = Found::NONE;
+    file::describe(file, &mut record.file, &mut found);
+    let mut failed = found.failed | found.sock.tcp(&mut scratch.tcp) | leader.comm(&mut record.comm);
+    record.kind = KIND_SOCKET;
+    record.size = size_of::<SocketRecord>() as u32;
+    record.tail = TAIL_TCP;
+    record.tgid = task.tgid();
+    record.fd = ctx.fd() as i32;
+    record.uid = leader.uid();
+    record.process_start_ns = leader.start_ns();
+    record.cgroups = leader.cgroups();
+    failed |= record.file.inode == 0;
+    if failed {
+        record.flags = READ_FAILED;
+        count(Counter::ReadFailed);
+    }
+    ctx.write(&scratch.socket);
+    ctx.write(&scratch.tcp);
+    0
+}
+
+/// Whether a file is a connection on which a request is open, where the kernel gives typed pointers: nothing is copied.
+#[inline(always)]
+fn typed_request(file: *const u8) -> bool {
+    // SAFETY: a typed file; the helper gives a typed socket or null.
+    let socket = unsafe { bpf_sock_from_file(file.cast_mut().cast()) }.cast_const().cast::<u8>();
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: typed pointers all the way; a null one reads as zero, which is no state.
+    let (inner, state): (*const u8, u8) = unsafe {
+        let inner = SOCKET_SK.load::<*const u8>(socket);
+        (inner, SOCK_STATE.load(inner))
+    };
+    if state != ESTABLISHED && state != SYN_SENT {
+        return false;
+    }
+    // SAFETY: a typed socket; the helper gives a typed TCP socket, or null for one of another protocol.
+    let tcp = unsafe { bpf_skc_to_tcp_sock(inner.cast_mut().cast()) }.cast_const().cast::<u8>();
+    if tcp.is_null() {
+        return false;
+    }
+    // SAFETY: a typed TCP socket.
+    let progress = unsafe {
+        Progress {
+            sent: TCP_LSNDTIME.load(tcp),
+            acknowledged: TCP_SND_UNA.load(tcp),
+            written: TCP_WRITE_SEQ.load(tcp),
+            last_segment: TCP_SND_WL1.load(tcp),
+            next: TCP_RCV_NXT.load(tcp),
+            received: TCP_BYTES_RECEIVED.load(tcp),
+        }
+    };
+    state == SYN_SENT || progress.is_open_request()
+}
+
+/// The same by copies, field by field.
+#[inline(always)]
+fn probed_request(file: *const u8) -> bool {
+    // SAFETY: a typed file, and fields.rs gives its fields.
+    let mode: u16 = unsafe { INODE_MODE.load(FILE_INODE.load::<*const u8>(file)) };
+    if mode & S_IFMT != S_IFSOCK {
+        return false;
+    }
+    let (mut socket, mut inner, mut state) = (0u64, 0u64, 0u8);
+    FILE_PRIVATE.read(file, &mut socket);
+    SOCKET_SK.read(socket as *const u8, &mut inner);
+    let inner = inner as *const u8;
+    SOCK_STATE.read(inner, &mut state);
+    if state != ESTABLISHED && state != SYN_SENT {
+        return false;
+    }
+    let (mut family, mut protocol) = (0u16, 0u16);
+    SOCK_FAMILY.read(inner, &mut family);
+    SOCK_PROTOCOL.read(inner, &mut protocol);
+    if !sock::is_tcp_of(family, protocol) {
+        return false;
+    }
+    let mut progress =
+        Progress { sent: 0, acknowledged: 0, written: 0, last_segment: 0, next: 0, received: 0 };
+    TCP_LSNDTIME.read(inner, &mut progress.sent);
+    TCP_SND_UNA.read(inner, &mut progress.acknowledged);
+    TCP_WRITE_SEQ.read(inner, &mut progress.written);
+    TCP_SND_WL1.read(inner, &mut progress.last_segment);
+    TCP_RCV_NXT.read(inner, &mut progress.next);
+    TCP_BYTES_RECEIVED.read(inner, &mut progress.received);
+    state == SYN_SENT || progress.is_open_request()
+}
+
+/// What has moved on a connection, and when.
+struct Progress {
+    /// When it last sent data, scheduler ticks.
+    sent: u32,
+    /// Up to where the peer has acknowledged.
+    acknowledged: u32,
+    /// Up to where the process has written.
+    written: u32,
+    /// Where the last segment began that moved the window.
+    last_segment: u32,
+    /// What is expected next.
+    next: u32,
+    /// Bytes of the peer's.
+    received: u64,
+}
+
+impl Progress {
+    /// Whether the last bytes are the process's, and older than is asked for. `diagnose` of user space decides it anew, with all that
+    /// there is to know; here nothing may be left out that it would take.
+    #[inline(always)]
+    fn is_open_request(&self) -> bool {
+        let is_own =
+            self.written != self.acknowledged || self.received == 0 || self.last_segment == self.next;
+        // SAFETY: a helper without arguments.
+        let now = unsafe { bpf_jiffies64() } as u32;
+        is_own && u64::from(now.wrapping_sub(self.sent)) >= settings::live(REQUEST_TICKS)
+    }
+}

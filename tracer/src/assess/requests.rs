@@ -1,0 +1,108 @@
+//! Requests that no thread waits for: an event loop has many under way, and each of its threads waits for whatever comes first. Pure.
+//!
+//! They are shown and not judged: a client of HTTP/2 or MQTT at rest may have spoken last, too.
+
+use std::{cmp::Reverse, collections::HashMap, time::Duration};
+
+use compact_str::CompactString;
+use hashbrown::HashSet;
+
+use super::pipeline::Assessment;
+use crate::model::{
+    file::{Addresses, Endpoint},
+    request::AskedConnection,
+    wait::{FdState, ProcessId},
+};
+
+/// The requests of a process to one service that have no answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnansweredRequests {
+    /// Whose they are.
+    pub process: ProcessId,
+    /// Its name.
+    pub comm: CompactString,
+    /// The connection of the oldest.
+    pub fd: i32,
+    /// Where that one's ends are.
+    pub addresses: Addresses,
+    /// For how long it has had no answer.
+    pub age: Duration,
+    /// How many there are.
+    pub number: usize,
+}
+
+/// Requests of this age and older, by process and service, oldest first; without those on whose sockets one of these threads waits.
+pub fn of_no_thread(
+    connections: &[AskedConnection],
+    waits: &[Assessment],
+    age: Duration,
+) -> Vec<UnansweredRequests> {
+    let waited_for: HashSet<u64> = waits
+        .iter()
+        .filter_map(|wait| match &wait.resolved.file {
+            FdState::Open(file) => Some(file.inode),
+            FdState::None | FdState::Absent | FdState::Unknown => None,
+        })
+        .collect();
+    let mut services: HashMap<(ProcessId, Endpoint), UnansweredRequests> = HashMap::new();
+    for connection in connections.iter().filter(|connection| !waited_for.contains(&connection.file.inode)) {
+        let (Some(since), Some(addresses)) = (connection.unanswered(), connection.file.tcp()) else {
+            continue;
+        };
+        if since < age {
+            continue;
+        }
+        let request = UnansweredRequests {
+            process: connection.process,
+            comm: connection.comm.clone(),
+            fd: connection.fd,
+            addresses,
+            age: since,
+            number: 0,
+        };
+        let service =
+            services.entry((connection.process, addresses.remote)).or_insert_with(|| request.clone());
+        let number = service.number + 1;
+        if since > service.age {
+            *service = request;
+        }
+        service.number = number;
+    }
+    let mut services: Vec<UnansweredRequests> = services.into_values().collect();
+    services.sort_by_key(|service| (Reverse(service.age), service.process.pid, service.fd));
+    services
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        diagnose::verdict::tests::wait,
+        model::{class::Class, request::tests::asked, syscalls::Syscall, target::Target},
+        resolve::Resolved,
+    };
+
+    /// A thread that waits on the socket with this inode.
+    fn waiting_on(connection: &AskedConnection) -> Assessment {
+        let wait = wait(Syscall::Recvfrom, [3, 0, 0, 0, 0, 0]);
+        let mut resolved = Resolved::new(Some(3), Target::None, None);
+        resolved.file = FdState::Open(connection.file);
+        Assessment { wait, resolved, class: Class::Reply }
+    }
+
+    #[test]
+    fn requests_to_one_service_are_one_line_and_the_oldest_leads() {
+        let all =
+            [asked(7, 3, 5432, 10), asked(7, 4, 5432, 30), asked(7, 5, 6379, 20), asked(8, 3, 5432, 40)];
+        let seen = |waits: &[Assessment], age| {
+            let of = of_no_thread(&all, waits, Duration::from_secs(age));
+            let line = |of: &UnansweredRequests| {
+                (of.process.pid, of.fd, of.addresses.remote.port, of.age.as_secs(), of.number)
+            };
+            of.iter().map(line).collect::<Vec<_>>()
+        };
+        assert_eq!(seen(&[], 0), [(8, 3, 5432, 40, 1), (7, 4, 5432, 30, 2), (7, 5, 6379, 20, 1)]);
+        assert_eq!(seen(&[], 25), [(8, 3, 5432, 40, 1), (7, 4, 5432, 30, 1)]);
+        assert_eq!(seen(&[waiting_on(&all[1])], 15), [(8, 3, 5432, 40, 1), (7, 5, 6379, 20, 1)]);
+    }
+}
