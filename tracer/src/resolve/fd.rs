@@ -88,7 +88,7 @@ pub fn look_up(
     target
 }
 
-/// KnownFiles of files that many have open, and the mounts that these are on, as found in one look.
+/// Names of files that many have open, and the mounts that these are on, as found in one look.
 #[derive(Default)]
 pub struct KnownFiles {
     /// The kinds of file systems of mounts, by their ids, of which the host has each but once. Thousands of files may be on one,

@@ -97,7 +97,7 @@ pub struct Resolver {
     ancestors: Ancestors,
     /// Pipes of which processes hold both ends, as found in this look.
     own_pipes: HashMap<u32, Vec<u64>>,
-    /// KnownFiles of files, as found in this look.
+    /// Names of files, as found in this look.
     names: KnownFiles,
     /// Who serves others.
     services: Services,
