@@ -95,7 +95,8 @@ pub struct Ps {
     /// Only waits of these classes, including idle ones
     #[arg(long, value_name = "CLASS")]
     pub class: Vec<Class>,
-    /// Also list idle waits, and pipes and conversations that only a rule would flag. Stalls that the agent has flagged are always listed
+    /// Also list idle waits, pipes and conversations that only a rule would flag, and, in the table, requests of event loops that
+    /// have no answer. Stalls that the agent has flagged are always listed
     #[arg(short, long)]
     pub all: bool,
     /// Print one JSON object per line
