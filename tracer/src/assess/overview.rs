@@ -14,11 +14,15 @@ use crate::{
     diagnose::progress::date_back,
     diagnose::verdict::classify,
     model::class::{Class, Level},
+    model::target::Target,
     model::wait::{ByProcess, ProcessId, Snapshot, ThreadId, Wait},
     resolve::{Resolved, Resolver},
     util::clock::{boottime_ns, monotonic_ns},
     wire::json::WaitObject,
 };
+
+/// What could not be read is read again after so long.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// The pipeline, with what it found out about waits that go on.
 pub struct OverviewCache {
@@ -115,9 +119,13 @@ impl Known {
         Self { switches: wait.switches, age, at_ns, resolved: resolved.clone(), class: *class }
     }
 
-    /// Whether it still tells what that wait waits on.
+    /// Whether it still tells what that wait waits on. What could not be read then may be readable a moment later.
     fn is_of(&self, wait: &Wait) -> bool {
-        self.switches == wait.switches && wait.asleep() < self.age * 3 / 2
+        let until = match self.resolved.target {
+            Target::Unreadable { .. } => (self.age + READ_AGAIN_AFTER).min(self.age * 3 / 2),
+            _ => self.age * 3 / 2,
+        };
+        self.switches == wait.switches && wait.asleep() < until
     }
 
     /// As of now, nothing having moved meanwhile.
@@ -153,6 +161,9 @@ mod tests {
         assert!(!known(20).is_of(&at(30, 7)));
         assert!(!known(20).is_of(&at(21, 8)), "another sleep");
         assert!(!known(0).is_of(&at(2, 7)), "a young one is taken for a second old");
+        let unread = on(Syscall::Read, Target::Unreadable { reason: "it hangs".into() });
+        let known = Known::new(&Assessment { wait: at(20, 7), resolved: unread, class: Class::Other }, 0);
+        assert!(known.is_of(&at(21, 7)) && !known.is_of(&at(22, 7)), "it is tried again");
     }
 
     #[test]

@@ -38,13 +38,16 @@ type Flagged = HashMap<(u32, u32), FlaggedStall>;
 struct FlaggedStall {
     start_ticks: Option<u64>,
     class: Option<Class>,
+    /// When it was flagged.
+    opened: Timestamp,
 }
 
 impl FlaggedStall {
-    /// Whether a wait of this thread is the one that was flagged: the thread may be elsewhere at the moment.
-    fn is(&self, start_ticks: Option<u64>, class: Class) -> bool {
-        may_be_same_start(self.start_ticks, start_ticks)
-            && (class.level() != Level::Idle || self.class == Some(class))
+    /// Whether a wait of this thread is the one that was flagged: the thread may be elsewhere at the moment. A wait that was under way
+    /// when it was flagged is the one, also where less can be found out about it now.
+    fn is(&self, start_ticks: Option<u64>, class: Class, since: Timestamp) -> bool {
+        let is_same = class.level() != Level::Idle || self.class == Some(class) || since < self.opened;
+        may_be_same_start(self.start_ticks, start_ticks) && is_same
     }
 }
 
@@ -137,8 +140,8 @@ fn flagged(place: &SourceArgs) -> Result<Flagged> {
 
 fn flagged_by(agent: &AgentClient) -> Result<Flagged> {
     let stalls: Vec<StallObject> = agent.objects("/v1/stalls")?;
-    let by_thread = |StallObject { wait, .. }: StallObject| {
-        ((wait.pid, wait.tid), FlaggedStall { start_ticks: wait.start_ticks, class: wait.class })
+    let by_thread = |StallObject { wait, opened, .. }: StallObject| {
+        ((wait.pid, wait.tid), FlaggedStall { start_ticks: wait.start_ticks, class: wait.class, opened })
     };
     Ok(stalls.into_iter().map(by_thread).collect())
 }
@@ -167,7 +170,7 @@ fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     let is_flagged = |assessment: &Assessment| {
         let ThreadId { process, tid, .. } = assessment.wait.thread;
         let stall = flagged.get(&(process.pid, tid));
-        stall.is_some_and(|stall| stall.is(process.start_ticks(), assessment.class))
+        stall.is_some_and(|stall| stall.is(process.start_ticks(), assessment.class, assessment.wait.since))
     };
     let Snapshot { waits: all, suspended: held, source: name, guessed, .. } =
         pipeline::snapshot(source, args.min_age)?;
@@ -259,7 +262,7 @@ fn pick(args: &Ps, waits: Vec<WaitObject>, flagged: &Flagged) -> (Vec<WaitObject
 
 fn is_flagged(flagged: &Flagged, wait: &WaitObject) -> bool {
     let stall = flagged.get(&(wait.pid, wait.tid));
-    stall.is_some_and(|stall| wait.class.is_some_and(|class| stall.is(wait.start_ticks, class)))
+    stall.is_some_and(|stall| wait.class.is_some_and(|class| stall.is(wait.start_ticks, class, wait.since)))
 }
 
 fn of_chosen(args: &Ps, held: &SuspendedObject) -> bool {
@@ -419,5 +422,22 @@ fn hidden_by() -> &'static str {
     match scope.trim() {
         "" | "0" => "reading it takes the right to trace the process",
         _ => "Yama's ptrace_scope",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flagged_wait_is_told_from_the_threads_next_one() {
+        let at = |seconds| Timestamp::from_second(seconds).expect("a moment");
+        let stall = FlaggedStall { start_ticks: Some(5), class: Some(Class::Reply), opened: at(130) };
+        let is = |class, since| stall.is(Some(5), class, at(since));
+        assert!(is(Class::Reply, 100));
+        assert!(is(Class::Events, 100), "it lasts, though less is known of it now");
+        assert!(is(Class::Reply, 131), "short polls: each is younger than the stall");
+        assert!(!is(Class::Events, 131), "it rests");
+        assert!(!stall.is(Some(6), Class::Reply, at(100)), "another process");
     }
 }
