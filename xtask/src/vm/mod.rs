@@ -60,7 +60,7 @@ const KERNEL: &[&str] = &[
     "ps_registers",
     "ps_restarted",
     "ps_targets",
-    "requests",
+    "requests::",
     "trace",
     "why::",
 ];
@@ -80,7 +80,7 @@ const READ: &[&str] = &[
     "ps_registers",
     "ps_restarted",
     "ps_targets",
-    "requests",
+    "requests::",
     "trace",
     "why::a_client",
     "why::a_frozen",
@@ -88,9 +88,9 @@ const READ: &[&str] = &[
 ];
 /// And these where another machine that has those reads the same way: of another processor, or of a newer kernel.
 const SAME: &[&str] =
-    &["agent_stalls", "classes", "doctor", "ps_ages", "ps_registers", "ps_targets", "requests", "trace"];
+    &["agent_stalls", "classes", "doctor", "ps_ages", "ps_registers", "ps_targets", "requests::", "trace"];
 /// Of these a few.
-const SMOKE: &[&str] = &["agent_stalls", "doctor", "ps_ages", "ps_contract", "requests"];
+const SMOKE: &[&str] = &["agent_stalls", "doctor", "ps_ages", "ps_contract", "requests::"];
 /// Tests of what depends on the clock.
 const CLOCK: &[&str] = &["--include-ignored", "agent_clock", "agent_stalls", "ps_ages", "ps_registers"];
 /// These and a few on a kernel that no other machine has then.
