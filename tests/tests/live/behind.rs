@@ -77,10 +77,15 @@ fn row(waiter: &Waiter) -> Option<Value> {
 #[test]
 fn a_call_with_two_descriptors_waits_on_the_one_it_sleeps_on() {
     let _shared = shared();
-    for (role, says) in [("splice-full", " to read on pipe"), ("splice-empty", " to write on pipe")] {
+    for (role, class, says) in [
+        ("splice-full", "pipe", " to read on pipe"),
+        ("splice-empty", "pipe", " to write on pipe"),
+        ("tee-full", "pipe", " to read on pipe"),
+        ("sendfile-full", "send", "it does not read, and its buffer is full"),
+    ] {
         let waiter = Waiter::start(role);
         let Some(row) = row(&waiter) else { continue };
-        assert_eq!((&row["class"], &row["fd"]), (&"pipe".into(), &waiter.line()["fd"]), "{row:#}");
+        assert_eq!((&row["class"], &row["fd"]), (&class.into(), &waiter.line()["fd"]), "{row:#}");
         assert_eq!(row["target"]["inode"], waiter.line()["inode"], "{row:#}");
         assert!(verdict(&row).contains(says), "{row:#}");
     }

@@ -15,13 +15,18 @@ fn own_name() -> String {
     std::thread::current().name().unwrap_or("crowd").to_owned()
 }
 
-/// Rows of the crowd, without the process that has made it.
+/// Rows of the crowd, without the process that has made it, and without who has what all of them wait for.
 fn of_crowd<'a>(rows: &'a [Value], waiter: &Waiter, kind: &str) -> Vec<&'a Value> {
     let end = format!(" crowd-{kind} {MANY} {}", own_name());
     let is_of_it = |row: &&Value| {
-        row["cmdline"].as_str().is_some_and(|line| line.ends_with(&end)) && row["tid"] != waiter.pid()
+        let is_another = row["tid"] == waiter.pid() || row["tid"] == waiter.line()["holder"];
+        row["cmdline"].as_str().is_some_and(|line| line.ends_with(&end)) && !is_another
     };
     rows.iter().filter(is_of_it).collect()
+}
+
+fn pid_of(row: &Value) -> u32 {
+    row["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a pid")
 }
 
 /// A crowd of which all wait.
@@ -79,14 +84,43 @@ fn why_says_how_many_it_did_not_look_at() {
     let _crowds = with_crowds();
     let waiter = crowd("pipe", 2.0);
     let rows = ps(&["--all"]).rows;
-    let pid = of_crowd(&rows, &waiter, "pipe")[0]["pid"].as_u64();
-    let pid = pid.and_then(|pid| u32::try_from(pid).ok()).expect("a pid");
+    let pid = pid_of(of_crowd(&rows, &waiter, "pipe")[0]);
     let report = tests::why(pid);
     let others = report["others"].as_array().map_or(0, Vec::len);
     assert!((1..=NAMED).contains(&others), "{others}");
     assert_eq!(report["others_left_out"].as_u64(), Some((MANY - others) as u64), "{report:#}");
     let page = tests::why_page(pid);
     assert!(page.contains(&format!("and {} more, which were not looked at", MANY - others)), "{page}");
+}
+
+/// With their holder more processes wait for locks than the kernel's table of locks is read for.
+#[test]
+fn why_follows_a_long_queue_for_a_lock_to_its_end() {
+    let _crowds = with_crowds();
+    let waiter = crowd("lock-behind", 2.0);
+    let holder = waiter.number("holder");
+    let rows = ps(&[]).rows;
+    let rows = of_crowd(&rows, &waiter, "lock-behind");
+    assert_eq!(rows.len(), MANY);
+    let names_holder = format!(" that waiter (pid {holder}) holds");
+    for row in &rows {
+        assert!(row["verdict"].as_str().is_some_and(|verdict| verdict.ends_with(&names_holder)), "{row:#}");
+    }
+    let last = pid_of(rows[MANY - 1]);
+    let begin = Instant::now();
+    let report = tests::why(last);
+    let took = begin.elapsed();
+    assert!(took < slow(Duration::from_secs(3)), "why took {took:?}");
+    assert!(report["headline"].as_str().is_some_and(|line| line.contains(&names_holder)), "{report:#}");
+    let first = &report["others"][0];
+    assert_eq!((&first["pid"], &first["role"]), (&holder.into(), &"holds the lock".into()), "{report:#}");
+    let second = &first["then"][0];
+    assert_eq!(
+        (&second["pid"], &second["role"]),
+        (&waiter.pid().into(), &"holds the lock".into()),
+        "{report:#}"
+    );
+    tests::why_page(last);
 }
 
 /// The agent looks on, and flags another's hang in time, while it flags all of the crowd.

@@ -33,6 +33,11 @@ fn a_sender_of_datagrams_to_a_named_socket() {
 }
 
 #[test]
+fn a_sender_of_a_message_to_a_named_socket() {
+    waits_for("sendmsg-named", "send", " datagrams wait to be read");
+}
+
+#[test]
 fn a_client_before_a_full_backlog() {
     waits_for("connect-unix", "connect", "1 of at most 0 connections waits to be accepted");
 }

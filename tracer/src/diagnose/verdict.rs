@@ -254,7 +254,7 @@ pub mod tests {
     use crate::{
         model::syscalls::{CallTable, Syscall},
         model::tcp::tests::facts,
-        model::wait::{Call, FdState, ProcessId, ThreadId, UnixFacts},
+        model::wait::{Call, FdState, ProcessId, ThreadId, UdpFacts, UnixFacts},
         resolve::{futex::LockHolder, peers::Peer},
     };
 
@@ -464,6 +464,55 @@ pub mod tests {
             let peers = Some(Peers { futex: word, circle, ..Peers::default() });
             let resolved = Resolved { peers, ..on(Syscall::Futex, Target::None) };
             assert_eq!(classify(&wait(Syscall::Futex, args), &resolved), class, "{resolved:?}");
+        }
+    }
+
+    #[test]
+    fn a_first_datagram_on_a_port_that_the_kernel_chose_is_an_answer() {
+        for (local, remote, has_received, class) in [
+            ("127.0.0.1:40001", Some("127.0.0.53:53"), Some(false), Class::Reply),
+            ("[::1]:32768", Some("[::1]:53"), Some(false), Class::Reply),
+            // Something has come: the next one may be anything.
+            ("127.0.0.1:40001", Some("127.0.0.53:53"), Some(true), Class::Quiet),
+            ("127.0.0.1:40001", Some("127.0.0.53:53"), None, Class::Quiet),
+            // A port that somebody else may know.
+            ("127.0.0.1:514", Some("127.0.0.1:40001"), Some(false), Class::Quiet),
+            ("0.0.0.0:32767", Some("10.0.0.1:53"), Some(false), Class::Quiet),
+            // Whoever likes may send to it.
+            ("0.0.0.0:40001", None, Some(false), Class::Datagram),
+        ] {
+            let target = Target::Udp {
+                local: local.parse().expect("address"),
+                remote: remote.map(|remote| remote.parse().expect("address")),
+                inode: 1,
+            };
+            let facts = |has_received| SocketFacts::Udp(UdpFacts { has_received, ..UdpFacts::default() });
+            let socket = has_received.map_or(SocketFacts::None, facts);
+            let resolved = Resolved { socket, ..on(Syscall::Recvfrom, target) };
+            let found = classify(&wait(Syscall::Recvfrom, [0; 6]), &resolved);
+            assert_eq!(found, class, "{local} {remote:?} {has_received:?}");
+        }
+    }
+
+    #[test]
+    fn a_lock_whose_holder_waits_for_a_connection_is_a_turn() {
+        let lock = || FutexWord::Lock(LockHolder::Unknown);
+        for (syscall, args, futex, takes_turns, class) in [
+            (Syscall::Flock, [3, 2, 0, 0, 0, 0], None, true, Class::Listen),
+            (Syscall::Flock, [3, 2, 0, 0, 0, 0], None, false, Class::Lock),
+            (Syscall::Fcntl, [3, 7, 0, 0, 0, 0], None, true, Class::Listen),
+            (Syscall::Semop, [0; 6], None, true, Class::Listen),
+            (Syscall::Futex, [0, 128, 2, 0, 0, 0], Some(lock()), true, Class::Listen),
+            (Syscall::Futex, [0, 128, 2, 0, 0, 0], Some(lock()), false, Class::Mutex),
+            // Nothing else is a turn.
+            (Syscall::Wait4, [0; 6], None, true, Class::Child),
+            (Syscall::Read, [3, 0, 0, 0, 0, 0], None, true, Class::Other),
+        ] {
+            let peers = Some(Peers { futex, takes_turns, ..Peers::default() });
+            let resolved = Resolved { peers, ..on(syscall, Target::None) };
+            let found = judge(&wait(syscall, args), &resolved);
+            assert_eq!(found.class, class, "{syscall:?}");
+            assert_eq!(found.sentence.contains("its turn"), class == Class::Listen, "{}", found.sentence);
         }
     }
 

@@ -4,12 +4,13 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::thread::Builder;
 
 use tests::NOBODY;
 
 use crate::report::{Report, print};
-use crate::{Call, pipes, sys};
+use crate::{Call, files, pipes, sys};
 
 /// Fds of the set that a crowd of threads waits on.
 const WATCHED: usize = 100;
@@ -32,7 +33,15 @@ fn crowd<T>(count: usize, not_its: &[RawFd], open: impl Fn() -> T, body: impl Fn
 }
 
 fn say(call: &Call, syscall: &str) -> ! {
-    print(&Report::new(call.role, syscall).with("count", call.count()).stamped());
+    rest_after(report(call, syscall))
+}
+
+fn report(call: &Call, syscall: &str) -> Report {
+    Report::new(call.role, syscall).with("count", call.count())
+}
+
+fn rest_after(report: Report) -> ! {
+    print(&report.stamped());
     sys::on_commands(|_| ())
 }
 
@@ -50,18 +59,41 @@ pub(crate) fn unix(call: &Call) {
     say(call, "read")
 }
 
+/// Opens a file for itself: a lock is an open file's.
+fn open(path: &Path) -> File {
+    File::options().read(true).write(true).open(path).expect("a file")
+}
+
 /// N processes that wait for the lock on one file, which this one has.
 pub(crate) fn lock(call: &Call) {
     let path = sys::own_path("crowd");
-    let open =
-        || File::options().read(true).write(true).create(true).truncate(false).open(&path).expect("a file");
-    // SAFETY: flock takes two numbers.
-    let flock = |fd: RawFd| i64::from(unsafe { libc::flock(fd, libc::LOCK_EX) });
-    let held = open();
-    sys::must(flock(held.as_raw_fd()), "flock");
-    // A lock is an open file's: each opens its own, while it may.
-    crowd(call.count(), &[held.as_raw_fd()], open, |own| flock(own.as_raw_fd()));
+    let held = files::create(&path);
+    sys::must(files::flock_exclusive(held.as_raw_fd()), "flock");
+    queue(call, &path, held.as_raw_fd());
     say(call, "flock")
+}
+
+/// The same, but another process has it, which waits for a second lock. That one this process has.
+pub(crate) fn lock_behind(call: &Call) {
+    let (path, second) = (sys::own_path("crowd"), sys::own_path("crowd-second"));
+    let held = files::create(&second);
+    sys::must(files::flock_exclusive(held.as_raw_fd()), "flock");
+    drop(files::create(&path));
+    let (ready, tell) = sys::pipe();
+    let holder = sys::peer(&[held.as_raw_fd(), ready.as_raw_fd()], || {
+        let (its_own, wanted) = (open(&path), open(&second));
+        sys::must(files::flock_exclusive(its_own.as_raw_fd()), "flock");
+        sys::write_byte(tell.as_raw_fd());
+        files::flock_exclusive(wanted.as_raw_fd());
+    });
+    sys::must(sys::read_byte(ready.as_raw_fd()), "the holder's word");
+    queue(call, &path, held.as_raw_fd());
+    rest_after(report(call, "flock").with("holder", holder))
+}
+
+/// The processes of a crowd wait for the lock on this file, each through an open of its own, while it may open it.
+fn queue(call: &Call, path: &Path, not_its: RawFd) {
+    crowd(call.count(), &[not_its], || open(path), |own| files::flock_exclusive(own.as_raw_fd()));
 }
 
 /// N threads that wait on one epoll set.

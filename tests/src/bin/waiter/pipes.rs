@@ -60,6 +60,25 @@ pub(crate) fn splice_empty(call: &Call) {
     woke(splice(reader.as_raw_fd(), file.as_raw_fd(), 0))
 }
 
+/// `tee` of a pipe that has something into one that is full: both are pipes, and only one of them keeps it.
+pub(crate) fn tee_full(call: &Call) {
+    let (full, writer) = sys::pipe();
+    let holder = sys::peer(&[writer.as_raw_fd()], move || {
+        let _reader = full;
+        sys::rest();
+    });
+    let (source, its_writer) = sys::pipe();
+    sys::write_byte(its_writer.as_raw_fd());
+    let tee = |flags: u32| {
+        let (from, to) = (source.as_raw_fd(), writer.as_raw_fd());
+        // SAFETY: tee takes numbers.
+        unsafe { libc::syscall(libc::SYS_tee, from, to, 1, flags) }
+    };
+    while tee(libc::SPLICE_F_NONBLOCK) > 0 {}
+    Report::new(call.role, "tee").fd(&writer).with("holder", holder).print();
+    woke(tee(0))
+}
+
 /// `ppoll` without a time-out on one pipe.
 pub(crate) fn poll(call: &Call) {
     let reader = quiet_pipe();

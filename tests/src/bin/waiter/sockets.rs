@@ -372,6 +372,18 @@ pub(crate) fn sendto_full(call: &Call) {
     })
 }
 
+/// `sendfile` of a file into a full connection, as web servers do it.
+pub(crate) fn sendfile_full(call: &Call) {
+    let (client, moved_ns) = full();
+    let path = sys::own_path("sent");
+    std::fs::write(&path, [b'x'; 16 * 1024]).expect("a file");
+    let file = std::fs::File::open(&path).expect("it was made");
+    let none = std::ptr::null::<libc::off_t>();
+    tcp_report(call.role, "sendfile", &client).unmoved_since(moved_ns).print();
+    // SAFETY: numbers, and no offset.
+    woke(unsafe { libc::syscall(libc::SYS_sendfile, client.as_raw_fd(), file.as_raw_fd(), none, 16 * 1024) })
+}
+
 /// `ppoll` until there is room on a full connection, which began a while after the last byte had moved.
 pub(crate) fn poll_full(call: &Call) {
     let (client, moved_ns) = full();

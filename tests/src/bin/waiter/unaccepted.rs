@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::report::{Report, woke};
@@ -32,14 +32,19 @@ fn address(path: &Path) -> (libc::sockaddr_un, libc::socklen_t) {
     (address, size_of::<libc::sockaddr_un>() as libc::socklen_t)
 }
 
-/// `sendto` to a socket by its name, as to a log daemon that does not read: the sender's own has neither name nor peer.
-pub(crate) fn sendto_named(call: &Call) {
+/// A socket of datagrams with a name, as a log daemon has it that does not read: its path, and who has it. Its queue is full.
+fn full_log() -> (PathBuf, libc::pid_t) {
     let path = sys::own_path("log");
     let server = UnixDatagram::bind(&path).expect("bind");
     let filler = UnixDatagram::unbound().expect("a socket");
     filler.set_nonblocking(true).expect("nonblocking");
     while filler.send_to(b"x", &path).is_ok() {}
-    let keeper = keeper(server);
+    (path, keeper(server))
+}
+
+/// `sendto` to a socket by its name: the sender's own has neither name nor peer.
+pub(crate) fn sendto_named(call: &Call) {
+    let (path, keeper) = full_log();
     let client = UnixDatagram::unbound().expect("a socket");
     let (address, length) = address(&path);
     Report::new(call.role, "sendto").fd(&client).path(&path).with("keeper", keeper).print();
@@ -48,6 +53,21 @@ pub(crate) fn sendto_named(call: &Call) {
         let (byte, address) = (b"x".as_ptr(), (&raw const address).cast::<libc::c_void>());
         libc::syscall(libc::SYS_sendto, client.as_raw_fd(), byte, 1, 0, address, length)
     })
+}
+
+/// The same by `sendmsg`, whose address lies behind another pointer.
+pub(crate) fn sendmsg_named(call: &Call) {
+    let (path, keeper) = full_log();
+    let client = UnixDatagram::unbound().expect("a socket");
+    let (mut address, length) = address(&path);
+    let mut bytes = libc::iovec { iov_base: b"x".as_ptr().cast_mut().cast(), iov_len: 1 };
+    // SAFETY: zeros are a message without anything.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_name, message.msg_namelen) = ((&raw mut address).cast(), length);
+    (message.msg_iov, message.msg_iovlen) = (&raw mut bytes, 1);
+    Report::new(call.role, "sendmsg").fd(&client).path(&path).with("keeper", keeper).print();
+    // SAFETY: the message and what it points to outlive the call, which only reads them.
+    woke(unsafe { libc::syscall(libc::SYS_sendmsg, client.as_raw_fd(), &raw const message, 0) })
 }
 
 /// `connect` to a unix socket whose backlog is full.
