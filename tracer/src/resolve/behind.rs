@@ -1,5 +1,5 @@
 //! Who has to act before the kernel lets go of a thread? The server of a file system, a listener that is asked for permission, the
-//! daemon behind an automount, or whoever holds the lock inside the kernel that others queue for.
+//! daemon behind an automount, whoever has a userfaultfd, or whoever holds the lock inside the kernel that others queue for.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,7 +15,7 @@ use super::{
     mounts::{Mount, MountTable},
     path,
     peers::{NAMED_MAX, Peer, Peers, RESOLVED_MIN, Role, awaits},
-    services::{Scope, Services, Suspects, TerminalMaster},
+    services::{Scope, Services, Suspects, TerminalMaster, WaitedFault, servers_of_fault},
     target::is_terminal,
 };
 use crate::{
@@ -64,6 +64,7 @@ pub fn find(
         tables: HashMap::new(),
         names: HashMap::new(),
         stopped: HashMap::new(),
+        waited_faults: None,
     };
     let (mut found, mut locked) = (HashMap::new(), Vec::new());
     for (at, (wait, resolved)) in pairs.iter().enumerate() {
@@ -99,6 +100,8 @@ struct ObstacleSearch<'a> {
     tables: HashMap<String, Arc<MountTable>>,
     names: HashMap<u32, String>,
     stopped: HashMap<u32, bool>,
+    /// Userfaultfds that are waited for: asked for once, however many page faults wait.
+    waited_faults: Option<Vec<WaitedFault>>,
 }
 
 /// Kinds of file systems, as mountinfo has them, by what an obstacle calls them.
@@ -163,7 +166,11 @@ impl ObstacleSearch<'_> {
                 let (pids, certain) = (leases.iter().map(|(pid, _)| *pid).collect(), leases.len() == 1);
                 Some(self.named(process, Suspects { pids, certain }, Role::LockHolder, mount))
             }
-            Obstacle::MemoryLimit | Obstacle::Userfault => None,
+            Obstacle::Userfault => {
+                let suspects = self.fault_servers(process.pid);
+                Some(self.named(process, suspects, Role::FaultServer, None))
+            }
+            Obstacle::MemoryLimit => None,
             Obstacle::Lookup | Obstacle::KernelLock => None,
         }
     }
@@ -174,6 +181,20 @@ impl ObstacleSearch<'_> {
         };
         let suspects = self.services.find(self.reads, &self.scope, meant);
         self.named(process, suspects, Role::Server, Some(mount))
+    }
+
+    /// Who is to serve a page fault of this process.
+    fn fault_servers(&mut self, pid: u32) -> Suspects {
+        let (services, reads, scope) = (&mut *self.services, &mut *self.reads, &self.scope);
+        let waited = self.waited_faults.get_or_insert_with(|| {
+            let mut waited = Vec::new();
+            services.find(reads, scope, |services, reads| {
+                waited = services.waited_faults(reads);
+                servers_of_fault(&waited, pid)
+            });
+            waited
+        });
+        servers_of_fault(waited, pid)
     }
 
     /// Who has the other end of the terminal that is written to, and whether they wait for what comes there.

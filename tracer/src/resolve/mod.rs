@@ -71,13 +71,15 @@ fn needs_stack(wait: &Wait) -> bool {
     if wait.call.waits_for_file_lock() {
         return false;
     }
-    matches!(wait.call.operation(), Operation::Open | Operation::Path | Operation::Copy)
-        || match &wait.fd_state {
-            FdState::Open(file) => stored(file),
-            // What is being closed is in no table any more.
-            FdState::Absent => true,
-            FdState::Unknown | FdState::None => false,
-        }
+    matches!(
+        wait.call.operation(),
+        Operation::Open | Operation::Path | Operation::Copy | Operation::PageFault
+    ) || match &wait.fd_state {
+        FdState::Open(file) => stored(file),
+        // What is being closed is in no table any more.
+        FdState::Absent => true,
+        FdState::Unknown | FdState::None => false,
+    }
 }
 
 /// The fd of a wait that the snapshot does not tell enough of: the second of a call that has two, and a terminal that is written to.
@@ -380,6 +382,7 @@ mod tests {
             (Syscall::Write, FdState::Open(on_pipe), Sleep::Uninterruptible, true),
             (Syscall::Openat, FdState::None, Sleep::Interruptible, true),
             (Syscall::Close, FdState::Absent, Sleep::Interruptible, true),
+            (Syscall::PageFault, FdState::None, Sleep::Interruptible, true),
             (Syscall::Futex, FdState::None, Sleep::Interruptible, false),
             (Syscall::Flock, FdState::Open(on_file), Sleep::Interruptible, false),
             (Syscall::Flock, FdState::Open(on_file), Sleep::Uninterruptible, true),

@@ -1,5 +1,6 @@
 //! Which processes serve others through a descriptor? Servers of FUSE file systems have `/dev/fuse` open, listeners with a say in who
-//! may open files a fanotify group, terminal emulators the master of a terminal; what each is for stands in its fdinfo.
+//! may open files a fanotify group, terminal emulators the master of a terminal, whoever supplies pages of memory a userfaultfd; what each is
+//! for stands in its fdinfo.
 //!
 //! To find them takes a look at the names of all descriptors of the host. Only somebody who waits for one of them makes it necessary, and
 //! what was found is good for a while.
@@ -32,6 +33,14 @@ pub struct Services {
     fuse: Vec<FuseServer>,
     listeners: Vec<PermissionListener>,
     masters: Vec<TerminalMaster>,
+    faults: Vec<FaultServer>,
+}
+
+/// A process that has a userfaultfd open, and its descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FaultServer {
+    pid: u32,
+    fd: i32,
 }
 
 /// A process that has `/dev/fuse` open.
@@ -80,6 +89,25 @@ pub struct Suspects {
     pub certain: bool,
 }
 
+/// A userfaultfd for which a page fault waits, as a process has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitedFault {
+    /// Whose.
+    pub pid: u32,
+    /// Its inode number, which before Linux 5.12 all have in common.
+    pub inode: Option<u64>,
+}
+
+/// Who is to serve a page fault of this process, by the userfaultfds that are waited for: where it has one of these itself, it or
+/// whoever shares that.
+pub fn servers_of_fault(waited: &[WaitedFault], pid: u32) -> Suspects {
+    let own: Vec<Option<u64>> = waited.iter().filter(|one| one.pid == pid).map(|one| one.inode).collect();
+    let is_meant = |one: &&WaitedFault| own.is_empty() || own.contains(&one.inode);
+    let pids = distinct(waited.iter().filter(is_meant).map(|one| one.pid).collect());
+    let others = pids.iter().filter(|by| **by != pid).count();
+    Suspects { certain: others <= 1, pids }
+}
+
 /// Among whom to look, and for how long.
 #[derive(Debug, Default)]
 pub struct Scope {
@@ -96,7 +124,7 @@ impl Services {
         &mut self,
         reads: &mut Reads,
         scope: &Scope,
-        meant: impl Fn(&Self, &mut Reads) -> Suspects,
+        mut meant: impl FnMut(&Self, &mut Reads) -> Suspects,
     ) -> Suspects {
         let mut suspects = Suspects::default();
         for known in [TTL, RETRY_AFTER] {
@@ -151,6 +179,9 @@ impl Services {
                 let master = terminal(&info()).zip(fd.parse().ok());
                 self.masters.extend(master.map(|(index, fd)| TerminalMaster { pid, fd, index }));
             }
+            "anon_inode:[userfaultfd]" if self.faults.len() < DESCRIPTORS_MAX => {
+                self.faults.extend(fd.parse().ok().map(|fd| FaultServer { pid, fd }));
+            }
             _ => {}
         }
     }
@@ -199,6 +230,19 @@ impl Services {
         Suspects { pids: asked(&|_| true), certain: false }
     }
 
+    /// The userfaultfds for which a page fault waits just now. The kernel says of each how many do, and not whose.
+    pub fn waited_faults(&self, reads: &mut Reads) -> Vec<WaitedFault> {
+        let mut waited = Vec::new();
+        for FaultServer { pid, fd } in &self.faults {
+            let info = reads.text(by_pid(*pid), &format!("fdinfo/{fd}"));
+            if info.is_some_and(|info| waiting_faults(&info) > 0) {
+                let inode = reads.what(by_pid(*pid), &format!("fd/{fd}")).ok().map(|what| what.inode);
+                waited.push(WaitedFault { pid: *pid, inode });
+            }
+        }
+        waited
+    }
+
     /// Masters of this terminal.
     pub fn masters_of(&self, index: u32) -> impl Iterator<Item = &TerminalMaster> {
         self.masters.iter().filter(move |master| master.index == index)
@@ -221,6 +265,12 @@ fn distinct(mut pids: Vec<u32>) -> Vec<u32> {
 fn connection(info: &str) -> Option<Device> {
     let number = info.lines().find_map(|line| line.strip_prefix("fuse_connection:"))?;
     number.trim().parse().ok().map(Device)
+}
+
+/// Page faults that a userfaultfd has not served, whether it was read or not: `total: 2` (fs/userfaultfd.c).
+fn waiting_faults(info: &str) -> u64 {
+    let number = info.lines().find_map(|line| line.strip_prefix("total:"));
+    number.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
 }
 
 /// `tty-index: 3`
@@ -262,6 +312,9 @@ mod tests {
         assert_eq!(connection("pos:\t0\nfuse_connection:\t45\n"), Some(Device(45)));
         assert_eq!(connection("pos:\t0\nflags:\t02\n"), None, "an older kernel");
         assert_eq!(terminal("pos:\t0\ntty-index:\t3\n"), Some(3));
+        assert_eq!(waiting_faults("pos:\t0\npending:\t0\ntotal:\t2\nAPI:\taa:0:1\n"), 2);
+        assert_eq!(waiting_faults("pos:\t0\npending:\t0\ntotal:\t0\nAPI:\taa:0:1\n"), 0);
+        assert_eq!(waiting_faults(""), 0, "it is closed");
         let info = "pos:\t0\nfanotify flags:4 event-flags:8000\n\
                     fanotify mnt_id:5b mflags:0 mask:30000 ignored_mask:0\n\
                     fanotify sdev:fe00001 mflags:0 mask:10020 ignored_mask:0\n\
@@ -319,6 +372,29 @@ mod tests {
         assert_eq!(of("99 28 0:50 / /m rw - ext4 /dev/x rw"), (vec![4], true));
         assert_eq!(of("50 28 0:60 / /m rw - ext4 /dev/x rw"), (vec![1, 2, 3, 4], false), "any of them");
         assert!(!services.listeners_of(None).certain);
+    }
+
+    #[test]
+    fn a_page_fault_is_served_by_who_has_the_userfaultfd() {
+        let waited = |all: &[(u32, u64)]| -> Vec<WaitedFault> {
+            all.iter().map(|(pid, inode)| WaitedFault { pid: *pid, inode: Some(*inode) }).collect()
+        };
+        for (all, pids, certain) in [
+            // Process 7 waits. Another has the only one, or it itself has it, alone or with another.
+            (&[(3, 1)][..], &[3][..], true),
+            (&[(3, 1), (3, 2)], &[3], true),
+            (&[(7, 1)], &[7], true),
+            (&[(3, 1), (7, 1)], &[3, 7], true),
+            (&[(3, 1), (7, 1), (8, 1)], &[3, 7, 8], false),
+            // Others wait for others.
+            (&[(3, 1), (4, 2)], &[3, 4], false),
+            (&[(4, 2), (7, 1)], &[7], true),
+            (&[(3, 1), (4, 2), (7, 1)], &[3, 7], true),
+            (&[], &[], true),
+        ] {
+            let expected = Suspects { pids: pids.to_vec(), certain };
+            assert_eq!(servers_of_fault(&waited(all), 7), expected, "{all:?}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     model::{
         file::{Addresses, Device, FileKind, OpenFile, OpenSocket, SocketFamily, SocketKind, Transport},
+        obstacles::{Obstacle, obstacle},
         stack::KernelStack,
         syscalls::{Direction, Operation, Syscall},
         target::Target,
@@ -58,7 +59,7 @@ pub fn of(wait: &Wait, stack: Option<&KernelStack>, reads: &mut Reads, names: &m
     let never_stored = wait.fd_state.file().is_some_and(never_stored);
     let is_page = |stack: &KernelStack| stack.is_page_fault() || never_stored && page::is_waited_for(stack);
     if stack.is_some_and(is_page) {
-        return page_of(wait.thread.process, reads);
+        return page_of(wait.thread.process, stack, reads);
     }
     match Descriptor::of(wait).filter(|descriptor| *descriptor.state != FdState::None) {
         Some(descriptor) if *descriptor.state == FdState::Absent => {
@@ -91,8 +92,11 @@ pub fn of_descriptor(descriptor: Descriptor<'_>, reads: &mut Reads, names: &mut 
     }
 }
 
-/// A page of the process's memory that is being read in.
-fn page_of(process: ProcessId, reads: &mut Reads) -> Target {
+/// A page of the process's memory that is being read in. One that another process is to supply is of no file.
+fn page_of(process: ProcessId, stack: Option<&KernelStack>, reads: &mut Reads) -> Target {
+    if stack.and_then(obstacle) == Some(Obstacle::Userfault) {
+        return Target::None;
+    }
     page::of(process, reads).map_or(Target::None, |path| Target::Page { path })
 }
 
@@ -247,7 +251,7 @@ fn without_fd(wait: &Wait, stack: Option<&KernelStack>, names: &mut KnownFiles, 
         Operation::SendMessage | Operation::ReceiveMessage => {
             Target::MessageQueue { id: args[0] as u32 as i32 }
         }
-        Operation::PageFault => page_of(wait.thread.process, reads),
+        Operation::PageFault => page_of(wait.thread.process, stack, reads),
         operation @ (Operation::Open | Operation::Path) => match path::of(wait, reads) {
             Some(path) => {
                 let is_fifo = operation == Operation::Open && stack.is_some_and(path::waits_for_partner);

@@ -146,6 +146,8 @@ const ROLES: &[Role] = &[
     ("exiting", process::exiting),
     ("storm", process::storm),
     ("page-fault", memory::page_fault),
+    ("page-fault-elsewhere", memory::page_fault_elsewhere),
+    ("write-unserved", memory::write_unserved),
     ("deadlock", mutexes::deadlock),
     ("barrier", mutexes::barrier),
     ("lock-held", locks::lock_held),

@@ -2,9 +2,10 @@
 //! array of fds nobody can read.
 
 use std::io::Error;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::report::{Report, unsupported, woke};
-use crate::{Call, sys};
+use crate::{Call, files, sys};
 
 /// `struct uffdio_api` of include/uapi/linux/userfaultfd.h.
 #[repr(C)]
@@ -29,23 +30,47 @@ const UFFD_API: u64 = 0xaa;
 const UFFDIO_REGISTER_MODE_MISSING: u64 = 1;
 const PAGE: usize = 4096;
 
-/// Touches a page that a userfaultfd is to serve, and does not.
+/// Touches a page that a userfaultfd of its own is to serve, and does not.
 pub(crate) fn page_fault(call: &Call) {
-    let page = unserved(call, &[]);
+    let (_server, page) = unserved(call, &[]);
     Report::new(call.role, "page_fault").print();
+    touch(page)
+}
+
+/// The same, but another process is to serve it.
+pub(crate) fn page_fault_elsewhere(call: &Call) {
+    let (server, page) = unserved(call, &[]);
+    let holder = sys::peer(&[], || ());
+    drop(server);
+    Report::new(call.role, "page_fault").with("holder", holder).print();
+    touch(page)
+}
+
+fn touch(page: *const u8) -> ! {
     // SAFETY: the page is mapped readable; the read stops in the fault until the process is killed.
     woke(unsafe { page.read_volatile() }.into())
+}
+
+/// Writes such a page to a file: the kernel reads it, in the middle of the call.
+pub(crate) fn write_unserved(call: &Call) {
+    let (server, page) = unserved(call, &[]);
+    let holder = sys::peer(&[], || ());
+    drop(server);
+    let file = files::create(&sys::own_path("unserved"));
+    Report::new(call.role, "write").fd(&file).with("holder", holder).print();
+    // SAFETY: the page is mapped, and that large.
+    woke(unsafe { libc::syscall(libc::SYS_write, file.as_raw_fd(), page, PAGE) })
 }
 
 /// `ppoll` of a pipe whose array of fds is taken away during the call: whoever reads it waits for a page that never
 /// comes.
 pub(crate) fn poll_missing(call: &Call) {
     let (reader, _writer) = sys::pipe();
-    let set = libc::pollfd { fd: std::os::fd::AsRawFd::as_raw_fd(&reader), events: libc::POLLIN, revents: 0 };
+    let set = libc::pollfd { fd: reader.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: zeroes are a valid pollfd, and the page is large enough and aligned for one.
     let first =
         unsafe { std::slice::from_raw_parts((&raw const set).cast::<u8>(), size_of::<libc::pollfd>()) };
-    let page = unserved(call, first);
+    let (_server, page) = unserved(call, first);
     let (address, tid) = (page.expose_provenance(), sys::gettid());
     std::thread::spawn(move || {
         // Once it sleeps in the call, which has copied the array by then.
@@ -64,8 +89,8 @@ pub(crate) fn poll_missing(call: &Call) {
     woke(unsafe { libc::syscall(libc::SYS_ppoll, page, 1, none, none, 0) })
 }
 
-/// A page that a userfaultfd is to serve whenever it is missing, which nobody does; at first it has these bytes.
-fn unserved(call: &Call, first: &[u8]) -> *mut u8 {
+/// A page that a userfaultfd is to serve whenever it is missing, which nobody does, and that; at first the page has these bytes.
+fn unserved(call: &Call, first: &[u8]) -> (OwnedFd, *mut u8) {
     // SAFETY: userfaultfd takes flags.
     let made = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
     if made < 0 {
@@ -86,13 +111,11 @@ fn unserved(call: &Call, first: &[u8]) -> *mut u8 {
         mode: UFFDIO_REGISTER_MODE_MISSING,
         ioctls: 0,
     };
-    let raw = std::os::fd::AsRawFd::as_raw_fd(&fd);
+    let raw = fd.as_raw_fd();
     // SAFETY: both ioctls take a pointer to the struct given, which outlives the call.
     unsafe {
         sys::must(libc::ioctl(raw, UFFDIO_API as libc::Ioctl, &raw mut api).into(), "UFFDIO_API");
         sys::must(libc::ioctl(raw, UFFDIO_REGISTER as libc::Ioctl, &raw mut range).into(), "UFFDIO_REGISTER");
     }
-    // It serves as long as the process lives.
-    std::mem::forget(fd);
-    page.cast()
+    (fd, page.cast())
 }

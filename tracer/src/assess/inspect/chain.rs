@@ -346,6 +346,8 @@ fn role_of(peers: &Peers) -> &'static str {
         (Role::Automounter, _) => "mounts what is missing",
         (Role::LockHolder, true) => "holds the lock",
         (Role::LockHolder, false) => "probably holds the lock",
+        (Role::FaultServer, true) => "serves its page faults",
+        (Role::FaultServer, false) => "probably serves its page faults",
         (Role::LastUser, _) => "used it last",
         (Role::TerminalMaster, _) => "has the other end of the terminal",
     }

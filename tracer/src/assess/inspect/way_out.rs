@@ -70,23 +70,22 @@ pub fn of(pid: u32, resolved: &Resolved, cgroup: Option<&str>) -> Vec<Advice> {
                 "shows who else is held up in the kernel: one of them may hold the lock",
             ),
         }],
-        Obstacle::Userfault => Vec::new(),
+        Obstacle::Userfault => of_server(peers).into_iter().collect(),
         Obstacle::Storage => storage(resolved, mount),
     }
 }
 
+/// About a process of this host that serves others, if one was found.
+fn of_server(peers: Option<&Peers>) -> Option<Advice> {
+    let server = first(peers)?;
+    Some(match peers.is_some_and(|peers| peers.stopped) {
+        true => advice(format!("kill -CONT {server}"), "lets the server go on, which a signal has stopped"),
+        false => advice(format!("tracer why {server}"), DOES_NOT_ANSWER),
+    })
+}
+
 fn fuse(pid: u32, peers: Option<&Peers>, mount: Option<&Mount>) -> Vec<Advice> {
-    let mut list = Vec::new();
-    match first(peers) {
-        Some(server) if peers.is_some_and(|peers| peers.stopped) => {
-            list.push(advice(
-                format!("kill -CONT {server}"),
-                "lets the server go on, which a signal has stopped",
-            ));
-        }
-        Some(server) => list.push(advice(format!("tracer why {server}"), DOES_NOT_ANSWER)),
-        None => {}
-    }
+    let mut list: Vec<Advice> = of_server(peers).into_iter().collect();
     list.push(match mount {
         Some(Mount { device: Device(connection), .. }) => advice(
             format!("echo 1 > /sys/fs/fuse/connections/{connection}/abort"),
@@ -229,6 +228,8 @@ mod tests {
             ("fanotify_get_response", Role::Listener, false, ext4, vec!["tracer why 812", "kill 812"]),
             ("sb_start_write", Role::OtherEnd, false, ext4, vec!["fsfreeze --unfreeze /m"]),
             ("__mutex_lock", Role::LockHolder, false, none, vec!["tracer why 812"]),
+            ("handle_userfault", Role::FaultServer, false, none, vec!["tracer why 812"]),
+            ("handle_userfault", Role::FaultServer, true, none, vec!["kill -CONT 812"]),
             (
                 "io_schedule",
                 Role::OtherEnd,

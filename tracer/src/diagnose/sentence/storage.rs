@@ -48,7 +48,7 @@ fn held_up(obstacle: Obstacle, syscall: Syscall, resolved: &Resolved) -> String 
             format!("for memory, in {call}{on}: its control group has reached its limit")
         }
         Obstacle::Writeback => format!("for storage to catch up with writes, in {call}{on}"),
-        Obstacle::Userfault => "for the process that serves its page faults (userfaultfd)".into(),
+        Obstacle::Userfault => userfault(syscall, who, resolved.peers.as_ref()),
         Obstacle::Lookup => {
             format!("for another thread's lookup of the same name, in {call}{on}{}", held_by(who))
         }
@@ -58,6 +58,22 @@ fn held_up(obstacle: Obstacle, syscall: Syscall, resolved: &Resolved) -> String 
         },
         Obstacle::Storage => storage(syscall, &resolved.target),
     }
+}
+
+/// A page that a process is to supply, and who that is.
+fn userfault(syscall: Syscall, who: Option<String>, peers: Option<&Peers>) -> String {
+    let handed = match syscall {
+        Syscall::PageFault => String::new(),
+        call => format!(", passed to {},", call.name()),
+    };
+    let stopped = if peers.is_some_and(|peers| peers.stopped) { ", which is stopped," } else { "" };
+    let server = match (who, peers) {
+        (Some(who), _) => format!("{who}{stopped}"),
+        (None, Some(Peers { own: true, .. })) => "its own process".into(),
+        (None, _) => "another process".into(),
+    };
+    let verb = if peers.is_some_and(|peers| peers.number() > 1) { "are" } else { "is" };
+    format!("for a page of memory{handed} that {server} {verb} to supply (userfaultfd)")
 }
 
 fn held_by(who: Option<String>) -> String {
@@ -135,6 +151,42 @@ mod tests {
         let peers = Some(Peers { others, role, certain, stopped, mount, ..Peers::default() });
         let stack = Some(KernelStack::parse(function));
         Resolved { peers, stack, ..samples::on(Syscall::Stat, target) }
+    }
+
+    #[test]
+    fn who_is_to_supply_a_page_is_named() {
+        for (call, certain, stopped, says) in [
+            (Syscall::PageFault, true, false, "for a page of memory that sshfs (pid 812) is to supply"),
+            (
+                Syscall::PageFault,
+                false,
+                false,
+                "for a page of memory that probably sshfs (pid 812) is to supply",
+            ),
+            (
+                Syscall::Write,
+                true,
+                true,
+                "for a page of memory, passed to write, that sshfs (pid 812), which is stopped, is to supply",
+            ),
+        ] {
+            let said = of(call, &held_up_by("handle_userfault", certain, stopped, ""));
+            assert_eq!(said, format!("waiting 1m 0s {says} (userfaultfd)"));
+        }
+        let mut resolved = held_up_by("handle_userfault", false, false, "");
+        if let Some(peers) = &mut resolved.peers {
+            peers.more = 2;
+        }
+        let says = "probably sshfs (pid 812) and 2 more are to supply (userfaultfd)";
+        assert!(of(Syscall::PageFault, &resolved).ends_with(says));
+        for (own, says) in [(true, "its own process"), (false, "another process")] {
+            resolved.peers = Some(Peers { own, ..Peers::default() });
+            let said = of(Syscall::PageFault, &resolved);
+            assert_eq!(
+                said,
+                format!("waiting 1m 0s for a page of memory that {says} is to supply (userfaultfd)")
+            );
+        }
     }
 
     #[test]

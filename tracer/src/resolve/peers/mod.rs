@@ -51,6 +51,8 @@ pub enum Role {
     LockHolder,
     /// They have the master of the terminal open.
     TerminalMaster,
+    /// They have a userfaultfd open, and are to supply a page of memory.
+    FaultServer,
     /// They did last with a message queue what is waited for.
     LastUser,
 }
