@@ -21,7 +21,11 @@ use crate::{
         wait::{ByProcess, ProcessId, Wait},
     },
     procfs::Reads,
-    resolve::{children, futex::FutexWord, python},
+    resolve::{
+        children,
+        futex::FutexWord,
+        python::{self, Sought},
+    },
     util::clock::monotonic_ns,
 };
 
@@ -189,21 +193,28 @@ fn worries(members: &[&Assessment], awaited: &HashSet<u32>, all: &ByProcess<'_>,
         all.of(stat.parent).iter().any(|wait| is_for_it(&wait))
     };
     // A program whose functions can be seen says itself whether it rests.
-    let wants: Vec<bool> =
-        members.iter().take(READ_MAX).filter_map(|member| wants_lock(member, reads)).collect();
-    if !wants.is_empty() {
-        return wants.contains(&true);
+    let sought: Vec<Sought> =
+        members.iter().take(READ_MAX).filter_map(|member| sought(member, reads)).collect();
+    if !sought.is_empty() {
+        return never_meant(&sought, members.len());
     }
     let processes: HashSet<ProcessId> = members.iter().map(|member| member.wait.thread.process).collect();
     processes.into_iter().take(READ_MAX).any(|process| is_awaited(process, reads))
 }
 
-/// Whether it is a lock of an interpreter's that a thread wants; `None`: that is not to be told.
-fn wants_lock(member: &Assessment, reads: &mut Reads) -> Option<bool> {
+/// Whether it cannot be meant that so many threads wait for each other, of which some are seen to seek this: a lock, or all of them the
+/// results of tasks that nobody is left to do.
+fn never_meant(sought: &[Sought], threads: usize) -> bool {
+    let all_for_results = sought.len() == threads && sought.iter().all(|sought| *sought == Sought::Result);
+    sought.contains(&Sought::Lock) || all_for_results
+}
+
+/// What a thread of an interpreter's seeks; `None`: that is not to be told.
+fn sought(member: &Assessment, reads: &mut Reads) -> Option<Sought> {
     let word = member.resolved.peers.as_ref().and_then(|peers| peers.futex.as_ref());
     let thread = member.wait.thread;
     let is_semaphore = word == Some(&FutexWord::Semaphore);
-    is_semaphore.then(|| python::wants_lock(thread.process, thread.tid, reads)).flatten()
+    is_semaphore.then(|| python::sought(thread.process, thread.tid, reads)).flatten()
 }
 
 /// Whether a wait may be how a healthy thread rests: on a condition in memory.
@@ -260,5 +271,26 @@ impl Pipeline {
             search.take(met);
         }
         Ok(search.finish(assessments, all, self.resolver().reads()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_that_wait_for_results_alone_are_not_at_rest() {
+        use Sought::{Event, Lock, Result};
+        for (sought, threads, expected) in [
+            (&[Lock, Lock][..], 2, true),
+            (&[Lock, Event], 3, true),
+            (&[Event, Event], 2, false),
+            (&[Result, Result], 2, true),
+            // One that rests may have been left so; of others nobody knows.
+            (&[Result, Event], 2, false),
+            (&[Result, Result], 3, false),
+        ] {
+            assert_eq!(never_meant(sought, threads), expected, "{sought:?} of {threads}");
+        }
     }
 }

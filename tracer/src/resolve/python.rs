@@ -1,5 +1,5 @@
-//! Does a thread of a Python program want a lock, or does it rest until something happens? Both sleep on a semaphore; the function that
-//! does tells. Read from the process's memory: CPython 3.11 to 3.13, on 64 bits.
+//! Does a thread of a Python program want a lock or a result, or does it rest until something happens? All of them sleep on a semaphore;
+//! the function that does tells. Read from the process's memory: CPython 3.11 to 3.13, on 64 bits.
 
 use crate::{model::wait::ProcessId, procfs::Reads};
 
@@ -11,6 +11,19 @@ const THREADS_MAX: usize = 4096;
 const NAMES_MAX: u64 = 256;
 /// Bytes of a name.
 const NAME_MAX: u64 = 256;
+/// Functions of `threading` that call each other until one sleeps.
+const CALLERS_MAX: usize = 4;
+
+/// Why a thread sleeps on a semaphore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sought {
+    /// It wants a lock.
+    Lock,
+    /// It wants the result of a task that another thread is to do (`concurrent.futures`).
+    Result,
+    /// It rests until something happens.
+    Event,
+}
 
 /// Where CPython keeps things, from the beginning of what has them.
 struct Layout {
@@ -23,8 +36,9 @@ struct Layout {
     next: u64,
     id: u64,
     frame: FramePlace,
-    /// Of a frame: its code.
+    /// Of a frame: its code, and the frame that called it.
     code: u64,
+    previous: u64,
     /// Of code: its file, and the names it uses.
     file: u64,
     names: u64,
@@ -48,6 +62,7 @@ const LAYOUTS: &[Layout] = &[
         id: 160,
         frame: FramePlace::Behind(56, 8),
         code: 32,
+        previous: 48,
         file: 112,
         names: 32,
         characters: 48,
@@ -60,6 +75,7 @@ const LAYOUTS: &[Layout] = &[
         id: 144,
         frame: FramePlace::Behind(56, 0),
         code: 0,
+        previous: 8,
         file: 112,
         names: 32,
         characters: 40,
@@ -72,6 +88,7 @@ const LAYOUTS: &[Layout] = &[
         id: 160,
         frame: FramePlace::At(72),
         code: 0,
+        previous: 8,
         file: 112,
         names: 32,
         characters: 40,
@@ -187,8 +204,8 @@ impl Module {
     }
 }
 
-/// Whether a thread that sleeps on a semaphore wants a lock, by the function that made it sleep. `None`: that is not to be told.
-pub fn wants_lock(process: ProcessId, tid: u32, reads: &mut Reads) -> Option<bool> {
+/// What a thread seeks that sleeps on a semaphore, by the function that made it sleep. `None`: that is not to be told.
+pub fn sought(process: ProcessId, tid: u32, reads: &mut Reads) -> Option<Sought> {
     let maps = reads.beginning(process, "maps", |read| read.len() >= MAPS_BYTES_MAX)?;
     let starts = modules(&String::from_utf8_lossy(&maps));
     let memory = &mut Memory { process, reads };
@@ -197,11 +214,14 @@ pub fn wants_lock(process: ProcessId, tid: u32, reads: &mut Reads) -> Option<boo
     let mut thread = memory.word(interpreter + layout.thread)?;
     for _ in 0..THREADS_MAX {
         if memory.word(thread + layout.id)? == u64::from(tid) {
-            let code = code(thread, layout, memory)?;
-            let file = memory.word(code + layout.file)?;
-            let file = memory.text(file, layout)?;
-            let names = names(code, layout, memory)?;
-            return Some(is_lock(&file, &names));
+            let frame = innermost(thread, layout, memory)?;
+            let code = code(frame, layout, memory)?;
+            let (file, names) = (file(code, layout, memory)?, names(code, layout, memory)?);
+            if is_of_threading(&file) {
+                let caller = caller(frame, layout, memory);
+                return Some(sought_by(caller.as_deref()));
+            }
+            return Some(if is_lock(&names) { Sought::Lock } else { Sought::Event });
         }
         thread = memory.word(thread + layout.next)?;
     }
@@ -232,17 +252,40 @@ fn runtime(start: u64, memory: &mut Memory<'_>) -> Option<(u64, &'static Layout)
     Some((runtime, layout))
 }
 
-/// The code that a thread is in.
-fn code(thread: u64, layout: &Layout, memory: &mut Memory<'_>) -> Option<u64> {
-    let frame = match layout.frame {
-        FramePlace::At(at) => memory.word(thread + at)?,
+/// The frame that a thread is in.
+fn innermost(thread: u64, layout: &Layout, memory: &mut Memory<'_>) -> Option<u64> {
+    match layout.frame {
+        FramePlace::At(at) => memory.word(thread + at),
         FramePlace::Behind(at, then) => {
             let behind = memory.word(thread + at)?;
-            memory.word(behind + then)?
+            memory.word(behind + then)
         }
-    };
+    }
+}
+
+/// The code of a frame.
+fn code(frame: u64, layout: &Layout, memory: &mut Memory<'_>) -> Option<u64> {
     // The lowest bit of a reference may have a meaning of its own.
     Some(memory.word(frame + layout.code)? & !1)
+}
+
+/// The file of code.
+fn file(code: u64, layout: &Layout, memory: &mut Memory<'_>) -> Option<String> {
+    let file = memory.word(code + layout.file)?;
+    memory.text(file, layout)
+}
+
+/// The file of the function that has called into `threading`, where this frame is.
+fn caller(mut frame: u64, layout: &Layout, memory: &mut Memory<'_>) -> Option<String> {
+    for _ in 0..CALLERS_MAX {
+        frame = memory.word(frame + layout.previous)?;
+        let code = code(frame, layout, memory)?;
+        let file = file(code, layout, memory)?;
+        if !is_of_threading(&file) {
+            return Some(file);
+        }
+    }
+    None
 }
 
 /// The names of attributes and globals that code uses.
@@ -256,10 +299,22 @@ fn names(code: u64, layout: &Layout, memory: &mut Memory<'_>) -> Option<Vec<Stri
     (0..number).map(name).collect()
 }
 
-/// Whether a function wants a lock that sleeps on a semaphore. Conditions, events and joins are functions of `threading`; a queue may be
-/// one of C's, which shows by the name of its method only.
-fn is_lock(file: &str, names: &[String]) -> bool {
-    !file.ends_with("/threading.py") && !names.iter().any(|name| name == "get")
+/// Whether a function is one of `threading`, as conditions, events and joins are.
+fn is_of_threading(file: &str) -> bool {
+    file.ends_with("/threading.py")
+}
+
+/// What is sought by a function that has called into `threading`, by its file; `None`: that is not to be told.
+fn sought_by(caller: Option<&str>) -> Sought {
+    match caller.is_some_and(|file| file.ends_with("/concurrent/futures/_base.py")) {
+        true => Sought::Result,
+        false => Sought::Event,
+    }
+}
+
+/// Whether a function that is none of `threading` wants a lock: a queue may be one of C's, which shows by the name of its method only.
+fn is_lock(names: &[String]) -> bool {
+    !names.iter().any(|name| name == "get")
 }
 
 #[cfg(test)]
@@ -268,15 +323,31 @@ mod tests {
 
     #[test]
     fn a_function_that_waits_for_others_is_told_from_one_that_wants_a_lock() {
-        for (file, names, expected) in [
-            ("/srv/app.py", &["time", "sleep"][..], true),
-            ("/usr/lib/python3.11/logging/__init__.py", &["lock", "acquire"], true),
-            ("<frozen importlib._bootstrap>", &["wakeup", "acquire"], true),
-            ("/usr/lib/python3.11/threading.py", &["acquire"], false),
-            ("/srv/app.py", &["queue", "get"], false),
+        for (names, expected) in [
+            (&["time", "sleep"][..], true),
+            (&["lock", "acquire"], true),
+            (&["wakeup", "acquire"], true),
+            (&["queue", "get"], false),
         ] {
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-            assert_eq!(is_lock(file, &names), expected, "{file}");
+            assert_eq!(is_lock(&names), expected, "{names:?}");
+        }
+        for (file, expected) in [
+            ("/usr/lib/python3.11/threading.py", true),
+            ("/srv/app.py", false),
+            ("/usr/lib/python3.11/logging/__init__.py", false),
+            ("<frozen importlib._bootstrap>", false),
+        ] {
+            assert_eq!(is_of_threading(file), expected, "{file}");
+        }
+        for (caller, expected) in [
+            (Some("/usr/lib/python3.11/concurrent/futures/_base.py"), Sought::Result),
+            (Some("/usr/lib/python3.11/concurrent/futures/thread.py"), Sought::Event),
+            (Some("/usr/lib/python3.11/queue.py"), Sought::Event),
+            (Some("/srv/app.py"), Sought::Event),
+            (None, Sought::Event),
+        ] {
+            assert_eq!(sought_by(caller), expected, "{caller:?}");
         }
     }
 
