@@ -5,8 +5,10 @@ use std::{mem, time::Duration};
 
 /// Of how much time a look may take one part: 1.25 % of a core.
 const SHARE: u32 = 80;
-/// Nothing is looked for less often than this for the sake of its cost, whatever it is.
-const INTERVAL_MAX: Duration = Duration::from_secs(3);
+/// Who asks for shorter intervals than this pays for as many more looks.
+const REFERENCE: Duration = Duration::from_secs(1);
+/// How much longer than what was asked for it gets at most, whatever looks cost.
+const STRETCH_MAX: f64 = 3.0;
 /// Looks of which the mean counts, without the most expensive one: the first one is, and one that finds a crowd.
 const LOOKS: usize = 8;
 
@@ -38,7 +40,8 @@ impl Pace {
         self.costs[LOOKS - 1] = if cut { Duration::ZERO } else { cost };
         let most = self.costs.into_iter().max().unwrap_or_default();
         let mean = (self.costs.into_iter().sum::<Duration>() - most) / (LOOKS as u32 - 1);
-        self.now = (mean * SHARE).min(INTERVAL_MAX).max(self.asked);
+        let stretch = (mean * SHARE).as_secs_f64() / self.asked.max(REFERENCE).as_secs_f64();
+        self.now = self.asked.mul_f64(stretch.clamp(1.0, STRETCH_MAX));
         self.now
     }
 }
@@ -93,9 +96,16 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_longest_time_and_nothing_asked_for_is_shortened() {
-        assert_eq!(paces(SECOND, &[(5_000, false); 8]).last(), Some(&3000));
-        assert_eq!(paces(10 * SECOND, &[(5_000, false); 8]).last(), Some(&10_000));
+    fn it_is_three_times_what_was_asked_for_at_most() {
+        let at_last = |interval| *paces(interval, &[(5_000, false); 8]).last().expect("some");
+        assert_eq!([at_last(SECOND), at_last(10 * SECOND), at_last(SECOND / 10)], [3000, 30_000, 300]);
+    }
+
+    /// A look of 20 ms each 100 ms is what was asked for; at one each ten seconds it costs nothing.
+    #[test]
+    fn what_is_too_much_goes_by_what_was_asked_for() {
+        let at_last = |interval| *paces(interval, &[(20, false); 8]).last().expect("some");
+        assert_eq!([at_last(SECOND), at_last(SECOND / 10), at_last(10 * SECOND)], [1600, 160, 10_000]);
     }
 
     #[test]

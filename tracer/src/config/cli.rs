@@ -258,7 +258,7 @@ pub struct AgentArgs {
     /// Flag stuck waits after this long [default: 30s]
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
     pub threshold: Option<Duration>,
-    /// How often to take a snapshot; less often, up to every 3s, where that is expensive [default: 1s]
+    /// How often to take a snapshot; up to three times less often where that is expensive [default: 1s]
     #[arg(long, value_name = "DUR", value_parser = interval)]
     pub interval: Option<Duration>,
     /// Count ended waits shorter than this only as a total [default: 100us]
