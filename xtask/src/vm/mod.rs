@@ -81,14 +81,24 @@ const READ: &[&str] = &[
     "ps_restarted",
     "ps_targets",
     "requests::",
-    "trace",
+    "trace::a_child_is",
+    "trace::a_hundred_calls",
     "why::a_client",
     "why::a_frozen",
     "why::who_holds",
 ];
 /// And these where another machine that has those reads the same way: of another processor, or of a newer kernel.
-const SAME: &[&str] =
-    &["agent_stalls", "classes", "doctor", "ps_ages", "ps_registers", "ps_targets", "requests::", "trace"];
+const SAME: &[&str] = &[
+    "agent_stalls::a_stall_that_resumes",
+    "agent_stalls::read_recvfrom",
+    "classes",
+    "doctor",
+    "ps_ages",
+    "ps_registers",
+    "ps_targets",
+    "requests::",
+    "trace::a_hundred_calls",
+];
 /// Of these a few.
 const SMOKE: &[&str] = &["agent_stalls", "doctor", "ps_ages", "ps_contract", "requests::"];
 /// Tests of what depends on the clock.
