@@ -1,24 +1,26 @@
 //! How soon does the agent look again? Pure. Looks cost more the more there is to look at: where they would take too much of a
 //! core, they are made less often.
 
-use std::{mem, time::Duration};
+use std::{collections::VecDeque, mem, time::Duration};
 
-/// Of how much time a look may take one part: 1.25 % of a core.
-const SHARE: u32 = 80;
+/// Of how much time a look may take one part: 0.9 % of a core.
+const SHARE: u32 = 110;
 /// Who asks for shorter intervals than this pays for as many more looks.
 const REFERENCE: Duration = Duration::from_secs(1);
 /// How much longer than what was asked for it gets at most, whatever looks cost.
 const STRETCH_MAX: f64 = 3.0;
 /// Looks of which the mean counts, without the most expensive one: the first one is, and one that finds a crowd.
 const LOOKS: usize = 8;
+/// Looks that say nothing yet.
+const FEW: usize = 2;
 
 /// Time between the beginnings of two looks.
 #[derive(Debug)]
 pub struct Pace {
     /// Where looks are cheap.
     asked: Duration,
-    /// What the last ones took of a CPU.
-    costs: [Duration; LOOKS],
+    /// What the last ones took of a CPU, the oldest one first.
+    costs: VecDeque<Duration>,
     /// What was answered last.
     now: Duration,
 }
@@ -26,7 +28,7 @@ pub struct Pace {
 impl Pace {
     /// One that is `interval` as long as looks are cheap.
     pub fn new(interval: Duration) -> Self {
-        Self { asked: interval, costs: [Duration::ZERO; LOOKS], now: interval }
+        Self { asked: interval, costs: VecDeque::with_capacity(LOOKS), now: interval }
     }
 
     /// What it is now.
@@ -36,10 +38,15 @@ impl Pace {
 
     /// What it is after a look that took so much of a CPU. One that was `cut` short is made up for soon.
     pub fn after(&mut self, cost: Duration, cut: bool) -> Duration {
-        self.costs.rotate_left(1);
-        self.costs[LOOKS - 1] = if cut { Duration::ZERO } else { cost };
-        let most = self.costs.into_iter().max().unwrap_or_default();
-        let mean = (self.costs.into_iter().sum::<Duration>() - most) / (LOOKS as u32 - 1);
+        if self.costs.len() == LOOKS {
+            self.costs.pop_front();
+        }
+        self.costs.push_back(if cut { Duration::ZERO } else { cost });
+        if self.costs.len() <= FEW {
+            return self.now;
+        }
+        let most = self.costs.iter().max().copied().unwrap_or_default();
+        let mean = (self.costs.iter().sum::<Duration>() - most) / (self.costs.len() as u32 - 1);
         let stretch = (mean * SHARE).as_secs_f64() / self.asked.max(REFERENCE).as_secs_f64();
         self.now = self.asked.mul_f64(stretch.clamp(1.0, STRETCH_MAX));
         self.now
@@ -81,18 +88,21 @@ mod tests {
 
     #[test]
     fn cheap_looks_are_made_as_often_as_asked() {
-        assert_eq!(paces(SECOND, &[(12, false); 20]), [1000; 20]);
+        assert_eq!(paces(SECOND, &[(9, false); 20]), [1000; 20]);
         assert_eq!(paces(SECOND / 10, &[(1, false); 20]), [100; 20]);
     }
 
     #[test]
     fn expensive_ones_are_made_less_often_once_several_were() {
         let paces_of = |cost| paces(SECOND, &[(cost, false); 10]);
-        assert_eq!(paces_of(28), [1000, 1000, 1000, 1000, 1280, 1600, 1920, 2240, 2240, 2240]);
-        // The first looks at many cost most.
-        let looks = [(500, false), (7, false), (7, false), (7, false), (500, false), (7, false)];
-        assert_eq!(paces(SECOND, &looks)[..4], [1000; 4]);
-        assert_eq!(paces(SECOND, &[(500, false), (14, false), (14, false), (14, false)]), [1000; 4]);
+        assert_eq!(paces_of(20)[..5], [1000, 1000, 2200, 2200, 2200]);
+        // The first look at many costs most.
+        let looks = [(500, false), (14, false), (14, false), (14, false), (14, false)];
+        assert_eq!(paces(SECOND, &looks), [1000, 1000, 1540, 1540, 1540]);
+        // A crowd that comes later is paced by and by.
+        let mut looks = vec![(2, false); 20];
+        looks.extend([(500, false), (20, false), (20, false), (20, false), (20, false)]);
+        assert_eq!(paces(SECOND, &looks)[18..], [1000, 1000, 1000, 1000, 1000, 1068, 1351]);
     }
 
     #[test]
@@ -105,7 +115,7 @@ mod tests {
     #[test]
     fn what_is_too_much_goes_by_what_was_asked_for() {
         let at_last = |interval| *paces(interval, &[(20, false); 8]).last().expect("some");
-        assert_eq!([at_last(SECOND), at_last(SECOND / 10), at_last(10 * SECOND)], [1600, 160, 10_000]);
+        assert_eq!([at_last(SECOND), at_last(SECOND / 10), at_last(10 * SECOND)], [2200, 220, 10_000]);
     }
 
     #[test]

@@ -133,7 +133,7 @@ pub const METRICS: &[Metric] = &[
     Metric {
         name: "tracer_look_interval_seconds",
         labels: &[],
-        help: "Time between two looks: --interval, or up to three times as long where looks take more than 1.25 % of a core.",
+        help: "Time between two looks: --interval, or up to three times as long where looks take more than 0.9 % of a core.",
         series: Series::Gauge(|state| vec![Number::alone(state.interval.as_secs_f64())]),
     },
     Metric {

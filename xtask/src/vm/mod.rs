@@ -104,14 +104,7 @@ const SAME: &[&str] = &[
 const OTHER_PROCESSOR: &[&str] =
     &["agent_stalls::read_recvfrom", "classes", "doctor", "ps_ages", "ps_registers", "requests::"];
 /// Of these a few.
-const SMOKE: &[&str] = &[
-    "agent_stalls::a_stall_that_resumes",
-    "agent_stalls::read_recvfrom",
-    "doctor",
-    "ps_ages",
-    "ps_contract",
-    "requests::",
-];
+const SMOKE: &[&str] = &["agent_stalls::read_recvfrom", "doctor", "ps_ages", "requests::"];
 /// Tests of what depends on the clock.
 const CLOCK: &[&str] = &["--include-ignored", "agent_clock", "agent_stalls", "ps_ages", "ps_registers"];
 /// These and a few on a kernel that no other machine has then.
