@@ -33,8 +33,8 @@ struct Scratch {
 #[btf_map]
 static SOCKETS_SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
-/// Writes a record for each fd of each process that is a connection whose last bytes are the process's own, and old enough, or one that
-/// is being made. User space knows more, and leaves some of them out.
+/// Writes a record for each fd of each process that is a connection which this end has made, whose last bytes are its own, and old
+/// enough, or one that is being made. User space knows more, and leaves some of them out.
 ///
 /// # Minimum kernel version
 /// 5.8, as iterators are; typed sockets are 5.11.
@@ -109,6 +109,11 @@ fn typed_request(file: *const u8) -> bool {
             last_segment: TCP_SND_WL1.load(tcp),
             next: TCP_RCV_NXT.load(tcp),
             received: TCP_BYTES_RECEIVED.load(tcp),
+            next_own: TCP_SND_NXT.load(tcp),
+            bytes_sent: TCP_BYTES_SENT.load(tcp),
+            bytes_again: TCP_BYTES_RETRANS.load(tcp),
+            bytes_acknowledged: TCP_BYTES_ACKED.load(tcp),
+            retransmits: TCP_RETRANSMITS.load(tcp),
         }
     };
     state == SYN_SENT || progress.is_open_request()
@@ -136,14 +141,18 @@ fn probed_request(file: *const u8) -> bool {
     if !sock::is_tcp_of(family, protocol) {
         return false;
     }
-    let mut progress =
-        Progress { sent: 0, acknowledged: 0, written: 0, last_segment: 0, next: 0, received: 0 };
+    let mut progress = Progress::NONE;
     TCP_LSNDTIME.read(inner, &mut progress.sent);
     TCP_SND_UNA.read(inner, &mut progress.acknowledged);
     TCP_WRITE_SEQ.read(inner, &mut progress.written);
     TCP_SND_WL1.read(inner, &mut progress.last_segment);
     TCP_RCV_NXT.read(inner, &mut progress.next);
     TCP_BYTES_RECEIVED.read(inner, &mut progress.received);
+    TCP_SND_NXT.read(inner, &mut progress.next_own);
+    TCP_BYTES_SENT.read(inner, &mut progress.bytes_sent);
+    TCP_BYTES_RETRANS.read(inner, &mut progress.bytes_again);
+    TCP_BYTES_ACKED.read(inner, &mut progress.bytes_acknowledged);
+    TCP_RETRANSMITS.read(inner, &mut progress.retransmits);
     state == SYN_SENT || progress.is_open_request()
 }
 
@@ -161,10 +170,34 @@ struct Progress {
     next: u32,
     /// Bytes of the peer's.
     received: u64,
+    /// Up to where it has sent.
+    next_own: u32,
+    /// Bytes that it has sent, these again and again.
+    bytes_sent: u64,
+    /// Of these the ones that were sent once more.
+    bytes_again: u64,
+    /// Its bytes that the peer has, and the SYN of the end that has connected.
+    bytes_acknowledged: u64,
+    /// How often in a row it was not acknowledged in time.
+    retransmits: u8,
 }
 
 impl Progress {
-    /// Whether the last bytes are the process's, and older than is asked for. `diagnose` of user space decides it anew, with all that
+    const NONE: Self = Self {
+        sent: 0,
+        acknowledged: 0,
+        written: 0,
+        last_segment: 0,
+        next: 0,
+        received: 0,
+        next_own: 0,
+        bytes_sent: 0,
+        bytes_again: 0,
+        bytes_acknowledged: 0,
+        retransmits: 0,
+    };
+
+    /// Whether the last bytes are the process's, on a connection that it made, and older than is asked for. `diagnose` of user space decides it anew, with all that
     /// there is to know; here nothing may be left out that it would take.
     #[inline(always)]
     fn is_open_request(&self) -> bool {
@@ -172,6 +205,18 @@ impl Progress {
             self.written != self.acknowledged || self.received == 0 || self.last_segment == self.next;
         // SAFETY: a helper without arguments.
         let now = unsafe { bpf_jiffies64() } as u32;
-        is_own && u64::from(now.wrapping_sub(self.sent)) >= settings::live(REQUEST_TICKS)
+        // Whatever is sent again counts as sent, and is no younger for it.
+        let is_old =
+            self.retransmits != 0 || u64::from(now.wrapping_sub(self.sent)) >= settings::live(REQUEST_TICKS);
+        is_own && is_old && self.has_connected()
+    }
+
+    /// Whether this end made the connection: its SYN was acknowledged as a byte is. What the other end has sent last is an answer. As
+    /// in `TcpFacts::has_connected` of user space.
+    #[inline(always)]
+    fn has_connected(&self) -> bool {
+        let in_flight = self.next_own.wrapping_sub(self.acknowledged);
+        let counted = self.bytes_acknowledged.wrapping_add(in_flight.into());
+        counted == self.bytes_sent.wrapping_sub(self.bytes_again).wrapping_add(1)
     }
 }

@@ -1,11 +1,16 @@
-//! Does `ps --all` show the requests of event loops that have no answer, and none that a thread waits for?
+//! Are requests of event loops shown, each with its connection, and flagged where an answer is due, and none that a thread waits for?
 
 use std::process::Command;
+use std::time::Duration;
 
-use tests::{Waiter, tracer};
+use serde_json::Value;
+use tests::{Agent, Waiter, age_tolerance, pause, ps, seconds_between, shared, slow, tracer};
 
-/// Lines of the requests that `ps --all` shows of a process, as words: age, pid, command, fd, number, connection.
-fn requests(pid: u32) -> Vec<Vec<String>> {
+/// A pass over all sockets each five seconds, and a slow machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Lines of the requests below the table of `ps --all`, as words: age, pid, command, fd, number, connection.
+fn listed(pid: u32) -> Vec<Vec<String>> {
     let output = Command::new(tracer())
         .args(["ps", "--all", "--min-age", "0s", "-p", &pid.to_string()])
         .output()
@@ -17,30 +22,113 @@ fn requests(pid: u32) -> Vec<Vec<String>> {
     lines.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
 }
 
+/// Rows of `ps` about requests of a process.
+fn rows(pid: u32) -> Vec<Value> {
+    let rows = ps(&["--all", "-p", &pid.to_string()]).rows;
+    rows.into_iter().filter(|row| row["syscall"] == "request").collect()
+}
+
+/// Gauge of open requests by whether an answer is due.
+fn open(agent: &Agent, answer: &str) -> f64 {
+    agent.samples("tracer_open_requests", &[("answer", answer)])[0].value
+}
+
 #[test]
 fn of_an_event_loop_are_shown_each_with_its_connection() {
     let waiter = Waiter::start("event-loop");
     waiter.until_age(1.5);
-    let requests = requests(waiter.pid());
-    assert_eq!(requests.len(), 2, "{requests:?}");
-    for request in &requests {
-        let [age, pid, comm, _, number, kind, local, arrow, remote] = &request[..] else {
-            panic!("{request:?}")
-        };
-        let seconds: f64 = age.strip_suffix('s').and_then(|age| age.parse().ok()).expect("seconds");
-        assert!((1.0..60.0).contains(&seconds), "{request:?}");
-        assert_eq!((pid, comm.as_str(), number.as_str()), (&waiter.pid().to_string(), "waiter", "1"));
-        assert_eq!((kind.as_str(), arrow.as_str()), ("tcp", "→"), "{request:?}");
-        assert!(local.starts_with("127.0.0.1:") && remote.starts_with("127.0.0.1:"), "{request:?}");
+    let rows = rows(waiter.pid());
+    assert_eq!(rows.len(), 2, "{rows:#?}");
+    for row in &rows {
+        assert_eq!(
+            (&row["class"], &row["level"], &row["tid"]),
+            (&"reply".into(), &"stuck".into(), &0.into())
+        );
+        assert_eq!(row["comm"], "waiter", "{row:#}");
+        let off = row["age_seconds"].as_f64().expect("a number") - waiter.age();
+        assert!(off.abs() <= 1.0 + age_tolerance(), "off by {off:.3} s: {row:#}");
+        let said = row["verdict"].as_str().expect("a sentence");
+        assert!(
+            said.contains("for a reply from 127.0.0.1:") && said.contains("nothing was ever received"),
+            "{said}"
+        );
     }
+    assert!(listed(waiter.pid()).is_empty(), "they are in the table");
+}
+
+/// A client at rest may have spoken last: it is listed, and not called stuck.
+#[test]
+fn on_a_connection_that_was_answered_before_one_is_listed() {
+    let waiter = Waiter::start("requests");
+    waiter.until_age(1.5);
+    let lines = listed(waiter.pid());
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    let [age, pid, comm, _, number, kind, _, arrow, remote] = &line[..] else { panic!("{line:?}") };
+    let seconds: f64 = age.strip_suffix('s').and_then(|age| age.parse().ok()).expect("seconds");
+    assert!((1.0..60.0).contains(&seconds), "{line:?}");
+    assert_eq!((pid, comm.as_str(), number.as_str()), (&waiter.pid().to_string(), "waiter", "1"));
+    assert_eq!((kind.as_str(), arrow.as_str(), remote.as_str()), ("tcp", "→", waiter.text("before")));
 }
 
 /// Its wait is shown already.
 #[test]
 fn that_a_thread_waits_for_are_not_shown_twice() {
-    for role in ["recvfrom-tcp4", "poll-tcp4"] {
+    for role in ["recvfrom-tcp4", "poll-tcp4", "epoll-client"] {
         let waiter = Waiter::start(role);
         waiter.until_age(1.5);
-        assert!(requests(waiter.pid()).is_empty(), "{role}: {:?}", requests(waiter.pid()));
+        let (rows, listed) = (rows(waiter.pid()), listed(waiter.pid()));
+        assert!(rows.is_empty() && listed.is_empty(), "{role}: {rows:#?} {listed:?}");
     }
+}
+
+/// One that was never answered is flagged once, and closed when the answer comes. What a program says into silence again and again
+/// expects no answer.
+#[test]
+fn one_is_flagged_where_an_answer_is_due() {
+    let _shared = shared();
+    let mut waiter = Waiter::start("requests");
+    waiter.until_age(1.5);
+    let mut agent = Agent::start(&["--threshold", "6s"]);
+    waiter.until_age(4.0);
+    waiter.command("log");
+    let logged: i128 = waiter.next_line()["realtime_ns"].as_i64().expect("a moment").into();
+    let (event, arrived) = agent.wait_stall("stall_opened", waiter.pid(), PATIENCE);
+    let wait = &event["wait"];
+    let told = [&wait["tid"], &wait["syscall"], &wait["class"], &wait["fd"], &wait["target"]["remote"]];
+    let truth =
+        [&Value::from(0), &"request".into(), &"reply".into(), &waiter.line()["fd"], &waiter.line()["remote"]];
+    assert_eq!(told, truth, "{event:#}");
+    let after = seconds_between(waiter.begun_ns(), arrived);
+    let late = slow(Duration::from_millis(1_500)).as_secs_f64();
+    assert!((5.9..=6.0 + late).contains(&after), "flagged after {after:.3} s: {event:#}");
+
+    let since = seconds_between(logged, tests::realtime_ns());
+    pause(Duration::from_secs_f64((8.0 - since).max(0.0)));
+    assert_eq!(agent.events_of(waiter.pid()), ["stall_opened"], "the logger's, or the one answered before");
+    assert!(open(&agent, "yes") >= 1.0 && open(&agent, "unknown") >= 1.0 && open(&agent, "no") >= 1.0);
+
+    let answered = waiter.answer();
+    let (event, _) = agent.wait_stall("stall_closed", waiter.pid(), PATIENCE);
+    assert_eq!(event["ended"], "resumed", "{event:#}");
+    let lasted = event["stall_seconds"].as_f64().expect("a number");
+    let off = lasted - seconds_between(waiter.begun_ns(), answered);
+    assert!(off.abs() <= slow(Duration::from_millis(1_200)).as_secs_f64(), "off by {off:+.3} s: {event:#}");
+}
+
+/// The chain goes through an event loop to where it ends.
+#[test]
+fn why_says_what_a_process_without_a_blocked_thread_waits_for() {
+    let waiter = Waiter::start("event-loop");
+    waiter.until_age(1.5);
+    let output =
+        Command::new(tracer()).args(["why", &waiter.pid().to_string()]).output().expect("tracer starts");
+    let page = String::from_utf8(output.stdout).expect("UTF-8");
+    let headline =
+        page.split("\n\n").next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        headline.contains("has a request without an answer, and 1 more request: it is waiting"),
+        "{page}"
+    );
+    assert!(headline.contains("for a reply from 127.0.0.1:"), "{page}");
+    assert!(headline.ends_with("None of its threads is blocked by that."), "{page}");
 }

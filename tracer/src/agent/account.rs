@@ -47,6 +47,7 @@ impl AgentLoop {
             stalls: self.tracker.stalls(),
             blinded_by: &blinded_by,
             interval: self.pace.interval(),
+            requests: self.requests.numbers(),
             ends_by_calls: !self.bpf.kernel.sees_sleeps_end(),
         });
         Ok(())
@@ -62,6 +63,7 @@ impl AgentLoop {
         losses.extend([
             (Loss::LookCut, self.cut),
             (Loss::LookFailed, self.failed),
+            (Loss::RequestsMissed, self.requests.missed()),
             (Loss::ReadsAbandoned, Reads::new().abandoned()),
             (Loss::StateUnsaved, self.state.unsaved()),
         ]);

@@ -60,6 +60,7 @@ impl AgentLoop {
     /// A snapshot with the ages that the agent knows: of waits that are many sleeps.
     fn known_snapshot(&mut self) -> Result<Snapshot> {
         let mut snapshot = self.snapshot()?;
+        self.add_requests(&mut snapshot);
         for wait in &mut snapshot.waits {
             self.tracker.date_back(wait);
         }

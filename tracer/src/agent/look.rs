@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use hashbrown::HashSet;
+
 use anyhow::Result;
 
 use super::{
@@ -10,13 +12,42 @@ use super::{
     tracker::{Departures, Evidence},
 };
 use crate::{
+    assess::pipeline::LOOK_AGE_MIN,
     assess::pipeline::{Assessment, Resolution},
+    assess::requests::sockets_of_threads,
     collect::Source,
-    model::wait::{ByProcess, Snapshot, Wait},
+    model::wait::{ByProcess, Snapshot, ThreadId, Wait},
     procfs::Reads,
+    util::clock::{Now, monotonic_ns},
 };
 
 impl AgentLoop {
+    /// Adds the requests of event loops to the waits, after a pass over all sockets where that is due.
+    pub(super) fn look_at_requests(&mut self, snapshot: &mut Snapshot) {
+        let began = Instant::now();
+        if self.requests.pass_is_due(began) {
+            let now_ns = monotonic_ns();
+            // A failure is counted as a pass without an end is.
+            let found = self.bpf.asked_connections(LOOK_AGE_MIN).unwrap_or_default();
+            self.requests.passed(found, now_ns, (began, began.elapsed()));
+        }
+        let again = self.requests.to_refresh(snapshot.monotonic_ns);
+        if let Ok(seen) = self.bpf.look_up(&again) {
+            self.requests.refreshed(&again, seen, snapshot.monotonic_ns);
+        }
+        self.add_requests(snapshot);
+    }
+
+    /// Adds those on whose sockets no thread waits.
+    pub(super) fn add_requests(&self, snapshot: &mut Snapshot) {
+        if self.requests.is_empty() {
+            return;
+        }
+        let mut taken: HashSet<u64> = sockets_of_threads(&snapshot.waits).collect();
+        taken.extend(self.tracker.sockets_waited_on());
+        snapshot.waits.extend(self.requests.waits(&Now::read(), &taken));
+    }
+
     /// What waits wait on, the first of them as far as there is time.
     pub(super) fn resolve(&mut self, waits: Vec<Wait>, now_ns: u64) -> Result<Resolution> {
         let time = self.time_for(Stage::Resolve);
@@ -27,7 +58,8 @@ impl AgentLoop {
     pub(super) fn find_evidence(&mut self, departures: &Departures) -> Evidence {
         let mut reads = Reads::new();
         reads.forgive(departures.woken().iter().copied());
-        let alive = departures.absent().iter().filter(|thread| reads.thread_lives(thread)).copied().collect();
+        let lives = |thread: &&ThreadId| reads.thread_lives(&thread.in_kernel());
+        let alive = departures.absent().iter().filter(lives).copied().collect();
         // Of what cannot be looked up nothing is known.
         let connections = self.bpf.look_up(departures.connections()).unwrap_or_default();
         Evidence { connections, alive }

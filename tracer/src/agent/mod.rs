@@ -13,6 +13,7 @@ pub mod confine;
 mod look;
 mod open_stalls;
 mod pace;
+mod requests;
 pub mod service;
 mod stalls;
 mod state;
@@ -33,12 +34,14 @@ use self::{
     budget::Stage,
     open_stalls::OpenStalls,
     pace::{Meter, Pace},
+    requests::OpenRequests,
     tracker::Tracker,
 };
 use crate::{
     agent::canary::Canary,
     agent::state::AgentState,
     assess::pipeline::Pipeline,
+    assess::requests::drop_doubles,
     assess::shared::AgentRequests,
     assess::sink::Sinks,
     collect::durations::AllDurations,
@@ -70,6 +73,8 @@ pub struct AgentLoop {
     pipeline: Pipeline,
     /// What is remembered of waiting threads.
     tracker: Tracker,
+    /// What is remembered of connections without an answer.
+    requests: OpenRequests,
     /// What outlives a restart.
     state: AgentState,
     /// Snapshots taken.
@@ -124,6 +129,7 @@ impl AgentLoop {
             pace: Pace::new(args.interval),
             pipeline: Pipeline::new(),
             tracker: Tracker::going_on_with(OpenStalls::going_on_with(announced, monotonic_ns())),
+            requests: OpenRequests::default(),
             state,
             number: 0,
             works: false,
@@ -277,7 +283,10 @@ impl AgentLoop {
             self.tracker.forget_decisions();
         }
         self.look_began = Instant::now();
+        self.look_at_requests(&mut snapshot);
         let undecided = self.track(&mut snapshot)?;
+        // What follows is about threads.
+        snapshot.waits.retain(|wait| !wait.thread.is_request());
         self.count_cut(self.tracker.missed() + undecided);
         self.state.save_now_and_then(self.tracker.open_stalls());
         self.report(&snapshot)?;
@@ -293,6 +302,7 @@ impl AgentLoop {
         let now_ns = snapshot.monotonic_ns;
         let requests = self.tracker.observe(snapshot, &self.policy);
         let mut looked = self.resolve(requests, now_ns)?;
+        drop_doubles(&mut looked.assessments);
         let departures = self.tracker.apply(snapshot, &mut looked);
         let evidence = self.find_evidence(&departures);
         let transitions = self.tracker.settle(departures, &evidence);

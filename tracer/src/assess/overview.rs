@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::Result;
 
-use super::pipeline::{Assessment, LOOK_AGE_MIN, PeersOf, Pipeline, is_young, may_be_older};
+use super::{
+    pipeline::{Assessment, LOOK_AGE_MIN, PeersOf, Pipeline, is_young, may_be_older},
+    requests::drop_doubles,
+};
 use crate::{
     collect::Source,
     diagnose::progress::date_back,
@@ -99,6 +102,7 @@ impl OverviewCache {
                 shown.push(assessment);
             }
         }
+        drop_doubles(&mut shown);
         overview.waits = self.pipeline.objects(&shown);
         self.forget_others(snapshot);
         Ok(overview)

@@ -1,6 +1,7 @@
 //! Requests that no thread waits for: an event loop has many under way, and each of its threads waits for whatever comes first. Pure.
 //!
-//! They are shown and not judged: a client of HTTP/2 or MQTT at rest may have spoken last, too.
+//! One that was never answered is a wait of its process. The others are shown and not judged: a client of HTTP/2 or MQTT at rest may
+//! have spoken last, too.
 
 use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
@@ -8,10 +9,14 @@ use compact_str::CompactString;
 use hashbrown::HashSet;
 
 use super::pipeline::Assessment;
-use crate::model::{
-    file::{Addresses, Endpoint},
-    request::AskedConnection,
-    wait::{FdState, ProcessId},
+use crate::{
+    model::{
+        class::Level,
+        file::{Addresses, Endpoint},
+        request::{AskedConnection, Expectation},
+        wait::{FdState, ProcessId, Snapshot, Wait},
+    },
+    util::clock::Now,
 };
 
 /// The requests of a process to one service that have no answer.
@@ -29,6 +34,39 @@ pub struct UnansweredRequests {
     pub age: Duration,
     /// How many there are.
     pub number: usize,
+}
+
+/// The sockets that these threads name in their calls.
+pub fn sockets_of_threads(waits: &[Wait]) -> impl Iterator<Item = u64> {
+    let socket =
+        |wait: &Wait| wait.fd_state.file().filter(|file| file.socket.is_some()).map(|file| file.inode);
+    waits.iter().filter(|wait| !wait.thread.is_request()).filter_map(socket)
+}
+
+/// Adds the requests to which an answer is due, as far as their connections can tell and as old as that, to the waits of a moment.
+pub fn add_to(snapshot: &mut Snapshot, connections: &[AskedConnection], age: Duration) {
+    let now = Now::read();
+    let taken: HashSet<u64> = sockets_of_threads(&snapshot.waits).collect();
+    let is_due = |connection: &&AskedConnection| {
+        connection.expectation() == Expectation::Answer && !taken.contains(&connection.file.inode)
+    };
+    let waits = connections.iter().filter(is_due).filter_map(|due| due.wait(now.monotonic_ns, &now));
+    let mut waits: Vec<Wait> = waits.filter(|wait| wait.age >= age).collect();
+    // Of processes that share a socket the oldest waits.
+    waits.sort_by_key(|wait| (wait.thread.start_ns, wait.thread.process.start_ns, wait.fd));
+    waits.dedup_by_key(|wait| wait.thread.start_ns);
+    snapshot.waits.append(&mut waits);
+}
+
+/// Leaves those requests out on whose sockets a thread waits, as is found out once its set of fds has been read.
+pub fn drop_doubles(assessments: &mut Vec<Assessment>) {
+    if !assessments.iter().any(|assessment| assessment.wait.thread.is_request()) {
+        return;
+    }
+    let is_thread = |of: &&Assessment| !of.wait.thread.is_request() && of.class.level() != Level::Idle;
+    let waited_for: HashSet<u64> =
+        assessments.iter().filter(is_thread).filter_map(|of| of.resolved.file.inode()).collect();
+    assessments.retain(|of| !of.wait.thread.is_request() || !waited_for.contains(&of.wait.thread.start_ns));
 }
 
 /// Requests of this age and older, by process and service, oldest first; without those on whose sockets one of these threads waits.

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     collect::{ended::EndedWaits, losses::Loss},
+    model::request::RequestNumbers,
     model::wait::{Snapshot, ThreadId, Wait},
     wire::event::StallEvent,
     wire::stall::StallObject,
@@ -51,6 +52,8 @@ pub struct Look<'a> {
     pub blinded_by: &'a [Cause],
     /// How long after the one before it was due.
     pub interval: Duration,
+    /// Requests of event loops.
+    pub requests: RequestNumbers,
     /// Waits count as ended once their call has returned, which may be long after the thread was asleep.
     pub ends_by_calls: bool,
 }

@@ -173,12 +173,16 @@ impl Source for Bpf {
             return Ok(Vec::new());
         }
         let clock = self.clock;
-        let threads: HashMap<u32, ThreadId> = fds.iter().map(|(thread, _)| (thread.tid, *thread)).collect();
-        let asked: Vec<(u32, i32)> = fds.iter().map(|(thread, fd)| (thread.tid, *fd)).collect();
+        // Some may be asked for a thread and for a connection of its process.
+        let mut who: HashMap<(u32, i32), Vec<ThreadId>> = HashMap::with_capacity(fds.len());
+        for (thread, fd) in fds {
+            who.entry((thread.in_kernel().tid, *fd)).or_default().push(*thread);
+        }
+        let asked: Vec<(u32, i32)> = who.keys().copied().collect();
         let mut seen = Vec::new();
         self.kernel.look_up(&asked, |record, tail| {
-            let same = |thread: &&ThreadId| is_start_of(thread, record.thread_start_ns);
-            if let Some(thread) = threads.get(&record.tid).filter(same) {
+            let same = |thread: &&ThreadId| is_start_of(&thread.in_kernel(), record.thread_start_ns);
+            for thread in who.get(&(record.tid, record.fd)).into_iter().flatten().filter(same) {
                 let state = fd_state(record.fd_state, &record.file);
                 let socket = facts(&record.file, record.tail, tail, &clock);
                 let flow = match record.flow {

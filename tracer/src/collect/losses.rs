@@ -91,6 +91,9 @@ losses! {
     ReadsAbandoned = "reads_abandoned", Statistics, None,
         "A read of another process did not return in time, because of a page that never arrives or a lock that a hanging process \
          holds. That process is left alone for a while.";
+    RequestsMissed = "requests_missed", Statistics, None,
+        "A walk over all sockets did not finish, or more than 4,096 connections were waiting for an answer. The oldest of each user are \
+         followed.";
     RingFull = "ring_full", Statistics, Some(Counter::RingFull),
         "The end of a long wait was not reported because the agent had no CPU for some time. The next snapshot finds that it has \
          ended.";

@@ -172,8 +172,11 @@ fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
         let stall = flagged.get(&(process.pid, tid));
         stall.is_some_and(|stall| stall.is(process.start_ticks(), assessment.class, assessment.wait.since))
     };
-    let Snapshot { waits: all, suspended: held, source: name, guessed, .. } =
-        pipeline::snapshot(source, args.min_age)?;
+    let mut snapshot = pipeline::snapshot(source, args.min_age)?;
+    let age = args.min_age.max(pipeline::LOOK_AGE_MIN);
+    let connections = source.asked_connections(age)?.unwrap_or_default();
+    requests::add_to(&mut snapshot, &connections, age);
+    let Snapshot { waits: all, suspended: held, source: name, guessed, .. } = snapshot;
     let waits: Vec<Wait> = all
         .iter()
         .filter(|wait| chosen(args, wait.thread.process.pid, &wait.comm))
@@ -184,10 +187,12 @@ fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     let policy = PeersOf { up_to, min_age: args.min_age };
     let mut pipeline = Pipeline::new();
     let mut assessments = pipeline.assess(waits, &ByProcess::new(&all), source, &policy)?;
-    let requests = match args.all && !args.json {
-        true => unanswered(args, &assessments, source)?,
+    requests::drop_doubles(&mut assessments);
+    let mut requests = match args.all && !args.json {
+        true => requests::of_no_thread(&connections, &assessments, age),
         false => Vec::new(),
     };
+    requests.retain(|of| chosen(args, of.process.pid, &of.comm));
     assessments.retain(|assessment| assessment.wait.age >= args.min_age);
     let (shown, hidden): (Vec<Assessment>, Vec<Assessment>) = assessments
         .into_iter()
@@ -207,19 +212,6 @@ fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
         guessed,
         why_not_better: None,
     })
-}
-
-/// Requests of chosen processes that have no answer, and that none of these waits is for.
-fn unanswered(
-    args: &Ps,
-    assessments: &[Assessment],
-    source: &mut dyn Source,
-) -> Result<Vec<UnansweredRequests>> {
-    let age = args.min_age.max(pipeline::LOOK_AGE_MIN);
-    let connections = source.asked_connections(age)?.unwrap_or_default();
-    let mut requests = requests::of_no_thread(&connections, assessments, age);
-    requests.retain(|of| chosen(args, of.process.pid, &of.comm));
-    Ok(requests)
 }
 
 /// Waits with what a line of the table shows of their processes.

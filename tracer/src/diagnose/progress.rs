@@ -30,7 +30,7 @@ fn since(direction: Option<Direction>, socket: &SocketFacts) -> Option<Duration>
 /// Dates a wait back to its connection's last progress: short polls again and again, and a signal in between, are one wait. Both
 /// clocks in nanoseconds, `CLOCK_MONOTONIC` and `CLOCK_BOOTTIME`.
 pub fn date_back(wait: &mut Wait, resolved: &Resolved, now_ns: u64, boottime_ns: u64) {
-    let lived = Duration::from_nanos(boottime_ns.saturating_sub(wait.thread.start_ns));
+    let lived = Duration::from_nanos(boottime_ns.saturating_sub(wait.thread.in_kernel().start_ns));
     let since = since(resolved.direction, &resolved.socket).map(|since| since.min(lived));
     if let Some(since) = since.filter(|since| *since > wait.age) {
         wait.date_back(now_ns.saturating_sub(since.as_nanos() as u64));

@@ -84,6 +84,9 @@ fn by_call(wait: &Wait, target: &Target) -> Option<Class> {
     Some(match wait.call.operation() {
         Operation::Accept => Class::Listen,
         Operation::Connect => Class::Connect,
+        Operation::Receive if matches!(target, Target::Tcp { state: TcpState::SynSent, .. }) => {
+            Class::Connect
+        }
         Operation::Close if matches!(target, Target::Tcp { .. }) => Class::Send,
         Operation::Lock | Operation::Semaphore => Class::Lock,
         Operation::Fcntl if wait.call.waits_for_file_lock() => Class::Lock,

@@ -95,9 +95,10 @@ impl Kernel {
         // Reading the kernel's types once more would cost an agent that stays for months ten megabytes.
         let stays = options.waits || options.calls == Some(Followed::Counted);
         let (mut stacks, mut rings) = (ThreadProgram::stacks(&mut ebpf)?, ThreadProgram::rings(&mut ebpf)?);
-        let mut holders = Optional::NotLoaded;
+        let (mut holders, mut sockets) = (Optional::NotLoaded, Optional::NotLoaded);
         if stays {
             holders = load_holders(&mut ebpf, &aya_btf);
+            sockets = load_sockets(&mut ebpf, &aya_btf);
             stacks.load(&mut ebpf, &aya_btf);
             rings.load(&mut ebpf, &aya_btf);
         }
@@ -116,7 +117,7 @@ impl Kernel {
             wanted_files,
             wanted_tuples,
             holders,
-            sockets: Optional::NotLoaded,
+            sockets,
             stacks,
             rings,
             counters,
@@ -326,17 +327,16 @@ impl Kernel {
     }
 
     /// What `sockets` writes of connections on which a process may have asked so many scheduler ticks ago and not been answered, with the
-    /// clocks to read it by; no bytes if the walk did not come to its end or the kernel refuses the program.
+    /// clocks to read it by; `None` if the walk did not come to its end, nothing if the kernel refuses the program.
     pub fn sockets(&mut self, ticks: u64) -> Result<(Clocks, Option<Vec<u8>>)> {
         if self.sockets == Optional::NotLoaded {
             let aya_btf = super::btf::for_loading()?;
-            self.sockets =
-                load_optional(&mut self.ebpf, "sockets", "cannot see requests of event loops", &aya_btf);
+            self.sockets = load_sockets(&mut self.ebpf, &aya_btf);
         }
         self.live.set(REQUEST_TICKS, ticks, 0).context("cannot tell the programs what is an old request")?;
         // By clocks read before, nothing is older than it seems.
         let clocks = Clocks { header: self.header()?, offset_ns: 0 };
-        let bytes = if self.sockets == Optional::Loaded { self.walk("sockets")? } else { None };
+        let bytes = if self.sockets == Optional::Loaded { self.walk("sockets")? } else { Some(Vec::new()) };
         Ok((clocks, bytes))
     }
 
@@ -465,6 +465,10 @@ pub(super) fn program<'a>(
     name: &str,
 ) -> Result<&'a mut aya::programs::Program, ProgramError> {
     ebpf.program_mut(name).ok_or_else(|| ProgramError::NotCompiled(name.to_owned()))
+}
+
+fn load_sockets(ebpf: &mut Ebpf, btf: &aya::Btf) -> Optional {
+    load_optional(ebpf, "sockets", "cannot see requests of event loops", btf)
 }
 
 /// Without it tracer does not say who is at the other end, and goes on.

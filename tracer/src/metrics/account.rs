@@ -97,6 +97,7 @@ impl Account {
             |process| alive.contains(process),
         );
         state.interval = look.interval;
+        state.requests = look.requests;
         state.add_snapshot(look.snapshot.source, look.snapshot.duration);
         state.show_stalls(look.stalls);
         let series = (state.without_series > 0).then_some(Cause::Series);
@@ -173,6 +174,7 @@ mod tests {
         metrics::{health::Health, page},
         model::{
             histogram::{BUCKETS, WaitHistogram},
+            request::RequestNumbers,
             syscalls::Syscall,
             wait::Snapshot,
         },
@@ -210,6 +212,7 @@ mod tests {
                 stalls: &BTreeMap::from([(stall.wait.thread, stall.clone())]),
                 blinded_by: &[Cause::LookCut],
                 interval: Duration::from_millis(1500),
+                requests: RequestNumbers { due: 2, unknown: 3, not_due: 4, ..RequestNumbers::default() },
                 ends_by_calls: false,
             });
         });
@@ -228,6 +231,9 @@ mod tests {
             r#"tracer_probe_up{probe="snapshot",mechanism="iter"} 1"#,
             r#"tracer_snapshot_duration_seconds_count{source="bpf"} 1"#,
             "tracer_look_interval_seconds 1.5",
+            r#"tracer_open_requests{answer="yes"} 2"#,
+            r#"tracer_open_requests{answer="unknown"} 3"#,
+            r#"tracer_open_requests{answer="no"} 4"#,
         ] {
             assert!(page.contains(&format!("{line}\n")), "{line}:\n{page}");
         }
@@ -252,6 +258,7 @@ mod tests {
                 stalls: &stalls,
                 blinded_by: &[],
                 interval: Duration::from_secs(1),
+                requests: RequestNumbers::default(),
                 ends_by_calls: false,
             });
         });

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     assess::blind::Blindness,
     collect::losses::Loss,
-    model::{class::Class, histogram::WaitHistogram, wait::ProcessId},
+    model::{class::Class, histogram::WaitHistogram, request::RequestNumbers, wait::ProcessId},
 };
 
 /// How long a series stays that nothing is added to.
@@ -36,6 +36,8 @@ pub struct State {
     pub waiting: HashMap<Class, u64>,
     /// Waits that a baseline keeps from being flagged.
     pub excused: u64,
+    /// Requests of event loops.
+    pub requests: RequestNumbers,
     /// Between the last two looks.
     pub interval: Duration,
     /// What has been lost so far.

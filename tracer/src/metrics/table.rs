@@ -6,7 +6,7 @@ use super::{
     families::{Histogram, Number},
     state::{State, by_class},
 };
-use crate::assess::blind::Cause;
+use crate::{assess::blind::Cause, model::request::RequestNumbers};
 
 /// One metric: what is declared of it, and where its values come from.
 pub struct Metric {
@@ -135,6 +135,29 @@ pub const METRICS: &[Metric] = &[
         labels: &[],
         help: "Time between two looks: --interval, or up to three times as long where looks take more than 0.9 % of a core.",
         series: Series::Gauge(|state| vec![Number::alone(state.interval.as_secs_f64())]),
+    },
+    Metric {
+        name: "tracer_open_requests",
+        labels: &["answer"],
+        help: "Connections of event loops without an answer for a second, by whether one is due: yes, unknown (they have been answered \
+               before), no (their programs also speak when nothing is due).",
+        series: Series::Gauge(|state| {
+            let RequestNumbers { due, unknown, not_due, .. } = state.requests;
+            let numbers = [("yes", due), ("unknown", unknown), ("no", not_due)];
+            numbers.into_iter().map(|(answer, number)| Number::of([answer], number as f64)).collect()
+        }),
+    },
+    Metric {
+        name: "tracer_request_pass_seconds",
+        labels: &[],
+        help: "How long the last walk over all sockets took, which finds the requests of event loops.",
+        series: Series::Gauge(|state| vec![Number::alone(state.requests.pass.as_secs_f64())]),
+    },
+    Metric {
+        name: "tracer_request_pass_interval_seconds",
+        labels: &[],
+        help: "Time between two such walks: 5 s, or up to a minute where they take more than 0.5 % of a core.",
+        series: Series::Gauge(|state| vec![Number::alone(state.requests.interval.as_secs_f64())]),
     },
     Metric {
         name: "tracer_probe_up",

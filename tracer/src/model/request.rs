@@ -9,9 +9,37 @@ use compact_str::CompactString;
 
 use super::{
     file::OpenFile,
+    syscalls::{CallTable, Syscall},
     tcp::{LastSender, TcpFacts, TcpState},
-    wait::ProcessId,
+    wait::{Call, FdState, ProcessId, Sleep, SocketFacts, ThreadId, Wait},
 };
+use crate::util::clock::Now;
+
+/// What is due on a connection on which a process has spoken last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expectation {
+    /// An answer, as far as the connection itself can tell.
+    Answer,
+    /// The peer has answered before: many protocols have a last word of the client's.
+    Unknown,
+    /// Nothing: its program also speaks when no answer is due.
+    Nothing,
+}
+
+/// Connections without an answer, by what is known of whether one is due, and what it costs to find them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestNumbers {
+    /// An answer is due.
+    pub due: usize,
+    /// They have been answered before: whether more is due is not known.
+    pub unknown: usize,
+    /// Their programs also speak when nothing is due.
+    pub not_due: usize,
+    /// How long the last pass over all sockets took.
+    pub pass: Duration,
+    /// How far apart passes are.
+    pub interval: Duration,
+}
 
 /// A connection of a process on which it may have asked and not been answered.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +70,67 @@ impl AskedConnection {
         };
         facts.unmoved().filter(|_| is_open)
     }
+
+    /// What is due, by the connection alone.
+    pub fn expectation(&self) -> Expectation {
+        match self.is_undelivered() || self.bytes_received() == 0 {
+            true => Expectation::Answer,
+            false => Expectation::Unknown,
+        }
+    }
+
+    /// Whether the peer does not even say that it has got what was sent, which no protocol wants.
+    pub fn is_undelivered(&self) -> bool {
+        self.tcp.state == TcpState::SynSent || self.tcp.unacknowledged() > 0
+    }
+
+    /// Bytes that the process has sent, none of them twice.
+    pub fn bytes_sent(&self) -> u64 {
+        let under_way = u64::from(self.tcp.unacknowledged());
+        self.tcp.activity.map_or(under_way, |activity| activity.bytes_sent_once())
+    }
+
+    /// Bytes that have come.
+    pub fn bytes_received(&self) -> u64 {
+        self.tcp.activity.map_or(0, |activity| activity.bytes_received)
+    }
+
+    /// Who waits: the process, on this connection.
+    pub fn request(&self) -> ThreadId {
+        ThreadId::of_request(self.process, self.file.inode)
+    }
+
+    /// The request as a wait, seen at this moment of `CLOCK_MONOTONIC`, nanoseconds, if one is open.
+    pub fn wait(&self, seen_ns: u64, now: &Now) -> Option<Wait> {
+        let age = self.unanswered()?;
+        let began_ns = seen_ns.saturating_sub(age.as_nanos() as u64);
+        Some(Wait {
+            thread: self.request(),
+            comm: self.comm.clone(),
+            uid: self.uid,
+            sleep: Sleep::Interruptible,
+            call: Call {
+                table: CallTable::Native,
+                number: None,
+                syscall: Syscall::Request,
+                args: [self.fd as u64, 0, 0, 0, 0, 0],
+                restarted: false,
+            },
+            fd: Some(self.fd),
+            fd_state: FdState::Open(self.file),
+            socket: SocketFacts::Tcp(self.tcp.clone()),
+            age,
+            exact: false,
+            since: now.wall_at(began_ns),
+            began_ns,
+            // By the connection's own stamps, which are no lower bound.
+            sleep_began_ns: began_ns + 1,
+            // Whatever comes ends it.
+            switches: self.bytes_received(),
+            cgroups: None,
+            mount: None,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -63,6 +152,12 @@ pub mod tests {
         let file = OpenFile { socket: Some(socket), ..file(inode, FileKind::Socket) };
         let tcp = Box::new(made(100, 0, age, 0));
         AskedConnection { process, comm: "node".into(), uid: 0, fd, file, tcp }
+    }
+
+    /// The same connection with so many bytes of each side, of which ours were the last.
+    pub fn on_which(connection: &AskedConnection, sent: u64, received: u64) -> AskedConnection {
+        let age = connection.unanswered().expect("a request").as_secs();
+        AskedConnection { tcp: Box::new(made(sent, received, age, age + 10)), ..connection.clone() }
     }
 
     fn of(tcp: TcpFacts) -> AskedConnection {
@@ -102,5 +197,23 @@ pub mod tests {
         let mut closed = made(100, 0, 20, 0);
         closed.state = TcpState::CloseWait;
         assert_eq!(seconds(closed), None, "the peer has closed it, which is an answer");
+    }
+
+    #[test]
+    fn an_answer_is_due_that_never_came_and_an_acknowledgement_always() {
+        let never = asked(7, 3, 80, 20);
+        let mut lost = on_which(&never, 100, 50);
+        assert_eq!(
+            [never.expectation(), lost.expectation()],
+            [Expectation::Answer, Expectation::Unknown],
+            "a client at rest may have spoken last"
+        );
+        lost.tcp.send_queue = 10;
+        assert_eq!(lost.expectation(), Expectation::Answer);
+        let now = Now { wall: jiff::Timestamp::UNIX_EPOCH, monotonic_ns: 100_000_000_000 };
+        let wait = never.wait(now.monotonic_ns, &now).expect("a request");
+        assert_eq!((wait.began_ns, wait.age.as_secs(), wait.thread.tid), (80_000_000_000, 20, 0));
+        let served = of(made(100, 10, 20, 5));
+        assert!(served.wait(now.monotonic_ns, &now).is_none());
     }
 }

@@ -500,6 +500,8 @@ table! {
     Exit "exit" Exit NONE [];
     CoreDump "core_dump" Exit NONE [];
     PageFault "page_fault" PageFault NONE [];
+    // What an event loop has asked on a connection and has no answer to: no thread of it is in a call for that.
+    Request "request" Receive RECEIVE [FD];
     Unknown "unknown" Other NONE [];
 }
 
@@ -557,7 +559,7 @@ impl Syscall {
     /// All calls of this machine's tables, some of them twice, and what people may name beside them.
     pub fn all() -> impl Iterator<Item = Self> {
         let both = TABLES.native.iter().zip(&TABLES.compat).flat_map(|(native, compat)| [*native, *compat]);
-        both.flatten().chain([Self::PageFault, Self::CoreDump])
+        both.flatten().chain([Self::PageFault, Self::CoreDump, Self::Request])
     }
 
     /// The call that people name so.

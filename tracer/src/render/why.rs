@@ -103,7 +103,7 @@ fn advice_lines(report: &Report, width: usize) -> Vec<String> {
 
 /// The page of a wait that is over: what was kept of it is all that is known.
 pub fn kept(wait: &WaitObject, width: usize) -> String {
-    let name = match wait.tid == wait.pid {
+    let name = match wait.tid == wait.pid || wait.is_request() {
         true => format!("{} (pid {})", wait.comm, wait.pid),
         false => format!("Thread {} of {} (pid {})", wait.tid, wait.comm, wait.pid),
     };
@@ -219,6 +219,13 @@ fn excused(Excuse { usual, until, .. }: Excuse) -> String {
 
 fn thread_lines(threads: &[ThreadReport]) -> Vec<String> {
     let line = |thread: &ThreadReport| match &thread.doing {
+        Doing::Waits(wait) if thread.is_request() => format!(
+            "event loop {}: {} on fd {}, {}",
+            human::age(wait.wait.age),
+            wait.class.label(),
+            wait.resolved.fd.unwrap_or(-1),
+            wait.resolved.target
+        ),
         Doing::Waits(wait) => {
             let line = format!(
                 "{} ({}) {}: {} in {}, {}",

@@ -18,6 +18,8 @@ use super::page::ThreadRef;
 use crate::{
     assess::inspect,
     assess::overview::{Overview, OverviewCache},
+    assess::pipeline::LOOK_AGE_MIN,
+    assess::requests,
     collect::durations::AllDurations,
     collect::{Source, bpf::Bpf, losses, proc::Proc},
     config::cli::{SourceArgs, Top},
@@ -294,7 +296,9 @@ impl FrameSource {
             Origin::Proc(proc) => &mut **proc,
             Origin::Agent(_) => unreachable!("it has been asked above"),
         };
-        let snapshot = source.snapshot()?;
+        let mut snapshot = source.snapshot()?;
+        let connections = source.asked_connections(LOOK_AGE_MIN)?.unwrap_or_default();
+        requests::add_to(&mut snapshot, &connections, LOOK_AGE_MIN);
         let hidden = snapshot.hidden.iter().filter(|thread| wanted(thread.process.pid)).count();
         let wanted = |wait: &Wait| wanted(wait.thread.process.pid);
         let up_to = if self.idle { Level::Idle } else { Level::Doubtful };

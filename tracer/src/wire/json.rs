@@ -19,7 +19,7 @@ use crate::{
 pub struct WaitObject {
     /// Process.
     pub pid: u32,
-    /// Thread.
+    /// Thread; 0 for a request of an event loop, which no thread waits for.
     pub tid: u32,
     /// Name of the thread.
     pub comm: String,
@@ -70,6 +70,7 @@ impl WaitObject {
     /// Whether both are of one thread.
     pub fn is_of_same_thread(&self, other: &Self) -> bool {
         (self.pid, self.tid) == (other.pid, other.tid)
+            && (!self.is_request() || self.fd == other.fd)
             && may_be_same_start(self.start_ticks, other.start_ticks)
     }
 
@@ -91,9 +92,18 @@ impl WaitObject {
         }
     }
 
+    /// Whether it is no thread's: its process has asked on a connection, and no thread waits for the answer.
+    pub fn is_request(&self) -> bool {
+        self.tid == 0
+    }
+
     /// `PID`, or `PID/TID` for a thread that is not the first of its process.
     pub fn id(&self) -> String {
-        if self.pid == self.tid { self.pid.to_string() } else { format!("{}/{}", self.pid, self.tid) }
+        if self.pid == self.tid || self.is_request() {
+            self.pid.to_string()
+        } else {
+            format!("{}/{}", self.pid, self.tid)
+        }
     }
 
     /// What it belongs to: the container, by the first letters of its id, else the unit.

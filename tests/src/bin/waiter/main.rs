@@ -78,6 +78,7 @@ const ROLES: &[Role] = &[
     ("poll-tcp4", sockets::poll_tcp4),
     ("polls", sockets::polls),
     ("event-loop", sockets::event_loop),
+    ("requests", sockets::requests),
     ("many-short-waits", sockets::many_short_waits),
     ("hundred-calls", hundred::hundred_calls),
     ("quiet", turns::quiet),

@@ -93,6 +93,33 @@ pub(crate) fn event_loop(call: &Call) {
     pipes::wait_in(call.role, &epoll);
 }
 
+/// Connections on which it has asked and no thread waits: one was never answered, one was answered before, and of one nobody expects
+/// an answer. Commands have the first answered, and say more on the last.
+pub(crate) fn requests(call: &Call) {
+    let [mut never, mut before, mut logger] = [(); 3].map(|()| Connection::new("127.0.0.1"));
+    before.client.write_all(b"PING").expect("ask");
+    before.server.read_exact(&mut [0; 4]).expect("the question");
+    before.server.write_all(b"PONG").expect("answer");
+    before.client.read_exact(&mut [0; 4]).expect("the answer");
+    for connection in [&mut never, &mut before, &mut logger] {
+        connection.client.write_all(b"PING").expect("ask");
+    }
+    let remote = |of: &Connection| of.client.peer_addr().expect("connected").to_string();
+    let report = tcp_report(call.role, "request", &never.client);
+    report.with("before", remote(&before)).with("logger", remote(&logger)).print();
+    sys::on_commands(|command| {
+        match command {
+            "answer" => {
+                never.server.write_all(b"PONG").expect("answer");
+                never.client.read_exact(&mut [0; 4]).expect("the answer");
+            }
+            "log" => logger.client.write_all(b"more").expect("say more"),
+            _ => return,
+        }
+        print(&json!({ "realtime_ns": sys::realtime_ns() }));
+    })
+}
+
 /// `ppoll` without a time-out on one connection, as psql and mysql wait.
 pub(crate) fn poll_tcp4(call: &Call) {
     let client = unanswered("127.0.0.1");

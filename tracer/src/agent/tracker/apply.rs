@@ -8,7 +8,7 @@ use hashbrown::{HashMap, HashSet, hash_map::Entry};
 use super::{
     Away, Missed, Tracker,
     track::{Progress, Step, Track},
-    tries::{Beginning, FailedTry, Service, leader},
+    tries::{Beginning, FailedTry, Service},
 };
 use crate::{
     agent::baselines::SAMPLE_MIN,
@@ -81,7 +81,7 @@ impl Departures {
             self.absent.push(*thread);
         }
         if track.tried.is_some() && track.is_flagged {
-            self.absent.push(leader(thread.process));
+            self.absent.push(ThreadId::leader(thread.process));
         }
         self.left.push(departure);
     }
@@ -143,7 +143,7 @@ impl Tracker {
         }
         self.leave_absent(snapshot, &mut departures);
         let flagged = self.tries.all().filter(|failed| failed.track.is_flagged);
-        departures.absent.extend(flagged.map(|failed| leader(failed.thread.process)));
+        departures.absent.extend(flagged.map(|failed| ThreadId::leader(failed.thread.process)));
         self.short_sleepers.forget(snapshot.monotonic_ns);
         for (thread, away) in &self.away {
             departures.connections.extend(away.track.fd.map(|fd| (*thread, fd)));

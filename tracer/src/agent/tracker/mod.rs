@@ -34,7 +34,7 @@ use crate::{
     agent::open_stalls::OpenStalls,
     assess::stall::{Closed, Ended, Stall, Standing},
     model::baseline::Excuse,
-    model::class::Class,
+    model::class::{Class, Level},
     model::wait::{EndedSleep, ThreadId, Wait},
 };
 
@@ -86,6 +86,14 @@ impl Tracker {
     /// The same, with what is known of them beside.
     pub fn open_stalls(&self) -> &OpenStalls {
         &self.stalls
+    }
+
+    /// Sockets on which threads wait that may be stuck, by inode.
+    pub fn sockets_waited_on(&self) -> impl Iterator<Item = u64> {
+        let is_thread = |(thread, track): &(&ThreadId, &Track)| {
+            !thread.is_request() && track.class.level() != Level::Idle
+        };
+        self.waits.iter().filter(is_thread).filter_map(|(_, track)| track.inode)
     }
 
     /// How many waits the last look had to leave for the next one.

@@ -9,7 +9,7 @@ use super::{
     Away, Departures, Tracker,
     apply::{Departure, Left},
     track::{Progress, Track},
-    tries::{FailedTry, Replaced, Service, leader},
+    tries::{FailedTry, Replaced, Service},
 };
 use crate::{
     agent::baselines::SAMPLE_MIN,
@@ -135,7 +135,9 @@ impl Tracker {
         let progress = progress.unwrap_or_else(|| settlement.progress(thread, &track));
         let leaves = matches!(left, Left::Leaves(_));
         let may_try_again = progress != Progress::Received
-            && (!track.is_flagged || is_alive && !leaves || evidence.alive.contains(&leader(thread.process)));
+            && (!track.is_flagged
+                || is_alive && !leaves
+                || evidence.alive.contains(&ThreadId::leader(thread.process)));
         if let Some(service) = settlement.failed(thread, &track, left).filter(|_| may_try_again) {
             let failed = FailedTry { thread, ended_ns: track.ended_ns(left.since(settlement.now_ns)), track };
             match self.tries.failed(service, failed) {
@@ -159,7 +161,7 @@ impl Tracker {
 
     /// Nobody has gone on with some of the tries that have ended in vain.
     fn give_up(&mut self, evidence: &Evidence, settlement: &mut Settlement<'_>) {
-        let lives = |failed: &FailedTry| evidence.alive.contains(&leader(failed.thread.process));
+        let lives = |failed: &FailedTry| evidence.alive.contains(&ThreadId::leader(failed.thread.process));
         for failed in self.tries.given_up(settlement.now_ns, lives) {
             self.close_try(failed, evidence, settlement);
         }
@@ -170,7 +172,8 @@ impl Tracker {
         if !track.is_flagged {
             return;
         }
-        let is_alive = self.waits.contains_key(&thread) || evidence.alive.contains(&leader(thread.process));
+        let is_alive =
+            self.waits.contains_key(&thread) || evidence.alive.contains(&ThreadId::leader(thread.process));
         let ended = if is_alive { Ended::Resumed } else { Ended::Exited };
         settlement.closed.extend(self.stalls.close(&thread, ended, track.lasted(ended_ns)));
     }

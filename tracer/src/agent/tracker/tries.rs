@@ -52,11 +52,6 @@ impl Service {
     }
 }
 
-/// The first thread of a process, which is there as long as the process.
-pub fn leader(process: ProcessId) -> ThreadId {
-    ThreadId { process, tid: process.pid, start_ns: process.start_ns }
-}
-
 /// A try that has ended in vain.
 #[derive(Clone, Debug)]
 pub struct FailedTry {

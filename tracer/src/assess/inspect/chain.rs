@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::{classes, sockets::QueuedSocket, threads};
 use crate::{
     assess::pipeline::{Assessment, PeersOf, Pipeline},
+    assess::requests,
     collect::Source,
     model::backlog::QueueKind,
     model::class::{Class, Level},
@@ -245,12 +246,15 @@ impl<'a, 'w> Chain<'a, 'w> {
         }
         self.seen.insert((pid, tid));
         let is = |wait: &&&Wait| tid.is_none_or(|tid| wait.thread.tid == tid);
-        let waits = self.all.of(pid).iter().filter(is).take(WAITS_MAX);
-        let waits: Vec<Wait> = waits.copied().cloned().collect();
+        let mut waits: Vec<&Wait> = self.all.of(pid).iter().filter(is).copied().collect();
+        // A proxy has few requests without an answer, and many threads.
+        waits.sort_by_key(|wait| !wait.thread.is_request());
+        let waits: Vec<Wait> = waits.into_iter().take(WAITS_MAX).cloned().collect();
         if let Some(wait) = waits.first() {
             other.cmdline = self.pipeline.resolver().who(wait.thread.process).cmdline.clone();
         }
-        let waits = self.pipeline.assess(waits, self.all, self.source, &PeersOf::NOT_IDLE)?;
+        let mut waits = self.pipeline.assess(waits, self.all, self.source, &PeersOf::NOT_IDLE)?;
+        requests::drop_doubles(&mut waits);
         if let Some(back) =
             from.and_then(|from| waits.iter().find(|wait| is_other_end(&wait.resolved.target, from)))
         {
@@ -356,6 +360,7 @@ fn role_of(peers: &Peers) -> &'static str {
 /// Which thread of the process it is, where there are several.
 fn inside(wait: &Assessment, tids: &[u32]) -> String {
     match tids.len() {
+        _ if wait.wait.thread.is_request() => " in an event loop".into(),
         0 | 1 => String::new(),
         all => format!(" in thread {} of {all}", wait.wait.thread.tid),
     }

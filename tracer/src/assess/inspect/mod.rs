@@ -23,6 +23,7 @@ use self::{
 use crate::{
     assess::client::Client,
     assess::pipeline::{self, Assessment, LOOK_AGE_MIN, PeersOf, Pipeline, is_young},
+    assess::requests,
     collect::Source,
     model::backlog::QueueKind,
     model::baseline::Excuse,
@@ -133,7 +134,9 @@ impl Report {
 /// Finds out about a process, or about one thread of it; with its start, about that process only, whoever has its id now.
 pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Result<Report> {
     let (pid, only) = process_of(id)?;
-    let snapshot = pipeline::snapshot(source, LOOK_AGE_MIN)?;
+    let mut snapshot = pipeline::snapshot(source, LOOK_AGE_MIN)?;
+    let connections = source.asked_connections(LOOK_AGE_MIN)?.unwrap_or_default();
+    requests::add_to(&mut snapshot, &connections, LOOK_AGE_MIN);
     let mut pipeline = Pipeline::new();
     let (process, comm) = identity(pid, &snapshot, pipeline.resolver().reads())?;
     ensure!(
@@ -143,7 +146,8 @@ pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Re
     let waits: Vec<Wait> = snapshot.waits.iter().filter(|wait| is(wait, pid, only)).cloned().collect();
     let policy = if waits.len() <= THREADS_WITH_PEERS { PeersOf::ALL } else { PeersOf::NOT_IDLE };
     let all = ByProcess::new(&snapshot.waits);
-    let waits = pipeline.assess(waits, &all, source, &policy)?;
+    let mut waits = pipeline.assess(waits, &all, source, &policy)?;
+    requests::drop_doubles(&mut waits);
     let mut threads = threads::list(process, only, waits, &snapshot, pipeline.resolver());
     threads::read_stacks(&mut threads, source)?;
     let who = pipeline.resolver().who(process);
@@ -320,11 +324,25 @@ fn headline(
     let Some(worst) = threads.first() else {
         return (Condition::Zombie, format!("{name} has just ended."));
     };
-    let inside = |thread: &ThreadReport| match threads.len() {
-        1 => String::new(),
+    let number = threads.iter().filter(|thread| !thread.is_request()).count();
+    let inside = |thread: &ThreadReport| match number {
+        0 | 1 => String::new(),
         all => format!(", in thread {} ({}) of {all}", thread.tid, thread.comm),
     };
     match &worst.doing {
+        // Its threads go on, for others.
+        Doing::Waits(wait) if worst.is_request() && wait.level() == Level::Stuck => {
+            let more = threads.iter().filter(|thread| thread.is_request()).count() - 1;
+            let more = match more {
+                0 => String::new(),
+                more => format!(", and {}", human::count(more, "more request")),
+            };
+            let has = format!("{name} has a request without an answer{more}");
+            (
+                Condition::Stuck,
+                format!("{has}: it is {}. None of its threads is blocked by that.", wait.sentence()),
+            )
+        }
         Doing::Waits(wait)
             if (wait.level() == Level::Stuck || wait.is_deadlock()) && !is_young(wait.wait.age) =>
         {

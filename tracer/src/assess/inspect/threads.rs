@@ -30,10 +30,10 @@ const STACKS: usize = 3;
 /// Functions of a kernel stack that are shown.
 const DEEP: usize = 5;
 
-/// A thread.
+/// A thread, or a request of an event loop.
 #[derive(Debug)]
 pub struct ThreadReport {
-    /// Its id.
+    /// Its id; 0 for a request.
     pub tid: u32,
     /// Its name.
     pub comm: String,
@@ -68,6 +68,11 @@ pub enum Doing {
 }
 
 impl ThreadReport {
+    /// Whether it is no thread: the process has asked on a connection, and no thread of it waits for the answer.
+    pub fn is_request(&self) -> bool {
+        self.tid == 0
+    }
+
     /// Its wait, if it waits.
     pub fn wait(&self) -> Option<&Assessment> {
         match &self.doing {
