@@ -537,8 +537,8 @@ pub struct SocketRecord {
     pub fd: i32,
     /// Real user of the process (`cred->uid`).
     pub uid: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Whether anybody waits for the socket's events: a thread in a call, or a set of epoll. One where that is not to be seen.
+    pub watched: u32,
     /// Start of the process, `CLOCK_BOOTTIME`.
     pub process_start_ns: u64,
     /// The process's set of cgroups, as in [`ThreadRecord`].

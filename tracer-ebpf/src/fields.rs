@@ -91,6 +91,8 @@ macro_rules! kernel_fields {
             REQUEST_FD: optional "io_kiocb" "cqe.fd";
             // From the file to the socket.
             SOCKET_SK: required "socket" "sk";
+            // Who waits for its events; a pointer to it before Linux 5.6.
+            SOCKET_WAITERS: optional "socket" "wq.wait.head";
             SOCK_FAMILY: required "sock_common" "skc_family";
             SOCK_STATE: required "sock_common" "skc_state";
             SOCK_DPORT: required "sock_common" "skc_dport";

@@ -67,6 +67,7 @@ pub extern "C" fn sockets(ctx: *mut c_void) -> i32 {
     record.tgid = task.tgid();
     record.fd = ctx.fd() as i32;
     record.uid = leader.uid();
+    record.watched = is_watched(file).into();
     record.process_start_ns = leader.start_ns();
     record.cgroups = leader.cgroups();
     failed |= record.file.inode == 0;
@@ -77,6 +78,19 @@ pub extern "C" fn sockets(ctx: *mut c_void) -> i32 {
     ctx.write(&scratch.socket);
     ctx.write(&scratch.tcp);
     0
+}
+
+/// Whether anybody waits for a socket's events: its queue of those is not empty. True where that is not to be seen.
+#[inline(always)]
+fn is_watched(file: *const u8) -> bool {
+    if !SOCKET_WAITERS.exists() {
+        return true;
+    }
+    let (mut socket, mut first) = (0u64, 0u64);
+    FILE_PRIVATE.read(file, &mut socket);
+    let queue = SOCKET_WAITERS.of(socket as *const u8);
+    // An empty list is its own next.
+    read(queue, &mut first) || first != queue as u64
 }
 
 /// Whether a file is a connection on which a request is open, where the kernel gives typed pointers: nothing is copied.

@@ -66,9 +66,9 @@ fn a_named_file_must_be_there() {
 fn flagged(agent: &mut Agent, waiter: &Waiter, threshold: f64) {
     let (event, arrived) = agent.wait_stall("stall_opened", waiter.pid(), Duration::from_secs(10));
     let after = seconds_between(waiter.begun_ns(), arrived);
-    // The interval and the design's 100 ms later at most.
+    // As far apart as looks are at most, where there is much to look at, and the design's 100 ms.
     assert!(
-        (threshold - 0.1..=threshold + 1.1).contains(&after),
+        (threshold - 0.1..=threshold + 3.1).contains(&after),
         "{threshold} s, after {after:.3}: {event:#}"
     );
 }

@@ -54,7 +54,7 @@ fn a_circle_that_closes_late_is_flagged_at_once() {
     // SAFETY: kill takes numbers.
     unsafe { libc::kill(pid(&left, "other").cast_signed(), libc::SIGKILL) };
     // Two looks at most, which come less often where much else waits; the next look of its own would be in eight seconds.
-    let (stall, _) = agent.wait_stall("stall_opened", child, slow(Duration::from_secs(6)));
+    let (stall, _) = agent.wait_stall("stall_opened", child, slow(Duration::from_secs(7)));
     assert_eq!(stall["wait"]["class"], "orphan", "{stall:#}");
 }
 

@@ -96,11 +96,25 @@ fn who_has_the_other_end_of_a_pipe() {
 fn an_event_loop_and_its_unanswered_requests() {
     let waiter = Waiter::start("event-loop");
     waiter.until_age(1.5);
-    let report = until(waiter.pid(), "idle");
-    assert!(headline(&report).contains("2 requests it has sent have no answer yet"), "{report:#}");
+    let report = until(waiter.pid(), "stuck");
+    let said = headline(&report);
+    assert!(said.contains(" has a request without an answer, and 1 more request: it is waiting "), "{said}");
+    assert!(said.contains(" for a reply from 127.0.0.1:"), "{said}");
+    assert!(said.ends_with(" None of its threads is blocked by that."), "{said}");
     assert_eq!(report["sockets"]["unanswered"].as_array().map(Vec::len), Some(2), "{report:#}");
     let page = page(waiter.pid());
-    assert_eq!(page.matches("no answer for").count(), 2, "{page}");
+    assert_eq!(page.matches("event loop ").count(), 2, "{page}");
+}
+
+#[test]
+fn what_a_server_has_not_answered() {
+    let waiter = Waiter::start("requests");
+    waiter.until_age(1.5);
+    let report = until(waiter.pid(), "stuck");
+    let said = headline(&report);
+    assert!(said.contains(" It has received 4 requests and not answered them, the oldest "), "{said}");
+    assert_eq!(report["sockets"]["owed"].as_array().map(Vec::len), Some(4), "{report:#}");
+    page(waiter.pid());
 }
 
 #[test]

@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use hashbrown::HashSet;
-
 use anyhow::Result;
 
 use super::{
@@ -14,7 +12,7 @@ use super::{
 use crate::{
     assess::pipeline::LOOK_AGE_MIN,
     assess::pipeline::{Assessment, Resolution},
-    assess::requests::sockets_of_threads,
+    assess::requests::Taken,
     collect::Source,
     model::wait::{ByProcess, Snapshot, ThreadId, Wait},
     procfs::Reads,
@@ -39,12 +37,12 @@ impl AgentLoop {
     }
 
     /// Adds those on whose sockets no thread waits.
-    pub(super) fn add_requests(&self, snapshot: &mut Snapshot) {
+    pub(super) fn add_requests(&mut self, snapshot: &mut Snapshot) {
         if self.requests.is_empty() {
             return;
         }
-        let mut taken: HashSet<u64> = sockets_of_threads(&snapshot.waits).collect();
-        taken.extend(self.tracker.sockets_waited_on());
+        let mut taken = Taken::of(snapshot);
+        taken.sockets.extend(self.tracker.sockets_waited_on());
         snapshot.waits.extend(self.requests.waits(&Now::read(), &taken));
     }
 

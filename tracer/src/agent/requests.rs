@@ -2,8 +2,8 @@
 //! waited for? Pure.
 //!
 //! A thread that waits in a call wants what it waits for. A connection on which a process has spoken last says less: a client of HTTP/2 at
-//! rest has sent an acknowledgement, a logger is never answered. So those are judged that have never been answered, unless the program
-//! goes on talking into the silence, and those whose bytes do not arrive, which no protocol wants.
+//! rest has sent an acknowledgement, a logger is never answered. So those are judged that have never been answered and that somebody
+//! watches, unless the program goes on talking into the silence, and those whose bytes do not arrive, which no protocol wants.
 
 use std::{
     cmp::Reverse,
@@ -11,9 +11,10 @@ use std::{
 };
 
 use compact_str::CompactString;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use crate::{
+    assess::requests::Taken,
     model::file::Endpoint,
     model::request::{AskedConnection, Expectation, RequestNumbers},
     model::wait::{ProcessId, SeenFd, SocketFacts, ThreadId, Wait},
@@ -33,6 +34,9 @@ const FOLLOWED_MAX: usize = 4_096;
 const REFRESHED_MAX: usize = 256;
 /// Programs and services that are remembered.
 const SERVICES_MAX: usize = 1_000;
+/// How long a thread may be elsewhere before its connection's request is taken for an event loop's: it is the agent's tracker that
+/// knows whether it comes back.
+const THREAD_AWAY_MAX_NS: u64 = 60_000_000_000;
 /// Who sends more in less time has not ended what it says.
 const SILENCE_MIN: Duration = Duration::from_secs(1);
 /// A program that talks into silence on one of so many connections is not known for it.
@@ -40,7 +44,7 @@ const ONE_OF: u32 = 10;
 
 /// A program and the service that it asks. Whoever can choose the name of a program has that user's rights anyway.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Service {
+struct AskedService {
     uid: u32,
     comm: CompactString,
     remote: Endpoint,
@@ -63,20 +67,22 @@ impl Manners {
 
 /// A connection without an answer.
 #[derive(Debug)]
-struct Followed {
+struct FollowedConnection {
     connection: AskedConnection,
     /// When it was last looked at, nanoseconds of `CLOCK_MONOTONIC`.
     seen_ns: u64,
     /// More was said on it before an answer came.
     talks: bool,
+    /// When a thread was last seen to wait on its socket, likewise.
+    thread_ns: Option<u64>,
     /// The last pass did not find it: it has been answered or closed, or more has been said on it just now.
     is_missing: bool,
 }
 
 /// All connections that are followed.
 pub struct OpenRequests {
-    followed: HashMap<(ProcessId, u64), Followed>,
-    services: Fair<u32, Service, Manners>,
+    followed: HashMap<(ProcessId, u64), FollowedConnection>,
+    services: Fair<u32, AskedService, Manners>,
     next_pass: Option<Instant>,
     interval: Duration,
     took: Duration,
@@ -123,22 +129,32 @@ impl OpenRequests {
         let found = fair::keep(found, FOLLOWED_MAX, |connection| connection.uid);
         self.missed += (number - found.len()) as u64;
         let mut before = std::mem::take(&mut self.followed);
-        for connection in found {
+        for mut connection in found {
             let key = (connection.process, connection.file.inode);
-            let talks = before.remove(&key).is_some_and(|before| self.goes_on(&before, &connection));
-            self.followed.insert(key, Followed { connection, seen_ns: now_ns, talks, is_missing: false });
+            let before = before.remove(&key);
+            // Who polls now and then watches as well.
+            connection.is_watched |= before.as_ref().is_some_and(|before| before.connection.is_watched);
+            let thread_ns = before.as_ref().and_then(|before| before.thread_ns);
+            let talks = before.is_some_and(|before| self.goes_on(&before, &connection));
+            self.followed.insert(
+                key,
+                FollowedConnection { connection, seen_ns: now_ns, talks, thread_ns, is_missing: false },
+            );
         }
-        let missing = before.into_iter().map(|(key, before)| (key, Followed { is_missing: true, ..before }));
+        let missing =
+            before.into_iter().map(|(key, before)| (key, FollowedConnection { is_missing: true, ..before }));
         self.followed.extend(missing);
     }
 
-    /// Descriptors of connections that are to be looked at again: those that a pass has missed, and those that have waited for
-    /// longest. Not those that have just been seen.
+    /// Descriptors of connections that are to be looked at again: of those on which an answer is due the ones that a pass has missed,
+    /// and those that have waited for longest. Not those that have just been seen.
     pub fn to_refresh(&self, now_ns: u64) -> Vec<(ThreadId, i32)> {
-        let mut oldest: Vec<&Followed> =
-            self.followed.values().filter(|followed| followed.seen_ns < now_ns).collect();
+        let is_due = |followed: &&FollowedConnection| {
+            followed.seen_ns < now_ns && self.expectation(followed) == Expectation::Answer
+        };
+        let mut oldest: Vec<&FollowedConnection> = self.followed.values().filter(is_due).collect();
         oldest.sort_by_key(|followed| (!followed.is_missing, followed.began_ns(), followed.connection.fd));
-        let id = |followed: &&Followed| (followed.connection.request(), followed.connection.fd);
+        let id = |followed: &&FollowedConnection| (followed.connection.request(), followed.connection.fd);
         oldest.iter().take(REFRESHED_MAX).map(id).collect()
     }
 
@@ -159,21 +175,28 @@ impl OpenRequests {
                 self.answered(&before, &now);
                 continue;
             }
+            let thread_ns = before.thread_ns;
             let talks = self.goes_on(&before, &now);
-            let after = Followed { connection: now, seen_ns: now_ns, talks, is_missing: false };
+            let after =
+                FollowedConnection { connection: now, seen_ns: now_ns, talks, thread_ns, is_missing: false };
             self.followed.insert(key, after);
         }
         // Those that were not asked about: there were more than are looked at again.
         self.followed.retain(|_, followed| !followed.is_missing);
     }
 
-    /// What is waited for as waits, but for sockets that `taken` names, on which a thread waits. Of processes that share one the
-    /// oldest waits.
-    pub fn waits(&self, now: &Now, taken: &HashSet<u64>) -> Vec<Wait> {
-        let mut due: Vec<&Followed> = self
+    /// What is waited for as waits, but for what is `taken`. Of processes that share a socket the oldest waits.
+    pub fn waits(&mut self, now: &Now, taken: &Taken) -> Vec<Wait> {
+        for followed in self.followed.values_mut() {
+            if taken.sockets.contains(&followed.connection.file.inode) {
+                followed.thread_ns = Some(now.monotonic_ns);
+            }
+        }
+        let mut due: Vec<&FollowedConnection> = self
             .followed
             .values()
-            .filter(|followed| !followed.is_missing && !taken.contains(&followed.connection.file.inode))
+            .filter(|followed| !followed.is_missing && !taken.has(&followed.connection))
+            .filter(|followed| !followed.is_of_thread(now.monotonic_ns))
             .filter(|followed| self.expectation(followed) == Expectation::Answer)
             .collect();
         due.sort_by_key(|followed| {
@@ -208,7 +231,7 @@ impl OpenRequests {
     }
 
     /// What is due, by the connection itself and by what the program is known for.
-    fn expectation(&self, followed: &Followed) -> Expectation {
+    fn expectation(&self, followed: &FollowedConnection) -> Expectation {
         match followed.connection.expectation() {
             Expectation::Answer if followed.connection.is_undelivered() => Expectation::Answer,
             Expectation::Answer if followed.talks || self.is_talker(&followed.connection) => {
@@ -224,7 +247,7 @@ impl OpenRequests {
     }
 
     /// Nothing has come meanwhile: whether more has been said.
-    fn goes_on(&mut self, before: &Followed, now: &AskedConnection) -> bool {
+    fn goes_on(&mut self, before: &FollowedConnection, now: &AskedConnection) -> bool {
         let [then, now_sent] = [&before.connection, now].map(AskedConnection::bytes_sent);
         if before.connection.bytes_received() != now.bytes_received() {
             return false;
@@ -237,7 +260,7 @@ impl OpenRequests {
     }
 
     /// An answer has come.
-    fn answered(&mut self, before: &Followed, now: &AskedConnection) {
+    fn answered(&mut self, before: &FollowedConnection, now: &AskedConnection) {
         let is_first = before.connection.bytes_received() == 0 && now.bytes_received() > 0;
         if is_first && !before.talks {
             self.learn(now, |manners| manners.answered = manners.answered.saturating_add(1));
@@ -257,7 +280,12 @@ impl OpenRequests {
     }
 }
 
-impl Followed {
+impl FollowedConnection {
+    /// Whether a thread waits for its answer, which may be elsewhere at the moment.
+    fn is_of_thread(&self, now_ns: u64) -> bool {
+        self.thread_ns.is_some_and(|thread_ns| now_ns.saturating_sub(thread_ns) < THREAD_AWAY_MAX_NS)
+    }
+
     /// When the request was made, nanoseconds of `CLOCK_MONOTONIC`.
     fn began_ns(&self) -> u64 {
         let age = self.connection.unanswered().unwrap_or_default();
@@ -265,9 +293,9 @@ impl Followed {
     }
 }
 
-fn service(connection: &AskedConnection) -> Option<Service> {
+fn service(connection: &AskedConnection) -> Option<AskedService> {
     let remote = connection.file.tcp()?.remote;
-    Some(Service { uid: connection.uid, comm: connection.comm.clone(), remote })
+    Some(AskedService { uid: connection.uid, comm: connection.comm.clone(), remote })
 }
 
 #[cfg(test)]
@@ -304,8 +332,8 @@ mod tests {
     }
 
     /// The fds of what is waited for, with ages in seconds.
-    fn due(requests: &OpenRequests, seconds: u64) -> Vec<(i32, u64)> {
-        let waits = requests.waits(&at(seconds), &HashSet::new());
+    fn due(requests: &mut OpenRequests, seconds: u64) -> Vec<(i32, u64)> {
+        let waits = requests.waits(&at(seconds), &Taken::default());
         waits.iter().map(|wait| (wait.fd.unwrap_or(-1), wait.age.as_secs())).collect()
     }
 
@@ -315,13 +343,15 @@ mod tests {
         let never = asked(7, 3, 80, 10);
         let before = on_which(&asked(7, 4, 80, 20), 100, 50);
         pass(&mut requests, &[never.clone(), before], 100);
-        assert_eq!(due(&requests, 100), [(3, 10)]);
+        assert_eq!(due(&mut requests, 100), [(3, 10)]);
         let numbers = requests.numbers();
         assert_eq!([numbers.due, numbers.unknown, numbers.not_due], [1, 1, 0]);
-        let taken = HashSet::from_iter([never.file.inode]);
+        let taken = Taken { sockets: [never.file.inode].into(), ..Taken::default() };
         assert!(requests.waits(&at(100), &taken).is_empty(), "a thread waits on it");
+        let taken = Taken { suspended: [never.process].into(), ..Taken::default() };
+        assert!(requests.waits(&at(100), &taken).is_empty(), "it is stopped");
         pass(&mut requests, &[], 105);
-        assert_eq!(due(&requests, 105), []);
+        assert_eq!(due(&mut requests, 105), []);
     }
 
     /// It is not known what has become of it until it is looked at again: its age stays what it was then.
@@ -329,8 +359,8 @@ mod tests {
     fn its_age_is_what_was_seen() {
         let mut requests = OpenRequests::default();
         pass(&mut requests, &[asked(7, 3, 80, 10)], 100);
-        assert_eq!(due(&requests, 103), [(3, 10)]);
-        let wait = requests.waits(&at(103), &HashSet::new()).remove(0);
+        assert_eq!(due(&mut requests, 103), [(3, 10)]);
+        let wait = requests.waits(&at(103), &Taken::default()).remove(0);
         assert_eq!(wait.began_ns, 90 * SECOND_NS);
         assert!(wait.thread.is_request() && !wait.is_lower_bound());
     }
@@ -342,22 +372,22 @@ mod tests {
         let mut child = AskedConnection { fd: 9, ..parent.clone() };
         child.process = ProcessId { pid: 8, start_ns: 2 };
         pass(&mut requests, &[child, parent], 100);
-        assert_eq!(due(&requests, 100), [(3, 10)]);
+        assert_eq!(due(&mut requests, 100), [(3, 10)]);
     }
 
     #[test]
     fn who_goes_on_talking_waits_for_nothing_and_is_known_for_it() {
         let mut requests = OpenRequests::default();
         pass(&mut requests, &[asked(7, 3, 514, 10)], 100);
-        assert_eq!(due(&requests, 100), [(3, 10)]);
+        assert_eq!(due(&mut requests, 100), [(3, 10)]);
         pass(&mut requests, &[on_which(&asked(7, 3, 514, 2), 150, 0)], 105);
-        assert_eq!(due(&requests, 105), [], "more was said, and nothing had come");
+        assert_eq!(due(&mut requests, 105), [], "more was said, and nothing had come");
         assert_eq!(requests.numbers().not_due, 1);
         pass(&mut requests, &[asked(9, 5, 514, 40), asked(9, 6, 515, 40)], 200);
-        assert_eq!(due(&requests, 200), [(6, 40)], "the same program with the same service");
+        assert_eq!(due(&mut requests, 200), [(6, 40)], "the same program with the same service");
         let other = AskedConnection { uid: 33, ..asked(10, 7, 514, 40) };
         pass(&mut requests, &[other], 300);
-        assert_eq!(due(&requests, 300), [(7, 40)], "another user's");
+        assert_eq!(due(&mut requests, 300), [(7, 40)], "another user's");
     }
 
     /// One upload in pieces does not blind a service that answers.
@@ -378,7 +408,24 @@ mod tests {
         (0..ONE_OF as i32).for_each(|number| reply(&mut requests, 10 + number, 100));
         pass(&mut requests, &[asked(7, 3, 80, 3)], 200);
         pass(&mut requests, &[on_which(&asked(7, 3, 80, 2), 150, 0), asked(7, 4, 80, 30)], 205);
-        assert_eq!(due(&requests, 205), [(4, 30)], "the connection that talks is not judged, the others are");
+        assert_eq!(
+            due(&mut requests, 205),
+            [(4, 30)],
+            "the connection that talks is not judged, the others are"
+        );
+    }
+
+    /// Its thread polls for a moment and does something else in between.
+    #[test]
+    fn what_a_thread_comes_back_to_is_the_threads() {
+        let mut requests = OpenRequests::default();
+        pass(&mut requests, &[asked(7, 3, 80, 10)], 100);
+        let taken = Taken { sockets: [asked(7, 3, 80, 10).file.inode].into(), ..Taken::default() };
+        assert!(requests.waits(&at(100), &taken).is_empty());
+        pass(&mut requests, &[asked(7, 3, 80, 50)], 140);
+        assert_eq!(due(&mut requests, 140), []);
+        pass(&mut requests, &[asked(7, 3, 80, 71)], 161);
+        assert_eq!(due(&mut requests, 161), [(3, 71)], "it has gone for good");
     }
 
     /// A closed descriptor, or one that is something else by now.
@@ -389,7 +436,7 @@ mod tests {
         let again = requests.to_refresh(101 * SECOND_NS);
         let other = SeenFd { state: FdState::None, ..seen(&asked(7, 3, 80, 10)) };
         requests.refreshed(&again, vec![other], 101 * SECOND_NS);
-        assert_eq!(due(&requests, 101), []);
+        assert_eq!(due(&mut requests, 101), []);
     }
 
     /// It has said more within the last second, which a pass does not tell from an answer.
@@ -398,7 +445,7 @@ mod tests {
         let mut requests = OpenRequests::default();
         pass(&mut requests, &[asked(7, 3, 514, 10)], 100);
         requests.passed(Some(Vec::new()), 105 * SECOND_NS, (Instant::now(), Duration::from_millis(1)));
-        assert_eq!(due(&requests, 105), []);
+        assert_eq!(due(&mut requests, 105), []);
         let missing = requests.to_refresh(105 * SECOND_NS);
         requests.refreshed(&missing, vec![seen(&on_which(&asked(7, 3, 514, 0), 150, 0))], 105 * SECOND_NS);
         assert_eq!([requests.numbers().due, requests.numbers().not_due], [0, 1]);

@@ -4,7 +4,7 @@ use crate::{
     assess::inspect::{
         Report,
         chain::Other,
-        sockets::QueuedSocket,
+        sockets::{QueuedSocket, Unanswered},
         threads::{Doing, ThreadReport},
     },
     model::backlog::{Backlog, QueueKind},
@@ -33,16 +33,8 @@ impl<'a> ReportObject<'a> {
             others_left_out: report.others_left_out,
             sockets: SocketsObject {
                 states: &report.sockets.states,
-                unanswered: report
-                    .sockets
-                    .unanswered
-                    .iter()
-                    .map(|request| UnansweredObject {
-                        fd: request.fd,
-                        age_seconds: seconds(request.since),
-                        target: TargetObject::new(&request.resolved.target, &request.resolved.socket),
-                    })
-                    .collect(),
+                unanswered: report.sockets.unanswered.iter().map(request_object).collect(),
+                owed: report.sockets.owed.iter().map(request_object).collect(),
                 left_out: report.sockets.left_out,
                 queued: report.sockets.queued.iter().map(queued_object).collect(),
             },
@@ -101,6 +93,14 @@ fn thread<'a>(thread: &'a ThreadReport, who: &'a ProcessMeta) -> ThreadObject<'a
     let wait = thread.wait().map(|wait| wait.object(who));
     let baseline = thread.excuse.map(BaselineObject::from);
     ThreadObject { tid: thread.tid, comm: &thread.comm, state, cpu, wait, baseline, stack: &thread.stack }
+}
+
+fn request_object(request: &Unanswered) -> UnansweredObject {
+    UnansweredObject {
+        fd: request.fd,
+        age_seconds: seconds(request.since),
+        target: TargetObject::new(&request.resolved.target, &request.resolved.socket),
+    }
 }
 
 fn other(of: &Other) -> OtherObject<'_> {

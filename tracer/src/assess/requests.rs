@@ -36,8 +36,30 @@ pub struct UnansweredRequests {
     pub number: usize,
 }
 
+/// What keeps requests from being waits of their own.
+#[derive(Default)]
+pub struct Taken {
+    /// Sockets on which threads wait, by inode.
+    pub sockets: HashSet<u64>,
+    /// Processes that something holds: no answer helps them.
+    pub suspended: HashSet<ProcessId>,
+}
+
+impl Taken {
+    /// By what threads name in their calls, and by who is held.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let suspended = snapshot.suspended.iter().map(|suspended| suspended.thread.process).collect();
+        Self { sockets: sockets_of_threads(&snapshot.waits).collect(), suspended }
+    }
+
+    /// Whether a connection's request is not to be a wait.
+    pub fn has(&self, connection: &AskedConnection) -> bool {
+        self.sockets.contains(&connection.file.inode) || self.suspended.contains(&connection.process)
+    }
+}
+
 /// The sockets that these threads name in their calls.
-pub fn sockets_of_threads(waits: &[Wait]) -> impl Iterator<Item = u64> {
+fn sockets_of_threads(waits: &[Wait]) -> impl Iterator<Item = u64> {
     let socket =
         |wait: &Wait| wait.fd_state.file().filter(|file| file.socket.is_some()).map(|file| file.inode);
     waits.iter().filter(|wait| !wait.thread.is_request()).filter_map(socket)
@@ -46,9 +68,9 @@ pub fn sockets_of_threads(waits: &[Wait]) -> impl Iterator<Item = u64> {
 /// Adds the requests to which an answer is due, as far as their connections can tell and as old as that, to the waits of a moment.
 pub fn add_to(snapshot: &mut Snapshot, connections: &[AskedConnection], age: Duration) {
     let now = Now::read();
-    let taken: HashSet<u64> = sockets_of_threads(&snapshot.waits).collect();
+    let taken = Taken::of(snapshot);
     let is_due = |connection: &&AskedConnection| {
-        connection.expectation() == Expectation::Answer && !taken.contains(&connection.file.inode)
+        connection.expectation() == Expectation::Answer && !taken.has(connection)
     };
     let waits = connections.iter().filter(is_due).filter_map(|due| due.wait(now.monotonic_ns, &now));
     let mut waits: Vec<Wait> = waits.filter(|wait| wait.age >= age).collect();

@@ -262,6 +262,7 @@ impl Source for Bpf {
                     fd: record.fd,
                     file,
                     tcp: Box::new(tcp_facts(raw, &clock)),
+                    is_watched: record.watched != 0,
                 });
             }
             Ok(())

@@ -140,7 +140,7 @@ pub const METRICS: &[Metric] = &[
         name: "tracer_open_requests",
         labels: &["answer"],
         help: "Connections of event loops without an answer for a second, by whether one is due: yes, unknown (they have been answered \
-               before), no (their programs also speak when nothing is due).",
+               before), no (nobody would see it come, or their programs also speak when nothing is due).",
         series: Series::Gauge(|state| {
             let RequestNumbers { due, unknown, not_due, .. } = state.requests;
             let numbers = [("yes", due), ("unknown", unknown), ("no", not_due)];

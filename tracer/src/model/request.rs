@@ -22,7 +22,7 @@ pub enum Expectation {
     Answer,
     /// The peer has answered before: many protocols have a last word of the client's.
     Unknown,
-    /// Nothing: its program also speaks when no answer is due.
+    /// Nothing: nobody would see it come, or the program also speaks when no answer is due.
     Nothing,
 }
 
@@ -33,7 +33,7 @@ pub struct RequestNumbers {
     pub due: usize,
     /// They have been answered before: whether more is due is not known.
     pub unknown: usize,
-    /// Their programs also speak when nothing is due.
+    /// Nobody would see an answer come, or their programs also speak when nothing is due.
     pub not_due: usize,
     /// How long the last pass over all sockets took.
     pub pass: Duration,
@@ -56,6 +56,8 @@ pub struct AskedConnection {
     pub file: OpenFile,
     /// What the kernel keeps of the connection.
     pub tcp: Box<TcpFacts>,
+    /// Somebody waits for its events, as whoever expects an answer does.
+    pub is_watched: bool,
 }
 
 impl AskedConnection {
@@ -73,9 +75,11 @@ impl AskedConnection {
 
     /// What is due, by the connection alone.
     pub fn expectation(&self) -> Expectation {
-        match self.is_undelivered() || self.bytes_received() == 0 {
-            true => Expectation::Answer,
-            false => Expectation::Unknown,
+        match (self.is_undelivered(), self.bytes_received()) {
+            (true, _) => Expectation::Answer,
+            (false, 0) if self.is_watched => Expectation::Answer,
+            (false, 0) => Expectation::Nothing,
+            (false, _) => Expectation::Unknown,
         }
     }
 
@@ -151,7 +155,7 @@ pub mod tests {
         let inode = u64::from(pid) << 32 | fd as u64;
         let file = OpenFile { socket: Some(socket), ..file(inode, FileKind::Socket) };
         let tcp = Box::new(made(100, 0, age, 0));
-        AskedConnection { process, comm: "node".into(), uid: 0, fd, file, tcp }
+        AskedConnection { process, comm: "node".into(), uid: 0, fd, file, tcp, is_watched: true }
     }
 
     /// The same connection with so many bytes of each side, of which ours were the last.
@@ -208,7 +212,9 @@ pub mod tests {
             [Expectation::Answer, Expectation::Unknown],
             "a client at rest may have spoken last"
         );
-        lost.tcp.send_queue = 10;
+        let unwatched = AskedConnection { is_watched: false, ..never.clone() };
+        assert_eq!(unwatched.expectation(), Expectation::Nothing, "nobody would see it come");
+        (lost.tcp.send_queue, lost.is_watched) = (10, false);
         assert_eq!(lost.expectation(), Expectation::Answer);
         let now = Now { wall: jiff::Timestamp::UNIX_EPOCH, monotonic_ns: 100_000_000_000 };
         let wait = never.wait(now.monotonic_ns, &now).expect("a request");

@@ -308,6 +308,13 @@ fn socket_lines(report: &Report) -> Vec<String> {
     if others.len() > REQUESTS_MAX {
         lines.push(format!("and {} more without an answer", others.len() - REQUESTS_MAX));
     }
+    lines.extend(sockets.owed.iter().take(REQUESTS_MAX).map(|request| {
+        let (fd, since) = (request.fd, human::age(request.since));
+        format!("fd {fd}: asked {since} ago and not answered, on {}", request.resolved.target)
+    }));
+    if sockets.owed.len() > REQUESTS_MAX {
+        lines.push(format!("and {} more that were not answered", sockets.owed.len() - REQUESTS_MAX));
+    }
     lines.extend(
         sockets
             .queued

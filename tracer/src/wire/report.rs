@@ -159,7 +159,9 @@ pub struct SocketsObject<'a> {
     pub states: &'a BTreeMap<String, usize>,
     /// Those on which it has asked and not been answered.
     pub unanswered: Vec<UnansweredObject>,
-    /// How many of those are not listed.
+    /// Those that others have sent it and that it has not answered.
+    pub owed: Vec<UnansweredObject>,
+    /// How many of its connections were not looked into.
     pub left_out: usize,
     /// Queues in which something waits, the longest first.
     pub queued: Vec<QueuedObject>,
@@ -185,7 +187,7 @@ pub struct QueuedObject {
 pub struct UnansweredObject {
     /// Its connection's descriptor.
     pub fd: i32,
-    /// How long ago it was made.
+    /// How long ago it was sent, or received.
     pub age_seconds: f64,
     /// Its connection.
     pub target: TargetObject,

@@ -93,15 +93,17 @@ pub(crate) fn event_loop(call: &Call) {
     pipes::wait_in(call.role, &epoll);
 }
 
-/// Connections on which it has asked and no thread waits: one was never answered, one was answered before, and of one nobody expects
-/// an answer. Commands have the first answered, and say more on the last.
+/// Connections on which it has asked and no thread waits: one was never answered, one was answered before, of one nobody expects an
+/// answer, and one nobody watches. Commands have the first answered, and say more on the third.
 pub(crate) fn requests(call: &Call) {
-    let [mut never, mut before, mut logger] = [(); 3].map(|()| Connection::new("127.0.0.1"));
+    let [mut never, mut before, mut logger, mut unwatched] = [(); 4].map(|()| Connection::new("127.0.0.1"));
+    let watched = [&never, &before, &logger].map(|connection| connection.client.as_raw_fd());
+    let _epoll = pipes::epoll_of(&watched);
     before.client.write_all(b"PING").expect("ask");
     before.server.read_exact(&mut [0; 4]).expect("the question");
     before.server.write_all(b"PONG").expect("answer");
     before.client.read_exact(&mut [0; 4]).expect("the answer");
-    for connection in [&mut never, &mut before, &mut logger] {
+    for connection in [&mut never, &mut before, &mut logger, &mut unwatched] {
         connection.client.write_all(b"PING").expect("ask");
     }
     let remote = |of: &Connection| of.client.peer_addr().expect("connected").to_string();

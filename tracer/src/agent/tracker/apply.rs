@@ -255,8 +255,10 @@ impl Tracker {
     /// Threads that no longer wait. Those that are held may go on.
     fn leave_absent(&mut self, snapshot: &Snapshot, departures: &mut Departures) {
         let held: HashSet<ThreadId> = snapshot.suspended.iter().map(|held| held.thread).collect();
+        let processes: HashSet<ProcessId> = held.iter().map(|thread| thread.process).collect();
         let gone = self.waits.extract_if(|thread, track| {
-            let is_held = track.seen != self.snapshots && held.contains(thread);
+            let is_request_held = thread.is_request() && processes.contains(&thread.process);
+            let is_held = track.seen != self.snapshots && (held.contains(thread) || is_request_held);
             if is_held {
                 track.hold();
             }

@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     diagnose::verdict::may_close_circle,
     model::baseline::Excuse,
+    model::wait::ThreadId,
     resolve::process::ProcessMeta,
     util::human,
 };
@@ -116,6 +117,12 @@ impl Tracker {
             return None;
         }
         track.is_flagged = true;
+        // It was flagged as a request before the thread was seen to wait for it.
+        let request = track.inode.map(|inode| ThreadId::of_request(thread.process, inode));
+        if let Some(request) = request.filter(|request| *request != thread && self.stalls.has(request)) {
+            self.stalls.pass_on(&request, thread);
+            return None;
+        }
         let mut verdict = assessment.verdict();
         if let Some(usual) = terms.usual {
             let _ = write!(verdict.sentence, "; an answer usually comes within {}", human::age(usual));

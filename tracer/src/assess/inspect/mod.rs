@@ -10,7 +10,10 @@ pub mod suspended;
 pub mod threads;
 pub mod way_out;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -151,7 +154,11 @@ pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Re
     let mut threads = threads::list(process, only, waits, &snapshot, pipeline.resolver());
     threads::read_stacks(&mut threads, source)?;
     let who = pipeline.resolver().who(process);
-    let sockets = sockets::of(process, pipeline.resolver(), source)?;
+    let mut sockets = sockets::of(process, pipeline.resolver(), source)?;
+    // Where a thread of it waits for the rest, that is said of the thread.
+    let waits = threads.iter().filter_map(ThreadReport::wait);
+    let waited_on: HashSet<i32> = waits.filter_map(|wait| wait.resolved.fd).collect();
+    sockets.owed.retain(|request| !waited_on.contains(&request.fd));
     let FollowedWaits { others, left_out } =
         followed(pid, &threads, &sockets, chain::Chain::new(&snapshot, &all, &mut pipeline, source))?;
     let (mut condition, mut headline) = headline(pid, only, &comm, &who, &threads, &sockets);
@@ -177,6 +184,9 @@ pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Re
             " It has been killed: SIGKILL is pending, and it ends as soon as the kernel lets go of it.";
     }
     if let Some(text) = queued(&sockets) {
+        headline += &text;
+    }
+    if let Some(text) = owed(&sockets) {
         headline += &text;
     }
     if threads.iter().filter_map(ThreadReport::wait).any(Assessment::is_deadlock) {
@@ -429,6 +439,17 @@ fn queued(sockets: &Sockets) -> Option<String> {
         more => format!(", and more on {}", human::count(more, "other socket")),
     };
     Some(format!(" {} on {}{more}.", longest.backlog, longest.target))
+}
+
+/// That others have asked it and have no answer, if there are some.
+fn owed(sockets: &Sockets) -> Option<String> {
+    let oldest = human::age(sockets.owed.first()?.since);
+    Some(match sockets.owed.len() {
+        1 => format!(" It received a request {oldest} ago and has not answered it."),
+        number => {
+            format!(" It has received {number} requests and not answered them, the oldest {oldest} ago.")
+        }
+    })
 }
 
 /// Nothing worries.

@@ -26,7 +26,7 @@ use crate::{
 /// Connections that are looked into.
 const CONNECTIONS_MAX: usize = 256;
 
-/// A request without an answer.
+/// A request without an answer, which the process has sent or received.
 #[derive(Debug)]
 pub struct Unanswered {
     /// The connection's fd.
@@ -57,6 +57,8 @@ pub struct Sockets {
     pub states: BTreeMap<String, usize>,
     /// Requests without an answer, oldest first.
     pub unanswered: Vec<Unanswered>,
+    /// Requests that others have sent it and that it has not answered, oldest first. Who only takes messages has them for ever.
+    pub owed: Vec<Unanswered>,
     /// Connections that were too many to look into.
     pub left_out: usize,
     /// Queues in which something waits, the longest first.
@@ -99,15 +101,20 @@ pub fn of(process: ProcessId, resolver: &mut Resolver, source: &mut dyn Source) 
         .filter(|socket| socket.state == TcpState::Listen)
         .map(|socket| socket.local_address.port())
         .collect();
-    let mut clients: Vec<i32> = own
-        .iter()
-        .filter(|socket| matches!(socket.state, TcpState::Established | TcpState::CloseWait))
-        .filter(|socket| !ports.contains(&socket.local_address.port()))
-        .filter_map(|socket| fds.get(&socket.inode).copied())
-        .collect();
-    clients.sort_unstable();
-    sockets.left_out = clients.len().saturating_sub(CONNECTIONS_MAX);
-    clients.truncate(CONNECTIONS_MAX);
+    let connections = |is_accepted: bool| {
+        let fds = own
+            .iter()
+            .filter(|socket| matches!(socket.state, TcpState::Established | TcpState::CloseWait))
+            .filter(|socket| ports.contains(&socket.local_address.port()) == is_accepted)
+            .filter_map(|socket| fds.get(&socket.inode).copied());
+        let mut fds: Vec<i32> = fds.collect();
+        fds.sort_unstable();
+        let left_out = fds.len().saturating_sub(CONNECTIONS_MAX);
+        fds.truncate(CONNECTIONS_MAX);
+        (fds, left_out)
+    };
+    let ((clients, clients_left), (accepted, accepted_left)) = (connections(false), connections(true));
+    sockets.left_out = clients_left + accepted_left;
     let thread = ThreadId { process, tid: process.pid, start_ns: process.start_ns };
     let listening = own
         .iter()
@@ -127,7 +134,13 @@ pub fn of(process: ProcessId, resolver: &mut Resolver, source: &mut dyn Source) 
     servers.sort_unstable();
     servers.truncate(CONNECTIONS_MAX);
     sockets.queued = queued(resolver.connections(thread, &servers, source)?);
-    sockets.unanswered = unanswered(resolver.connections(thread, &clients, source)?);
+    let clients = resolver.connections(thread, &clients, source)?;
+    // Where the listener is another process's, they are among the others.
+    let (servers, clients): (Vec<_>, Vec<_>) =
+        clients.into_iter().partition(|(_, resolved)| resolved.is_server());
+    let accepted = resolver.connections(thread, &accepted, source)?.into_iter().chain(servers);
+    sockets.owed = spoken_last(accepted, LastSender::Theirs);
+    sockets.unanswered = spoken_last(clients, LastSender::Ours);
     Ok(sockets)
 }
 
@@ -144,15 +157,14 @@ fn queued(servers: Vec<(i32, Resolved)>) -> Vec<QueuedSocket> {
     queued
 }
 
-/// Of these connections, those on which a request of the process has no answer, the oldest request first.
-fn unanswered(clients: Vec<(i32, Resolved)>) -> Vec<Unanswered> {
+/// Of these connections, those on which this end has spoken last and nothing has moved for a second, the oldest first.
+fn spoken_last(connections: impl IntoIterator<Item = (i32, Resolved)>, by: LastSender) -> Vec<Unanswered> {
     let request = |(fd, resolved): (i32, Resolved)| {
         let SocketFacts::Tcp(facts) = &resolved.socket else { return None };
         let since = facts.unmoved().filter(|since| !is_young(*since))?;
-        let asks = resolved.last_sender == Some(LastSender::Ours) && !resolved.is_server();
-        asks.then_some(Unanswered { fd, resolved, since })
+        (resolved.last_sender == Some(by)).then_some(Unanswered { fd, resolved, since })
     };
-    let mut unanswered: Vec<Unanswered> = clients.into_iter().filter_map(request).collect();
-    unanswered.sort_by_key(|request| Reverse(request.since));
-    unanswered
+    let mut requests: Vec<Unanswered> = connections.into_iter().filter_map(request).collect();
+    requests.sort_by_key(|request| Reverse(request.since));
+    requests
 }

@@ -22,6 +22,9 @@ pub enum LastSender {
 /// How late an acknowledgement of data may come, round trip not included: delayed ACKs are sent after 40 to 200 ms.
 const DELAYED_ACK: Duration = Duration::from_millis(250);
 
+/// How far apart stamps of one moment may be: the one of what was received counts scheduler ticks, of 10 ms at the most.
+const STAMPS_APART: Duration = Duration::from_millis(15);
+
 impl TcpFacts {
     /// Whose bytes were the last, by the sequence numbers where they know and by the stamps where those do.
     pub fn last_sender(&self) -> LastSender {
@@ -47,6 +50,10 @@ impl TcpFacts {
         // Data was the last to come, and since all of ours is acknowledged, nothing of ours is later than that.
         if internals.last_segment_had_data {
             return LastSender::Theirs;
+        }
+        // Whatever they send once they have got our last bytes says that they have: what came before that was no answer.
+        if activity.delivered.is_some_and(|delivered| received > delivered + STAMPS_APART) {
+            return LastSender::Ours;
         }
         // The last segment was bare: the acknowledgement of our last bytes, unless it answered a keepalive probe.
         let no_probe_yet = !self.keepalive || sent.min(received) < internals.keepalive_after;
@@ -209,6 +216,10 @@ mod tests {
         assert_eq!(probed(100.0, 200.0).last_sender(), LastSender::Ours);
         assert_eq!(probed(200.0, 100.0).last_sender(), LastSender::Theirs);
         assert_eq!(probed(100.0, 100.0).last_sender(), LastSender::Unknown);
+        // Ours were acknowledged by themselves, later than theirs had come; or with theirs.
+        let delivered = |ago| probed(100.0, 100.0).with_activity(|of| of.delivered = Some(seconds(ago)));
+        assert_eq!(delivered(99.96).last_sender(), LastSender::Ours);
+        assert_eq!(delivered(100.0).last_sender(), LastSender::Unknown);
         // The acknowledgement came with a delayed ACK's lateness after the data: it was no probe's.
         assert_eq!(probed(10.1, 10.1).last_sender(), LastSender::Ours);
     }
