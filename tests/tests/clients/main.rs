@@ -13,6 +13,7 @@ mod story_endless_loop;
 mod story_gearman_job;
 mod story_mutexes;
 mod story_php_tls;
+mod story_proxy;
 mod story_python_locks;
 mod story_row_lock;
 mod workers;

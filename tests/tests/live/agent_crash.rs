@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use tests::{Agent, program_exists, shared, slow};
+use tests::{Agent, alone, program_exists, slow};
 
 #[test]
 fn kill_leaves_no_program_and_it_starts_again() {
-    let _shared = shared();
+    // Programs are loaded by a processor that others may want.
+    let _alone = alone();
     let agent = Agent::start(&[]);
     let ids = agent.program_ids();
     assert!(ids.len() >= 2, "the agent holds programs {ids:?}: where are snapshot and waits?");

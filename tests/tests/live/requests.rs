@@ -116,5 +116,5 @@ fn one_is_flagged_where_an_answer_is_due() {
     assert_eq!(event["ended"], "resumed", "{event:#}");
     let lasted = event["stall_seconds"].as_f64().expect("a number");
     let off = lasted - seconds_between(waiter.begun_ns(), answered);
-    assert!(off.abs() <= slow(Duration::from_millis(1_200)).as_secs_f64(), "off by {off:+.3} s: {event:#}");
+    assert!(off.abs() <= late, "off by {off:+.3} s: {event:#}");
 }

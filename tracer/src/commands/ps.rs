@@ -26,13 +26,13 @@ use crate::{
     util::human,
     util::output::output,
     wire::host::{HostObject, SuspendedObject},
-    wire::json::WaitObject,
+    wire::json::{WaitObject, Waiter},
     wire::lines,
     wire::stall::{Past, StallObject},
 };
 
-/// What an agent that runs has flagged, by process and thread: an alert may have named it, whatever its class.
-type Flagged = HashMap<(u32, u32), FlaggedStall>;
+/// What an agent that runs has flagged, by who waits: an alert may have named it, whatever its class.
+type Flagged = HashMap<Waiter, FlaggedStall>;
 
 /// One of them.
 struct FlaggedStall {
@@ -141,7 +141,7 @@ fn flagged(place: &SourceArgs) -> Result<Flagged> {
 fn flagged_by(agent: &AgentClient) -> Result<Flagged> {
     let stalls: Vec<StallObject> = agent.objects("/v1/stalls")?;
     let by_thread = |StallObject { wait, opened, .. }: StallObject| {
-        ((wait.pid, wait.tid), FlaggedStall { start_ticks: wait.start_ticks, class: wait.class, opened })
+        (wait.waiter(), FlaggedStall { start_ticks: wait.start_ticks, class: wait.class, opened })
     };
     Ok(stalls.into_iter().map(by_thread).collect())
 }
@@ -169,7 +169,8 @@ fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     };
     let is_flagged = |assessment: &Assessment| {
         let ThreadId { process, tid, .. } = assessment.wait.thread;
-        let stall = flagged.get(&(process.pid, tid));
+        let fd = assessment.resolved.fd.filter(|_| assessment.wait.thread.is_request());
+        let stall = flagged.get(&(process.pid, tid, fd));
         stall.is_some_and(|stall| stall.is(process.start_ticks(), assessment.class, assessment.wait.since))
     };
     let mut snapshot = pipeline::snapshot(source, args.min_age)?;
@@ -253,7 +254,7 @@ fn pick(args: &Ps, waits: Vec<WaitObject>, flagged: &Flagged) -> (Vec<WaitObject
 }
 
 fn is_flagged(flagged: &Flagged, wait: &WaitObject) -> bool {
-    let stall = flagged.get(&(wait.pid, wait.tid));
+    let stall = flagged.get(&wait.waiter());
     stall.is_some_and(|stall| wait.class.is_some_and(|class| stall.is(wait.start_ticks, class, wait.since)))
 }
 

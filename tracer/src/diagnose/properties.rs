@@ -122,6 +122,7 @@ fn any_syscall() -> impl Strategy<Value = Syscall> {
         Syscall::Wait4,
         Syscall::PageFault,
         Syscall::Exit,
+        Syscall::Request,
     ];
     prop_oneof![
         prop::sample::select(usual.to_vec()),

@@ -139,6 +139,8 @@ impl AskedConnection {
 
 #[cfg(test)]
 pub mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::model::{
         file::{Addresses, Endpoint, FileKind, OpenSocket, SocketFamily, SocketKind, tests::file},
@@ -201,6 +203,27 @@ pub mod tests {
         let mut closed = made(100, 0, 20, 0);
         closed.state = TcpState::CloseWait;
         assert_eq!(seconds(closed), None, "the peer has closed it, which is an answer");
+    }
+
+    proptest! {
+        /// While no byte moves, a request begins when it did, whenever it is looked at; and it never is about nothing.
+        #[test]
+        fn a_request_never_ages_backwards(age in 1u64..100_000, more in 0u64..100_000, received in 0u64..1_000, keepalive: bool) {
+            let at = |seconds: u64| {
+                let mut asked = on_which(&asked(7, 3, 80, seconds), 100, received);
+                asked.tcp.keepalive = keepalive;
+                let seen_ns = (200_000 + seconds) * 1_000_000_000;
+                let now = Now { wall: jiff::Timestamp::UNIX_EPOCH, monotonic_ns: seen_ns };
+                (asked.expectation(), asked.wait(seen_ns, &now))
+            };
+            let ((first, before), (then, after)) = (at(age), at(age + more));
+            prop_assert_eq!(first, then);
+            if let (Some(before), Some(after)) = (before, after) {
+                prop_assert_eq!(before.began_ns, after.began_ns);
+                prop_assert_eq!(after.age - before.age, Duration::from_secs(more));
+                prop_assert!(!before.is_lower_bound() && before.thread == after.thread);
+            }
+        }
     }
 
     #[test]

@@ -34,11 +34,12 @@ use crate::{
     collect::Source,
     history::History,
     model::class::Level,
-    model::wait::{SuspendedThread, Wait, may_be_same_start},
+    model::wait::{SuspendedThread, ThreadId, Wait, may_be_same_start},
     render::why,
     util::clock::cpu_time,
     util::fair::{self, Rejected, Room},
     wire::host::{ExcusedObject, HostObject, SuspendedObject},
+    wire::json::Waiter,
     wire::lines::{self, ToJson},
     wire::report::ReportObject,
     wire::stall::StallObject,
@@ -375,12 +376,14 @@ impl Responder {
     /// How long the open ones have lasted is known by the watcher: the wall clock may have been set since they began.
     fn age_open(&self, stalls: &mut [StallObject]) -> Result<()> {
         let open = self.shared.stalls()?;
-        let by_thread: HashMap<(u32, u32), &Wait> = open
-            .iter()
-            .map(|stall| ((stall.wait.thread.process.pid, stall.wait.thread.tid), &stall.wait))
-            .collect();
+        let waiter = |wait: &Wait| -> Waiter {
+            let ThreadId { process, tid, .. } = wait.thread;
+            (process.pid, tid, wait.fd.filter(|_| wait.thread.is_request()))
+        };
+        let by_waiter: HashMap<Waiter, &Wait> =
+            open.iter().map(|stall| (waiter(&stall.wait), &stall.wait)).collect();
         for stall in stalls.iter_mut().filter(|stall| stall.closed.is_none()) {
-            if let Some(wait) = by_thread.get(&(stall.wait.pid, stall.wait.tid))
+            if let Some(wait) = by_waiter.get(&stall.wait.waiter())
                 && may_be_same_start(stall.wait.start_ticks, wait.thread.process.start_ticks())
             {
                 stall.lasted = wait.age;

@@ -317,7 +317,8 @@ impl Model {
                     Some(_) => About::Kept(wait),
                     None => About::Thread(ThreadRef {
                         pid: wait.pid,
-                        tid: wait.tid,
+                        // A request's page is its process's.
+                        tid: if wait.is_request() { wait.pid } else { wait.tid },
                         start_ticks: wait.start_ticks,
                     }),
                 });
@@ -456,7 +457,7 @@ fn worst(wait: &WaitObject) -> (Level, Reverse<Duration>) {
 
 fn sort(lines: &mut [Line], order: Order) {
     // The thread decides between equals: lines that change places without a reason cannot be read.
-    let id = |line: &Line| (line.wait.pid, line.wait.tid);
+    let id = |line: &Line| line.wait.waiter();
     match order {
         Order::Worst => lines.sort_by_key(|line| (worst(&line.wait), id(line))),
         Order::Age => lines.sort_by_key(|line| (Reverse(line.wait.age), id(line))),

@@ -14,6 +14,9 @@ use crate::{
     model::wait::may_be_same_start,
 };
 
+/// Process, thread, and of a request the fd: see [`WaitObject::waiter`].
+pub type Waiter = (u32, u32, Option<i32>);
+
 /// A wait as `ps --json` prints it and stall events carry it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WaitObject {
@@ -69,9 +72,12 @@ pub struct WaitObject {
 impl WaitObject {
     /// Whether both are of one thread.
     pub fn is_of_same_thread(&self, other: &Self) -> bool {
-        (self.pid, self.tid) == (other.pid, other.tid)
-            && (!self.is_request() || self.fd == other.fd)
-            && may_be_same_start(self.start_ticks, other.start_ticks)
+        self.waiter() == other.waiter() && may_be_same_start(self.start_ticks, other.start_ticks)
+    }
+
+    /// Who waits: process and thread, and of a request, which has no thread, the fd.
+    pub fn waiter(&self) -> Waiter {
+        (self.pid, self.tid, self.fd.filter(|_| self.is_request()))
     }
 
     /// Whose share of what is bounded it takes.

@@ -17,7 +17,7 @@ use super::error::HistoryError;
 use crate::{
     config::Limits,
     model::wait::may_be_same_start,
-    wire::json::WaitObject,
+    wire::json::{WaitObject, Waiter},
     wire::lines,
     wire::stall::{Past, StallObject},
 };
@@ -42,7 +42,9 @@ pub struct StallId(u64, u32, u32);
 impl StallId {
     /// Of a stall that is new.
     pub fn of(stall: &StallObject) -> Self {
-        Self(milliseconds(stall.opened), stall.wait.pid, stall.wait.tid)
+        // Requests of one process may be flagged together: an fd is not as large as this, and neither is the id of a thread.
+        let request = stall.wait.waiter().2.map(|fd| 1 << 31 | fd.unsigned_abs());
+        Self(milliseconds(stall.opened), stall.wait.pid, request.unwrap_or(stall.wait.tid))
     }
 
     fn key(self) -> (u64, u32, u32) {
@@ -96,14 +98,13 @@ impl Store {
                 past = Past { at: Some(seen), waits: unpack(&bytes)? };
             }
         }
-        let thread = |wait: &WaitObject| (wait.pid, wait.tid);
-        let mut there: HashMap<(u32, u32), Option<u64>> =
-            past.waits.iter().map(|wait| (thread(wait), wait.start_ticks)).collect();
+        let mut there: HashMap<Waiter, Option<u64>> =
+            past.waits.iter().map(|wait| (wait.waiter(), wait.start_ticks)).collect();
         for stall in self.stalls_since(at)? {
             let open = stall.opened <= at && stall.closed.is_none_or(|closed| closed > at);
-            let seen = there.get(&thread(&stall.wait));
+            let seen = there.get(&stall.wait.waiter());
             if open && !seen.is_some_and(|start| may_be_same_start(*start, stall.wait.start_ticks)) {
-                there.insert(thread(&stall.wait), stall.wait.start_ticks);
+                there.insert(stall.wait.waiter(), stall.wait.start_ticks);
                 let age = at.duration_since(stall.wait.since).try_into().unwrap_or_default();
                 past.waits.push(WaitObject { age, ..stall.wait });
             }
@@ -246,6 +247,19 @@ mod tests {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.dir);
         }
+    }
+
+    /// A look may flag several requests of one process.
+    #[test]
+    fn requests_of_one_moment_are_kept_apart() {
+        let request = |fd| {
+            let mut stall = stall(7, 1_000, None);
+            (stall.wait.tid, stall.wait.fd) = (0, Some(fd));
+            StallId::of(&stall)
+        };
+        let thread = StallId::of(&stall(7, 1_000, None));
+        assert!(request(3) != request(4) && request(3) != thread);
+        assert_eq!(request(3), request(3));
     }
 
     pub fn at(seconds: i64) -> Timestamp {
