@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tests::{Agent, Waiter, age_tolerance, parse_rfc3339_ns, seconds_between, shared, slow, unused_id};
 
-/// Threshold, interval and the design's 100 ms.
+/// Threshold, as far apart as looks are at most where there is much to look at, and the design's 100 ms.
 fn soon() -> f64 {
-    2.0 + slow(Duration::from_millis(1_100)).as_secs_f64()
+    2.0 + slow(Duration::from_millis(3_100)).as_secs_f64()
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -101,7 +101,7 @@ fn resumes(args: &[&str]) {
     assert_eq!(series.len(), 1, "{series:#?}");
     let off = waiter.age() - series[0].value;
     assert!(
-        (-age_tolerance()..=slow(Duration::from_millis(1_500)).as_secs_f64()).contains(&off),
+        (-age_tolerance()..=slow(Duration::from_millis(3_500)).as_secs_f64()).contains(&off),
         "the series is {off:+.3} s behind: {series:#?}"
     );
     let open = samples.iter().find(|s| s.is("tracer_open_stalls", &[("class", "reply")]));
@@ -123,7 +123,7 @@ fn resumes(args: &[&str]) {
         "the stall lasted {truth:.3} s, the event is off by {off:+.3} s: {event:#}"
     );
     let gone = |all: &[tests::Sample]| !all.iter().any(|s| s.is("tracer_stall_seconds", &[("pid", &pid)]));
-    agent.wait_scrape(Duration::from_millis(1_500), gone);
+    agent.wait_scrape(Duration::from_millis(3_500), gone);
     assert_eq!(agent.events_of(waiter.pid()), ["stall_opened", "stall_closed"]);
 }
 
@@ -139,18 +139,18 @@ fn a_stall_whose_process_is_killed() {
     assert_eq!(event["ended"], "exited", "{event:#}");
     let late = seconds_between(killed, arrived);
     assert!(
-        late <= slow(Duration::from_millis(1_600)).as_secs_f64(),
+        late <= slow(Duration::from_millis(3_600)).as_secs_f64(),
         "reported {late:.3} s after the kill: {event:#}"
     );
     // Nothing says when a killed process's wait ended but the interval it was missing in.
     let off = stall_seconds(&event) - truth;
     assert!(
-        off.abs() <= slow(Duration::from_millis(1_200)).as_secs_f64(),
+        off.abs() <= slow(Duration::from_millis(3_200)).as_secs_f64(),
         "the stall lasted {truth:.3} s, off by {off:+.3} s: {event:#}"
     );
     let pid = waiter.pid().to_string();
     let gone = |all: &[tests::Sample]| !all.iter().any(|s| s.is("tracer_stall_seconds", &[("pid", &pid)]));
-    agent.wait_scrape(Duration::from_millis(1_500), gone);
+    agent.wait_scrape(Duration::from_millis(3_500), gone);
 }
 
 /// A wait without a descriptor stalls like any other; its event says which file.
