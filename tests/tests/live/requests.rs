@@ -4,7 +4,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Agent, Waiter, age_tolerance, pause, ps, seconds_between, shared, slow, tracer};
+use tests::{
+    Agent, Waiter, age_tolerance, parse_rfc3339_ns, pause, ps, seconds_between, shared, slow, tracer,
+};
 
 /// A pass over all sockets each five seconds, and a slow machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -45,8 +47,9 @@ fn of_an_event_loop_are_shown_each_with_its_connection() {
             (&"reply".into(), &"stuck".into(), &0.into())
         );
         assert_eq!(row["comm"], "waiter", "{row:#}");
-        let off = row["age_seconds"].as_f64().expect("a number") - waiter.age();
-        assert!(off.abs() <= 1.0 + age_tolerance(), "off by {off:.3} s: {row:#}");
+        let since = parse_rfc3339_ns(row["since"].as_str().expect("a time"));
+        let off = seconds_between(waiter.begun_ns(), since);
+        assert!(off.abs() <= age_tolerance(), "off by {off:+.3} s: {row:#}");
         let said = row["verdict"].as_str().expect("a sentence");
         assert!(
             said.contains("for a reply from 127.0.0.1:") && said.contains("nothing was ever received"),

@@ -284,7 +284,9 @@ fn it_stays_what_it_was_and_misses_nothing() {
     println!("| of the processes' sleeps measured, counted as lost | {measured:.0}, {lost:.0} |");
     println!("| together, of the processes begun | {:.1} % |", accounted * 100.0);
     assert!(most_readers <= at_work + FEW, "{most_readers} readers at a time");
-    assert!((0.97..=1.03).contains(&accounted), "{measured} measured, {lost} lost, {accounted}");
+    // What ends between the last look and the end of the count is in the next one: looks are three seconds apart at most.
+    let edge = 0.03 + 3.0 / passed;
+    assert!((1.0 - edge..=1.0 + edge).contains(&accounted), "{measured} measured, {lost} lost, {accounted}");
     // How many a machine makes depends on it: from 80,000 to twice as many on two processors.
     assert!(switches >= 50_000.0, "the load is no load: {switches} switches a second");
     assert!(processes >= 2_000.0, "the load is no load: {processes} processes a second");

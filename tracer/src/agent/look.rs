@@ -16,7 +16,7 @@ use crate::{
     collect::Source,
     model::wait::{ByProcess, Snapshot, ThreadId, Wait},
     procfs::Reads,
-    util::clock::{Now, monotonic_ns},
+    util::clock::Now,
 };
 
 impl AgentLoop {
@@ -24,10 +24,9 @@ impl AgentLoop {
     pub(super) fn look_at_requests(&mut self, snapshot: &mut Snapshot) {
         let began = Instant::now();
         if self.requests.pass_is_due(began) {
-            let now_ns = monotonic_ns();
             // A failure is counted as a pass without an end is.
             let found = self.bpf.asked_connections(LOOK_AGE_MIN).unwrap_or_default();
-            self.requests.passed(found, now_ns, (began, began.elapsed()));
+            self.requests.passed(found, (began, began.elapsed()));
         }
         let again = self.requests.to_refresh(snapshot.monotonic_ns);
         if let Ok(seen) = self.bpf.look_up(&again) {

@@ -69,11 +69,9 @@ impl Manners {
 #[derive(Debug)]
 struct FollowedConnection {
     connection: AskedConnection,
-    /// When it was last looked at, nanoseconds of `CLOCK_MONOTONIC`.
-    seen_ns: u64,
     /// More was said on it before an answer came.
     talks: bool,
-    /// When a thread was last seen to wait on its socket, likewise.
+    /// When a thread was last seen to wait on its socket, nanoseconds of `CLOCK_MONOTONIC`.
     thread_ns: Option<u64>,
     /// The last pass did not find it: it has been answered or closed, or more has been said on it just now.
     is_missing: bool,
@@ -110,12 +108,7 @@ impl OpenRequests {
     }
 
     /// Takes what a pass has found, which began then and took so long; `None`: it did not come to its end.
-    pub fn passed(
-        &mut self,
-        found: Option<Vec<AskedConnection>>,
-        now_ns: u64,
-        (began, took): (Instant, Duration),
-    ) {
+    pub fn passed(&mut self, found: Option<Vec<AskedConnection>>, (began, took): (Instant, Duration)) {
         self.took = took;
         self.interval = (took * SHARE).clamp(PASS_INTERVAL, PASS_INTERVAL_MAX);
         self.next_pass = Some(began + self.interval);
@@ -136,10 +129,7 @@ impl OpenRequests {
             connection.is_watched |= before.as_ref().is_some_and(|before| before.connection.is_watched);
             let thread_ns = before.as_ref().and_then(|before| before.thread_ns);
             let talks = before.is_some_and(|before| self.goes_on(&before, &connection));
-            self.followed.insert(
-                key,
-                FollowedConnection { connection, seen_ns: now_ns, talks, thread_ns, is_missing: false },
-            );
+            self.followed.insert(key, FollowedConnection { connection, talks, thread_ns, is_missing: false });
         }
         let missing =
             before.into_iter().map(|(key, before)| (key, FollowedConnection { is_missing: true, ..before }));
@@ -150,10 +140,12 @@ impl OpenRequests {
     /// and those that have waited for longest. Not those that have just been seen.
     pub fn to_refresh(&self, now_ns: u64) -> Vec<(ThreadId, i32)> {
         let is_due = |followed: &&FollowedConnection| {
-            followed.seen_ns < now_ns && self.expectation(followed) == Expectation::Answer
+            followed.connection.seen_ns < now_ns && self.expectation(followed) == Expectation::Answer
         };
         let mut oldest: Vec<&FollowedConnection> = self.followed.values().filter(is_due).collect();
-        oldest.sort_by_key(|followed| (!followed.is_missing, followed.began_ns(), followed.connection.fd));
+        oldest.sort_by_key(|followed| {
+            (!followed.is_missing, followed.connection.began_ns(), followed.connection.fd)
+        });
         let id = |followed: &&FollowedConnection| (followed.connection.request(), followed.connection.fd);
         oldest.iter().take(REFRESHED_MAX).map(id).collect()
     }
@@ -170,15 +162,14 @@ impl OpenRequests {
             if state.inode() != Some(request.start_ns) {
                 continue;
             }
-            let now = AskedConnection { tcp, ..before.connection.clone() };
+            let now = AskedConnection { tcp, seen_ns: now_ns, ..before.connection.clone() };
             if now.unanswered().is_none() {
                 self.answered(&before, &now);
                 continue;
             }
             let thread_ns = before.thread_ns;
             let talks = self.goes_on(&before, &now);
-            let after =
-                FollowedConnection { connection: now, seen_ns: now_ns, talks, thread_ns, is_missing: false };
+            let after = FollowedConnection { connection: now, talks, thread_ns, is_missing: false };
             self.followed.insert(key, after);
         }
         // Those that were not asked about: there were more than are looked at again.
@@ -203,7 +194,7 @@ impl OpenRequests {
             (followed.connection.file.inode, followed.connection.process.start_ns, followed.connection.fd)
         });
         due.dedup_by_key(|followed| followed.connection.file.inode);
-        due.iter().filter_map(|followed| followed.connection.wait(followed.seen_ns, now)).collect()
+        due.iter().filter_map(|followed| followed.connection.wait(now)).collect()
     }
 
     /// Whether none is followed.
@@ -285,12 +276,6 @@ impl FollowedConnection {
     fn is_of_thread(&self, now_ns: u64) -> bool {
         self.thread_ns.is_some_and(|thread_ns| now_ns.saturating_sub(thread_ns) < THREAD_AWAY_MAX_NS)
     }
-
-    /// When the request was made, nanoseconds of `CLOCK_MONOTONIC`.
-    fn began_ns(&self) -> u64 {
-        let age = self.connection.unanswered().unwrap_or_default();
-        self.seen_ns.saturating_sub(age.as_nanos() as u64)
-    }
 }
 
 fn service(connection: &AskedConnection) -> Option<AskedService> {
@@ -315,7 +300,10 @@ mod tests {
     /// Those that have been seen by a pass at this second.
     fn pass(requests: &mut OpenRequests, found: &[AskedConnection], seconds: u64) {
         let now_ns = at(seconds).monotonic_ns;
-        requests.passed(Some(found.to_vec()), now_ns, (Instant::now(), Duration::from_millis(1)));
+        let as_of_now =
+            |connection: &AskedConnection| AskedConnection { seen_ns: now_ns, ..connection.clone() };
+        let found = found.iter().map(as_of_now).collect();
+        requests.passed(Some(found), (Instant::now(), Duration::from_millis(1)));
         let missing = requests.to_refresh(now_ns);
         requests.refreshed(&missing, Vec::new(), now_ns);
     }
@@ -444,7 +432,7 @@ mod tests {
     fn who_talks_as_a_pass_is_made_is_found_out_too() {
         let mut requests = OpenRequests::default();
         pass(&mut requests, &[asked(7, 3, 514, 10)], 100);
-        requests.passed(Some(Vec::new()), 105 * SECOND_NS, (Instant::now(), Duration::from_millis(1)));
+        requests.passed(Some(Vec::new()), (Instant::now(), Duration::from_millis(1)));
         assert_eq!(due(&mut requests, 105), []);
         let missing = requests.to_refresh(105 * SECOND_NS);
         requests.refreshed(&missing, vec![seen(&on_which(&asked(7, 3, 514, 0), 150, 0))], 105 * SECOND_NS);
@@ -457,11 +445,11 @@ mod tests {
         let began = Instant::now();
         assert!(requests.pass_is_due(began));
         for (took_ms, every_s) in [(1, 5), (25, 5), (50, 10), (120, 24), (10_000, 60)] {
-            requests.passed(Some(Vec::new()), 0, (began, Duration::from_millis(took_ms)));
+            requests.passed(Some(Vec::new()), (began, Duration::from_millis(took_ms)));
             assert!(!requests.pass_is_due(began + Duration::from_secs(every_s) - Duration::from_millis(1)));
             assert!(requests.pass_is_due(began + Duration::from_secs(every_s)), "{took_ms}");
         }
-        requests.passed(None, 0, (began, Duration::from_millis(1)));
+        requests.passed(None, (began, Duration::from_millis(1)));
         assert_eq!(requests.missed(), 1);
     }
 

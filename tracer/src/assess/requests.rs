@@ -72,7 +72,7 @@ pub fn add_to(snapshot: &mut Snapshot, connections: &[AskedConnection], age: Dur
     let is_due = |connection: &&AskedConnection| {
         connection.expectation() == Expectation::Answer && !taken.has(connection)
     };
-    let waits = connections.iter().filter(is_due).filter_map(|due| due.wait(now.monotonic_ns, &now));
+    let waits = connections.iter().filter(is_due).filter_map(|due| due.wait(&now));
     let mut waits: Vec<Wait> = waits.filter(|wait| wait.age >= age).collect();
     // Of processes that share a socket the oldest waits.
     waits.sort_by_key(|wait| (wait.thread.start_ns, wait.thread.process.start_ns, wait.fd));

@@ -263,6 +263,7 @@ impl Source for Bpf {
                     file,
                     tcp: Box::new(tcp_facts(raw, &clock)),
                     is_watched: record.watched != 0,
+                    seen_ns: clock.monotonic_ns,
                 });
             }
             Ok(())

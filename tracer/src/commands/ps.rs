@@ -173,9 +173,10 @@ fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
         let stall = flagged.get(&(process.pid, tid, fd));
         stall.is_some_and(|stall| stall.is(process.start_ticks(), assessment.class, assessment.wait.since))
     };
-    let mut snapshot = pipeline::snapshot(source, args.min_age)?;
     let age = args.min_age.max(pipeline::LOOK_AGE_MIN);
+    // Before the snapshot: what is looked up after it is as of its moment.
     let connections = source.asked_connections(age)?.unwrap_or_default();
+    let mut snapshot = pipeline::snapshot(source, args.min_age)?;
     requests::add_to(&mut snapshot, &connections, age);
     let Snapshot { waits: all, suspended: held, source: name, guessed, .. } = snapshot;
     let waits: Vec<Wait> = all

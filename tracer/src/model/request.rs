@@ -58,6 +58,8 @@ pub struct AskedConnection {
     pub tcp: Box<TcpFacts>,
     /// Somebody waits for its events, as whoever expects an answer does.
     pub is_watched: bool,
+    /// When it was looked at, nanoseconds of `CLOCK_MONOTONIC`: ages are as of then.
+    pub seen_ns: u64,
 }
 
 impl AskedConnection {
@@ -104,10 +106,14 @@ impl AskedConnection {
         ThreadId::of_request(self.process, self.file.inode)
     }
 
-    /// The request as a wait, seen at this moment of `CLOCK_MONOTONIC`, nanoseconds, if one is open.
-    pub fn wait(&self, seen_ns: u64, now: &Now) -> Option<Wait> {
-        let age = self.unanswered()?;
-        let began_ns = seen_ns.saturating_sub(age.as_nanos() as u64);
+    /// When the request was made, nanoseconds of `CLOCK_MONOTONIC`, if one is open.
+    pub fn began_ns(&self) -> Option<u64> {
+        Some(self.seen_ns.saturating_sub(self.unanswered()?.as_nanos() as u64))
+    }
+
+    /// The request as a wait, if one is open.
+    pub fn wait(&self, now: &Now) -> Option<Wait> {
+        let (age, began_ns) = (self.unanswered()?, self.began_ns()?);
         Some(Wait {
             thread: self.request(),
             comm: self.comm.clone(),
@@ -157,7 +163,7 @@ pub mod tests {
         let inode = u64::from(pid) << 32 | fd as u64;
         let file = OpenFile { socket: Some(socket), ..file(inode, FileKind::Socket) };
         let tcp = Box::new(made(100, 0, age, 0));
-        AskedConnection { process, comm: "node".into(), uid: 0, fd, file, tcp, is_watched: true }
+        AskedConnection { process, comm: "node".into(), uid: 0, fd, file, tcp, is_watched: true, seen_ns: 0 }
     }
 
     /// The same connection with so many bytes of each side, of which ours were the last.
@@ -212,9 +218,9 @@ pub mod tests {
             let at = |seconds: u64| {
                 let mut asked = on_which(&asked(7, 3, 80, seconds), 100, received);
                 asked.tcp.keepalive = keepalive;
-                let seen_ns = (200_000 + seconds) * 1_000_000_000;
-                let now = Now { wall: jiff::Timestamp::UNIX_EPOCH, monotonic_ns: seen_ns };
-                (asked.expectation(), asked.wait(seen_ns, &now))
+                asked.seen_ns = (200_000 + seconds) * 1_000_000_000;
+                let now = Now { wall: jiff::Timestamp::UNIX_EPOCH, monotonic_ns: asked.seen_ns };
+                (asked.expectation(), asked.wait(&now))
             };
             let ((first, before), (then, after)) = (at(age), at(age + more));
             prop_assert_eq!(first, then);
@@ -240,9 +246,9 @@ pub mod tests {
         (lost.tcp.send_queue, lost.is_watched) = (10, false);
         assert_eq!(lost.expectation(), Expectation::Answer);
         let now = Now { wall: jiff::Timestamp::UNIX_EPOCH, monotonic_ns: 100_000_000_000 };
-        let wait = never.wait(now.monotonic_ns, &now).expect("a request");
+        let wait = AskedConnection { seen_ns: now.monotonic_ns, ..never }.wait(&now).expect("a request");
         assert_eq!((wait.began_ns, wait.age.as_secs(), wait.thread.tid), (80_000_000_000, 20, 0));
         let served = of(made(100, 10, 20, 5));
-        assert!(served.wait(now.monotonic_ns, &now).is_none());
+        assert!(served.wait(&now).is_none());
     }
 }

@@ -296,8 +296,9 @@ impl FrameSource {
             Origin::Proc(proc) => &mut **proc,
             Origin::Agent(_) => unreachable!("it has been asked above"),
         };
-        let mut snapshot = source.snapshot()?;
+        // Before the snapshot: what is looked up after it is as of its moment.
         let connections = source.asked_connections(LOOK_AGE_MIN)?.unwrap_or_default();
+        let mut snapshot = source.snapshot()?;
         requests::add_to(&mut snapshot, &connections, LOOK_AGE_MIN);
         let hidden = snapshot.hidden.iter().filter(|thread| wanted(thread.process.pid)).count();
         let wanted = |wait: &Wait| wanted(wait.thread.process.pid);

@@ -137,8 +137,9 @@ impl Report {
 /// Finds out about a process, or about one thread of it; with its start, about that process only, whoever has its id now.
 pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Result<Report> {
     let (pid, only) = process_of(id)?;
-    let mut snapshot = pipeline::snapshot(source, LOOK_AGE_MIN)?;
+    // Before the snapshot: what is looked up after it is as of its moment.
     let connections = source.asked_connections(LOOK_AGE_MIN)?.unwrap_or_default();
+    let mut snapshot = pipeline::snapshot(source, LOOK_AGE_MIN)?;
     requests::add_to(&mut snapshot, &connections, LOOK_AGE_MIN);
     let mut pipeline = Pipeline::new();
     let (process, comm) = identity(pid, &snapshot, pipeline.resolver().reads())?;
