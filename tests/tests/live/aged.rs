@@ -111,9 +111,14 @@ pub(crate) fn old_row(role: &str) -> Value {
 pub(crate) fn check_age(row: &Value, begun_ns: i128, snapshot: &Snapshot) {
     let since = parse_rfc3339_ns(row["since"].as_str().unwrap_or_else(|| panic!("no since: {row:#}")));
     let off = seconds_between(begun_ns, since);
-    assert!(off.abs() <= age_tolerance(), "since is off by {off:+.3} s: {row:#}");
+    // A window that is shut is tried after 0.2 s, 0.4 s and so on, and a byte may get in.
+    let late = if row["class"] == "send" { 1.5 } else { 0.0 };
+    assert!(
+        (-age_tolerance()..=age_tolerance() + late).contains(&off),
+        "since is off by {off:+.3} s: {row:#}"
+    );
     let age = row["age_seconds"].as_f64().unwrap_or_else(|| panic!("no age: {row:#}"));
-    let least = seconds_between(begun_ns, snapshot.before_ns) - age_tolerance();
+    let least = seconds_between(begun_ns, snapshot.before_ns) - age_tolerance() - late;
     let most = seconds_between(begun_ns, snapshot.after_ns) + age_tolerance();
     assert!((least..=most).contains(&age), "the age is not within {least:.3} to {most:.3}: {row:#}");
     assert!(row["age_exact"].is_boolean(), "{row:#}");
