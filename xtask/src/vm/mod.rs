@@ -47,7 +47,6 @@ struct Vm {
 const KERNEL: &[&str] = &[
     "agent_restart",
     "agent_stalls",
-    "aged",
     "classes",
     "doctor",
     "histogram",
@@ -69,7 +68,6 @@ const KERNEL: &[&str] = &[
 const READ: &[&str] = &[
     "agent_stalls::a_stall",
     "agent_stalls::read_recvfrom",
-    "aged",
     "classes",
     "doctor",
     "histogram",
