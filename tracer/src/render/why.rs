@@ -220,7 +220,7 @@ fn excused(Excuse { usual, until, .. }: Excuse) -> String {
 fn thread_lines(threads: &[ThreadReport]) -> Vec<String> {
     let line = |thread: &ThreadReport| match &thread.doing {
         Doing::Waits(wait) if thread.is_request() => format!(
-            "event loop {}: {} on fd {}, {}",
+            "no thread {}: {} on fd {}, {}",
             human::age(wait.wait.age),
             wait.class.label(),
             wait.resolved.fd.unwrap_or(-1),

@@ -360,7 +360,8 @@ fn role_of(peers: &Peers) -> &'static str {
 /// Which thread of the process it is, where there are several.
 fn inside(wait: &Assessment, tids: &[u32]) -> String {
     match tids.len() {
-        _ if wait.wait.thread.is_request() => " in an event loop".into(),
+        // No thread waits at the moment: it is an event loop, or polls again soon.
+        _ if wait.wait.thread.is_request() => String::new(),
         0 | 1 => String::new(),
         all => format!(" in thread {} of {all}", wait.wait.thread.tid),
     }

@@ -23,7 +23,9 @@ pub(super) fn looks_again(wait: &Wait, timeout: Duration) -> bool {
 
 /// What will come of it if nothing happens: begins with `; `, or is empty.
 pub(super) fn outlook(wait: &Wait, resolved: &Resolved) -> String {
-    if let (Some(timeout), Some(left)) = (resolved.timeout, left(wait, resolved)) {
+    // An event loop has timers of its own, which are not to be seen; the socket's time-out is none of its calls'.
+    let is_request = wait.thread.is_request();
+    if let (Some(timeout), Some(left), false) = (resolved.timeout, left(wait, resolved), is_request) {
         if wait.call.restarted {
             return format!(
                 "; its {} time-out started before it was interrupted, so the time left is unknown",
@@ -54,6 +56,10 @@ pub(super) fn outlook(wait: &Wait, resolved: &Resolved) -> String {
     }
     // A peer that is there and does not read answers the kernel's probes, for ever.
     match (facts.keepalive, resolved.direction == Some(Direction::Send)) {
+        (true, false) if is_request => "; keepalive would notice a dead host, not a silent one".into(),
+        (false, false) if is_request => {
+            "; keepalive is off, and whether the program has a timer of its own is not visible here".into()
+        }
         (_, true) => "; no send time-out: it will wait until the peer reads, or is gone".into(),
         (true, _) => "; no receive time-out; keepalive would notice a dead host, not a silent one".into(),
         (false, _) => "; no receive time-out, keepalive off: it will wait for ever".into(),
@@ -68,6 +74,19 @@ mod tests {
         diagnose::verdict::{judge, tests as samples},
         model::syscalls::Syscall,
     };
+
+    /// Whether it gives up is its program's secret.
+    #[test]
+    fn of_a_request_nothing_is_said_of_receive_time_outs() {
+        let mut wait = samples::wait(Syscall::Request, [3, 0, 0, 0, 0, 0]);
+        wait.thread.tid = 0;
+        let mut resolved = samples::on(Syscall::Request, samples::tcp());
+        for timeout in [None, Some(Duration::from_secs(30))] {
+            resolved.timeout = timeout;
+            let said = outlook(&wait, &resolved);
+            assert!(said.contains("timer of its own"), "{said}");
+        }
+    }
 
     #[test]
     fn a_time_out_says_when_it_ends() {
