@@ -80,7 +80,10 @@ fn what_is_said_of_known_waits() {
     let mut said = BTreeMap::new();
     for (role, waiter) in &waiters {
         let own = |row: &&Value| row["pid"] == waiter.pid();
-        let rows: Vec<Value> = all.rows.iter().filter(own).map(plain).collect();
+        // A thread and a request may have begun at once: requests, which have no thread, come first.
+        let mut rows: Vec<&Value> = all.rows.iter().filter(own).collect();
+        rows.sort_by_key(|row| row["tid"] != 0);
+        let rows: Vec<Value> = rows.into_iter().map(plain).collect();
         let mut text = String::new();
         let _ = writeln!(text, "ps:");
         rows.iter().for_each(|row| pretty(&mut text, row));
