@@ -78,8 +78,22 @@ impl Watched {
         event
     }
 
-    /// The line of the victim, for who asks the agent.
+    /// The line of the victim, for who asks the agent: it answers once in a while what it has found a moment ago, where that takes a
+    /// processor that others want.
     fn shows(&self, victim: &Waiter) -> Value {
+        let begin = Instant::now();
+        loop {
+            let (row, said) = self.asked_about(victim);
+            if let Some(row) = row {
+                return row;
+            }
+            assert!(begin.elapsed() < slow(PATIENCE), "not shown: {said}");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// The same, if the agent has it in its answer; and that answer.
+    fn asked_about(&self, victim: &Waiter) -> (Option<Value>, String) {
         let (socket, pid) = (self.agent.socket(), victim.pid().to_string());
         let socket = socket.to_str().expect("a path of ours");
         let args = ["ps", "--source", "agent", "--socket", socket, "--json", "-p", &pid];
@@ -88,7 +102,7 @@ impl Watched {
             let row: Value = serde_json::from_str(line).expect("JSON");
             (row["tid"] == victim.tid()).then_some(row)
         });
-        row.unwrap_or_else(|| panic!("not shown: {}{}", ended.stdout, ended.stderr))
+        (row, format!("{}{}", ended.stdout, ended.stderr))
     }
 
     /// How often it has looked.
