@@ -131,8 +131,9 @@ impl OpenRequests {
             let talks = before.is_some_and(|before| self.goes_on(&before, &connection));
             self.followed.insert(key, FollowedConnection { connection, talks, thread_ns, is_missing: false });
         }
-        let missing =
-            before.into_iter().map(|(key, before)| (key, FollowedConnection { is_missing: true, ..before }));
+        // Those that were missing before could not be looked at again.
+        let missing = before.into_iter().filter(|(_, before)| !before.is_missing);
+        let missing = missing.map(|(key, before)| (key, FollowedConnection { is_missing: true, ..before }));
         self.followed.extend(missing);
     }
 
@@ -237,13 +238,16 @@ impl OpenRequests {
         manners.is_some_and(Manners::is_talker)
     }
 
-    /// Nothing has come meanwhile: whether more has been said.
+    /// Nothing has come meanwhile: whether more has been said, though the peer had got all there was for a while. An upload that
+    /// halts and goes on is one.
     fn goes_on(&mut self, before: &FollowedConnection, now: &AskedConnection) -> bool {
         let [then, now_sent] = [&before.connection, now].map(AskedConnection::bytes_sent);
         if before.connection.bytes_received() != now.bytes_received() {
             return false;
         }
-        let talks = now_sent > then;
+        let had_ended = !before.connection.is_undelivered()
+            && before.connection.unanswered().is_some_and(|age| age >= SILENCE_MIN);
+        let talks = had_ended && now_sent > then;
         if talks && !before.talks {
             self.learn(now, |manners| manners.talked = manners.talked.saturating_add(1));
         }
@@ -376,6 +380,32 @@ mod tests {
         let other = AskedConnection { uid: 33, ..asked(10, 7, 514, 40) };
         pass(&mut requests, &[other], 300);
         assert_eq!(due(&mut requests, 300), [(7, 40)], "another user's");
+    }
+
+    /// The peer has not got what was said before: it is an upload that goes on.
+    #[test]
+    fn an_upload_that_halts_is_no_talk() {
+        let mut requests = OpenRequests::default();
+        let mut halted = asked(7, 3, 80, 10);
+        halted.tcp.send_queue = 50;
+        pass(&mut requests, &[halted], 100);
+        pass(&mut requests, &[on_which(&asked(7, 3, 80, 2), 150, 0), asked(7, 4, 80, 30)], 105);
+        assert_eq!(requests.numbers().not_due, 0);
+        assert_eq!(due(&mut requests, 105), [(3, 2), (4, 30)]);
+    }
+
+    /// What a failure to look has left is not kept for ever.
+    #[test]
+    fn what_is_missing_twice_is_forgotten() {
+        let mut requests = OpenRequests::default();
+        pass(&mut requests, &[asked(7, 3, 80, 10)], 100);
+        let none = |requests: &mut OpenRequests| {
+            requests.passed(Some(Vec::new()), (Instant::now(), Duration::from_millis(1)));
+        };
+        none(&mut requests);
+        assert!(!requests.is_empty(), "it is to be looked at");
+        none(&mut requests);
+        assert!(requests.is_empty());
     }
 
     /// One upload in pieces does not blind a service that answers.
