@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -124,6 +124,29 @@ pub fn must(mut command: Command) -> String {
     let stderr = String::from_utf8_lossy(&stderr);
     assert!(status.success(), "{command:?}: {status}\n{stderr}");
     String::from_utf8(stdout).expect("text")
+}
+
+/// nginx with so many workers and these locations, as nobody, with everything that it writes in `dir`.
+pub fn nginx(dir: PathBuf, workers: u32, locations: &str) -> Server {
+    let make = |port: u16, dir: &Path| {
+        let d = dir.display();
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("{name}_temp_path {d}/{name};\n"))
+            .concat();
+        let config = dir.join("nginx.conf");
+        let text = format!(
+            "daemon off; worker_processes {workers}; pid {d}/nginx.pid; error_log stderr;\n\
+             events {{ worker_connections 256; }}\n\
+             http {{ access_log off; keepalive_timeout 1h; {temporary}\n\
+             server {{ listen 127.0.0.1:{port};\n{locations} }} }}\n"
+        );
+        fs::write(&config, text).expect("write");
+        fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).expect("readable");
+        let mut nginx = as_nobody("nginx", dir);
+        nginx.arg("-e").arg("stderr").arg("-p").arg(dir).arg("-c").arg(config);
+        nginx
+    };
+    Server::start_ended_by(libc::SIGTERM, dir, make, Server::listens)
 }
 
 /// Redis, which keeps nothing.

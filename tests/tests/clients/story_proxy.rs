@@ -1,39 +1,21 @@
 //! A client waits for a proxy, and the proxy for a service that does not answer. The proxy's threads rest in their event loop: are its
 //! requests flagged, each once and with the service, and does the client's chain lead to it?
 
-use std::fs;
-use std::path::Path;
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::servers::{Server, as_nobody, clean, dir_of_nobody};
+use tests::servers::{self, Server, clean, dir_of_nobody};
 use tests::{Agent, MuteServer, Talk, parse_rfc3339_ns, ps, seconds_between, start, why_page};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// nginx with one worker, in front of this service.
-fn nginx(service: &MuteServer) -> Server {
-    let make = |port: u16, dir: &Path| {
-        let d = dir.display();
-        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|name| format!("{name}_temp_path {d}/{name};\n"))
-            .concat();
-        let text = format!(
-            "daemon off; worker_processes 1; pid {d}/nginx.pid; error_log stderr;\n\
-             events {{ worker_connections 64; }}\n\
-             http {{ access_log off; {temporary}\n\
-             server {{ listen 127.0.0.1:{port}; location / {{ proxy_read_timeout 1h; proxy_pass http://{}; }} }} }}\n",
-            service.address()
-        );
-        let config = dir.join("nginx.conf");
-        fs::write(&config, text).expect("write");
-        let mut nginx = as_nobody("nginx", dir);
-        nginx.arg("-e").arg("stderr").arg("-p").arg(dir).arg("-c").arg(config);
-        nginx
-    };
-    Server::start_ended_by(libc::SIGTERM, dir_of_nobody("proxy"), make, Server::listens)
+/// A proxy with one worker, in front of this service.
+fn proxy_of(service: &MuteServer) -> Server {
+    let location =
+        format!("location / {{ proxy_read_timeout 1h; proxy_pass http://{}; }}", service.address());
+    servers::nginx(dir_of_nobody("proxy"), 1, &location)
 }
 
 /// The request that the proxy has sent, once it has.
@@ -53,7 +35,7 @@ fn asked(service: &MuteServer) -> Talk {
 #[test]
 fn the_proxys_request_is_a_stall_and_the_clients_chain_leads_to_the_service() {
     let service = MuteServer::start(&[]);
-    let proxy = nginx(&service);
+    let proxy = proxy_of(&service);
     let mut agent = Agent::start(&["--threshold", "5s"]);
     let mut curl = clean("curl");
     curl.args(["-s", &format!("http://127.0.0.1:{}/", proxy.port())]).stdin(Stdio::null());

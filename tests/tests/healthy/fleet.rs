@@ -118,27 +118,13 @@ pub(crate) fn write(path: &Path, text: &str) {
 }
 
 fn nginx(dir: &Path) -> Server {
-    let make = |port: u16, _: &Path| {
-        let d = dir.display();
-        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|name| format!("{name}_temp_path {d}/{name};\n"))
-            .concat();
-        let text = format!(
-            "daemon off; worker_processes 2; pid {d}/nginx.pid; error_log stderr;\n\
-             events {{ worker_connections 256; }}\n\
-             http {{ access_log off; keepalive_timeout 1h; {temporary}\n\
-             server {{ listen 127.0.0.1:{port};\n\
-             location /static {{ return 200 'fine'; }}\n\
-             location / {{ fastcgi_pass unix:{d}/php.sock; fastcgi_param SCRIPT_FILENAME {d}/index.php;\n\
-             fastcgi_param REQUEST_METHOD GET; fastcgi_param QUERY_STRING ''; }} }} }}\n"
-        );
-        let config = dir.join("nginx.conf");
-        write(&config, &text);
-        let mut nginx = as_nobody("nginx", dir);
-        nginx.arg("-e").arg("stderr").arg("-p").arg(dir).arg("-c").arg(config);
-        nginx
-    };
-    Server::start_ended_by(libc::SIGTERM, dir.to_owned(), make, Server::listens)
+    let d = dir.display();
+    let locations = format!(
+        "location /static {{ return 200 'fine'; }}\n\
+         location / {{ fastcgi_pass unix:{d}/php.sock; fastcgi_param SCRIPT_FILENAME {d}/index.php;\n\
+         fastcgi_param REQUEST_METHOD GET; fastcgi_param QUERY_STRING ''; }}"
+    );
+    servers::nginx(dir.to_owned(), 2, &locations)
 }
 
 /// A message bus, as a session has one.
