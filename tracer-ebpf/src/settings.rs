@@ -73,10 +73,13 @@ pub const ACTIVE: u32 = 1;
 
 /// Index into [`LIVE`]: how long ago the last bytes of a request must have been sent for `sockets` to tell of it, scheduler ticks.
 pub const REQUEST_TICKS: u32 = 2;
+/// Index into [`LIVE`]: `sockets` also tells of one in so many of the connections that have been answered, always the same ones; 0: of
+/// none.
+pub const ANSWERED_ONE_IN: u32 = 3;
 
 /// Values tracer changes while the programs run.
 #[btf_map]
-pub static LIVE: Array<u64, 3> = Array::new();
+pub static LIVE: Array<u64, 4> = Array::new();
 
 /// A value of [`LIVE`].
 #[inline(always)]

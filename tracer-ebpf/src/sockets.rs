@@ -15,7 +15,7 @@ use crate::{
     file::{self, Found, S_IFMT, S_IFSOCK, zero},
     iter::Context,
     offsets::*,
-    settings::{self, REQUEST_TICKS, TYPED_SOCKETS},
+    settings::{self, ANSWERED_ONE_IN, REQUEST_TICKS, TYPED_SOCKETS},
     sock,
 };
 
@@ -34,7 +34,8 @@ struct Scratch {
 static SOCKETS_SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 /// Writes a record for each fd of each process that is a connection which this end has made, whose last bytes are its own, and old
-/// enough, or one that is being made. User space knows more, and leaves some of them out.
+/// enough, or one that is being made; where that is asked for, of some that have been answered as well. User space knows more, and leaves
+/// some of them out.
 ///
 /// # Minimum kernel version
 /// 5.8, as iterators are; typed sockets are 5.11.
@@ -47,8 +48,8 @@ pub extern "C" fn sockets(ctx: *mut c_void) -> i32 {
     if task.0.is_null() || file.is_null() {
         return 0;
     }
-    let is_open = if TYPED_SOCKETS.load() != 0 { typed_request(file) } else { probed_request(file) };
-    if !is_open {
+    let is_wanted = if TYPED_SOCKETS.load() != 0 { typed_request(file) } else { probed_request(file) };
+    if !is_wanted {
         return 0;
     }
     let Some(scratch) = SOCKETS_SCRATCH.get_ptr_mut(0) else { return 0 };
@@ -93,7 +94,7 @@ fn is_watched(file: *const u8) -> bool {
     read(queue, &mut first) || first != queue as u64
 }
 
-/// Whether a file is a connection on which a request is open, where the kernel gives typed pointers: nothing is copied.
+/// Whether a file is a connection that is to be told of, where the kernel gives typed pointers: nothing is copied.
 #[inline(always)]
 fn typed_request(file: *const u8) -> bool {
     // SAFETY: a typed file; the helper gives a typed socket or null.
@@ -128,9 +129,10 @@ fn typed_request(file: *const u8) -> bool {
             bytes_again: TCP_BYTES_RETRANS.load(tcp),
             bytes_acknowledged: TCP_BYTES_ACKED.load(tcp),
             retransmits: TCP_RETRANSMITS.load(tcp),
+            port: SOCK_LPORT.load(inner),
         }
     };
-    state == SYN_SENT || progress.is_open_request()
+    state == SYN_SENT || progress.is_wanted()
 }
 
 /// The same by copies, field by field.
@@ -167,7 +169,8 @@ fn probed_request(file: *const u8) -> bool {
     TCP_BYTES_RETRANS.read(inner, &mut progress.bytes_again);
     TCP_BYTES_ACKED.read(inner, &mut progress.bytes_acknowledged);
     TCP_RETRANSMITS.read(inner, &mut progress.retransmits);
-    state == SYN_SENT || progress.is_open_request()
+    SOCK_LPORT.read(inner, &mut progress.port);
+    state == SYN_SENT || progress.is_wanted()
 }
 
 /// What has moved on a connection, and when.
@@ -194,6 +197,8 @@ struct Progress {
     bytes_acknowledged: u64,
     /// How often in a row it was not acknowledged in time.
     retransmits: u8,
+    /// Its local port.
+    port: u16,
 }
 
 impl Progress {
@@ -209,12 +214,13 @@ impl Progress {
         bytes_again: 0,
         bytes_acknowledged: 0,
         retransmits: 0,
+        port: 0,
     };
 
-    /// Whether the last bytes are the process's, on a connection that it made, and older than is asked for. `diagnose` of user space decides it anew, with all that
-    /// there is to know; here nothing may be left out that it would take.
+    /// Whether the last bytes are the process's, on a connection that it made, and older than is asked for; or it is one of the answered
+    /// ones that are told of. User space decides it anew, with all that there is to know; here nothing may be left out that it would take.
     #[inline(always)]
-    fn is_open_request(&self) -> bool {
+    fn is_wanted(&self) -> bool {
         let is_own =
             self.written != self.acknowledged || self.received == 0 || self.last_segment == self.next;
         // SAFETY: a helper without arguments.
@@ -222,7 +228,16 @@ impl Progress {
         // Whatever is sent again counts as sent, and is no younger for it.
         let is_old =
             self.retransmits != 0 || u64::from(now.wrapping_sub(self.sent)) >= settings::live(REQUEST_TICKS);
-        is_own && is_old && self.has_connected()
+        self.has_connected() && if is_own { is_old } else { self.is_sampled() }
+    }
+
+    /// Whether an answered connection is among those that are told of: by its port, so that they are the same each time.
+    #[inline(always)]
+    fn is_sampled(&self) -> bool {
+        let one_in = settings::live(ANSWERED_ONE_IN);
+        // The kernel gives ports out in steps: Fibonacci hashing spreads them.
+        let place = u32::from(self.port).wrapping_mul(0x9e37_79b1) >> 16;
+        one_in != 0 && u64::from(place) % one_in == 0
     }
 
     /// Whether this end made the connection: its SYN was acknowledged as a byte is. What the other end has sent last is an answer. As

@@ -7,6 +7,8 @@ use anyhow::Result;
 use super::{
     AgentLoop,
     budget::Stage,
+    requests::Pass,
+    state,
     tracker::{Departures, Evidence},
 };
 use crate::{
@@ -25,8 +27,9 @@ impl AgentLoop {
         let began = Instant::now();
         if self.requests.pass_is_due(began) {
             // A failure is counted as a pass without an end is.
-            let found = self.bpf.asked_connections(LOOK_AGE_MIN).unwrap_or_default();
-            self.requests.passed(found, (began, began.elapsed()));
+            let one_in = self.requests.answered_one_in();
+            let found = self.bpf.asked_connections(LOOK_AGE_MIN, one_in).unwrap_or_default();
+            self.requests.passed(found, Pass { began, took: began.elapsed(), at: state::now() });
         }
         let again = self.requests.to_refresh(snapshot.monotonic_ns);
         if let Ok(seen) = self.bpf.look_up(&again) {

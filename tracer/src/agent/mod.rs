@@ -13,7 +13,7 @@ pub mod confine;
 mod look;
 mod open_stalls;
 mod pace;
-mod requests;
+pub mod requests;
 pub mod service;
 mod stalls;
 mod state;
@@ -119,7 +119,7 @@ impl AgentLoop {
         asked: AgentRequests,
         stop: OwnedFd,
     ) -> Result<Self> {
-        let (state, announced) = AgentState::load(&args.state_dir)?;
+        let (state, manners, announced) = AgentState::load(&args.state_dir)?;
         Ok(Self {
             bpf,
             log: None,
@@ -129,7 +129,7 @@ impl AgentLoop {
             pace: Pace::new(args.interval),
             pipeline: Pipeline::new(),
             tracker: Tracker::going_on_with(OpenStalls::going_on_with(announced, monotonic_ns())),
-            requests: OpenRequests::default(),
+            requests: OpenRequests::knowing(manners),
             state,
             number: 0,
             works: false,
@@ -168,7 +168,7 @@ impl AgentLoop {
     /// Runs until told to stop.
     pub fn run(mut self) -> Result<()> {
         let result = self.watch();
-        self.state.finish(self.tracker.open_stalls());
+        self.state.finish(self.tracker.open_stalls(), self.requests.manners());
         result
     }
 
@@ -288,7 +288,7 @@ impl AgentLoop {
         // What follows is about threads.
         snapshot.waits.retain(|wait| !wait.thread.is_request());
         self.count_cut(self.tracker.missed() + undecided);
-        self.state.save_now_and_then(self.tracker.open_stalls());
+        self.state.save_now_and_then(self.tracker.open_stalls(), self.requests.manners());
         self.report(&snapshot)?;
         self.bpf.take_back(snapshot.waits);
         Ok(())

@@ -243,10 +243,14 @@ impl Source for Bpf {
         Ok(requests)
     }
 
-    fn asked_connections(&mut self, age: Duration) -> Result<Option<Vec<AskedConnection>>> {
+    fn asked_connections(
+        &mut self,
+        age: Duration,
+        answered_one_in: u32,
+    ) -> Result<Option<Vec<AskedConnection>>> {
         let (own, hz) = (procfs::own(), self.kernel.hz());
         let ticks = age.as_millis() as u64 * hz / 1000;
-        let (clocks, bytes) = self.kernel.sockets(ticks)?;
+        let (clocks, bytes) = self.kernel.sockets(ticks, answered_one_in)?;
         let Some(bytes) = bytes else { return Ok(None) };
         let clock = StampClock::new(&clocks, hz);
         let mut connections = Vec::new();

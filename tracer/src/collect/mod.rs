@@ -45,9 +45,14 @@ pub trait Source {
         Ok(Vec::new())
     }
 
-    /// Connections of all processes on which one may have asked, at least so long ago, and not been answered, in no order. `None`:
-    /// the source does not see them, or the walk over all open files did not come to its end.
-    fn asked_connections(&mut self, _age: Duration) -> Result<Option<Vec<AskedConnection>>> {
+    /// Connections of all processes on which one may have asked, at least so long ago, and not been answered, and one in so many of those
+    /// that have been answered (0: none), in no order. `None`: the source does not see them, or the walk over all open files did not come
+    /// to its end.
+    fn asked_connections(
+        &mut self,
+        _age: Duration,
+        _answered_one_in: u32,
+    ) -> Result<Option<Vec<AskedConnection>>> {
         Ok(None)
     }
 

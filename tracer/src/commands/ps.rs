@@ -175,7 +175,7 @@ fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     };
     let age = args.min_age.max(pipeline::LOOK_AGE_MIN);
     // Before the snapshot: what is looked up after it is as of its moment.
-    let connections = source.asked_connections(age)?.unwrap_or_default();
+    let connections = source.asked_connections(age, 0)?.unwrap_or_default();
     let mut snapshot = pipeline::snapshot(source, args.min_age)?;
     requests::add_to(&mut snapshot, &connections, age);
     let Snapshot { waits: all, suspended: held, source: name, guessed, .. } = snapshot;

@@ -54,9 +54,23 @@ fn by_evidence(wait: &Wait, resolved: &Resolved) -> Class {
         Class::Mutex | Class::Futex => by_word(class, resolved.peers.as_ref()),
         // Nothing is asked on its only connection: an event loop with a pool at rest, or a bus's client.
         Class::Quiet | Class::Dialog if wait.call.operation() == Operation::Epoll => Class::Events,
+        // Nor is it known that anything was where the last word may be the protocol's own: what the agent learns of the connection decides.
+        Class::Reply if wait.call.operation() == Operation::Epoll && may_be_at_rest(resolved) => {
+            Class::Events
+        }
         Class::Quiet | Class::Dialog if wait.call.operation() == Operation::Ring => Class::Ring,
         class => class,
     }
+}
+
+/// Whether our last bytes followed the peer's at once, and it has got them: many protocols acknowledge so what they have got, and their
+/// servers are event loops as well. One that does nothing but read this connection wants more, and both ends wait for each other.
+fn may_be_at_rest(resolved: &Resolved) -> bool {
+    let SocketFacts::Tcp(facts) = &resolved.socket else { return false };
+    let is_read = |peers: &Peers| peers.reads_since.is_some();
+    facts.has_reacted()
+        && facts.unacknowledged() == 0
+        && resolved.peers.as_ref().is_some_and(|peers| !is_read(peers))
 }
 
 /// Whether it is a lock that a thread waits for in memory, by what is there.
@@ -523,6 +537,40 @@ pub mod tests {
     pub fn peers(others: usize, own: bool, alone: bool, waits: Option<bool>) -> Option<Peers> {
         let peer = Peer { pid: 7, comm: "x".into() };
         Some(Peers { others: vec![peer; others].into(), own, alone, waits, ..Peers::default() })
+    }
+
+    /// A client of HTTP/2 at rest has acknowledged the settings at once. A loop with one connection that asks again at once looks the same.
+    #[test]
+    fn an_event_loop_whose_last_word_was_a_reaction_may_be_at_rest() {
+        let at = |sent, received| {
+            SocketFacts::Tcp(Box::new(facts(100, 50).with_activity(|of| {
+                (of.sent, of.received) =
+                    (Some(Duration::from_secs(sent)), Some(Duration::from_secs(received)));
+            })))
+        };
+        let (loop_server, reader) = (peers(1, false, false, Some(true)), peers(1, false, false, Some(true)));
+        let reader = reader.map(|peers| Peers { reads_since: Some(1), ..peers });
+        for (syscall, socket, peers, class) in [
+            (Syscall::EpollWait, at(60, 60), loop_server.clone(), Class::Events),
+            (Syscall::EpollWait, at(60, 60), peers(0, false, false, None), Class::Events),
+            (Syscall::EpollWait, at(60, 60), reader, Class::Reply),
+            (Syscall::EpollWait, at(60, 90), loop_server.clone(), Class::Reply),
+            // Who polls one connection, or reads it, waits for it.
+            (Syscall::Poll, at(60, 60), loop_server.clone(), Class::Reply),
+            (Syscall::Read, at(60, 60), loop_server, Class::Reply),
+        ] {
+            let resolved = Resolved { socket, peers, ..on(syscall, tcp()) };
+            assert_eq!(classify(&wait(syscall, [0; 6]), &resolved), class, "{syscall:?} {resolved:?}");
+        }
+        let SocketFacts::Tcp(mut facts) = at(60, 60) else { panic!("TCP") };
+        facts.send_queue = 10;
+        let undelivered = SocketFacts::Tcp(facts);
+        let resolved = Resolved {
+            socket: undelivered,
+            peers: peers(1, false, false, None),
+            ..on(Syscall::EpollWait, tcp())
+        };
+        assert_eq!(classify(&wait(Syscall::EpollWait, [0; 6]), &resolved), Class::Reply);
     }
 
     #[test]

@@ -36,6 +36,7 @@ use crate::{
 const CLOCK_OFFSET: u32 = 0;
 const ACTIVE: u32 = 1;
 const REQUEST_TICKS: u32 = 2;
+const ANSWERED_ONE_IN: u32 = 3;
 
 /// Entries of each of the maps `WANTED_FILES` and `WANTED_TUPLES`.
 pub const WANTED_AT_ONCE: usize = 1024;
@@ -326,14 +327,17 @@ impl Kernel {
         }
     }
 
-    /// What `sockets` writes of connections on which a process may have asked so many scheduler ticks ago and not been answered, with the
-    /// clocks to read it by; `None` if the walk did not come to its end, nothing if the kernel refuses the program.
-    pub fn sockets(&mut self, ticks: u64) -> Result<(Clocks, Option<Vec<u8>>)> {
+    /// What `sockets` writes of connections on which a process may have asked so many scheduler ticks ago and not been answered, and of one
+    /// in so many of those that have been answered (0: none), with the clocks to read it by; `None` if the walk did not come to its end, nothing if the kernel refuses the program.
+    pub fn sockets(&mut self, ticks: u64, answered_one_in: u32) -> Result<(Clocks, Option<Vec<u8>>)> {
         if self.sockets == Optional::NotLoaded {
             let aya_btf = super::btf::for_loading()?;
             self.sockets = load_sockets(&mut self.ebpf, &aya_btf);
         }
         self.live.set(REQUEST_TICKS, ticks, 0).context("cannot tell the programs what is an old request")?;
+        self.live
+            .set(ANSWERED_ONE_IN, u64::from(answered_one_in), 0)
+            .context("cannot tell the programs which connections to tell of")?;
         // By clocks read before, nothing is older than it seems.
         let clocks = Clocks { header: self.header()?, offset_ns: 0 };
         let bytes = if self.sockets == Optional::Loaded { self.walk("sockets")? } else { Some(Vec::new()) };

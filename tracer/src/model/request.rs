@@ -20,7 +20,7 @@ use crate::util::clock::Now;
 pub enum Expectation {
     /// An answer, as far as the connection itself can tell.
     Answer,
-    /// The peer has answered before: many protocols have a last word of the client's.
+    /// What was said last followed the peer's bytes at once: many protocols acknowledge these so.
     Unknown,
     /// Nothing: nobody would see it come, or the program also speaks when no answer is due.
     Nothing,
@@ -31,7 +31,7 @@ pub enum Expectation {
 pub struct RequestNumbers {
     /// An answer is due.
     pub due: usize,
-    /// They have been answered before: whether more is due is not known.
+    /// They only followed what the peer said, at once: whether an answer is due is not known.
     pub unknown: usize,
     /// Nobody would see an answer come, or their programs also speak when nothing is due.
     pub not_due: usize,
@@ -77,11 +77,14 @@ impl AskedConnection {
 
     /// What is due, by the connection alone.
     pub fn expectation(&self) -> Expectation {
-        match (self.is_undelivered(), self.bytes_received()) {
-            (true, _) => Expectation::Answer,
-            (false, 0) if self.is_watched => Expectation::Answer,
-            (false, 0) => Expectation::Nothing,
-            (false, _) => Expectation::Unknown,
+        if self.is_undelivered() {
+            Expectation::Answer
+        } else if !self.is_watched {
+            Expectation::Nothing
+        } else if self.tcp.has_reacted() {
+            Expectation::Unknown
+        } else {
+            Expectation::Answer
         }
     }
 
@@ -113,8 +116,12 @@ impl AskedConnection {
 
     /// The request as a wait, if one is open.
     pub fn wait(&self, now: &Now) -> Option<Wait> {
-        let (age, began_ns) = (self.unanswered()?, self.began_ns()?);
-        Some(Wait {
+        Some(self.wait_since(self.began_ns()?, now))
+    }
+
+    /// A wait for what is due since then, nanoseconds of `CLOCK_MONOTONIC`.
+    pub fn wait_since(&self, began_ns: u64, now: &Now) -> Wait {
+        Wait {
             thread: self.request(),
             comm: self.comm.clone(),
             uid: self.uid,
@@ -129,7 +136,7 @@ impl AskedConnection {
             fd: Some(self.fd),
             fd_state: FdState::Open(self.file),
             socket: SocketFacts::Tcp(self.tcp.clone()),
-            age,
+            age: Duration::from_nanos(self.seen_ns.saturating_sub(began_ns)),
             exact: false,
             since: now.wall_at(began_ns),
             began_ns,
@@ -139,7 +146,7 @@ impl AskedConnection {
             switches: self.bytes_received(),
             cgroups: None,
             mount: None,
-        })
+        }
     }
 }
 
@@ -170,6 +177,20 @@ pub mod tests {
     pub fn on_which(connection: &AskedConnection, sent: u64, received: u64) -> AskedConnection {
         let age = connection.unanswered().expect("a request").as_secs();
         AskedConnection { tcp: Box::new(made(sent, received, age, age + 10)), ..connection.clone() }
+    }
+
+    /// The same, with ours at once after theirs.
+    pub fn which_reacted(connection: &AskedConnection, sent: u64, received: u64) -> AskedConnection {
+        let age = connection.unanswered().expect("a request").as_secs();
+        let mut tcp = made(sent, received, age, age);
+        tcp.internals.as_mut().expect("is seen").last_segment_had_data = false;
+        AskedConnection { tcp: Box::new(tcp), ..connection.clone() }
+    }
+
+    /// The same, with theirs as the last.
+    pub fn answered(connection: &AskedConnection, sent: u64, received: u64) -> AskedConnection {
+        let age = connection.unanswered().expect("a request").as_secs();
+        AskedConnection { tcp: Box::new(made(sent, received, age, age)), ..connection.clone() }
     }
 
     fn of(tcp: TcpFacts) -> AskedConnection {
@@ -235,10 +256,10 @@ pub mod tests {
     #[test]
     fn an_answer_is_due_that_never_came_and_an_acknowledgement_always() {
         let never = asked(7, 3, 80, 20);
-        let mut lost = on_which(&never, 100, 50);
+        let mut lost = which_reacted(&never, 100, 50);
         assert_eq!(
-            [never.expectation(), lost.expectation()],
-            [Expectation::Answer, Expectation::Unknown],
+            [never.expectation(), on_which(&never, 100, 50).expectation(), lost.expectation()],
+            [Expectation::Answer, Expectation::Answer, Expectation::Unknown],
             "a client at rest may have spoken last"
         );
         let unwatched = AskedConnection { is_watched: false, ..never.clone() };

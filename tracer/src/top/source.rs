@@ -297,7 +297,7 @@ impl FrameSource {
             Origin::Agent(_) => unreachable!("it has been asked above"),
         };
         // Before the snapshot: what is looked up after it is as of its moment.
-        let connections = source.asked_connections(LOOK_AGE_MIN)?.unwrap_or_default();
+        let connections = source.asked_connections(LOOK_AGE_MIN, 0)?.unwrap_or_default();
         let mut snapshot = source.snapshot()?;
         requests::add_to(&mut snapshot, &connections, LOOK_AGE_MIN);
         let hidden = snapshot.hidden.iter().filter(|thread| wanted(thread.process.pid)).count();

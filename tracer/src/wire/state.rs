@@ -1,6 +1,6 @@
 //! The file that the agent keeps over a restart.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,9 @@ pub struct StateFile {
     /// Whose they are, and the waits that made them.
     #[serde(default)]
     pub baselines: Vec<(BaselineKey, Vec<Sample>)>,
+    /// How connections of programs to services go on.
+    #[serde(default)]
+    pub manners: Vec<(AskedService, Manners)>,
     /// Stalls that have been announced and are open.
     pub stalls: Vec<Announced>,
     /// How often they had changed by then.
@@ -39,6 +42,34 @@ pub struct Sample {
     /// How long it lasted.
     pub seconds: f64,
     /// When it ended, seconds of Unix time.
+    pub at: u64,
+}
+
+/// A program of a user and a service that it asks. Whoever can choose the name of a program has that user's rights anyway.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AskedService {
+    /// Its real user.
+    pub uid: u32,
+    /// Its name.
+    pub comm: String,
+    /// Where the service is; `None`: anywhere.
+    pub address: Option<IpAddr>,
+    /// At which port.
+    pub port: u16,
+}
+
+/// How connections of a program to a service go on: how often was what seen?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Manners {
+    /// Without an answer for a second, and answered before more was said.
+    pub answered: u32,
+    /// More was said though the peer had got all that there was, and had not answered.
+    pub talked: u32,
+    /// At rest, with the service's word as the last.
+    pub rested: u32,
+    /// The two longest times that the program talked until something came, seconds; 0: none.
+    pub silences: [f64; 2],
+    /// When it was last learned of, seconds of Unix time.
     pub at: u64,
 }
 

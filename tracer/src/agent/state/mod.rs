@@ -19,6 +19,7 @@ use self::saver::Saver;
 use crate::{
     agent::baselines::Baselines,
     agent::open_stalls::OpenStalls,
+    agent::requests::manners::LearnedManners,
     model::baseline::Excuse,
     util::human,
     util::regular,
@@ -46,20 +47,22 @@ pub struct AgentState {
     kept: u64,
     /// Baselines have changed since.
     changed: bool,
+    /// How often manners had changed by what was last to be written.
+    manners: u64,
     /// The last time it could not be written.
     failed: bool,
 }
 
 impl AgentState {
-    /// What is kept in `dir`, with the stalls that were open when the agent last stopped; nothing where there is nothing, or nothing
+    /// What is kept in `dir`, with how programs ask and the stalls that were open when the agent last stopped; nothing where there is nothing, or nothing
     /// that can be read.
-    pub fn load(dir: &Path) -> Result<(Self, Vec<Announced>)> {
+    pub fn load(dir: &Path) -> Result<(Self, LearnedManners, Vec<Announced>)> {
         let file = dir.join("state.json");
         let to = file.clone();
         Ok(Self::of(file, Saver::start(move |kept| write(&to, kept))?))
     }
 
-    fn of(file: PathBuf, saver: Saver<StateFile>) -> (Self, Vec<Announced>) {
+    fn of(file: PathBuf, saver: Saver<StateFile>) -> (Self, LearnedManners, Vec<Announced>) {
         let kept = read(&file).unwrap_or_else(|error| {
             human::say(&format!("{error:#}; the agent starts without its baselines and announced stalls"));
             StateFile::default()
@@ -71,9 +74,10 @@ impl AgentState {
             saved: Instant::now(),
             kept: 0,
             changed: false,
+            manners: 0,
             failed: false,
         };
-        (state, kept.stalls)
+        (state, LearnedManners::import(kept.manners), kept.stalls)
     }
 
     /// A wait ended with an answer.
@@ -93,33 +97,33 @@ impl AgentState {
     }
 
     /// Has the file written if it is time and anything changed.
-    pub fn save_now_and_then(&mut self, stalls: &OpenStalls) {
+    pub fn save_now_and_then(&mut self, stalls: &OpenStalls, manners: &LearnedManners) {
         self.hear();
         let since = self.saved.elapsed();
         if since >= WRITE_INTERVAL || since >= WRITE_INTERVAL_MIN && stalls.changes() != self.kept {
-            self.save(stalls);
+            self.save(stalls, manners);
         }
     }
 
     /// Has the file written if anything changed. What cannot be written is counted, also where an earlier write does not come
     /// back.
-    fn save(&mut self, stalls: &OpenStalls) {
+    fn save(&mut self, stalls: &OpenStalls, manners: &LearnedManners) {
         self.saved = Instant::now();
         let changes = stalls.changes();
-        if !self.changed && changes == self.kept {
+        if !self.changed && changes == self.kept && manners.changes() == self.manners {
             return;
         }
-        self.changed = false;
-        let (baselines, stalls) = (self.baselines.export(), stalls.announced());
-        if self.saver.put(StateFile { baselines, stalls, changes }) {
+        (self.changed, self.manners) = (false, manners.changes());
+        let (baselines, stalls, manners) = (self.baselines.export(), stalls.announced(), manners.export());
+        if self.saver.put(StateFile { baselines, manners, stalls, changes }) {
             self.say_failure(&format!("{} has not been written for a while", self.file.display()));
         }
     }
 
     /// Writes the file at the agent's end, if anything changed and it does not take long.
-    pub fn finish(&mut self, stalls: &OpenStalls) {
+    pub fn finish(&mut self, stalls: &OpenStalls, manners: &LearnedManners) {
         self.hear();
-        self.save(stalls);
+        self.save(stalls, manners);
         if self.saver.wait(LAST_WRITE_TIMEOUT) {
             self.hear();
         } else {
@@ -173,7 +177,7 @@ fn write(file: &Path, kept: &StateFile) -> Result<()> {
 }
 
 /// Seconds of Unix time.
-fn now() -> u64 {
+pub fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
@@ -200,10 +204,10 @@ mod tests {
             stalls.starts_with(r#"[{"pid":7,"process_start_ns":1,"tid":8,"thread_start_ns":2,"began_ns":3,"#),
             "{stalls}"
         );
-        let (mut state, announced) = AgentState::load(&dir).expect("a thread");
+        let (mut state, _, announced) = AgentState::load(&dir).expect("a thread");
         assert_eq!(announced, kept.stalls);
         state.learn(&key(), Duration::from_secs(10));
-        state.finish(&OpenStalls::default());
+        state.finish(&OpenStalls::default(), &LearnedManners::default());
         let text = fs::read_to_string(&file).expect("is there");
         assert!(text.contains(r#""baselines":[[{"owner":{"unit":"worker@1.service"},"uid":33,"#), "{text}");
         assert!(!text.contains("habits"), "{text}");
@@ -214,10 +218,10 @@ mod tests {
     fn what_was_kept_is_found_again_and_damage_is_no_harm() {
         let dir = std::env::temp_dir().join(format!("tracer-state-{}", std::process::id()));
         let key = key();
-        let (mut state, _) = AgentState::load(&dir).expect("a thread");
+        let (mut state, ..) = AgentState::load(&dir).expect("a thread");
         state.learn(&key, Duration::from_secs(10));
         state.learn(&key, Duration::from_secs(20));
-        state.finish(&OpenStalls::default());
+        state.finish(&OpenStalls::default(), &LearnedManners::default());
         assert_eq!(state.unsaved(), 0);
         let usual = || AgentState::load(&dir).expect("a thread").0.usual(&key);
         assert_eq!(usual(), Some(Duration::from_secs(10)));
@@ -236,11 +240,11 @@ mod tests {
             wait.recv().context("it is over")
         });
         let nowhere = std::env::temp_dir().join("tracer-no-such-state.json");
-        let (mut state, _) = AgentState::of(nowhere, saver.expect("a thread"));
+        let (mut state, ..) = AgentState::of(nowhere, saver.expect("a thread"));
         let key = key();
         let change = |state: &mut AgentState| {
             state.learn(&key, Duration::from_secs(10));
-            state.save(&OpenStalls::default());
+            state.save(&OpenStalls::default(), &LearnedManners::default());
         };
         change(&mut state);
         begun.recv().expect("it writes");
@@ -249,7 +253,7 @@ mod tests {
         change(&mut state);
         assert_eq!((state.unsaved(), state.failed), (1, true));
         let before = Instant::now();
-        state.finish(&OpenStalls::default());
+        state.finish(&OpenStalls::default(), &LearnedManners::default());
         assert!(before.elapsed() < LAST_WRITE_TIMEOUT + Duration::from_secs(1), "{:?}", before.elapsed());
         // It comes back.
         go_on.send(()).expect("it waits");

@@ -138,7 +138,7 @@ impl Report {
 pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Result<Report> {
     let (pid, only) = process_of(id)?;
     // Before the snapshot: what is looked up after it is as of its moment.
-    let connections = source.asked_connections(LOOK_AGE_MIN)?.unwrap_or_default();
+    let connections = source.asked_connections(LOOK_AGE_MIN, 0)?.unwrap_or_default();
     let mut snapshot = pipeline::snapshot(source, LOOK_AGE_MIN)?;
     requests::add_to(&mut snapshot, &connections, LOOK_AGE_MIN);
     let mut pipeline = Pipeline::new();
