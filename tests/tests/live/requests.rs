@@ -1,11 +1,12 @@
 //! Are requests of event loops shown, each with its connection, and flagged where an answer is due, and none that a thread waits for?
 
+use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::{
-    Agent, Waiter, age_tolerance, parse_rfc3339_ns, pause, ps, seconds_between, shared, slow, tracer,
+    Agent, Waiter, age_tolerance, own_dir, parse_rfc3339_ns, pause, ps, seconds_between, shared, slow, tracer,
 };
 
 /// A pass over all sockets each five seconds, and a slow machine.
@@ -59,9 +60,9 @@ fn of_an_event_loop_are_shown_each_with_its_connection() {
     assert!(listed(waiter.pid()).is_empty(), "they are in the table");
 }
 
-/// A client at rest may have spoken last: it is listed, and not called stuck.
+/// What follows an answer at once may be the protocol's own acknowledgement: it is listed, and not called stuck.
 #[test]
-fn on_a_connection_that_was_answered_before_one_is_listed() {
+fn one_that_followed_an_answer_at_once_is_listed() {
     let waiter = Waiter::start("requests");
     waiter.until_age(1.5);
     let lines = listed(waiter.pid());
@@ -120,4 +121,60 @@ fn one_is_flagged_where_an_answer_is_due() {
     let lasted = event["stall_seconds"].as_f64().expect("a number");
     let off = lasted - seconds_between(waiter.begun_ns(), answered);
     assert!(off.abs() <= late, "off by {off:+.3} s: {event:#}");
+}
+
+/// A pool whose connections were answered before: what is asked on its own is due at once; what follows an answer at once is, when it has
+/// been seen how such connections rest.
+#[test]
+fn one_is_flagged_on_a_connection_that_was_answered_before() {
+    let _shared = shared();
+    let mut pool = Waiter::start("pool");
+    let mut other = Waiter::start("pool");
+    let state_dir = own_dir().join("manners");
+    let path = state_dir.to_str().expect("UTF-8");
+    let mut agent = Agent::start(&["--threshold", "6s", "--state-dir", path]);
+    let tell = |pool: &mut Waiter, command| -> i128 {
+        pool.command(command);
+        pool.next_line()["realtime_ns"].as_i64().expect("a moment").into()
+    };
+    // Nothing is known of it yet.
+    tell(&mut other, "at-once");
+    pause(Duration::from_secs(1));
+    let asked = tell(&mut pool, "ask");
+    let (event, arrived) = agent.wait_stall("stall_opened", pool.pid(), PATIENCE);
+    let wait = &event["wait"];
+    assert_eq!(
+        (&wait["syscall"], &wait["class"], &wait["fd"]),
+        (&"request".into(), &"reply".into(), &pool.line()["fd"])
+    );
+    let after = seconds_between(asked, arrived);
+    // A pass may come so long after it was asked, and looks are as far apart at most.
+    let late = slow(Duration::from_millis(3_500)).as_secs_f64();
+    assert!((5.9..=6.0 + late).contains(&after), "flagged after {after:.3} s: {event:#}");
+    let answered = tell(&mut pool, "answer");
+    let (event, _) = agent.wait_stall("stall_closed", pool.pid(), PATIENCE);
+    let off = event["stall_seconds"].as_f64().expect("a number") - seconds_between(asked, answered);
+    assert!(off.abs() <= late, "off by {off:+.3} s: {event:#}");
+    assert_eq!(agent.events_of(other.pid()), Vec::<String>::new(), "it may be at rest");
+
+    // Several passes see how the connections rest.
+    let until = Instant::now() + slow(Duration::from_secs(60));
+    while Instant::now() < until && rested(&state_dir) < 8 {
+        tell(&mut pool, "exchange");
+        pause(Duration::from_secs(5));
+    }
+    tell(&mut pool, "at-once");
+    let at_once = pool.line()["at_once"].as_array().expect("two fds");
+    for fd in at_once {
+        let is_it = |event: &Value| event["wait"]["pid"] == pool.pid() && event["wait"]["fd"] == *fd;
+        agent.wait_event(PATIENCE, is_it);
+    }
+}
+
+/// How many connections an agent has seen at rest, of the service that it knows best.
+fn rested(state_dir: &Path) -> u64 {
+    let kept = std::fs::read(state_dir.join("state.json")).unwrap_or_default();
+    let kept: Value = serde_json::from_slice(&kept).unwrap_or_default();
+    let all = kept["manners"].as_array().into_iter().flatten();
+    all.filter_map(|service| service[1]["rested"].as_u64()).max().unwrap_or(0)
 }

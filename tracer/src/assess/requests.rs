@@ -1,7 +1,7 @@
 //! Requests that no thread waits for: an event loop has many under way, and each of its threads waits for whatever comes first. Pure.
 //!
-//! One that was never answered is a wait of its process. The others are shown and not judged: a client of HTTP/2 or MQTT at rest may
-//! have spoken last, too.
+//! One to which an answer is due is a wait of its process. The others are shown and not judged: what a client of HTTP/2 or MQTT at rest has
+//! sent last, too, has no answer.
 
 use std::{cmp::Reverse, collections::HashMap, time::Duration};
 

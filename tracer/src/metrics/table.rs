@@ -139,8 +139,8 @@ pub const METRICS: &[Metric] = &[
     Metric {
         name: "tracer_open_requests",
         labels: &["answer"],
-        help: "Connections of event loops without an answer for a second, by whether one is due: yes, unknown (they have been answered \
-               before), no (nobody would see it come, or their programs also speak when nothing is due).",
+        help: "Connections of event loops without an answer for a second, by whether one is due: yes, unknown (they were the last \
+               bytes, at once after an answer), no (nobody would see it come, or their programs also speak when nothing is due).",
         series: Series::Gauge(|state| {
             let RequestNumbers { due, unknown, not_due, .. } = state.requests;
             let numbers = [("yes", due), ("unknown", unknown), ("no", not_due)];

@@ -21,6 +21,7 @@ mod mounted;
 mod mutexes;
 mod names;
 mod pipes;
+mod pool;
 mod process;
 mod queues;
 mod reborn;
@@ -79,6 +80,7 @@ const ROLES: &[Role] = &[
     ("polls", sockets::polls),
     ("event-loop", sockets::event_loop),
     ("requests", sockets::requests),
+    ("pool", pool::pool),
     ("many-short-waits", sockets::many_short_waits),
     ("hundred-calls", hundred::hundred_calls),
     ("quiet", turns::quiet),

@@ -37,7 +37,7 @@ const FOLLOWED_MAX: usize = 4_096;
 /// Answered ones that are followed beside them, so that it is learned how such connections rest.
 const ANSWERED_MAX: usize = 512;
 /// At first, one answered connection in so many is followed: how many there are is not known.
-const ANSWERED_ONE_IN: u32 = 64;
+const ANSWERED_ONE_IN: u32 = 8;
 /// Of the ones that are due, the oldest of each user are looked at again at each look between two passes.
 const REFRESHED_MAX: usize = 256;
 /// How long a thread may be elsewhere before its connection's request is taken for an event loop's: it is the agent's tracker that
