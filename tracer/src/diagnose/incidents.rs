@@ -52,7 +52,7 @@ pub fn incidents(waits: &[BlamedWait]) -> Vec<Incident> {
     for (at, _) in waits.iter().enumerate().filter(|(_, wait)| wait.is_stall) {
         let (culprit, more, certain) = match ends[at] {
             End::At(last) => {
-                let Blame { culprit, more, certain } = &waits[last].blame;
+                let Blame { culprit, more, certain } = cause(waits, at, last);
                 (culprit.clone(), *more, *certain)
             }
             End::Circle(first) => {
@@ -71,6 +71,16 @@ pub fn incidents(waits: &[BlamedWait]) -> Vec<Incident> {
         incident.stalls.push(at);
     }
     found
+}
+
+/// What a wait is due to, whose way ends at another. A process does not hold itself up by way of its own client: a server waits for the
+/// rest of a request, which the client thinks it has sent.
+fn cause(waits: &[BlamedWait], at: usize, last: usize) -> &Blame {
+    let own = waits[at].thread.process.pid;
+    match &waits[last].blame.culprit {
+        Culprit::Process { pid, .. } if *pid == own => &waits[at].blame,
+        _ => &waits[last].blame,
+    }
 }
 
 /// For each wait the one that is followed from it, if the one that it is due to is stuck.
@@ -109,15 +119,19 @@ struct StuckProcess {
 }
 
 impl StuckProcess {
-    /// The one that began nearest at or after one that waits for the process, else the oldest. A deadlock is only left by its members.
+    /// The one that began nearest to one that waits for the process and not before it, as far as stamps tell; else the oldest. A deadlock
+    /// is not left by another wait of its members.
     fn followed_from(&self, wait: &BlamedWait) -> Option<usize> {
         let waits = match wait.is_deadlock && !self.deadlocked.is_empty() {
             true => &self.deadlocked,
             false => &self.waits,
         };
-        let from = wait.began_ns.saturating_sub(STAMPS_DIFFER_NS);
-        let nearest = waits.partition_point(|(began_ns, _)| *began_ns < from);
-        waits.get(nearest).or_else(|| waits.first()).map(|(_, at)| *at)
+        let after = waits.partition_point(|(began_ns, _)| *began_ns < wait.began_ns);
+        let distance = |(began_ns, _): &&(u64, usize)| began_ns.abs_diff(wait.began_ns);
+        let before = after.checked_sub(1).and_then(|before| waits.get(before));
+        let before = before.filter(|before| distance(before) <= STAMPS_DIFFER_NS);
+        let nearest = before.into_iter().chain(waits.get(after)).min_by_key(distance);
+        nearest.or_else(|| waits.first()).map(|(_, at)| *at)
     }
 }
 
@@ -258,6 +272,8 @@ mod tests {
             let of_client = incidents.iter().find(|(_, stalls)| stalls.contains(&0)).expect("it is in one");
             assert_eq!(of_client.0, process(culprit), "{began} {seconds:?}");
         }
+        let nearest = [due(1, 1, 10, process(5)), due(5, 0, 9, process(8)), due(5, 0, 11, process(9))];
+        assert_eq!(found(&nearest)[0], (process(9), vec![0, 2]), "a second before is too early");
         // The stamps of two connections are not that exact.
         let mut waits = [due(1, 1, 10, process(5)), due(5, 0, 10, process(8)), due(5, 0, 11, process(9))];
         waits[1].began_ns -= 3_000_000;
@@ -274,6 +290,14 @@ mod tests {
     fn what_is_only_followed_is_in_no_incident() {
         let proxys = BlamedWait { is_stall: false, ..due(5, 0, 2, process(9)) };
         assert_eq!(found(&[due(1, 1, 2, process(5)), proxys]), [(process(9), vec![0])]);
+    }
+
+    /// The client waits for its answer, and the server, in doubt, for the rest of the request.
+    #[test]
+    fn a_server_is_not_held_up_by_itself() {
+        let servers = BlamedWait { is_stuck: false, ..due(9, 9, 1, process(5)) };
+        let waits = [due(5, 0, 1, process(9)), due(1, 1, 1, process(5)), servers];
+        assert_eq!(found(&waits), [(process(9), vec![0, 1]), (process(5), vec![2])]);
     }
 
     #[test]
