@@ -138,13 +138,13 @@ fn tree(waits: &[WaitObject], announced: &[&IncidentGroup<'_>]) -> Vec<TableLine
 
 /// The waits of one incident, each below the one that it leads to.
 fn chains(waits: &[WaitObject], of_incident: &[usize]) -> Vec<TableLine> {
-    // By process and by age, the youngest first.
+    // By process, the oldest first.
     let mut of_process: HashMap<u32, Vec<usize>> = HashMap::new();
-    for at in of_incident.iter().rev() {
+    for at in of_incident {
         of_process.entry(waits[*at].pid).or_default().push(*at);
     }
     for of in of_process.values_mut() {
-        of.sort_by_key(|at| waits[*at].age);
+        of.sort_by_key(|at| waits[*at].since);
     }
     let above = |at: usize| -> Option<usize> {
         let wait = &waits[at];
@@ -153,13 +153,14 @@ fn chains(waits: &[WaitObject], of_incident: &[usize]) -> Vec<TableLine> {
         if let Some(tid) = through.tid {
             return of.iter().copied().find(|at| waits[*at].tid == tid);
         }
-        // It asked because it was asked: the nearest that is no older, as far as stamps tell, else the oldest.
-        let older = of.partition_point(|at| waits[*at].age <= wait.age);
-        let distance = |at: &usize| waits[*at].age.abs_diff(wait.age);
-        let younger = older.checked_sub(1).and_then(|younger| of.get(younger)).copied();
-        let older = of.get(older).copied().filter(|older| distance(older) <= STAMPS_DIFFER);
-        let nearest = younger.into_iter().chain(older).min_by_key(distance);
-        nearest.or_else(|| of.last().copied())
+        // It asked because it was asked: the one that began nearest and not before, as far as stamps tell, else the oldest.
+        let began = |at: &usize| waits[*at].since;
+        let distance = |at: &usize| began(at).duration_since(wait.since).unsigned_abs();
+        let after = of.partition_point(|at| began(at) < wait.since);
+        let before = after.checked_sub(1).and_then(|before| of.get(before)).copied();
+        let before = before.filter(|before| distance(before) <= STAMPS_DIFFER);
+        let nearest = before.into_iter().chain(of.get(after).copied()).min_by_key(distance);
+        nearest.or_else(|| of.first().copied())
     };
     let mut below: HashMap<usize, Vec<usize>> = HashMap::new();
     let mut roots = Vec::new();
@@ -241,6 +242,8 @@ fn command(wait: &WaitObject, roomy: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
     use crate::{
         top::samples::wait,
@@ -257,7 +260,9 @@ mod tests {
             through,
             ..CulpritObject::of_kind(CulpritKind::Process)
         };
-        WaitObject { culprit: Some(Box::new(culprit)), ..wait(pid, "client", Class::Reply, seconds) }
+        let wait = wait(pid, "client", Class::Reply, seconds);
+        let since = Timestamp::UNIX_EPOCH - Duration::from_secs(seconds);
+        WaitObject { culprit: Some(Box::new(culprit)), since, ..wait }
     }
 
     fn written(waits: &mut [WaitObject], layout: WaitLayout) -> Vec<String> {
