@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use tests::{Waiter, ps, shared, tracer};
+use tests::{Agent, Waiter, ps, shared, tracer};
 
 /// Columns of a terminal.
 const COLUMNS: usize = 80;
@@ -222,4 +222,20 @@ fn a_culprit_that_is_stopped_is_said_to_be() {
     let everything = page(&[]);
     assert!(everything.iter().any(|line| without_age(line) == told), "{everything:#?}");
     service.go_on();
+}
+
+/// Who asks the agent sees the same.
+#[test]
+fn the_agent_says_who_is_to_blame() {
+    let _shared = shared();
+    let agent = Agent::start(&[]);
+    let service = Waiter::start("mute-service");
+    let proxy = Waiter::start_with("proxy", &[service.text("address")]);
+    let client = Waiter::start_with("asks", &[proxy.text("address"), "0"]);
+    client.until_age(1.5);
+    let socket = agent.socket();
+    let socket = socket.to_str().expect("a path");
+    let page = page_of(&[client.pid(), proxy.pid()], &["--source", "agent", "--socket", socket]);
+    let told = format!("waiter (pid {}) holds up 3 waits of 2 processes", service.pid());
+    assert_eq!(without_age(&page[0]), told, "{page:#?}");
 }

@@ -109,17 +109,7 @@ impl Pipeline {
         source: &mut dyn Source,
     ) -> Result<HashMap<ThreadId, CulpritObject>> {
         let mut parents = Parents::default();
-        let reads = self.resolver().reads();
-        let mut blamed: Vec<BlamedWait> = Vec::new();
-        for of in assessments {
-            let is_stall = is_stall(of);
-            if is_stall || of.level() == Level::Stuck || of.is_deadlock() {
-                blamed.push(parents.blamed(of, is_stall, reads));
-            }
-        }
-        if !blamed.iter().any(|wait| wait.is_stall) {
-            return Ok(HashMap::new());
-        }
+        let mut blamed = self.blamed(assessments, is_stall, &mut parents);
         let mut known: HashSet<ThreadId> = assessments.iter().map(|of| of.wait.thread).collect();
         let (mut looked_up, mut since) = (0, 0);
         for _ in 0..STEPS_MAX {
@@ -130,11 +120,32 @@ impl Pipeline {
             (looked_up, since) = (looked_up + waits.len(), blamed.len());
             let mut met = self.assess(waits, all, source, &PeersOf::NOT_IDLE)?;
             drop_doubles(&mut met);
-            met.retain(|of| of.level() == Level::Stuck || of.is_deadlock());
-            let reads = self.resolver().reads();
-            blamed.extend(met.iter().map(|of| parents.blamed(of, false, reads)));
+            blamed.extend(self.blamed(&met, |_| false, &mut parents));
         }
         Ok(objects(&blamed, all))
+    }
+
+    /// The same where all that is stuck is among these waits: nothing is looked up.
+    pub fn culprits_among(
+        &mut self,
+        assessments: &[Assessment],
+        is_stall: impl Fn(&Assessment) -> bool,
+        all: &ByProcess<'_>,
+    ) -> HashMap<ThreadId, CulpritObject> {
+        objects(&self.blamed(assessments, is_stall, &mut Parents::default()), all)
+    }
+
+    /// Those of these waits that are stalls, or may be followed from others, with whom they are due to.
+    fn blamed(
+        &mut self,
+        assessments: &[Assessment],
+        is_stall: impl Fn(&Assessment) -> bool,
+        parents: &mut Parents,
+    ) -> Vec<BlamedWait> {
+        let reads = self.resolver().reads();
+        let counts = |of: &&Assessment| is_stall(of) || of.level() == Level::Stuck || of.is_deadlock();
+        let counted = assessments.iter().filter(counts);
+        counted.map(|of| parents.blamed(of, is_stall(of), reads)).collect()
     }
 }
 

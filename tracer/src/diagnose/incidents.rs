@@ -51,11 +51,11 @@ pub fn incidents(waits: &[BlamedWait]) -> Vec<Incident> {
     let mut found: Vec<Incident> = Vec::new();
     for (at, _) in waits.iter().enumerate().filter(|(_, wait)| wait.is_stall) {
         let (culprit, more, certain) = match ends[at] {
-            End::At(last) => {
+            ChainEnd::At(last) => {
                 let Blame { culprit, more, certain } = cause(waits, at, last);
                 (culprit.clone(), *more, *certain)
             }
-            End::Circle(first) => {
+            ChainEnd::Circle(first) => {
                 let circle = circles.entry(first).or_insert_with(|| circle(waits, &next, first));
                 (circle.clone(), 0, true)
             }
@@ -137,7 +137,7 @@ impl StuckProcess {
 
 /// Where the way from a wait ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum ChainEnd {
     /// At this wait, which leads to no other.
     At(usize),
     /// In the circle in which this wait stands: of one circle always the same.
@@ -145,8 +145,8 @@ enum End {
 }
 
 /// The ends of all ways; each wait is visited once.
-fn ends(next: &[Option<usize>]) -> Vec<End> {
-    let mut ends: Vec<Option<End>> = vec![None; next.len()];
+fn ends(next: &[Option<usize>]) -> Vec<ChainEnd> {
+    let mut ends: Vec<Option<ChainEnd>> = vec![None; next.len()];
     // By which walk a wait was met.
     let mut met: Vec<usize> = vec![usize::MAX; next.len()];
     for start in 0..next.len() {
@@ -157,17 +157,17 @@ fn ends(next: &[Option<usize>]) -> Vec<End> {
                 break end;
             }
             if std::mem::replace(&mut met[at], start) == start {
-                break End::Circle(at);
+                break ChainEnd::Circle(at);
             }
             way.push(at);
             match next[at] {
                 Some(following) => at = following,
-                None => break End::At(at),
+                None => break ChainEnd::At(at),
             }
         };
         way.into_iter().for_each(|at| ends[at] = Some(end));
     }
-    ends.into_iter().enumerate().map(|(at, end)| end.unwrap_or(End::At(at))).collect()
+    ends.into_iter().enumerate().map(|(at, end)| end.unwrap_or(ChainEnd::At(at))).collect()
 }
 
 /// The circle in which this wait stands: those whom its waits are due to.
@@ -396,8 +396,8 @@ mod tests {
                 let walk: Vec<usize> =
                     std::iter::successors(Some(at), |at| next[*at]).take(waits.len() + 1).collect();
                 match end {
-                    End::At(last) => prop_assert_eq!(walk.last(), Some(&last)),
-                    End::Circle(first) => {
+                    ChainEnd::At(last) => prop_assert_eq!(walk.last(), Some(&last)),
+                    ChainEnd::Circle(first) => {
                         prop_assert!(walk.len() > waits.len() && walk.contains(&first));
                     }
                 }

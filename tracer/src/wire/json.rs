@@ -64,12 +64,12 @@ pub struct WaitObject {
     /// Kubernetes pod.
     #[serde(default)]
     pub pod: Option<Pod>,
-    /// When the process started, clock ticks since boot: with its id, which process it is. Left out where it is not known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start_ticks: Option<u64>,
     /// Of a stall, who is to blame for it: those with the same culprit are one incident. Left out where that was not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub culprit: Option<Box<CulpritObject>>,
+    /// When the process started, clock ticks since boot: with its id, which process it is. Left out where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_ticks: Option<u64>,
 }
 
 impl WaitObject {
