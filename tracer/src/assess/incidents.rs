@@ -110,6 +110,9 @@ impl Pipeline {
     ) -> Result<HashMap<ThreadId, CulpritObject>> {
         let mut parents = Parents::default();
         let mut blamed = self.blamed(assessments, is_stall, &mut parents);
+        if !blamed.iter().any(|wait| wait.is_stall) {
+            return Ok(HashMap::new());
+        }
         let mut known: HashSet<ThreadId> = assessments.iter().map(|of| of.wait.thread).collect();
         let (mut looked_up, mut since) = (0, 0);
         for _ in 0..STEPS_MAX {
