@@ -46,31 +46,39 @@ pub struct Incident {
 pub fn incidents(waits: &[BlamedWait]) -> Vec<Incident> {
     let next = followed(waits);
     let ends = ends(&next);
-    let mut circles: HashMap<usize, Culprit> = HashMap::new();
-    let mut places: HashMap<Culprit, usize> = HashMap::new();
+    let circles = circles(waits, &next, &ends);
+    let mut places: HashMap<&Culprit, usize> = HashMap::with_capacity(waits.len());
     let mut found: Vec<Incident> = Vec::new();
     for (at, _) in waits.iter().enumerate().filter(|(_, wait)| wait.is_stall) {
         let (culprit, more, certain) = match ends[at] {
             ChainEnd::At(last) => {
                 let Blame { culprit, more, certain } = cause(waits, at, last);
-                (culprit.clone(), *more, *certain)
+                (culprit, *more, *certain)
             }
-            ChainEnd::Circle(first) => {
-                let circle = circles.entry(first).or_insert_with(|| circle(waits, &next, first));
-                (circle.clone(), 0, true)
-            }
+            ChainEnd::Circle(first) => (&circles[&first], 0, true),
         };
-        let place = *places.entry(culprit).or_insert_with_key(|culprit| {
+        let place = *places.entry(culprit).or_insert(found.len());
+        if place == found.len() {
             let culprit = culprit.clone();
             found.push(Incident { culprit, more: 0, certain: false, stalls: Vec::new() });
-            found.len() - 1
-        });
+        }
         let incident = &mut found[place];
         incident.more = incident.more.max(more);
         incident.certain |= certain;
         incident.stalls.push(at);
     }
     found
+}
+
+/// The circles in which chains end, by the wait that stands for each.
+fn circles(waits: &[BlamedWait], next: &[Option<usize>], ends: &[ChainEnd]) -> HashMap<usize, Culprit> {
+    let mut circles = HashMap::new();
+    for end in ends {
+        if let ChainEnd::Circle(first) = *end {
+            circles.entry(first).or_insert_with(|| circle(waits, next, first));
+        }
+    }
+    circles
 }
 
 /// What a wait is due to, whose way ends at another. A process does not hold itself up by way of its own client: a server waits for the
@@ -85,53 +93,46 @@ fn cause(waits: &[BlamedWait], at: usize, last: usize) -> &Blame {
 
 /// For each wait the one that is followed from it, if the one that it is due to is stuck.
 fn followed(waits: &[BlamedWait]) -> Vec<Option<usize>> {
-    let mut processes: HashMap<u32, StuckProcess> = HashMap::new();
-    let mut threads: HashMap<u32, usize> = HashMap::new();
-    for (at, wait) in waits.iter().enumerate().filter(|(_, wait)| wait.is_stuck || wait.is_deadlock) {
-        let process = processes.entry(wait.thread.process.pid).or_default();
-        process.waits.push((wait.began_ns, at));
-        if wait.is_deadlock {
-            process.deadlocked.push((wait.began_ns, at));
-        }
-        if !wait.thread.is_request() {
-            threads.insert(wait.thread.tid, at);
-        }
-    }
-    for process in processes.values_mut() {
-        process.waits.sort_unstable();
-        process.deadlocked.sort_unstable();
-    }
+    let stuck = || waits.iter().enumerate().filter(|(_, wait)| wait.is_stuck || wait.is_deadlock);
+    let all = ByStart::new(stuck());
+    let deadlocked = ByStart::new(stuck().filter(|(_, wait)| wait.is_deadlock));
+    let are_threads = stuck().filter(|(_, wait)| !wait.thread.is_request());
+    let threads: HashMap<u32, usize> = are_threads.map(|(at, wait)| (wait.thread.tid, at)).collect();
     let follow = |wait: &BlamedWait| match &wait.blame.culprit {
         // Which of its own threads it waits for is not known.
         Culprit::Process { pid, .. } if *pid == wait.thread.process.pid => None,
-        Culprit::Process { pid, .. } => processes.get(pid)?.followed_from(wait),
+        // A deadlock is not left by another wait of its members.
+        Culprit::Process { pid, .. } => {
+            let in_deadlock = if wait.is_deadlock { deadlocked.nearest(*pid, wait.began_ns) } else { None };
+            in_deadlock.or_else(|| all.nearest(*pid, wait.began_ns))
+        }
         Culprit::Thread { tid, .. } => threads.get(tid).copied(),
         _ => None,
     };
     waits.iter().map(follow).collect()
 }
 
-/// The waits of a process that is stuck, by when they began, and their places.
-#[derive(Default)]
-struct StuckProcess {
-    waits: Vec<(u64, usize)>,
-    deadlocked: Vec<(u64, usize)>,
-}
+/// Waits of processes: pid, when it began, and its place, ascending.
+struct ByStart(Vec<(u32, u64, usize)>);
 
-impl StuckProcess {
-    /// The one that began nearest to one that waits for the process and not before it, as far as stamps tell; else the oldest. A deadlock
-    /// is not left by another wait of its members.
-    fn followed_from(&self, wait: &BlamedWait) -> Option<usize> {
-        let waits = match wait.is_deadlock && !self.deadlocked.is_empty() {
-            true => &self.deadlocked,
-            false => &self.waits,
-        };
-        let after = waits.partition_point(|(began_ns, _)| *began_ns < wait.began_ns);
-        let distance = |(began_ns, _): &&(u64, usize)| began_ns.abs_diff(wait.began_ns);
-        let before = after.checked_sub(1).and_then(|before| waits.get(before));
-        let before = before.filter(|before| distance(before) <= STAMPS_DIFFER_NS);
-        let nearest = before.into_iter().chain(waits.get(after)).min_by_key(distance);
-        nearest.or_else(|| waits.first()).map(|(_, at)| *at)
+impl ByStart {
+    fn new<'a>(waits: impl Iterator<Item = (usize, &'a BlamedWait)>) -> Self {
+        let mut waits: Vec<(u32, u64, usize)> =
+            waits.map(|(at, wait)| (wait.thread.process.pid, wait.began_ns, at)).collect();
+        waits.sort_unstable();
+        Self(waits)
+    }
+
+    /// The wait of a process that began nearest to this moment and not before it, as far as stamps tell; else its oldest.
+    fn nearest(&self, of: u32, to_ns: u64) -> Option<usize> {
+        let is_its = |wait: &&(u32, u64, usize)| wait.0 == of;
+        let distance = |(_, began_ns, _): &&(u32, u64, usize)| began_ns.abs_diff(to_ns);
+        let after = self.0.partition_point(|(pid, began_ns, _)| (*pid, *began_ns) < (of, to_ns));
+        let before = after.checked_sub(1).and_then(|before| self.0.get(before));
+        let before = before.filter(is_its).filter(|before| distance(before) <= STAMPS_DIFFER_NS);
+        let nearest = before.into_iter().chain(self.0.get(after).filter(is_its)).min_by_key(distance);
+        let oldest = || self.0.get(self.0.partition_point(|(pid, ..)| *pid < of)).filter(is_its);
+        nearest.or_else(oldest).map(|(_, _, at)| *at)
     }
 }
 
