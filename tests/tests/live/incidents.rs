@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Agent, Waiter, pause, ps, shared, slow, tracer};
+use tests::{Agent, HungMount, Waiter, pause, ps, shared, slow, tracer};
 
 /// Columns of a terminal.
 const COLUMNS: usize = 80;
@@ -225,6 +225,31 @@ fn a_culprit_that_is_stopped_is_said_to_be() {
     let everything = page(&[]);
     assert!(everything.iter().any(|line| without_age(line) == told), "{everything:#?}");
     service.go_on();
+}
+
+/// Whoever calls into a mount waits for its server, also behind another that has a lock there.
+#[test]
+fn the_server_of_a_mount_is_to_blame_for_all_who_call_into_it() {
+    let _shared = shared();
+    let Some(mount) = HungMount::start() else { return };
+    for (role, file) in [("stat", 1), ("chdir", 5), ("pwrite", 4), ("pwrite", 4)] {
+        mount.prepare(role, &mount.file(file));
+    }
+    mount.stop();
+    let pids: Vec<u32> = mount.begin().iter().map(|planted| planted.pid).collect();
+    pause(Duration::from_millis(1500));
+    let (rows, page) = (rows_of(&pids), page(&[]));
+    assert_eq!(rows.len(), 4, "{rows:#?}");
+    for row in &rows {
+        let culprit = &row["culprit"];
+        assert_eq!(
+            (&culprit["kind"], &culprit["pid"]),
+            (&"process".into(), &mount.server().into()),
+            "{row:#}"
+        );
+    }
+    let is_told = |line: &&String| line.contains(&format!(" (pid {}, stopped) holds up", mount.server()));
+    assert_eq!(page.iter().filter(is_told).count(), 1, "{page:#?}");
 }
 
 /// Who asks the agent sees the same.

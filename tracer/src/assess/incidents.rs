@@ -11,7 +11,7 @@ use super::{
 use crate::{
     collect::Source,
     diagnose::{
-        culprit::{Blame, CircleMember, Culprit, blame},
+        culprit::{Blame, CircleMember, Culprit, ShownName, blame},
         incidents::{BlamedWait, incidents},
     },
     model::{
@@ -26,38 +26,55 @@ use crate::{
 const STEPS_MAX: usize = 4;
 /// Waits that are looked up on the way.
 const WAITS_MAX: usize = 1024;
-/// Processes whose parents are read.
-const PARENTS_MAX: usize = 1024;
+/// Processes whose parents are read, or whose names are.
+const PROCESSES_MAX: usize = 1024;
 
 /// Whether a wait is to be in an incident: it has lasted a while, and worries by itself.
 pub fn is_stall(assessment: &Assessment) -> bool {
     !is_young(assessment.wait.age) && (assessment.class.is_listed() || assessment.is_deadlock())
 }
 
-/// Parents of processes, each read once.
+/// What is read of processes, of each once.
 #[derive(Default)]
-struct Parents(HashMap<u32, Option<u32>>);
+struct Families {
+    parents: HashMap<u32, Option<u32>>,
+    names: HashMap<u32, Option<String>>,
+}
 
-impl Parents {
+impl Families {
     /// Whether a process is a child of the other. Those beyond what is read are taken for none.
     fn is_child(&mut self, pid: u32, parent: u32, reads: &mut Reads) -> bool {
-        if self.0.len() >= PARENTS_MAX && !self.0.contains_key(&pid) {
+        if self.parents.len() >= PROCESSES_MAX && !self.parents.contains_key(&pid) {
             return false;
         }
         let read = || reads.stat(by_pid(pid)).map(|stat| stat.parent);
-        *self.0.entry(pid).or_insert_with(read) == Some(parent)
+        *self.parents.entry(pid).or_insert_with(read) == Some(parent)
+    }
+
+    /// Names the process of a thread that waits for its own process: the thread has a name of its own.
+    fn name(&mut self, culprit: &mut Culprit, waiter: ThreadId, reads: &mut Reads) {
+        let Culprit::Process { pid, comm } = culprit else { return };
+        if *pid != waiter.process.pid || waiter.tid == *pid || self.names.len() >= PROCESSES_MAX {
+            return;
+        }
+        let name = self.names.entry(*pid).or_insert_with(|| reads.comm(waiter.process));
+        if let Some(name) = name {
+            *comm = ShownName(name.clone());
+        }
     }
 
     fn blamed(&mut self, of: &Assessment, is_stall: bool, reads: &mut Reads) -> BlamedWait {
         let waiter = of.wait.thread.process.pid;
         let mut is_child = |pid| self.is_child(pid, waiter, reads);
+        let mut blame = blame(&of.wait, &of.resolved, of.class, &mut is_child);
+        self.name(&mut blame.culprit, of.wait.thread, reads);
         BlamedWait {
             thread: of.wait.thread,
             began_ns: of.wait.began_ns,
             is_stuck: of.level() == Level::Stuck,
             is_deadlock: of.is_deadlock(),
             is_stall,
-            blame: blame(&of.wait, &of.resolved, of.class, &mut is_child),
+            blame,
         }
     }
 }
@@ -108,8 +125,8 @@ impl Pipeline {
         all: &ByProcess<'_>,
         source: &mut dyn Source,
     ) -> Result<HashMap<ThreadId, CulpritObject>> {
-        let mut parents = Parents::default();
-        let mut blamed = self.blamed(assessments, is_stall, &mut parents);
+        let mut families = Families::default();
+        let mut blamed = self.blamed(assessments, is_stall, &mut families);
         if !blamed.iter().any(|wait| wait.is_stall) {
             return Ok(HashMap::new());
         }
@@ -123,7 +140,7 @@ impl Pipeline {
             (looked_up, since) = (looked_up + waits.len(), blamed.len());
             let mut met = self.assess(waits, all, source, &PeersOf::NOT_IDLE)?;
             drop_doubles(&mut met);
-            blamed.extend(self.blamed(&met, |_| false, &mut parents));
+            blamed.extend(self.blamed(&met, |_| false, &mut families));
         }
         Ok(objects(&blamed, all))
     }
@@ -135,7 +152,7 @@ impl Pipeline {
         is_stall: impl Fn(&Assessment) -> bool,
         all: &ByProcess<'_>,
     ) -> HashMap<ThreadId, CulpritObject> {
-        objects(&self.blamed(assessments, is_stall, &mut Parents::default()), all)
+        objects(&self.blamed(assessments, is_stall, &mut Families::default()), all)
     }
 
     /// Those of these waits that are stalls, or may be followed from others, with whom they are due to.
@@ -143,12 +160,12 @@ impl Pipeline {
         &mut self,
         assessments: &[Assessment],
         is_stall: impl Fn(&Assessment) -> bool,
-        parents: &mut Parents,
+        families: &mut Families,
     ) -> Vec<BlamedWait> {
         let reads = self.resolver().reads();
         let counts = |of: &&Assessment| is_stall(of) || of.level() == Level::Stuck || of.is_deadlock();
         let counted = assessments.iter().filter(counts);
-        counted.map(|of| parents.blamed(of, is_stall(of), reads)).collect()
+        counted.map(|of| families.blamed(of, is_stall(of), reads)).collect()
     }
 }
 
@@ -174,9 +191,9 @@ fn objects(blamed: &[BlamedWait], all: &ByProcess<'_>) -> HashMap<ThreadId, Culp
 fn through(blame: &Blame, end: &Culprit) -> Option<PartyObject> {
     match &blame.culprit {
         culprit if culprit == end => None,
-        Culprit::Process { pid, comm } => Some(PartyObject { pid: *pid, tid: None, comm: comm.clone() }),
+        Culprit::Process { pid, comm } => Some(PartyObject { pid: *pid, tid: None, comm: comm.0.clone() }),
         Culprit::Thread { pid, tid, comm } => {
-            Some(PartyObject { pid: *pid, tid: Some(*tid), comm: comm.clone() })
+            Some(PartyObject { pid: *pid, tid: Some(*tid), comm: comm.0.clone() })
         }
         _ => None,
     }
@@ -190,14 +207,14 @@ fn object(culprit: &Culprit, all: &ByProcess<'_>) -> CulpritObject {
     match culprit {
         Culprit::Process { pid, comm } => CulpritObject {
             pid: Some(*pid),
-            comm: Some(comm.clone()),
+            comm: Some(comm.0.clone()),
             start_ticks: start_ticks(*pid),
             ..of(CulpritKind::Process)
         },
         Culprit::Thread { pid, tid, comm } => CulpritObject {
             pid: Some(*pid),
             tid: Some(*tid),
-            comm: Some(comm.clone()),
+            comm: Some(comm.0.clone()),
             start_ticks: start_ticks(*pid),
             ..of(CulpritKind::Thread)
         },
@@ -223,7 +240,7 @@ fn object(culprit: &Culprit, all: &ByProcess<'_>) -> CulpritObject {
         Culprit::UnixSocket { path } => at(CulpritKind::Socket, path),
         Culprit::MemoryLock { pid, comm, address } => CulpritObject {
             pid: Some(*pid),
-            comm: Some(comm.clone()),
+            comm: Some(comm.0.clone()),
             address: Some(format!("{address:#x}")),
             ..of(CulpritKind::MemoryLock)
         },
@@ -241,5 +258,5 @@ fn object(culprit: &Culprit, all: &ByProcess<'_>) -> CulpritObject {
 }
 
 fn member(CircleMember { pid, tid, comm }: &CircleMember) -> PartyObject {
-    PartyObject { pid: *pid, tid: *tid, comm: comm.clone() }
+    PartyObject { pid: *pid, tid: *tid, comm: comm.0.clone() }
 }

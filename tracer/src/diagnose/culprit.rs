@@ -1,6 +1,10 @@
 //! To whom is a wait due? From what was found out about it to the one who is to blame. Pure.
 
-use std::net::IpAddr;
+use std::{
+    cmp::Ordering,
+    hash::{Hash, Hasher},
+    net::IpAddr,
+};
 
 use crate::{
     model::{
@@ -18,6 +22,40 @@ use crate::{
     },
 };
 
+/// A name that is shown and tells nobody from another: the threads of a process have names of their own, and any of them may change.
+#[derive(Clone, Debug)]
+pub struct ShownName(pub String);
+
+impl From<&str> for ShownName {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl PartialEq for ShownName {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for ShownName {}
+
+impl Hash for ShownName {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+impl PartialOrd for ShownName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ShownName {
+    fn cmp(&self, _: &Self) -> Ordering {
+        Ordering::Equal
+    }
+}
+
 /// Who or what is to blame for a wait, or for all waits of an incident. Waits on the same one have equal values.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Culprit {
@@ -26,7 +64,7 @@ pub enum Culprit {
         /// Its pid.
         pid: u32,
         /// Its name.
-        comm: String,
+        comm: ShownName,
     },
     /// A thread that holds a lock.
     Thread {
@@ -35,7 +73,7 @@ pub enum Culprit {
         /// Its id.
         tid: u32,
         /// Its name.
-        comm: String,
+        comm: ShownName,
     },
     /// An address whose process is not on this host, or was not found there.
     Remote {
@@ -94,7 +132,7 @@ pub enum Culprit {
         /// The process that waits.
         pid: u32,
         /// Its name.
-        comm: String,
+        comm: ShownName,
         /// Where in its memory.
         address: u64,
     },
@@ -127,7 +165,7 @@ pub struct CircleMember {
     /// Its thread, where only that is meant.
     pub tid: Option<u32>,
     /// Its name.
-    pub comm: String,
+    pub comm: ShownName,
 }
 
 /// To whom a wait is due.
@@ -188,7 +226,7 @@ fn of_others(wait: &Wait, peers: &Peers, is_child: &mut dyn FnMut(u32) -> bool) 
     }
     let Peer { pid, comm } = meant.or_else(|| peers.others.first())?;
     Some(Blame {
-        culprit: Culprit::Process { pid: *pid, comm: comm.clone() },
+        culprit: Culprit::Process { pid: *pid, comm: comm.as_str().into() },
         more: peers.number() - 1,
         certain: match peers.role {
             Role::OtherEnd | Role::TerminalMaster | Role::Automounter => true,
@@ -205,17 +243,17 @@ fn of_word(word: &FutexWord, wait: &Wait, resolved: &Resolved, peers: &Peers) ->
         FutexWord::Lock(LockHolder::Thread(owner)) => return Blame::on(thread(owner)),
         FutexWord::Lock(LockHolder::Itself) => {
             let tid = Some(wait.thread.tid);
-            let members = vec![CircleMember { pid: process, tid, comm: wait.comm.to_string() }];
+            let members = vec![CircleMember { pid: process, tid, comm: wait.comm.as_str().into() }];
             return Blame::on(Culprit::Circle { members, is_deadlock: true });
         }
         FutexWord::ThreadEnd(tid) => {
-            return Blame::on(Culprit::Thread { pid: process, tid: *tid, comm: wait.comm.to_string() });
+            return Blame::on(Culprit::Thread { pid: process, tid: *tid, comm: wait.comm.as_str().into() });
         }
         _ => {}
     }
     match (peers.circle, peers.others.first()) {
         (true, Some(Peer { pid, comm })) => {
-            let culprit = Culprit::Process { pid: *pid, comm: comm.clone() };
+            let culprit = Culprit::Process { pid: *pid, comm: comm.as_str().into() };
             Blame { more: peers.number() - 1, ..Blame::on(culprit) }
         }
         (true, None) => Blame::on(deadlock_of(wait)),
@@ -224,17 +262,17 @@ fn of_word(word: &FutexWord, wait: &Wait, resolved: &Resolved, peers: &Peers) ->
 }
 
 fn thread(owner: &LockOwner) -> Culprit {
-    Culprit::Thread { pid: owner.pid, tid: owner.tid, comm: owner.comm.clone() }
+    Culprit::Thread { pid: owner.pid, tid: owner.tid, comm: owner.comm.as_str().into() }
 }
 
 /// The process that waits, as one that others may wait for as well.
 fn itself_as_process(wait: &Wait) -> Culprit {
-    Culprit::Process { pid: wait.thread.process.pid, comm: wait.comm.to_string() }
+    Culprit::Process { pid: wait.thread.process.pid, comm: wait.comm.as_str().into() }
 }
 
 /// A circle of which only the process that waits is known.
 fn deadlock_of(wait: &Wait) -> Culprit {
-    let member = CircleMember { pid: wait.thread.process.pid, tid: None, comm: wait.comm.to_string() };
+    let member = CircleMember { pid: wait.thread.process.pid, tid: None, comm: wait.comm.as_str().into() };
     Culprit::Circle { members: vec![member], is_deadlock: true }
 }
 
@@ -272,7 +310,7 @@ fn by_target(wait: &Wait, resolved: &Resolved, class: Class) -> Culprit {
         Target::File { path, .. } if class == Class::Lock => Culprit::FileLock { path: path.clone() },
         Target::Device { path } if class == Class::Disk => Culprit::Device { path: path.clone() },
         Target::Futex { address } if class == Class::Mutex => {
-            Culprit::MemoryLock { pid: process, comm: wait.comm.to_string(), address: *address }
+            Culprit::MemoryLock { pid: process, comm: wait.comm.as_str().into(), address: *address }
         }
         Target::Semaphores { set } => Culprit::Semaphores { set: *set },
         Target::MessageQueue { id } => Culprit::MessageQueue { id: *id },
@@ -367,6 +405,14 @@ mod tests {
             panic!("it waits for itself");
         };
         assert_eq!((members[0].pid, members[0].tid, is_deadlock), (100, Some(100), true));
+    }
+
+    /// Threads of one process wait for it, each by its own name.
+    #[test]
+    fn a_name_tells_nobody_from_another() {
+        let all: std::collections::HashSet<Culprit> =
+            [process(7, "main"), process(7, "worker"), process(8, "main")].into();
+        assert_eq!(all.len(), 2);
     }
 
     #[test]

@@ -205,11 +205,11 @@ mod tests {
     use crate::{model::wait::ProcessId, util::growth};
 
     fn process(pid: u32) -> Culprit {
-        Culprit::Process { pid, comm: format!("p{pid}") }
+        Culprit::Process { pid, comm: format!("p{pid}").as_str().into() }
     }
 
     fn thread(pid: u32, tid: u32) -> Culprit {
-        Culprit::Thread { pid, tid, comm: format!("t{tid}") }
+        Culprit::Thread { pid, tid, comm: format!("t{tid}").as_str().into() }
     }
 
     fn due(pid: u32, tid: u32, began_s: u64, culprit: Culprit) -> BlamedWait {

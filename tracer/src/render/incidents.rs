@@ -229,7 +229,7 @@ mod tests {
         let groups = grouped(&waits);
         assert_eq!(groups[0].level, Level::Stuck);
         let lines = groups[0].lines(&[], None);
-        assert!(lines[0].starts_with("a deadlock of thread 8 (x) of pid 7 holds up"), "{lines:#?}");
+        assert!(lines[0].starts_with("a deadlock in thread 8 (x) of pid 7 holds up"), "{lines:#?}");
         assert!(lines.last().is_some_and(|line| line.ends_with("next: tracer why 8")), "{lines:#?}");
     }
 

@@ -204,6 +204,9 @@ impl fmt::Display for CulpritObject {
             }
             CulpritKind::Semaphores => write!(f, "semaphore set {}", self.id.unwrap_or_default()),
             CulpritKind::MessageQueue => write!(f, "message queue {}", self.id.unwrap_or_default()),
+            CulpritKind::Deadlock if self.members.len() == 1 => {
+                write!(f, "a deadlock in {}", listed(&self.members))
+            }
             CulpritKind::Deadlock => write!(f, "a deadlock of {}", listed(&self.members)),
             CulpritKind::Circle => write!(f, "{}, waiting for each other,", listed(&self.members)),
             CulpritKind::Itself => write!(f, "nobody else"),
@@ -281,7 +284,7 @@ mod tests {
             ),
             (
                 CulpritObject { members: members(1), ..of(CulpritKind::Deadlock) },
-                "a deadlock of python3 (pid 7)",
+                "a deadlock in python3 (pid 7)",
             ),
             (
                 CulpritObject {
