@@ -55,7 +55,7 @@ impl Hang {
     fn start() -> Self {
         let service = Waiter::start("mute-service");
         let address = service.text("address").to_owned();
-        let pool = Waiter::start_with("pool", &[&address, &POOL.to_string()]);
+        let pool = Waiter::start_with("asking-pool", &[&address, &POOL.to_string()]);
         let clients = (0..3).map(|_| Waiter::start_with("asks", &[&address, "0"])).collect();
         let proxy = Waiter::start_with("proxy", &[&address]);
         Self { service, pool, clients, proxy }

@@ -170,7 +170,7 @@ const ROLES: &[Role] = &[
     ("circle-locks", circles::circle_locks),
     ("mute-service", services::mute_service),
     ("greeter", services::greeter),
-    ("pool", services::pool),
+    ("asking-pool", services::asking_pool),
     ("proxy", services::proxy),
     ("subscriber", services::subscriber),
     ("threads", threads::threads),

@@ -51,7 +51,7 @@ fn asked(service: SocketAddr) -> TcpStream {
 }
 
 /// As many threads as the second argument says, each of which has asked the service and waits for its answer.
-pub(crate) fn pool(call: &Call) {
+pub(crate) fn asking_pool(call: &Call) {
     let service = service(call);
     let number: usize = call.args.get(1).and_then(|number| number.parse().ok()).expect("how many?");
     let (tell, told) = mpsc::channel();
