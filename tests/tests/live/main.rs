@@ -41,6 +41,7 @@ mod doctor;
 mod errors;
 mod histogram;
 mod hung_mount;
+mod incidents;
 mod kernel_functions;
 mod locks;
 mod proc_source;

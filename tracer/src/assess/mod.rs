@@ -5,6 +5,7 @@ mod batches;
 pub mod blind;
 mod circles;
 pub mod client;
+pub mod incidents;
 pub mod inspect;
 mod object;
 pub mod overview;

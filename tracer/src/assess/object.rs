@@ -39,6 +39,7 @@ impl WaitObject {
             container: who.container.clone(),
             pod: who.pod.clone(),
             start_ticks: wait.thread.process.start_ticks(),
+            culprit: None,
         }
     }
 }

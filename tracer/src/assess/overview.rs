@@ -9,6 +9,7 @@ use std::{
 use anyhow::Result;
 
 use super::{
+    incidents::is_stall,
     pipeline::{Assessment, LOOK_AGE_MIN, PeersOf, Pipeline, is_young, may_be_older},
     requests::drop_doubles,
 };
@@ -103,7 +104,11 @@ impl OverviewCache {
             }
         }
         drop_doubles(&mut shown);
+        let mut culprits = self.pipeline.culprits_among(&shown, is_stall, &all);
         overview.waits = self.pipeline.objects(&shown);
+        for (of, wait) in shown.iter().zip(&mut overview.waits) {
+            wait.culprit = culprits.remove(&of.wait.thread).map(Box::new);
+        }
         self.forget_others(snapshot);
         Ok(overview)
     }

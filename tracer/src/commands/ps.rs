@@ -10,6 +10,7 @@ use anyhow::Result;
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
+    assess::incidents::is_stall,
     assess::pipeline::{self, Assessment, PeersOf, Pipeline},
     assess::requests::{self, UnansweredRequests},
     collect::Source,
@@ -19,6 +20,7 @@ use crate::{
     model::file::Addresses,
     model::wait::{ByProcess, Snapshot, Suspended, ThreadId, Wait, may_be_same_start},
     render::table::{Column, Table},
+    render::waits::{self, WaitLayout},
     serve::{
         client::{AgentClient, OPTIONAL_TIMEOUT},
         feed::{self, Feed},
@@ -113,7 +115,7 @@ pub fn run(args: &Ps) -> Result<()> {
     if args.json {
         objects(out, page.waits)?;
     } else {
-        table(out, &mut page.waits)?;
+        waits::write(out, &mut page.waits, layout(args), &page.held)?;
         requests(out, &page.requests)?;
         footer(out, &page)?;
     }
@@ -128,6 +130,15 @@ fn objects(out: &mut impl Write, mut waits: Vec<WaitObject>) -> Result<()> {
         lines::write(out, wait)?;
     }
     Ok(())
+}
+
+/// How waits are to be laid out.
+fn layout(args: &Ps) -> WaitLayout {
+    match (args.flat, args.tree) {
+        (true, _) => WaitLayout::Flat,
+        (false, true) => WaitLayout::Tree,
+        (false, false) => WaitLayout::Folded,
+    }
 }
 
 /// Asks an agent, if one runs and answers this user.
@@ -188,7 +199,8 @@ fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     let up_to = if args.all { Level::Idle } else { Level::Doubtful };
     let policy = PeersOf { up_to, min_age: args.min_age };
     let mut pipeline = Pipeline::new();
-    let mut assessments = pipeline.assess(waits, &ByProcess::new(&all), source, &policy)?;
+    let by_process = ByProcess::new(&all);
+    let mut assessments = pipeline.assess(waits, &by_process, source, &policy)?;
     requests::drop_doubles(&mut assessments);
     let mut requests = match args.all && !args.json {
         true => requests::of_no_thread(&connections, &assessments, age),
@@ -196,12 +208,17 @@ fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     };
     requests.retain(|of| chosen(args, of.process.pid, &of.comm));
     assessments.retain(|assessment| assessment.wait.age >= args.min_age);
+    let has_culprit = |assessment: &Assessment| is_stall(assessment) || is_flagged(assessment);
+    let mut culprits = pipeline.culprits(&assessments, has_culprit, &by_process, source)?;
     let (shown, hidden): (Vec<Assessment>, Vec<Assessment>) = assessments
         .into_iter()
         .partition(|assessment| wanted(args, assessment.class, is_flagged(assessment)));
     let hidden = Hidden::of(hidden.iter().map(|assessment| assessment.class));
     let number = shown.iter().filter(|assessment| is_flagged(assessment)).count();
-    let waits = if args.json { pipeline.objects(&shown) } else { rows(&shown, &mut pipeline) };
+    let mut waits = if args.json { pipeline.objects(&shown) } else { rows(&shown, &mut pipeline) };
+    for (of, wait) in shown.iter().zip(&mut waits) {
+        wait.culprit = culprits.remove(&of.wait.thread).map(Box::new);
+    }
     let held = held.iter().map(SuspendedObject::of).filter(|held| of_chosen(args, held)).collect();
     Ok(PsPage {
         waits,
@@ -274,7 +291,7 @@ fn page_from_history(args: &Ps, at: Timestamp) -> Result<()> {
     if args.json {
         objects(out, waits)?;
     } else {
-        table(out, &mut waits)?;
+        waits::write(out, &mut waits, layout(args), &[])?;
         let when = |at: Timestamp| at.to_zoned(TimeZone::system()).strftime("%F %T %:z").to_string();
         match seen {
             Some(seen) => writeln!(
@@ -292,35 +309,6 @@ fn page_from_history(args: &Ps, at: Timestamp) -> Result<()> {
         }
     }
     out.flush()?;
-    Ok(())
-}
-
-fn table(out: &mut impl Write, rows: &mut [WaitObject]) -> io::Result<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    // The culprit is the first line: a pipe that has been silent for weeks comes after it.
-    rows.sort_by_key(|row| (row.worry(), Reverse(row.age)));
-    let width = human::line_width();
-    let roomy = width.is_none_or(|width| width >= 120);
-    let columns = [
-        Column::number("AGE", 7, 7),
-        Column::number("PID/TID", 7, 15),
-        Column::text("COMMAND", 7, if roomy { 32 } else { 12 }),
-        Column::text("CLASS", 8, 8),
-        Column::text("SYSCALL", 7, 18),
-    ];
-    let cells = |row: &WaitObject| {
-        let class = row.class.map_or("", Class::label);
-        vec![human::age(row.age), row.id(), command(row, roomy), class.to_owned(), row.call()]
-    };
-    let cells: Vec<Vec<String>> = rows.iter().map(cells).collect();
-    let table = Table::new(columns, "TARGET", "  ", &cells);
-    writeln!(out, "{}", human::for_terminal(&table.heading(), width))?;
-    let left = width.map_or(usize::MAX, |width| width.saturating_sub(table.before_last()));
-    for (row, cells) in rows.iter().zip(&cells) {
-        writeln!(out, "{}", human::for_terminal(&table.row(cells, &row.target.fitted(left)), width))?;
-    }
     Ok(())
 }
 
@@ -351,15 +339,6 @@ fn requests(out: &mut impl Write, requests: &[UnansweredRequests]) -> io::Result
         writeln!(out, "{}", human::for_terminal(&table.row(cells, &connection), width))?;
     }
     writeln!(out)
-}
-
-/// The thread's name; with room, the unit or container it belongs to.
-fn command(row: &WaitObject, roomy: bool) -> String {
-    let comm = human::clean(&row.comm);
-    match row.home() {
-        Some(home) if roomy => format!("{comm} ({})", human::clean(home)),
-        _ => comm,
-    }
 }
 
 /// `2 stuck, 1 doubtful`.

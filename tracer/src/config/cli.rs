@@ -99,6 +99,12 @@ pub struct Ps {
     /// have no answer. Stalls that the agent has flagged are always listed
     #[arg(short, long)]
     pub all: bool,
+    /// Only list the waits, each on a line: no incidents before them, and none folded
+    #[arg(long)]
+    pub flat: bool,
+    /// Show waits below the incident they belong to, and whoever waits for a process below what that one waits for
+    #[arg(long, conflicts_with_all = ["flat", "json"])]
+    pub tree: bool,
     /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,

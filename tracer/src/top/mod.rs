@@ -8,7 +8,7 @@ mod input;
 mod model;
 mod page;
 #[cfg(test)]
-mod samples;
+pub mod samples;
 mod screen;
 mod source;
 mod view;

@@ -6,7 +6,7 @@ use std::{borrow::Cow, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::target::TargetObject;
+use super::{culprit::CulpritObject, target::TargetObject};
 use crate::{
     model::cgroup::Owner,
     model::class::{Class, Level},
@@ -64,6 +64,9 @@ pub struct WaitObject {
     /// Kubernetes pod.
     #[serde(default)]
     pub pod: Option<Pod>,
+    /// Of a stall, who is to blame for it: those with the same culprit are one incident. Left out where that was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub culprit: Option<Box<CulpritObject>>,
     /// When the process started, clock ticks since boot: with its id, which process it is. Left out where it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_ticks: Option<u64>,

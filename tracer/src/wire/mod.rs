@@ -1,5 +1,6 @@
 //! The JSON that people and machines read, and read again: objects, versioned by what may be added. Layer 1.
 
+pub mod culprit;
 pub mod doctor;
 pub mod durations;
 pub mod event;

@@ -331,6 +331,21 @@ impl TargetObject {
     }
 }
 
+impl TargetObject {
+    /// The same with the process at the other end of a connection, if there is room for it.
+    pub fn fitted_with_peer(&self, width: usize, pid: u32, comm: &str) -> String {
+        let peer = format!(" ({} {pid})", human::clean(comm));
+        let short = match self {
+            TargetObject::Tcp { remote, .. } => format!("tcp → {remote}"),
+            TargetObject::Udp { remote: Some(remote), .. } => format!("udp → {remote}"),
+            TargetObject::Unix { peer_pid: None, .. } => self.to_string(),
+            _ => return self.fitted(width),
+        };
+        let named = [human::clean(&self.to_string()), human::clean(&short)].map(|target| target + &peer);
+        named.into_iter().find(|named| human::columns(named) <= width).unwrap_or_else(|| self.fitted(width))
+    }
+}
+
 impl fmt::Display for TargetObject {
     /// One line for people; addresses print as `192.0.2.1:443` and `[2001:db8::1]:443`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

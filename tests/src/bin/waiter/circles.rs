@@ -2,6 +2,7 @@
 
 use std::os::fd::AsRawFd;
 
+use crate::files::{create, flock_exclusive};
 use crate::locks::wait_for;
 use crate::pipes::fill;
 use crate::report::{Report, woke};
@@ -37,4 +38,21 @@ pub(crate) fn circle_words(call: &Call) {
     drop((child_reads, child_writes));
     Report::new(call.role, "read").with("child", child).fd(&parent_reads).print();
     woke(sys::read_byte(parent_reads.as_raw_fd()))
+}
+
+/// Two processes, each of which has the lock on one file and wants that on the other's.
+pub(crate) fn circle_locks(call: &Call) {
+    let paths = ["circle-own", "circle-childs"].map(sys::own_path);
+    let [own, childs] = paths.each_ref().map(|path| create(path));
+    sys::must(flock_exclusive(own.as_raw_fd()), "flock");
+    let (ready, tell) = sys::pipe();
+    let child = sys::peer(&[own.as_raw_fd(), childs.as_raw_fd(), ready.as_raw_fd()], || {
+        let [wanted, held] = paths.each_ref().map(|path| create(path));
+        sys::must(flock_exclusive(held.as_raw_fd()), "flock");
+        sys::write_byte(tell.as_raw_fd());
+        flock_exclusive(wanted.as_raw_fd());
+    });
+    sys::must(sys::read_byte(ready.as_raw_fd()), "the child's word");
+    Report::new(call.role, "flock").with("child", child).fd(&childs).print();
+    woke(flock_exclusive(childs.as_raw_fd()))
 }

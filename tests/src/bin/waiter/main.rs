@@ -29,6 +29,7 @@ mod report;
 mod restless;
 mod ring;
 mod semaphores;
+mod services;
 mod sets;
 mod sleepers;
 mod sockets;
@@ -166,6 +167,12 @@ const ROLES: &[Role] = &[
     ("circle-pipe", circles::circle_pipe),
     ("circle-left", circles::circle_left),
     ("circle-words", circles::circle_words),
+    ("circle-locks", circles::circle_locks),
+    ("mute-service", services::mute_service),
+    ("greeter", services::greeter),
+    ("asking-pool", services::asking_pool),
+    ("proxy", services::proxy),
+    ("subscriber", services::subscriber),
     ("threads", threads::threads),
     ("pipes", threads::pipes),
     ("family", threads::family),
