@@ -45,6 +45,7 @@ impl AgentLoop {
             snapshot,
             standing: &|wait: &Wait| self.tracker.standing(&wait.thread, wait.age),
             stalls: self.tracker.stalls(),
+            incidents: &self.incidents.all(snapshot.monotonic_ns),
             blinded_by: &blinded_by,
             interval: self.pace.interval(),
             requests: self.requests.numbers(),

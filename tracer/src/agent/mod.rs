@@ -10,6 +10,7 @@ pub mod baselines;
 mod budget;
 pub mod canary;
 pub mod confine;
+mod incidents;
 mod look;
 mod open_stalls;
 mod pace;
@@ -28,10 +29,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::{
     budget::Stage,
+    incidents::OpenIncidents,
     open_stalls::OpenStalls,
     pace::{Meter, Pace},
     requests::OpenRequests,
@@ -39,7 +42,7 @@ use self::{
 };
 use crate::{
     agent::canary::Canary,
-    agent::state::AgentState,
+    agent::state::{AgentState, Kept},
     assess::pipeline::Pipeline,
     assess::requests::drop_doubles,
     assess::shared::AgentRequests,
@@ -75,6 +78,8 @@ pub struct AgentLoop {
     tracker: Tracker,
     /// What is remembered of connections without an answer.
     requests: OpenRequests,
+    /// What was made of the stalls.
+    incidents: OpenIncidents,
     /// What outlives a restart.
     state: AgentState,
     /// Snapshots taken.
@@ -119,7 +124,8 @@ impl AgentLoop {
         asked: AgentRequests,
         stop: OwnedFd,
     ) -> Result<Self> {
-        let (state, manners, announced) = AgentState::load(&args.state_dir)?;
+        let (state, Kept { manners, stalls, incidents }) = AgentState::load(&args.state_dir)?;
+        let now_ns = monotonic_ns();
         Ok(Self {
             bpf,
             log: None,
@@ -128,8 +134,9 @@ impl AgentLoop {
             interval: args.interval,
             pace: Pace::new(args.interval),
             pipeline: Pipeline::new(),
-            tracker: Tracker::going_on_with(OpenStalls::going_on_with(announced, monotonic_ns())),
+            tracker: Tracker::going_on_with(OpenStalls::going_on_with(stalls, now_ns)),
             requests: OpenRequests::knowing(manners),
+            incidents: OpenIncidents::going_on_with(incidents, now_ns, Timestamp::now()),
             state,
             number: 0,
             works: false,
@@ -168,7 +175,7 @@ impl AgentLoop {
     /// Runs until told to stop.
     pub fn run(mut self) -> Result<()> {
         let result = self.watch();
-        self.state.finish(self.tracker.open_stalls(), self.requests.manners());
+        self.state.finish(self.tracker.open_stalls(), self.requests.manners(), &self.incidents);
         result
     }
 
@@ -285,10 +292,11 @@ impl AgentLoop {
         self.look_began = Instant::now();
         self.look_at_requests(&mut snapshot);
         let undecided = self.track(&mut snapshot)?;
+        self.find_incidents(&snapshot);
         // What follows is about threads.
         snapshot.waits.retain(|wait| !wait.thread.is_request());
         self.count_cut(self.tracker.missed() + undecided);
-        self.state.save_now_and_then(self.tracker.open_stalls(), self.requests.manners());
+        self.state.save_now_and_then(self.tracker.open_stalls(), self.requests.manners(), &self.incidents);
         self.report(&snapshot)?;
         self.bpf.take_back(snapshot.waits);
         Ok(())

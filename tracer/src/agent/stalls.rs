@@ -11,9 +11,18 @@ use super::{
     tracker::{Answer, Terms, Transition},
 };
 use crate::{
-    agent::state::AgentState, assess::client::Client, assess::pipeline::Assessment, assess::stall::Closed,
-    config::Config, config::Subject, diagnose::silence::silence, model::class::Class, model::target::Target,
-    resolve::process::ProcessMeta, wire::state::BaselineKey,
+    agent::state::AgentState,
+    assess::client::Client,
+    assess::pipeline::Assessment,
+    assess::stall::Closed,
+    config::Config,
+    config::Subject,
+    diagnose::silence::silence,
+    model::class::Class,
+    model::target::Target,
+    model::wait::{ByProcess, Snapshot},
+    resolve::process::ProcessMeta,
+    wire::state::BaselineKey,
 };
 
 /// Waits whose processes are read together, before it is asked whether there is time for more.
@@ -42,6 +51,18 @@ impl AgentLoop {
             Some(Opening::FoundAgain(stall)) => self.sinks.stall_found_again(stall),
             None => {}
         }
+    }
+
+    /// Whom the stalls are due to, where they have changed, and who is told of that.
+    pub(super) fn find_incidents(&mut self, snapshot: &Snapshot) {
+        let open = self.tracker.open_stalls();
+        if !self.incidents.are_due(open.changes()) {
+            return;
+        }
+        let culprits = self.pipeline.culprits_of_stalls(open.all(), &ByProcess::new(&snapshot.waits));
+        let changes = self.incidents.see(culprits, open.all(), open.changes(), snapshot.monotonic_ns);
+        changes.opened.into_iter().for_each(|incident| self.sinks.incident_opened(incident));
+        changes.closed.into_iter().for_each(|incident| self.sinks.incident_closed(incident));
     }
 
     /// Tells whom it concerns.

@@ -1,4 +1,4 @@
-//! Stall events as JSON lines on standard output. A reader that does not read costs events, which are counted, and
+//! Events as JSON lines on standard output. A reader that does not read costs events, which are counted, and
 //! never holds the agent up.
 
 use std::{
@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    assess::sink::{Notice, Sink},
+    assess::sink::{IncidentNotice, Notice, Sink},
     collect::losses::Loss,
 };
 
@@ -47,8 +47,8 @@ impl Stdout {
         Ok(Self { lines, lost })
     }
 
-    fn write(&self, notice: &Notice) {
-        if self.lines.try_send(notice.line().to_owned()).is_err() {
+    fn write(&self, line: &str) {
+        if self.lines.try_send(line.to_owned()).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -56,11 +56,19 @@ impl Stdout {
 
 impl Sink for Stdout {
     fn stall_opened(&mut self, notice: &Notice) {
-        self.write(notice);
+        self.write(notice.line());
     }
 
     fn stall_closed(&mut self, notice: &Notice) {
-        self.write(notice);
+        self.write(notice.line());
+    }
+
+    fn incident_opened(&mut self, notice: &IncidentNotice) {
+        self.write(notice.line());
+    }
+
+    fn incident_closed(&mut self, notice: &IncidentNotice) {
+        self.write(notice.line());
     }
 
     fn losses(&mut self) -> Vec<(Loss, u64)> {

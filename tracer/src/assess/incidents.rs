@@ -1,12 +1,15 @@
 //! Who is to blame for the stalls of a moment? Makes the graph of who waits for whom of what was assessed, with the waits of culprits that
 //! nobody asked about, and says for each stall where its chain ends.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use hashbrown::{HashMap, HashSet};
 
 use super::{
     pipeline::{Assessment, PeersOf, Pipeline, is_young},
     requests::drop_doubles,
+    stall::Stall,
 };
 use crate::{
     collect::Source,
@@ -15,10 +18,11 @@ use crate::{
         incidents::{BlamedWait, incidents},
     },
     model::{
-        class::Level,
+        class::{Class, Level},
         wait::{ByProcess, ThreadId, Wait},
     },
     procfs::{Reads, by_pid},
+    resolve::Resolved,
     wire::culprit::{CulpritKind, CulpritObject, PartyObject},
 };
 
@@ -63,16 +67,21 @@ impl Families {
         }
     }
 
-    fn blamed(&mut self, of: &Assessment, is_stall: bool, reads: &mut Reads) -> BlamedWait {
-        let waiter = of.wait.thread.process.pid;
+    fn blamed(
+        &mut self,
+        (wait, resolved, class): (&Wait, &Resolved, Class),
+        is_stall: bool,
+        reads: &mut Reads,
+    ) -> BlamedWait {
+        let waiter = wait.thread.process.pid;
         let mut is_child = |pid| self.is_child(pid, waiter, reads);
-        let mut blame = blame(&of.wait, &of.resolved, of.class, &mut is_child);
-        self.name(&mut blame.culprit, of.wait.thread, reads);
+        let mut blame = blame(wait, resolved, class, &mut is_child);
+        self.name(&mut blame.culprit, wait.thread, reads);
         BlamedWait {
-            thread: of.wait.thread,
-            began_ns: of.wait.began_ns,
-            is_stuck: of.level() == Level::Stuck,
-            is_deadlock: of.is_deadlock(),
+            thread: wait.thread,
+            began_ns: wait.began_ns,
+            is_stuck: class.level() == Level::Stuck,
+            is_deadlock: resolved.peers.as_ref().is_some_and(|peers| peers.circle),
             is_stall,
             blame,
         }
@@ -165,7 +174,26 @@ impl Pipeline {
         let reads = self.resolver().reads();
         let counts = |of: &&Assessment| is_stall(of) || of.level() == Level::Stuck || of.is_deadlock();
         let counted = assessments.iter().filter(counts);
-        counted.map(|of| families.blamed(of, is_stall(of), reads)).collect()
+        let judged =
+            |of: &Assessment| families.blamed((&of.wait, &of.resolved, of.class), is_stall(of), reads);
+        counted.map(judged).collect()
+    }
+
+    /// Who is to blame for each of these stalls; `all` are the host's waits.
+    pub fn culprits_of_stalls(
+        &mut self,
+        stalls: &BTreeMap<ThreadId, Stall>,
+        all: &ByProcess<'_>,
+    ) -> HashMap<ThreadId, CulpritObject> {
+        let reads = self.resolver().reads();
+        let mut families = Families::default();
+        let blamed: Vec<BlamedWait> = stalls
+            .values()
+            .map(|Stall { wait, resolved, verdict, .. }| {
+                families.blamed((wait, resolved, verdict.class), true, reads)
+            })
+            .collect();
+        objects(&blamed, all)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{cell::OnceCell, collections::BTreeMap, time::Duration};
 
+use jiff::{Timestamp, Unit};
+
 use super::{
     blind::Cause,
     stall::{Closed, Stall, Standing},
@@ -11,6 +13,7 @@ use crate::{
     model::request::RequestNumbers,
     model::wait::{Snapshot, ThreadId, Wait},
     wire::event::StallEvent,
+    wire::incident::{IncidentEvent, IncidentObject},
     wire::stall::StallObject,
 };
 
@@ -24,6 +27,12 @@ pub trait Sink: Send {
 
     /// A stall has closed.
     fn stall_closed(&mut self, _notice: &Notice) {}
+
+    /// An incident has opened.
+    fn incident_opened(&mut self, _notice: &IncidentNotice) {}
+
+    /// An incident has closed.
+    fn incident_closed(&mut self, _notice: &IncidentNotice) {}
 
     /// Waits have ended since the last look.
     fn waits_ended(&mut self, _waits: &EndedWaits) {}
@@ -48,6 +57,8 @@ pub struct Look<'a> {
     pub standing: &'a dyn Fn(&Wait) -> Standing,
     /// The stalls that are open now.
     pub stalls: &'a BTreeMap<ThreadId, Stall>,
+    /// The incidents that are.
+    pub incidents: &'a [IncidentObject],
     /// What has kept it from seeing everything.
     pub blinded_by: &'a [Cause],
     /// How long after the one before it was due.
@@ -90,6 +101,29 @@ impl Notice {
     }
 }
 
+/// An incident as sinks are told of it, made once for all of them.
+pub struct IncidentNotice {
+    /// The incident.
+    pub incident: IncidentObject,
+    line: String,
+}
+
+impl IncidentNotice {
+    fn new(event: &'static str, incident: IncidentObject) -> Self {
+        let time = Timestamp::now().round(Unit::Millisecond).unwrap_or_default();
+        let name = rustix::system::uname();
+        let host = name.nodename().to_string_lossy();
+        let event = IncidentEvent { event, time, host: &host, incident: &incident };
+        let line = serde_json::to_string(&event).map(|line| line + "\n").unwrap_or_default();
+        Self { incident, line }
+    }
+
+    /// The event of the contract, a line of JSON.
+    pub fn line(&self) -> &str {
+        &self.line
+    }
+}
+
 /// All sinks of an agent.
 #[derive(Default)]
 pub struct Sinks(Vec<Box<dyn Sink>>);
@@ -125,6 +159,18 @@ impl Sinks {
     pub fn stall_closed(&mut self, closed: &Closed) {
         let notice = Notice::closed(closed);
         self.0.iter_mut().for_each(|sink| sink.stall_closed(&notice));
+    }
+
+    /// An incident has opened.
+    pub fn incident_opened(&mut self, incident: IncidentObject) {
+        let notice = IncidentNotice::new("incident_opened", incident);
+        self.0.iter_mut().for_each(|sink| sink.incident_opened(&notice));
+    }
+
+    /// An incident has closed.
+    pub fn incident_closed(&mut self, incident: IncidentObject) {
+        let notice = IncidentNotice::new("incident_closed", incident);
+        self.0.iter_mut().for_each(|sink| sink.incident_closed(&notice));
     }
 
     /// Waits have ended.

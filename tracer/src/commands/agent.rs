@@ -24,10 +24,11 @@ use crate::{
     assess::shared,
     assess::sink::Sinks,
     collect::bpf::Bpf,
+    config::HookConfig,
     config::cli::{AgentArgs, AgentProbes, AgentSettings, SOCKET},
     config::{Config, Defaults, Handover},
     history::{self, History},
-    hook::Runner,
+    hook::{Runner, Told},
     kernel::object::{Followed, Options},
     metrics::health::Health,
     metrics::{Account, Metrics},
@@ -183,7 +184,10 @@ async fn serve(args: &AgentSettings, policy: Config, mut bpf: Bpf, reload: Reloa
     let (stop, stopped) = stop_pair()?;
     let log = args.verbose.then(|| bpf.kernel.log()).transpose()?;
     let socket = bind(&args.socket, &args.socket_group)?;
-    let (hook, runner) = args.hook.as_ref().map(Runner::start).transpose()?.unzip();
+    let start =
+        |hook: &Option<HookConfig>, told| hook.as_ref().map(|hook| Runner::start(hook, told)).transpose();
+    let (on_stall, stall_runner) = start(&args.on_stall, Told::Stalls)?.unzip();
+    let (on_incident, incident_runner) = start(&args.on_incident, Told::Incidents)?.unzip();
     let (canary, canary_process) = Canary::start()?;
     let opened = or_without(history::open(&args.state_dir, args.history).map_err(anyhow::Error::from));
     let manager = Manager::connect();
@@ -200,7 +204,8 @@ async fn serve(args: &AgentSettings, policy: Config, mut bpf: Bpf, reload: Reloa
     let sinks = Sinks::default()
         .and(Account::new(Arc::clone(&metrics), bpf.kernel.probes()))
         .and(stream)
-        .and_if(hook)
+        .and_if(on_stall)
+        .and_if(on_incident)
         .and(Stdout::start()?)
         .and_if(history)
         .and(Arc::clone(&health));
@@ -222,7 +227,8 @@ async fn serve(args: &AgentSettings, policy: Config, mut bpf: Bpf, reload: Reloa
     let result = tokio::select! {
         () = http::serve(listener, metrics, Arc::clone(&health), token) => Ok(()),
         result = serve_api(socket.as_ref(), api) => result,
-        result = ended(runner, "the process that runs on_stall") => result,
+        result = ended(stall_runner, "the process that runs on_stall") => result,
+        result = ended(incident_runner, "the process that runs on_incident") => result,
         result = ended(Some(canary_process), "the canary") => result,
         () = manager.follow(|| health.ready.load(Ordering::Relaxed), || health.is_well()) => Ok(()),
         () = reload_at(hangup, Arc::new(reload), &manager) => Ok(()),

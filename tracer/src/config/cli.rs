@@ -314,7 +314,9 @@ pub struct AgentSettings {
     /// What those who read `/metrics` must know is there.
     pub token_file: Option<PathBuf>,
     /// What is told of each stall.
-    pub hook: Option<HookConfig>,
+    pub on_stall: Option<HookConfig>,
+    /// What is told of each incident.
+    pub on_incident: Option<HookConfig>,
     /// Whether it gives up what it does not need.
     pub confined: bool,
     /// Log what the kernel programs say.
@@ -324,6 +326,11 @@ pub struct AgentSettings {
 impl AgentArgs {
     /// The command line, else the configuration file, else the defaults.
     pub fn over(&self, file: &Defaults) -> AgentSettings {
+        let hook = |command| HookConfig {
+            command,
+            timeout: file.on_stall_timeout.unwrap_or(Duration::from_secs(10)),
+            a_minute: file.on_stall_a_minute.unwrap_or(10),
+        };
         AgentSettings {
             interval: self.interval.or(file.interval).unwrap_or(Duration::from_secs(1)),
             min_wait: self.min_wait.or(file.min_wait).unwrap_or(Duration::from_micros(100)),
@@ -337,11 +344,8 @@ impl AgentArgs {
                 bytes: file.history_mib.unwrap_or(64) * 1024 * 1024,
             },
             token_file: file.token_file.clone(),
-            hook: file.on_stall.clone().map(|command| HookConfig {
-                command,
-                timeout: file.on_stall_timeout.unwrap_or(Duration::from_secs(10)),
-                a_minute: file.on_stall_a_minute.unwrap_or(10),
-            }),
+            on_stall: file.on_stall.clone().map(hook),
+            on_incident: file.on_incident.clone().map(hook),
             confined: !self.no_confinement,
             verbose: self.verbose,
         }

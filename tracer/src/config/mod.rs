@@ -102,6 +102,8 @@ pub struct Defaults {
     pub token_file: Option<PathBuf>,
     /// A program and its arguments, which is told of each stall.
     pub on_stall: Option<Vec<String>>,
+    /// The same for incidents.
+    pub on_incident: Option<Vec<String>>,
     /// When it is killed.
     pub on_stall_timeout: Option<Duration>,
     /// How often it is run in a minute at most.
@@ -180,6 +182,7 @@ impl Config {
                 history_mib: agent.value("history_mib", |value| value.string_or_integer(mebibytes))?,
                 token_file: agent.value("token_file", |value| value.string(absolute))?,
                 on_stall: agent.value("on_stall", |value| command(&value))?,
+                on_incident: agent.value("on_incident", |value| command(&value))?,
                 on_stall_timeout: agent.value("on_stall_timeout", |value| value.duration())?,
                 on_stall_a_minute: agent.value("on_stall_a_minute", |value| value.string_or_integer(runs))?,
             };

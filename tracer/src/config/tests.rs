@@ -263,7 +263,7 @@ fn a_mistake_is_told_with_its_place_and_what_was_expected() {
         ),
         (
             "[agent]\ninterval = '1s'\ncolour = 1\n",
-            "3:1: unknown key `colour` in [agent]: expected one of threshold, interval, min_wait, listen, history, history_mib, token_file, on_stall, on_stall_timeout, on_stall_a_minute",
+            "3:1: unknown key `colour` in [agent]: expected one of threshold, interval, min_wait, listen, history, history_mib, token_file, on_stall, on_incident, on_stall_timeout, on_stall_a_minute",
         ),
         ("[Agent]\n", "1:2: unknown key `Agent`: did you mean `agent`?"),
         ("[[rules]]\n", "1:3: unknown key `rules`: did you mean `rule`?"),

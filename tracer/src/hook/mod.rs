@@ -1,4 +1,4 @@
-//! `on_stall`: a program that is told of each stall. It is run by a small process of its own, started before the agent gives
+//! `on_stall` and `on_incident`: programs that are told of each stall, or of each incident. Each is run by a small process of its own, started before the agent gives
 //! up the right to start any, so that neither a slow nor a malicious one can harm the agent.
 //!
 //! Layer 5: a sink, which uses what lies below.
@@ -23,9 +23,8 @@ use rustix::{
 pub use self::runner::run;
 use crate::config::HookConfig;
 use crate::{
-    assess::sink::{Notice, Sink},
+    assess::sink::{IncidentNotice, Notice, Sink},
     collect::losses::Loss,
-    model::cgroup::Owner,
     util::fair::{Queue, Room},
 };
 
@@ -52,8 +51,18 @@ struct Losses {
     not_run: u64,
 }
 
+/// Of what a program is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Of each stall.
+    Stalls,
+    /// Of each incident, as it opens and as it closes.
+    Incidents,
+}
+
 /// The process that runs the program, as the agent sees it.
 pub struct Runner {
+    told: Told,
     socket: OwnedFd,
     /// What the socket has no room for yet, by owner.
     waiting: Queue<String, String>,
@@ -62,7 +71,7 @@ pub struct Runner {
 
 impl Runner {
     /// Starts it; the second is what to wait for, it does not end before the agent.
-    pub fn start(hook: &HookConfig) -> Result<(Self, Child)> {
+    pub fn start(hook: &HookConfig, told: Told) -> Result<(Self, Child)> {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .context("cannot make a socket for the hook")?;
@@ -82,13 +91,13 @@ impl Runner {
         }
         let child = command.spawn().context("cannot start the process that runs the hook")?;
         let waiting = Queue::new(Room { all: WAITING_MAX, of_one: WAITING_MAX });
-        Ok((Self { socket: ours, waiting, losses: Losses::default() }, child))
+        Ok((Self { told, socket: ours, waiting, losses: Losses::default() }, child))
     }
 
-    /// Has the program told of a stall of this owner's. Never waits: where there is no room, the loss is counted.
-    fn tell(&mut self, owner: Owner, line: &str) {
+    /// Has the program told of something of this owner's. Never waits: where there is no room, the loss is counted.
+    fn tell(&mut self, owner: &str, line: &str) {
         let message = format!("{owner}{END}{line}");
-        if self.waiting.push(owner.to_string(), message).is_some() {
+        if self.waiting.push(owner.to_owned(), message).is_some() {
             self.losses.not_run += 1;
         }
         self.send_on();
@@ -110,7 +119,19 @@ impl Runner {
 
 impl Sink for Runner {
     fn stall_opened(&mut self, notice: &Notice) {
-        self.tell(notice.stall.wait.owner(), notice.line());
+        if self.told == Told::Stalls {
+            self.tell(&notice.stall.wait.owner().to_string(), notice.line());
+        }
+    }
+
+    fn incident_opened(&mut self, notice: &IncidentNotice) {
+        if self.told == Told::Incidents {
+            self.tell(&notice.incident.name, notice.line());
+        }
+    }
+
+    fn incident_closed(&mut self, notice: &IncidentNotice) {
+        self.incident_opened(notice);
     }
 
     /// At each look, which is when what waits is handed on, too.

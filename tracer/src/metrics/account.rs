@@ -100,6 +100,7 @@ impl Account {
         state.requests = look.requests;
         state.add_snapshot(look.snapshot.source, look.snapshot.duration);
         state.show_stalls(look.stalls);
+        state.show_incidents(look.incidents);
         let series = (state.without_series > 0).then_some(Cause::Series);
         look.blinded_by.iter().copied().chain(series).for_each(|cause| state.blind.report(cause));
         let said = state.blind.settle(look.snapshot.monotonic_ns);
@@ -179,6 +180,10 @@ mod tests {
             wait::Snapshot,
         },
         util::clock::Now,
+        wire::{
+            culprit::{CulpritKind, CulpritObject},
+            incident::IncidentObject,
+        },
     };
 
     /// A loop of which nothing else is known tells two sinks; what a scrape then shows.
@@ -204,12 +209,28 @@ mod tests {
                 histogram: WaitHistogram { count: 3, sum_ns: 2_000_000_000, buckets },
             });
             sinks.lost(&[(Loss::LookCut, 5)]);
+            let incident = IncidentObject {
+                id: "6a-1".into(),
+                opened: jiff::Timestamp::UNIX_EPOCH,
+                closed: None,
+                name: "postgres (pid 812)".into(),
+                culprit: CulpritObject {
+                    pid: Some(812),
+                    comm: Some("postgres".into()),
+                    ..CulpritObject::of_kind(CulpritKind::Process)
+                },
+                stalls: 24,
+                processes: 4,
+                units: BTreeMap::new(),
+                oldest: Duration::from_secs(90),
+            };
             let mut snapshot = Snapshot::empty(&Now::read(), "bpf");
             snapshot.waits = vec![stall.wait.clone()];
             sinks.look_ended(&Look {
                 snapshot: &snapshot,
                 standing: &|_| Standing { class: Class::Reply, is_excused: true },
                 stalls: &BTreeMap::from([(stall.wait.thread, stall.clone())]),
+                incidents: &[incident],
                 blinded_by: &[Cause::LookCut],
                 interval: Duration::from_millis(1500),
                 requests: RequestNumbers { due: 2, unknown: 3, not_due: 4, ..RequestNumbers::default() },
@@ -218,6 +239,9 @@ mod tests {
         });
         for line in [
             r#"tracer_stalls_total{class="reply"} 1"#,
+            r#"tracer_incident_seconds{incident="6a-1",culprit="postgres (pid 812)",pid="812",comm="postgres",remote=""} 90"#,
+            r#"tracer_incident_stalls{incident="6a-1",culprit="postgres (pid 812)",pid="812",comm="postgres",remote=""} 24"#,
+            r#"tracer_open_incidents 1"#,
             r#"tracer_open_stalls{class="reply"} 1"#,
             r#"tracer_waiting_threads{class="reply"} 1"#,
             r#"tracer_waits_excused 1"#,
@@ -256,6 +280,7 @@ mod tests {
                 snapshot: &Snapshot::empty(&Now::read(), "bpf"),
                 standing: &|_| Standing { class: Class::Reply, is_excused: false },
                 stalls: &stalls,
+                incidents: &[],
                 blinded_by: &[],
                 interval: Duration::from_secs(1),
                 requests: RequestNumbers::default(),

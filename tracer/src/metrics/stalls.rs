@@ -1,4 +1,4 @@
-//! The series of open stalls: of too many, the oldest of each owner.
+//! The series of open stalls and incidents: of too many stalls, the oldest of each owner; of too many incidents, those of most stalls.
 
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
@@ -7,10 +7,42 @@ use hashbrown::HashMap;
 use super::state::State;
 use crate::{
     assess::stall::Stall, model::cgroup::Owner, model::class::Class, model::wait::ThreadId, util::fair,
+    wire::culprit::CulpritKind, wire::incident::IncidentObject,
 };
 
 /// Series of open stalls at most.
 pub const STALL_SERIES: usize = 200;
+
+/// Series of open incidents at most.
+pub const INCIDENT_SERIES: usize = 50;
+
+/// An open incident's labels, age and size.
+pub struct IncidentSeries {
+    /// Values of the labels of `tracer_incident_seconds`.
+    pub labels: [String; 5],
+    /// How long its oldest stall has lasted.
+    pub oldest: Duration,
+    /// How many stalls it has.
+    pub stalls: usize,
+}
+
+impl IncidentSeries {
+    fn of(incident: &IncidentObject) -> Self {
+        let culprit = &incident.culprit;
+        let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
+        Self {
+            labels: [
+                incident.id.clone(),
+                incident.name.clone(),
+                culprit.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+                or_empty(&culprit.comm),
+                or_empty(&culprit.address.clone().filter(|_| culprit.kind == CulpritKind::Remote)),
+            ],
+            oldest: incident.oldest,
+            stalls: incident.stalls,
+        }
+    }
+}
 
 /// An open stall's labels and age.
 pub struct StallSeries {
@@ -47,6 +79,14 @@ impl StallSeries {
 }
 
 impl State {
+    /// Takes the incidents that are open now.
+    pub(super) fn show_incidents(&mut self, incidents: &[IncidentObject]) {
+        let mut shown: Vec<&IncidentObject> = incidents.iter().collect();
+        shown.sort_by_key(|incident| (Reverse(incident.stalls), incident.opened));
+        self.incidents = shown.into_iter().take(INCIDENT_SERIES).map(IncidentSeries::of).collect();
+        self.open_incidents = incidents.len();
+    }
+
     /// Takes the stalls that are open now.
     pub(super) fn show_stalls(&mut self, stalls: &BTreeMap<ThreadId, Stall>) {
         // Thousands do not fit into a processor's cache: each is gone through once.

@@ -8,7 +8,7 @@ use super::{
     blocked::Blocked,
     families::{Histogram, Number},
     series::{BlockedKey, DurationKey, DurationSeries, Folded, OTHER, SERIES_MAX, SeriesFamily, bounded},
-    stalls::StallSeries,
+    stalls::{IncidentSeries, StallSeries},
 };
 use crate::{
     assess::blind::Blindness,
@@ -22,6 +22,10 @@ pub const EXPIRY: Duration = Duration::from_secs(300);
 /// Everything a scrape shows.
 #[derive(Default)]
 pub struct State {
+    /// Open incidents that have a series of their own.
+    pub incidents: Vec<IncidentSeries>,
+    /// Open incidents.
+    pub open_incidents: usize,
     /// Open stalls that have a series of their own.
     pub stalls: Vec<StallSeries>,
     /// Open stalls that have none.
@@ -416,6 +420,12 @@ pub(super) mod tests {
                 age: Duration::from_millis(age),
             });
         }
+        state.incidents.push(IncidentSeries {
+            labels: ["6a-1", "10.0.0.2:5432", "", "", "10.0.0.2:5432"].map(str::to_owned),
+            oldest: Duration::from_millis(61_500),
+            stalls: 2,
+        });
+        state.open_incidents = 1;
         state.without_series = 4;
         for (number, class) in (1..).zip(Class::ALL) {
             state.open_stalls.insert(*class, number);

@@ -4,6 +4,7 @@ use prometheus::proto::MetricType;
 
 use super::{
     families::{Histogram, Number},
+    stalls::IncidentSeries,
     state::{State, by_class},
 };
 use crate::{assess::blind::Cause, model::request::RequestNumbers};
@@ -41,6 +42,9 @@ impl Series {
     }
 }
 
+/// Labels of incidents: which, who is to blame as people are told, and the culprit's process or address, where it has one.
+const INCIDENT_LABELS: &[&str] = &["incident", "culprit", "pid", "comm", "remote"];
+
 /// Every metric of tracer's own; `process_*` come from the library.
 pub const METRICS: &[Metric] = &[
     Metric {
@@ -67,6 +71,33 @@ pub const METRICS: &[Metric] = &[
                 .map(|stall| Number::of(stall.labels.to_vec(), stall.age.as_secs_f64()))
                 .collect()
         }),
+    },
+    Metric {
+        name: "tracer_incident_seconds",
+        labels: INCIDENT_LABELS,
+        help: "Age of the oldest stall of each open incident: one culprit and all that waits for it. If there are more than 50, those of \
+               most stalls.",
+        series: Series::Gauge(|state| {
+            let of = |incident: &IncidentSeries| {
+                Number::of(incident.labels.to_vec(), incident.oldest.as_secs_f64())
+            };
+            state.incidents.iter().map(of).collect()
+        }),
+    },
+    Metric {
+        name: "tracer_incident_stalls",
+        labels: INCIDENT_LABELS,
+        help: "Stalls of each open incident, as `tracer_incident_seconds`.",
+        series: Series::Gauge(|state| {
+            let of = |incident: &IncidentSeries| Number::of(incident.labels.to_vec(), incident.stalls as f64);
+            state.incidents.iter().map(of).collect()
+        }),
+    },
+    Metric {
+        name: "tracer_open_incidents",
+        labels: &[],
+        help: "Incidents open now.",
+        series: Series::Gauge(|state| vec![Number::alone(state.open_incidents as f64)]),
     },
     Metric {
         name: "tracer_stalls_without_series",

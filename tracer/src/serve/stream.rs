@@ -1,10 +1,10 @@
-//! Stall events for whoever listens on the socket: `/v1/events`.
+//! Events for whoever listens on the socket: `/v1/events`.
 
 use std::sync::Arc;
 
 use tokio::sync::broadcast::{Receiver, Sender};
 
-use crate::assess::sink::{Notice, Sink};
+use crate::assess::sink::{IncidentNotice, Notice, Sink};
 
 /// Readers may be so many lines behind.
 const LINES_BEHIND_MAX: usize = 256;
@@ -24,18 +24,25 @@ impl Stream {
         self.0.subscribe()
     }
 
-    fn send(&self, notice: &Notice) {
+    fn send(&self, line: &str) {
         // Nobody need be listening.
-        let _ = self.0.send(notice.line().into());
+        let _ = self.0.send(line.into());
     }
 }
 
 impl Sink for Stream {
     fn stall_opened(&mut self, notice: &Notice) {
-        self.send(notice);
+        self.send(notice.line());
     }
 
     fn stall_closed(&mut self, notice: &Notice) {
-        self.send(notice);
+        self.send(notice.line());
+    }
+    fn incident_opened(&mut self, notice: &IncidentNotice) {
+        self.send(notice.line());
+    }
+
+    fn incident_closed(&mut self, notice: &IncidentNotice) {
+        self.send(notice.line());
     }
 }

@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod durations;
 pub mod event;
 pub mod host;
+pub mod incident;
 pub mod json;
 pub mod lines;
 pub mod names;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::incident::AnnouncedIncident;
 use crate::model::cgroup::Owner;
 
 /// The file. Earlier ones have `habits` instead, by name and port alone: who trained them is not known, so they are left behind.
@@ -18,6 +19,9 @@ pub struct StateFile {
     pub manners: Vec<(AskedService, Manners)>,
     /// Stalls that have been announced and are open.
     pub stalls: Vec<Announced>,
+    /// Incidents that have.
+    #[serde(default)]
+    pub incidents: Vec<AnnouncedIncident>,
     /// How often they had changed by then.
     #[serde(skip)]
     pub changes: u64,

@@ -18,11 +18,13 @@ use anyhow::{Context, Result};
 use self::saver::Saver;
 use crate::{
     agent::baselines::Baselines,
+    agent::incidents::OpenIncidents,
     agent::open_stalls::OpenStalls,
     agent::requests::manners::LearnedManners,
     model::baseline::Excuse,
     util::human,
     util::regular,
+    wire::incident::AnnouncedIncident,
     wire::state::{Announced, BaselineKey, StateFile},
 };
 
@@ -35,6 +37,17 @@ const WRITE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How long it may take at the agent's end to write what is not written yet.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// What was kept beside baselines, as of when the agent last stopped.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// How programs ask.
+    pub manners: LearnedManners,
+    /// Stalls that were open.
+    pub stalls: Vec<Announced>,
+    /// Incidents that were.
+    pub incidents: Vec<AnnouncedIncident>,
+}
 
 /// Baselines, and what keeps them and announced stalls.
 pub struct AgentState {
@@ -54,15 +67,15 @@ pub struct AgentState {
 }
 
 impl AgentState {
-    /// What is kept in `dir`, with how programs ask and the stalls that were open when the agent last stopped; nothing where there is nothing, or nothing
+    /// What is kept in `dir`; nothing where there is nothing, or nothing
     /// that can be read.
-    pub fn load(dir: &Path) -> Result<(Self, LearnedManners, Vec<Announced>)> {
+    pub fn load(dir: &Path) -> Result<(Self, Kept)> {
         let file = dir.join("state.json");
         let to = file.clone();
         Ok(Self::of(file, Saver::start(move |kept| write(&to, kept))?))
     }
 
-    fn of(file: PathBuf, saver: Saver<StateFile>) -> (Self, LearnedManners, Vec<Announced>) {
+    fn of(file: PathBuf, saver: Saver<StateFile>) -> (Self, Kept) {
         let kept = read(&file).unwrap_or_else(|error| {
             human::say(&format!("{error:#}; the agent starts without its baselines and announced stalls"));
             StateFile::default()
@@ -77,7 +90,8 @@ impl AgentState {
             manners: 0,
             failed: false,
         };
-        (state, LearnedManners::import(kept.manners), kept.stalls)
+        let manners = LearnedManners::import(kept.manners);
+        (state, Kept { manners, stalls: kept.stalls, incidents: kept.incidents })
     }
 
     /// A wait ended with an answer.
@@ -97,17 +111,22 @@ impl AgentState {
     }
 
     /// Has the file written if it is time and anything changed.
-    pub fn save_now_and_then(&mut self, stalls: &OpenStalls, manners: &LearnedManners) {
+    pub fn save_now_and_then(
+        &mut self,
+        stalls: &OpenStalls,
+        manners: &LearnedManners,
+        incidents: &OpenIncidents,
+    ) {
         self.hear();
         let since = self.saved.elapsed();
         if since >= WRITE_INTERVAL || since >= WRITE_INTERVAL_MIN && stalls.changes() != self.kept {
-            self.save(stalls, manners);
+            self.save(stalls, manners, incidents);
         }
     }
 
     /// Has the file written if anything changed. What cannot be written is counted, also where an earlier write does not come
     /// back.
-    fn save(&mut self, stalls: &OpenStalls, manners: &LearnedManners) {
+    fn save(&mut self, stalls: &OpenStalls, manners: &LearnedManners, incidents: &OpenIncidents) {
         self.saved = Instant::now();
         let changes = stalls.changes();
         if !self.changed && changes == self.kept && manners.changes() == self.manners {
@@ -115,15 +134,16 @@ impl AgentState {
         }
         (self.changed, self.manners) = (false, manners.changes());
         let (baselines, stalls, manners) = (self.baselines.export(), stalls.announced(), manners.export());
-        if self.saver.put(StateFile { baselines, manners, stalls, changes }) {
+        let incidents = incidents.announced();
+        if self.saver.put(StateFile { baselines, manners, stalls, incidents, changes }) {
             self.say_failure(&format!("{} has not been written for a while", self.file.display()));
         }
     }
 
     /// Writes the file at the agent's end, if anything changed and it does not take long.
-    pub fn finish(&mut self, stalls: &OpenStalls, manners: &LearnedManners) {
+    pub fn finish(&mut self, stalls: &OpenStalls, manners: &LearnedManners, incidents: &OpenIncidents) {
         self.hear();
-        self.save(stalls, manners);
+        self.save(stalls, manners, incidents);
         if self.saver.wait(LAST_WRITE_TIMEOUT) {
             self.hear();
         } else {
@@ -186,6 +206,10 @@ mod tests {
     use super::*;
     use crate::agent::baselines::tests::key;
 
+    fn no_incidents() -> OpenIncidents {
+        OpenIncidents::going_on_with(Vec::new(), 0, jiff::Timestamp::UNIX_EPOCH)
+    }
+
     /// As it was written before.
     const OLD: &str = r#"{"habits":[[{"comm":"mailer","remote_port":3306},[{"seconds":60.5,"at":1764000000},{"seconds":55.0,"at":1764000100}]]],
         "stalls":[{"pid":7,"process_start_ns":1,"tid":8,"thread_start_ns":2,"began_ns":3}]}"#;
@@ -204,10 +228,10 @@ mod tests {
             stalls.starts_with(r#"[{"pid":7,"process_start_ns":1,"tid":8,"thread_start_ns":2,"began_ns":3,"#),
             "{stalls}"
         );
-        let (mut state, _, announced) = AgentState::load(&dir).expect("a thread");
-        assert_eq!(announced, kept.stalls);
+        let (mut state, before) = AgentState::load(&dir).expect("a thread");
+        assert_eq!(before.stalls, kept.stalls);
         state.learn(&key(), Duration::from_secs(10));
-        state.finish(&OpenStalls::default(), &LearnedManners::default());
+        state.finish(&OpenStalls::default(), &LearnedManners::default(), &no_incidents());
         let text = fs::read_to_string(&file).expect("is there");
         assert!(text.contains(r#""baselines":[[{"owner":{"unit":"worker@1.service"},"uid":33,"#), "{text}");
         assert!(!text.contains("habits"), "{text}");
@@ -221,7 +245,7 @@ mod tests {
         let (mut state, ..) = AgentState::load(&dir).expect("a thread");
         state.learn(&key, Duration::from_secs(10));
         state.learn(&key, Duration::from_secs(20));
-        state.finish(&OpenStalls::default(), &LearnedManners::default());
+        state.finish(&OpenStalls::default(), &LearnedManners::default(), &no_incidents());
         assert_eq!(state.unsaved(), 0);
         let usual = || AgentState::load(&dir).expect("a thread").0.usual(&key);
         assert_eq!(usual(), Some(Duration::from_secs(10)));
@@ -244,7 +268,7 @@ mod tests {
         let key = key();
         let change = |state: &mut AgentState| {
             state.learn(&key, Duration::from_secs(10));
-            state.save(&OpenStalls::default(), &LearnedManners::default());
+            state.save(&OpenStalls::default(), &LearnedManners::default(), &no_incidents());
         };
         change(&mut state);
         begun.recv().expect("it writes");
@@ -253,7 +277,7 @@ mod tests {
         change(&mut state);
         assert_eq!((state.unsaved(), state.failed), (1, true));
         let before = Instant::now();
-        state.finish(&OpenStalls::default(), &LearnedManners::default());
+        state.finish(&OpenStalls::default(), &LearnedManners::default(), &no_incidents());
         assert!(before.elapsed() < LAST_WRITE_TIMEOUT + Duration::from_secs(1), "{:?}", before.elapsed());
         // It comes back.
         go_on.send(()).expect("it waits");

@@ -1,0 +1,322 @@
+//! The incidents that are open: one culprit and the stalls that wait for it, from when it has the first until it has none. Pure.
+//!
+//! More may be known of a culprit later: it waits for somebody itself. The incident then goes on with the deeper one, and is the same.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashSet},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    time::Duration,
+};
+
+use hashbrown::HashMap;
+use jiff::{Timestamp, Unit};
+
+use crate::{
+    assess::stall::Stall,
+    model::wait::ThreadId,
+    wire::culprit::CulpritObject,
+    wire::incident::{AnnouncedIncident, IncidentObject},
+};
+
+/// How long after a start incidents that were open before may be found again, nanoseconds.
+const FOUND_WITHIN_NS: u64 = 600_000_000_000;
+
+/// One that is open.
+#[derive(Debug)]
+struct OpenIncident {
+    object: IncidentObject,
+    /// When the wait of its oldest stall began, nanoseconds of `CLOCK_MONOTONIC`.
+    began_ns: u64,
+}
+
+/// What has become of incidents.
+#[derive(Debug, Default)]
+pub struct IncidentChanges {
+    /// Have opened.
+    pub opened: Vec<IncidentObject>,
+    /// Have closed: they have no stall left, or those they had are another's.
+    pub closed: Vec<IncidentObject>,
+}
+
+/// All that are open.
+#[derive(Debug)]
+pub struct OpenIncidents {
+    open: BTreeMap<u64, OpenIncident>,
+    /// To which of them stalls belong.
+    of: HashMap<ThreadId, u64>,
+    /// Those that were open when the agent last stopped and have not been found again, by the marks of their culprits.
+    before: HashMap<u64, AnnouncedIncident>,
+    found_until_ns: u64,
+    /// Begins the ids of this agent's incidents.
+    prefix: String,
+    last: u64,
+    /// How often stalls had changed when these were last seen.
+    seen: Option<u64>,
+}
+
+/// Stalls of one culprit.
+struct Group {
+    culprit: CulpritObject,
+    stalls: Vec<ThreadId>,
+}
+
+impl OpenIncidents {
+    /// None, of an agent that starts now and goes on with what another one has announced.
+    pub fn going_on_with(before: Vec<AnnouncedIncident>, now_ns: u64, now: Timestamp) -> Self {
+        Self {
+            open: BTreeMap::new(),
+            of: HashMap::new(),
+            before: before.into_iter().map(|before| (mark(&before.culprit), before)).collect(),
+            found_until_ns: now_ns + FOUND_WITHIN_NS,
+            prefix: format!("{:x}", now.as_second()),
+            last: 0,
+            seen: None,
+        }
+    }
+
+    /// Whether stalls have changed since they were last seen.
+    pub fn are_due(&self, changes: u64) -> bool {
+        self.seen != Some(changes)
+    }
+
+    /// All of them, their ages as of now.
+    pub fn all(&self, now_ns: u64) -> Vec<IncidentObject> {
+        self.open.values().map(|incident| incident.at(now_ns)).collect()
+    }
+
+    /// What is to be kept over a restart.
+    pub fn announced(&self) -> Vec<AnnouncedIncident> {
+        let open = self.open.values().map(|OpenIncident { object, .. }| AnnouncedIncident {
+            id: object.id.clone(),
+            opened: object.opened,
+            culprit: object.culprit.clone(),
+        });
+        open.chain(self.before.values().cloned()).collect()
+    }
+
+    /// Takes the stalls that are open now, with the culprit of each; of which there is none, it is alone. `changes` is how often they
+    /// have changed so far.
+    pub fn see(
+        &mut self,
+        culprits: HashMap<ThreadId, CulpritObject>,
+        stalls: &BTreeMap<ThreadId, Stall>,
+        changes: u64,
+        now_ns: u64,
+    ) -> IncidentChanges {
+        self.seen = Some(changes);
+        if now_ns > self.found_until_ns {
+            self.before.clear();
+        }
+        let now = Timestamp::now().round(Unit::Millisecond).unwrap_or_default();
+        let mut changes = IncidentChanges::default();
+        let mut left = std::mem::take(&mut self.open);
+        let of = std::mem::take(&mut self.of);
+        let by_culprit: HashMap<u64, u64> =
+            left.iter().map(|(number, of)| (mark(&of.object.culprit), *number)).collect();
+        for group in groups(culprits) {
+            let same = || by_culprit.get(&mark(&group.culprit)).copied();
+            let known =
+                most_voted(&group, &left, &of).or_else(same).filter(|number| left.contains_key(number));
+            let number = known.unwrap_or_else(|| {
+                self.last += 1;
+                self.last
+            });
+            let (id, opened, is_new) = match left.remove(&number) {
+                Some(OpenIncident { object, .. }) => (object.id, object.opened, false),
+                None => match self.found_again(&group.culprit) {
+                    Some(before) => (before.id, before.opened, false),
+                    None => (format!("{}-{number}", self.prefix), now, true),
+                },
+            };
+            self.of.extend(group.stalls.iter().map(|stall| (*stall, number)));
+            let incident = OpenIncident::new(id, opened, group, stalls);
+            if is_new {
+                changes.opened.push(incident.at(now_ns));
+            }
+            self.open.insert(number, incident);
+        }
+        let closed = left.into_values().map(|left| IncidentObject { closed: Some(now), ..left.at(now_ns) });
+        changes.closed.extend(closed);
+        changes
+    }
+
+    /// The one that was open when the agent last stopped.
+    fn found_again(&mut self, culprit: &CulpritObject) -> Option<AnnouncedIncident> {
+        self.before.remove(&mark(culprit))
+    }
+}
+
+impl OpenIncident {
+    fn new(id: String, opened: Timestamp, group: Group, stalls: &BTreeMap<ThreadId, Stall>) -> Self {
+        let of: Vec<&Stall> = group.stalls.iter().filter_map(|thread| stalls.get(thread)).collect();
+        let processes: HashSet<_> = of.iter().map(|stall| stall.wait.thread.process).collect();
+        let mut units = BTreeMap::new();
+        for home in of.iter().filter_map(|stall| stall.who.container.as_ref().or(stall.who.unit.as_ref())) {
+            *units.entry(home.clone()).or_default() += 1;
+        }
+        let began_ns = of.iter().map(|stall| stall.wait.began_ns).min().unwrap_or_default();
+        let culprit = CulpritObject { through: None, ..group.culprit };
+        let object = IncidentObject {
+            id,
+            opened,
+            closed: None,
+            name: culprit.to_string(),
+            culprit,
+            stalls: group.stalls.len(),
+            processes: processes.len(),
+            units,
+            oldest: Duration::ZERO,
+        };
+        Self { object, began_ns }
+    }
+
+    fn at(&self, now_ns: u64) -> IncidentObject {
+        let oldest = Duration::from_nanos(now_ns.saturating_sub(self.began_ns));
+        IncidentObject { oldest, ..self.object.clone() }
+    }
+}
+
+/// By culprit, the ones with most stalls first.
+fn groups(culprits: HashMap<ThreadId, CulpritObject>) -> Vec<Group> {
+    let mut places = HashMap::new();
+    let mut groups: Vec<(&CulpritObject, Vec<ThreadId>)> = Vec::new();
+    for (thread, culprit) in &culprits {
+        let place = *places.entry(culprit.key()).or_insert(groups.len());
+        if place == groups.len() {
+            groups.push((culprit, Vec::new()));
+        }
+        groups[place].1.push(*thread);
+    }
+    let mut groups: Vec<Group> = groups
+        .into_iter()
+        .map(|(culprit, mut stalls)| {
+            stalls.sort_unstable();
+            Group { culprit: culprit.clone(), stalls }
+        })
+        .collect();
+    groups.sort_by_cached_key(|group| (Reverse(group.stalls.len()), group.stalls.first().copied()));
+    groups
+}
+
+/// What tells a culprit from others, as a number.
+fn mark(culprit: &CulpritObject) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(culprit.key())
+}
+
+/// To which of these incidents most of a group's stalls belonged.
+fn most_voted(group: &Group, left: &BTreeMap<u64, OpenIncident>, of: &HashMap<ThreadId, u64>) -> Option<u64> {
+    let mut votes: BTreeMap<u64, usize> = BTreeMap::new();
+    let belonged = group.stalls.iter().filter_map(|stall| of.get(stall));
+    for number in belonged.filter(|number| left.contains_key(number)) {
+        *votes.entry(*number).or_default() += 1;
+    }
+    votes.into_iter().max_by_key(|(number, votes)| (*votes, Reverse(*number))).map(|(number, _)| number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{history::samples::flagged, wire::culprit::CulpritKind};
+
+    fn of(pid: u32) -> CulpritObject {
+        CulpritObject {
+            pid: Some(pid),
+            comm: Some("db".into()),
+            ..CulpritObject::of_kind(CulpritKind::Process)
+        }
+    }
+
+    fn none() -> OpenIncidents {
+        OpenIncidents::going_on_with(Vec::new(), 0, Timestamp::UNIX_EPOCH)
+    }
+
+    /// Stalls of these processes, each with its culprit.
+    fn see(
+        incidents: &mut OpenIncidents,
+        of_culprits: &[(u32, u32)],
+    ) -> (Vec<(String, String, usize)>, Vec<String>) {
+        let stalls: BTreeMap<ThreadId, Stall> = of_culprits
+            .iter()
+            .map(|(pid, _)| flagged(*pid, 10))
+            .map(|stall| (stall.wait.thread, stall))
+            .collect();
+        let culprits = of_culprits.iter().map(|(pid, culprit)| {
+            let stall = stalls.values().find(|stall| stall.wait.thread.process.pid == *pid);
+            (stall.expect("there is one").wait.thread, of(*culprit))
+        });
+        let changes = incidents.see(culprits.collect(), &stalls, 1, 100_000_000_000);
+        let opened = changes.opened.into_iter().map(|of| (of.id, of.name, of.stalls)).collect();
+        (opened, changes.closed.into_iter().map(|of| of.id).collect())
+    }
+
+    fn opened(id: &str, pid: u32, stalls: usize) -> (String, String, usize) {
+        (id.into(), format!("db (pid {pid})"), stalls)
+    }
+
+    #[test]
+    fn one_opens_with_its_first_stalls_grows_and_closes_with_its_last() {
+        let mut incidents = none();
+        assert_eq!(
+            see(&mut incidents, &[(1, 9), (2, 9), (3, 8)]),
+            (vec![opened("0-1", 9, 2), opened("0-2", 8, 1)], vec![])
+        );
+        assert_eq!(see(&mut incidents, &[(1, 9), (2, 9), (4, 9), (3, 8)]), (vec![], vec![]));
+        let all = incidents.all(100_000_000_000);
+        assert_eq!(all.iter().map(|of| (of.stalls, of.processes)).collect::<Vec<_>>(), [(3, 3), (1, 1)]);
+        assert!(all.iter().all(|of| of.oldest > Duration::ZERO));
+        assert_eq!(see(&mut incidents, &[(4, 9)]), (vec![], vec!["0-2".into()]));
+        assert_eq!(see(&mut incidents, &[]), (vec![], vec!["0-1".into()]));
+        assert_eq!(see(&mut incidents, &[(1, 9)]).0, [opened("0-3", 9, 1)], "it is another one");
+    }
+
+    #[test]
+    fn one_goes_on_with_a_deeper_culprit_and_takes_in_what_waits_for_it_as_well() {
+        let mut incidents = none();
+        see(&mut incidents, &[(1, 9), (2, 9), (3, 8)]);
+        // It is known now that 9 waits for 8.
+        assert_eq!(see(&mut incidents, &[(1, 8), (2, 8), (3, 8), (9, 8)]), (vec![], vec!["0-2".into()]));
+        let [left] = &incidents.all(0)[..] else { panic!("there is one") };
+        assert_eq!((left.id.as_str(), left.name.as_str(), left.stalls), ("0-1", "db (pid 8)", 4));
+        // Part of it turns out to be another's.
+        assert_eq!(
+            see(&mut incidents, &[(1, 8), (2, 8), (3, 7), (9, 8)]),
+            (vec![opened("0-3", 7, 1)], vec![])
+        );
+    }
+
+    #[test]
+    fn after_a_restart_one_is_found_again_for_a_while() {
+        let mut incidents = none();
+        see(&mut incidents, &[(1, 9), (3, 8)]);
+        let kept = serde_json::to_string(&incidents.announced()).expect("JSON");
+        let kept = || serde_json::from_str(&kept).expect("JSON");
+        let mut again = OpenIncidents::going_on_with(kept(), 0, Timestamp::now());
+        assert_eq!(see(&mut again, &[(1, 9)]), (vec![], vec![]));
+        assert_eq!(again.announced().len(), 2, "one may be found yet");
+        let mut late = OpenIncidents::going_on_with(kept(), 0, Timestamp::now());
+        late.found_until_ns = 0;
+        assert_eq!(see(&mut late, &[(1, 9)]).0.len(), 1);
+    }
+
+    #[test]
+    fn thousands_cost_what_they_are() {
+        let prepare = |number: usize| {
+            let stalls = (0..number as u32).map(|pid| flagged(pid + 1, 10));
+            let stalls: BTreeMap<ThreadId, Stall> = stalls.map(|stall| (stall.wait.thread, stall)).collect();
+            let due_to = |apart: u32| -> HashMap<ThreadId, CulpritObject> {
+                stalls.keys().map(|thread| (*thread, of(apart + thread.process.pid))).collect()
+            };
+            (due_to(1_000_000), due_to(2_000_000), stalls)
+        };
+        crate::util::growth::assert_linear("incidents", prepare, |(before, after, stalls)| {
+            let mut incidents = none();
+            incidents.see(before, &stalls, 1, 0);
+            // Each moves to another culprit.
+            assert!(incidents.see(after.clone(), &stalls, 2, 0).opened.is_empty());
+            // All close, and as many open.
+            incidents.see(HashMap::new(), &stalls, 3, 0);
+            incidents.see(after, &stalls, 4, 0);
+        });
+    }
+}

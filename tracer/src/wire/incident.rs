@@ -1,0 +1,56 @@
+//! The JSON of incidents: a culprit and everything that waits for it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{culprit::CulpritObject, json::in_seconds};
+
+/// An incident.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IncidentObject {
+    /// Its id, which no other incident of this host has.
+    pub id: String,
+    /// When it was opened.
+    pub opened: Timestamp,
+    /// When it was closed; null while it lasts.
+    pub closed: Option<Timestamp>,
+    /// Who is to blame, as people are told.
+    pub name: String,
+    /// Who is to blame.
+    pub culprit: CulpritObject,
+    /// How many stalls it has; of a closed one, had last.
+    pub stalls: usize,
+    /// Of how many processes.
+    pub processes: usize,
+    /// Of how many of each unit or container; users' own are not here.
+    pub units: BTreeMap<String, usize>,
+    /// How long the oldest of them has lasted.
+    #[serde(rename = "oldest_seconds", with = "in_seconds")]
+    pub oldest: Duration,
+}
+
+/// An incident has opened or closed.
+#[derive(Serialize)]
+pub struct IncidentEvent<'a> {
+    /// `incident_opened` or `incident_closed`.
+    pub event: &'static str,
+    /// When.
+    pub time: Timestamp,
+    /// Name of this host.
+    pub host: &'a str,
+    /// The incident.
+    pub incident: &'a IncidentObject,
+}
+
+/// What is kept over a restart of an incident that is open.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnnouncedIncident {
+    /// Its id.
+    pub id: String,
+    /// When it was opened.
+    pub opened: Timestamp,
+    /// Who is to blame.
+    pub culprit: CulpritObject,
+}
