@@ -1,6 +1,8 @@
 //! Who is to blame for the stalls of a moment? Makes the graph of who waits for whom of what was assessed, with the waits of culprits that
 //! nobody asked about, and says for each stall where its chain ends.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 use hashbrown::{HashMap, HashSet};
 
@@ -27,7 +29,9 @@ const STEPS_MAX: usize = 4;
 /// Waits that are looked up on the way.
 const WAITS_MAX: usize = 1024;
 /// Processes whose parents are read, or whose names are.
-const PROCESSES_MAX: usize = 1024;
+const PROCESSES_MAX: usize = 256;
+/// How long that may take: of a process that hangs, not even these can be read.
+const READING_MAX: Duration = Duration::from_millis(100);
 
 /// Whether a wait is to be in an incident: it has lasted a while, and worries by itself.
 pub fn is_stall(assessment: &Assessment) -> bool {
@@ -39,26 +43,42 @@ pub fn is_stall(assessment: &Assessment) -> bool {
 struct Families {
     parents: HashMap<u32, Option<u32>>,
     names: HashMap<u32, Option<String>>,
+    /// What reading them has taken.
+    took: Duration,
 }
 
 impl Families {
     /// Whether a process is a child of the other. Those beyond what is read are taken for none.
     fn is_child(&mut self, pid: u32, parent: u32, reads: &mut Reads) -> bool {
-        if self.parents.len() >= PROCESSES_MAX && !self.parents.contains_key(&pid) {
+        if let Some(known) = self.parents.get(&pid) {
+            return *known == Some(parent);
+        }
+        if self.has_read_enough() {
             return false;
         }
-        let read = || reads.stat(by_pid(pid)).map(|stat| stat.parent);
-        *self.parents.entry(pid).or_insert_with(read) == Some(parent)
+        let begun = Instant::now();
+        let read = reads.stat(by_pid(pid)).map(|stat| stat.parent);
+        self.took += begun.elapsed();
+        self.parents.insert(pid, read);
+        read == Some(parent)
+    }
+
+    fn has_read_enough(&self) -> bool {
+        self.parents.len() + self.names.len() >= PROCESSES_MAX || self.took >= READING_MAX
     }
 
     /// Names the process of a thread that waits for its own process: the thread has a name of its own.
     fn name(&mut self, culprit: &mut Culprit, waiter: ThreadId, reads: &mut Reads) {
         let Culprit::Process { pid, comm } = culprit else { return };
-        if *pid != waiter.process.pid || waiter.tid == *pid || self.names.len() >= PROCESSES_MAX {
+        if *pid != waiter.process.pid || waiter.tid == *pid {
             return;
         }
-        let name = self.names.entry(*pid).or_insert_with(|| reads.comm(waiter.process));
-        if let Some(name) = name {
+        if !self.names.contains_key(pid) && !self.has_read_enough() {
+            let begun = Instant::now();
+            self.names.insert(*pid, reads.comm(waiter.process));
+            self.took += begun.elapsed();
+        }
+        if let Some(Some(name)) = self.names.get(pid) {
             *comm = ShownName(name.clone());
         }
     }
