@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Agent, HungMount, Waiter, pause, ps, shared, slow, tracer};
+use tests::{Agent, HungMount, Waiter, own_dir, pause, ps, shared, slow, tracer};
 
 /// Columns of a terminal.
 const COLUMNS: usize = 80;
@@ -274,4 +274,51 @@ fn the_agent_says_who_is_to_blame() {
         assert!(begin.elapsed() < slow(PATIENCE), "{page:#?}");
         pause(Duration::from_millis(200));
     }
+}
+
+/// How many stalls the incidents of an agent have that are blamed on this process.
+fn stalls_of(agent: &Agent, pid: u32) -> Vec<f64> {
+    let samples = agent.samples("tracer_incident_stalls", &[("pid", &pid.to_string())]);
+    samples.iter().map(|sample| sample.value).collect()
+}
+
+/// One event, one run of a program and one series, however many wait; and another event when it is over.
+#[test]
+fn an_agent_tells_of_an_incident_once_and_when_it_ends() {
+    let _shared = shared();
+    let mut hang = Hang::start();
+    let dir = own_dir();
+    let (told, config) = (dir.join("incidents-told"), dir.join("incidents.toml"));
+    let hook = format!("[agent]\non_incident = ['/bin/sh', '-c', 'cat >> {}']\n", told.display());
+    std::fs::write(&config, hook).expect("a file");
+    let mut agent = Agent::start(&["--threshold", "2s", "--config", config.to_str().expect("UTF-8")]);
+    let service = hang.service.pid();
+    let about = |name: &'static str| {
+        move |event: &Value| event["event"] == name && event["incident"]["culprit"]["pid"] == service
+    };
+    let (opened, _) = agent.wait_event(PATIENCE, about("incident_opened"));
+    let incident = &opened["incident"];
+    assert_eq!(incident["name"], format!("waiter (pid {service})"), "{opened:#}");
+    assert!(opened["time"].is_string() && opened["host"].is_string(), "{opened:#}");
+    agent.wait_scrape(PATIENCE, |page| {
+        page.iter().any(|of| of.name == "tracer_incident_stalls" && of.value == (POOL + 4) as f64)
+    });
+    assert_eq!(stalls_of(&agent, service).len(), 1);
+
+    [&mut hang.pool, &mut hang.proxy].into_iter().chain(&mut hang.clients).for_each(|of| _ = of.kill());
+    let (closed, _) = agent.wait_event(PATIENCE, about("incident_closed"));
+    assert_eq!(closed["incident"]["id"], incident["id"], "{closed:#}");
+    assert!(closed["incident"]["oldest_seconds"].as_f64() >= Some(2.0), "{closed:#}");
+    let of_it = |event: &&Value| event["incident"]["id"] == incident["id"];
+    let events = agent.all_events();
+    assert_eq!(events.iter().filter(of_it).count(), 2, "{events:#?}");
+    assert!(stalls_of(&agent, service).is_empty());
+
+    let until = Instant::now() + slow(PATIENCE);
+    let id = incident["id"].as_str().expect("an id");
+    let lines = || std::fs::read_to_string(&told).unwrap_or_default().matches(id).count();
+    while lines() < 2 && Instant::now() < until {
+        pause(Duration::from_millis(50));
+    }
+    assert_eq!(lines(), 2, "the program was run for each event");
 }

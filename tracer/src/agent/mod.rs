@@ -43,6 +43,7 @@ use self::{
 use crate::{
     agent::canary::Canary,
     agent::state::{AgentState, Kept},
+    assess::incidents::Families,
     assess::pipeline::Pipeline,
     assess::requests::drop_doubles,
     assess::shared::AgentRequests,
@@ -80,6 +81,8 @@ pub struct AgentLoop {
     requests: OpenRequests,
     /// What was made of the stalls.
     incidents: OpenIncidents,
+    /// What is known of the processes in them.
+    families: Families,
     /// What outlives a restart.
     state: AgentState,
     /// Snapshots taken.
@@ -136,6 +139,7 @@ impl AgentLoop {
             pipeline: Pipeline::new(),
             tracker: Tracker::going_on_with(OpenStalls::going_on_with(stalls, now_ns)),
             requests: OpenRequests::knowing(manners),
+            families: Families::default(),
             incidents: OpenIncidents::going_on_with(incidents, now_ns, Timestamp::now()),
             state,
             number: 0,

@@ -59,7 +59,8 @@ impl AgentLoop {
         if !self.incidents.are_due(open.changes()) {
             return;
         }
-        let culprits = self.pipeline.culprits_of_stalls(open.all(), &ByProcess::new(&snapshot.waits));
+        let all = ByProcess::new(&snapshot.waits);
+        let culprits = self.pipeline.culprits_of_stalls(open.all(), &all, &mut self.families);
         let changes = self.incidents.see(culprits, open.all(), open.changes(), snapshot.monotonic_ns);
         changes.opened.into_iter().for_each(|incident| self.sinks.incident_opened(incident));
         changes.closed.into_iter().for_each(|incident| self.sinks.incident_closed(incident));

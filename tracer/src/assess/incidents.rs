@@ -1,7 +1,10 @@
 //! Who is to blame for the stalls of a moment? Makes the graph of who waits for whom of what was assessed, with the waits of culprits that
 //! nobody asked about, and says for each stall where its chain ends.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use hashbrown::{HashMap, HashSet};
@@ -31,7 +34,9 @@ const STEPS_MAX: usize = 4;
 /// Waits that are looked up on the way.
 const WAITS_MAX: usize = 1024;
 /// Processes whose parents are read, or whose names are.
-const PROCESSES_MAX: usize = 1024;
+const PROCESSES_MAX: usize = 256;
+/// How long that may take: of a process that hangs, not even these can be read.
+const READING_MAX: Duration = Duration::from_millis(100);
 
 /// Whether a wait is to be in an incident: it has lasted a while, and worries by itself.
 pub fn is_stall(assessment: &Assessment) -> bool {
@@ -40,29 +45,53 @@ pub fn is_stall(assessment: &Assessment) -> bool {
 
 /// What is read of processes, of each once.
 #[derive(Default)]
-struct Families {
+pub struct Families {
     parents: HashMap<u32, Option<u32>>,
     names: HashMap<u32, Option<String>>,
+    /// What reading them has taken.
+    took: Duration,
 }
 
 impl Families {
+    /// The same for another look: what has been read holds, until it is as much as may be read at once.
+    fn again(&mut self) {
+        if self.has_read_enough() {
+            *self = Self::default();
+        }
+        self.took = Duration::ZERO;
+    }
+
     /// Whether a process is a child of the other. Those beyond what is read are taken for none.
     fn is_child(&mut self, pid: u32, parent: u32, reads: &mut Reads) -> bool {
-        if self.parents.len() >= PROCESSES_MAX && !self.parents.contains_key(&pid) {
+        if let Some(known) = self.parents.get(&pid) {
+            return *known == Some(parent);
+        }
+        if self.has_read_enough() {
             return false;
         }
-        let read = || reads.stat(by_pid(pid)).map(|stat| stat.parent);
-        *self.parents.entry(pid).or_insert_with(read) == Some(parent)
+        let begun = Instant::now();
+        let read = reads.stat(by_pid(pid)).map(|stat| stat.parent);
+        self.took += begun.elapsed();
+        self.parents.insert(pid, read);
+        read == Some(parent)
+    }
+
+    fn has_read_enough(&self) -> bool {
+        self.parents.len() + self.names.len() >= PROCESSES_MAX || self.took >= READING_MAX
     }
 
     /// Names the process of a thread that waits for its own process: the thread has a name of its own.
     fn name(&mut self, culprit: &mut Culprit, waiter: ThreadId, reads: &mut Reads) {
         let Culprit::Process { pid, comm } = culprit else { return };
-        if *pid != waiter.process.pid || waiter.tid == *pid || self.names.len() >= PROCESSES_MAX {
+        if *pid != waiter.process.pid || waiter.tid == *pid {
             return;
         }
-        let name = self.names.entry(*pid).or_insert_with(|| reads.comm(waiter.process));
-        if let Some(name) = name {
+        if !self.names.contains_key(pid) && !self.has_read_enough() {
+            let begun = Instant::now();
+            self.names.insert(*pid, reads.comm(waiter.process));
+            self.took += begun.elapsed();
+        }
+        if let Some(Some(name)) = self.names.get(pid) {
             *comm = ShownName(name.clone());
         }
     }
@@ -179,14 +208,15 @@ impl Pipeline {
         counted.map(judged).collect()
     }
 
-    /// Who is to blame for each of these stalls; `all` are the host's waits.
+    /// Who is to blame for each of these stalls; `all` are the host's waits, `families` what is known from the last time.
     pub fn culprits_of_stalls(
         &mut self,
         stalls: &BTreeMap<ThreadId, Stall>,
         all: &ByProcess<'_>,
+        families: &mut Families,
     ) -> HashMap<ThreadId, CulpritObject> {
         let reads = self.resolver().reads();
-        let mut families = Families::default();
+        families.again();
         let blamed: Vec<BlamedWait> = stalls
             .values()
             .map(|Stall { wait, resolved, verdict, .. }| {

@@ -71,6 +71,9 @@ pub struct Manners {
     pub talked: u32,
     /// At rest, with the service's word as the last.
     pub rested: u32,
+    /// What had followed an answer at once was the last word for a second, and then the program said more.
+    #[serde(default)]
+    pub reused: u32,
     /// The two longest times that the program talked until something came, seconds; 0: none.
     pub silences: [f64; 2],
     /// When it was last learned of, seconds of Unix time.

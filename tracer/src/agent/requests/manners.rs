@@ -16,10 +16,8 @@ const SERVICES_MAX: usize = 2_000;
 const AGE_MAX_SECONDS: u64 = 8 * 86_400;
 /// A program that talks into silence on one of so many occasions is not known for it.
 const ONE_OF: u32 = 10;
-/// So many connections must have been seen to rest with the service's word as the last. A process that has one connection only may share
-/// it between many requests, and acknowledge now and then what it has got: of such more must have been seen.
+/// So many connections must have been seen to rest with the service's word as the last.
 const RESTED_MIN: u32 = 8;
-const RESTED_ALONE_MIN: u32 = 32;
 /// After so many occasions earlier ones count half.
 const OCCASIONS_MAX: u32 = 1_000;
 
@@ -45,11 +43,9 @@ impl Manners {
         self.talked > 0 && !is_once && self.talked.saturating_mul(ONE_OF) > quiet
     }
 
-    /// Whether what this program says to the service is answered, and the answer is the last word: on a connection that is one of several
-    /// that a process has with it, or its only one.
-    pub fn has_answers_last(&self, is_one_of_several: bool) -> bool {
-        let least = if is_one_of_several { RESTED_MIN } else { RESTED_ALONE_MIN };
-        self.rested >= least && !self.is_talker()
+    /// Whether what this program says to the service is answered, and the answer is the last word, always.
+    pub fn has_answers_last(&self) -> bool {
+        self.rested >= RESTED_MIN && self.reused == 0 && !self.is_talker()
     }
 
     /// How long it takes at most until something comes while the program talks: the longest time that was reached more than once. `None`
@@ -64,6 +60,8 @@ impl Manners {
         let occasions = [self.answered, self.talked, self.rested];
         if occasions.iter().fold(0, |sum: u32, number| sum.saturating_add(*number)) > OCCASIONS_MAX {
             [self.answered, self.talked, self.rested] = occasions.map(|number| number / 2);
+            // Once is enough.
+            self.reused = self.reused.min(1);
             self.silences[0] = self.silences[1];
         }
     }
@@ -143,6 +141,11 @@ impl LearnedManners {
         self.learn(connection, |manners| manners.talked = manners.talked.saturating_add(1));
     }
 
+    /// What was said last on it had followed an answer at once, and had rested so for a while, when the program said more.
+    pub fn reused(&mut self, connection: &AskedConnection) {
+        self.learn(connection, |manners| manners.reused = manners.reused.saturating_add(1));
+    }
+
     /// The program talked for so long at the most until something came.
     pub fn broke_silence(&mut self, connection: &AskedConnection, lasted: Duration) {
         self.learn(connection, |manners| {
@@ -199,9 +202,9 @@ mod tests {
         ] {
             assert_eq!(manners(answered, talked, rested).is_talker(), is_talker);
         }
-        assert!(!manners(100, 0, 7).has_answers_last(true), "slow answers are no rest");
-        assert!(manners(0, 0, 8).has_answers_last(true) && !manners(0, 2, 8).has_answers_last(true));
-        assert!(manners(0, 0, 32).has_answers_last(false) && !manners(0, 0, 31).has_answers_last(false));
+        assert!(!manners(100, 0, 7).has_answers_last(), "slow answers are no rest");
+        assert!(manners(0, 0, 8).has_answers_last() && !manners(0, 2, 8).has_answers_last());
+        assert!(!Manners { reused: 1, ..manners(0, 0, 800) }.has_answers_last());
     }
 
     #[test]
@@ -255,9 +258,10 @@ mod tests {
         let mut learned = LearnedManners::default();
         let connection = asked(7, 3, 80, 1);
         learned.talked(&connection);
+        (0..3).for_each(|_| learned.reused(&connection));
         (0..2 * OCCASIONS_MAX).for_each(|_| learned.rested(&connection));
         let manners = learned.of(&connection);
-        assert_eq!(manners.talked, 0);
+        assert_eq!((manners.talked, manners.reused), (0, 1), "one is forgotten, the other not");
         assert!(manners.rested > OCCASIONS_MAX / 4 && manners.rested <= OCCASIONS_MAX);
     }
 }

@@ -256,7 +256,7 @@ impl OpenRequests {
         }
         let manners = self.manners.of(connection);
         let is_one_of_several = self.numbers.get(&followed.with()).is_some_and(|number| *number > 1);
-        let is_usually_answered = manners.has_answers_last(is_one_of_several);
+        let is_usually_answered = manners.has_answers_last();
         match own {
             _ if followed.talks && manners.silence().is_some_and(|usual| followed.has_talked_for(usual)) => {
                 (Expectation::Answer, followed.silent_since_ns)
@@ -264,7 +264,8 @@ impl OpenRequests {
             // What overlaps are requests, or parts of one: the last of them counts.
             _ if followed.talks && is_usually_answered => (Expectation::Answer, since),
             _ if followed.talks || manners.is_talker() => (Expectation::Nothing, None),
-            Expectation::Unknown if is_usually_answered => (Expectation::Answer, since),
+            // A process that has one connection only may share it between many requests, and acknowledge now and then what it has got.
+            Expectation::Unknown if is_usually_answered && is_one_of_several => (Expectation::Answer, since),
             own => (own, since),
         }
     }
@@ -289,6 +290,9 @@ impl OpenRequests {
         now.is_watched |= before.connection.is_watched;
         let has_heard = now.bytes_received() > before.connection.bytes_received();
         let has_said = now.bytes_sent() > before.connection.bytes_sent();
+        if has_said && before.has_ended() && before.connection.tcp.has_reacted() {
+            self.manners.reused(&now);
+        }
         let (mut talks, mut silent_since_ns) = (before.talks, before.silent_since_ns);
         if has_heard {
             self.heard(&before, &now, has_said);

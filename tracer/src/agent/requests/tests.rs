@@ -234,9 +234,12 @@ fn what_follows_at_once_is_judged_by_how_such_connections_rest() {
     pass(&mut requests, &pool, 115);
     assert_eq!(due(&mut requests, 115), [(3, 40)], "the other process has no second one");
     assert_eq!(requests.numbers().unknown, 1);
-    rested(&mut requests, 30..54, 120);
-    pass(&mut requests, &pool, 125);
-    assert_eq!(due(&mut requests, 125).len(), 2, "thirty-two are enough for one that is alone");
+    // The program goes on on a connection that had rested so: it was no question.
+    let reused = |sent| [&pool[..1], &[which_reacted(&asked(7, 3, 80, 4), sent, 50)]].concat();
+    pass(&mut requests, &reused(100), 120);
+    pass(&mut requests, &reused(200), 125);
+    pass(&mut requests, &pool, 130);
+    assert_eq!(due(&mut requests, 130), []);
 }
 
 /// It is no news that a connection rests which rested at the last pass.
