@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::servers::{Server, as_nobody, dir_of_nobody};
-use tests::{Agent, Waiter, http, shared, slow};
+use tests::{Agent, Waiter, http, pause, shared, slow};
 
 use crate::{file, read};
 
@@ -79,6 +79,7 @@ fn prometheus(agent: &Agent, alertmanager: &Server) -> Server {
             "(tracer_stall_seconds) > 60",
             "(tracer_stall_seconds) > 5",
         );
+        let rules = hasten(&rules, "(tracer_incident_seconds) > 60", "(tracer_incident_seconds) > 5");
         fs::write(dir.join("tracer.rules.yml"), rules).expect("write");
         let text = format!(
             "global: {{ scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }}\n\
@@ -190,4 +191,47 @@ fn a_hang_becomes_an_alert_and_its_end_resolves_it() {
     waiter.answer();
     let alert = notified(&notifications, pid, "resolved");
     assert_eq!(alert["labels"]["alertname"], "TracerStall", "{alert:#}");
+}
+
+/// Twenty threads, three programs and a proxy wait for one service: one alert, which names it.
+#[test]
+fn one_cause_is_one_alert_however_many_wait() {
+    let _shared = shared();
+    let (webhook, notifications) = receiver();
+    let agent = Agent::start(&["--threshold", "2s"]);
+    let alertmanager = alertmanager(webhook);
+    let _prometheus = prometheus(&agent, &alertmanager);
+    let service = Waiter::start("mute-service");
+    let address = service.text("address").to_owned();
+    let pool = Waiter::start_with("asking-pool", &[&address, "20"]);
+    let clients: Vec<Waiter> = (0..3).map(|_| Waiter::start_with("asks", &[&address, "0"])).collect();
+    let proxy = Waiter::start_with("proxy", &[&address]);
+
+    let alert = notified(&notifications, service.pid(), "firing");
+    assert_eq!(alert["labels"]["alertname"], "TracerIncident", "{alert:#}");
+    let summary = alert["annotations"]["summary"].as_str().unwrap_or_default();
+    let expected = format!("waiter (pid {}) on {} has held up others for ", service.pid(), agent.address());
+    assert!(summary.starts_with(&expected), "{summary}");
+
+    // Whoever waits has an alert, which is held back.
+    let waiters: Vec<String> =
+        [&pool, &proxy].into_iter().chain(&clients).map(|waiter| waiter.pid().to_string()).collect();
+    let begin = Instant::now();
+    let held = || -> usize {
+        let answer: Value =
+            serde_json::from_str(&ask(&alertmanager, "GET /api/v2/alerts", "")).expect("JSON");
+        let of = |alert: &&Value| {
+            alert["status"]["state"] == "suppressed"
+                && alert["labels"]["pid"].as_str().is_some_and(|pid| waiters.iter().any(|of| of == pid))
+        };
+        answer.as_array().expect("alerts").iter().filter(of).count()
+    };
+    while held() < waiters.len() {
+        assert!(begin.elapsed() < slow(PATIENCE), "{} of {} are held back", held(), waiters.len());
+        pause(Duration::from_millis(500));
+    }
+    let told: Vec<Value> = notifications.try_iter().collect();
+    let about =
+        |pid: &String| told.iter().any(|of| of["alerts"].to_string().contains(&format!("\"pid\":\"{pid}\"")));
+    assert!(!waiters.iter().any(about), "{told:#?}");
 }

@@ -33,7 +33,7 @@ fn every_metric_has_its_type_and_labels() {
     });
     let page = agent.page();
     let metrics = metrics();
-    assert_eq!(metrics.len(), 18, "{metrics:?}");
+    assert_eq!(metrics.len(), 21, "{metrics:?}");
     for (name, kind, labels) in &metrics {
         assert!(page.contains(&format!("# TYPE {name} {kind}\n")), "no {kind} {name}:\n{page}");
         let of_it = |sample: &&tests::Sample| match *kind {

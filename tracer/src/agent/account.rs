@@ -46,6 +46,7 @@ impl AgentLoop {
             standing: &|wait: &Wait| self.tracker.standing(&wait.thread, wait.age),
             stalls: self.tracker.stalls(),
             incidents: &self.incidents.all(snapshot.monotonic_ns),
+            incident_of: &|stall| self.incidents.id_of(stall),
             blinded_by: &blinded_by,
             interval: self.pace.interval(),
             requests: self.requests.numbers(),

@@ -15,7 +15,8 @@ use jiff::{Timestamp, Unit};
 use crate::{
     assess::stall::Stall,
     model::wait::ThreadId,
-    wire::culprit::CulpritObject,
+    util::human,
+    wire::culprit::{CulpritKind, CulpritObject},
     wire::incident::{AnnouncedIncident, IncidentObject},
 };
 
@@ -69,7 +70,7 @@ impl OpenIncidents {
             of: HashMap::new(),
             before: before.into_iter().map(|before| (mark(&before.culprit), before)).collect(),
             found_until_ns: now_ns + FOUND_WITHIN_NS,
-            prefix: format!("{:x}", now.as_second()),
+            prefix: now.as_second().to_string(),
             last: 0,
             seen: None,
         }
@@ -83,6 +84,11 @@ impl OpenIncidents {
     /// All of them, their ages as of now.
     pub fn all(&self, now_ns: u64) -> Vec<IncidentObject> {
         self.open.values().map(|incident| incident.at(now_ns)).collect()
+    }
+
+    /// The id of the one that a stall belongs to.
+    pub fn id_of(&self, stall: &ThreadId) -> Option<&str> {
+        Some(self.open.get(self.of.get(stall)?)?.object.id.as_str())
     }
 
     /// What is to be kept over a restart.
@@ -161,7 +167,7 @@ impl OpenIncident {
             id,
             opened,
             closed: None,
-            name: culprit.to_string(),
+            name: name(&culprit, &of),
             culprit,
             stalls: group.stalls.len(),
             processes: processes.len(),
@@ -174,6 +180,16 @@ impl OpenIncident {
     fn at(&self, now_ns: u64) -> IncidentObject {
         let oldest = Duration::from_nanos(now_ns.saturating_sub(self.began_ns));
         IncidentObject { oldest, ..self.object.clone() }
+    }
+}
+
+/// A culprit's name; who has nobody to blame but itself is told of by its own.
+fn name(culprit: &CulpritObject, stalls: &[&Stall]) -> String {
+    match (culprit.kind, stalls) {
+        (CulpritKind::Itself, [stall, ..]) => {
+            format!("{} (pid {})", human::clean(&stall.wait.comm), stall.wait.thread.process.pid)
+        }
+        _ => culprit.to_string(),
     }
 }
 
@@ -217,7 +233,7 @@ fn most_voted(group: &Group, left: &BTreeMap<u64, OpenIncident>, of: &HashMap<Th
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{history::samples::flagged, wire::culprit::CulpritKind};
+    use crate::history::samples::flagged;
 
     fn of(pid: u32) -> CulpritObject {
         CulpritObject {

@@ -59,6 +59,8 @@ pub struct Look<'a> {
     pub stalls: &'a BTreeMap<ThreadId, Stall>,
     /// The incidents that are.
     pub incidents: &'a [IncidentObject],
+    /// The id of the one that a stall belongs to.
+    pub incident_of: &'a dyn Fn(&ThreadId) -> Option<&'a str>,
     /// What has kept it from seeing everything.
     pub blinded_by: &'a [Cause],
     /// How long after the one before it was due.

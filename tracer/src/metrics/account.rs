@@ -99,7 +99,7 @@ impl Account {
         state.interval = look.interval;
         state.requests = look.requests;
         state.add_snapshot(look.snapshot.source, look.snapshot.duration);
-        state.show_stalls(look.stalls);
+        state.show_stalls(look.stalls, look.incident_of);
         state.show_incidents(look.incidents);
         let series = (state.without_series > 0).then_some(Cause::Series);
         look.blinded_by.iter().copied().chain(series).for_each(|cause| state.blind.report(cause));
@@ -231,6 +231,7 @@ mod tests {
                 standing: &|_| Standing { class: Class::Reply, is_excused: true },
                 stalls: &BTreeMap::from([(stall.wait.thread, stall.clone())]),
                 incidents: &[incident],
+                incident_of: &|_| Some("6a-1"),
                 blinded_by: &[Cause::LookCut],
                 interval: Duration::from_millis(1500),
                 requests: RequestNumbers { due: 2, unknown: 3, not_due: 4, ..RequestNumbers::default() },
@@ -281,6 +282,7 @@ mod tests {
                 standing: &|_| Standing { class: Class::Reply, is_excused: false },
                 stalls: &stalls,
                 incidents: &[],
+                incident_of: &|_| None,
                 blinded_by: &[],
                 interval: Duration::from_secs(1),
                 requests: RequestNumbers::default(),

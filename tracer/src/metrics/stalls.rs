@@ -47,13 +47,13 @@ impl IncidentSeries {
 /// An open stall's labels and age.
 pub struct StallSeries {
     /// Values of the labels of `tracer_stall_seconds`.
-    pub labels: [String; 12],
+    pub labels: [String; 13],
     /// Its age.
     pub age: Duration,
 }
 
 impl StallSeries {
-    fn of(stall: &Stall) -> Self {
+    fn of(stall: &Stall, incident: Option<&str>) -> Self {
         let (local, remote) = stall.resolved.target.addresses();
         let pod = stall.who.pod.as_ref();
         let container = pod.and_then(|pod| pod.container.clone()).or_else(|| stall.who.container.clone());
@@ -72,6 +72,7 @@ impl StallSeries {
                 stall.verdict.class.label().to_owned(),
                 local,
                 remote,
+                incident.unwrap_or_default().to_owned(),
             ],
             age: stall.wait.age,
         }
@@ -88,7 +89,11 @@ impl State {
     }
 
     /// Takes the stalls that are open now.
-    pub(super) fn show_stalls(&mut self, stalls: &BTreeMap<ThreadId, Stall>) {
+    pub(super) fn show_stalls<'a>(
+        &mut self,
+        stalls: &BTreeMap<ThreadId, Stall>,
+        incident_of: &dyn Fn(&ThreadId) -> Option<&'a str>,
+    ) {
         // Thousands do not fit into a processor's cache: each is gone through once.
         let mut open: HashMap<Class, u64> = HashMap::new();
         let mut shown: Vec<(Duration, Result<&Owner, u32>, &Stall)> = Vec::with_capacity(stalls.len());
@@ -101,6 +106,9 @@ impl State {
         self.open_stalls = open;
         self.without_series = stalls.len() - shown.len();
         // Labels are made of those only that have a series.
-        self.stalls = shown.into_iter().map(|(.., stall)| StallSeries::of(stall)).collect();
+        self.stalls = shown
+            .into_iter()
+            .map(|(.., stall)| StallSeries::of(stall, incident_of(&stall.wait.thread)))
+            .collect();
     }
 }

@@ -413,10 +413,11 @@ pub(super) mod tests {
         state.folded.count(SeriesFamily::Blocked, &key(4));
         for (series, age) in [(["7", "8", "psql"], 61_500), (["70", "71", "curl\n"], 5)] {
             let [pid, tid, comm] = series.map(str::to_owned);
-            let others = ["db.service", "", "", "", "read", "3", "reply", "10.0.0.1:5000", "10.0.0.2:5432"];
+            let others =
+                ["db.service", "", "", "", "read", "3", "reply", "10.0.0.1:5000", "10.0.0.2:5432", "6a-1"];
             let labels = [pid, tid, comm].into_iter().chain(others.map(str::to_owned)).collect::<Vec<_>>();
             state.stalls.push(StallSeries {
-                labels: labels.try_into().expect("twelve"),
+                labels: labels.try_into().expect("thirteen"),
                 age: Duration::from_millis(age),
             });
         }

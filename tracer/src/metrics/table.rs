@@ -62,6 +62,7 @@ pub const METRICS: &[Metric] = &[
             "class",
             "local",
             "remote",
+            "incident",
         ],
         help: "Age of each open stall. If there are more than 200, the oldest of each owner.",
         series: Series::Gauge(|state| {

@@ -116,7 +116,13 @@ pub fn grouped(waits: &[WaitObject]) -> Vec<IncidentGroup<'_>> {
     let mut groups: Vec<(IncidentGroup<'_>, HashSet<u32>)> = Vec::new();
     for (at, wait) in waits.iter().enumerate() {
         let Some(culprit) = &wait.culprit else { continue };
-        let place = *places.entry(culprit.key()).or_insert(groups.len());
+        // A circle that nobody can leave is stuck, whatever its waits are.
+        let level = match culprit.kind {
+            CulpritKind::Deadlock => Level::Stuck,
+            _ => wait.worry(),
+        };
+        // Who only may be stuck is not held up: a service has subscribers at rest beside clients that it does not answer.
+        let place = *places.entry((culprit.key(), level == Level::Stuck)).or_insert(groups.len());
         if place == groups.len() {
             let group = IncidentGroup {
                 culprit,
@@ -129,11 +135,6 @@ pub fn grouped(waits: &[WaitObject]) -> Vec<IncidentGroup<'_>> {
             groups.push((group, HashSet::new()));
         }
         let (group, processes) = &mut groups[place];
-        // A circle that nobody can leave is stuck, whatever its waits are.
-        let level = match culprit.kind {
-            CulpritKind::Deadlock => Level::Stuck,
-            _ => wait.worry(),
-        };
         group.level = group.level.min(level);
         if wait.age >= group.age {
             let id = if wait.is_request() { wait.pid } else { wait.tid };
@@ -172,11 +173,12 @@ mod tests {
         let waits = [
             due(1, Class::Reply, 724, &postgres),
             due(1, Class::Reply, 3, &postgres),
-            due(2, Class::Quiet, 5, &postgres),
+            due(2, Class::Reply, 5, &postgres),
+            due(3, Class::Quiet, 5_000, &postgres),
         ];
         let groups = grouped(&waits);
-        let [group] = &groups[..] else { panic!("{groups:#?}") };
-        assert!(group.is_announced());
+        let [group, doubtful] = &groups[..] else { panic!("{groups:#?}") };
+        assert!(group.is_announced() && !doubtful.is_announced());
         let line = "postgres (pid 812) holds up 3 waits of 2 processes, the oldest for 12m 4s";
         assert_eq!(group.lines(&[], None), [line, "    next: tracer why 812"]);
         assert_eq!(group.lines(&[], Some(100)), [&format!("{line}; next: tracer why 812")[..]]);
