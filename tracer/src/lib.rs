@@ -48,8 +48,9 @@ pub fn main() -> ExitCode {
         Command::Agent(_) | Command::Generate { .. } | Command::RunHook(_) | Command::RunCanary => Ok(()),
         _ => crate::procfs::supervisor::start(false),
     };
+    let mut status = 0;
     let result = result.and_then(|()| match &cli.command {
-        Command::Ps(args) => commands::ps::run(args),
+        Command::Ps(args) => commands::ps::run(args).map(|found| status = found),
         Command::Stalls(args) => commands::stalls::run(args),
         Command::Why(args) => commands::why::run(args),
         Command::Top(args) => commands::top::run(args),
@@ -62,10 +63,10 @@ pub fn main() -> ExitCode {
     });
     crate::procfs::supervisor::stop();
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(status),
         Err(error) => {
             util::human::say(&format!("{error:#}"));
-            ExitCode::FAILURE
+            ExitCode::from(cli.command.failed())
         }
     }
 }

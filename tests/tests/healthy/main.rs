@@ -88,9 +88,12 @@ fn nothing_is_flagged_where_nothing_is_stuck() {
     assert!(!page.contains("Nothing is stuck"), "{page}");
 }
 
-/// What the agent has said of the family's processes.
+/// What the agent has said of the family's processes. Of incidents it says nothing that it does not say of their stalls.
 fn flagged(agent: &mut Agent, family: &Family) -> Vec<Value> {
     let ours = |event: &Value| {
+        if event["incident"].is_object() {
+            return false;
+        }
         let pid = event["wait"]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
         pid.is_none_or(|pid| !family.is_stranger(pid))
     };

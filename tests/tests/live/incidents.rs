@@ -276,6 +276,24 @@ fn the_agent_says_who_is_to_blame() {
     }
 }
 
+/// A parent that waits for its child, which waits until its parent reads what it writes: the parent alone would be at rest.
+#[test]
+fn who_rests_in_a_deadlock_is_shown_with_the_others() {
+    let circle = Waiter::start("circle-pipe");
+    circle.until_age(1.5);
+    let child = pid(&circle, "child");
+    let lines = page_of(&[circle.pid(), child], &[]);
+    let told = lines[..2].concat();
+    assert!(
+        told.starts_with("a deadlock of waiter (pid ") && told.contains("2 waits of 2 processes"),
+        "{lines:#?}"
+    );
+    for (pid, class) in [(circle.pid(), "child"), (child, "orphan")] {
+        let is_its = |line: &&String| line.contains(&format!(" {pid} ")) && line.contains(class);
+        assert_eq!(lines.iter().filter(is_its).count(), 1, "{pid} {class}: {lines:#?}");
+    }
+}
+
 /// How many stalls the incidents of an agent have that are blamed on this process.
 fn stalls_of(agent: &Agent, pid: u32) -> Vec<f64> {
     let samples = agent.samples("tracer_incident_stalls", &[("pid", &pid.to_string())]);

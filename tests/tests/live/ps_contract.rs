@@ -134,3 +134,30 @@ fn nothing_stuck_is_one_plain_sentence() {
     assert!(page.to_lowercase().contains("nothing"), "{page}");
     assert!(page.lines().count() <= 2, "{page}");
 }
+
+/// The status that `ps` about one process exits with.
+fn status(waiter: &Waiter, args: &[&str]) -> i32 {
+    let mut command = Command::new(tracer());
+    let output = command.args(["ps", "-p", &waiter.pid().to_string()]).args(args).output();
+    output.expect("tracer starts").status.code().expect("it ends by itself")
+}
+
+#[test]
+fn the_status_says_what_is_stuck_to_whoever_asks() {
+    let [stuck, doubtful, idle] = ["recvfrom-tcp4", "quiet", "accept"].map(Waiter::start);
+    for waiter in [&stuck, &doubtful, &idle] {
+        waiter.until_age(1.5);
+    }
+    assert_eq!(status(&stuck, &[]), 0, "nobody has asked");
+    for (arg, of_stuck, of_doubtful, of_error) in
+        [("--exit-code", 3, 0, 1), ("--exit-code=nagios", 2, 1, 3), ("--exit-code=npd", 1, 0, 2)]
+    {
+        assert_eq!(status(&stuck, &[arg]), of_stuck, "{arg}");
+        assert_eq!(status(&stuck, &[arg, "--json"]), of_stuck, "{arg}");
+        assert_eq!(status(&stuck, &[arg, "--min-age", "1h"]), 0, "{arg}: it is young");
+        assert_eq!(status(&doubtful, &[arg]), of_doubtful, "{arg}");
+        assert_eq!(status(&idle, &[arg]), 0, "{arg}");
+        let nowhere = ["--source", "agent", "--socket", "/nonexistent/socket"];
+        assert_eq!(status(&stuck, &[&[arg], &nowhere[..]].concat()), of_error, "{arg}");
+    }
+}

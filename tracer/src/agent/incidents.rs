@@ -14,6 +14,7 @@ use jiff::{Timestamp, Unit};
 
 use crate::{
     assess::stall::Stall,
+    model::cgroup::Owner,
     model::wait::ThreadId,
     util::human,
     wire::culprit::{CulpritKind, CulpritObject},
@@ -173,6 +174,7 @@ impl OpenIncident {
             processes: processes.len(),
             units,
             oldest: Duration::ZERO,
+            owner: most_common_owner(&of),
         };
         Self { object, began_ns }
     }
@@ -191,6 +193,16 @@ fn name(culprit: &CulpritObject, stalls: &[&Stall]) -> String {
         }
         _ => culprit.to_string(),
     }
+}
+
+/// On whose account most of these wait.
+fn most_common_owner(stalls: &[&Stall]) -> Option<Owner> {
+    let mut owners: HashMap<Result<&Owner, u32>, usize> = HashMap::new();
+    for stall in stalls {
+        *owners.entry(stall.share()).or_default() += 1;
+    }
+    let most = owners.into_iter().max_by_key(|(owner, number)| (*number, Reverse(*owner)));
+    most.map(|(owner, _)| owner.map_or_else(Owner::User, Owner::clone))
 }
 
 /// By culprit, the ones with most stalls first.
@@ -233,7 +245,7 @@ fn most_voted(group: &Group, left: &BTreeMap<u64, OpenIncident>, of: &HashMap<Th
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::samples::flagged;
+    use crate::{history::samples::flagged, resolve::process::ProcessMeta};
 
     fn of(pid: u32) -> CulpritObject {
         CulpritObject {
@@ -299,6 +311,17 @@ mod tests {
             see(&mut incidents, &[(1, 8), (2, 8), (3, 7), (9, 8)]),
             (vec![opened("0-3", 7, 1)], vec![])
         );
+    }
+
+    #[test]
+    fn one_is_on_the_account_of_most_who_wait() {
+        let stalls = [1, 2, 3].map(|pid| flagged(pid, 10));
+        let [mut one, other, third] = stalls;
+        one.who = std::sync::Arc::new(ProcessMeta { uid: Some(9), account: None, ..(*one.who).clone() });
+        let owner = most_common_owner(&[&one, &other, &third]);
+        assert_eq!(owner, Some(other.owner()));
+        assert_eq!(most_common_owner(&[&one]), Some(Owner::User(9)));
+        assert_eq!(most_common_owner(&[]), None);
     }
 
     #[test]

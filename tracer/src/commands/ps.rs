@@ -100,8 +100,8 @@ impl Hidden {
     }
 }
 
-/// Looks once and prints.
-pub fn run(args: &Ps) -> Result<()> {
+/// Looks once and prints; the status that `--exit-code` asks for, else 0.
+pub fn run(args: &Ps) -> Result<u8> {
     if let Some(at) = args.at {
         return page_from_history(args, at);
     }
@@ -111,6 +111,7 @@ pub fn run(args: &Ps) -> Result<()> {
         Feed::Agent(client) => page_from_agent(args, &client)?,
     };
     page.why_not_better = why_not_better;
+    let status = status(args, &page.waits);
     let out = &mut output();
     if args.json {
         objects(out, page.waits)?;
@@ -120,7 +121,13 @@ pub fn run(args: &Ps) -> Result<()> {
         footer(out, &page)?;
     }
     out.flush()?;
-    Ok(())
+    Ok(status)
+}
+
+/// What `--exit-code` asks for, by the worst of the waits that are listed.
+fn status(args: &Ps, waits: &[WaitObject]) -> u8 {
+    let worst = waits.iter().map(WaitObject::worry).min().unwrap_or(Level::Idle);
+    args.exit_code.map_or(0, |whose| whose.found(worst))
 }
 
 /// One object a line, the oldest first.
@@ -210,9 +217,10 @@ fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     assessments.retain(|assessment| assessment.wait.age >= args.min_age);
     let has_culprit = |assessment: &Assessment| is_stall(assessment) || is_flagged(assessment);
     let mut culprits = pipeline.culprits(&assessments, has_culprit, &by_process, source)?;
-    let (shown, hidden): (Vec<Assessment>, Vec<Assessment>) = assessments
-        .into_iter()
-        .partition(|assessment| wanted(args, assessment.class, is_flagged(assessment)));
+    let (shown, hidden): (Vec<Assessment>, Vec<Assessment>) =
+        assessments.into_iter().partition(|assessment| {
+            wanted(args, assessment.class, is_flagged(assessment) || assessment.is_deadlock())
+        });
     let hidden = Hidden::of(hidden.iter().map(|assessment| assessment.class));
     let number = shown.iter().filter(|assessment| is_flagged(assessment)).count();
     let mut waits = if args.json { pipeline.objects(&shown) } else { rows(&shown, &mut pipeline) };
@@ -266,8 +274,10 @@ fn page_from_agent(args: &Ps, client: &AgentClient) -> Result<PsPage> {
 fn pick(args: &Ps, waits: Vec<WaitObject>, flagged: &Flagged) -> (Vec<WaitObject>, Hidden) {
     let waits = waits.into_iter().filter(|wait| chosen(args, wait.pid, &wait.comm));
     let waits = waits.filter(|wait| wait.age >= args.min_age);
-    let (waits, hidden): (Vec<_>, Vec<_>) = waits
-        .partition(|wait| wait.class.is_some_and(|class| wanted(args, class, is_flagged(flagged, wait))));
+    let (waits, hidden): (Vec<_>, Vec<_>) = waits.partition(|wait| {
+        let is_sure = is_flagged(flagged, wait) || wait.worry() == Level::Stuck;
+        wait.class.is_some_and(|class| wanted(args, class, is_sure))
+    });
     (waits, Hidden::of(hidden.iter().filter_map(|wait| wait.class)))
 }
 
@@ -281,12 +291,13 @@ fn of_chosen(args: &Ps, held: &SuspendedObject) -> bool {
 }
 
 /// What waited at a moment that is over.
-fn page_from_history(args: &Ps, at: Timestamp) -> Result<()> {
+fn page_from_history(args: &Ps, at: Timestamp) -> Result<u8> {
     let Past { at: seen, waits } = match AgentClient::connect(&args.place.socket) {
         Ok(client) => client.object(&format!("/v1/waits?at={at}"))?,
         Err(refusal) => history::left(&args.place.state_dir, refusal.without_history())?.waits_at(at)?,
     };
     let (mut waits, _) = pick(args, waits, &Flagged::new());
+    let status = status(args, &waits);
     let out = &mut output();
     if args.json {
         objects(out, waits)?;
@@ -309,7 +320,7 @@ fn page_from_history(args: &Ps, at: Timestamp) -> Result<()> {
         }
     }
     out.flush()?;
-    Ok(())
+    Ok(status)
 }
 
 /// Requests that no thread waits for.

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use crate::{
     config::Defaults,
     config::{HookConfig, Limits, moment},
-    model::class::Class,
+    model::class::{Class, Level},
 };
 
 /// Group whose members may use the agent's socket, unless configured otherwise.
@@ -111,8 +111,53 @@ pub struct Ps {
     /// Show what was waiting at a past time, from the agent's history: 03:12, -2h, "2026-11-23 03:12", RFC 3339
     #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = moment::parse)]
     pub at: Option<Timestamp>,
+    /// Exit with a status that says whether a wait that is listed is stuck. With `--min-age 30s` slow answers are none
+    #[arg(long, value_enum, value_name = "FOR", num_args = 0..=1, require_equals = true, default_missing_value = "plain")]
+    pub exit_code: Option<ExitStatusFor>,
     #[command(flatten)]
     pub place: SourceArgs,
+}
+
+/// Who reads the status that `ps` exits with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExitStatusFor {
+    /// 3 if something is stuck, 0 if not, 1 for an error
+    Plain,
+    /// 2 if something is stuck, 1 if something is doubtful, 0 if neither, 3 for an error
+    Nagios,
+    /// 1 if something is stuck, 0 if not, 2 for an error: Kubernetes' node-problem-detector
+    Npd,
+}
+
+impl ExitStatusFor {
+    /// The status where this is the worst that was found.
+    pub fn found(self, worst: Level) -> u8 {
+        match (self, worst) {
+            (Self::Plain, Level::Stuck) => 3,
+            (Self::Nagios, Level::Stuck) => 2,
+            (Self::Npd, Level::Stuck) | (Self::Nagios, Level::Doubtful) => 1,
+            (Self::Plain | Self::Nagios | Self::Npd, _) => 0,
+        }
+    }
+
+    /// The status where nothing could be found out.
+    pub fn failed(self) -> u8 {
+        match self {
+            Self::Plain => 1,
+            Self::Nagios => 3,
+            Self::Npd => 2,
+        }
+    }
+}
+
+impl Command {
+    /// The status that it exits with after an error.
+    pub fn failed(&self) -> u8 {
+        match self {
+            Command::Ps(Ps { exit_code: Some(status), .. }) => status.failed(),
+            _ => 1,
+        }
+    }
 }
 
 /// Where a command looks.

@@ -488,3 +488,12 @@ fn all_rules_that_match_are_looked_at() {
         }
     }
 }
+
+#[test]
+fn each_reader_of_a_status_gets_its_own() {
+    use super::cli::ExitStatusFor::{Nagios, Npd, Plain};
+    let levels = [Level::Stuck, Level::Doubtful, Level::Idle];
+    for (whose, found, failed) in [(Plain, [3, 0, 0], 1), (Nagios, [2, 1, 0], 3), (Npd, [1, 0, 0], 2)] {
+        assert_eq!((levels.map(|level| whose.found(level)), whose.failed()), (found, failed), "{whose:?}");
+    }
+}

@@ -25,6 +25,7 @@ use crate::config::HookConfig;
 use crate::{
     assess::sink::{IncidentNotice, Notice, Sink},
     collect::losses::Loss,
+    model::cgroup::Owner,
     util::fair::{Queue, Room},
 };
 
@@ -126,7 +127,8 @@ impl Sink for Runner {
 
     fn incident_opened(&mut self, notice: &IncidentNotice) {
         if self.told == Told::Incidents {
-            self.tell(&notice.incident.name, notice.line());
+            let owner = notice.incident.owner.as_ref().map(Owner::to_string).unwrap_or_default();
+            self.tell(&owner, notice.line());
         }
     }
 

@@ -223,6 +223,7 @@ mod tests {
                 processes: 4,
                 units: BTreeMap::new(),
                 oldest: Duration::from_secs(90),
+                owner: None,
             };
             let mut snapshot = Snapshot::empty(&Now::read(), "bpf");
             snapshot.waits = vec![stall.wait.clone()];

@@ -1,4 +1,4 @@
-//! The series of open stalls and incidents: of too many stalls, the oldest of each owner; of too many incidents, those of most stalls.
+//! The series of open stalls and incidents: of too many stalls, the oldest of each owner; of too many incidents, those of most stalls of each owner.
 
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
@@ -84,7 +84,8 @@ impl State {
     pub(super) fn show_incidents(&mut self, incidents: &[IncidentObject]) {
         let mut shown: Vec<&IncidentObject> = incidents.iter().collect();
         shown.sort_by_key(|incident| (Reverse(incident.stalls), incident.opened));
-        self.incidents = shown.into_iter().take(INCIDENT_SERIES).map(IncidentSeries::of).collect();
+        let shown = fair::keep(shown, INCIDENT_SERIES, |incident| incident.owner.as_ref());
+        self.incidents = shown.into_iter().map(IncidentSeries::of).collect();
         self.open_incidents = incidents.len();
     }
 
@@ -110,5 +111,39 @@ impl State {
             .into_iter()
             .map(|(.., stall)| StallSeries::of(stall, incident_of(&stall.wait.thread)))
             .collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::wire::culprit::CulpritObject;
+
+    /// Of a user, with so many stalls.
+    fn incident(uid: u32, number: usize, stalls: usize) -> IncidentObject {
+        IncidentObject {
+            id: format!("{uid}-{number}"),
+            opened: Timestamp::UNIX_EPOCH,
+            closed: None,
+            name: "x".into(),
+            culprit: CulpritObject::of_kind(CulpritKind::Itself),
+            stalls,
+            processes: 1,
+            units: BTreeMap::new(),
+            oldest: Duration::ZERO,
+            owner: Some(Owner::User(uid)),
+        }
+    }
+
+    #[test]
+    fn a_user_with_many_incidents_leaves_room_for_another() {
+        let mut all: Vec<_> = (0..2 * INCIDENT_SERIES).map(|number| incident(7, number, 10)).collect();
+        all.push(incident(8, 0, 1));
+        let mut state = State::default();
+        state.show_incidents(&all);
+        assert_eq!((state.incidents.len(), state.open_incidents), (INCIDENT_SERIES, all.len()));
+        assert!(state.incidents.iter().any(|series| series.labels[0] == "8-0"));
     }
 }

@@ -77,7 +77,7 @@ pub const METRICS: &[Metric] = &[
         name: "tracer_incident_seconds",
         labels: INCIDENT_LABELS,
         help: "Age of the oldest stall of each open incident: one culprit and all that waits for it. If there are more than 50, those of \
-               most stalls.",
+               most stalls of each owner.",
         series: Series::Gauge(|state| {
             let of = |incident: &IncidentSeries| {
                 Number::of(incident.labels.to_vec(), incident.oldest.as_secs_f64())

@@ -116,11 +116,7 @@ pub fn grouped(waits: &[WaitObject]) -> Vec<IncidentGroup<'_>> {
     let mut groups: Vec<(IncidentGroup<'_>, HashSet<u32>)> = Vec::new();
     for (at, wait) in waits.iter().enumerate() {
         let Some(culprit) = &wait.culprit else { continue };
-        // A circle that nobody can leave is stuck, whatever its waits are.
-        let level = match culprit.kind {
-            CulpritKind::Deadlock => Level::Stuck,
-            _ => wait.worry(),
-        };
+        let level = wait.worry();
         // Who only may be stuck is not held up: a service has subscribers at rest beside clients that it does not answer.
         let place = *places.entry((culprit.key(), level == Level::Stuck)).or_insert(groups.len());
         if place == groups.len() {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{culprit::CulpritObject, json::in_seconds};
+use crate::model::cgroup::Owner;
 
 /// An incident.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +30,9 @@ pub struct IncidentObject {
     /// How long the oldest of them has lasted.
     #[serde(rename = "oldest_seconds", with = "in_seconds")]
     pub oldest: Duration,
+    /// On whose account most of them wait, who so takes a share of what is bounded. Not written.
+    #[serde(skip)]
+    pub owner: Option<Owner>,
 }
 
 /// An incident has opened or closed.

@@ -6,7 +6,10 @@ use std::{borrow::Cow, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{culprit::CulpritObject, target::TargetObject};
+use super::{
+    culprit::{CulpritKind, CulpritObject},
+    target::TargetObject,
+};
 use crate::{
     model::cgroup::Owner,
     model::class::{Class, Level},
@@ -88,9 +91,10 @@ impl WaitObject {
         Owner::at(self.cgroup.as_deref(), self.uid.unwrap_or_default())
     }
 
-    /// How much it worries.
+    /// How much it worries: who stands in a circle that nobody can leave is stuck, whatever its class.
     pub fn worry(&self) -> Level {
-        self.level.unwrap_or(Level::Idle)
+        let is_deadlocked = self.culprit.as_ref().is_some_and(|of| of.kind == CulpritKind::Deadlock);
+        if is_deadlocked { Level::Stuck } else { self.level.unwrap_or(Level::Idle) }
     }
 
     /// `recvfrom(13)`, or the call alone where it has no fd.
