@@ -307,7 +307,11 @@ fn an_agent_tells_of_an_incident_once_and_when_it_ends() {
     let mut hang = Hang::start();
     let dir = own_dir();
     let (told, config) = (dir.join("incidents-told"), dir.join("incidents.toml"));
-    let hook = format!("[agent]\non_incident = ['/bin/sh', '-c', 'cat >> {}']\n", told.display());
+    // What other tests have hung meanwhile is told of as well.
+    let hook = format!(
+        "[agent]\non_incident = ['/bin/sh', '-c', 'cat >> {}']\non_stall_a_minute = 6000\n",
+        told.display()
+    );
     std::fs::write(&config, hook).expect("a file");
     let mut agent = Agent::start(&["--threshold", "2s", "--config", config.to_str().expect("UTF-8")]);
     let service = hang.service.pid();
