@@ -41,11 +41,12 @@ impl AgentLoop {
         let losses = self.losses()?;
         self.sinks.lost(&losses);
         let blinded_by = self.blinded_by(snapshot.monotonic_ns);
+        self.incidents.age(snapshot.monotonic_ns);
         self.sinks.look_ended(&Look {
             snapshot,
             standing: &|wait: &Wait| self.tracker.standing(&wait.thread, wait.age),
             stalls: self.tracker.stalls(),
-            incidents: &self.incidents.all(snapshot.monotonic_ns),
+            incidents: &self.incidents.all(),
             incident_of: &|stall| self.incidents.id_of(stall),
             blinded_by: &blinded_by,
             interval: self.pace.interval(),

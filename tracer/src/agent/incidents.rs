@@ -21,6 +21,8 @@ use crate::{
     wire::incident::{AnnouncedIncident, IncidentObject},
 };
 
+/// Of how much time finding them anew may take one part: 0.5 % of a core.
+const SHARE: u32 = 200;
 /// How long after a start incidents that were open before may be found again, nanoseconds.
 const FOUND_WITHIN_NS: u64 = 600_000_000_000;
 
@@ -55,6 +57,8 @@ pub struct OpenIncidents {
     last: u64,
     /// How often stalls had changed when these were last seen.
     seen: Option<u64>,
+    /// When they may be seen again, nanoseconds of `CLOCK_MONOTONIC`.
+    not_before_ns: u64,
 }
 
 /// Stalls of one culprit.
@@ -74,17 +78,28 @@ impl OpenIncidents {
             prefix: now.as_second().to_string(),
             last: 0,
             seen: None,
+            not_before_ns: 0,
         }
     }
 
-    /// Whether stalls have changed since they were last seen.
-    pub fn are_due(&self, changes: u64) -> bool {
-        self.seen != Some(changes)
+    /// Whether stalls have changed since they were last seen, and it is time to see what has become of them.
+    pub fn are_due(&self, changes: u64, now_ns: u64) -> bool {
+        self.seen != Some(changes) && now_ns >= self.not_before_ns
     }
 
-    /// All of them, their ages as of now.
-    pub fn all(&self, now_ns: u64) -> Vec<IncidentObject> {
-        self.open.values().map(|incident| incident.at(now_ns)).collect()
+    /// To see them has just taken so long: the more it is, the later they are seen again.
+    pub fn took(&mut self, took: Duration, now_ns: u64) {
+        self.not_before_ns = now_ns + (took * SHARE).as_nanos() as u64;
+    }
+
+    /// Brings their ages up to date.
+    pub fn age(&mut self, now_ns: u64) {
+        self.open.values_mut().for_each(|incident| incident.object.oldest = incident.age(now_ns));
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<&IncidentObject> {
+        self.open.values().map(|incident| &incident.object).collect()
     }
 
     /// The id of the one that a stall belongs to.
@@ -179,9 +194,12 @@ impl OpenIncident {
         Self { object, began_ns }
     }
 
+    fn age(&self, now_ns: u64) -> Duration {
+        Duration::from_nanos(now_ns.saturating_sub(self.began_ns))
+    }
+
     fn at(&self, now_ns: u64) -> IncidentObject {
-        let oldest = Duration::from_nanos(now_ns.saturating_sub(self.began_ns));
-        IncidentObject { oldest, ..self.object.clone() }
+        IncidentObject { oldest: self.age(now_ns), ..self.object.clone() }
     }
 }
 
@@ -290,7 +308,8 @@ mod tests {
             (vec![opened("0-1", 9, 2), opened("0-2", 8, 1)], vec![])
         );
         assert_eq!(see(&mut incidents, &[(1, 9), (2, 9), (4, 9), (3, 8)]), (vec![], vec![]));
-        let all = incidents.all(100_000_000_000);
+        incidents.age(100_000_000_000);
+        let all = incidents.all();
         assert_eq!(all.iter().map(|of| (of.stalls, of.processes)).collect::<Vec<_>>(), [(3, 3), (1, 1)]);
         assert!(all.iter().all(|of| of.oldest > Duration::ZERO));
         assert_eq!(see(&mut incidents, &[(4, 9)]), (vec![], vec!["0-2".into()]));
@@ -304,13 +323,22 @@ mod tests {
         see(&mut incidents, &[(1, 9), (2, 9), (3, 8)]);
         // It is known now that 9 waits for 8.
         assert_eq!(see(&mut incidents, &[(1, 8), (2, 8), (3, 8), (9, 8)]), (vec![], vec!["0-2".into()]));
-        let [left] = &incidents.all(0)[..] else { panic!("there is one") };
+        let [left] = &incidents.all()[..] else { panic!("there is one") };
         assert_eq!((left.id.as_str(), left.name.as_str(), left.stalls), ("0-1", "db (pid 8)", 4));
         // Part of it turns out to be another's.
         assert_eq!(
             see(&mut incidents, &[(1, 8), (2, 8), (3, 7), (9, 8)]),
             (vec![opened("0-3", 7, 1)], vec![])
         );
+    }
+
+    #[test]
+    fn what_takes_long_is_done_less_often() {
+        let mut incidents = none();
+        see(&mut incidents, &[(1, 9)]);
+        assert!(!incidents.are_due(1, 0) && incidents.are_due(2, 0));
+        incidents.took(Duration::from_millis(10), 5);
+        assert!(!incidents.are_due(2, 2_000_000_004) && incidents.are_due(2, 2_000_000_005));
     }
 
     #[test]

@@ -53,15 +53,17 @@ impl AgentLoop {
         }
     }
 
-    /// Whom the stalls are due to, where they have changed, and who is told of that.
+    /// Finds whom the stalls are due to, where they have changed, and tells of what has opened and closed.
     pub(super) fn find_incidents(&mut self, snapshot: &Snapshot) {
-        let open = self.tracker.open_stalls();
-        if !self.incidents.are_due(open.changes()) {
+        let (open, now_ns) = (self.tracker.open_stalls(), snapshot.monotonic_ns);
+        if !self.incidents.are_due(open.changes(), now_ns) {
             return;
         }
+        let began = Instant::now();
         let all = ByProcess::new(&snapshot.waits);
         let culprits = self.pipeline.culprits_of_stalls(open.all(), &all, &mut self.families);
-        let changes = self.incidents.see(culprits, open.all(), open.changes(), snapshot.monotonic_ns);
+        let changes = self.incidents.see(culprits, open.all(), open.changes(), now_ns);
+        self.incidents.took(began.elapsed(), now_ns);
         changes.opened.into_iter().for_each(|incident| self.sinks.incident_opened(incident));
         changes.closed.into_iter().for_each(|incident| self.sinks.incident_closed(incident));
     }

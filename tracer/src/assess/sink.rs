@@ -1,6 +1,10 @@
 //! Where what the agent finds goes: one trait. The agent's loop has a list of sinks and knows none of them by name.
 
-use std::{cell::OnceCell, collections::BTreeMap, time::Duration};
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use jiff::{Timestamp, Unit};
 
@@ -58,7 +62,7 @@ pub struct Look<'a> {
     /// The stalls that are open now.
     pub stalls: &'a BTreeMap<ThreadId, Stall>,
     /// The incidents that are.
-    pub incidents: &'a [IncidentObject],
+    pub incidents: &'a [&'a IncidentObject],
     /// The id of the one that a stall belongs to.
     pub incident_of: &'a dyn Fn(&ThreadId) -> Option<&'a str>,
     /// What has kept it from seeing everything.
@@ -192,7 +196,11 @@ impl Sinks {
 
     /// What all of them have lost so far.
     pub fn losses(&mut self) -> Vec<(Loss, u64)> {
-        self.0.iter_mut().flat_map(|sink| sink.losses()).collect()
+        let mut all: HashMap<Loss, u64> = HashMap::new();
+        for (loss, number) in self.0.iter_mut().flat_map(|sink| sink.losses()) {
+            *all.entry(loss).or_default() += number;
+        }
+        all.into_iter().collect()
     }
 }
 
@@ -255,6 +263,6 @@ mod tests {
             ]
         );
         assert!(told[0].iter().all(|line| line.ends_with("}}\n") && line.matches('\n').count() == 1));
-        assert_eq!(sinks.losses(), [(Loss::EventsUnread, 3), (Loss::EventsUnread, 3)]);
+        assert_eq!(sinks.losses(), [(Loss::EventsUnread, 6)]);
     }
 }

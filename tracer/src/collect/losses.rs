@@ -71,16 +71,16 @@ losses! {
         "A wait was not timed because the kernel did not report that the thread got the CPU back. Some virtual machines hide \
          context switches from threads of their own.";
     EventsUnread = "events_unread", Message, None,
-        "A stall event was dropped because nobody read standard output.";
+        "An event was dropped because nobody read standard output.";
     HistogramFull = "histogram_full", Statistics, Some(Counter::HistogramFull),
         "An ended wait was not counted because there were more than 8,192 kinds of them in one interval.";
     HistoryUnwritten = "history_unwritten", Message, None,
         "The start or end of a stall, or a minute's worst waits, could not be written to the history, usually because the disk is \
          full. Stalls are written later if possible, minutes are not.";
     HookFailed = "hook_failed", Message, None,
-        "`on_stall` failed twice for a stall.";
+        "`on_stall` or `on_incident` failed twice for one event.";
     HookNotRun = "hook_not_run", Message, None,
-        "`on_stall` was not run for a stall because too many had opened.";
+        "`on_stall` or `on_incident` was not run for an event because there were too many.";
     LookCut = "look_cut", Statistics, None,
         "A wait that was due to be examined or flagged was not reached. A look may spend half of the interval on this, and at \
          least half a second. The wait comes first in the next look.";

@@ -59,7 +59,7 @@ pub enum Command {
         /// Into this directory
         dir: PathBuf,
     },
-    /// Run `on_stall`, for the agent
+    /// Run `on_stall` or `on_incident`, for the agent
     #[command(hide = true)]
     RunHook(RunHook),
     /// Wait to be found, for the agent

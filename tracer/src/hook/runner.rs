@@ -114,7 +114,7 @@ fn tell(hook: &HookConfig, owner: &str, stall: &[u8], budget: &mut Budget) -> Op
         let left = left().len();
         if left >= LEFT_BEHIND_MAX {
             human::say(&format!(
-                "on_stall: {name}: not run, because {left} processes of earlier runs have not ended"
+                "hook {name}: not run, because {left} processes of earlier runs have not ended"
             ));
         }
         if left >= LEFT_BEHIND_MAX || !budget.take(owner, Instant::now()) {
@@ -125,8 +125,8 @@ fn tell(hook: &HookConfig, owner: &str, stall: &[u8], budget: &mut Budget) -> Op
         match outcome {
             Ok(()) => return None,
             Err(error) => {
-                let then = if second { "it is not told of this stall" } else { "it is tried once more" };
-                human::say(&format!("on_stall: {name}: {error:#}; {then}"));
+                let then = if second { "it is not told of this" } else { "it is tried once more" };
+                human::say(&format!("hook {name}: {error:#}; {then}"));
             }
         }
     }
@@ -184,7 +184,7 @@ fn end_the_rest() {
         }
         thread::sleep(POLL_INTERVAL);
     }
-    human::say("on_stall: processes that it started do not end");
+    human::say("hook: processes that it started do not end");
 }
 
 /// So many runs in any minute. A quarter of them is kept for owners that have had few.

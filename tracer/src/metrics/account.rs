@@ -231,7 +231,7 @@ mod tests {
                 snapshot: &snapshot,
                 standing: &|_| Standing { class: Class::Reply, is_excused: true },
                 stalls: &BTreeMap::from([(stall.wait.thread, stall.clone())]),
-                incidents: &[incident],
+                incidents: &[&incident],
                 incident_of: &|_| Some("6a-1"),
                 blinded_by: &[Cause::LookCut],
                 interval: Duration::from_millis(1500),

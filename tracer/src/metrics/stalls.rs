@@ -81,8 +81,8 @@ impl StallSeries {
 
 impl State {
     /// Takes the incidents that are open now.
-    pub(super) fn show_incidents(&mut self, incidents: &[IncidentObject]) {
-        let mut shown: Vec<&IncidentObject> = incidents.iter().collect();
+    pub(super) fn show_incidents(&mut self, incidents: &[&IncidentObject]) {
+        let mut shown = incidents.to_vec();
         shown.sort_by_key(|incident| (Reverse(incident.stalls), incident.opened));
         let shown = fair::keep(shown, INCIDENT_SERIES, |incident| incident.owner.as_ref());
         self.incidents = shown.into_iter().map(IncidentSeries::of).collect();
@@ -142,7 +142,7 @@ mod tests {
         let mut all: Vec<_> = (0..2 * INCIDENT_SERIES).map(|number| incident(7, number, 10)).collect();
         all.push(incident(8, 0, 1));
         let mut state = State::default();
-        state.show_incidents(&all);
+        state.show_incidents(&all.iter().collect::<Vec<_>>());
         assert_eq!((state.incidents.len(), state.open_incidents), (INCIDENT_SERIES, all.len()));
         assert!(state.incidents.iter().any(|series| series.labels[0] == "8-0"));
     }
