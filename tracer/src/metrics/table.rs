@@ -88,7 +88,7 @@ pub const METRICS: &[Metric] = &[
     Metric {
         name: "tracer_incident_stalls",
         labels: INCIDENT_LABELS,
-        help: "Stalls of each open incident, as `tracer_incident_seconds`.",
+        help: "How many stalls each open incident has; it has the same series as `tracer_incident_seconds`.",
         series: Series::Gauge(|state| {
             let of = |incident: &IncidentSeries| Number::of(incident.labels.to_vec(), incident.stalls as f64);
             state.incidents.iter().map(of).collect()
