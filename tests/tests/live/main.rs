@@ -56,6 +56,7 @@ mod ps_restarted;
 mod ps_targets;
 mod ps_terminal;
 mod ps_who;
+mod release;
 mod requests;
 mod semaphores;
 mod sets;

@@ -10,6 +10,7 @@ pub mod inspect;
 mod object;
 pub mod overview;
 pub mod pipeline;
+pub mod release;
 mod report;
 pub mod requests;
 pub mod shared;

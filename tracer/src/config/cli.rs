@@ -45,6 +45,8 @@ pub enum Command {
     Stalls(Stalls),
     /// Explain one process: what it waits for, on whom, and what that process does
     Why(Why),
+    /// Free a process that waits: say what would do it, and do it with --apply (root only)
+    Release(Release),
     /// Live view of what is waiting, the worst first
     Top(Top),
     /// Follow processes or threads: one line for each call that blocks, with its result (strace for waiting)
@@ -202,6 +204,49 @@ pub struct Why {
     pub json: bool,
     #[command(flatten)]
     pub place: SourceArgs,
+}
+
+/// Arguments of `tracer release`.
+#[derive(Args)]
+pub struct Release {
+    /// A process, or one of its threads
+    #[arg(value_name = "PID|TID")]
+    pub id: u32,
+    /// The wait on this descriptor [default: the worst one]
+    #[arg(long, value_name = "FD")]
+    pub fd: Option<i32>,
+    /// Send the process this signal instead
+    #[arg(long, value_enum, value_name = "SIGNAL", ignore_case = true, conflicts_with = "fd")]
+    pub signal: Option<ReleaseSignal>,
+    /// Change nothing, only say what would be done: the default
+    #[arg(long, conflicts_with = "apply")]
+    pub dry_run: bool,
+    /// Do it
+    #[arg(long)]
+    pub apply: bool,
+    /// Don't ask before a signal is sent
+    #[arg(long, requires = "apply")]
+    pub yes: bool,
+}
+
+/// What `release` may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReleaseSignal {
+    /// Ask it to end, as Ctrl-C does
+    #[value(alias = "SIGINT")]
+    Int,
+    /// Ask it to end
+    #[value(alias = "SIGTERM")]
+    Term,
+    /// End it with a core dump
+    #[value(alias = "SIGABRT")]
+    Abrt,
+    /// End it at once
+    #[value(alias = "SIGKILL")]
+    Kill,
+    /// Let it go on
+    #[value(alias = "SIGCONT")]
+    Cont,
 }
 
 /// Arguments of `tracer top`.

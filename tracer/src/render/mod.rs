@@ -3,7 +3,7 @@
 //! Layer 4: uses what lies below, and `assess`, whose findings it shows.
 
 pub mod incidents;
-mod layout;
+pub mod layout;
 pub mod table;
 pub mod waits;
 pub mod why;

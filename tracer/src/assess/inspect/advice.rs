@@ -162,13 +162,24 @@ fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other], ho
             "shows whose semaphores they are, their values, and who changed each last",
         ));
     }
-    if let Target::Tcp { .. } | Target::Unix { .. } = wait.resolved.target
-        && let Some(fd) = wait.resolved.fd
+    if let Some(fd) = wait.resolved.fd
+        && is_releasable(&wait.resolved.target)
     {
-        let command = format!("gdb -p {pid} -batch -ex 'call (int)shutdown({fd}, 2)'");
-        list.push(advice(command, "the last resort: ends the connection under it, as if the peer had; the program sees an error and goes on"));
+        list.push(advice(
+            format!("tracer release {pid} --fd {fd}"),
+            "the last resort: says how to end the connection under it, as if the peer had, and does it with --apply. Some clients \
+             send their request again",
+        ));
     }
     list
+}
+
+/// Whether `tracer release` can end what is waited on.
+fn is_releasable(target: &Target) -> bool {
+    matches!(
+        target,
+        Target::Tcp { .. } | Target::Unix { datagram: false, .. } | Target::Udp { remote: Some(_), .. }
+    )
 }
 
 /// What to do about a peer of which no process was found.

@@ -81,6 +81,14 @@ impl ThreadReport {
         }
     }
 
+    /// The signal that has stopped it, if one has and it is known.
+    pub fn stop_signal(&self) -> Option<StopSignal> {
+        match self.doing {
+            Doing::Stopped(signal) => signal,
+            _ => None,
+        }
+    }
+
     /// Share of a CPU that it uses.
     pub fn cpu(&self) -> f64 {
         match self.doing {

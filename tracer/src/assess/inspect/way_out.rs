@@ -5,7 +5,7 @@
 use super::advice::{Advice, advice};
 use crate::{
     model::{
-        file::{Device, FileKind},
+        file::FileKind,
         obstacles::{Obstacle, obstacle},
     },
     resolve::{Resolved, mounts::Mount, peers::Peers},
@@ -87,8 +87,8 @@ fn of_server(peers: Option<&Peers>) -> Option<Advice> {
 fn fuse(pid: u32, peers: Option<&Peers>, mount: Option<&Mount>) -> Vec<Advice> {
     let mut list: Vec<Advice> = of_server(peers).into_iter().collect();
     list.push(match mount {
-        Some(Mount { device: Device(connection), .. }) => advice(
-            format!("echo 1 > /sys/fs/fuse/connections/{connection}/abort"),
+        Some(_) => advice(
+            format!("tracer release {pid} --apply"),
             "gives the mount up, as the end of its server does: whoever waits gets an error. To unmount it (umount -l, fusermount \
              -uz) frees nobody who already waits",
         ),
@@ -167,7 +167,12 @@ fn holder(peers: Option<&Peers>) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::{
-        model::{file::OpenFile, stack::KernelStack, target::Target, wait::FdState},
+        model::{
+            file::{Device, OpenFile},
+            stack::KernelStack,
+            target::Target,
+            wait::FdState,
+        },
         resolve::{
             mounts::MountTable,
             peers::{Peer, Role},
@@ -217,7 +222,7 @@ mod tests {
     fn who_was_found_is_what_is_done_about_it() {
         let (fuse, nfs) = ("36 28 0:45 / /m rw - fuse.sshfs h: rw", "36 28 0:46 / /m rw - nfs4 h:/x rw");
         let (ext4, none) = ("36 28 254:1 / /m rw - ext4 /dev/vda1 rw", "");
-        let abort = "echo 1 > /sys/fs/fuse/connections/45/abort";
+        let abort = "tracer release 7 --apply";
         for (function, role, stopped, mount, expected) in [
             ("fuse_lookup", Role::Server, true, fuse, vec!["kill -CONT 812", abort]),
             ("fuse_lookup", Role::Server, false, fuse, vec!["tracer why 812", abort]),

@@ -1,0 +1,245 @@
+//! `tracer release`: frees a process that waits. It says what it would do, and does it only if told to.
+
+mod act;
+
+use std::{
+    io::{self, BufRead, IsTerminal, Write},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, anyhow, bail, ensure};
+
+use self::act::HeldProcess;
+use crate::{
+    assess::{
+        inspect::{self, Report, threads::ThreadReport},
+        pipeline::Assessment,
+        release::{ReleasePlan, plan},
+    },
+    collect::{Source, bpf::Bpf, proc::Proc},
+    config::cli::{Release, ReleaseSignal},
+    model::wait::ProcessId,
+    render::layout,
+    util::{human, output::output},
+};
+
+/// How long what was released may take to go on.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How often it is looked at meanwhile.
+const EVERY: Duration = Duration::from_millis(100);
+/// The status of a process that still waits.
+const STILL_WAITS: u8 = 3;
+
+/// Says what would free it, or does it; the status to exit with.
+pub fn run(args: &Release) -> Result<u8> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "only root may release a process: try `sudo tracer release {}`",
+        args.id
+    );
+    let mut source = source();
+    let report = inspect::inspect(args.id, None, &mut *source)?;
+    match args.signal {
+        Some(signal) => by_signal(args, signal, &report, &mut *source),
+        None => by_means(args, &report, &mut *source),
+    }
+}
+
+/// The kernel's programs, else `/proc`: never an agent, which looks at its own pace.
+fn source() -> Box<dyn Source> {
+    match Bpf::once() {
+        Ok(bpf) => Box::new(bpf),
+        Err(_) => Box::new(Proc::new()),
+    }
+}
+
+fn by_means(args: &Release, report: &Report, source: &mut dyn Source) -> Result<u8> {
+    let name = name(report);
+    let ReleasePlan { means, tid, others } =
+        plan(report, args.fd).map_err(|why| anyhow!("{name} cannot be released: {}", why.text()))?;
+    let wait = waits(report)
+        .find(|(of, wait)| Some(*of) == tid && means.fd().is_none_or(|fd| wait.resolved.fd == Some(fd)));
+    let mut out = output();
+    match wait {
+        Some((_, wait)) => paragraph(&mut out, &format!("{name} is {}.", wait.sentence()))?,
+        None => paragraph(&mut out, &report.headline)?,
+    }
+    if !args.apply {
+        paragraph(&mut out, &format!("Would {}.", means.plan()))?;
+        paragraph(&mut out, means.consequence())?;
+        if let [first, ..] = others[..] {
+            let more = human::count(others.len(), "other wait");
+            writeln!(out, "{more} of it would go on waiting: `--fd {first}` is for that one.")?;
+        }
+        let fd = means.fd().map(|fd| format!(" --fd {fd}")).unwrap_or_default();
+        writeln!(out, "\nNothing has been changed. `tracer release {}{fd} --apply` does it.", args.id)?;
+        out.flush()?;
+        return Ok(0);
+    }
+    let before = wait.map(|(tid, wait)| WaitIdentity::of(tid, wait));
+    HeldProcess::open(report.process)?.release(&means)?;
+    writeln!(out, "{}.", means.done())?;
+    out.flush()?;
+    outcome(&name, report.process, before.as_ref(), source)
+}
+
+fn by_signal(args: &Release, signal: ReleaseSignal, report: &Report, source: &mut dyn Source) -> Result<u8> {
+    let name = name(report);
+    let signal_name = signal_name(signal);
+    let mut out = output();
+    paragraph(&mut out, &report.headline)?;
+    if !args.apply {
+        writeln!(out, "Would send {signal_name} to {name}.")?;
+        paragraph(&mut out, consequence(signal))?;
+        writeln!(
+            out,
+            "\nNothing has been changed. `tracer release {} --signal {} --apply` does it.",
+            args.id,
+            signal_name.trim_start_matches("SIG")
+        )?;
+        out.flush()?;
+        return Ok(0);
+    }
+    let held = HeldProcess::open(report.process)?;
+    if !args.yes {
+        ensure!(io::stdin().is_terminal(), "{signal_name} is sent after a question only: `--yes` answers it");
+        write!(out, "Send {signal_name} to {name}? [y/N] ")?;
+        out.flush()?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            bail!("nothing has been changed");
+        }
+    }
+    held.signal(signal)?;
+    writeln!(out, "Sent {signal_name} to {name}.")?;
+    out.flush()?;
+    let worst = waits(report).next().map(|(tid, wait)| WaitIdentity::of(tid, wait));
+    outcome(&name, report.process, worst.as_ref(), source)
+}
+
+/// As people call it.
+fn signal_name(signal: ReleaseSignal) -> &'static str {
+    match signal {
+        ReleaseSignal::Int => "SIGINT",
+        ReleaseSignal::Term => "SIGTERM",
+        ReleaseSignal::Abrt => "SIGABRT",
+        ReleaseSignal::Kill => "SIGKILL",
+        ReleaseSignal::Cont => "SIGCONT",
+    }
+}
+
+fn consequence(signal: ReleaseSignal) -> &'static str {
+    match signal {
+        ReleaseSignal::Int | ReleaseSignal::Term => {
+            "It ends, unless it handles the signal and decides otherwise."
+        }
+        ReleaseSignal::Abrt => {
+            "It ends, and leaves a core dump where the host keeps them: a debugger shows there where it hung."
+        }
+        ReleaseSignal::Kill => {
+            "It ends at once and cannot clean up. If the kernel holds it up, it ends when the kernel lets go of it."
+        }
+        ReleaseSignal::Cont => "It goes on where it was stopped.",
+    }
+}
+
+fn name(report: &Report) -> String {
+    format!("{} (pid {})", human::clean(&report.comm), report.process.pid)
+}
+
+/// A text, within the width of the terminal.
+fn paragraph(out: &mut impl Write, text: &str) -> io::Result<()> {
+    let Some(width) = human::line_width() else { return writeln!(out, "{}", human::clean(text)) };
+    for line in layout::wrapped(["", ""], text, width, usize::MAX) {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+/// All waits of a process, with the id of the thread.
+fn waits(report: &Report) -> impl Iterator<Item = (u32, &Assessment)> {
+    report.threads.iter().filter_map(|thread: &ThreadReport| Some((thread.tid, thread.wait()?)))
+}
+
+/// What tells one wait from the next of the same thread.
+#[derive(PartialEq, Eq)]
+struct WaitIdentity {
+    tid: u32,
+    fd: Option<i32>,
+    began_ns: u64,
+}
+
+impl WaitIdentity {
+    /// A request begins when it was sent, by stamps that are rounded anew at each look.
+    fn of(tid: u32, wait: &Assessment) -> Self {
+        let began_ns = if tid == 0 { 0 } else { wait.wait.sleep_began_ns };
+        Self { tid, fd: wait.resolved.fd, began_ns }
+    }
+}
+
+/// What became of a wait.
+enum Outcome {
+    /// The process has ended.
+    Ended,
+    /// It has gone on.
+    WentOn,
+    /// It is as before.
+    Waits,
+}
+
+fn look(process: ProcessId, wait: Option<&WaitIdentity>, source: &mut dyn Source) -> Outcome {
+    let Ok(report) = inspect::inspect(process.pid, process.start_ticks(), source) else {
+        return Outcome::Ended;
+    };
+    match wait {
+        _ if report.condition == inspect::Condition::Zombie => Outcome::Ended,
+        Some(wait) => match waits(&report).any(|(tid, now)| WaitIdentity::of(tid, now) == *wait) {
+            true => Outcome::Waits,
+            false => Outcome::WentOn,
+        },
+        None if report.condition == inspect::Condition::Stopped => Outcome::Waits,
+        None => Outcome::WentOn,
+    }
+}
+
+/// Waits until it has gone on, says what became of it, and returns the status to exit with.
+fn outcome(
+    name: &str,
+    process: ProcessId,
+    wait: Option<&WaitIdentity>,
+    source: &mut dyn Source,
+) -> Result<u8> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut outcome = look(process, wait, source);
+    while matches!(outcome, Outcome::Waits) && Instant::now() < deadline {
+        sleep(EVERY);
+        outcome = look(process, wait, source);
+    }
+    let mut out = output();
+    let status = match outcome {
+        Outcome::Ended => {
+            writeln!(out, "{name} has ended.")?;
+            0
+        }
+        Outcome::WentOn if wait.is_none() => {
+            writeln!(out, "{name} has gone on.")?;
+            0
+        }
+        Outcome::WentOn => {
+            writeln!(out, "{name} has gone on: that wait is over.")?;
+            0
+        }
+        Outcome::Waits => {
+            writeln!(
+                out,
+                "{name} still waits. `tracer why {}` says for what; `--signal KILL` ends it.",
+                process.pid
+            )?;
+            STILL_WAITS
+        }
+    };
+    out.flush()?;
+    Ok(status)
+}
