@@ -53,6 +53,7 @@ mod ps_many;
 mod ps_races;
 mod ps_registers;
 mod ps_restarted;
+mod ps_select;
 mod ps_targets;
 mod ps_terminal;
 mod ps_who;

@@ -10,4 +10,5 @@ pub mod release;
 pub mod stalls;
 pub mod top;
 pub mod trace;
+mod who;
 pub mod why;

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
 
+use super::who;
 use crate::{
     assess::inspect,
     config::cli::{SourceArgs, Why},
@@ -26,20 +27,21 @@ const WIDTH: usize = 100;
 
 /// Looks and prints.
 pub fn run(args: &Why) -> Result<()> {
-    let (feed, why_not_better) = feed::open(&args.place)?;
+    let (mut feed, why_not_better) = feed::open(&args.place)?;
+    let id = who::meant(&args.who, &mut feed, &args.place)?;
     let width = if io::stdout().is_terminal() { human::terminal_width() } else { WIDTH };
     let mut out = output();
     match feed {
         Feed::Agent(client) if args.json => {
-            out.write_all(&client.get(&about("why", args.id, None, None))?)?;
+            out.write_all(&client.get(&about("why", id, None, None))?)?;
             out.write_all(b"\n")?;
         }
         // Cleaned of what a terminal could take as a command where it was written.
         Feed::Agent(client) => {
-            out.write_all(&client.get(&about("why", args.id, None, Some(width)))?)?;
+            out.write_all(&client.get(&about("why", id, None, Some(width)))?)?;
         }
         Feed::Own(mut source) => {
-            let mut report = inspect::inspect(args.id, None, &mut *source)?;
+            let mut report = inspect::inspect(id, None, &mut *source)?;
             if report.may_be_excused() {
                 match excuses(&args.place, report.process) {
                     Ok(excuses) => report.excuse(&excuses),

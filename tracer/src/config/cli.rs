@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::{
     config::Defaults,
-    config::{HookConfig, Limits, moment},
+    config::{HookConfig, Limits, moment, selection::Selection},
     model::class::{Class, Level},
 };
 
@@ -85,17 +85,14 @@ pub enum SourceName {
 /// Arguments of `tracer ps`.
 #[derive(Args)]
 pub struct Ps {
-    /// Only these processes
-    #[arg(short, long = "pid", value_name = "PID")]
-    pub pid: Vec<u32>,
-    /// Only threads with this name
-    #[arg(short, long, value_name = "COMM")]
-    pub comm: Option<String>,
+    /// What it is asked about.
+    #[command(flatten)]
+    pub selection: Selection,
     /// Only waits at least this old
     #[arg(long, value_name = "DUR", default_value = "1s", value_parser = humantime::parse_duration)]
     pub min_age: Duration,
     /// Only waits of these classes, including idle ones
-    #[arg(long, value_name = "CLASS")]
+    #[arg(long, value_name = "CLASS", value_delimiter = ',')]
     pub class: Vec<Class>,
     /// Also list idle waits, pipes and conversations that only a rule would flag, and, in the table, requests of event loops that
     /// have no answer. Stalls that the agent has flagged are always listed
@@ -113,11 +110,40 @@ pub struct Ps {
     /// Show what was waiting at a past time, from the agent's history: 03:12, -2h, "2026-11-23 03:12", RFC 3339
     #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = moment::parse)]
     pub at: Option<Timestamp>,
+    /// Leave out the heading and what is said below the table
+    #[arg(long, conflicts_with = "json")]
+    pub no_header: bool,
+    /// Look again every so often, until Ctrl-C
+    #[arg(
+        short, long, value_name = "DUR", value_parser = interval, num_args = 0..=1, require_equals = true,
+        default_missing_value = "2s", conflicts_with_all = ["at", "exit_code"]
+    )]
+    pub watch: Option<Duration>,
     /// Exit with a status that says whether a wait that is listed is stuck. With `--min-age 30s` slow answers are none
     #[arg(long, value_enum, value_name = "FOR", num_args = 0..=1, require_equals = true, default_missing_value = "plain")]
     pub exit_code: Option<ExitStatusFor>,
     #[command(flatten)]
     pub place: SourceArgs,
+}
+
+impl Ps {
+    /// Everything that is selected, however young and idle it is.
+    pub fn everything(selection: Selection, place: SourceArgs) -> Self {
+        Self {
+            selection,
+            min_age: Duration::ZERO,
+            class: Vec::new(),
+            all: true,
+            flat: false,
+            tree: false,
+            json: true,
+            at: None,
+            no_header: false,
+            watch: None,
+            exit_code: None,
+            place,
+        }
+    }
 }
 
 /// Who reads the status that `ps` exits with.
@@ -196,9 +222,9 @@ pub struct Stalls {
 /// Arguments of `tracer why`.
 #[derive(Args)]
 pub struct Why {
-    /// A process, or one of its threads
-    #[arg(value_name = "PID|TID")]
-    pub id: u32,
+    /// A process, or one of its threads; or the name of a process or of a systemd unit, if only one of its processes is stuck
+    #[arg(value_name = "PID|TID|NAME|UNIT")]
+    pub who: String,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -253,7 +279,7 @@ pub enum ReleaseSignal {
 #[derive(Args, Clone)]
 pub struct Top {
     /// Only these processes
-    #[arg(short, long = "pid", value_name = "PID")]
+    #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',')]
     pub pid: Vec<u32>,
     /// Also show idle waits, and those that only a rule can flag
     #[arg(short, long)]
@@ -269,7 +295,7 @@ pub struct Top {
 #[derive(Args)]
 pub struct Trace {
     /// Follow these processes or threads, and the processes they start [default: all]
-    #[arg(short, long = "pid", value_name = "PID")]
+    #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',')]
     pub pid: Vec<u32>,
     /// Follow processes with this name, and those they start
     #[arg(short, long, value_name = "COMM")]

@@ -10,7 +10,8 @@ mod file;
 mod history_and_hook;
 mod index;
 pub mod moment;
-mod rule;
+pub mod rule;
+pub mod selection;
 
 use std::{
     io::ErrorKind,

@@ -76,20 +76,25 @@ fn literals(patterns: &[Pattern]) -> Option<Vec<&str>> {
 }
 
 /// A container by glob, or by the first digits of its id.
-#[derive(Debug)]
-enum Container {
+#[derive(Clone, Debug)]
+pub enum Container {
+    /// By its name.
     Named(Pattern),
+    /// By its id.
     Id(String),
 }
 
-#[derive(Debug)]
-enum User {
+/// A user.
+#[derive(Clone, Debug)]
+pub enum User {
+    /// By name.
     Name(String),
+    /// By number.
     Id(u32),
 }
 
 /// The kernel keeps this many bytes of a thread's name (`TASK_COMM_LEN`, include/linux/sched.h, less the zero).
-const LONGEST_COMM: usize = 15;
+pub const LONGEST_COMM: usize = 15;
 /// As many digits of a container's id as tools print, at the least.
 const LEAST_ID: usize = 12;
 /// The longest note, characters.
@@ -179,12 +184,9 @@ impl Rule {
             && any(&self.remote, |one| one.has(remote, path))
             && any(&self.local, |one| one.has(local, path))
             && any(&self.comm, |one| one.matches(comm))
-            && any(&self.unit, |one| unit.is_some_and(|unit| one.matches_with(unit, UNIT)))
+            && any(&self.unit, |one| unit.is_some_and(|unit| is_unit(one, unit)))
             && any(&self.container, |one| container.is_some_and(|container| one.is(container)))
-            && any(&self.user, |one| match one {
-                User::Name(name) => user == Some(name.as_str()),
-                User::Id(id) => uid == *id,
-            })
+            && any(&self.user, |one| one.is(uid, user))
     }
 
     /// Whether it may be about waits of this class.
@@ -198,8 +200,24 @@ fn any<T>(list: &Option<Vec<T>>, matches: impl Fn(&T) -> bool) -> bool {
     list.as_ref().is_none_or(|list| list.iter().any(matches))
 }
 
+/// Whether a pattern is of this unit.
+pub fn is_unit(pattern: &Pattern, unit: &str) -> bool {
+    pattern.matches_with(unit, UNIT)
+}
+
+impl User {
+    /// Whether it is this one.
+    pub fn is(&self, uid: u32, name: Option<&str>) -> bool {
+        match self {
+            User::Name(known) => name == Some(known.as_str()),
+            User::Id(id) => uid == *id,
+        }
+    }
+}
+
 impl Container {
-    fn is(&self, container: &str) -> bool {
+    /// Whether it is this one.
+    pub fn is(&self, container: &str) -> bool {
         match self {
             Container::Named(pattern) => pattern.matches(container),
             Container::Id(first) => container.starts_with(first.as_str()),
@@ -218,11 +236,13 @@ pub fn pattern(text: &str) -> Result<Pattern, String> {
     })
 }
 
-fn has_wildcards(text: &str) -> bool {
+/// Whether a pattern is more than a name.
+pub fn has_wildcards(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 
-fn comm(text: &str) -> Result<Pattern, String> {
+/// The name of a thread.
+pub fn comm(text: &str) -> Result<Pattern, String> {
     if !has_wildcards(text) && text.len() > LONGEST_COMM {
         let kept = &text[..text.floor_char_boundary(LONGEST_COMM)];
         return Err(format!(
@@ -233,7 +253,7 @@ fn comm(text: &str) -> Result<Pattern, String> {
 }
 
 /// As systemctl takes it: a name without a kind is a service's.
-fn unit(text: &str) -> Result<Pattern, String> {
+pub fn unit(text: &str) -> Result<Pattern, String> {
     if text.ends_with(".slice") {
         return Err("a slice has no processes of its own: expected a service or a scope".into());
     }
@@ -243,12 +263,14 @@ fn unit(text: &str) -> Result<Pattern, String> {
     pattern(&format!("{text}.service"))
 }
 
-fn container(text: &str) -> Result<Container, String> {
+/// A name, or twelve digits of an id and more.
+pub fn container(text: &str) -> Result<Container, String> {
     let is_id = text.len() >= LEAST_ID && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     Ok(if is_id { Container::Id(text.to_ascii_lowercase()) } else { Container::Named(pattern(text)?) })
 }
 
-fn user(text: &str) -> Result<User, String> {
+/// A name, or a number.
+pub fn user(text: &str) -> Result<User, String> {
     match text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
         true => text.parse().map(User::Id).map_err(|_| {
             format!("expected the name of a user, or a uid from 0 to {}, not \"{text}\"", u32::MAX)

@@ -29,7 +29,16 @@ const STAMPS_DIFFER: Duration = Duration::from_millis(20);
 
 /// How waits are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WaitLayout {
+pub struct WaitLayout {
+    /// In which order, and what is left out.
+    pub arrangement: Arrangement,
+    /// Whether the columns have a heading.
+    pub has_heading: bool,
+}
+
+/// How waits stand to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrangement {
     /// Incidents first, then the waits, of large incidents only the oldest.
     Folded,
     /// A line a wait, and nothing else.
@@ -64,25 +73,28 @@ pub fn write(
     // The culprit is the first line: a pipe that has been silent for weeks comes after it.
     waits.sort_by_key(|wait| (wait.worry(), Reverse(wait.age)));
     let width = human::line_width();
-    let groups = match layout {
-        WaitLayout::Flat => Vec::new(),
-        WaitLayout::Folded | WaitLayout::Tree => grouped(waits),
+    let WaitLayout { arrangement, has_heading } = layout;
+    let groups = match arrangement {
+        Arrangement::Flat => Vec::new(),
+        Arrangement::Folded | Arrangement::Tree => grouped(waits),
     };
     let announced: Vec<&IncidentGroup<'_>> = groups.iter().filter(|group| group.is_announced()).collect();
     let mut line = |text: &str| writeln!(out, "{}", human::for_terminal(text, width));
-    if layout == WaitLayout::Folded && !announced.is_empty() {
+    if arrangement == Arrangement::Folded && !announced.is_empty() {
         for text in announced.iter().flat_map(|group| group.lines(held, width)) {
             line(&text)?;
         }
         line("")?;
     }
-    let lines = match layout {
-        WaitLayout::Tree => tree(waits, &announced),
-        WaitLayout::Flat | WaitLayout::Folded => folded(waits.len(), &announced),
+    let lines = match arrangement {
+        Arrangement::Tree => tree(waits, &announced),
+        Arrangement::Flat | Arrangement::Folded => folded(waits.len(), &announced),
     };
-    let names_peers = layout != WaitLayout::Flat;
+    let names_peers = arrangement != Arrangement::Flat;
     let table = WaitTable::new(waits, &lines, width, names_peers);
-    line(&table.table.heading())?;
+    if has_heading {
+        line(&table.table.heading())?;
+    }
     for of in &lines {
         match *of {
             TableLine::Wait { at, .. } => line(&table.row(&waits[at], at))?,
@@ -265,9 +277,9 @@ mod tests {
         WaitObject { culprit: Some(Box::new(culprit)), since, ..wait }
     }
 
-    fn written(waits: &mut [WaitObject], layout: WaitLayout) -> Vec<String> {
+    fn written(waits: &mut [WaitObject], arrangement: Arrangement) -> Vec<String> {
         let mut out = Vec::new();
-        write(&mut out, waits, layout, &[]).expect("it is memory");
+        write(&mut out, waits, WaitLayout { arrangement, has_heading: true }, &[]).expect("it is memory");
         String::from_utf8(out).expect("text").lines().map(str::to_owned).collect()
     }
 
@@ -275,7 +287,7 @@ mod tests {
     fn an_incident_of_many_is_a_line_and_its_oldest() {
         let mut waits: Vec<WaitObject> = (0..24).map(|at| due(100 + at, 200 - u64::from(at), None)).collect();
         waits.push(wait(1, "alone", Class::Reply, 7));
-        let lines = written(&mut waits, WaitLayout::Folded);
+        let lines = written(&mut waits, Arrangement::Folded);
         assert_eq!(lines[0], "postgres (pid 9) holds up 24 waits of 24 processes, the oldest for 3m 20s");
         assert_eq!(lines[1..3], ["    next: tracer why 9", ""]);
         assert!(lines[3].trim_start().starts_with("AGE"), "{lines:#?}");
@@ -287,9 +299,9 @@ mod tests {
     #[test]
     fn few_are_listed_and_one_is_as_it_was() {
         let mut few: Vec<WaitObject> = (0..10).map(|at| due(100 + at, 20, None)).collect();
-        assert_eq!(written(&mut few, WaitLayout::Folded).len(), 3 + 1 + 10);
+        assert_eq!(written(&mut few, Arrangement::Folded).len(), 3 + 1 + 10);
         let mut one = [due(100, 20, None)];
-        let lines = written(&mut one, WaitLayout::Folded);
+        let lines = written(&mut one, Arrangement::Folded);
         assert_eq!(lines.len(), 2, "{lines:#?}");
         assert!(lines[1].ends_with("tcp 10.0.0.1:59720 → 10.0.0.2:443 (postgres 9)"), "{lines:#?}");
     }
@@ -299,9 +311,9 @@ mod tests {
         let mut with: Vec<WaitObject> = (0..24).map(|at| due(100 + at, 20, Some(5))).collect();
         let mut without: Vec<WaitObject> =
             with.iter().map(|wait| WaitObject { culprit: None, ..wait.clone() }).collect();
-        let flat = written(&mut with, WaitLayout::Flat);
-        assert_eq!(flat, written(&mut without, WaitLayout::Flat));
-        assert_eq!(flat, written(&mut without, WaitLayout::Folded), "and nor does who has none");
+        let flat = written(&mut with, Arrangement::Flat);
+        assert_eq!(flat, written(&mut without, Arrangement::Flat));
+        assert_eq!(flat, written(&mut without, Arrangement::Folded), "and nor does who has none");
     }
 
     /// Who asks is below the request that was made for it.
@@ -316,7 +328,7 @@ mod tests {
             due(7, 10, None),
             wait(1, "alone", Class::Reply, 7),
         ];
-        let lines = written(&mut waits, WaitLayout::Tree);
+        let lines = written(&mut waits, Arrangement::Tree);
         let commands: Vec<String> =
             lines[2..].iter().map(|line| line.chars().skip(18).take(10).collect()).collect();
         assert!(lines[1].starts_with("postgres (pid 9) holds up 5 waits of 4 processes"), "{lines:#?}");
@@ -333,7 +345,7 @@ mod tests {
     #[test]
     fn a_circle_is_written_whole() {
         let mut waits = [due(5, 30, Some(6)), due(6, 20, Some(5)), due(7, 10, Some(6))];
-        let lines = written(&mut waits, WaitLayout::Tree);
+        let lines = written(&mut waits, Arrangement::Tree);
         assert_eq!(lines.len(), 1 + 2 + 3, "{lines:#?}");
     }
 

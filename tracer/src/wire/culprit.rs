@@ -126,6 +126,20 @@ pub type CulpritKey<'a> = (
 );
 
 impl CulpritObject {
+    /// Whether people call it so: by the number or name of its process, by its address, with or without the port, or by its path.
+    pub fn is_called(&self, text: &str) -> bool {
+        let is_party = |pid: Option<u32>, tid: Option<u32>, comm: Option<&str>| {
+            let id = text.parse().ok();
+            id.is_some() && (id == pid || id == tid) || comm == Some(text)
+        };
+        let is_address =
+            |address: &str| address == text || address.rsplit_once(':').is_some_and(|(host, _)| host == text);
+        is_party(self.pid, self.tid, self.comm.as_deref())
+            || self.members.iter().any(|member| is_party(Some(member.pid), member.tid, Some(&member.comm)))
+            || self.address.as_deref().is_some_and(is_address)
+            || [&self.path, &self.server].into_iter().flatten().any(|of| of == text)
+    }
+
     /// One of this kind of which nothing is known.
     pub fn of_kind(kind: CulpritKind) -> Self {
         Self {

@@ -332,6 +332,17 @@ impl TargetObject {
 }
 
 impl TargetObject {
+    /// Whoever may be at the other end: addresses, or paths of unix sockets.
+    pub fn peers(&self) -> Vec<(Option<SocketAddr>, Option<&str>)> {
+        match self {
+            TargetObject::Tcp { remote, .. } => vec![(Some(*remote), None)],
+            TargetObject::Udp { remote, .. } => vec![(*remote, None)],
+            TargetObject::Unix { path, .. } => vec![(None, path.as_deref())],
+            TargetObject::Fds { watched } => watched.iter().flat_map(|one| one.target.peers()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The same with the process at the other end of a connection, if there is room for it.
     pub fn fitted_with_peer(&self, width: usize, pid: u32, comm: &str) -> String {
         let peer = format!(" ({} {pid})", human::clean(comm));

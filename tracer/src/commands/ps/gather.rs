@@ -1,0 +1,343 @@
+//! What does `ps` list? What this program sees, or a running agent.
+
+use std::collections::{HashMap, HashSet};
+
+use anyhow::{Result, ensure};
+use glob::Pattern;
+use jiff::Timestamp;
+
+use crate::{
+    assess::incidents::is_stall,
+    assess::pipeline::{self, Assessment, PeersOf, Pipeline},
+    assess::requests::{self, UnansweredRequests},
+    collect::Source,
+    config::cli::{Ps, SourceArgs},
+    config::rule::has_wildcards,
+    config::selection::{Selection, Workplace},
+    model::class::{Class, Level},
+    model::wait::{ByProcess, Snapshot, ThreadId, Wait, may_be_same_start},
+    procfs::{Reads, Unread, by_pid, stat::parse_stat},
+    serve::client::{AgentClient, OPTIONAL_TIMEOUT},
+    util::{human, users},
+    wire::host::{HostObject, SuspendedObject},
+    wire::json::{WaitObject, Waiter},
+    wire::stall::StallObject,
+};
+
+/// What an agent that runs has flagged, by who waits: an alert may have named it, whatever its class.
+pub type Flagged = HashMap<Waiter, FlaggedStall>;
+
+/// One of them.
+pub struct FlaggedStall {
+    start_ticks: Option<u64>,
+    class: Option<Class>,
+    /// When it was flagged.
+    opened: Timestamp,
+}
+
+impl FlaggedStall {
+    /// Whether a wait of this thread is the one that was flagged: the thread may be elsewhere at the moment. A wait that was under way
+    /// when it was flagged is the one, also where less can be found out about it now.
+    fn is(&self, start_ticks: Option<u64>, class: Class, since: Timestamp) -> bool {
+        let is_same = class.level() != Level::Idle || self.class == Some(class) || since < self.opened;
+        may_be_same_start(self.start_ticks, start_ticks) && is_same
+    }
+}
+
+/// What is shown, and what is said below it.
+pub struct PsPage {
+    /// What is listed.
+    pub waits: Vec<WaitObject>,
+    /// Requests that no thread waits for, if they were asked for and could be looked for.
+    pub requests: Vec<UnansweredRequests>,
+    /// How many of the waits the agent has flagged.
+    pub flagged: usize,
+    /// An agent is there and does not say what it has flagged.
+    pub agent_silent: Option<String>,
+    /// What is not listed.
+    pub hidden: Hidden,
+    /// Who is stopped, traced or frozen.
+    pub held: Vec<SuspendedObject>,
+    /// What it was seen by.
+    pub source: String,
+    /// Waits whose call is known by the kernel function they sleep in only.
+    pub guessed: usize,
+    /// Why the source is not a better one.
+    pub why_not_better: Option<String>,
+}
+
+/// Waits left out.
+#[derive(Clone, Copy, Default)]
+pub struct Hidden {
+    doubtful: usize,
+    idle: usize,
+}
+
+impl Hidden {
+    fn of(classes: impl Iterator<Item = Class>) -> Self {
+        let mut hidden = Self::default();
+        for class in classes {
+            match class.level() {
+                Level::Idle => hidden.idle += 1,
+                _ => hidden.doubtful += 1,
+            }
+        }
+        hidden
+    }
+
+    /// `2 doubtful and 31 idle waits`, `None` if there are none.
+    pub fn text(self) -> Option<String> {
+        match (self.doubtful, self.idle) {
+            (0, 0) => None,
+            (0, idle) => Some(human::count(idle, "idle wait")),
+            (doubtful, 0) => Some(human::count(doubtful, "doubtful wait")),
+            (doubtful, idle) => Some(format!("{doubtful} doubtful and {}", human::count(idle, "idle wait"))),
+        }
+    }
+}
+
+/// Asks an agent, if one runs and answers this user.
+fn flagged(place: &SourceArgs) -> Result<Flagged> {
+    match AgentClient::connect(&place.socket) {
+        Ok(client) => flagged_by(&client.within(OPTIONAL_TIMEOUT)),
+        Err(_) => Ok(Flagged::new()),
+    }
+}
+
+fn flagged_by(agent: &AgentClient) -> Result<Flagged> {
+    let stalls: Vec<StallObject> = agent.objects("/v1/stalls")?;
+    let by_thread = |StallObject { wait, opened, .. }: StallObject| {
+        (wait.waiter(), FlaggedStall { start_ticks: wait.start_ticks, class: wait.class, opened })
+    };
+    Ok(stalls.into_iter().map(by_thread).collect())
+}
+
+/// Whether a wait of this class is shown: a flagged one always is, unless `--class` leaves it out, and who asks about a process
+/// sees all of its waits that are not idle.
+fn wanted(args: &Ps, class: Class, is_flagged: bool) -> bool {
+    let asked_about = args.selection.is_of_few();
+    match args.class[..] {
+        [] => args.all || class.is_listed() || is_flagged || asked_about && class.level() != Level::Idle,
+        _ => args.class.contains(&class),
+    }
+}
+
+/// Whether a wait is one that is asked about.
+fn is_selected(selection: &Selection, wait: &WaitObject) -> bool {
+    let WaitObject { uid, container, .. } = wait;
+    // A container has users of its own.
+    let user = uid.and_then(users::name).filter(|_| container.is_none() || *uid == Some(0));
+    let at = Workplace {
+        unit: wait.unit.as_deref(),
+        container: container.as_deref(),
+        uid: *uid,
+        user: user.as_deref(),
+    };
+    selection.has_thread(wait.pid, &wait.comm)
+        && selection.has_workplace(&at)
+        && selection.has_peer(&wait.target.peers())
+        && selection.has_culprit(|name| wait.culprit.as_ref().is_some_and(|culprit| culprit.is_called(name)))
+}
+
+/// Checks that whoever is asked about by pid or name exists.
+///
+/// # Errors
+/// Which one does not.
+pub fn check_names(selection: &Selection, waits: &[WaitObject]) -> Result<()> {
+    let mut reads = Reads::new();
+    for pid in &selection.pid {
+        let is_there = waits.iter().any(|wait| wait.pid == *pid)
+            || !matches!(reads.what(by_pid(*pid), ""), Err(Unread::Failed(_)));
+        ensure!(is_there, "there is no process {pid}");
+    }
+    let mut names: Option<Vec<String>> = None;
+    for name in &selection.comm {
+        // What is no whole name may be nobody's.
+        if has_wildcards(name.as_str()) || waits.iter().any(|wait| name.matches(&wait.comm)) {
+            continue;
+        }
+        let names = names.get_or_insert_with(|| thread_names(&mut reads));
+        ensure!(names.iter().any(|of| name.matches(of)), "no thread is called \"{name}\"");
+    }
+    Ok(())
+}
+
+/// The names of all threads of the host.
+fn thread_names(reads: &mut Reads) -> Vec<String> {
+    let mut names = Vec::new();
+    for pid in reads.processes().unwrap_or_default() {
+        let process = by_pid(pid);
+        for tid in reads.numbers(process, "task") {
+            names.extend(reads.thread_comm(process, tid));
+        }
+    }
+    names
+}
+
+/// Processes with this name, whether they wait or not.
+pub fn processes_called(name: &Pattern) -> Vec<u32> {
+    let mut reads = Reads::new();
+    let pids = reads.processes().unwrap_or_default();
+    pids.into_iter().filter(|pid| reads.comm(by_pid(*pid)).is_some_and(|comm| name.matches(&comm))).collect()
+}
+
+/// How many processes this user may not look into.
+pub fn unseen_processes() -> usize {
+    let mut reads = Reads::new();
+    let user = rustix::process::geteuid().as_raw();
+    let mut is_unseen = |pid: u32| {
+        let process = by_pid(pid);
+        reads.what(process, "").is_ok_and(|of| of.uid != user)
+            && reads
+                .text(process, "stat")
+                .and_then(|stat| parse_stat(&stat))
+                .is_some_and(|stat| !stat.is_kernel_thread())
+    };
+    let pids = Reads::new().processes().unwrap_or_default();
+    pids.into_iter().filter(|pid| is_unseen(*pid)).count()
+}
+
+/// Who waits.
+fn waiter(assessment: &Assessment) -> Waiter {
+    let ThreadId { process, tid, .. } = assessment.wait.thread;
+    (process.pid, tid, assessment.resolved.fd.filter(|_| assessment.wait.thread.is_request()))
+}
+
+/// What this very program sees.
+pub fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
+    let (flagged, agent_silent) = match flagged(&args.place) {
+        Ok(flagged) => (flagged, None),
+        Err(error) => (Flagged::new(), Some(format!("{error:#}"))),
+    };
+    let is_flagged = |assessment: &Assessment| {
+        let process = assessment.wait.thread.process;
+        let stall = flagged.get(&waiter(assessment));
+        stall.is_some_and(|stall| stall.is(process.start_ticks(), assessment.class, assessment.wait.since))
+    };
+    let age = args.min_age.max(pipeline::LOOK_AGE_MIN);
+    // Before the snapshot: what is looked up after it is as of its moment.
+    let connections = source.asked_connections(age, 0)?.unwrap_or_default();
+    let mut snapshot = pipeline::snapshot(source, args.min_age)?;
+    requests::add_to(&mut snapshot, &connections, age);
+    let Snapshot { waits: all, suspended: held, source: name, guessed, .. } = snapshot;
+    let waits: Vec<Wait> = all
+        .iter()
+        .filter(|wait| args.selection.has_thread(wait.thread.process.pid, &wait.comm))
+        .filter(|wait| wait.age >= args.min_age || pipeline::may_be_older(wait))
+        .cloned()
+        .collect();
+    let up_to = if args.all { Level::Idle } else { Level::Doubtful };
+    let policy = PeersOf { up_to, min_age: args.min_age };
+    let mut pipeline = Pipeline::new();
+    let by_process = ByProcess::new(&all);
+    let mut assessments = pipeline.assess(waits, &by_process, source, &policy)?;
+    requests::drop_doubles(&mut assessments);
+    let mut requests = match args.all && !args.json {
+        true => requests::of_no_thread(&connections, &assessments, age),
+        false => Vec::new(),
+    };
+    requests.retain(|of| args.selection.has_thread(of.process.pid, &of.comm));
+    if args.selection.is_of_more_than_threads() {
+        requests.clear();
+    }
+    assessments.retain(|assessment| assessment.wait.age >= args.min_age);
+    let has_culprit = |assessment: &Assessment| is_stall(assessment) || is_flagged(assessment);
+    let mut culprits = pipeline.culprits(&assessments, has_culprit, &by_process, source)?;
+    let (shown, hidden): (Vec<Assessment>, Vec<Assessment>) =
+        assessments.into_iter().partition(|assessment| {
+            wanted(args, assessment.class, is_flagged(assessment) || assessment.is_deadlock())
+        });
+    let mut waits = if args.json { pipeline.objects(&shown) } else { rows(&shown, &mut pipeline) };
+    for (of, wait) in shown.iter().zip(&mut waits) {
+        wait.culprit = culprits.remove(&of.wait.thread).map(Box::new);
+    }
+    let hidden = match args.selection.is_of_more_than_threads() {
+        false => Hidden::of(hidden.iter().map(|assessment| assessment.class)),
+        true => {
+            waits.retain(|wait| is_selected(&args.selection, wait));
+            let hidden = rows(&hidden, &mut pipeline);
+            let selected = hidden.iter().filter(|wait| is_selected(&args.selection, wait));
+            Hidden::of(selected.filter_map(|wait| wait.class))
+        }
+    };
+    let listed: HashSet<Waiter> = waits.iter().map(WaitObject::waiter).collect();
+    let number = shown.iter().filter(|of| listed.contains(&waiter(of)) && is_flagged(of)).count();
+    let held = held.iter().map(SuspendedObject::of).filter(|held| of_chosen(args, held)).collect();
+    Ok(PsPage {
+        waits,
+        requests,
+        flagged: number,
+        agent_silent,
+        hidden,
+        held,
+        source: name.into(),
+        guessed,
+        why_not_better: None,
+    })
+}
+
+/// Waits with what a line of the table shows of their processes.
+fn rows(shown: &[Assessment], pipeline: &mut Pipeline) -> Vec<WaitObject> {
+    let homes = pipeline.resolver().read_workloads(shown.iter().map(|assessment| &assessment.wait));
+    let row = |assessment: &Assessment| assessment.object(&homes[&assessment.wait.thread.process]);
+    shown.iter().map(row).collect()
+}
+
+/// What a running agent sees.
+pub fn page_from_agent(args: &Ps, client: &AgentClient) -> Result<PsPage> {
+    let waits: Vec<WaitObject> = client.objects("/v1/waits?all")?;
+    let host: HostObject = client.object("/v1/host")?;
+    let flagged = flagged_by(client)?;
+    let (waits, hidden) = pick(args, waits, &flagged);
+    let number = waits.iter().filter(|wait| is_flagged(&flagged, wait)).count();
+    let held = host.held.into_iter().filter(|held| of_chosen(args, held)).collect();
+    let source = format!("{}, by the agent", host.source);
+    Ok(PsPage {
+        waits,
+        requests: Vec::new(),
+        flagged: number,
+        agent_silent: None,
+        hidden,
+        held,
+        source,
+        guessed: 0,
+        why_not_better: None,
+    })
+}
+
+/// Those that are asked for, and how many are left out.
+pub fn pick(args: &Ps, waits: Vec<WaitObject>, flagged: &Flagged) -> (Vec<WaitObject>, Hidden) {
+    let waits = waits.into_iter().filter(|wait| is_selected(&args.selection, wait));
+    let waits = waits.filter(|wait| wait.age >= args.min_age);
+    let (waits, hidden): (Vec<_>, Vec<_>) = waits.partition(|wait| {
+        let is_sure = is_flagged(flagged, wait) || wait.worry() == Level::Stuck;
+        wait.class.is_some_and(|class| wanted(args, class, is_sure))
+    });
+    (waits, Hidden::of(hidden.iter().filter_map(|wait| wait.class)))
+}
+
+fn is_flagged(flagged: &Flagged, wait: &WaitObject) -> bool {
+    let stall = flagged.get(&wait.waiter());
+    stall.is_some_and(|stall| wait.class.is_some_and(|class| stall.is(wait.start_ticks, class, wait.since)))
+}
+
+fn of_chosen(args: &Ps, held: &SuspendedObject) -> bool {
+    args.selection.has_process(held.pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flagged_wait_is_told_from_the_threads_next_one() {
+        let at = |seconds| Timestamp::from_second(seconds).expect("a moment");
+        let stall = FlaggedStall { start_ticks: Some(5), class: Some(Class::Reply), opened: at(130) };
+        let is = |class, since| stall.is(Some(5), class, at(since));
+        assert!(is(Class::Reply, 100));
+        assert!(is(Class::Events, 100), "it lasts, though less is known of it now");
+        assert!(is(Class::Reply, 131), "short polls: each is younger than the stall");
+        assert!(!is(Class::Events, 131), "it rests");
+        assert!(!stall.is(Some(6), Class::Reply, at(100)), "another process");
+    }
+}
