@@ -9,7 +9,7 @@ use crate::{
     config::{
         cli::{Ps, SourceArgs},
         rule,
-        selection::Selection,
+        selection::WaitSelection,
     },
     model::class::{Class, Level},
     render::table::{Column, Table},
@@ -39,7 +39,8 @@ pub fn meant(text: &str, feed: &mut Feed, place: &SourceArgs) -> Result<u32> {
     let mut candidates = BTreeMap::new();
     // The kernel keeps so many bytes of a name.
     if let Ok(name) = rule::comm(&text[..text.floor_char_boundary(rule::LONGEST_COMM)]) {
-        candidates = waiting(Selection { comm: vec![name.clone()], ..Selection::default() }, feed, place)?;
+        candidates =
+            waiting(WaitSelection { comm: vec![name.clone()], ..WaitSelection::default() }, feed, place)?;
         for pid in processes_called(&name) {
             candidates.entry(pid).or_insert(Candidate { worst: None, cmdline: String::new() });
         }
@@ -47,7 +48,7 @@ pub fn meant(text: &str, feed: &mut Feed, place: &SourceArgs) -> Result<u32> {
     if candidates.is_empty()
         && let Ok(unit) = rule::unit(text)
     {
-        candidates = waiting(Selection { unit: vec![unit], ..Selection::default() }, feed, place)?;
+        candidates = waiting(WaitSelection { unit: vec![unit], ..WaitSelection::default() }, feed, place)?;
     }
     ensure!(!candidates.is_empty(), "no process, and no systemd unit with processes, is called \"{text}\"");
     if let Some(pid) = only(candidates.keys().copied()) {
@@ -70,7 +71,11 @@ fn only(mut of: impl Iterator<Item = u32>) -> Option<u32> {
 }
 
 /// Processes with waits that are selected.
-fn waiting(selection: Selection, feed: &mut Feed, place: &SourceArgs) -> Result<BTreeMap<u32, Candidate>> {
+fn waiting(
+    selection: WaitSelection,
+    feed: &mut Feed,
+    place: &SourceArgs,
+) -> Result<BTreeMap<u32, Candidate>> {
     let args = Ps::everything(selection, place.clone());
     let page = match feed {
         Feed::Own(source) => page_from_source(&args, &mut **source)?,

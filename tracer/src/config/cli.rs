@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::{
     config::Defaults,
-    config::{HookConfig, Limits, moment, selection::Selection},
+    config::{HookConfig, Limits, moment, selection::WaitSelection},
     model::class::{Class, Level},
 };
 
@@ -87,7 +87,7 @@ pub enum SourceName {
 pub struct Ps {
     /// What it is asked about.
     #[command(flatten)]
-    pub selection: Selection,
+    pub selection: WaitSelection,
     /// Only waits at least this old
     #[arg(long, value_name = "DUR", default_value = "1s", value_parser = humantime::parse_duration)]
     pub min_age: Duration,
@@ -128,7 +128,7 @@ pub struct Ps {
 
 impl Ps {
     /// Everything that is selected, however young and idle it is.
-    pub fn everything(selection: Selection, place: SourceArgs) -> Self {
+    pub fn everything(selection: WaitSelection, place: SourceArgs) -> Self {
         Self {
             selection,
             min_age: Duration::ZERO,

@@ -12,7 +12,7 @@ use super::{
 
 /// What narrows down what is shown. Lists are separated by commas, and names may have `*` and `?`.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Selection {
+pub struct WaitSelection {
     /// Only these processes
     #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',')]
     pub pid: Vec<u32>,
@@ -49,7 +49,7 @@ pub struct Workplace<'a> {
     pub user: Option<&'a str>,
 }
 
-impl Selection {
+impl WaitSelection {
     /// Whether it is about single processes or threads: of those, people want to see more.
     pub fn is_of_few(&self) -> bool {
         !self.pid.is_empty() || !self.comm.is_empty()
@@ -107,10 +107,10 @@ mod tests {
     #[derive(Parser)]
     struct Arguments {
         #[command(flatten)]
-        selection: Selection,
+        selection: WaitSelection,
     }
 
-    fn selection(args: &str) -> Selection {
+    fn selection(args: &str) -> WaitSelection {
         let words = ["ps"].into_iter().chain(args.split_whitespace());
         Arguments::try_parse_from(words).unwrap_or_else(|error| panic!("{args}: {error}")).selection
     }

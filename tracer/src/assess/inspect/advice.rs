@@ -3,6 +3,7 @@
 use super::{
     Condition,
     chain::Other,
+    inside::{ServerProgram, inside},
     threads::{Doing, ThreadReport},
     way_out,
 };
@@ -151,7 +152,16 @@ fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other], ho
         ));
     }
     if let Some(other) = last(others) {
-        list.push(advice(format!("tracer why {}", other.tid.unwrap_or(other.pid)), GOES_ON));
+        let port = match wait.resolved.target {
+            Target::Tcp { remote, .. } => Some(remote.port()),
+            _ => None,
+        };
+        // Of one that rests the kernel knows no more than this page says.
+        let inside = inside(&ServerProgram::of(other, port)).filter(|_| !other.stuck);
+        let is_open = inside.is_some();
+        list.extend(inside);
+        let reason = if is_open { "shows its threads and connections" } else { GOES_ON };
+        list.push(advice(format!("tracer why {}", other.tid.unwrap_or(other.pid)), reason));
     } else {
         list.extend(alone(pid, &wait.resolved.target, host));
     }

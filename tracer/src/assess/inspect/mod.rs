@@ -5,6 +5,7 @@
 
 pub mod advice;
 pub mod chain;
+mod inside;
 pub mod sockets;
 pub mod suspended;
 pub mod threads;
@@ -20,6 +21,7 @@ use anyhow::{Context, Result, bail, ensure};
 use self::{
     advice::{Advice, PeerHost},
     chain::Other,
+    inside::ServerProgram,
     sockets::{QueuedSocket, Sockets},
     threads::ThreadReport,
 };
@@ -197,7 +199,11 @@ pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Re
         };
     }
     let host = peer_host(&threads, pipeline.resolver().reads());
-    let advice = advice::of(pid, condition, &who, &threads, &others, host);
+    let mut advice = advice::of(pid, condition, &who, &threads, &others, host);
+    if matches!(condition, Condition::Idle | Condition::Busy) && !sockets.owed.is_empty() {
+        let server = ServerProgram { pid, comm: &comm, cmdline: who.cmdline.as_deref(), port: None };
+        advice.extend(inside::inside(&server));
+    }
     Ok(Report {
         process,
         comm,

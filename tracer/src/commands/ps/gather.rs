@@ -13,7 +13,7 @@ use crate::{
     collect::Source,
     config::cli::{Ps, SourceArgs},
     config::rule::has_wildcards,
-    config::selection::{Selection, Workplace},
+    config::selection::{WaitSelection, Workplace},
     model::class::{Class, Level},
     model::wait::{ByProcess, Snapshot, ThreadId, Wait, may_be_same_start},
     procfs::{Reads, Unread, by_pid, stat::parse_stat},
@@ -123,7 +123,7 @@ fn wanted(args: &Ps, class: Class, is_flagged: bool) -> bool {
 }
 
 /// Whether a wait is one that is asked about.
-fn is_selected(selection: &Selection, wait: &WaitObject) -> bool {
+fn is_selected(selection: &WaitSelection, wait: &WaitObject) -> bool {
     let WaitObject { uid, container, .. } = wait;
     // A container has users of its own.
     let user = uid.and_then(users::name).filter(|_| container.is_none() || *uid == Some(0));
@@ -143,7 +143,7 @@ fn is_selected(selection: &Selection, wait: &WaitObject) -> bool {
 ///
 /// # Errors
 /// Which one does not.
-pub fn check_names(selection: &Selection, waits: &[WaitObject]) -> Result<()> {
+pub fn check_names(selection: &WaitSelection, waits: &[WaitObject]) -> Result<()> {
     let mut reads = Reads::new();
     for pid in &selection.pid {
         let is_there = waits.iter().any(|wait| wait.pid == *pid)
