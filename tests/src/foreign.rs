@@ -30,6 +30,7 @@ const OWN: &[(&str, &str)] = &[
     ("serve/client.rs", "whose the agent's socket is"),
     ("collect/agreement/", "doctor's own child, which waits where it was told to"),
     ("collect/bpf.rs", "/proc/sys"),
+    ("collect/conntrack/", "network namespaces by name, in /run/netns"),
     ("commands/", "what doctor tries; where generate writes; /proc/sys"),
     ("config/", "the configuration"),
     ("serve/http.rs", "the token"),

@@ -12,6 +12,7 @@ mod story_cron_lock;
 mod story_endless_loop;
 mod story_gearman_job;
 mod story_mutexes;
+mod story_nat;
 mod story_php_tls;
 mod story_proxy;
 mod story_python_locks;

@@ -3,9 +3,10 @@
 use crate::{
     diagnose::verdict::Verdict,
     model::class::Class,
+    model::file::Addresses,
     model::wait::Wait,
     resolve::{Resolved, process::ProcessMeta},
-    wire::json::WaitObject,
+    wire::json::{TranslatedObject, WaitObject},
     wire::target::TargetObject,
 };
 
@@ -39,7 +40,12 @@ impl WaitObject {
             container: who.container.clone(),
             pod: who.pod.clone(),
             start_ticks: wait.thread.process.start_ticks(),
+            translated: resolved.peers.as_ref().and_then(|peers| peers.translated).map(translated),
             culprit: None,
         }
     }
+}
+
+fn translated(other: Addresses) -> TranslatedObject {
+    TranslatedObject { local: other.local.socket_addr(), remote: other.remote.socket_addr() }
 }

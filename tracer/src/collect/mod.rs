@@ -4,6 +4,7 @@
 
 pub mod agreement;
 pub mod bpf;
+pub mod conntrack;
 pub mod durations;
 pub mod ended;
 pub mod losses;

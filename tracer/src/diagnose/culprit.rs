@@ -296,12 +296,17 @@ fn of_mount(mount: &Mount, wait: &Wait, resolved: &Resolved) -> Culprit {
 fn by_target(wait: &Wait, resolved: &Resolved, class: Class) -> Culprit {
     let process = wait.thread.process.pid;
     match &resolved.target {
-        Target::Tcp { remote, .. } => Culprit::Remote {
-            protocol: "tcp",
-            ip: remote.ip(),
-            port: (!resolved.is_server()).then_some(remote.port()),
-            netns: resolved.socket.tcp().and_then(|facts| facts.netns).filter(|_| remote.ip().is_loopback()),
-        },
+        Target::Tcp { remote, .. } => {
+            let translated = resolved.peers.as_ref().and_then(|peers| peers.translated);
+            let remote = translated.map_or(*remote, |other| other.local.socket_addr());
+            let netns = resolved.socket.tcp().and_then(|facts| facts.netns);
+            Culprit::Remote {
+                protocol: "tcp",
+                ip: remote.ip(),
+                port: (!resolved.is_server()).then_some(remote.port()),
+                netns: netns.filter(|_| remote.ip().is_loopback()),
+            }
+        }
         Target::Udp { remote: Some(remote), .. } => {
             Culprit::Remote { protocol: "udp", ip: remote.ip(), port: Some(remote.port()), netns: None }
         }

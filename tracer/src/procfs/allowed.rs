@@ -21,7 +21,7 @@ const FILES: &[&str] = &[
     "wchan",
 ];
 /// Tables of a process's network namespace.
-const TABLES: &[&str] = &["fib_trie", "if_inet6", "tcp", "tcp6", "udp", "udp6", "unix"];
+const TABLES: &[&str] = &["fib_trie", "if_inet6", "nf_conntrack", "tcp", "tcp6", "udp", "udp6", "unix"];
 /// Links that are followed by name only: what they lead to is not opened.
 const LINKS: &[&str] = &["cwd", "exe"];
 /// Namespaces, which may be told apart, and of which the network's may be entered by who has the right to.

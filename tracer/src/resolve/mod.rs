@@ -39,9 +39,9 @@ use anyhow::Result;
 use self::{
     fd::{KnownFiles, Recorded},
     listeners::{AddressFamily, Listeners},
+    peers::PeerMemory,
     poll::Set,
     process::{Ancestors, ProcessMeta},
-    services::Services,
     sets::SharedSets,
     target::Descriptor,
 };
@@ -102,7 +102,7 @@ pub struct Resolver {
     /// Names of files, as found in this look.
     names: KnownFiles,
     /// Who serves others.
-    services: Services,
+    peer_memory: PeerMemory,
     /// A walk over all open files did not come to its end.
     missed_peers: bool,
 }
@@ -135,7 +135,7 @@ impl Resolver {
             ancestors: Ancestors::default(),
             own_pipes: HashMap::new(),
             names: KnownFiles::default(),
-            services: Services::default(),
+            peer_memory: PeerMemory::default(),
             missed_peers: false,
         }
     }
@@ -179,8 +179,8 @@ impl Resolver {
         source: &mut dyn Source,
         until: Option<Instant>,
     ) -> Result<()> {
-        let services = &mut self.services;
-        self.missed_peers |= !peers::look_up(pairs, all, &mut self.reads, source, services, until)?;
+        let memory = &mut self.peer_memory;
+        self.missed_peers |= !peers::look_up(pairs, all, &mut self.reads, source, memory, until)?;
         Ok(())
     }
 

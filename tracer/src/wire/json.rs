@@ -1,7 +1,7 @@
 //! The JSON contract: one object a wait, these names always. What `ps` prints, the agent serves and the history keeps; it can
 //! be read again.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, net::SocketAddr, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -70,9 +70,22 @@ pub struct WaitObject {
     /// Of a stall, who is to blame for it: those with the same culprit are one incident. Left out where that was not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub culprit: Option<Box<CulpritObject>>,
+    /// The addresses of the socket at the other end, where the connection is translated on its way (NAT). Left out where it is not, or that
+    /// is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub translated: Option<TranslatedObject>,
     /// When the process started, clock ticks since boot: with its id, which process it is. Left out where it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_ticks: Option<u64>,
+}
+
+/// The addresses of a socket, as it has them itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TranslatedObject {
+    /// Its own.
+    pub local: SocketAddr,
+    /// The one that it sees this end by.
+    pub remote: SocketAddr,
 }
 
 impl WaitObject {

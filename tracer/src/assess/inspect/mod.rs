@@ -428,8 +428,11 @@ fn stopped(name: &str, signal: Option<StopSignal>, parent: &str) -> String {
 /// Whose address the peer of the worst wait has.
 fn peer_host(threads: &[ThreadReport], reads: &mut Reads) -> PeerHost {
     let wait = threads.first().and_then(ThreadReport::wait);
-    let remote = match wait.map(|wait| &wait.resolved.target) {
-        Some(Target::Tcp { remote, .. }) => *remote,
+    let Some(resolved) = wait.map(|wait| &wait.resolved) else { return PeerHost::Other };
+    let translated = resolved.peers.as_ref().and_then(|peers| peers.translated);
+    let remote = match (&resolved.target, translated) {
+        (Target::Tcp { .. }, Some(other)) => other.local.socket_addr(),
+        (Target::Tcp { remote, .. }, None) => *remote,
         _ => return PeerHost::Other,
     };
     match HostAddresses::default().any_has(remote.ip(), reads) {

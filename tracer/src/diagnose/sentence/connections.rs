@@ -36,14 +36,20 @@ pub(super) fn ago(since: Option<Duration>) -> String {
 
 /// The peer's address, with its process if that is on this host.
 fn peer(resolved: &Resolved) -> String {
+    let address = remote(&resolved.target);
+    let translated = resolved.peers.as_ref().and_then(|peers| peers.translated);
+    let address = match translated {
+        Some(other) => format!("{address} (translated to {})", other.local.socket_addr()),
+        None => address,
+    };
     match others(resolved.peers.as_ref()) {
         Some(others) if unaccepted(resolved).is_some() => {
             let several = resolved.peers.as_ref().is_some_and(|peers| peers.number() > 1);
             let verb = if several { "listen" } else { "listens" };
-            format!("{}, where {others} {verb}", remote(&resolved.target))
+            format!("{address}, where {others} {verb}")
         }
-        Some(others) => format!("{}, which is {others}", remote(&resolved.target)),
-        None => remote(&resolved.target),
+        Some(others) => format!("{address}, which is {others}"),
+        None => address,
     }
 }
 

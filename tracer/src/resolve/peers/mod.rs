@@ -18,13 +18,22 @@ use super::{
     futex::{FutexWord, LockOwner},
     mounts::Mount,
     semaphore::Semaphore,
+    services::Services,
 };
-use crate::model::backlog::Backlog;
+use crate::collect::conntrack::Conntrack;
+use crate::model::{backlog::Backlog, file::Addresses};
 
 /// Processes that are named at the other end; the others are counted.
 pub const NAMED_MAX: usize = 8;
 /// Waits that are told of their other ends however late it is.
 pub const RESOLVED_MIN: usize = 32;
+
+/// What one search for other ends leaves for the next.
+#[derive(Default)]
+pub struct PeerMemory {
+    pub(super) services: Services,
+    pub(super) conntrack: Conntrack,
+}
 
 /// A process at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +77,8 @@ pub struct Peers {
     pub stopped: bool,
     /// The mount that the wait is about, where one holds it up.
     pub mount: Option<Arc<Mount>>,
+    /// The addresses of the socket at the other end, where the connection is translated on its way: not those that this end has.
+    pub translated: Option<Addresses>,
     /// Other processes that hold it: [`NAMED_MAX`] at most. All that wait for the same file share them.
     pub others: Arc<[Peer]>,
     /// How many more there are.

@@ -8,16 +8,16 @@ use hashbrown::{HashMap, HashSet};
 use anyhow::Result;
 
 use super::{
-    NAMED_MAX, Peer, Peers, RESOLVED_MIN, Role,
+    NAMED_MAX, Peer, PeerMemory, Peers, RESOLVED_MIN, Role,
     awaited::{Awaited, Listening, awaited, listening},
     ends::{OtherEnd, may_be_unaccepted},
     holders::{Holders, Readers},
     wakers::{Means, may_be_woken},
 };
 use crate::{
-    collect::Source,
+    collect::{Source, conntrack::Conntrack},
     model::backlog::QueueKind,
-    model::file::FileKind,
+    model::file::{Addresses, FileKind},
     model::holder::{ConnectionEnd, FileId, Holder, Holding},
     model::syscalls::Operation,
     model::wait::{ByProcess, Wait},
@@ -26,12 +26,13 @@ use crate::{
     resolve::bound::BoundNames,
     resolve::futex::{self, FutexWord, LockHolder},
     resolve::semaphore::{self, Semaphore},
-    resolve::services::Services,
     resolve::{Resolved, behind, children, locks, memory, queue},
 };
 
 /// Sockets that may listen for one connection: at its address or any, of either family.
 const LISTENERS_MAX: usize = 4;
+/// Connections with an unknown other end of which it is asked whether they are translated, in one look.
+const TRANSLATED_MAX: usize = 256;
 /// Files and connections whose holders are looked for in one walk over all open files.
 pub(super) const WALK_MAX: usize = crate::kernel::load::WANTED_AT_ONCE;
 
@@ -43,10 +44,12 @@ pub fn look_up(
     all: &ByProcess<'_>,
     reads: &mut Reads,
     source: &mut dyn Source,
-    services: &mut Services,
+    memory: &mut PeerMemory,
     until: Option<Instant>,
 ) -> Result<bool> {
+    let PeerMemory { services, conntrack } = memory;
     let mut behind = behind::find(pairs, all, reads, source, services, until)?;
+    conntrack.begin();
     let mut look = PeerSearch {
         all,
         reads,
@@ -59,6 +62,8 @@ pub fn look_up(
         bound: BoundNames::default(),
         addresses: HostAddresses::default(),
         found: HashMap::new(),
+        conntrack,
+        translated: HashMap::new(),
         listening: HashMap::new(),
         sharers: HashMap::new(),
         all_wait: HashMap::new(),
@@ -107,6 +112,9 @@ pub(super) struct PeerSearch<'a, 'w> {
     pub(super) bound: BoundNames,
     pub(super) addresses: HostAddresses,
     pub(super) found: HashMap<OtherEnd, Holders>,
+    pub(super) conntrack: &'a mut Conntrack,
+    /// Other ends that have other addresses than this end knows; `None`: they have not.
+    pub(super) translated: HashMap<OtherEnd, Option<Addresses>>,
     /// Where processes, or single threads of them, wait for connections.
     pub(super) listening: HashMap<(u32, Option<u32>), Listening>,
     /// Processes of which no thread does anything but wait for others.
@@ -124,7 +132,7 @@ impl PeerSearch<'_, '_> {
         source: &mut dyn Source,
     ) -> Result<Option<Vec<Option<OtherEnd>>>> {
         let (mut files, mut ends) = (HashSet::new(), HashSet::new());
-        let mut new = HashSet::new();
+        let mut new = HashMap::new();
         let mut all = Vec::new();
         for (wait, resolved) in pairs {
             if files.len() >= WALK_MAX || ends.len() + LISTENERS_MAX >= WALK_MAX {
@@ -146,7 +154,7 @@ impl PeerSearch<'_, '_> {
                     continue;
                 }
             }
-            new.insert(wanted);
+            new.entry(wanted).or_insert((*wait, &**resolved));
         }
         if new.is_empty() {
             return Ok(Some(all));
@@ -157,16 +165,15 @@ impl PeerSearch<'_, '_> {
         for holder in &all_holders {
             by_holding.entry(holder.holding).or_default().push(holder);
         }
-        for wanted in new {
+        let mut missing = Vec::new();
+        for (wanted, asker) in new {
             let holders = match wanted {
                 OtherEnd::File(file, _) | OtherEnd::Lock(file) => by_holding.get(&Holding::File(file)),
                 OtherEnd::Connection(end) => by_holding.get(&Holding::Connection(end)),
                 OtherEnd::Recorded(..) => None,
             };
             if let (OtherEnd::Connection(end), None) = (wanted, holders) {
-                let found = self.listeners(end, &by_holding);
-                self.keep(wanted, found.iter().map(|holder| holder.pid).collect(), None);
-                self.queued(wanted, &found);
+                missing.push((end, asker));
                 continue;
             }
             let holders = holders.into_iter().flatten().copied();
@@ -180,11 +187,71 @@ impl PeerSearch<'_, '_> {
                 OtherEnd::Connection(_) => true,
                 OtherEnd::Lock(_) | OtherEnd::Recorded(..) => false,
             };
-            let readers = is_socket.then(|| self.readers(&found));
-            self.keep(wanted, found.iter().map(|holder| holder.pid).collect(), readers);
-            self.queued(wanted, &found);
+            self.keep_sockets(wanted, &found, is_socket);
+        }
+        let missing = self.find_translated(missing, source)?;
+        for end in missing {
+            let found = self.listeners(end, &by_holding);
+            self.keep(OtherEnd::Connection(end), found.iter().map(|holder| holder.pid).collect(), None);
+            self.queued(OtherEnd::Connection(end), &found);
         }
         Ok(Some(all))
+    }
+
+    /// Keeps these holders, and of a socket's what they wait for.
+    fn keep_sockets(&mut self, wanted: OtherEnd, found: &[&Holder], is_socket: bool) {
+        let readers = is_socket.then(|| self.readers(found));
+        self.keep(wanted, found.iter().map(|holder| holder.pid).collect(), readers);
+        self.queued(wanted, found);
+    }
+
+    /// Finds the holders of those ends that have other addresses than the end that is waited on knows; returns the others.
+    fn find_translated(
+        &mut self,
+        missing: Vec<(ConnectionEnd, (&Wait, &Resolved))>,
+        source: &mut dyn Source,
+    ) -> Result<Vec<ConnectionEnd>> {
+        let (mut rest, mut elsewhere) = (Vec::new(), Vec::new());
+        for (end, (wait, resolved)) in missing {
+            let known = Addresses { local: end.remote, remote: end.local };
+            let other = match self.translated.len() < TRANSLATED_MAX {
+                true => self.conntrack.other_end(wait.thread.process, known, self.reads),
+                false => None,
+            };
+            self.translated.insert(OtherEnd::Connection(end), other);
+            match (other, resolved.socket.tcp()) {
+                (Some(other), Some(facts)) => {
+                    elsewhere.push((end, ConnectionEnd::new(other, facts.netns), may_be_unaccepted(facts)));
+                }
+                _ => rest.push(end),
+            }
+        }
+        if elsewhere.is_empty() {
+            return Ok(rest);
+        }
+        let mut ends = HashSet::new();
+        for (_, there, asks) in &elsewhere {
+            ends.insert(*there);
+            ends.extend(there.listeners().filter(|_| *asks));
+        }
+        let ends: Vec<ConnectionEnd> = ends.into_iter().collect();
+        let Some(all_holders) = source.holders(&[], &ends)? else { return Ok(rest) };
+        let mut by_holding: HashMap<Holding, Vec<&Holder>> = HashMap::new();
+        for holder in &all_holders {
+            by_holding.entry(holder.holding).or_default().push(holder);
+        }
+        for (end, there, _) in elsewhere {
+            let wanted = OtherEnd::Connection(end);
+            match by_holding.get(&Holding::Connection(there)) {
+                Some(found) => self.keep_sockets(wanted, found, true),
+                None => {
+                    let found = self.listeners(there, &by_holding);
+                    self.keep(wanted, found.iter().map(|holder| holder.pid).collect(), None);
+                    self.queued(wanted, &found);
+                }
+            }
+        }
+        Ok(rest)
     }
 
     /// Which of those who have a file open have a lock on it. Whoever waits for one has it open as well, and may be one of
@@ -245,6 +312,7 @@ impl PeerSearch<'_, '_> {
         let pid = wait.thread.process.pid;
         if let Some(wanted) = wanted {
             let mut peers = self.found.get(&wanted).map(|holders| holders.told(pid)).unwrap_or_default();
+            peers.translated = self.translated.get(&wanted).copied().flatten();
             let may_help_itself = peers.own || wait.call.watches_fds();
             if matches!(wanted, OtherEnd::File(..)) && peers.more == 0 && may_help_itself {
                 let means = self.means(wait.thread.process);

@@ -144,7 +144,7 @@ impl Host {
         let all = self.waits.clone();
         let mut pairs: Vec<(&Wait, &mut Resolved)> = self.waits.iter().zip(&mut self.resolved).collect();
         let (all, mut reads) = (ByProcess::new(&all), Reads::new());
-        look_up(&mut pairs, &all, &mut reads, &mut self.kernel, &mut Services::default(), until)
+        look_up(&mut pairs, &all, &mut reads, &mut self.kernel, &mut PeerMemory::default(), until)
             .expect("nothing fails");
     }
 
