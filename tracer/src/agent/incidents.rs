@@ -6,6 +6,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashSet},
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,6 +20,7 @@ use crate::{
     util::human,
     wire::culprit::{CulpritKind, CulpritObject},
     wire::incident::{AnnouncedIncident, IncidentObject},
+    wire::stall::StallIncident,
 };
 
 /// Of how much time finding them anew may take one part: 0.5 % of a core.
@@ -32,6 +34,8 @@ struct OpenIncident {
     object: IncidentObject,
     /// When the wait of its oldest stall began, nanoseconds of `CLOCK_MONOTONIC`.
     began_ns: u64,
+    /// What its stalls are told of it.
+    told: Arc<StallIncident>,
 }
 
 /// What has become of incidents.
@@ -105,6 +109,11 @@ impl OpenIncidents {
     /// The id of the one that a stall belongs to.
     pub fn id_of(&self, stall: &ThreadId) -> Option<&str> {
         Some(self.open.get(self.of.get(stall)?)?.object.id.as_str())
+    }
+
+    /// What a stall is told of the one that it belongs to.
+    pub fn told(&self, stall: &ThreadId) -> Option<Arc<StallIncident>> {
+        Some(Arc::clone(&self.open.get(self.of.get(stall)?)?.told))
     }
 
     /// What is to be kept over a restart.
@@ -191,7 +200,8 @@ impl OpenIncident {
             oldest: Duration::ZERO,
             owner: most_common_owner(&of),
         };
-        Self { object, began_ns }
+        let told = Arc::new(StallIncident { id: object.id.clone(), name: object.name.clone() });
+        Self { object, began_ns, told }
     }
 
     fn age(&self, now_ns: u64) -> Duration {

@@ -1,12 +1,13 @@
 //! The stalls that are open: the one memory of them, and of those that were open when the agent last stopped. Pure.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use hashbrown::HashMap;
 
 use crate::{
     assess::stall::{Closed, Ended, Stall},
     model::wait::{ProcessId, ThreadId},
+    wire::stall::StallIncident,
     wire::state::Announced,
 };
 
@@ -77,6 +78,11 @@ impl OpenStalls {
     /// All of them.
     pub fn all(&self) -> &BTreeMap<ThreadId, Stall> {
         &self.stalls
+    }
+
+    /// Tells each of the incident that it belongs to.
+    pub fn tell(&mut self, incident: impl Fn(&ThreadId) -> Option<Arc<StallIncident>>) {
+        self.stalls.iter_mut().for_each(|(thread, stall)| stall.incident = incident(thread));
     }
 
     /// How often what is to be kept over a restart has changed so far.

@@ -63,6 +63,8 @@ impl AgentLoop {
         let all = ByProcess::new(&snapshot.waits);
         let culprits = self.pipeline.culprits_of_stalls(open.all(), &all, &mut self.families);
         let changes = self.incidents.see(culprits, open.all(), open.changes(), now_ns);
+        let incidents = &self.incidents;
+        self.tracker.tell_stalls(|thread| incidents.told(thread));
         self.incidents.took(began.elapsed(), now_ns);
         changes.opened.into_iter().for_each(|incident| self.sinks.incident_opened(incident));
         changes.closed.into_iter().for_each(|incident| self.sinks.incident_closed(incident));

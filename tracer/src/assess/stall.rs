@@ -13,7 +13,7 @@ use crate::{
     model::wait::Wait,
     resolve::{Resolved, process::ProcessMeta},
     wire::json::WaitObject,
-    wire::stall::StallObject,
+    wire::stall::{StallIncident, StallObject},
 };
 
 /// What is known of a wait between two looks.
@@ -59,6 +59,8 @@ pub struct Stall {
     pub who: Arc<ProcessMeta>,
     /// What the configuration says of such waits.
     pub note: Option<String>,
+    /// The incident that it belongs to, once that is known.
+    pub incident: Option<Arc<StallIncident>>,
 }
 
 impl Stall {
@@ -89,7 +91,8 @@ impl StallObject {
     pub fn open(stall: &Stall) -> Self {
         let wait = WaitObject::new(&stall.wait, &stall.resolved, &stall.verdict, &stall.who);
         let (lasted, note) = (stall.wait.age, stall.note.clone());
-        Self { opened: stall.opened, closed: None, ended: None, lasted, note, wait }
+        let incident = stall.incident.as_deref().cloned();
+        Self { opened: stall.opened, closed: None, ended: None, lasted, note, incident, wait }
     }
 
     /// Of one that has just ended.

@@ -208,6 +208,9 @@ pub struct Stalls {
     /// Stalls that were open at this time or later: 03:12, -6h, 6h, "2026-11-23 03:12", RFC 3339
     #[arg(long, value_name = "WHEN", default_value = "24h", allow_hyphen_values = true, value_parser = moment::parse)]
     pub since: Timestamp,
+    /// Only list the stalls, each on a line: no incidents before them, and none left out
+    #[arg(long)]
+    pub flat: bool,
     /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,

@@ -20,6 +20,7 @@ use super::{
     store::{StallId, Store},
 };
 use crate::{
+    assess::incidents::is_stall,
     assess::pipeline::{PeersOf, Pipeline},
     assess::shared::Shared,
     model::class::Level,
@@ -231,14 +232,19 @@ fn ended_unseen(mut stall: StallObject, closed: Timestamp) -> StallObject {
     stall
 }
 
-/// The worst waits of now.
+/// The worst waits of now, each with who is to blame for it.
 fn worst(shared: &mut Shared) -> Result<Vec<WaitObject>> {
     let (snapshot, worst) = shared.worst(WORST_MAX)?;
     let waits = worst.into_iter().map(|at| snapshot.waits[at].clone()).collect();
-    let mut pipeline = Pipeline::new();
-    let mut assessments = pipeline.assess(waits, &ByProcess::new(&snapshot.waits), shared, &PeersOf::ALL)?;
+    let (mut pipeline, all) = (Pipeline::new(), ByProcess::new(&snapshot.waits));
+    let mut assessments = pipeline.assess(waits, &all, shared, &PeersOf::ALL)?;
     assessments.retain(|assessment| assessment.level() != Level::Idle);
-    Ok(pipeline.objects(&assessments))
+    let mut culprits = pipeline.culprits(&assessments, is_stall, &all, shared)?;
+    let mut objects = pipeline.objects(&assessments);
+    for (of, object) in assessments.iter().zip(&mut objects) {
+        object.culprit = culprits.remove(&of.wait.thread).map(Box::new);
+    }
+    Ok(objects)
 }
 
 #[cfg(test)]

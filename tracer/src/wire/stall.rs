@@ -23,8 +23,20 @@ pub struct StallObject {
     pub lasted: Duration,
     /// What the configuration says of such waits.
     pub note: Option<String>,
+    /// The incident that it belongs to, or belonged to last. Left out before the agent has found that out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<StallIncident>,
     /// The wait.
     pub wait: WaitObject,
+}
+
+/// The incident of a stall.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StallIncident {
+    /// Its id.
+    pub id: String,
+    /// Who is to blame, as people are told.
+    pub name: String,
 }
 
 /// The waits of a moment that is over.

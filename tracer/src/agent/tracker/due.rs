@@ -128,7 +128,7 @@ impl Tracker {
             let _ = write!(verdict.sentence, "; an answer usually comes within {}", human::age(usual));
         }
         let Assessment { wait, resolved, .. } = assessment;
-        let stall = Stall { wait, resolved, verdict, opened: now, who, note: terms.note };
+        let stall = Stall { wait, resolved, verdict, opened: now, who, note: terms.note, incident: None };
         Some(self.stalls.open(stall))
     }
 }

@@ -16,7 +16,7 @@ mod tests;
 mod track;
 mod tries;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use hashbrown::HashMap;
 
@@ -36,6 +36,7 @@ use crate::{
     model::baseline::Excuse,
     model::class::{Class, Level},
     model::wait::{EndedSleep, ThreadId, Wait},
+    wire::stall::StallIncident,
 };
 
 /// All that is remembered, by thread.
@@ -86,6 +87,11 @@ impl Tracker {
     /// The same, with what is known of them beside.
     pub fn open_stalls(&self) -> &OpenStalls {
         &self.stalls
+    }
+
+    /// Tells each stall of the incident that it belongs to.
+    pub fn tell_stalls(&mut self, incident: impl Fn(&ThreadId) -> Option<Arc<StallIncident>>) {
+        self.stalls.tell(incident);
     }
 
     /// Sockets on which threads wait that may be stuck, by inode.
