@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tests::{Agent, HungMount, Waiter, own_dir, pause, ps, shared, slow, tracer};
 
+use crate::top::Terminal;
+
 /// Columns of a terminal.
 const COLUMNS: usize = 80;
 /// How long an agent may take to see what waits.
@@ -334,7 +336,11 @@ fn an_agent_tells_of_an_incident_once_and_when_it_ends() {
     let of_it = |event: &&Value| event["incident"]["id"] == incident["id"];
     let events = agent.all_events();
     assert_eq!(events.iter().filter(of_it).count(), 2, "{events:#?}");
-    assert!(stalls_of(&agent, service).is_empty());
+    // The page is made at the end of the look that the event is of.
+    let pid = service.to_string();
+    agent.wait_scrape(PATIENCE, |page| {
+        !page.iter().any(|of| of.is("tracer_incident_stalls", &[("pid", &pid)]))
+    });
 
     let until = Instant::now() + slow(PATIENCE);
     let id = incident["id"].as_str().expect("an id");
@@ -343,4 +349,23 @@ fn an_agent_tells_of_an_incident_once_and_when_it_ends() {
         pause(Duration::from_millis(50));
     }
     assert_eq!(lines(), 2, "the program was run for each event");
+}
+
+/// The culprit is a line of the live view, and those who wait for it are below it once it is unfolded.
+#[test]
+fn the_live_view_has_a_line_for_the_culprit() {
+    let _shared = shared();
+    let service = Waiter::start("mute-service");
+    let pool = Waiter::start_with("asking-pool", &[service.text("address"), "3"]);
+    pool.until_age(1.2);
+    let mut top = Terminal::start(100, 24, &["-p", &pool.pid().to_string()]);
+    let culprit = format!("{} + waiter", service.pid());
+    top.wait("the culprit", |text| text.contains(&culprit) && text.contains("holds up 1 process"));
+    top.press("\r");
+    let thread = format!("{}/", pool.pid());
+    top.wait("its waits", |text| text.matches(&thread).count() >= 2 && text.contains("4 lines"));
+    top.press("\r");
+    top.wait("folded again", |text| text.contains(&culprit) && text.contains("1 line "));
+    top.press("q");
+    top.ends_well();
 }

@@ -25,7 +25,9 @@ pub enum Action {
     Reverse,
     /// Show idle waits, or hide them.
     Idle,
-    /// A line for each process, or for each thread.
+    /// Put lines together by something else.
+    Group,
+    /// A line for each process, or for each culprit.
     Processes,
     /// A line for each unit.
     Units,
@@ -68,9 +70,13 @@ pub const KEYS: &[(&[KeyPress], Action, &str)] = &[
     (&[(KeyCode::Down, NONE), char('j')], Action::Down, "one line down"),
     (&[(KeyCode::PageUp, NONE)], Action::PageUp, "a page up"),
     (&[(KeyCode::PageDown, NONE)], Action::PageDown, "a page down"),
-    (&[(KeyCode::Home, NONE), char('g')], Action::First, "the first line"),
+    (&[(KeyCode::Home, NONE)], Action::First, "the first line"),
     (&[(KeyCode::End, NONE), char('G')], Action::Last, "the last line"),
-    (&[(KeyCode::Enter, NONE)], Action::Open, "everything about this line: why it waits"),
+    (
+        &[(KeyCode::Enter, NONE)],
+        Action::Open,
+        "everything about this line: why it waits; of several waits, show them",
+    ),
     (&[(KeyCode::Esc, NONE)], Action::Back, "back; clears the filter"),
     (
         &[char('/')],
@@ -80,7 +86,8 @@ pub const KEYS: &[(&[KeyPress], Action, &str)] = &[
     (&[char('s')], Action::Sort, "sort by the next column"),
     (&[char('S')], Action::Reverse, "reverse the order"),
     (&[char('i')], Action::Idle, "show or hide idle waits and those that only a rule flags"),
-    (&[char('t')], Action::Processes, "one line per process or per thread"),
+    (&[char('g')], Action::Group, "put lines together by culprit, remote, unit, program, or not at all"),
+    (&[char('t')], Action::Processes, "one line per process"),
     (&[char('u')], Action::Units, "one line per unit"),
     (&[char('c')], Action::Containers, "one line per container"),
     (&[char(' ')], Action::Pause, "pause or resume"),

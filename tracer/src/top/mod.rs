@@ -4,6 +4,7 @@
 //! Layer 6: uses everything below the commands.
 
 mod filter;
+mod groups;
 mod input;
 mod model;
 mod page;
@@ -37,7 +38,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 #[cfg(any(fuzzing, test))]
 pub use self::filter::Filter;
 use self::{
-    model::{By, Effect, Line, Model},
+    groups::{By, Line},
+    model::{Effect, Model},
     screen::Screen,
     source::ViewUpdate,
     view::Host,
@@ -209,9 +211,13 @@ fn write(model: &Model) -> String {
     let write = || -> Result<()> {
         // Not over a file of that name, nor through a link that somebody has put there.
         let mut out = BufWriter::new(File::create_new(&name)?);
-        for line in &model.lines {
+        for line in model.lines.iter().filter(|line| !line.is_member) {
             match model.by {
-                By::Thread => lines::write(&mut out, &*line.wait)?,
+                By::Culprit | By::Thread => {
+                    for wait in line.waits() {
+                        lines::write(&mut out, &**wait)?;
+                    }
+                }
                 _ => lines::write(&mut out, &group_object(line))?,
             }
         }

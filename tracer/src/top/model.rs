@@ -1,11 +1,12 @@
 //! What is shown: the last frame, and how its reader wants to see it. Pure: a key in, requests to the feed out.
 
-use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::HashSet, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
     filter::Filter,
+    groups::{self, By, GroupKey, Line, worst},
     input::Action,
     page::{About, Page, ThreadRef},
     source::{Frame, ViewRequest, When},
@@ -29,19 +30,6 @@ const INTERVALS: [Duration; 7] = [
 
 /// A step into the past: the agent keeps one look a minute.
 const STEP_BACK: SignedDuration = SignedDuration::from_secs(60);
-
-/// What a line stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
-    /// A thread.
-    Thread,
-    /// A process.
-    Process,
-    /// A systemd unit.
-    Unit,
-    /// A container.
-    Container,
-}
 
 /// What the lines are sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,17 +66,6 @@ impl Order {
             Order::Target => "target",
         }
     }
-}
-
-/// A line of the table.
-#[derive(Clone, Debug)]
-pub struct Line {
-    /// The worst of its waits.
-    pub wait: Arc<WaitObject>,
-    /// How many waits it stands for.
-    pub number: usize,
-    /// What it stands for, where that is more than a thread: unit or container; empty: none.
-    pub group: Option<String>,
 }
 
 /// What a key leads to outside the model.
@@ -131,6 +108,8 @@ pub struct Model {
     pub chosen: bool,
     /// What a line stands for.
     pub by: By,
+    /// Groups whose waits are shown below them.
+    unfolded: HashSet<GroupKey>,
     /// Nothing new is shown.
     pub paused: bool,
     /// The moment that was asked for, if it is over.
@@ -161,7 +140,8 @@ impl Model {
             reversed: false,
             idle,
             chosen: false,
-            by: By::Thread,
+            by: By::Culprit,
+            unfolded: HashSet::new(),
             paused: false,
             past: None,
             interval,
@@ -289,6 +269,10 @@ impl Model {
                 self.arrange();
                 return Some(Effect::Tell(ViewRequest::Idle(self.idle)));
             }
+            Action::Group => {
+                self.by = self.by.next();
+                self.arrange();
+            }
             Action::Processes => self.stand_for(By::Process),
             Action::Units => self.stand_for(By::Unit),
             Action::Containers => self.stand_for(By::Container),
@@ -311,6 +295,7 @@ impl Model {
             }
             Action::Slower => return self.pace(INTERVALS.iter().find(|other| **other > self.interval)),
             Action::Faster => return self.pace(INTERVALS.iter().rfind(|other| **other < self.interval)),
+            Action::Open if self.selected().is_some_and(Line::folds) => self.fold(),
             Action::Open => {
                 let wait = Arc::clone(&self.selected()?.wait);
                 return self.open(match self.past {
@@ -375,10 +360,24 @@ impl Model {
         Some(Effect::Tell(ViewRequest::Every(self.interval)))
     }
 
-    /// Again the same key: back to threads.
+    /// Again the same key: back to culprits.
     fn stand_for(&mut self, by: By) {
-        self.by = if self.by == by { By::Thread } else { by };
+        self.by = if self.by == by { By::Culprit } else { by };
         self.arrange();
+    }
+
+    /// Shows the waits of the group that is selected, or hides them.
+    fn fold(&mut self) {
+        let Some(key) = self.selected().and_then(|line| line.key) else { return };
+        if !self.unfolded.remove(&key) {
+            self.unfolded.insert(key);
+        }
+        self.arrange();
+    }
+
+    /// Whether the waits of a group are shown below it.
+    pub fn is_unfolded(&self, line: &Line) -> bool {
+        line.key.is_some_and(|key| self.unfolded.contains(&key))
     }
 
     /// The age of the oldest stuck wait.
@@ -389,7 +388,7 @@ impl Model {
 
     /// Makes the lines of the frame.
     fn arrange(&mut self) {
-        let before = self.selected().map(|line| (line.group.clone(), Arc::clone(&line.wait)));
+        let before = self.selected().map(|line| (line.key, Arc::clone(&line.wait)));
         let filter = Filter::parse(&self.filter);
         let asked_about = self.chosen || !filter.is_empty();
         let shown = |wait: &WaitObject| {
@@ -398,27 +397,16 @@ impl Model {
         };
         let kept = |wait: &&Arc<WaitObject>| shown(wait) && filter.keeps(wait);
         let waits = self.frame.iter().flat_map(|frame| &frame.waits).filter(kept).cloned();
-        let mut lines: Vec<Line> = match self.by {
-            By::Thread => waits.map(|wait| Line { wait, number: 1, group: None }).collect(),
-            By::Process => grouped(waits, |wait| ((wait.pid, wait.start_ticks), None)),
-            By::Unit => grouped(waits, |wait| {
-                let unit = wait.unit.clone().unwrap_or_default();
-                (unit.clone(), Some(unit))
-            }),
-            By::Container => grouped(waits, |wait| {
-                let id = wait.container.clone().unwrap_or_default();
-                (id.clone(), Some(id))
-            }),
-        };
-        sort(&mut lines, self.order);
+        let mut lines = groups::lines(waits, self.by);
+        sort(&mut lines, self.order, self.by);
         if self.reversed {
             lines.reverse();
         }
-        self.lines = lines;
+        self.lines = groups::unfold(lines, &self.unfolded);
         // A group is the same group; a thread the same thread.
         let same = |line: &Line| match &before {
-            Some((Some(group), _)) => line.group.as_ref() == Some(group),
-            Some((None, wait)) => line.wait.is_of_same_thread(wait),
+            Some((Some(key), _)) => line.key == Some(*key),
+            Some((None, wait)) => line.key.is_none() && line.wait.is_of_same_thread(wait),
             None => false,
         };
         self.selected = match self.lines.iter().position(same) {
@@ -430,36 +418,15 @@ impl Model {
     }
 }
 
-/// One line for each key, of its worst wait.
-fn grouped<K: Ord>(
-    waits: impl Iterator<Item = Arc<WaitObject>>,
-    key: impl Fn(&WaitObject) -> (K, Option<String>),
-) -> Vec<Line> {
-    let mut lines: BTreeMap<K, Line> = BTreeMap::new();
-    for wait in waits {
-        let (key, group) = key(&wait);
-        match lines.get_mut(&key) {
-            Some(line) => {
-                line.number += 1;
-                if worst(&wait) < worst(&line.wait) {
-                    line.wait = wait;
-                }
-            }
-            None => drop(lines.insert(key, Line { wait, number: 1, group })),
-        }
-    }
-    lines.into_values().collect()
-}
-
-fn worst(wait: &WaitObject) -> (Level, Reverse<Duration>) {
-    (wait.worry(), Reverse(wait.age))
-}
-
-fn sort(lines: &mut [Line], order: Order) {
+fn sort(lines: &mut [Line], order: Order, by: By) {
     // The thread decides between equals: lines that change places without a reason cannot be read.
     let id = |line: &Line| line.wait.waiter();
     match order {
-        Order::Worst => lines.sort_by_key(|line| (worst(&line.wait), id(line))),
+        // As in `ps`, whoever holds up most is first.
+        Order::Worst => lines.sort_by_key(|line| {
+            let held_up = if by == By::Culprit { line.number } else { 0 };
+            (line.wait.worry(), Reverse(held_up), worst(&line.wait), id(line))
+        }),
         Order::Age => lines.sort_by_key(|line| (Reverse(line.wait.age), id(line))),
         Order::Pid => lines.sort_by_key(id),
         Order::Command => lines.sort_by(|a, b| (&a.wait.comm, id(a)).cmp(&(&b.wait.comm, id(b)))),

@@ -10,7 +10,8 @@ use ratatui::{
 };
 
 use super::{
-    model::{By, Line, Model},
+    groups::{By, Line},
+    model::Model,
     page::Page,
     source::When,
 };
@@ -229,7 +230,7 @@ fn rows(model: &Model, area: Rect) -> Vec<Text<'static>> {
         Some(Column::text("SYSCALL", 16, 16)),
     ];
     let cells = |(_, line): &(usize, &Line)| -> Vec<String> {
-        let cells = cells(line).into_iter().zip(&columns);
+        let cells = cells(line, model).into_iter().zip(&columns);
         cells.filter_map(|(cell, column)| column.is_some().then_some(cell)).collect()
     };
     let cells: Vec<Vec<String>> = shown.iter().map(cells).collect();
@@ -251,7 +252,11 @@ fn rows(model: &Model, area: Rect) -> Vec<Text<'static>> {
     for ((at, line), cells) in shown.into_iter().zip(&cells) {
         let style = level_style(line.wait.worry());
         let style = if at == model.selected { style.add_modifier(Modifier::REVERSED) } else { style };
-        let row = table.row(cells, &line.wait.target.fitted(left));
+        let target = match is_incident(line, model.by) {
+            true => human::fit(&held_up(line), left),
+            false => line.wait.target.fitted(left),
+        };
+        let row = table.row(cells, &target);
         let text = format!("{}{row}", mark(line.wait.worry()));
         // The mark of the selection goes to the edge.
         lines.push(Text::styled(human::pad(&human::fit(&text, width), width), style));
@@ -263,16 +268,54 @@ fn rows(model: &Model, area: Rect) -> Vec<Text<'static>> {
 fn home_column(width: u16, by: By) -> Option<Column> {
     match by {
         By::Container => Some(Column::text("CONTAINER", 9, 28)),
-        By::Thread | By::Process if width < WIDE_FROM_COLUMNS => None,
+        By::Remote => Some(Column::text("REMOTE", 9, 28)),
+        By::Program => Some(Column::text("PROGRAM", 7, 20)),
+        By::Culprit | By::Thread | By::Process if width < WIDE_FROM_COLUMNS => None,
         _ => Some(Column::text("UNIT", 4, 28)),
     }
 }
 
+/// Whether a line is a culprit with several waits.
+fn is_incident(line: &Line, by: By) -> bool {
+    by == By::Culprit && line.folds()
+}
+
+/// What a culprit holds up, with its name where that is not in the columns before.
+fn held_up(line: &Line) -> String {
+    let processes = match line.processes() {
+        1 => "1 process".into(),
+        processes => format!("{processes} processes"),
+    };
+    match (has_columns(line), line.group.as_deref()) {
+        (false, Some(name)) => format!("{} holds up {processes}", human::clean(name)),
+        _ => format!("holds up {processes}"),
+    }
+}
+
+/// Whether number and name say who the culprit is.
+fn has_columns(line: &Line) -> bool {
+    line.wait.culprit.as_ref().is_some_and(|culprit| culprit.pid.is_some() && culprit.comm.is_some())
+}
+
 /// What stands in the columns before the last.
-fn cells(line: &Line) -> [String; 6] {
+fn cells(line: &Line, model: &Model) -> [String; 6] {
     let wait = &line.wait;
     let class = wait.class.map_or("", Class::label).to_owned();
-    [human::age(wait.age), wait.id(), command(line), home(line), class, wait.call()]
+    let fold = match (line.folds(), model.is_unfolded(line)) {
+        (true, true) => "- ",
+        (true, false) => "+ ",
+        (false, _) if line.is_member => "  ",
+        (false, _) => "",
+    };
+    if is_incident(line, model.by) {
+        let culprit = wait.culprit.as_ref();
+        let pid = culprit.and_then(|culprit| culprit.pid).map(|pid| pid.to_string()).unwrap_or_default();
+        let name = culprit.and_then(|culprit| culprit.comm.as_deref()).unwrap_or("culprit");
+        let name = format!("{fold}{}", human::clean(name));
+        return [human::age(wait.age), pid, name, String::new(), class, human::count(line.number, "wait")];
+    }
+    let command = format!("{fold}{}", command(line));
+    [human::age(wait.age), wait.id(), command, home(line), class, wait.call()]
 }
 
 /// The name of the worst, and how many others the line stands for: those may have other names.
@@ -310,6 +353,9 @@ fn footer(model: &Model) -> Text<'static> {
     parts.push(if number == 1 { "1 line".into() } else { format!("{number} lines") });
     let reversed = if model.reversed { ", reversed" } else { "" };
     parts.push(format!("by {}{reversed}", model.order.label()));
+    if model.by != By::Culprit {
+        parts.push(format!("per {}", model.by.label()));
+    }
     if let Some(why) = model.frame.as_ref().and_then(|frame| frame.why_not_better.as_ref()) {
         parts.push(format!("ages are lower bounds: {}", human::clean(why)));
     }
@@ -331,6 +377,7 @@ mod tests {
     };
     use crate::{
         model::histogram::BUCKETS,
+        wire::culprit::{CulpritKind, CulpritObject},
         wire::durations::Durations,
         wire::{json::WaitObject, target::TargetObject},
     };
@@ -367,6 +414,27 @@ mod tests {
             samples::wait(3, "cat", Class::Pipe, 60),
             samples::wait(4, "nginx", Class::Events, 3),
         ])
+    }
+
+    /// A database that does not answer: one line, and what is below it.
+    #[test]
+    fn an_incident_folded_and_unfolded() {
+        let culprit = CulpritObject {
+            pid: Some(812),
+            comm: Some("postgres".into()),
+            ..CulpritObject::of_kind(CulpritKind::Process)
+        };
+        let due = |pid, seconds| WaitObject {
+            culprit: Some(Box::new(culprit.clone())),
+            ..samples::wait(pid, "php", Class::Reply, seconds)
+        };
+        let mut model =
+            model(vec![due(2, 628), due(3, 60), due(4, 20), samples::wait(9, "cat", Class::Fifo, 100_000)]);
+        insta::assert_snapshot!("incident_folded", screen(&mut model, 80, 14));
+        model.act(Action::Open);
+        insta::assert_snapshot!("incident_unfolded", screen(&mut model, 120, 14));
+        model.act(Action::Group);
+        insta::assert_snapshot!("per_remote", screen(&mut model, 100, 14));
     }
 
     #[test]

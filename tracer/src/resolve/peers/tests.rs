@@ -18,7 +18,6 @@ use crate::{
     model::wait::{ByProcess, FdState, Wait},
     procfs::Reads,
     resolve::Resolved,
-    resolve::services::Services,
 };
 
 /// More than any pid can be.
