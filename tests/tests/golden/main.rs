@@ -9,11 +9,16 @@ use std::{
     fmt::Write as _,
     fs,
     path::PathBuf,
+    thread::sleep,
     time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Map, Value};
 use tests::{Agent, Waiter, http, own_dir, ps, why};
+
+/// How long an agent may take to find incidents.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waiters whose wait is the same each time. More of a kind would say the same.
 const ROLES: &[&str] = &[
@@ -114,6 +119,12 @@ fn start(words: &str) -> Waiter {
 /// What the agent's port answers: the open stalls of these processes, and the names in the other objects.
 fn served(agent: &Agent, pids: &[u32]) -> String {
     let mut text = String::new();
+    // Incidents are looked for from time to time.
+    let are_known = || ask(agent, "/v1/stalls").1.lines().all(|line| line.contains("\"incident\""));
+    let begin = Instant::now();
+    while !are_known() && begin.elapsed() < PATIENCE {
+        sleep(Duration::from_millis(100));
+    }
     for path in ["/v1/host", "/v1/stalls", "/v1/waits?all"] {
         let (status, body) = ask(agent, path);
         let _ = writeln!(text, "{path}: {status}");
