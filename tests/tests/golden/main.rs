@@ -10,7 +10,6 @@ use std::{
     fs,
     path::PathBuf,
     thread::sleep,
-    time::Duration,
     time::{Duration, Instant},
 };
 
