@@ -8,6 +8,7 @@ mod crowd;
 mod flagged;
 mod quiet;
 mod reply;
+mod story_child_output;
 mod story_cron_lock;
 mod story_endless_loop;
 mod story_gearman_job;

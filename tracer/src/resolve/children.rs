@@ -3,26 +3,30 @@
 use crate::{
     model::{
         syscalls::{Operation, Syscall},
-        wait::Wait,
+        wait::{ProcessId, Wait},
     },
     procfs::Reads,
 };
 
 /// Their process ids; none where they are not to be seen: of a debugger, those that it traces are no children.
 pub fn of(wait: &Wait, reads: &mut Reads) -> Vec<u32> {
-    let process = wait.thread.process;
-    let mut all: Vec<u32> = reads
+    let mut all = self::all(wait.thread.process, reads);
+    if let Some(named) = named(wait).filter(|named| all.contains(named)) {
+        all = vec![named];
+    }
+    all
+}
+
+/// All children of a process.
+pub fn all(process: ProcessId, reads: &mut Reads) -> Vec<u32> {
+    reads
         .numbers(process, "task")
         .into_iter()
         .filter_map(|tid| reads.text(process, &format!("task/{tid}/children")))
         .flat_map(|text| {
             text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
         })
-        .collect();
-    if let Some(named) = named(wait).filter(|named| all.contains(named)) {
-        all = vec![named];
-    }
-    all
+        .collect()
 }
 
 /// Whether it may be this child that a thread waits for.

@@ -13,7 +13,7 @@ use crate::{
     model::class::{Class, Level},
     model::holder::Holding,
     model::target::Target,
-    model::wait::{ByProcess, Snapshot, Suspended, SuspendedThread, Wait},
+    model::wait::{ByProcess, ProcessId, Snapshot, Suspended, SuspendedThread, Wait},
     procfs::{Reads, by_pid},
     resolve::{
         children,
@@ -29,6 +29,10 @@ const LINKS_MAX: usize = 4;
 const PEERS_MAX: usize = 3;
 /// What another is that takes from the same queue.
 pub const SHARES: &str = "listens there as well";
+/// What a process is to its parent.
+pub const CHILD: &str = "its child";
+/// Children of a process that rests that are looked at.
+const CHILDREN_MAX: usize = 16;
 /// Waits of a process that are assessed.
 const WAITS_MAX: usize = 256;
 
@@ -181,6 +185,23 @@ impl<'a, 'w> Chain<'a, 'w> {
         Ok(beyond)
     }
 
+    /// Children of a process that do not go on: it may wait for them by a pipe, and for other things besides.
+    pub fn stuck_children(&mut self, process: ProcessId) -> Result<Vec<Other>> {
+        let mut stuck = Vec::new();
+        for pid in children::all(process, self.pipeline.resolver().reads()).into_iter().take(CHILDREN_MAX) {
+            if stuck.len() == PEERS_MAX || self.seen.contains(&(pid, None)) {
+                continue;
+            }
+            let Some(comm) = self.pipeline.resolver().reads().comm(by_pid(pid)) else { continue };
+            let child = Peer { pid, comm };
+            let other = self.other(ChainMember::of(&child, CHILD), None, 0)?;
+            if other.stuck_one().is_some() || other.suspended.is_some() {
+                stuck.push(other);
+            }
+        }
+        Ok(stuck)
+    }
+
     /// The next links of the chain, with this wait on the way.
     fn on(&mut self, wait: &Assessment, depth: usize) -> Result<Beyond> {
         let (thread, before) = (wait.wait.thread, self.path.len());
@@ -203,7 +224,7 @@ impl<'a, 'w> Chain<'a, 'w> {
                 named.filter_map(|pid| Some(Peer { pid: *pid, comm: reads.comm(by_pid(*pid))? })).collect();
             beyond.left_out = children.len().saturating_sub(PEERS_MAX);
             for child in &named {
-                beyond.others.push(self.other(ChainMember::of(child, "its child"), None, depth)?);
+                beyond.others.push(self.other(ChainMember::of(child, CHILD), None, depth)?);
             }
             return Ok(beyond);
         }

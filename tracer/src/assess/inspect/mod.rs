@@ -163,7 +163,7 @@ pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Re
     let waited_on: HashSet<i32> = waits.filter_map(|wait| wait.resolved.fd).collect();
     sockets.owed.retain(|request| !waited_on.contains(&request.fd));
     let FollowedWaits { others, left_out } =
-        followed(pid, &threads, &sockets, chain::Chain::new(&snapshot, &all, &mut pipeline, source))?;
+        followed(process, &threads, &sockets, chain::Chain::new(&snapshot, &all, &mut pipeline, source))?;
     let (mut condition, mut headline) = headline(pid, only, &comm, &who, &threads, &sockets);
     if let Some(child) = child_that_holds_it_up(condition, &threads, &others, left_out) {
         condition = Condition::Stuck;
@@ -172,17 +172,15 @@ pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Re
     } else if let (Condition::Idle | Condition::Busy, Some(stuck)) =
         (condition, others.iter().find_map(Other::stuck_one))
     {
-        let who =
-            if stuck.role == chain::SHARES { "which shares its listener" } else { "for which it waits" };
+        let who = match stuck.role {
+            chain::SHARES => "which shares its listener",
+            chain::CHILD => "its child",
+            _ => "for which it waits",
+        };
         headline += &format!(" But {} (pid {}), {who}, is stuck.", stuck.comm, stuck.pid);
     }
-    if is_killed(
-        &pipeline
-            .resolver()
-            .reads()
-            .text(process, &format!("task/{}/status", only.unwrap_or(pid)))
-            .unwrap_or_default(),
-    ) {
+    let status = format!("task/{}/status", only.unwrap_or(pid));
+    if pipeline.resolver().reads().text(process, &status).is_some_and(|status| is_killed(&status)) {
         headline +=
             " It has been killed: SIGKILL is pending, and it ends as soon as the kernel lets go of it.";
     }
@@ -275,7 +273,7 @@ struct FollowedWaits {
 }
 
 fn followed(
-    pid: u32,
+    process: ProcessId,
     threads: &[ThreadReport],
     sockets: &Sockets,
     mut chain: chain::Chain<'_, '_>,
@@ -289,9 +287,14 @@ fn followed(
     }
     let is_listener = |queued: &&QueuedSocket| queued.backlog.waiting == QueueKind::Connections;
     if let Some(queued) = sockets.queued.iter().find(is_listener) {
-        let beyond = chain.sharers(queued, pid)?;
+        let beyond = chain.sharers(queued, process.pid)?;
         followed.others.extend(beyond.others);
         followed.left_out = followed.left_out.max(beyond.left_out);
+    }
+    let mut waits = threads.iter().filter_map(ThreadReport::wait);
+    let is_stuck = waits.any(|wait| wait.level() == Level::Stuck || wait.is_deadlock());
+    if !is_stuck && followed.others.iter().all(|other| other.stuck_one().is_none()) {
+        followed.others.extend(chain.stuck_children(process)?);
     }
     Ok(followed)
 }
