@@ -95,11 +95,16 @@ impl Notice {
     /// The event of the contract, a line of JSON.
     pub fn line(&self) -> &str {
         self.line.get_or_init(|| {
+            let host = rustix::system::uname();
             let event = StallEvent {
                 event: self.name,
+                time: Timestamp::now().round(Unit::Millisecond).unwrap_or_default(),
+                host: &host.nodename().to_string_lossy(),
                 lasted: self.stall.lasted,
                 ended: self.stall.ended.as_deref(),
                 note: self.stall.note.as_deref(),
+                peer: self.stall.peer.as_ref(),
+                incident: self.stall.incident.as_ref(),
                 wait: &self.stall.wait,
             };
             serde_json::to_string(&event).map(|line| line + "\n").unwrap_or_default()
@@ -253,13 +258,24 @@ mod tests {
         sinks.stall_closed(&Closed { stall, ended: Ended::Exited, lasted: Duration::from_millis(61_500) });
         let told = seen.map(|seen| seen.0.lock().expect("whole").clone());
         assert_eq!(told[0], told[1]);
-        let begin = |line: &String| line.split("\"wait\"").next().unwrap_or_default().to_owned();
+        assert!(
+            told[0].iter().all(|line| line.contains(r#"","time":"20"#) && line.contains(r#"Z","host":""#))
+        );
+        // Without time and host, which differ.
+        let begin = |line: &String| {
+            let begin = line.split("\"wait\"").next().unwrap_or_default();
+            let (event, rest) = begin.split_once(r#","time""#).unwrap_or_default();
+            let (_, rest) = rest.split_once(r#","stall_seconds""#).unwrap_or_default();
+            format!("{event},…{rest}")
+        };
+        let about =
+            r#""note":null,"peer":{"pid":null,"comm":null,"address":"10.0.0.2:443"},"incident":null,"#;
         assert_eq!(
             told[0].iter().map(begin).collect::<Vec<_>>(),
             [
-                r#"opened {"event":"stall_opened","stall_seconds":60.0,"ended":null,"note":null,"#,
-                r#"found again {"event":"stall_opened","stall_seconds":60.0,"ended":null,"note":null,"#,
-                r#"closed {"event":"stall_closed","stall_seconds":61.5,"ended":"exited","note":null,"#,
+                format!(r#"opened {{"event":"stall_opened",…:60.0,"ended":null,{about}"#),
+                format!(r#"found again {{"event":"stall_opened",…:60.0,"ended":null,{about}"#),
+                format!(r#"closed {{"event":"stall_closed",…:61.5,"ended":"exited",{about}"#),
             ]
         );
         assert!(told[0].iter().all(|line| line.ends_with("}}\n") && line.matches('\n').count() == 1));

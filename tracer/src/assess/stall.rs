@@ -13,7 +13,7 @@ use crate::{
     model::wait::Wait,
     resolve::{Resolved, process::ProcessMeta},
     wire::json::WaitObject,
-    wire::stall::{StallIncident, StallObject},
+    wire::stall::{StallIncident, StallObject, StallPeer},
 };
 
 /// What is known of a wait between two looks.
@@ -92,7 +92,8 @@ impl StallObject {
         let wait = WaitObject::new(&stall.wait, &stall.resolved, &stall.verdict, &stall.who);
         let (lasted, note) = (stall.wait.age, stall.note.clone());
         let incident = stall.incident.as_deref().cloned();
-        Self { opened: stall.opened, closed: None, ended: None, lasted, note, incident, wait }
+        let peer = peer(&stall.resolved, &wait);
+        Self { opened: stall.opened, closed: None, ended: None, lasted, note, incident, peer, wait }
     }
 
     /// Of one that has just ended.
@@ -101,4 +102,18 @@ impl StallObject {
         let at = Timestamp::now().round(Unit::Millisecond).ok();
         Self { closed: at, ended, lasted: closed.lasted, ..Self::open(&closed.stall) }
     }
+}
+
+/// Whom it waits for, as far as that is known.
+fn peer(resolved: &Resolved, wait: &WaitObject) -> Option<StallPeer> {
+    let process = resolved.peers.as_ref().and_then(|peers| peers.others.first());
+    let address =
+        wait.target.peers().into_iter().find_map(|(address, path)| {
+            address.map(|address| address.to_string()).or(path.map(str::to_owned))
+        });
+    (process.is_some() || address.is_some()).then(|| StallPeer {
+        pid: process.map(|process| process.pid),
+        comm: process.map(|process| process.comm.clone()),
+        address,
+    })
 }

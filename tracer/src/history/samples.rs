@@ -24,6 +24,7 @@ pub fn stall(pid: u32, opened: i64, closed: Option<i64>) -> StallObject {
         lasted: Duration::from_secs(closed.unwrap_or(opened).abs_diff(opened)),
         note: None,
         incident: None,
+        peer: None,
         wait: WaitObject::brief(&stall.wait, &stall.resolved, Class::Reply, &stall.who),
     }
 }

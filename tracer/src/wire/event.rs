@@ -2,15 +2,23 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
-use super::json::{WaitObject, in_seconds};
+use super::{
+    json::{WaitObject, in_seconds},
+    stall::{StallIncident, StallPeer},
+};
 
 /// A stall has opened or closed.
 #[derive(Serialize)]
 pub struct StallEvent<'a> {
     /// `stall_opened` or `stall_closed`.
     pub event: &'static str,
+    /// When.
+    pub time: Timestamp,
+    /// Name of this host.
+    pub host: &'a str,
     /// How long it has lasted.
     #[serde(rename = "stall_seconds", with = "in_seconds")]
     pub lasted: Duration,
@@ -18,6 +26,10 @@ pub struct StallEvent<'a> {
     pub ended: Option<&'a str>,
     /// What the configuration says of such waits.
     pub note: Option<&'a str>,
+    /// Whom it waits for; null if that is not known.
+    pub peer: Option<&'a StallPeer>,
+    /// The incident that it belongs to; null before that is known, as in `stall_opened`.
+    pub incident: Option<&'a StallIncident>,
     /// The wait.
     pub wait: &'a WaitObject,
 }

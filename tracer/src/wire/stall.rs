@@ -26,8 +26,22 @@ pub struct StallObject {
     /// The incident that it belongs to, or belonged to last. Left out before the agent has found that out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident: Option<StallIncident>,
+    /// Whom it waits for; null if that is not known.
+    #[serde(default)]
+    pub peer: Option<StallPeer>,
     /// The wait.
     pub wait: WaitObject,
+}
+
+/// Whom a stall waits for: what is known of the other end. One of them at least is not null.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StallPeer {
+    /// Its process, if that is on this host.
+    pub pid: Option<u32>,
+    /// The name of that.
+    pub comm: Option<String>,
+    /// Its address, or the path of its socket.
+    pub address: Option<String>,
 }
 
 /// The incident of a stall.
