@@ -1,10 +1,13 @@
 //! Does `ps` name every kind of wait that began before it, with its target, its class and its true age?
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{age_tolerance, parse_rfc3339_ns, ps, realtime_ns, seconds_between, shared, start};
+use tests::{age_tolerance, parse_rfc3339_ns, pause, ps, realtime_ns, seconds_between, shared, start};
 
 use crate::aged::{AGE, check_target, old_row};
 
@@ -160,4 +163,35 @@ fn sleep_into_cat() {
     let since = parse_rfc3339_ns(row["since"].as_str().expect("since"));
     assert!(seconds_between(before, since) >= -age_tolerance(), "began before it was started: {row:#}");
     assert!(seconds_between(since, begun) >= -age_tolerance(), "began later than it was seen: {row:#}");
+}
+
+/// One thread sleeps in a read, another asks: the wait for an answer is as old as the request, not as the sleep.
+#[test]
+fn who_reads_what_another_thread_has_asked() {
+    let _shared = shared();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let client = TcpStream::connect(listener.local_addr().expect("its address")).expect("it listens");
+    let (mut server, _) = listener.accept().expect("a connection");
+    let (tell, told) = channel();
+    let mut reader = client.try_clone().expect("the same socket");
+    let reading = std::thread::spawn(move || {
+        // SAFETY: gettid takes nothing.
+        tell.send(unsafe { libc::gettid() }).expect("it is waited for");
+        let mut bytes = [0; 16];
+        while reader.read(&mut bytes).is_ok_and(|length| length > 0) {}
+    });
+    let tid = u32::try_from(told.recv().expect("a thread")).expect("an id");
+    server.write_all(b"welcome").expect("it is read");
+    pause(Duration::from_secs(4));
+    let asked_ns = realtime_ns();
+    (&client).write_all(b"a request").expect("there is room");
+    pause(Duration::from_millis(1500));
+    let looked = ps(&["--pid", &std::process::id().to_string()]);
+    let row = looked.row(tid);
+    assert_eq!(row["class"], "reply", "{row:#}");
+    let since = parse_rfc3339_ns(row["since"].as_str().expect("a time"));
+    let off = seconds_between(asked_ns, since);
+    assert!(off.abs() <= 0.2 + age_tolerance(), "off by {off:+.3} s: {row:#}");
+    drop(server);
+    reading.join().expect("it reads the end");
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::batches::Batches;
 use crate::{
     collect::Source,
-    diagnose::progress::{date_back, date_back_to_peer},
+    diagnose::progress::{date, date_back_to_peer},
     diagnose::sentence::sentence,
     diagnose::verdict::{Verdict, classify, peers_decide},
     model::class::{Class, Level},
@@ -163,7 +163,7 @@ impl Pipeline {
         let boottime_ns = boottime_ns();
         let resolved = self.resolver.resolve(&waits.iter().collect::<Vec<_>>(), source)?;
         let assess = |(mut wait, resolved): (Wait, Resolved)| {
-            date_back(&mut wait, &resolved, now_ns, boottime_ns);
+            date(&mut wait, &resolved, now_ns, boottime_ns);
             let class = classify(&wait, &resolved);
             Assessment { wait, resolved, class }
         };

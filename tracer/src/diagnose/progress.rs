@@ -10,6 +10,9 @@ use crate::{
     resolve::Resolved,
 };
 
+/// A connection's stamps are rounded to ticks, and a thread takes a moment from its request to its sleep.
+pub const STAMPS_DIFFER_NS: u64 = 100_000_000;
+
 /// For how long nothing has moved on the connection that a wait is on; nothing where it is on none.
 pub fn unmoved(wait: &Wait) -> Duration {
     since(wait.call.direction(), &wait.socket).unwrap_or_default()
@@ -27,14 +30,29 @@ fn since(direction: Option<Direction>, socket: &SocketFacts) -> Option<Duration>
     if is_about_it { TcpFacts::unmoved(facts) } else { None }
 }
 
-/// Dates a wait back to its connection's last progress: short polls again and again, and a signal in between, are one wait. Both
-/// clocks in nanoseconds, `CLOCK_MONOTONIC` and `CLOCK_BOOTTIME`.
-pub fn date_back(wait: &mut Wait, resolved: &Resolved, now_ns: u64, boottime_ns: u64) {
+/// Dates a wait by its connection's last progress: short polls again and again, and a signal in between, are one wait; and who has slept
+/// in a read for a day waits for an answer since another thread has asked. Both clocks in nanoseconds, `CLOCK_MONOTONIC` and
+/// `CLOCK_BOOTTIME`.
+pub fn date(wait: &mut Wait, resolved: &Resolved, now_ns: u64, boottime_ns: u64) {
     let lived = Duration::from_nanos(boottime_ns.saturating_sub(wait.thread.in_kernel().start_ns));
     let since = since(resolved.direction, &resolved.socket).map(|since| since.min(lived));
     if let Some(since) = since.filter(|since| *since > wait.age) {
         wait.date_back(now_ns.saturating_sub(since.as_nanos() as u64));
+    } else if let Some(moved_ns) = moved_ns(resolved, now_ns)
+        && moved_ns > wait.began_ns + STAMPS_DIFFER_NS
+    {
+        wait.date_forward(moved_ns);
     }
+}
+
+/// When something last moved on the connection of a wait for what is to come on it, nanoseconds of `CLOCK_MONOTONIC`. `None` where nothing
+/// has ever come: it may be the next of several tries, each on a connection of its own.
+pub fn moved_ns(resolved: &Resolved, now_ns: u64) -> Option<u64> {
+    let facts = resolved.socket.tcp()?;
+    let has_heard = facts.activity.is_some_and(|activity| activity.received.is_some());
+    let is_for_more = resolved.direction == Some(Direction::Receive);
+    let unmoved = facts.unmoved().filter(|_| has_heard && is_for_more)?;
+    Some(now_ns.saturating_sub(unmoved.as_nanos() as u64))
 }
 
 /// Switches of a thread that its start costs, and a machine that is loaded.
@@ -113,8 +131,34 @@ mod tests {
             (wait.began_ns, wait.sleep_began_ns) = (60_000_000_000, 60_000_000_000);
             let resolved =
                 Resolved { direction, socket: SocketFacts::Tcp(Box::new(facts)), ..on(syscall, tcp()) };
-            date_back(&mut wait, &resolved, 120_000_000_000, 1_000_000_000_000);
+            date(&mut wait, &resolved, 120_000_000_000, 1_000_000_000_000);
             assert_eq!(wait.age.as_secs(), expected, "{syscall:?} {direction:?} {facts:?}");
+        }
+    }
+
+    /// One thread sleeps in a read for a minute, another has asked ten seconds ago.
+    #[test]
+    fn who_reads_what_another_thread_has_asked_waits_since_then() {
+        let ago = |seconds| Some(Duration::from_secs(seconds));
+        let asked =
+            |sent, received| facts(100, 50).with_activity(|of| (of.sent, of.received) = (sent, received));
+        for (facts, direction, expected) in [
+            (asked(ago(10), ago(30)), Some(Direction::Receive), 10),
+            (asked(ago(10), ago(30)), Some(Direction::Send), 60),
+            (asked(ago(10), None), Some(Direction::Receive), 60),
+            (asked(ago(60), ago(61)), Some(Direction::Receive), 60),
+        ] {
+            let mut wait = wait(Syscall::Read, [0; 6]);
+            (wait.began_ns, wait.sleep_began_ns, wait.age) =
+                (60_000_000_000, 60_000_000_000, Duration::from_secs(60));
+            let socket = SocketFacts::Tcp(Box::new(facts));
+            let resolved = Resolved { direction, socket, ..on(Syscall::Read, tcp()) };
+            date(&mut wait, &resolved, 120_000_000_000, 1_000_000_000_000);
+            assert_eq!(
+                (wait.age.as_secs(), wait.asleep().as_secs()),
+                (expected, 60),
+                "{direction:?} {facts:?}"
+            );
         }
     }
 }

@@ -201,11 +201,16 @@ impl OpenRequests {
         let due = self
             .followed
             .values()
-            .filter(|followed| !followed.is_missing && !taken.has(&followed.connection))
-            .filter(|followed| !followed.is_of_thread(now.monotonic_ns))
-            .filter_map(|followed| match self.judge(followed) {
-                (Expectation::Answer, Some(since_ns)) => Some((&followed.connection, since_ns)),
-                _ => None,
+            .filter(|followed| {
+                !followed.is_missing && !taken.suspended.contains(&followed.connection.process)
+            })
+            .filter_map(|followed| {
+                let (Expectation::Answer, Some(since_ns)) = self.judge(followed) else { return None };
+                let connection = &followed.connection;
+                let is_threads = taken.has(connection) || followed.is_of_thread(now.monotonic_ns);
+                // A thread waits for the answer to what it said last, and begins anew each time that it says more.
+                let is_older = connection.began_ns().is_some_and(|last| since_ns < last);
+                (is_older || !is_threads).then_some((connection, since_ns))
             });
         let mut due: Vec<(&AskedConnection, u64)> = due.collect();
         due.sort_by_key(|(connection, _)| {

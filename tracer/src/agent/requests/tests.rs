@@ -286,6 +286,9 @@ fn who_hears_something_while_it_talks_waits_if_nothing_comes() {
     }
     pass(&mut requests, &[on_which(&asked(7, 3, 80, 1), 600, 70)], 122);
     assert_eq!(due(&mut requests, 122), [(3, 16)]);
+    let taken = Taken { sockets: [asked(7, 3, 80, 1).file.inode].into(), ..Taken::default() };
+    let waits = requests.waits(&at(122), &taken);
+    assert_eq!(waits.len(), 1, "a thread waits there, but for an answer to the last of it only");
 }
 
 /// A logger hears nothing, ever.

@@ -241,12 +241,19 @@ impl Tracker {
             }
         };
         track.seen = self.snapshots;
+        let has_moved =
+            found.as_deref().is_some_and(|found| track.begin_after(&found.resolved, wait.seen_ns()));
         if !is_open || track.is_flagged {
             wait.date_back(track.began_ns);
+            wait.date_forward(track.began_ns);
         }
         if let Some(Assessment { wait: found, resolved, class }) = found {
             found.date_back(wait.began_ns);
             wait.date_back(found.began_ns);
+            if has_moved {
+                wait.date_forward(track.began_ns);
+                found.date_forward(track.began_ns);
+            }
             track.remember_last_sender(resolved);
             *class = classify(found, resolved);
         }

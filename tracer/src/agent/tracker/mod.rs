@@ -136,6 +136,7 @@ impl Tracker {
             && matches!(track.step(wait), Step::Same | Step::GoesOn)
         {
             wait.date_back(track.began_ns);
+            wait.date_forward(track.began_ns);
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
     assess::client::Client,
     assess::pipeline::Assessment,
     config::Config,
+    diagnose::progress::{STAMPS_DIFFER_NS, moved_ns},
     diagnose::verdict::classify,
     model::baseline::Excuse,
     model::class::Class,
@@ -225,6 +226,17 @@ impl Track {
         (self.fd, self.looked_ns) = (wait.fd, None);
     }
 
+    /// Something has moved on the one connection that it waits on, though it may have slept: since then it waits for what it waits for
+    /// now. `seen_ns`: when that was seen, nanoseconds of `CLOCK_MONOTONIC`. False: nothing has moved, or that is not to be seen.
+    pub fn begin_after(&mut self, resolved: &Resolved, seen_ns: u64) -> bool {
+        let moved_ns = moved_ns(resolved, seen_ns).filter(|_| !self.is_flagged);
+        let has_moved = moved_ns.is_some_and(|moved_ns| moved_ns > self.began_ns + STAMPS_DIFFER_NS);
+        if has_moved {
+            self.began_ns = moved_ns.unwrap_or(self.began_ns);
+        }
+        has_moved
+    }
+
     /// Takes what was found out about the wait.
     pub fn looked(&mut self, assessment: &Assessment, now_ns: u64) {
         let Assessment { wait, resolved, class } = assessment;
@@ -419,6 +431,23 @@ mod tests {
         let mut other = read(9 * SECOND, 50);
         other.fd_state = file(8);
         assert_eq!(track.step(&other), Step::New, "another connection under the same number");
+    }
+
+    /// It has a timer, and a connection on which it asked four seconds ago; an answer to something before came a second earlier.
+    #[test]
+    fn an_event_loop_that_asks_has_not_waited_since_it_rests() {
+        let mut track = looked(poll(SECOND), on(Syscall::Poll, Target::Epoll { watched: 2 }), Class::Events);
+        (2..100).for_each(|second| track.go_on(&poll(second * SECOND)));
+        assert_eq!(track.began_ns, SECOND);
+        let mut waits = resolved(0, None);
+        waits.direction = Some(Direction::Receive);
+        track.begin_after(&waits, 100 * SECOND);
+        assert_eq!(track.began_ns, SECOND, "nothing ever came: it may be a try of many");
+        let ago = |seconds| Some(Duration::from_secs(seconds));
+        let asked = facts(100, 50).with_activity(|of| (of.sent, of.received) = (ago(4), ago(5)));
+        waits.socket = SocketFacts::Tcp(Box::new(asked));
+        track.begin_after(&waits, 100 * SECOND);
+        assert_eq!(track.began_ns, 96 * SECOND);
     }
 
     #[test]

@@ -73,8 +73,8 @@ pub struct Wait {
     pub since: Timestamp,
     /// When it began, nanoseconds of `CLOCK_MONOTONIC`.
     pub began_ns: u64,
-    /// When the present sleep began, likewise: later than the wait where the thread woke in between and nothing had
-    /// moved. Tells one sleep from the next.
+    /// When the present sleep began, likewise: later than the wait where the thread woke in between and nothing had moved, earlier
+    /// where something moved while it slept. Tells one sleep from the next.
     pub sleep_began_ns: u64,
     /// Context switches of the thread so far: unchanged between two snapshots means the same sleep.
     pub switches: u64,
@@ -147,6 +147,16 @@ impl Wait {
         self.exact = false;
     }
 
+    /// Dates the wait forward: something has moved since its sleep began, and what it waits for now it waits for since then.
+    pub fn date_forward(&mut self, began_ns: u64) {
+        let Some(later) = began_ns.checked_sub(self.began_ns).filter(|later| *later > 0) else { return };
+        let later = Duration::from_nanos(later).min(self.age);
+        self.began_ns += later.as_nanos() as u64;
+        self.age -= later;
+        self.since = self.since.checked_add(later).unwrap_or(self.since);
+        self.exact = false;
+    }
+
     /// Whether its thread is on its way out, and makes no call any more.
     pub fn is_leaving(&self) -> bool {
         self.call.number.is_none() && self.call.operation() == Operation::Exit
@@ -160,12 +170,12 @@ impl Wait {
     /// Whether it may have begun before `since`: its start was not seen, and no connection's own stamps say when it was, which is as
     /// good as seen.
     pub fn is_lower_bound(&self) -> bool {
-        !self.exact && self.began_ns >= self.sleep_began_ns
+        !self.exact && self.began_ns == self.sleep_began_ns
     }
 
     /// How long the present sleep has lasted.
     pub fn asleep(&self) -> Duration {
-        self.age.saturating_sub(Duration::from_nanos(self.sleep_began_ns - self.began_ns))
+        Duration::from_nanos(self.seen_ns().saturating_sub(self.sleep_began_ns))
     }
 }
 
