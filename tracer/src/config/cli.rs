@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::{
     config::Defaults,
-    config::{HookConfig, Limits, moment, selection::WaitSelection},
+    config::{HookConfig, Limits, duration, moment, selection::WaitSelection},
     model::class::{Class, Level},
 };
 
@@ -89,7 +89,7 @@ pub struct Ps {
     #[command(flatten)]
     pub selection: WaitSelection,
     /// Only waits at least this old
-    #[arg(long, value_name = "DUR", default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DUR", default_value = "1s", value_parser = duration::parse)]
     pub min_age: Duration,
     /// Only waits of these classes, including idle ones
     #[arg(long, value_name = "CLASS", value_delimiter = ',')]
@@ -304,7 +304,7 @@ pub struct Trace {
     #[arg(short, long, value_name = "COMM")]
     pub comm: Option<String>,
     /// Only calls that take at least this long
-    #[arg(long, value_name = "DUR", default_value = "100ms", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DUR", default_value = "100ms", value_parser = duration::parse)]
     pub min: Duration,
     /// Print one JSON object per line
     #[arg(long)]
@@ -354,7 +354,7 @@ pub struct Doctor {
 #[derive(Args)]
 pub struct RunHook {
     /// When the program is killed
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_parser = duration::parse)]
     pub timeout: Duration,
     /// How often it is run in a minute at most
     #[arg(long)]
@@ -381,13 +381,13 @@ pub struct AgentArgs {
     #[arg(long)]
     pub check_config: bool,
     /// Flag stuck waits after this long [default: 30s]
-    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DUR", value_parser = duration::parse)]
     pub threshold: Option<Duration>,
     /// How often to take a snapshot; up to three times less often where that is expensive [default: 1s]
     #[arg(long, value_name = "DUR", value_parser = interval)]
     pub interval: Option<Duration>,
     /// Count ended waits shorter than this only as a total [default: 100us]
-    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DUR", value_parser = duration::parse)]
     pub min_wait: Option<Duration>,
     /// How to see waits end
     #[arg(long, value_enum, default_value = "auto", value_name = "PROBES")]
@@ -476,7 +476,7 @@ const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9779
 
 /// How often to look.
 pub fn interval(text: &str) -> Result<Duration, String> {
-    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let interval = duration::parse(text)?;
     if interval < Duration::from_millis(100) {
         return Err("the shortest interval is 100ms".into());
     }
@@ -519,12 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_those_of_the_docs() {
-        for (text, seconds) in
-            [("500ms", 0.5), ("30s", 30.0), ("5m", 300.0), ("2h", 7200.0), ("1d", 86_400.0)]
-        {
-            assert_eq!(humantime::parse_duration(text).map(|d| d.as_secs_f64()), Ok(seconds), "{text}");
-        }
+    fn intervals_have_bounds() {
         assert!(interval("1ms").is_err());
         assert!(interval("300000000000years").is_err());
     }

@@ -213,7 +213,7 @@ impl Value<'_, '_> {
     pub fn duration(&self) -> Result<Duration, Mistake> {
         const LIKE: &str = "a duration such as \"500ms\", \"30s\", \"5m\" or \"2h\"";
         let text = self.value.get_ref().as_str().ok_or_else(|| self.expected(LIKE))?;
-        humantime::parse_duration(text)
+        super::duration::parse(text)
             .map_err(|error| self.wrong(format!("expected {LIKE}, not \"{text}\" ({error})")))
     }
 
@@ -224,7 +224,7 @@ impl Value<'_, '_> {
         if text == "never" {
             return Ok(None);
         }
-        let threshold = humantime::parse_duration(text)
+        let threshold = super::duration::parse(text)
             .map_err(|error| self.wrong(format!("expected {LIKE}, not \"{text}\" ({error})")))?;
         if threshold.is_zero() {
             return Err(self

@@ -6,6 +6,7 @@
 
 mod address;
 pub mod cli;
+pub mod duration;
 mod file;
 mod history_and_hook;
 mod index;

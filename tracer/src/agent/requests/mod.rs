@@ -157,11 +157,12 @@ impl OpenRequests {
         }
     }
 
-    /// Descriptors of connections that are to be looked at again: of those on which an answer is due the ones that a pass has missed,
-    /// and those of each user that have waited for longest. Not those that have just been seen.
+    /// Descriptors of connections that are to be looked at again: the ones that a pass has missed, as more may have been said on them just
+    /// now, and of those on which an answer is due the ones of each user that have waited for longest. Not those that have just been seen.
     pub fn to_refresh(&self, now_ns: u64) -> Vec<(ThreadId, i32)> {
         let is_due = |followed: &&FollowedConnection| {
-            followed.connection.seen_ns < now_ns && self.expectation(followed) == Expectation::Answer
+            followed.connection.seen_ns < now_ns
+                && (followed.is_missing || self.expectation(followed) == Expectation::Answer)
         };
         let mut oldest: Vec<&FollowedConnection> = self.followed.values().filter(is_due).collect();
         oldest.sort_by_key(|followed| {

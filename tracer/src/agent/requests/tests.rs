@@ -291,6 +291,27 @@ fn who_hears_something_while_it_talks_waits_if_nothing_comes() {
     assert_eq!(waits.len(), 1, "a thread waits there, but for an answer to the last of it only");
 }
 
+/// It says something every other second: half of the passes come when the last of it is too young for them.
+#[test]
+fn who_talks_just_before_a_pass_is_still_known_to_have_talked() {
+    let mut requests = open_requests();
+    for (seconds, sent, received) in [(100, 100, 50), (105, 200, 60), (110, 300, 70)] {
+        pass(&mut requests, &[which_reacted(&asked(7, 3, 80, 4), sent, received)], seconds);
+    }
+    let mut said = 400;
+    for seconds in (115..=145).step_by(5) {
+        said += 100;
+        let now_ns = at(seconds).monotonic_ns;
+        let age = if seconds % 2 == 0 { 0 } else { 1 };
+        let connection = AskedConnection { seen_ns: now_ns, ..on_which(&asked(7, 3, 80, age), said, 70) };
+        let found = if age > 0 { vec![connection.clone()] } else { Vec::new() };
+        requests.passed(Some(found), took(1));
+        let missing = requests.to_refresh(now_ns);
+        requests.refreshed(&missing, vec![seen(&connection)], now_ns);
+    }
+    assert_eq!(due(&mut requests, 145), [(3, 39)], "since the first of what has no answer");
+}
+
 /// A logger hears nothing, ever.
 #[test]
 fn who_never_hears_anything_waits_for_nothing_however_long_it_talks() {
