@@ -9,6 +9,7 @@ pub mod histogram;
 pub mod holder;
 pub mod obstacles;
 pub mod pod;
+pub mod registers;
 pub mod request;
 pub mod stack;
 pub mod syscalls;
