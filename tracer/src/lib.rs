@@ -53,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::Ps(args) => commands::ps::run(args).map(|found| status = found),
         Command::Stalls(args) => commands::stalls::run(args),
         Command::Why(args) => commands::why::run(args),
+        Command::Stack(args) => commands::stack::run(args),
         Command::Top(args) => commands::top::run(args),
         Command::Trace(args) => commands::trace::run(args),
         Command::Doctor(args) => commands::doctor::run(args),

@@ -6,6 +6,7 @@ pub mod agent;
 pub mod doctor;
 pub mod generate;
 pub mod ps;
+pub mod stack;
 pub mod stalls;
 pub mod top;
 pub mod trace;

@@ -45,6 +45,8 @@ pub enum Command {
     Stalls(Stalls),
     /// Explain one process: what it waits for, on whom, and what that process does
     Why(Why),
+    /// Show where in their program threads sleep, without stopping them
+    Stack(Stack),
     /// Live view of what is waiting, the worst first
     Top(Top),
     /// Follow processes or threads: one line for each call that blocks, with its result (strace for waiting)
@@ -202,6 +204,23 @@ pub struct Why {
     pub json: bool,
     #[command(flatten)]
     pub place: SourceArgs,
+}
+
+/// Arguments of `tracer stack`.
+#[derive(Args)]
+pub struct Stack {
+    /// A process, one of its threads, or all processes of this name
+    #[arg(value_name = "PID|TID|NAME")]
+    pub who: String,
+    /// Print one JSON object for each thread
+    #[arg(long)]
+    pub json: bool,
+    /// Also show all functions of machine code where the program is written in another language
+    #[arg(long)]
+    pub native: bool,
+    /// Print a line for each stack and how many threads have it, for tools that draw flame graphs
+    #[arg(long, conflicts_with = "json")]
+    pub folded: bool,
 }
 
 /// Arguments of `tracer top`.

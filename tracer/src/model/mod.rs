@@ -15,4 +15,5 @@ pub mod stack;
 pub mod syscalls;
 pub mod target;
 pub mod tcp;
+pub mod user_stack;
 pub mod wait;

@@ -1,7 +1,7 @@
 //! What a reader reads, and nothing else: an agent that somebody has taken over may ask for anything, but gets no file's
 //! contents by it. Pure.
 
-use super::ask::ReadRequest;
+use super::{ask::ReadRequest, symbols::ADDRESSES_MAX};
 
 /// Files of `/proc/PID`, and of a thread's directory there, that are read.
 const FILES: &[&str] = &[
@@ -67,6 +67,16 @@ pub fn is_allowed(ask: &ReadRequest) -> bool {
         ReadRequest::Open { path } => below(path, |parts| matches!(parts, ["ns", "net"])),
         ReadRequest::Memory { length, .. } => *length <= MEMORY_BYTES_MAX,
         ReadRequest::Text { limit, .. } => *limit <= MEMORY_BYTES_MAX,
+        // The names of its functions are all that comes of a file, and only of an ELF file or a map of compiled code.
+        ReadRequest::Symbols { path, inode, addresses } => {
+            addresses.len() <= ADDRESSES_MAX
+                && below(path, |parts| match parts {
+                    ["exe"] | ["map_files", _] => *inode != 0,
+                    ["root", "tmp", map] if *inode == 0 => is_perf_map(map),
+                    ["root", rest @ ..] => *inode != 0 && !rest.contains(&".."),
+                    _ => false,
+                })
+        }
         ReadRequest::Drain => true,
     }
 }
@@ -90,6 +100,11 @@ fn is_cgroup_switch(path: &str) -> bool {
         && matches!(name, "cgroup.freeze" | "freezer.self_freezing")
 }
 
+/// Whether a file's name is one that a compiler gives to its map (tools/perf/Documentation/jit-interface.txt).
+pub fn is_perf_map(name: &str) -> bool {
+    name.strip_prefix("perf-").and_then(|name| name.strip_suffix(".map")).is_some_and(is_number)
+}
+
 /// The files that say how many requests a FUSE file system has not answered.
 fn is_fuse_queue(path: &str) -> bool {
     let of = |rest: &str| rest.strip_suffix("/waiting").is_some_and(is_number);
@@ -106,6 +121,10 @@ mod tests {
 
     fn file(path: &str) -> ReadRequest {
         ReadRequest::File { path: path.into(), limit: 1 }
+    }
+
+    fn symbols(path: &str, inode: u64) -> ReadRequest {
+        ReadRequest::Symbols { path: path.into(), inode, addresses: vec![1] }
     }
 
     #[test]
@@ -133,6 +152,10 @@ mod tests {
             ReadRequest::Open { path: "/proc/1/ns/net".into() },
             ReadRequest::Memory { pid: 1, address: 0, length: 32_768 },
             ReadRequest::Drain,
+            symbols("/proc/1/map_files/7f00-7f10", 7),
+            symbols("/proc/1/exe", 7),
+            symbols("/proc/1/root/usr/lib/libc.so.6", 7),
+            symbols("/proc/1/root/tmp/perf-12.map", 0),
         ] {
             assert!(is_allowed(&ask), "{ask:?}");
         }
@@ -167,6 +190,12 @@ mod tests {
             ReadRequest::Links { path: "/proc/1/map_files".into() },
             ReadRequest::Link { path: "/proc/1/root/x".into() },
             ReadRequest::Memory { pid: 1, address: 0, length: 1 << 20 },
+            symbols("/proc/1/root/etc/shadow", 0),
+            symbols("/proc/1/root/tmp/perf-x.map", 0),
+            symbols("/proc/1/root/a/../b", 7),
+            symbols("/proc/1/fd/3", 7),
+            symbols("/usr/bin/php", 7),
+            ReadRequest::Symbols { path: "/proc/1/exe".into(), inode: 7, addresses: vec![0; 257] },
         ] {
             assert!(!is_allowed(&ask), "{ask:?}");
         }

@@ -15,6 +15,7 @@ mod ledger;
 mod reader;
 pub mod stat;
 pub mod supervisor;
+mod symbols;
 
 use std::{
     borrow::Cow,
@@ -33,6 +34,7 @@ pub use self::{
     ask::FileStat,
     client::{Unread, is_own, own},
     ledger::{Needs, Refused},
+    symbols::{ADDRESSES_MAX, FoundSymbol},
 };
 use self::{
     ask::{LONG_BYTES, ReadRequest, SHORT_BYTES},
@@ -257,6 +259,24 @@ impl Reads {
     /// A zero-terminated string in a process's memory, of at most `limit` bytes.
     pub fn string(&mut self, process: ProcessId, address: u64, limit: usize) -> Option<Vec<u8>> {
         self.ask(process, Needs::Memory, ReadRequest::Text { pid: process.pid, address, limit }).ok()
+    }
+
+    /// The functions of these addresses, [`ADDRESSES_MAX`] at most, by the symbols of the ELF file with this inode number that is
+    /// below `/proc/PID`; without one by a perf map there.
+    ///
+    /// # Errors
+    /// Why they were not read.
+    pub fn symbols(
+        &mut self,
+        process: ProcessId,
+        name: &str,
+        inode: u64,
+        addresses: &[u64],
+    ) -> Result<Vec<Option<FoundSymbol>>, Unread> {
+        let ask = ReadRequest::Symbols { path: path(process, name), inode, addresses: addresses.to_vec() };
+        let bytes = self.ask(process, Needs::Path, ask)?;
+        let found = symbols::decode(&bytes).filter(|found| found.len() == addresses.len());
+        found.ok_or(Unread::Failed(Errno::INVAL))
     }
 
     /// Everything that can be read from a descriptor of tracer's own, where reading it may wait for others.

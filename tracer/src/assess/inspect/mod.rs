@@ -248,7 +248,7 @@ fn is_killed(status: &str) -> bool {
 }
 
 /// The process, and the thread where the id is not a process's.
-fn process_of(id: u32) -> Result<(u32, Option<u32>)> {
+pub fn process_of(id: u32) -> Result<(u32, Option<u32>)> {
     let status = Reads::new()
         .text(by_pid(id), "status")
         .with_context(|| format!("there is no process or thread {id}"))?;

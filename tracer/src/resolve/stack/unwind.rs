@@ -1,0 +1,175 @@
+//! Which functions have called each other, from the one in which a thread sleeps to its first? By the rules that compilers write; where
+//! there are none by frame pointers, and where those lead nowhere by what looks like a return address. Pure, but for the memory it reads.
+
+use std::collections::HashMap;
+
+use super::{
+    guess,
+    mappings::Mappings,
+    memory::Memory,
+    module::Module,
+    rules::{self, Caller, RETURN_ADDRESS, Unknown, Values},
+};
+use crate::model::{
+    registers::{PROGRAM_COUNTER, STACK_POINTER, UserRegisters},
+    user_stack::{FRAMES_MAX, FoundBy},
+};
+
+/// A function that has not returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Where it goes on.
+    pub address: u64,
+    /// The instruction that it is in: the call before that, where it was called by one.
+    pub inside: u64,
+    /// How it was found.
+    pub by: FoundBy,
+    /// The kernel has made it, to come back from a signal's handler.
+    pub is_signal: bool,
+}
+
+/// Why there are no more frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The last is the outermost.
+    Outermost,
+    /// There are no rules for the last one, and nothing looks like a caller.
+    NoCaller,
+    /// The rules of the last one cannot be used.
+    Unusable,
+    /// The stack would not grow.
+    Circle,
+    /// The last one would return to where no code is.
+    NoCode,
+    /// There are more than are kept.
+    TooMany,
+    /// It is 32-bit code.
+    Compat,
+    /// Registers are not known.
+    NoRegisters,
+}
+
+impl End {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            End::Outermost => "the outermost function",
+            End::NoCaller => "no caller found: there are no unwind rules and no frame pointer",
+            End::Unusable => "the unwind rules need what is not known",
+            End::Circle => "the stack does not grow",
+            End::NoCode => "the return address is not in code",
+            End::TooMany => "more frames than are read",
+            End::Compat => "32-bit code is not read",
+            End::NoRegisters => "the registers are not known",
+        }
+    }
+}
+
+/// The frames of a thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unwound {
+    /// The innermost first.
+    pub frames: Vec<Frame>,
+    /// Why they end.
+    pub end: End,
+}
+
+/// Modules of a process that are known, by where they begin.
+#[derive(Default)]
+pub struct Modules(HashMap<u64, Option<Module>>);
+
+impl Modules {
+    /// The one that an address is in.
+    pub fn of(&mut self, address: u64, mappings: &Mappings, memory: &mut dyn Memory) -> Option<&Module> {
+        let base = mappings.first_of_file(address)?.start;
+        self.0.entry(base).or_insert_with(|| Module::at(base, memory)).as_ref()
+    }
+}
+
+/// The frames of a thread with these registers.
+pub fn unwind(
+    start: &UserRegisters,
+    mappings: &Mappings,
+    modules: &mut Modules,
+    memory: &mut dyn Memory,
+) -> Unwound {
+    let ended = |end| Unwound { frames: Vec::new(), end };
+    if start.is_compat {
+        return ended(End::Compat);
+    }
+    let Some(address) = start.program_counter() else { return ended(End::NoRegisters) };
+    let first = Frame { address, inside: address, by: FoundBy::Registers, is_signal: false };
+    let mut unwound = Unwound { frames: vec![first], end: End::TooMany };
+    let mut registers = start.values;
+    while unwound.frames.len() < FRAMES_MAX {
+        match step(&unwound.frames, &registers, mappings, modules, memory) {
+            Ok(found) => {
+                if let Some(last) = unwound.frames.last_mut() {
+                    last.is_signal = found.interrupted;
+                }
+                unwound.frames.push(found.frame);
+                registers = found.values;
+            }
+            Err(end) => {
+                unwound.end = end;
+                break;
+            }
+        }
+    }
+    unwound
+}
+
+/// A caller.
+struct Found {
+    frame: Frame,
+    values: Values,
+    /// A signal has interrupted it there: it has not called the last one.
+    interrupted: bool,
+}
+
+/// The caller of the last frame.
+fn step(
+    frames: &[Frame],
+    registers: &Values,
+    mappings: &Mappings,
+    modules: &mut Modules,
+    memory: &mut dyn Memory,
+) -> Result<Found, End> {
+    let Some(last) = frames.last() else { return Err(End::NoRegisters) };
+    let stack = registers[STACK_POINTER].ok_or(End::NoRegisters)?;
+    let by_rules = match modules.of(last.inside, mappings, memory) {
+        Some(module) => rules::caller(&module.clone(), last.inside, registers, memory),
+        None => Err(Unknown::NoRules),
+    };
+    let (values, by, interrupted) = match by_rules {
+        Ok(Caller::Found(values)) => (values, FoundBy::Rules, false),
+        Ok(Caller::Interrupted(values)) => (values, FoundBy::Rules, true),
+        Ok(Caller::Nobody) => return Err(End::Outermost),
+        Err(Unknown::Unusable) => return Err(End::Unusable),
+        Err(Unknown::NoRules) => {
+            let is_first = frames.len() == 1;
+            match guess::caller(last.address, registers, is_first, mappings, memory) {
+                Some(guessed) => (guessed.values, guessed.by, guessed.interrupted),
+                None if guess::is_outermost(registers) => return Err(End::Outermost),
+                None => return Err(End::NoCaller),
+            }
+        }
+    };
+    let (Some(address), Some(next)) = (values[PROGRAM_COUNTER], values[STACK_POINTER]) else {
+        return Err(End::Unusable);
+    };
+    if address == 0 {
+        return Err(End::Outermost);
+    }
+    // A function may use no stack of its own where the processor keeps return addresses in a register; a signal may have another stack.
+    let moves = next > stack || next == stack && RETURN_ADDRESS != PROGRAM_COUNTER && address != last.address;
+    if !moves && !interrupted {
+        return Err(End::Circle);
+    }
+    if !mappings.is_code(address) {
+        return Err(End::NoCode);
+    }
+    let inside = if interrupted { address } else { address.saturating_sub(1) };
+    let frame = Frame { address, inside, by, is_signal: false };
+    Ok(Found { frame, values, interrupted })
+}
