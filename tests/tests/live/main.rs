@@ -59,6 +59,7 @@ mod ps_who;
 mod requests;
 mod semaphores;
 mod sets;
+mod stacks;
 mod top;
 mod trace;
 mod unaccepted;

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use anyhow::Result;
 
 use crate::{
-    assess::inspect,
+    assess::inspect::{self, threads::StacksOf},
     config::cli::{SourceArgs, Why},
     model::baseline::Excuse,
     model::wait::ProcessId,
@@ -27,6 +27,7 @@ const WIDTH: usize = 100;
 /// Looks and prints.
 pub fn run(args: &Why) -> Result<()> {
     let (feed, why_not_better) = feed::open(&args.place)?;
+    let stacks = if args.all_threads { StacksOf::All } else { StacksOf::First };
     let width = if io::stdout().is_terminal() { human::terminal_width() } else { WIDTH };
     let mut out = output();
     match feed {
@@ -39,7 +40,7 @@ pub fn run(args: &Why) -> Result<()> {
             out.write_all(&client.get(&about("why", args.id, None, Some(width)))?)?;
         }
         Feed::Own(mut source) => {
-            let mut report = inspect::inspect(args.id, None, &mut *source)?;
+            let mut report = inspect::inspect(args.id, None, stacks, &mut *source)?;
             if report.may_be_excused() {
                 match excuses(&args.place, report.process) {
                     Ok(excuses) => report.excuse(&excuses),

@@ -199,6 +199,9 @@ pub struct Why {
     /// A process, or one of its threads
     #[arg(value_name = "PID|TID")]
     pub id: u32,
+    /// Say of all threads where in the program they sleep, those that are at the same place together; an agent is not asked for that
+    #[arg(long)]
+    pub all_threads: bool,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

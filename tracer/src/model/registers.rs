@@ -76,11 +76,6 @@ impl UserRegisters {
         registers
     }
 
-    /// The innermost address of its stack that is used.
-    pub fn stack_pointer(&self) -> Option<u64> {
-        self.values[STACK_POINTER]
-    }
-
     /// The instruction that it goes on with.
     pub fn program_counter(&self) -> Option<u64> {
         self.values[PROGRAM_COUNTER]
@@ -97,7 +92,7 @@ mod tests {
         let words: Vec<u64> = (100..121).collect();
         let registers = UserRegisters::from_saved(&words, 0, false);
         assert_eq!(registers.program_counter(), Some(116), "rip");
-        assert_eq!(registers.stack_pointer(), Some(119), "rsp");
+        assert_eq!(registers.values[STACK_POINTER], Some(119), "rsp");
         assert_eq!(registers.values[FRAME_POINTER], Some(104), "rbp");
         assert_eq!((registers.values[3], registers.values[15]), (Some(105), Some(100)), "rbx, r15");
         assert_eq!(registers.thread_pointer, None);

@@ -29,6 +29,8 @@ const NAMESPACES: &[&str] = &["ipc", "mnt", "net"];
 /// Files of the host's that are about no process, or about pods by name.
 const HOST_FILES: &[&str] = &["/proc/locks"];
 const HOST_FOLDERS: &[&str] = &["/proc", "/var/log/containers", "/var/log/pods"];
+/// Sections of programs that are looked for: the rules for unwinding, where no index leads to them.
+const SECTIONS: &[&str] = &[".eh_frame"];
 /// As much of a process's memory as is read at a time: a set of 4,096 fds, a path.
 const MEMORY_BYTES_MAX: usize = 64 * 1024;
 
@@ -67,15 +69,15 @@ pub fn is_allowed(ask: &ReadRequest) -> bool {
         ReadRequest::Open { path } => below(path, |parts| matches!(parts, ["ns", "net"])),
         ReadRequest::Memory { length, .. } => *length <= MEMORY_BYTES_MAX,
         ReadRequest::Text { limit, .. } => *limit <= MEMORY_BYTES_MAX,
-        // The names of its functions are all that comes of a file, and only of an ELF file or a map of compiled code.
+        // The names of its functions, and where sections belong, are all that comes of a file, and only of an ELF file or a map of
+        // compiled code.
         ReadRequest::Symbols { path, inode, addresses } => {
+            let is_map = |path: &[&str]| matches!(path, ["root", "tmp", map] if is_perf_map(map));
             addresses.len() <= ADDRESSES_MAX
-                && below(path, |parts| match parts {
-                    ["exe"] | ["map_files", _] => *inode != 0,
-                    ["root", "tmp", map] if *inode == 0 => is_perf_map(map),
-                    ["root", rest @ ..] => *inode != 0 && !rest.contains(&".."),
-                    _ => false,
-                })
+                && below(path, |parts| if *inode == 0 { is_map(parts) } else { is_program(parts) })
+        }
+        ReadRequest::Section { path, inode, section } => {
+            SECTIONS.contains(&section.as_str()) && *inode != 0 && below(path, is_program)
         }
         ReadRequest::Drain => true,
     }
@@ -88,6 +90,15 @@ fn below(path: &str, is_so: impl Fn(&[&str]) -> bool) -> bool {
     match &parts[..] {
         [pid, "task", tid, rest @ ..] if is_number(pid) && is_number(tid) => is_so(rest),
         [pid, rest @ ..] if is_number(pid) => is_so(rest),
+        _ => false,
+    }
+}
+
+/// Whether a path below a process's directory may lead to its program or a library.
+fn is_program(parts: &[&str]) -> bool {
+    match parts {
+        ["exe"] | ["map_files", _] => true,
+        ["root", rest @ ..] => !rest.contains(&".."),
         _ => false,
     }
 }
@@ -156,6 +167,7 @@ mod tests {
             symbols("/proc/1/exe", 7),
             symbols("/proc/1/root/usr/lib/libc.so.6", 7),
             symbols("/proc/1/root/tmp/perf-12.map", 0),
+            ReadRequest::Section { path: "/proc/1/exe".into(), inode: 7, section: ".eh_frame".into() },
         ] {
             assert!(is_allowed(&ask), "{ask:?}");
         }
@@ -194,6 +206,8 @@ mod tests {
             symbols("/proc/1/root/tmp/perf-x.map", 0),
             symbols("/proc/1/root/a/../b", 7),
             symbols("/proc/1/fd/3", 7),
+            ReadRequest::Section { path: "/proc/1/exe".into(), inode: 7, section: ".data".into() },
+            ReadRequest::Section { path: "/proc/1/exe".into(), inode: 0, section: ".eh_frame".into() },
             symbols("/usr/bin/php", 7),
             ReadRequest::Symbols { path: "/proc/1/exe".into(), inode: 7, addresses: vec![0; 257] },
         ] {

@@ -279,6 +279,25 @@ impl Reads {
         found.ok_or(Unread::Failed(Errno::INVAL))
     }
 
+    /// Where in memory a section of such a file belongs, and how many bytes it has.
+    ///
+    /// # Errors
+    /// Why that was not read.
+    pub fn section(
+        &mut self,
+        process: ProcessId,
+        name: &str,
+        inode: u64,
+        section: &str,
+    ) -> Result<(u64, u64), Unread> {
+        let ask = ReadRequest::Section { path: path(process, name), inode, section: section.into() };
+        let bytes = self.ask(process, Needs::Path, ask)?;
+        match bytes.as_chunks::<8>() {
+            ([address, length], []) => Ok((u64::from_ne_bytes(*address), u64::from_ne_bytes(*length))),
+            _ => Err(Unread::Failed(Errno::INVAL)),
+        }
+    }
+
     /// Everything that can be read from a descriptor of tracer's own, where reading it may wait for others.
     ///
     /// # Errors

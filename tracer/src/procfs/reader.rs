@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, StatxFlags, fstat, openat, readlinkat, statx},
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatxFlags, fstat, openat, readlinkat, statx},
     io::{Errno, pread, read, retry_on_intr},
     net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, send, sendmsg},
 };
@@ -84,6 +84,11 @@ fn bytes(ask: &ReadRequest, page: &mut [u8]) -> Result<Vec<u8>, Errno> {
         ReadRequest::Memory { pid, address, length } => memory(*pid, *address, *length),
         ReadRequest::Text { pid, address, limit } => text(*pid, *address, *limit),
         ReadRequest::Symbols { path, inode, addresses } => names_of(path, *inode, addresses),
+        ReadRequest::Section { path, inode, section } => {
+            let (file, stat) = regular(path)?;
+            let same = if stat.st_ino == *inode { Ok(()) } else { Err(Errno::STALE) };
+            same.and_then(|()| symbols::section(&file, section))
+        }
         ReadRequest::Open { .. } | ReadRequest::Drain => Err(Errno::INVAL),
     }
 }
@@ -194,16 +199,21 @@ impl ReadAt for RegularFile {
     }
 }
 
-/// What addresses are called by the file with this inode number; without one by a map that the process's own user has written.
-fn names_of(path: &str, inode: u64, addresses: &[u64]) -> Result<Vec<u8>, Errno> {
+/// Opens a program or a map below a process's directory, if it is a regular file.
+fn regular(path: &str) -> Result<(RegularFile, Stat), Errno> {
     // What is mapped is behind a link of the kernel's own, which leads to the file itself.
     let is_link = matches!(path.split('/').nth(3), Some("exe" | "map_files"));
     let file = open(path, if is_link { OFlags::empty() } else { OFlags::NOFOLLOW })?;
     let stat = fstat(&file)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Errno::ACCESS);
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok((RegularFile(file), stat)),
+        _ => Err(Errno::ACCESS),
     }
-    let file = RegularFile(file);
+}
+
+/// What addresses are called by the file with this inode number; without one by a map that the process's own user has written.
+fn names_of(path: &str, inode: u64, addresses: &[u64]) -> Result<Vec<u8>, Errno> {
+    let (file, stat) = regular(path)?;
     let found = if inode == 0 {
         let process = path.split("/root/").next().unwrap_or_default();
         if self::stat(process)?.uid != stat.st_uid {

@@ -85,8 +85,11 @@ pub fn look_up(file: &dyn ReadAt, addresses: &[u64]) -> Result<Vec<Option<FoundS
     Ok(found)
 }
 
-/// The tables of symbols of a file, the full one first.
-fn tables(file: &dyn ReadAt) -> Result<Vec<SymbolTable>, Errno> {
+/// The headers of a file's sections, and which of them has their names.
+///
+/// # Errors
+/// It cannot be read, or is no ELF file of this machine's kind.
+fn sections(file: &dyn ReadAt) -> Result<(Vec<[u8; SECTION]>, usize), Errno> {
     let mut header = [0; HEADER];
     // 64 bits, the byte order of x86-64 and aarch64.
     if file.read_at(0, &mut header)? != HEADER || !header.starts_with(b"\x7fELF\x02\x01") {
@@ -94,13 +97,36 @@ fn tables(file: &dyn ReadAt) -> Result<Vec<SymbolTable>, Errno> {
     }
     let (offset, size, number) = (word(&header, 40), half(&header, 58), half(&header, 60));
     if usize::from(size) != SECTION {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), 0));
     }
     let number = usize::from(number).min(SECTIONS_MAX);
-    let mut sections = vec![0; number * SECTION];
-    let read = file.read_at(offset, &mut sections)?;
-    sections.truncate(read);
-    let sections: Vec<&[u8]> = sections.chunks_exact(SECTION).collect();
+    let mut bytes = vec![0; number * SECTION];
+    let read = file.read_at(offset, &mut bytes)?;
+    bytes.truncate(read);
+    Ok((bytes.as_chunks::<SECTION>().0.to_vec(), half(&header, 62).into()))
+}
+
+/// Where the section of this name belongs in memory, and how long it is, as bytes.
+///
+/// # Errors
+/// There is none, or as above.
+pub fn section(file: &dyn ReadAt, name: &str) -> Result<Vec<u8>, Errno> {
+    let (sections, names) = sections(file)?;
+    let names = sections.get(names).map(|names| word(names, 24)).ok_or(Errno::NOENT)?;
+    for section in &sections {
+        let mut bytes = vec![0; name.len() + 1];
+        let Some(at) = names.checked_add(int(section, 0).into()) else { continue };
+        let read = file.read_at(at, &mut bytes)?;
+        if bytes[..read].strip_suffix(b"\0") == Some(name.as_bytes()) {
+            return Ok([word(section, 16), word(section, 32)].map(u64::to_ne_bytes).concat());
+        }
+    }
+    Err(Errno::NOENT)
+}
+
+/// The tables of symbols of a file, the full one first.
+fn tables(file: &dyn ReadAt) -> Result<Vec<SymbolTable>, Errno> {
+    let (sections, _) = sections(file)?;
     let mut tables: Vec<(u32, SymbolTable)> = Vec::new();
     for section in &sections {
         let kind = int(section, 4);
@@ -271,7 +297,7 @@ fn perf_line(line: &[u8]) -> Option<(u64, u64, &[u8])> {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -283,11 +309,6 @@ pub mod tests {
             to[..length].copy_from_slice(&rest[..length]);
             Ok(length)
         }
-    }
-
-    /// This very program.
-    pub fn own_file() -> Vec<u8> {
-        std::fs::read("/proc/self/exe").expect("its own")
     }
 
     /// A file with these symbols: name, address, size, kind.

@@ -25,7 +25,7 @@ pub fn page(stacks: &ProcessStacks, shown: Shown) -> String {
     let mut lines = vec![format!("{} (pid {})", stacks.comm, stacks.process.pid)];
     let (with, without): (Vec<&StackedThread>, Vec<&StackedThread>) =
         stacks.threads.iter().partition(|thread| thread.stack.is_some());
-    for group in groups(&with) {
+    for group in groups(&with, shown) {
         lines.push(String::new());
         lines.push(title(&group));
         let Some(stack) = group.first().and_then(|first| first.stack.as_ref()) else { continue };
@@ -38,11 +38,18 @@ pub fn page(stacks: &ProcessStacks, shown: Shown) -> String {
     lines.iter().flat_map(|line| [human::clean(line), "\n".to_owned()]).collect()
 }
 
-/// Threads that have the same frames, in the order of the first of each.
-fn groups<'a>(threads: &[&'a StackedThread]) -> Vec<Vec<&'a StackedThread>> {
+/// Threads of which the same frames are shown, in the order of the first of each.
+fn groups<'a>(threads: &[&'a StackedThread], shown: Shown) -> Vec<Vec<&'a StackedThread>> {
+    let is_same = |one: &UserStack, other: &UserStack| match shown {
+        Shown::Program if !one.frames.is_empty() => one.frames == other.frames,
+        _ => one == other,
+    };
     let mut groups: Vec<Vec<&StackedThread>> = Vec::new();
     for thread in threads {
-        let same = groups.iter_mut().find(|group| group[0].stack == thread.stack);
+        let same = groups.iter_mut().find(|group| {
+            let pair = group[0].stack.as_ref().zip(thread.stack.as_ref());
+            pair.is_some_and(|(one, other)| is_same(one, other))
+        });
         match same {
             Some(group) => group.push(thread),
             None => groups.push(vec![thread]),

@@ -21,7 +21,7 @@ use self::{
     advice::{Advice, PeerHost},
     chain::Other,
     sockets::{QueuedSocket, Sockets},
-    threads::ThreadReport,
+    threads::{StacksOf, ThreadReport},
 };
 use crate::{
     assess::client::Client,
@@ -135,7 +135,12 @@ impl Report {
 }
 
 /// Finds out about a process, or about one thread of it; with its start, about that process only, whoever has its id now.
-pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Result<Report> {
+pub fn inspect(
+    id: u32,
+    start_ticks: Option<u64>,
+    stacks: StacksOf,
+    source: &mut dyn Source,
+) -> Result<Report> {
     let (pid, only) = process_of(id)?;
     // Before the snapshot: what is looked up after it is as of its moment.
     let connections = source.asked_connections(LOOK_AGE_MIN, 0)?.unwrap_or_default();
@@ -154,6 +159,7 @@ pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Re
     requests::drop_doubles(&mut waits);
     let mut threads = threads::list(process, only, waits, &snapshot, pipeline.resolver());
     threads::read_stacks(&mut threads, source)?;
+    threads::read_user_stacks(&mut threads, process, stacks, source, pipeline.resolver().reads())?;
     let who = pipeline.resolver().who(process);
     let mut sockets = sockets::of(process, pipeline.resolver(), source)?;
     // Where a thread of it waits for the rest, that is said of the thread.

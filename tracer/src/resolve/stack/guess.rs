@@ -3,7 +3,7 @@
 
 use super::{
     mappings::Mappings,
-    memory::Memory,
+    memory::TargetMemory,
     rules::{PRESERVED, Values},
 };
 use crate::model::{
@@ -32,7 +32,7 @@ pub fn caller(
     registers: &Values,
     is_first: bool,
     mappings: &Mappings,
-    memory: &mut dyn Memory,
+    memory: &mut dyn TargetMemory,
 ) -> Option<Guessed> {
     let stack = registers[STACK_POINTER]?;
     if let Some(values) = signal_frame(address, stack, memory) {
@@ -74,7 +74,12 @@ fn behind(stack: u64, returns: u64, registers: &Values) -> Values {
 }
 
 #[cfg(not(target_arch = "aarch64"))]
-fn on_top(stack: u64, registers: &Values, mappings: &Mappings, memory: &mut dyn Memory) -> Option<Values> {
+fn on_top(
+    stack: u64,
+    registers: &Values,
+    mappings: &Mappings,
+    memory: &mut dyn TargetMemory,
+) -> Option<Values> {
     let returns = memory.word(stack)?;
     let is_one = mappings.is_code(returns) && follows_call(returns, memory);
     is_one.then(|| behind(stack + 8, returns, registers))
@@ -82,7 +87,12 @@ fn on_top(stack: u64, registers: &Values, mappings: &Mappings, memory: &mut dyn 
 
 /// The return address is in a register.
 #[cfg(target_arch = "aarch64")]
-fn on_top(stack: u64, registers: &Values, mappings: &Mappings, memory: &mut dyn Memory) -> Option<Values> {
+fn on_top(
+    stack: u64,
+    registers: &Values,
+    mappings: &Mappings,
+    memory: &mut dyn TargetMemory,
+) -> Option<Values> {
     let returns = registers[super::rules::RETURN_ADDRESS]?;
     let is_one = mappings.is_code(returns) && follows_call(returns, memory);
     is_one.then(|| behind(stack, returns, registers))
@@ -93,7 +103,7 @@ fn by_frame_pointer(
     stack: u64,
     registers: &Values,
     mappings: &Mappings,
-    memory: &mut dyn Memory,
+    memory: &mut dyn TargetMemory,
 ) -> Option<Values> {
     let frame = registers[FRAME_POINTER]?;
     if frame < stack || frame - stack >= FRAME_BYTES_MAX || !frame.is_multiple_of(8) {
@@ -114,7 +124,7 @@ fn by_frame_pointer(
 
 /// Whether there is a call just before an address (Intel 64 and IA-32 Architectures Software Developer's Manual, `CALL`).
 #[cfg(not(target_arch = "aarch64"))]
-fn follows_call(address: u64, memory: &mut dyn Memory) -> bool {
+fn follows_call(address: u64, memory: &mut dyn TargetMemory) -> bool {
     const NEAR: u8 = 0xe8;
     const INDIRECT: u8 = 0xff;
     let mut before = [0; 8];
@@ -142,7 +152,7 @@ fn follows_call(address: u64, memory: &mut dyn Memory) -> bool {
 
 /// The same (Arm Architecture Reference Manual, `BL` and `BLR`).
 #[cfg(target_arch = "aarch64")]
-fn follows_call(address: u64, memory: &mut dyn Memory) -> bool {
+fn follows_call(address: u64, memory: &mut dyn TargetMemory) -> bool {
     let before = address.checked_sub(4).and_then(|at| memory.int(at));
     before.is_some_and(|code| code >> 26 == 0b10_0101 || code & 0xffff_fc1f == 0xd63f_0000)
 }
@@ -150,7 +160,7 @@ fn follows_call(address: u64, memory: &mut dyn Memory) -> bool {
 /// The registers of whoever a signal has interrupted, where a handler returns to code that makes `rt_sigreturn`: musl's and Go's has no
 /// rules. The stack pointer is at a `struct ucontext` (arch/x86/include/uapi/asm/ucontext.h, sigcontext.h).
 #[cfg(not(target_arch = "aarch64"))]
-fn signal_frame(address: u64, stack: u64, memory: &mut dyn Memory) -> Option<Values> {
+fn signal_frame(address: u64, stack: u64, memory: &mut dyn TargetMemory) -> Option<Values> {
     /// `mov $15, %rax; syscall`.
     const RETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
     /// Of the context: its registers.
@@ -170,7 +180,7 @@ fn signal_frame(address: u64, stack: u64, memory: &mut dyn Memory) -> Option<Val
 
 /// The kernel's own code comes back from signals, and has rules.
 #[cfg(target_arch = "aarch64")]
-fn signal_frame(_address: u64, _stack: u64, _memory: &mut dyn Memory) -> Option<Values> {
+fn signal_frame(_address: u64, _stack: u64, _memory: &mut dyn TargetMemory) -> Option<Values> {
     None
 }
 

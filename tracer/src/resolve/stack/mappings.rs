@@ -7,7 +7,7 @@ const TEXT_BYTES_MAX: usize = 4 << 20;
 
 /// A piece of an address space.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mapping {
+pub struct MappedRange {
     /// Its first address.
     pub start: u64,
     /// The one behind it.
@@ -24,7 +24,7 @@ pub struct Mapping {
     pub path: String,
 }
 
-impl Mapping {
+impl MappedRange {
     /// Whether it is of a file.
     pub fn has_file(&self) -> bool {
         self.inode != 0
@@ -39,7 +39,7 @@ impl Mapping {
 
 /// All mappings of a process, in order.
 #[derive(Clone, Debug, Default)]
-pub struct Mappings(Vec<Mapping>);
+pub struct Mappings(Vec<MappedRange>);
 
 impl Mappings {
     /// As they are now; none where they cannot be read.
@@ -50,13 +50,13 @@ impl Mappings {
 
     /// From text; lines that make no sense are left out.
     pub fn parse(text: &str) -> Self {
-        let mut mappings: Vec<Mapping> = text.lines().filter_map(mapping).collect();
+        let mut mappings: Vec<MappedRange> = text.lines().filter_map(mapping).collect();
         mappings.sort_by_key(|mapping| mapping.start);
         Self(mappings)
     }
 
     /// The one that an address is in.
-    pub fn of(&self, address: u64) -> Option<&Mapping> {
+    pub fn of(&self, address: u64) -> Option<&MappedRange> {
         self.0.get(self.place_of(address)?)
     }
 
@@ -71,30 +71,30 @@ impl Mappings {
     }
 
     /// The one with which the file begins that an address is in: its nearest before that.
-    pub fn first_of_file(&self, address: u64) -> Option<&Mapping> {
+    pub fn first_of_file(&self, address: u64) -> Option<&MappedRange> {
         let place = self.place_of(address)?;
         let of = self.0.get(place)?;
-        let same = |other: &&Mapping| {
+        let same = |other: &&MappedRange| {
             (other.device, other.inode, &other.path) == (of.device, of.inode, &of.path) && other.offset == 0
         };
         self.0.get(..=place)?.iter().rev().find(same)
     }
 
     /// Those with which files of such a name begin.
-    pub fn files<'a>(&'a self, is_it: impl Fn(&str) -> bool + 'a) -> impl Iterator<Item = &'a Mapping> {
+    pub fn files<'a>(&'a self, is_it: impl Fn(&str) -> bool + 'a) -> impl Iterator<Item = &'a MappedRange> {
         self.0
             .iter()
             .filter(move |mapping| mapping.has_file() && mapping.offset == 0 && is_it(mapping.name()))
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Mapping> {
+    pub fn iter(&self) -> impl Iterator<Item = &MappedRange> {
         self.0.iter()
     }
 }
 
 /// `7f35000-7f36000 r-xp 00001000 fe:01 7 /usr/lib/a b.so (deleted)`
-fn mapping(line: &str) -> Option<Mapping> {
+fn mapping(line: &str) -> Option<MappedRange> {
     let mut words = line.splitn(6, ' ');
     let (start, end) = words.next()?.split_once('-')?;
     let hex = |text: &str| u64::from_str_radix(text, 16).ok();
@@ -106,7 +106,7 @@ fn mapping(line: &str) -> Option<Mapping> {
         u32::from_str_radix(major, 16).ok()?.checked_shl(20)? | u32::from_str_radix(minor, 16).ok()?;
     let inode = words.next()?.parse().ok()?;
     let path = words.next().unwrap_or_default().trim_start().to_owned();
-    (start < end).then_some(Mapping { start, end, runs, offset, device: Device(device), inode, path })
+    (start < end).then_some(MappedRange { start, end, runs, offset, device: Device(device), inode, path })
 }
 
 #[cfg(test)]

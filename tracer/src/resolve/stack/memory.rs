@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::mappings::Mappings;
+use super::{files::LocalFiles, mappings::Mappings};
 use crate::{model::wait::ProcessId, procfs::Reads};
 
 /// Bytes that are read at a time.
@@ -13,7 +13,7 @@ const BLOCKS_MAX: usize = 4096;
 const VALUE_BYTES_MAX: usize = 1 << 20;
 
 /// Memory, of a process or of a test.
-pub trait Memory {
+pub trait TargetMemory {
     /// Fills `to` with what is at an address; false where not all of it is there.
     fn fill(&mut self, address: u64, to: &mut [u8]) -> bool;
 
@@ -38,16 +38,15 @@ pub trait Memory {
         self.fill(address, &mut bytes).then(|| u32::from_le_bytes(bytes))
     }
 
-    /// Two bytes.
-    fn half(&mut self, address: u64) -> Option<u16> {
-        let mut bytes = [0; 2];
-        self.fill(address, &mut bytes).then(|| u16::from_le_bytes(bytes))
-    }
-
     /// One byte.
     fn byte(&mut self, address: u64) -> Option<u8> {
         let mut bytes = [0];
         self.fill(address, &mut bytes).then(|| bytes[0])
+    }
+
+    /// Where the section of this name is, and how long, of the module that begins here: by its file, as nothing in memory says so.
+    fn section(&mut self, _base: u64, _name: &str) -> Option<(u64, u64)> {
+        None
     }
 
     /// A text that ends with a zero, cut after so many bytes.
@@ -80,6 +79,8 @@ pub struct ProcessMemory<'a> {
     pub mappings: &'a Mappings,
     /// What is known of it.
     pub blocks: &'a mut Blocks,
+    /// Which files are opened.
+    pub files: &'a mut LocalFiles,
 }
 
 impl ProcessMemory<'_> {
@@ -103,7 +104,7 @@ impl ProcessMemory<'_> {
     }
 }
 
-impl Memory for ProcessMemory<'_> {
+impl TargetMemory for ProcessMemory<'_> {
     fn fill(&mut self, address: u64, to: &mut [u8]) -> bool {
         let mut done = 0;
         while done < to.len() {
@@ -118,6 +119,12 @@ impl Memory for ProcessMemory<'_> {
         }
         true
     }
+
+    fn section(&mut self, base: u64, name: &str) -> Option<(u64, u64)> {
+        let (process, first) = (self.process, self.mappings.of(base)?);
+        self.files
+            .ask(process, first, self.reads, |reads, file| reads.section(process, file, first.inode, name))
+    }
 }
 
 #[cfg(test)]
@@ -128,7 +135,7 @@ pub mod tests {
     #[derive(Clone, Default)]
     pub struct Pieces(pub Vec<(u64, Vec<u8>)>);
 
-    impl Memory for Pieces {
+    impl TargetMemory for Pieces {
         fn fill(&mut self, address: u64, to: &mut [u8]) -> bool {
             self.0.iter().any(|(start, bytes)| {
                 let at = address.checked_sub(*start).and_then(|at| usize::try_from(at).ok());
@@ -147,8 +154,14 @@ pub mod tests {
         let (mut reads, mut blocks) = (Reads::new(), Blocks::default());
         let process = crate::procfs::by_pid(std::process::id());
         let mappings = Mappings::read(process, &mut reads);
-        let memory =
-            &mut ProcessMemory { process, reads: &mut reads, mappings: &mappings, blocks: &mut blocks };
+        let mut files = LocalFiles::default();
+        let memory = &mut ProcessMemory {
+            files: &mut files,
+            process,
+            reads: &mut reads,
+            mappings: &mappings,
+            blocks: &mut blocks,
+        };
         let at = text.as_ptr() as u64;
         assert_eq!(memory.bytes(at, text.len()).as_deref(), Some(&text[..]));
         assert_eq!(memory.word(at + 1), Some(u64::from_le_bytes([1, 2, 3, 4, 5, 6, 7, 8])));

@@ -6,12 +6,20 @@
 //! that one.
 
 mod demangle;
+mod files;
+mod golang;
 mod guess;
+mod languages;
 mod mappings;
 mod memory;
 mod module;
 mod names;
+mod php;
+mod pylines;
+mod python;
+mod ruby;
 mod rules;
+mod tls;
 mod unwind;
 
 use std::collections::{HashMap, HashSet};
@@ -19,16 +27,18 @@ use std::collections::{HashMap, HashSet};
 use anyhow::Result;
 
 use self::{
+    files::LocalFiles,
+    languages::LanguageRuntime,
     mappings::Mappings,
     memory::{Blocks, ProcessMemory},
-    module::Module,
-    names::{KnownNames, Names},
-    unwind::{End, Frame, Modules, Unwound},
+    module::LoadedModule,
+    names::{KnownNames, NameLookup},
+    unwind::{CodeFrame, Modules, StackEnd, Unwound},
 };
 use crate::{
     collect::{SleepRegisters, Source},
     model::{
-        user_stack::{NativeFrame, UserStack},
+        user_stack::{Language, NativeFrame, ProgramFrame, UserStack},
         wait::ProcessId,
     },
     procfs::{Reads, Wanted, stat},
@@ -58,6 +68,8 @@ pub struct StackReader {
 struct Walked {
     registers: SleepRegisters,
     unwound: Unwound,
+    /// Those of the program's own language.
+    program: Vec<ProgramFrame>,
 }
 
 impl StackReader {
@@ -79,20 +91,37 @@ impl StackReader {
         }
         let mappings = Mappings::read(process, reads);
         let (mut blocks, mut modules) = (Blocks::default(), Modules::default());
+        let mut files = LocalFiles::default();
         let mut walked: Vec<Walked> = Vec::with_capacity(registers.len());
-        let memory =
-            &mut ProcessMemory { process, reads: &mut *reads, mappings: &mappings, blocks: &mut blocks };
+        let memory = &mut ProcessMemory {
+            process,
+            reads: &mut *reads,
+            mappings: &mappings,
+            blocks: &mut blocks,
+            files: &mut files,
+        };
+        let runtime = LanguageRuntime::find(&mappings, memory);
         for registers in registers {
             let unwound = unwind::unwind(&registers.registers, &mappings, &mut modules, memory);
-            walked.push(Walked { registers, unwound });
+            let is_first = registers.tid == process.pid;
+            let program = runtime.as_ref().map_or_else(Vec::new, |runtime| {
+                runtime.frames(&registers.registers, &unwound.frames, is_first, memory)
+            });
+            walked.push(Walked { registers, unwound, program });
         }
         keep_unmoved(&mut walked, process, memory.reads);
-        let frames: Vec<&Frame> = walked.iter().flat_map(|walked| &walked.unwound.frames).collect();
-        let mut named = self.name(&frames, &mut modules, memory);
-        let stacks = walked.into_iter().map(|Walked { registers, unwound }| ThreadStack {
-            tid: registers.tid,
-            switches: registers.switches,
-            stack: native(&unwound, &mut named),
+        let frames: Vec<&CodeFrame> = walked.iter().flat_map(|walked| &walked.unwound.frames).collect();
+        let named = self.name(&frames, &mut modules, memory);
+        let compiler = compiler(&mappings);
+        let stacks = walked.into_iter().map(|Walked { registers, unwound, program }| {
+            let mut stack = native(&unwound, &named);
+            if !program.is_empty() {
+                stack.language = runtime.as_ref().map(LanguageRuntime::language);
+                stack.frames = program;
+            } else if let Some(compiler) = compiler {
+                add_compiled(&mut stack, compiler);
+            }
+            ThreadStack { tid: registers.tid, switches: registers.switches, stack }
         });
         Ok(stacks.collect())
     }
@@ -100,11 +129,11 @@ impl StackReader {
     /// What the functions of these frames are called, by the addresses inside them.
     fn name(
         &mut self,
-        frames: &[&Frame],
+        frames: &[&CodeFrame],
         modules: &mut Modules,
         memory: &mut ProcessMemory<'_>,
-    ) -> HashMap<u64, Named> {
-        let mut by_module: HashMap<u64, (Module, HashSet<u64>)> = HashMap::new();
+    ) -> HashMap<u64, NamedCode> {
+        let mut by_module: HashMap<u64, (LoadedModule, HashSet<u64>)> = HashMap::new();
         let mut elsewhere: HashSet<u64> = HashSet::new();
         for frame in frames {
             match modules.of(frame.inside, memory.mappings, memory) {
@@ -116,10 +145,15 @@ impl StackReader {
             }
         }
         let (process, mappings) = (memory.process, memory.mappings);
-        let mut named: HashMap<u64, Named> = HashMap::new();
+        let mut named: HashMap<u64, NamedCode> = HashMap::new();
         for (module, addresses) in by_module.into_values() {
-            let mut names =
-                Names { process, reads: &mut *memory.reads, mappings, known: &mut self.names, mounts: None };
+            let mut names = NameLookup {
+                process,
+                reads: &mut *memory.reads,
+                mappings,
+                known: &mut self.names,
+                files: &mut *memory.files,
+            };
             let mut functions = names.of_module(&module, &addresses);
             if functions.is_empty() {
                 functions = names::exported(&module, &addresses, memory);
@@ -128,16 +162,21 @@ impl StackReader {
             for address in addresses {
                 let function = functions.remove(&address);
                 let offset = address.wrapping_sub(module.bias);
-                named.insert(address, Named { function, module: path.clone(), offset });
+                named.insert(address, NamedCode { function, module: path.clone(), offset });
             }
         }
-        let mut names =
-            Names { process, reads: &mut *memory.reads, mappings, known: &mut self.names, mounts: None };
+        let mut names = NameLookup {
+            process,
+            reads: &mut *memory.reads,
+            mappings,
+            known: &mut self.names,
+            files: &mut *memory.files,
+        };
         let mut compiled = names.of_perf_map(&elsewhere);
         for address in elsewhere {
             let function = compiled.remove(&address);
             let begin = mappings.of(address).map_or(address, |mapping| mapping.start);
-            named.insert(address, Named { function, module: None, offset: address - begin });
+            named.insert(address, NamedCode { function, module: None, offset: address - begin });
         }
         named
     }
@@ -145,7 +184,7 @@ impl StackReader {
 
 /// What is known of an address in code.
 #[derive(Clone)]
-struct Named {
+struct NamedCode {
     function: Option<String>,
     /// The path of its module.
     module: Option<String>,
@@ -167,8 +206,8 @@ fn keep_unmoved(walked: &mut Vec<Walked>, process: ProcessId, reads: &mut Reads)
 }
 
 /// The native frames with their names.
-fn native(unwound: &Unwound, named: &mut HashMap<u64, Named>) -> UserStack {
-    let frame = |frame: &Frame| {
+fn native(unwound: &Unwound, named: &HashMap<u64, NamedCode>) -> UserStack {
+    let frame = |frame: &CodeFrame| {
         let known = named.get(&frame.inside);
         let function = known.and_then(|known| known.function.as_ref());
         // As debuggers count: to where it goes on.
@@ -186,10 +225,66 @@ fn native(unwound: &Unwound, named: &mut HashMap<u64, Named>) -> UserStack {
     };
     UserStack {
         language: None,
-        complete: unwound.end == End::Outermost,
+        complete: unwound.end == StackEnd::Outermost,
         end: unwound.end.words().to_owned(),
         frames: Vec::new(),
         native: unwound.frames.iter().map(frame).collect(),
         hint: None,
+    }
+}
+
+/// What compiles a program while it runs, and what would show its functions.
+type Compiler = (Language, &'static str);
+
+fn compiler(mappings: &Mappings) -> Option<Compiler> {
+    let has = |name: &'static str| mappings.files(move |file| file == name).next().is_some();
+    if has("libjvm.so") {
+        return Some((Language::Java, "`jcmd PID Thread.print` shows its own frames"));
+    }
+    (has("node") || has("nodejs"))
+        .then_some((Language::JavaScript, "its own frames are shown if it is started with --perf-basic-prof"))
+}
+
+/// Takes the functions that were compiled at run time for the program's own, or says how they would be named.
+fn add_compiled(stack: &mut UserStack, (language, hint): Compiler) {
+    let compiled = stack.native.iter().filter(|frame| frame.module.is_none());
+    let named = compiled.clone().filter_map(|frame| frame.function.as_deref()).map(compiled_frame);
+    stack.frames = named.collect();
+    if !stack.frames.is_empty() {
+        stack.language = Some(language);
+    } else if compiled.count() > 0 {
+        stack.hint = Some(hint);
+    }
+}
+
+/// A function as a perf map names it: `LazyCompile:*name file:line:column`, or as it is.
+fn compiled_frame(name: &str) -> ProgramFrame {
+    let plain = || ProgramFrame { function: name.to_owned(), file: None, line: None };
+    let Some((kind, rest)) = name.split_once(':') else { return plain() };
+    if !matches!(kind, "LazyCompile" | "Function" | "JS" | "Eval" | "Script") {
+        return plain();
+    }
+    let rest = rest.trim_start_matches(['*', '~', '^', '+', '-']);
+    let (function, place) = rest.split_once(' ').unwrap_or((rest, ""));
+    let mut parts = place.rsplitn(3, ':');
+    let (_, line, file) = (parts.next(), parts.next(), parts.next());
+    let function = if function.is_empty() { "(anonymous)" } else { function };
+    ProgramFrame {
+        function: function.to_owned(),
+        file: file.map(str::to_owned),
+        line: line.and_then(|line| line.parse().ok()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compiled_functions_have_their_files() {
+        let frame = compiled_frame("LazyCompile:*wait /srv/a.js:12:7");
+        assert_eq!(frame.short(), "wait a.js:12");
+        assert_eq!(compiled_frame("JS:~ node:internal/x:3:1").short(), "(anonymous) x:3");
+        assert_eq!(compiled_frame("Ljava/lang/Object;::wait").short(), "Ljava/lang/Object;::wait");
     }
 }

@@ -1,6 +1,6 @@
 //! What does a program or library say of itself where it lies in memory? Its headers, its table of rules, its dynamic symbols.
 
-use super::{mappings::Mappings, memory::Memory};
+use super::{memory::TargetMemory, rules};
 
 /// Program headers that are read.
 const HEADERS_MAX: usize = 64;
@@ -25,13 +25,15 @@ pub const SYMBOL: u64 = 24;
 
 /// A program or library in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Module {
+pub struct LoadedModule {
     /// Where its file begins in memory.
     pub base: u64,
     /// What is added to the addresses in it.
     pub bias: u64,
     /// Where the index of its rules for unwinding is, and how long.
     pub rules: Option<(u64, u64)>,
+    /// Where the rules of its functions are, by where these begin, if there is no such index.
+    pub functions: Vec<(u64, u64)>,
     /// Where its dynamic section is.
     dynamic: Option<u64>,
 }
@@ -51,14 +53,9 @@ pub struct Dynamic {
     pub relocations_bytes: u64,
 }
 
-impl Module {
-    /// The one that the code at an address is of.
-    pub fn of(address: u64, mappings: &Mappings, memory: &mut dyn Memory) -> Option<Self> {
-        Self::at(mappings.first_of_file(address)?.start, memory)
-    }
-
+impl LoadedModule {
     /// The one that begins here.
-    pub fn at(base: u64, memory: &mut dyn Memory) -> Option<Self> {
+    pub fn at(base: u64, memory: &mut dyn TargetMemory) -> Option<Self> {
         let header = memory.bytes(base, HEADER).filter(|header| header.starts_with(b"\x7fELF\x02\x01"))?;
         let table = u64::from_le_bytes(header.get(32..40)?.try_into().ok()?);
         let number = u16::from_le_bytes(header.get(56..58)?.try_into().ok()?);
@@ -79,11 +76,20 @@ impl Module {
         }
         let bias = bias?;
         let rules = rules.map(|(address, bytes)| (address.wrapping_add(bias), bytes));
-        Some(Self { base, bias, rules, dynamic: dynamic.map(|address| address.wrapping_add(bias)) })
+        let dynamic = dynamic.map(|address| address.wrapping_add(bias));
+        let mut module = Self { base, bias, rules, functions: Vec::new(), dynamic };
+        if module.rules.is_none() {
+            // Linkers leave it out of some static programs.
+            let found = memory.section(base, ".eh_frame");
+            let functions = found
+                .and_then(|(address, bytes)| rules::functions(address.wrapping_add(bias), bytes, memory));
+            module.functions = functions.unwrap_or_default();
+        }
+        Some(module)
     }
 
     /// Its dynamic section.
-    pub fn dynamic(&self, memory: &mut dyn Memory) -> Option<Dynamic> {
+    pub fn dynamic(&self, memory: &mut dyn TargetMemory) -> Option<Dynamic> {
         let (at, mut found) = (self.dynamic?, Dynamic::default());
         for entry in 0..ENTRIES_MAX {
             let entry = at.checked_add(entry * 16)?;
@@ -104,7 +110,7 @@ impl Module {
     }
 
     /// Where a symbol lies that it exports.
-    pub fn symbol(&self, name: &str, memory: &mut dyn Memory) -> Option<u64> {
+    pub fn symbol(&self, name: &str, memory: &mut dyn TargetMemory) -> Option<u64> {
         let dynamic = self.dynamic(memory)?;
         let (names, symbols, table) = (dynamic.names?, dynamic.symbols?, dynamic.hash?);
         let hash = name.bytes().fold(5381u32, |hash, byte| hash.wrapping_mul(33).wrapping_add(byte.into()));

@@ -1,27 +1,21 @@
 //! What are functions called? By the symbols of their files, which a reader looks up; where it may not open one, by the symbols that
-//! lie in memory. Files on a network or behind another process are not opened.
+//! lie in memory.
 
 use std::collections::{HashMap, HashSet};
 
-use rustix::io::Errno;
-
 use super::{
     demangle,
-    mappings::{Mapping, Mappings},
-    memory::Memory,
-    module::{Dynamic, Module, SYMBOL},
+    files::LocalFiles,
+    mappings::{MappedRange, Mappings},
+    memory::TargetMemory,
+    module::{Dynamic, LoadedModule, SYMBOL},
 };
 use crate::{
     model::{file::Device, wait::ProcessId},
-    procfs::{ADDRESSES_MAX, FoundSymbol, Reads, Unread},
+    procfs::{ADDRESSES_MAX, FoundSymbol, Reads},
     resolve::mounts::MountTable,
 };
 
-/// File systems whose files are opened: those that no other process or host serves.
-const LOCAL: &[&str] = &[
-    "bcachefs", "btrfs", "erofs", "exfat", "ext2", "ext3", "ext4", "f2fs", "iso9660", "jfs", "overlay",
-    "ramfs", "rootfs", "squashfs", "tmpfs", "ubifs", "vfat", "xfs", "zfs",
-];
 /// Names that are remembered; of more, all are forgotten.
 const NAMES_MAX: usize = 16_384;
 /// Symbols in memory that are looked through.
@@ -38,7 +32,7 @@ pub struct KnownNames {
 }
 
 /// Looks names up in one look at a process.
-pub struct Names<'a> {
+pub struct NameLookup<'a> {
     /// Whose functions they are.
     pub process: ProcessId,
     /// What reads it.
@@ -47,13 +41,13 @@ pub struct Names<'a> {
     pub mappings: &'a Mappings,
     /// What is known from before.
     pub known: &'a mut KnownNames,
-    /// What it sees mounted, once that has been asked for.
-    pub mounts: Option<MountTable>,
+    /// Which files are opened.
+    pub files: &'a mut LocalFiles,
 }
 
-impl Names<'_> {
+impl NameLookup<'_> {
     /// The names of the functions that addresses of one module are in.
-    pub fn of_module(&mut self, module: &Module, addresses: &HashSet<u64>) -> HashMap<u64, String> {
+    pub fn of_module(&mut self, module: &LoadedModule, addresses: &HashSet<u64>) -> HashMap<u64, String> {
         let Some(first) = self.mappings.of(module.base).cloned() else { return HashMap::new() };
         let key = (first.device, first.inode, first.path.clone());
         let known = self.known.known.get(&key);
@@ -78,42 +72,18 @@ impl Names<'_> {
     }
 
     /// By the module's file. `None`: it cannot be read.
-    fn look_up(&mut self, first: &Mapping, addresses: &[u64]) -> Option<Vec<Option<FoundSymbol>>> {
-        if !first.has_file() || !self.is_local(|mounts| Some(mounts.of_device(first.device)?.kind.clone())) {
-            return None;
-        }
-        let link = format!("map_files/{:x}-{:x}", first.start, first.end);
-        let refused = match self.reads.symbols(self.process, &link, first.inode, addresses) {
-            Ok(found) => return Some(found),
-            Err(Unread::Failed(error)) => matches!(error, Errno::PERM | Errno::ACCESS | Errno::NOENT),
-            Err(_) => false,
-        };
-        if !refused {
-            return None;
-        }
-        // Without the right to follow that link: the path may lead to another file by now, which has another number.
-        if let Ok(found) = self.reads.symbols(self.process, "exe", first.inode, addresses) {
-            return Some(found);
-        }
-        if !first.path.starts_with('/')
-            || !self.is_local(|mounts| Some(mounts.of_path(&first.path)?.kind.clone()))
-        {
-            return None;
-        }
-        let path = format!("root{}", first.path);
-        self.reads.symbols(self.process, &path, first.inode, addresses).ok()
-    }
-
-    /// Whether a file system is one that no other process or host serves.
-    fn is_local(&mut self, kind: impl Fn(&MountTable) -> Option<String>) -> bool {
-        let mounts = self.mounts.get_or_insert_with(|| MountTable::read(self.process, self.reads));
-        kind(mounts).is_some_and(|kind| LOCAL.contains(&kind.as_str()))
+    fn look_up(&mut self, first: &MappedRange, addresses: &[u64]) -> Option<Vec<Option<FoundSymbol>>> {
+        let process = self.process;
+        self.files.ask(process, first, self.reads, |reads, name| {
+            reads.symbols(process, name, first.inode, addresses)
+        })
     }
 
     /// The names that a compiler has written down of code that it made at run time, for the kernel's profiler.
     pub fn of_perf_map(&mut self, addresses: &HashSet<u64>) -> HashMap<u64, String> {
         let addresses: Vec<u64> = addresses.iter().copied().take(ADDRESSES_MAX).collect();
-        if addresses.is_empty() || !self.is_local(|mounts| Some(mounts.of_path("/tmp")?.kind.clone())) {
+        let of_tmp = |mounts: &MountTable| Some(mounts.of_path("/tmp")?.kind.clone());
+        if addresses.is_empty() || !self.files.is_local(self.process, self.reads, of_tmp) {
             return HashMap::new();
         }
         // The name has the process's id where it lives.
@@ -134,11 +104,15 @@ fn named(symbol: &FoundSymbol) -> String {
 }
 
 /// The names of functions that a module exports, for addresses in it, from memory.
-pub fn exported(module: &Module, addresses: &HashSet<u64>, memory: &mut dyn Memory) -> HashMap<u64, String> {
+pub fn exported(
+    module: &LoadedModule,
+    addresses: &HashSet<u64>,
+    memory: &mut dyn TargetMemory,
+) -> HashMap<u64, String> {
     let mut found: HashMap<u64, String> = HashMap::new();
     let Some(dynamic) = module.dynamic(memory) else { return found };
     let Dynamic { names: Some(names), symbols: Some(symbols), .. } = dynamic else { return found };
-    // Names follow the symbols, in the order in which linkers write them; else there are as many as are looked through.
+    // NameLookup follow the symbols, in the order in which linkers write them; else there are as many as are looked through.
     let number = match names.checked_sub(symbols) {
         Some(bytes) => (bytes / SYMBOL).min(SYMBOLS_MAX),
         None => 0,

@@ -2,11 +2,11 @@
 //! a time: its file may be gone, and is not needed.
 
 use gimli::{
-    BaseAddresses, CfaRule, EhFrame, EhFrameOffset, EndianSlice, EvaluationResult, LittleEndian, Register,
-    RegisterRule, UnwindContext, UnwindExpression, UnwindSection, Value,
+    BaseAddresses, CfaRule, CieOrFde, EhFrame, EhFrameOffset, EndianSlice, EvaluationResult, LittleEndian,
+    Register, RegisterRule, UnwindContext, UnwindExpression, UnwindSection, Value,
 };
 
-use super::{memory::Memory, module::Module};
+use super::{memory::TargetMemory, module::LoadedModule};
 use crate::model::registers::{PROGRAM_COUNTER, REGISTERS, STACK_POINTER};
 
 /// Bytes of the rules of one function.
@@ -58,10 +58,10 @@ type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 /// # Errors
 /// Why it is not known.
 pub fn caller(
-    module: &Module,
+    module: &LoadedModule,
     address: u64,
     registers: &Values,
-    memory: &mut dyn Memory,
+    memory: &mut dyn TargetMemory,
 ) -> Result<Caller, Unknown> {
     let found = rules_of(module, address, memory).ok_or(Unknown::NoRules)?;
     let mut section = EhFrame::new(&found.bytes, LittleEndian);
@@ -79,7 +79,7 @@ pub fn caller(
     let row = function
         .unwind_info_for_address(&section, &bases, &mut context, address)
         .map_err(|_| Unknown::Unusable)?;
-    let known = Known { section: &section, encoding: function.cie().encoding(), registers };
+    let known = RuleValues { section: &section, encoding: function.cie().encoding(), registers };
     let frame = match row.cfa() {
         CfaRule::RegisterAndOffset { register, offset } => {
             known.register(*register).map(|value| value.wrapping_add_signed(*offset))
@@ -116,13 +116,13 @@ fn without_signature(address: u64) -> u64 {
 }
 
 /// What rules are evaluated against.
-struct Known<'a> {
+struct RuleValues<'a> {
     section: &'a EhFrame<Bytes<'a>>,
     encoding: gimli::Encoding,
     registers: &'a Values,
 }
 
-impl Known<'_> {
+impl RuleValues<'_> {
     fn register(&self, register: Register) -> Option<u64> {
         self.registers.get(usize::from(register.0)).copied().flatten()
     }
@@ -133,7 +133,7 @@ impl Known<'_> {
         rule: &RegisterRule<usize>,
         now: Option<u64>,
         frame: u64,
-        memory: &mut dyn Memory,
+        memory: &mut dyn TargetMemory,
     ) -> Option<u64> {
         match rule {
             RegisterRule::SameValue => now,
@@ -155,7 +155,7 @@ impl Known<'_> {
         &self,
         expression: &UnwindExpression<usize>,
         first: Option<u64>,
-        memory: &mut dyn Memory,
+        memory: &mut dyn TargetMemory,
     ) -> Option<u64> {
         let mut evaluation = expression.get(self.section).ok()?.evaluation(self.encoding);
         evaluation.set_max_iterations(STEPS_MAX);
@@ -198,11 +198,10 @@ struct FunctionRules {
     at: u64,
 }
 
-/// Finds the rules of the function that an address is in, by the index that linkers make: sorted pairs of a function and its rules,
+/// Where the rules of the function are that an address is in, by the index that linkers make: sorted pairs of a function and its rules,
 /// both four bytes from the index's own beginning (Linux Standard Base, Exception Frames).
-fn rules_of(module: &Module, address: u64, memory: &mut dyn Memory) -> Option<FunctionRules> {
+fn by_index(index: u64, bytes: u64, address: u64, memory: &mut dyn TargetMemory) -> Option<u64> {
     const PAIRS: u64 = 12;
-    let (index, bytes) = module.rules?;
     // Version 1; an address of four bytes, a number of four, and pairs relative to the index.
     let [1, first, 0x03, 0x3b] = memory.int(index)?.to_le_bytes() else { return None };
     if !matches!(first & 0x0f, 0x03 | 0x0b) {
@@ -219,7 +218,42 @@ fn rules_of(module: &Module, address: u64, memory: &mut dyn Memory) -> Option<Fu
         let middle = low.midpoint(high);
         if pair(middle)?.0 <= address { low = middle + 1 } else { high = middle }
     }
-    let (_, at) = pair(low.checked_sub(1)?)?;
+    Some(pair(low.checked_sub(1)?)?.1)
+}
+
+/// Where the rules of each function are, sorted by where the functions begin: all rules, which lie here, are read once.
+pub fn functions(at: u64, bytes: u64, memory: &mut dyn TargetMemory) -> Option<Vec<(u64, u64)>> {
+    const BYTES_MAX: u64 = 8 << 20;
+    const PART_BYTES: u64 = 64 * 1024;
+    let (bytes, mut all) = (bytes.min(BYTES_MAX), Vec::new());
+    while (all.len() as u64) < bytes {
+        let done = all.len() as u64;
+        let part = PART_BYTES.min(bytes - done);
+        all.extend(memory.bytes(at.checked_add(done)?, usize::try_from(part).ok()?)?);
+    }
+    let mut section = EhFrame::new(&all, LittleEndian);
+    section.set_address_size(8);
+    let bases = BaseAddresses::default().set_eh_frame(at);
+    let (mut entries, mut functions) = (section.entries(&bases), Vec::new());
+    while let Ok(Some(entry)) = entries.next() {
+        let CieOrFde::Fde(function) = entry else { continue };
+        let parsed = function.parse(|section, bases, offset| section.cie_from_offset(bases, offset));
+        let Ok(function) = parsed else { continue };
+        functions.push((function.initial_address(), at.checked_add(function.offset() as u64)?));
+    }
+    functions.sort_unstable();
+    Some(functions)
+}
+
+/// Finds the rules of the function that an address is in.
+fn rules_of(module: &LoadedModule, address: u64, memory: &mut dyn TargetMemory) -> Option<FunctionRules> {
+    let at = match module.rules {
+        Some((index, bytes)) => by_index(index, bytes, address, memory)?,
+        None => {
+            let behind = module.functions.partition_point(|(start, _)| *start <= address);
+            module.functions.get(behind.checked_sub(1)?)?.1
+        }
+    };
     let own = entry(at, FUNCTION_BYTES_MAX, memory)?;
     // How far before this word that begins which it shares with others.
     let pointer = at.checked_add(4)?;
@@ -234,7 +268,7 @@ fn rules_of(module: &Module, address: u64, memory: &mut dyn Memory) -> Option<Fu
 }
 
 /// An entry of `.eh_frame`, with its length before it.
-fn entry(at: u64, bytes_max: u32, memory: &mut dyn Memory) -> Option<Vec<u8>> {
+fn entry(at: u64, bytes_max: u32, memory: &mut dyn TargetMemory) -> Option<Vec<u8>> {
     let length = memory.int(at).filter(|length| (8..=bytes_max).contains(length))?;
     memory.bytes(at, usize::try_from(length).ok()?.checked_add(4)?)
 }

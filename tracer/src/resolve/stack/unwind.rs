@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use super::{
     guess,
     mappings::Mappings,
-    memory::Memory,
-    module::Module,
+    memory::TargetMemory,
+    module::LoadedModule,
     rules::{self, Caller, RETURN_ADDRESS, Unknown, Values},
 };
 use crate::model::{
@@ -17,7 +17,7 @@ use crate::model::{
 
 /// A function that has not returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub struct CodeFrame {
     /// Where it goes on.
     pub address: u64,
     /// The instruction that it is in: the call before that, where it was called by one.
@@ -30,7 +30,7 @@ pub struct Frame {
 
 /// Why there are no more frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum StackEnd {
     /// The last is the outermost.
     Outermost,
     /// There are no rules for the last one, and nothing looks like a caller.
@@ -49,18 +49,18 @@ pub enum End {
     NoRegisters,
 }
 
-impl End {
+impl StackEnd {
     /// In words.
     pub fn words(self) -> &'static str {
         match self {
-            End::Outermost => "the outermost function",
-            End::NoCaller => "no caller found: there are no unwind rules and no frame pointer",
-            End::Unusable => "the unwind rules need what is not known",
-            End::Circle => "the stack does not grow",
-            End::NoCode => "the return address is not in code",
-            End::TooMany => "more frames than are read",
-            End::Compat => "32-bit code is not read",
-            End::NoRegisters => "the registers are not known",
+            StackEnd::Outermost => "the outermost function",
+            StackEnd::NoCaller => "no caller found: there are no unwind rules and no frame pointer",
+            StackEnd::Unusable => "the unwind rules need what is not known",
+            StackEnd::Circle => "the stack does not grow",
+            StackEnd::NoCode => "the return address is not in code",
+            StackEnd::TooMany => "more frames than are read",
+            StackEnd::Compat => "32-bit code is not read",
+            StackEnd::NoRegisters => "the registers are not known",
         }
     }
 }
@@ -69,20 +69,25 @@ impl End {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unwound {
     /// The innermost first.
-    pub frames: Vec<Frame>,
+    pub frames: Vec<CodeFrame>,
     /// Why they end.
-    pub end: End,
+    pub end: StackEnd,
 }
 
 /// Modules of a process that are known, by where they begin.
 #[derive(Default)]
-pub struct Modules(HashMap<u64, Option<Module>>);
+pub struct Modules(HashMap<u64, Option<LoadedModule>>);
 
 impl Modules {
     /// The one that an address is in.
-    pub fn of(&mut self, address: u64, mappings: &Mappings, memory: &mut dyn Memory) -> Option<&Module> {
+    pub fn of(
+        &mut self,
+        address: u64,
+        mappings: &Mappings,
+        memory: &mut dyn TargetMemory,
+    ) -> Option<&LoadedModule> {
         let base = mappings.first_of_file(address)?.start;
-        self.0.entry(base).or_insert_with(|| Module::at(base, memory)).as_ref()
+        self.0.entry(base).or_insert_with(|| LoadedModule::at(base, memory)).as_ref()
     }
 }
 
@@ -91,15 +96,15 @@ pub fn unwind(
     start: &UserRegisters,
     mappings: &Mappings,
     modules: &mut Modules,
-    memory: &mut dyn Memory,
+    memory: &mut dyn TargetMemory,
 ) -> Unwound {
     let ended = |end| Unwound { frames: Vec::new(), end };
     if start.is_compat {
-        return ended(End::Compat);
+        return ended(StackEnd::Compat);
     }
-    let Some(address) = start.program_counter() else { return ended(End::NoRegisters) };
-    let first = Frame { address, inside: address, by: FoundBy::Registers, is_signal: false };
-    let mut unwound = Unwound { frames: vec![first], end: End::TooMany };
+    let Some(address) = start.program_counter() else { return ended(StackEnd::NoRegisters) };
+    let first = CodeFrame { address, inside: address, by: FoundBy::Registers, is_signal: false };
+    let mut unwound = Unwound { frames: vec![first], end: StackEnd::TooMany };
     let mut registers = start.values;
     while unwound.frames.len() < FRAMES_MAX {
         match step(&unwound.frames, &registers, mappings, modules, memory) {
@@ -121,7 +126,7 @@ pub fn unwind(
 
 /// A caller.
 struct Found {
-    frame: Frame,
+    frame: CodeFrame,
     values: Values,
     /// A signal has interrupted it there: it has not called the last one.
     interrupted: bool,
@@ -129,14 +134,14 @@ struct Found {
 
 /// The caller of the last frame.
 fn step(
-    frames: &[Frame],
+    frames: &[CodeFrame],
     registers: &Values,
     mappings: &Mappings,
     modules: &mut Modules,
-    memory: &mut dyn Memory,
-) -> Result<Found, End> {
-    let Some(last) = frames.last() else { return Err(End::NoRegisters) };
-    let stack = registers[STACK_POINTER].ok_or(End::NoRegisters)?;
+    memory: &mut dyn TargetMemory,
+) -> Result<Found, StackEnd> {
+    let Some(last) = frames.last() else { return Err(StackEnd::NoRegisters) };
+    let stack = registers[STACK_POINTER].ok_or(StackEnd::NoRegisters)?;
     let by_rules = match modules.of(last.inside, mappings, memory) {
         Some(module) => rules::caller(&module.clone(), last.inside, registers, memory),
         None => Err(Unknown::NoRules),
@@ -144,32 +149,32 @@ fn step(
     let (values, by, interrupted) = match by_rules {
         Ok(Caller::Found(values)) => (values, FoundBy::Rules, false),
         Ok(Caller::Interrupted(values)) => (values, FoundBy::Rules, true),
-        Ok(Caller::Nobody) => return Err(End::Outermost),
-        Err(Unknown::Unusable) => return Err(End::Unusable),
+        Ok(Caller::Nobody) => return Err(StackEnd::Outermost),
+        Err(Unknown::Unusable) => return Err(StackEnd::Unusable),
         Err(Unknown::NoRules) => {
             let is_first = frames.len() == 1;
             match guess::caller(last.address, registers, is_first, mappings, memory) {
                 Some(guessed) => (guessed.values, guessed.by, guessed.interrupted),
-                None if guess::is_outermost(registers) => return Err(End::Outermost),
-                None => return Err(End::NoCaller),
+                None if guess::is_outermost(registers) => return Err(StackEnd::Outermost),
+                None => return Err(StackEnd::NoCaller),
             }
         }
     };
     let (Some(address), Some(next)) = (values[PROGRAM_COUNTER], values[STACK_POINTER]) else {
-        return Err(End::Unusable);
+        return Err(StackEnd::Unusable);
     };
     if address == 0 {
-        return Err(End::Outermost);
+        return Err(StackEnd::Outermost);
     }
     // A function may use no stack of its own where the processor keeps return addresses in a register; a signal may have another stack.
     let moves = next > stack || next == stack && RETURN_ADDRESS != PROGRAM_COUNTER && address != last.address;
     if !moves && !interrupted {
-        return Err(End::Circle);
+        return Err(StackEnd::Circle);
     }
     if !mappings.is_code(address) {
-        return Err(End::NoCode);
+        return Err(StackEnd::NoCode);
     }
     let inside = if interrupted { address } else { address.saturating_sub(1) };
-    let frame = Frame { address, inside, by, is_signal: false };
+    let frame = CodeFrame { address, inside, by, is_signal: false };
     Ok(Found { frame, values, interrupted })
 }
