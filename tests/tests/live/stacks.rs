@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tests::{Running, own_dir, start, why_page};
+use tests::{Running, debian_program, own_dir, start, why_page};
 
 /// How long a program may take until it is where it will be.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -50,8 +50,8 @@ __attribute__((noinline)) int compare(const void *a, const void *b)
 }
 __attribute__((noinline)) void handler(int signal)
 {
-	block("read");
-	(void)signal;
+	static volatile int after;
+	after = block("read") + signal;
 }
 __attribute__((noinline)) void *in_thread(void *argument)
 {
@@ -122,15 +122,14 @@ fn folder(name: &str) -> PathBuf {
 fn build(dir: &Path, flavour: &[&str]) -> PathBuf {
     let (source, program) = (dir.join("blocks.c"), dir.join("blocks"));
     fs::write(&source, BLOCKS).expect("write");
-    let mut gcc = Command::new("gcc");
+    let mut gcc = Command::new(debian_program("gcc"));
     gcc.arg(&source).arg("-o").arg(&program).args(flavour).arg("-pthread");
     assert!(gcc.status().expect("gcc runs").success(), "it is built");
     program
 }
 
 fn stacks(who: &str) -> Vec<Value> {
-    let tracer = std::env::var_os("TRACER_BIN").map_or_else(|| tests::binary("tracer"), PathBuf::from);
-    let output = Command::new(tracer).args(["stack", who, "--json"]).output().expect("tracer runs");
+    let output = Command::new(tests::tracer()).args(["stack", who, "--json"]).output().expect("tracer runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
@@ -158,7 +157,10 @@ fn functions(stack: &Value) -> Vec<&str> {
 /// The program's own frames, as `function:line`.
 fn program(stack: &Value) -> Vec<String> {
     let frames = stack["frames"].as_array().map(Vec::as_slice).unwrap_or_default();
-    frames.iter().map(|frame| format!("{}:{}", frame["function"].as_str().unwrap_or("?"), frame["line"])).collect()
+    frames
+        .iter()
+        .map(|frame| format!("{}:{}", frame["function"].as_str().unwrap_or("?"), frame["line"]))
+        .collect()
 }
 
 /// Where each of gdb's frames is: its file, and where in that, as the file counts.
@@ -166,7 +168,9 @@ fn by_gdb(pid: u32, dir: &Path) -> Vec<(String, u64)> {
     let script = dir.join("frames.py");
     fs::write(&script, GDB).expect("write");
     let mut gdb = Command::new("timeout");
-    gdb.args(["60", "gdb", "-nx", "-batch", "-p", &pid.to_string(), "-x"]).arg(&script);
+    gdb.args(["60".as_ref(), debian_program("gdb").as_os_str()])
+        .args(["-nx", "-batch", "-p", &pid.to_string(), "-x"])
+        .arg(&script);
     let output = gdb.stdin(Stdio::null()).output().expect("gdb runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("it lives");
@@ -211,8 +215,11 @@ fn programs_in_c_have_the_frames_that_gdb_sees() {
             let mut names = functions(&stack).into_iter();
             let all = expected.iter().all(|expected| names.any(|name| name == *expected));
             assert!(all, "{flavour} {way}: {stack:#}");
-            let guesses =
-                stack["native"].as_array().expect("frames").iter().filter(|of| of["by"] == "scan" || of["by"] == "fp");
+            let guesses = stack["native"]
+                .as_array()
+                .expect("frames")
+                .iter()
+                .filter(|of| of["by"] == "scan" || of["by"] == "fp");
             assert_eq!(guesses.count(), 0, "{flavour} {way}: {stack:#}");
             let ours: Vec<(String, u64)> = stack["native"]
                 .as_array()
@@ -247,7 +254,9 @@ fn a_stripped_program_and_its_threads_are_seen_too() {
     // Its own functions have no names left, but places.
     let own = |thread: &Value| {
         let native = thread["stack"]["native"].as_array().expect("frames");
-        native.iter().any(|frame| frame["function"].is_null() && frame["module"] == *blocks.to_str().expect("a path"))
+        native
+            .iter()
+            .any(|frame| frame["function"].is_null() && frame["module"] == *blocks.to_str().expect("a path"))
     };
     assert!(threads.iter().all(own), "{threads:#?}");
 }
@@ -288,18 +297,11 @@ threading.Thread(target=work, daemon=True).start()
 work()
 ";
 
-/// Interpreters that are installed, this host's own first.
+/// Debian's interpreter, and those of other versions that the environment names, with colons between.
 fn pythons() -> Vec<PathBuf> {
-    let mut found = vec![PathBuf::from("python3")];
-    let versions = fs::read_dir(Path::new(&std::env::var("HOME").unwrap_or_default()).join(".pyenv/versions"));
-    for version in versions.into_iter().flatten().flatten() {
-        let minor = version.file_name().to_string_lossy().split('.').nth(1).and_then(|of| of.parse::<u32>().ok());
-        let is_three = version.file_name().to_string_lossy().starts_with("3.");
-        if is_three && minor.is_some_and(|minor| minor >= 8) {
-            found.push(version.path().join("bin/python3"));
-        }
-    }
-    found
+    let others = std::env::var_os("TRACER_PYTHONS").unwrap_or_default();
+    let others: Vec<PathBuf> = std::env::split_paths(&others).filter(|path| path.is_file()).collect();
+    [debian_program("python3")].into_iter().chain(others).collect()
 }
 
 #[test]
@@ -316,7 +318,8 @@ fn threads_of_python_are_at_their_lines() {
         assert_eq!(frames.last().map(String::as_str), Some("<module>:12"), "{python:?} {frames:?}");
         assert!(frames.iter().any(|frame| frame == "work:8" || frame == "work:7"), "{python:?} {frames:?}");
         let all = stacks(&running.pid().to_string());
-        let of_threads = all.iter().filter(|thread| program(&thread["stack"]).iter().any(|of| of.ends_with("get:5")));
+        let of_threads =
+            all.iter().filter(|thread| program(&thread["stack"]).iter().any(|of| of.ends_with("get:5")));
         assert_eq!(of_threads.count(), 2, "{python:?} {all:#?}");
     }
 }
@@ -339,7 +342,7 @@ fn a_script_of_php_is_at_its_line() {
     let dir = folder("stacks-php");
     let script = dir.join("waits.php");
     fs::write(&script, PHP).expect("write");
-    let running = spawn(Path::new("php"), &[script.to_str().expect("a path")]);
+    let running = spawn(&debian_program("php"), &[script.to_str().expect("a path")]);
     let stack = until(running.pid(), |stack| stack["language"] == "php" && program(stack).len() == 6);
     assert_eq!(
         program(&stack),
@@ -364,7 +367,7 @@ fn threads_of_ruby_are_at_their_lines() {
     let dir = folder("stacks-ruby");
     let script = dir.join("waits.rb");
     fs::write(&script, RUBY).expect("write");
-    let running = spawn(Path::new("ruby"), &[script.to_str().expect("a path")]);
+    let running = spawn(&debian_program("ruby"), &[script.to_str().expect("a path")]);
     let stack = until(running.pid(), |stack| stack["language"] == "ruby" && program(stack).len() == 3);
     assert_eq!(program(&stack), ["get:2", "block in <main>:8", "<main>:7"]);
     let all = stacks(&running.pid().to_string());

@@ -184,3 +184,29 @@ fn is_go(program: &MappedRange, memory: &mut dyn TargetMemory) -> bool {
     // The length of its name, that of the id, the kind, and the name.
     bytes.windows(16).any(|note| note.starts_with(&[4, 0, 0, 0]) && note.ends_with(b"\x04\0\0\0Go\0\0"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::memory::tests::Noise, *};
+
+    #[test]
+    fn a_table_begins_with_its_version() {
+        assert!(begins(&[0xf1, 0xff, 0xff, 0xff, 0, 0, 1, 8, 9]));
+        assert!(!begins(&[0xf1, 0xff, 0xff, 0xff, 0, 0, 3, 8]) && !begins(&[0xf1, 0xff]));
+    }
+
+    proptest! {
+        /// Whatever memory holds, reading it ends, with no more than is kept.
+        #[test]
+        fn noise_is_read_to_an_end(seed: u64, text: u64, tables: u64, inside in prop::collection::vec(any::<u64>(), 1..8)) {
+            let [names, units, files, lines, functions] = [1, 2, 3, 4, 5].map(|at| tables.wrapping_mul(at));
+            let go = Go { unit: 1, text, number: 1 << 20, names, units, files, lines, functions };
+            for address in inside {
+                let _ = go.functions_at(address, &mut Noise(seed));
+                let _ = go.functions_at(text.wrapping_add(address % 4096), &mut Noise(seed));
+            }
+        }
+    }
+}

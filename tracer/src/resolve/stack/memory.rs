@@ -148,6 +148,21 @@ pub mod tests {
         }
     }
 
+    /// Memory that has something everywhere: noise, in which words often lead near others.
+    pub struct Noise(pub u64);
+
+    impl TargetMemory for Noise {
+        fn fill(&mut self, address: u64, to: &mut [u8]) -> bool {
+            for (place, byte) in to.iter_mut().enumerate() {
+                let at = address.wrapping_add(place as u64);
+                let mixed = (at ^ self.0).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) ^ self.0 >> 7;
+                *byte = if at % 8 >= 2 && mixed & 7 != 0 { 0 } else { (mixed >> 16) as u8 };
+            }
+            // Not all of it is there.
+            (address ^ self.0).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 58 != 0
+        }
+    }
+
     #[test]
     fn own_memory_is_read_over_the_bounds_of_blocks() {
         let text: Vec<u8> = (0..100_000u32).map(|at| at as u8).collect();

@@ -35,7 +35,7 @@ pub struct LoadedModule {
     /// Where the rules of its functions are, by where these begin, if there is no such index.
     pub functions: Vec<(u64, u64)>,
     /// Where its dynamic section is.
-    dynamic: Option<u64>,
+    pub dynamic: Option<u64>,
 }
 
 /// What a dynamic section says.
@@ -89,7 +89,7 @@ impl LoadedModule {
     }
 
     /// Its dynamic section.
-    pub fn dynamic(&self, memory: &mut dyn TargetMemory) -> Option<Dynamic> {
+    pub fn dynamic_section(&self, memory: &mut dyn TargetMemory) -> Option<Dynamic> {
         let (at, mut found) = (self.dynamic?, Dynamic::default());
         for entry in 0..ENTRIES_MAX {
             let entry = at.checked_add(entry * 16)?;
@@ -111,7 +111,7 @@ impl LoadedModule {
 
     /// Where a symbol lies that it exports.
     pub fn symbol(&self, name: &str, memory: &mut dyn TargetMemory) -> Option<u64> {
-        let dynamic = self.dynamic(memory)?;
+        let dynamic = self.dynamic_section(memory)?;
         let (names, symbols, table) = (dynamic.names?, dynamic.symbols?, dynamic.hash?);
         let hash = name.bytes().fold(5381u32, |hash, byte| hash.wrapping_mul(33).wrapping_add(byte.into()));
         let number = memory.int(table)?.max(1);

@@ -110,7 +110,7 @@ pub fn exported(
     memory: &mut dyn TargetMemory,
 ) -> HashMap<u64, String> {
     let mut found: HashMap<u64, String> = HashMap::new();
-    let Some(dynamic) = module.dynamic(memory) else { return found };
+    let Some(dynamic) = module.dynamic_section(memory) else { return found };
     let Dynamic { names: Some(names), symbols: Some(symbols), .. } = dynamic else { return found };
     // NameLookup follow the symbols, in the order in which linkers write them; else there are as many as are looked through.
     let number = match names.checked_sub(symbols) {

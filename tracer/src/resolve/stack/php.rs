@@ -142,7 +142,9 @@ fn first_load(code: &[u8]) -> Option<u64> {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
-    use super::*;
+    use proptest::prelude::*;
+
+    use super::{super::memory::tests::Noise, *};
 
     #[test]
     fn the_first_load_behind_the_address_counts() {
@@ -153,5 +155,14 @@ mod tests {
         ];
         assert_eq!(first_load(&code), Some(0x1e8));
         assert_eq!(first_load(&code[..12]), None);
+    }
+
+    proptest! {
+        /// Whatever memory holds, reading it ends, with no more than is kept.
+        #[test]
+        fn noise_is_read_to_an_end(seed: u64, current: u64) {
+            let frames = Php { current }.frames(&mut Noise(seed)).unwrap_or_default();
+            prop_assert!(frames.len() <= FRAMES_MAX);
+        }
     }
 }

@@ -326,7 +326,9 @@ fn said(runtime: u64, memory: &mut dyn TargetMemory) -> Option<PythonLayout> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::prelude::*;
+
+    use super::{super::memory::tests::Noise, *};
 
     #[test]
     fn the_version_is_in_the_name_of_the_file() {
@@ -334,6 +336,17 @@ mod tests {
             [("python3.8", Some(8)), ("libpython3.10.so.1.0", Some(10)), ("python2.7", None), ("php", None)]
         {
             assert_eq!(minor_of(name), minor, "{name}");
+        }
+    }
+
+    proptest! {
+        /// Whatever memory holds, reading it ends, with no more than is kept.
+        #[test]
+        fn noise_is_read_to_an_end(seed: u64, runtime: u64, row in 0..LAYOUTS.len(), pointer: Option<u64>) {
+            let python = Python { runtime, layout: LAYOUTS[row] };
+            let frames = python.frames(pointer, &mut Noise(seed)).unwrap_or_default();
+            prop_assert!(frames.len() <= FRAMES_MAX);
+            let _ = said(runtime, &mut Noise(seed));
         }
     }
 }

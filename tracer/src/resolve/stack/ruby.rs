@@ -152,3 +152,22 @@ fn text(string: u64, memory: &mut dyn TargetMemory) -> Option<String> {
     let bytes = memory.bytes(at, usize::try_from(length.min(TEXT_BYTES_MAX)).ok()?)?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::memory::tests::Noise, *};
+
+    proptest! {
+        /// Whatever memory holds, reading it ends, with no more than is kept.
+        #[test]
+        fn noise_is_read_to_an_end(seed: u64, pointer: u64, offset: u64, number: u64) {
+            for context in [tls::Variable::AtOffset(offset), tls::Variable::OfModule { number, offset }] {
+                let ruby = Ruby { layout: &LAYOUTS[0], context };
+                let frames = ruby.frames(Some(pointer), &mut Noise(seed)).unwrap_or_default();
+                prop_assert!(frames.len() <= FRAMES_MAX);
+            }
+        }
+    }
+}

@@ -37,7 +37,7 @@ pub enum Variable {
 
 /// Finds the variable of this name.
 pub fn find(module: &LoadedModule, name: &str, memory: &mut dyn TargetMemory) -> Option<Variable> {
-    let dynamic = module.dynamic(memory)?;
+    let dynamic = module.dynamic_section(memory)?;
     let (relocations, names, symbols) = (dynamic.relocations?, dynamic.names?, dynamic.symbols?);
     let number = dynamic.relocations_bytes.min(RELOCATIONS_BYTES_MAX) / RELOCATION as u64;
     let mut done = 0;

@@ -178,3 +178,100 @@ fn step(
     let frame = CodeFrame { address, inside, by, is_signal: false };
     Ok(Found { frame, values, interrupted })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use proptest::prelude::*;
+
+    use super::{
+        super::{
+            files::LocalFiles,
+            memory::{Blocks, ProcessMemory, tests::Noise},
+        },
+        *,
+    };
+    use crate::procfs::{Reads, by_pid, stat};
+
+    /// Memory of which some bytes are others.
+    struct Mutated<'a, 'b>(&'a mut ProcessMemory<'b>, u64);
+
+    impl TargetMemory for Mutated<'_, '_> {
+        fn fill(&mut self, address: u64, to: &mut [u8]) -> bool {
+            let is_there = self.0.fill(address, to);
+            for (place, byte) in to.iter_mut().enumerate() {
+                let at = address.wrapping_add(place as u64);
+                let mixed = (at ^ self.1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                if mixed >> 57 == 0 {
+                    *byte ^= mixed as u8;
+                }
+            }
+            is_there
+        }
+    }
+
+    /// A thread of this process that sleeps, what its registers hold as far as everybody may see, and an end that wakes it.
+    fn sleeper() -> (UserRegisters, mpsc::Sender<()>) {
+        let (wake, woken) = mpsc::channel::<()>();
+        let (say, said) = mpsc::channel();
+        thread::spawn(move || {
+            let _ = say.send(rustix::thread::gettid().as_raw_nonzero().get());
+            let _ = woken.recv();
+        });
+        let tid = said.recv().expect("it says");
+        let (mut reads, me) = (Reads::new(), by_pid(std::process::id()));
+        loop {
+            let text = reads.text(me, &format!("task/{tid}/syscall")).expect("its own");
+            if let Some((stack, program)) = stat::pointers(&text) {
+                return (UserRegisters::of_pointers(stack, program), wake);
+            }
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_thread_of_this_process_is_in_a_function_of_the_c_library() {
+        let (registers, _wake) = sleeper();
+        let (mut reads, mut blocks, mut files) = (Reads::new(), Blocks::default(), LocalFiles::default());
+        let process = by_pid(std::process::id());
+        let mappings = Mappings::read(process, &mut reads);
+        let memory = &mut ProcessMemory {
+            process,
+            reads: &mut reads,
+            mappings: &mappings,
+            blocks: &mut blocks,
+            files: &mut files,
+        };
+        let whole = unwind(&registers, &mappings, &mut Modules::default(), memory);
+        assert!(whole.frames.len() > 1, "{whole:?}");
+        // Memory of which bytes are others ends, too, and brings nothing down.
+        for seed in 0..200u64 {
+            let mutated = &mut Mutated(memory, seed.wrapping_mul(0x1234_5678_9abc_def1));
+            let unwound = unwind(&registers, &mappings, &mut Modules::default(), mutated);
+            assert!(unwound.frames.len() <= FRAMES_MAX);
+        }
+    }
+
+    proptest! {
+        /// Whatever memory holds and wherever a thread is, there is an end.
+        #[test]
+        fn noise_is_unwound_to_an_end(seed: u64, values in prop::collection::vec(any::<u64>(), 33)) {
+            let mappings = Mappings::parse("1000-7fffffffffff r-xp 00000000 fe:01 7 /srv/noise\n");
+            let mut registers = UserRegisters::of_pointers(0, 0);
+            for (register, value) in registers.values.iter_mut().zip(&values) {
+                *register = Some(value % (1 << 46));
+            }
+            let module = |rules, functions| LoadedModule { base: 0x1000, bias: seed, rules, functions, dynamic: None };
+            for module in [
+                module(Some((values[0] % (1 << 46), values[1])), Vec::new()),
+                module(None, vec![(0, values[2] % (1 << 46))]),
+            ] {
+                let mut modules = Modules::default();
+                modules.0.insert(0x1000, Some(module));
+                let unwound = unwind(&registers, &mappings, &mut modules, &mut Noise(seed));
+                prop_assert!(unwound.frames.len() <= FRAMES_MAX);
+            }
+        }
+    }
+}
