@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tests::{Running, debian_program, own_dir, start, why_page};
+use tests::{Agent, Running, debian_program, own_dir, shared, start, why_page};
 
 /// How long a program may take until it is where it will be.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -280,6 +280,20 @@ fn the_page_of_why_says_where() {
     until(running.pid(), |stack| functions(stack).contains(&"compare"));
     let page = why_page(running.pid());
     assert!(page.contains("\nWhere     read ← block ← compare ← "), "{page}");
+}
+
+/// Under the rights that an agent leaves itself.
+#[test]
+fn a_stall_says_where() {
+    let _shared = shared();
+    let dir = folder("stacks-agent");
+    let blocks = build(&dir, &["-O2"]);
+    let mut agent = Agent::start(&["--threshold", "2s"]);
+    let running = spawn(&blocks, &["qsort"]);
+    let (event, _) = agent.wait_stall("stall_opened", running.pid(), PATIENCE);
+    let stack = event["stack"].as_array().expect("a stack");
+    let has = |name: &str| stack.iter().any(|frame| frame == name);
+    assert!(has("read") && has("compare") && has("main") && stack.len() <= 20, "{event:#}");
 }
 
 /// Waits in a method, in a comprehension, in a function; a line each.

@@ -100,6 +100,7 @@ impl Notice {
                 lasted: self.stall.lasted,
                 ended: self.stall.ended.as_deref(),
                 note: self.stall.note.as_deref(),
+                stack: &self.stall.stack,
                 wait: &self.stall.wait,
             };
             serde_json::to_string(&event).map(|line| line + "\n").unwrap_or_default()
@@ -257,9 +258,9 @@ mod tests {
         assert_eq!(
             told[0].iter().map(begin).collect::<Vec<_>>(),
             [
-                r#"opened {"event":"stall_opened","stall_seconds":60.0,"ended":null,"note":null,"#,
-                r#"found again {"event":"stall_opened","stall_seconds":60.0,"ended":null,"note":null,"#,
-                r#"closed {"event":"stall_closed","stall_seconds":61.5,"ended":"exited","note":null,"#,
+                r#"opened {"event":"stall_opened","stall_seconds":60.0,"ended":null,"note":null,"stack":[],"#,
+                r#"found again {"event":"stall_opened","stall_seconds":60.0,"ended":null,"note":null,"stack":[],"#,
+                r#"closed {"event":"stall_closed","stall_seconds":61.5,"ended":"exited","note":null,"stack":[],"#,
             ]
         );
         assert!(told[0].iter().all(|line| line.ends_with("}}\n") && line.matches('\n').count() == 1));

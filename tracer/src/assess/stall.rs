@@ -59,6 +59,8 @@ pub struct Stall {
     pub who: Arc<ProcessMeta>,
     /// What the configuration says of such waits.
     pub note: Option<String>,
+    /// Where in its program the thread sleeps, the innermost function first; empty where that was not read.
+    pub stack: Vec<String>,
 }
 
 impl Stall {
@@ -88,8 +90,8 @@ impl StallObject {
     /// Of an open one.
     pub fn open(stall: &Stall) -> Self {
         let wait = WaitObject::new(&stall.wait, &stall.resolved, &stall.verdict, &stall.who);
-        let (lasted, note) = (stall.wait.age, stall.note.clone());
-        Self { opened: stall.opened, closed: None, ended: None, lasted, note, wait }
+        let (lasted, note, stack) = (stall.wait.age, stall.note.clone(), stall.stack.clone());
+        Self { opened: stall.opened, closed: None, ended: None, lasted, note, stack, wait }
     }
 
     /// Of one that has just ended.

@@ -23,6 +23,7 @@ pub fn stall(pid: u32, opened: i64, closed: Option<i64>) -> StallObject {
         ended: closed.map(|_| "resumed".into()),
         lasted: Duration::from_secs(closed.unwrap_or(opened).abs_diff(opened)),
         note: None,
+        stack: Vec::new(),
         wait: WaitObject::brief(&stall.wait, &stall.resolved, Class::Reply, &stall.who),
     }
 }
@@ -38,6 +39,7 @@ pub fn flagged(pid: u32, opened: i64) -> Stall {
         opened: moment(opened),
         who: Arc::default(),
         note: None,
+        stack: Vec::new(),
     }
 }
 

@@ -18,6 +18,8 @@ pub struct StallEvent<'a> {
     pub ended: Option<&'a str>,
     /// What the configuration says of such waits.
     pub note: Option<&'a str>,
+    /// Where in its program the thread sleeps, the innermost function first; empty where that was not read.
+    pub stack: &'a [String],
     /// The wait.
     pub wait: &'a WaitObject,
 }

@@ -23,6 +23,9 @@ pub struct StallObject {
     pub lasted: Duration,
     /// What the configuration says of such waits.
     pub note: Option<String>,
+    /// Where in its program the thread sleeps, the innermost function first; empty where that was not read.
+    #[serde(default)]
+    pub stack: Vec<String>,
     /// The wait.
     pub wait: WaitObject,
 }

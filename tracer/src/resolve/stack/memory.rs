@@ -7,8 +7,6 @@ use crate::{model::wait::ProcessId, procfs::Reads};
 
 /// Bytes that are read at a time.
 const BLOCK_BYTES: u64 = 16 * 1024;
-/// Blocks that are read of a process in one look.
-const BLOCKS_MAX: usize = 4096;
 /// Bytes of one value.
 const VALUE_BYTES_MAX: usize = 1 << 20;
 
@@ -63,10 +61,17 @@ pub trait TargetMemory {
 }
 
 /// The blocks of a process's memory that were read in this look.
-#[derive(Default)]
 pub struct Blocks {
     known: HashMap<u64, Vec<u8>>,
-    asked: usize,
+    /// How many more may be.
+    left: usize,
+}
+
+impl Blocks {
+    /// None yet, and so many at most.
+    pub fn within(left: usize) -> Self {
+        Self { known: HashMap::new(), left }
+    }
 }
 
 /// The memory of a process.
@@ -90,10 +95,8 @@ impl ProcessMemory<'_> {
         // A block begins with its mapping, and ends with it.
         let begin = (address - address % BLOCK_BYTES).max(mapping.start);
         if !self.blocks.known.contains_key(&begin) {
-            if self.blocks.asked >= BLOCKS_MAX {
-                return &[];
-            }
-            self.blocks.asked += 1;
+            let Some(left) = self.blocks.left.checked_sub(1) else { return &[] };
+            self.blocks.left = left;
             let end = (address - address % BLOCK_BYTES).saturating_add(BLOCK_BYTES).min(mapping.end);
             let length = usize::try_from(end.saturating_sub(begin)).unwrap_or(0);
             let bytes = self.reads.memory(self.process, begin, length).unwrap_or_default();
@@ -166,7 +169,7 @@ pub mod tests {
     #[test]
     fn own_memory_is_read_over_the_bounds_of_blocks() {
         let text: Vec<u8> = (0..100_000u32).map(|at| at as u8).collect();
-        let (mut reads, mut blocks) = (Reads::new(), Blocks::default());
+        let (mut reads, mut blocks) = (Reads::new(), Blocks::within(64));
         let process = crate::procfs::by_pid(std::process::id());
         let mappings = Mappings::read(process, &mut reads);
         let mut files = LocalFiles::default();

@@ -58,10 +58,20 @@ pub struct ThreadStack {
     pub stack: UserStack,
 }
 
+/// Blocks of a process's memory that are read in one look: 64 MiB, of which a thread needs a hundredth.
+const BLOCKS_MAX: usize = 4096;
+
 /// Reads stacks, and remembers names.
-#[derive(Default)]
 pub struct StackReader {
     names: KnownNames,
+    /// Blocks of a process's memory that it reads in one look.
+    blocks_max: usize,
+}
+
+impl Default for StackReader {
+    fn default() -> Self {
+        Self::within(BLOCKS_MAX)
+    }
 }
 
 /// A thread and its frames, not named yet.
@@ -73,6 +83,11 @@ struct Walked {
 }
 
 impl StackReader {
+    /// One that reads no more blocks of a process's memory in a look.
+    pub fn within(blocks_max: usize) -> Self {
+        Self { names: KnownNames::default(), blocks_max }
+    }
+
     /// The stacks of these threads of a process. Those that do not sleep are left out, and those that have not slept all the while.
     ///
     /// # Errors
@@ -90,7 +105,7 @@ impl StackReader {
             return Ok(Vec::new());
         }
         let mappings = Mappings::read(process, reads);
-        let (mut blocks, mut modules) = (Blocks::default(), Modules::default());
+        let (mut blocks, mut modules) = (Blocks::within(self.blocks_max), Modules::default());
         let mut files = LocalFiles::default();
         let mut walked: Vec<Walked> = Vec::with_capacity(registers.len());
         let memory = &mut ProcessMemory {

@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn a_thread_of_this_process_is_in_a_function_of_the_c_library() {
         let (registers, _wake) = sleeper();
-        let (mut reads, mut blocks, mut files) = (Reads::new(), Blocks::default(), LocalFiles::default());
+        let (mut reads, mut blocks, mut files) = (Reads::new(), Blocks::within(4096), LocalFiles::default());
         let process = by_pid(std::process::id());
         let mappings = Mappings::read(process, &mut reads);
         let memory = &mut ProcessMemory {
