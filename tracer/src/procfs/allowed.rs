@@ -29,8 +29,8 @@ const NAMESPACES: &[&str] = &["ipc", "mnt", "net"];
 /// Files of the host's that are about no process, or about pods by name.
 const HOST_FILES: &[&str] = &["/proc/locks"];
 const HOST_FOLDERS: &[&str] = &["/proc", "/var/log/containers", "/var/log/pods"];
-/// Sections of programs that are looked for: the rules for unwinding, where no index leads to them.
-const SECTIONS: &[&str] = &[".eh_frame"];
+/// Sections of programs that are looked for: the rules for unwinding, where no index leads to them, and Go's table of functions.
+const SECTIONS: &[&str] = &[".eh_frame", ".gopclntab", ".data.rel.ro.gopclntab"];
 /// As much of a process's memory as is read at a time: a set of 4,096 fds, a path.
 const MEMORY_BYTES_MAX: usize = 64 * 1024;
 

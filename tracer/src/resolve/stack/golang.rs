@@ -4,12 +4,13 @@
 use super::{
     mappings::{MappedRange, Mappings},
     memory::TargetMemory,
+    module::LoadedModule,
     unwind::CodeFrame,
 };
 use crate::model::user_stack::ProgramFrame;
 
 /// Bytes of a program that are looked through for its table.
-const SEARCHED_BYTES_MAX: u64 = 32 << 20;
+const SEARCHED_BYTES_MAX: u64 = 16 << 20;
 /// Bytes that are looked through at a time.
 const PART_BYTES: u64 = 256 * 1024;
 /// Bytes of a name or path.
@@ -20,6 +21,8 @@ const STEPS_MAX: usize = 100_000;
 /// The table begins so: a number for the version (1.18, 1.20), two zeros, the length of an instruction, and of a pointer.
 const MAGIC: [[u8; 4]; 2] = [[0xf0, 0xff, 0xff, 0xff], [0xf1, 0xff, 0xff, 0xff]];
 const POINTER: u8 = 8;
+/// The sections that it is in, of a program that lies where it was linked to, and of one that does not.
+const SECTIONS: [&str; 2] = [".gopclntab", ".data.rel.ro.gopclntab"];
 /// Linkers align it.
 const ALIGNED: usize = 32;
 
@@ -48,6 +51,18 @@ impl Go {
         if !is_go(program, memory) {
             return None;
         }
+        if let Some(module) = LoadedModule::at(program.start, memory) {
+            let section = SECTIONS.iter().find_map(|name| memory.section(module.base, name));
+            let table = section.map(|(address, _)| address.wrapping_add(module.bias));
+            let found = table.and_then(|table| {
+                let begin = memory.bytes(table, 8)?;
+                if begins(&begin) { Self::at(table, mappings, memory) } else { None }
+            });
+            if found.is_some() {
+                return found;
+            }
+        }
+        // Its headers are gone, or its file is not to be read.
         let of_program = mappings
             .iter()
             .filter(|mapping| (mapping.device, mapping.inode) == (program.device, program.inode));

@@ -58,8 +58,8 @@ pub struct ThreadStack {
     pub stack: UserStack,
 }
 
-/// Blocks of a process's memory that are read in one look: 64 MiB, of which a thread needs a hundredth.
-const BLOCKS_MAX: usize = 4096;
+/// Blocks of a process's memory that are read in one look: 24 MiB, of which a thread needs a hundredth.
+const BLOCKS_MAX: usize = 1536;
 
 /// Reads stacks, and remembers names.
 pub struct StackReader {
