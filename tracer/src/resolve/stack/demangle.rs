@@ -52,7 +52,11 @@ fn cpp(name: &str) -> Option<String> {
         } else if let Some(behind) = rest.strip_prefix('I') {
             // What a template is made for.
             parts.last_mut()?.push_str("<…>");
-            rest = behind_template(behind)?;
+            match behind_template(behind) {
+                Some(behind) => rest = behind,
+                // What follows them is not known.
+                None => return Some(parts.join("::") + "…"),
+            }
             continue;
         } else if rest.starts_with(|first: char| first.is_ascii_digit()) {
             let digits = rest.len() - rest.trim_start_matches(|digit: char| digit.is_ascii_digit()).len();
@@ -119,7 +123,7 @@ mod tests {
             ("_ZN3FooD1Ev", "Foo::~Foo"),
             ("_ZN12_GLOBAL__N_13fooEv", "(anonymous)::foo"),
             ("_ZN3FooIiE3barEv", "Foo<…>::bar"),
-            ("_ZN3FooISaIcEE3barEv", "_ZN3FooISaIcEE3barEv"),
+            ("_ZN3FooISaIcEE3barEv", "Foo<…>…"),
             ("_ZN9999999999999999999993bar", "_ZN9999999999999999999993bar"),
         ] {
             assert_eq!(readable(name), expected);

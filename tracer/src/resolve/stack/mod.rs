@@ -256,8 +256,10 @@ fn compiler(mappings: &Mappings) -> Option<Compiler> {
     if has("libjvm.so") {
         return Some((Language::Java, "`jcmd PID Thread.print` shows its own frames"));
     }
-    (has("node") || has("nodejs"))
-        .then_some((Language::JavaScript, "its own frames are shown if it is started with --perf-basic-prof"))
+    (has("node") || has("nodejs")).then_some((
+        Language::JavaScript,
+        "its own frames are shown if it is started with --perf-basic-prof --interpreted-frames-native-stack",
+    ))
 }
 
 /// Takes the functions that were compiled at run time for the program's own, or says how they would be named.
@@ -267,9 +269,14 @@ fn add_compiled(stack: &mut UserStack, (language, hint): Compiler) {
     stack.frames = named.collect();
     if !stack.frames.is_empty() {
         stack.language = Some(language);
-    } else if compiled.count() > 0 {
+    } else if compiled.count() > 0 || stack.native.iter().any(is_interpreted) {
         stack.hint = Some(hint);
     }
+}
+
+/// Whether a frame runs JavaScript that was not compiled, which has no name.
+fn is_interpreted(frame: &NativeFrame) -> bool {
+    frame.function.as_deref() == Some("Builtins_InterpreterEntryTrampoline")
 }
 
 /// A function as a perf map names it: `LazyCompile:*name file:line:column`, or as it is.
