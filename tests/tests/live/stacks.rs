@@ -338,6 +338,50 @@ fn threads_of_python_are_at_their_lines() {
     }
 }
 
+/// A thread and a child, each of which has ids of its own where it lives.
+const FORKS: &str = "import os, threading, time
+def sleeps():
+    time.sleep(1000)
+threading.Thread(target=sleeps, daemon=True).start()
+def child():
+    os.read(os.pipe()[0], 1)
+if os.fork() == 0:
+    child()
+os.wait()
+";
+
+#[test]
+fn children_and_threads_in_a_namespace_of_their_own_are_at_their_lines() {
+    let dir = folder("stacks-forks");
+    let script = dir.join("forks.py");
+    fs::write(&script, FORKS).expect("write");
+    let python = debian_program("python3");
+    let words =
+        ["-p", "-f", "--kill-child", python.to_str().expect("a path"), script.to_str().expect("a path")];
+    let running = spawn(&debian_program("unshare"), &words);
+    let begin = Instant::now();
+    let children = |pid: u32| -> Vec<u32> {
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    };
+    let (parent, child) = loop {
+        let parent = children(running.pid()).first().copied();
+        let child = parent.and_then(|parent| children(parent).first().copied());
+        if let (Some(parent), Some(child)) = (parent, child) {
+            break (parent, child);
+        }
+        assert!(begin.elapsed() < PATIENCE, "it does not fork");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let stack = until(child, |stack| program(stack).first().is_some_and(|top| top == "child:6"));
+    assert_eq!(program(&stack), ["child:6", "<module>:8"]);
+    let stack = until(parent, |stack| !program(stack).is_empty());
+    assert_eq!(program(&stack), ["<module>:9"]);
+    let all = stacks(&parent.to_string());
+    let sleeps = |thread: &&Value| program(&thread["stack"]).first().is_some_and(|top| top == "sleeps:3");
+    assert_eq!(all.iter().filter(sleeps).count(), 1, "{all:#?}");
+}
+
 const PHP: &str = "<?php
 function connect($stream) {
     return fread($stream, 1);
