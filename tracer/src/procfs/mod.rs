@@ -430,6 +430,22 @@ mod tests {
         assert_eq!(reads.memory(me, 1, 9), None);
     }
 
+    /// A function of this program, by the symbols of its own file.
+    #[test]
+    fn functions_of_a_program_are_named_and_devices_are_left_alone() {
+        let (mut reads, me) = (Reads::new(), by_pid(std::process::id()));
+        let own = std::fs::metadata("/proc/self/exe").expect("its own");
+        let inode = std::os::unix::fs::MetadataExt::ino(&own);
+        let (address, bytes) = reads.section(me, "exe", inode, ".eh_frame").expect("it has rules");
+        assert!(address > 0 && bytes > 0);
+        assert_eq!(reads.symbols(me, "exe", inode, &[1]), Ok(vec![None]));
+        let stale = Unread::Failed(Errno::STALE);
+        assert_eq!(reads.symbols(me, "exe", inode + 1, &[1]), Err(stale));
+        assert_eq!(reads.section(me, "exe", inode, ".data"), Err(Unread::Failed(Errno::PERM)));
+        let device = reads.symbols(me, "root/dev/null", 1, &[1]);
+        assert_eq!(device, Err(Unread::Failed(Errno::ACCESS)));
+    }
+
     #[test]
     fn a_name_is_as_the_kernel_has_it() {
         let me = by_pid(std::process::id());

@@ -4,7 +4,7 @@
 use std::{
     mem::MaybeUninit,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
 };
@@ -203,12 +203,14 @@ impl ReadAt for RegularFile {
 fn regular(path: &str) -> Result<(RegularFile, Stat), Errno> {
     // What is mapped is behind a link of the kernel's own, which leads to the file itself.
     let is_link = matches!(path.split('/').nth(3), Some("exe" | "map_files"));
-    let file = open(path, if is_link { OFlags::empty() } else { OFlags::NOFOLLOW })?;
-    let stat = fstat(&file)?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Ok((RegularFile(file), stat)),
-        _ => Err(Errno::ACCESS),
+    // What it is, is seen before it is opened: opening a device may do something.
+    let place = open(path, OFlags::PATH | if is_link { OFlags::empty() } else { OFlags::NOFOLLOW })?;
+    let stat = fstat(&place)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Errno::ACCESS);
     }
+    let file = open(&format!("/proc/self/fd/{}", place.as_raw_fd()), OFlags::empty())?;
+    Ok((RegularFile(file), stat))
 }
 
 /// What addresses are called by the file with this inode number; without one by a map that the process's own user has written.
