@@ -1,12 +1,26 @@
 //! What is a process written in, and which of its own functions is a thread in? Asked of each interpreter that is known.
 
-use super::{golang::Go, mappings::Mappings, memory::TargetMemory, php::Php, python::Python, ruby::Ruby};
-use crate::model::{
-    registers::UserRegisters,
-    user_stack::{Language, ProgramFrame},
+use super::{
+    golang::Go, mappings::Mappings, memory::TargetMemory, php::Php, python::Python, ruby::Ruby,
+    unwind::CodeFrame,
+};
+use crate::{
+    collect::SleepRegisters,
+    model::{
+        user_stack::{Language, ProgramFrame},
+        wait::ProcessId,
+    },
 };
 
-use super::unwind::CodeFrame;
+/// A thread whose frames are looked for.
+pub struct SleepingThread<'a> {
+    /// Its process.
+    pub process: ProcessId,
+    /// Which it is, and what its registers hold.
+    pub registers: &'a SleepRegisters,
+    /// Its frames of machine code.
+    pub native: &'a [CodeFrame],
+}
 
 /// What runs a process's program, where it is known.
 pub enum LanguageRuntime {
@@ -41,20 +55,15 @@ impl LanguageRuntime {
     }
 
     /// The program's own frames of a thread, the innermost first; none where it runs none.
-    pub fn frames(
-        &self,
-        registers: &UserRegisters,
-        native: &[CodeFrame],
-        is_first: bool,
-        memory: &mut dyn TargetMemory,
-    ) -> Vec<ProgramFrame> {
+    pub fn frames(&self, thread: &SleepingThread<'_>, memory: &mut dyn TargetMemory) -> Vec<ProgramFrame> {
+        let SleepRegisters { tid, registers, .. } = thread.registers;
         let frames = match self {
-            LanguageRuntime::Python(python) => python.frames(registers.thread_pointer, memory),
+            LanguageRuntime::Python(python) => python.frames(registers.thread_pointer, *tid, memory),
             // It runs in the first thread.
-            LanguageRuntime::Php(php) if is_first => php.frames(memory),
+            LanguageRuntime::Php(php) if *tid == thread.process.pid => php.frames(memory),
             LanguageRuntime::Php(_) => None,
             LanguageRuntime::Ruby(ruby) => ruby.frames(registers.thread_pointer, memory),
-            LanguageRuntime::Go(go) => Some(go.frames(native, memory)),
+            LanguageRuntime::Go(go) => Some(go.frames(thread.native, memory)),
         };
         frames.unwrap_or_default()
     }

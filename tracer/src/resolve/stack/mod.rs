@@ -28,7 +28,7 @@ use anyhow::Result;
 
 use self::{
     files::LocalFiles,
-    languages::LanguageRuntime,
+    languages::{LanguageRuntime, SleepingThread},
     mappings::Mappings,
     memory::{Blocks, ProcessMemory},
     module::LoadedModule,
@@ -118,10 +118,9 @@ impl StackReader {
         let runtime = LanguageRuntime::find(&mappings, memory);
         for registers in registers {
             let unwound = unwind::unwind(&registers.registers, &mappings, &mut modules, memory);
-            let is_first = registers.tid == process.pid;
-            let program = runtime.as_ref().map_or_else(Vec::new, |runtime| {
-                runtime.frames(&registers.registers, &unwound.frames, is_first, memory)
-            });
+            let thread = SleepingThread { process, registers: &registers, native: &unwound.frames };
+            let frames = |runtime: &LanguageRuntime| runtime.frames(&thread, memory);
+            let program = runtime.as_ref().map_or_else(Vec::new, frames);
             walked.push(Walked { registers, unwound, program });
         }
         keep_unmoved(&mut walked, process, memory.reads);

@@ -158,9 +158,14 @@ impl Python {
         })
     }
 
-    /// The frames of the thread with this thread pointer; without one, of the only thread.
-    pub fn frames(&self, pointer: Option<u64>, memory: &mut dyn TargetMemory) -> Option<Vec<ProgramFrame>> {
-        let thread = self.thread(pointer, memory)?;
+    /// The frames of the thread with this thread pointer; where that is not known, with this id, or of the only thread.
+    pub fn frames(
+        &self,
+        pointer: Option<u64>,
+        tid: u32,
+        memory: &mut dyn TargetMemory,
+    ) -> Option<Vec<ProgramFrame>> {
+        let thread = self.thread(pointer, tid, memory)?;
         let layout = &self.layout;
         let mut frame = match layout.frame {
             InnermostFrame::At(at) => memory.word(thread.checked_add(at)?)?,
@@ -184,7 +189,7 @@ impl Python {
     }
 
     /// The record of a thread.
-    fn thread(&self, pointer: Option<u64>, memory: &mut dyn TargetMemory) -> Option<u64> {
+    fn thread(&self, pointer: Option<u64>, tid: u32, memory: &mut dyn TargetMemory) -> Option<u64> {
         let layout = &self.layout;
         let mut interpreter = memory.word(self.runtime.checked_add(layout.interpreter)?)?;
         let mut only = None;
@@ -196,7 +201,15 @@ impl Python {
                     break;
                 }
                 let pthread = memory.word(thread.checked_add(layout.pthread)?)?;
-                if pointer.is_some_and(|pointer| is_of(pthread, pointer)) {
+                let is_it = match pointer {
+                    Some(pointer) => is_of(pthread, pointer),
+                    // Since 3.11 the kernel's id follows, as it is where the process lives.
+                    None if layout.minor >= 11 => {
+                        memory.word(thread.checked_add(layout.pthread + 8)?)? == u64::from(tid)
+                    }
+                    None => false,
+                };
+                if is_it {
                     return Some(thread);
                 }
                 (only, number) = (Some(thread), number + 1);
@@ -342,9 +355,9 @@ mod tests {
     proptest! {
         /// Whatever memory holds, reading it ends, with no more than is kept.
         #[test]
-        fn noise_is_read_to_an_end(seed: u64, runtime: u64, row in 0..LAYOUTS.len(), pointer: Option<u64>) {
+        fn noise_is_read_to_an_end(seed: u64, runtime: u64, row in 0..LAYOUTS.len(), pointer: Option<u64>, tid: u32) {
             let python = Python { runtime, layout: LAYOUTS[row] };
-            let frames = python.frames(pointer, &mut Noise(seed)).unwrap_or_default();
+            let frames = python.frames(pointer, tid, &mut Noise(seed)).unwrap_or_default();
             prop_assert!(frames.len() <= FRAMES_MAX);
             let _ = said(runtime, &mut Noise(seed));
         }
