@@ -106,6 +106,12 @@ pub const KIND_STACK: u32 = 0x7472_736b;
 /// Functions of a kernel stack that are kept: the innermost.
 pub const STACK_DEPTH: usize = 16;
 
+/// First word of a [`RegisterRecord`].
+pub const KIND_REGISTERS: u32 = 0x7472_7267;
+/// Words of the saved user registers of a record, as the kernel lays them out for debuggers: `r15` to `ss` in 21 of them
+/// (arch/x86/include/uapi/asm/ptrace.h), or `x0` to `pstate` in 34 (arch/arm64/include/uapi/asm/ptrace.h).
+pub const REGISTER_WORDS: usize = 34;
+
 /// [`HolderRecord::access`]: open for reading (`FMODE_READ`).
 pub const HOLDS_READ: u32 = 1;
 /// [`HolderRecord::access`]: open for writing (`FMODE_WRITE`).
@@ -574,6 +580,30 @@ pub struct StackRecord {
     pub reserved: u32,
 }
 
+/// The user registers of a thread that sleeps.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegisterRecord {
+    /// [`KIND_REGISTERS`].
+    pub kind: u32,
+    /// Size of this record.
+    pub size: u32,
+    /// Thread.
+    pub tid: u32,
+    /// `CALL_COMPAT` or zero.
+    pub flags: u32,
+    /// Start of the thread, `CLOCK_BOOTTIME`.
+    pub thread_start_ns: u64,
+    /// Context switches of its own accord, before the registers were read.
+    pub nvcsw: u64,
+    /// Others.
+    pub nivcsw: u64,
+    /// Where its thread-local variables are; zero where the kernel does not say.
+    pub thread_pointer: u64,
+    /// The registers: see [`REGISTER_WORDS`].
+    pub registers: [u64; REGISTER_WORDS],
+}
+
 /// What `waits` counts under: process, call and target.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -718,6 +748,7 @@ plain! {
     HolderRecord = 6 * 4 + 8 + 4 * 4 + 64,
     SocketRecord = 8 * 4 + 2 * 8 + COMM_LEN + 64,
     StackRecord = 4 * 4 + 3 * 8 + 2 * 4,
+    RegisterRecord = 4 * 4 + 4 * 8 + 8 * REGISTER_WORDS,
     WaitKey = 8 + 4 * 4 + 8 + 64,
     Histogram = 2 * 8 + COMM_LEN + 4 * BUCKETS,
     EndedWait = 96 + 4 + 4 + 3 * 8 + 6 * 8 + COMM_LEN,

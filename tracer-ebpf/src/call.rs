@@ -32,7 +32,7 @@ impl Call {
     /// The call `task` is in.
     #[inline(always)]
     pub fn of(task: Task) -> Self {
-        let regs = registers(task);
+        let regs = registers_of(task);
         let nr: i32 = register(regs, &REGS_NR);
         let compat = TASK_COMPAT.exists() && task.compat_word() & settings::COMPAT_MASK.load() != 0;
         let nr = if compat || nr < 0 { nr } else { nr & !X32 };
@@ -135,7 +135,7 @@ impl Call {
 /// The thread's `struct pt_regs`. The verifier never sees the way that is not taken, nor whether the kernel has its
 /// helper.
 #[inline(always)]
-fn registers(task: Task) -> *const u8 {
+pub fn registers_of(task: Task) -> *const u8 {
     if settings::STACK_REGS.load() == 0 {
         // SAFETY: a typed task pointer, as the helper wants; it returns a typed pointer.
         unsafe { bpf_task_pt_regs(task.0.cast_mut().cast()) as *const u8 }

@@ -39,6 +39,8 @@ macro_rules! kernel_fields {
             SIGNAL_PENDING: required "signal_struct" "shared_pending.signal";
             // TS_COMPAT on x86 is a status bit, on aarch64 TIF_32BIT is a flag.
             TASK_COMPAT: optional "task_struct" "thread_info.status" | "thread_info.flags";
+            // Where the thread's own variables are: the base of a segment, or a register.
+            TASK_TLS: optional "task_struct" "thread.fsbase" | "thread.uw.tp_value";
             CRED_UID: required "cred" "uid.val";
             // The saved user registers.
             REGS_NR: required "pt_regs" "orig_ax" | "orig_rax" | "syscallno";

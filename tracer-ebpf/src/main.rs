@@ -13,6 +13,7 @@ mod holders;
 mod iter;
 mod lookup;
 mod offsets;
+mod registers;
 mod rings;
 mod settings;
 mod slot;

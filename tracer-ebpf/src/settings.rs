@@ -22,6 +22,10 @@ pub static HAS_PREV_STATE: Global<u32> = Global::new(1);
 #[unsafe(no_mangle)]
 pub static STACK_REGS: Global<u32> = Global::new(0);
 
+/// 1 where the saved user registers are laid out as on aarch64, 0 where as on x86-64.
+#[unsafe(no_mangle)]
+pub static ARM_REGISTERS: Global<u32> = Global::new(0);
+
 /// 1 before Linux 5.11, which has no task storage for these programs: slots then are in a hash keyed by thread id.
 #[unsafe(no_mangle)]
 pub static HASH_SLOTS: Global<u32> = Global::new(0);

@@ -57,7 +57,8 @@ pub fn records(bytes: &[u8]) {
             | Record::Request(..)
             | Record::Holder(_)
             | Record::Socket(..)
-            | Record::Stack(..) => {}
+            | Record::Stack(..)
+            | Record::Registers(_) => {}
         }
         Ok(())
     });

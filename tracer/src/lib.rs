@@ -54,6 +54,7 @@ pub fn main() -> ExitCode {
         Command::Stalls(args) => commands::stalls::run(args),
         Command::Why(args) => commands::why::run(args),
         Command::Release(args) => commands::release::run(args).map(|found| status = found),
+        Command::Stack(args) => commands::stack::run(args),
         Command::Top(args) => commands::top::run(args),
         Command::Trace(args) => commands::trace::run(args),
         Command::Doctor(args) => commands::doctor::run(args),

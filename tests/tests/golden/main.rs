@@ -159,6 +159,8 @@ fn shape(value: &Value) -> String {
             let field = |(name, value): (&String, &Value)| match name.as_str() {
                 // How many there are of what depends on what else runs.
                 "waiting" | "held" => format!("{name}: …"),
+                // Whether there was time for it.
+                "stack" => format!("{name}: …"),
                 _ => format!("{name}: {}", shape(value)),
             };
             format!("{{{}}}", fields.iter().map(field).collect::<Vec<_>>().join(", "))
@@ -197,7 +199,7 @@ fn plain(value: &Value) -> Value {
                     "parents" | "cgroup" | "unit" | "container" | "runtime" | "pod" | "cwd" | "exe"
                     | "cmdline" | "user" => "…".into(),
                     // What is inside the kernel is the kernel's.
-                    "stack" => "…".into(),
+                    "stack" | "user_stack" => "…".into(),
                     _ => plain(value),
                 };
                 (name.clone(), value)

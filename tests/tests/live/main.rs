@@ -61,6 +61,7 @@ mod release;
 mod requests;
 mod semaphores;
 mod sets;
+mod stacks;
 mod top;
 mod trace;
 mod unaccepted;

@@ -33,6 +33,9 @@ impl AgentLoop {
             AgentRequest::Snapshot(reply) => drop(reply.send(self.known_snapshot())),
             AgentRequest::LookUp(fds, reply) => drop(reply.send(self.bpf.look_up(&fds))),
             AgentRequest::Stacks(sleepers, reply) => drop(reply.send(self.bpf.stacks(&sleepers))),
+            AgentRequest::Registers(process, tids, reply) => {
+                drop(reply.send(self.bpf.registers(process, &tids)))
+            }
             AgentRequest::Requests(sleepers, reply) => drop(reply.send(self.bpf.requests(&sleepers))),
             AgentRequest::Holders(files, tuples, reply) => {
                 drop(reply.send(self.bpf.holders(&files, &tuples)))

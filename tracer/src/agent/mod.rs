@@ -16,6 +16,7 @@ mod open_stalls;
 mod pace;
 pub mod requests;
 pub mod service;
+mod stall_stacks;
 mod stalls;
 mod state;
 pub mod stdout;
@@ -38,6 +39,7 @@ use self::{
     open_stalls::OpenStalls,
     pace::{Meter, Pace},
     requests::OpenRequests,
+    stall_stacks::StallStacks,
     tracker::Tracker,
 };
 use crate::{
@@ -83,6 +85,8 @@ pub struct AgentLoop {
     incidents: OpenIncidents,
     /// What is known of the processes in them.
     families: Families,
+    /// Where in their programs threads of new stalls sleep.
+    stall_stacks: StallStacks,
     /// What outlives a restart.
     state: AgentState,
     /// Snapshots taken.
@@ -140,6 +144,7 @@ impl AgentLoop {
             tracker: Tracker::going_on_with(OpenStalls::going_on_with(stalls, now_ns)),
             requests: OpenRequests::knowing(manners),
             families: Families::default(),
+            stall_stacks: StallStacks::new(),
             incidents: OpenIncidents::going_on_with(incidents, now_ns, Timestamp::now()),
             state,
             number: 0,

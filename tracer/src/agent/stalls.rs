@@ -18,6 +18,7 @@ use crate::{
     config::Config,
     config::Subject,
     diagnose::silence::silence,
+    model::cgroup::Owner,
     model::class::Class,
     model::target::Target,
     model::wait::{ByProcess, Snapshot},
@@ -32,6 +33,7 @@ impl AgentLoop {
     /// Opens those that are stalls, as many as there is time for. How many were not reached.
     pub(super) fn open_stalls(&mut self, due: Vec<Assessment>) -> usize {
         let until = Instant::now() + self.time_for(Stage::Decide);
+        self.stall_stacks.begin_look();
         let number = due.len();
         let mut due = due.into_iter();
         while due.len() > 0 && (due.len() == number || Instant::now() < until) {
@@ -45,7 +47,11 @@ impl AgentLoop {
 
     fn decide(&mut self, assessment: Assessment) {
         let who = self.pipeline.resolver().who(assessment.wait.thread.process);
-        let terms = terms(&assessment, &who, &self.policy, &self.state);
+        let mut terms = terms(&assessment, &who, &self.policy, &self.state);
+        if self.tracker.opens(&assessment.wait, &terms) {
+            let owner = who.account.clone().unwrap_or(Owner::User(who.uid.unwrap_or(assessment.wait.uid)));
+            terms.stack = self.stall_stacks.read(&assessment.wait, owner, &mut self.bpf);
+        }
         match self.tracker.decide(assessment, terms, who, Timestamp::now()) {
             Some(Opening::New(stall)) => self.sinks.stall_opened(stall),
             Some(Opening::FoundAgain(stall)) => self.sinks.stall_found_again(stall),
@@ -109,6 +115,7 @@ fn terms(assessment: &Assessment, who: &ProcessMeta, policy: &Config, state: &Ag
         excuse: excuse.and_then(|(key, threshold)| state.excuse(key, threshold)),
         usual,
         note: decision.note.map(str::to_owned),
+        stack: Vec::new(),
     }
 }
 

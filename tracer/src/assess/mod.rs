@@ -15,4 +15,5 @@ mod report;
 pub mod requests;
 pub mod shared;
 pub mod sink;
+pub mod stacks;
 pub mod stall;

@@ -15,6 +15,7 @@ use crate::{
         AdviceObject, BaselineObject, OtherObject, ParentObject, PlaceObject, QueuedObject, ReportObject,
         SocketsObject, ThreadObject, UnansweredObject, WhoObject,
     },
+    wire::stack::UserStackObject,
     wire::target::TargetObject,
 };
 
@@ -92,7 +93,9 @@ fn thread<'a>(thread: &'a ThreadReport, who: &'a ProcessMeta) -> ThreadObject<'a
     };
     let wait = thread.wait().map(|wait| wait.object(who));
     let baseline = thread.excuse.map(BaselineObject::from);
-    ThreadObject { tid: thread.tid, comm: &thread.comm, state, cpu, wait, baseline, stack: &thread.stack }
+    let user_stack = thread.user_stack.as_ref().map(UserStackObject::from);
+    let (tid, comm, stack) = (thread.tid, &thread.comm, &thread.stack);
+    ThreadObject { tid, comm, state, cpu, wait, baseline, stack, user_stack }
 }
 
 fn request_object(request: &Unanswered) -> UnansweredObject {

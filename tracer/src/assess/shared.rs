@@ -12,12 +12,12 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::collect::{Source, Stacks};
+use crate::collect::{SleepRegisters, Source, Stacks};
 use crate::{
     assess::stall::Stall,
     model::baseline::Excuse,
     model::holder::{ConnectionEnd, FileId, Holder},
-    model::wait::{RingRequest, SeenFd, Sleeper, Snapshot, ThreadId, may_be_same_start},
+    model::wait::{ProcessId, RingRequest, SeenFd, Sleeper, Snapshot, ThreadId, may_be_same_start},
     wire::durations::Durations,
 };
 
@@ -33,6 +33,8 @@ pub enum AgentRequest {
     LookUp(Vec<(ThreadId, i32)>, SyncSender<Result<Vec<SeenFd>>>),
     /// Where in the kernel threads sleep.
     Stacks(Vec<Sleeper>, SyncSender<Result<Stacks>>),
+    /// The user registers of threads of a process.
+    Registers(ProcessId, Vec<u32>, SyncSender<Result<Vec<SleepRegisters>>>),
     /// Which requests of io_uring threads wait for.
     Requests(Vec<Sleeper>, SyncSender<Result<Vec<RingRequest>>>),
     /// Who holds files and connections.
@@ -132,6 +134,10 @@ impl Source for Shared {
 
     fn stacks(&mut self, sleepers: &[Sleeper]) -> Result<Stacks> {
         self.ask(|reply| AgentRequest::Stacks(sleepers.to_vec(), reply))
+    }
+
+    fn registers(&mut self, process: ProcessId, tids: &[u32]) -> Result<Vec<SleepRegisters>> {
+        self.ask(|reply| AgentRequest::Registers(process, tids.to_vec(), reply))
     }
 
     fn requests(&mut self, sleepers: &[Sleeper]) -> Result<Vec<RingRequest>> {

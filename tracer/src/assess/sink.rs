@@ -105,6 +105,7 @@ impl Notice {
                 note: self.stall.note.as_deref(),
                 peer: self.stall.peer.as_ref(),
                 incident: self.stall.incident.as_ref(),
+                stack: &self.stall.stack,
                 wait: &self.stall.wait,
             };
             serde_json::to_string(&event).map(|line| line + "\n").unwrap_or_default()
@@ -268,8 +269,7 @@ mod tests {
             let (_, rest) = rest.split_once(r#","stall_seconds""#).unwrap_or_default();
             format!("{event},…{rest}")
         };
-        let about =
-            r#""note":null,"peer":{"pid":null,"comm":null,"address":"10.0.0.2:443"},"incident":null,"#;
+        let about = r#""note":null,"peer":{"pid":null,"comm":null,"address":"10.0.0.2:443"},"incident":null,"stack":[],"#;
         assert_eq!(
             told[0].iter().map(begin).collect::<Vec<_>>(),
             [

@@ -61,6 +61,8 @@ pub struct Stall {
     pub note: Option<String>,
     /// The incident that it belongs to, once that is known.
     pub incident: Option<Arc<StallIncident>>,
+    /// Where in its program the thread sleeps, the innermost function first; empty where that was not read.
+    pub stack: Vec<String>,
 }
 
 impl Stall {
@@ -90,10 +92,10 @@ impl StallObject {
     /// Of an open one.
     pub fn open(stall: &Stall) -> Self {
         let wait = WaitObject::new(&stall.wait, &stall.resolved, &stall.verdict, &stall.who);
-        let (lasted, note) = (stall.wait.age, stall.note.clone());
+        let (lasted, note, stack) = (stall.wait.age, stall.note.clone(), stall.stack.clone());
         let incident = stall.incident.as_deref().cloned();
         let peer = peer(&stall.resolved, &wait);
-        Self { opened: stall.opened, closed: None, ended: None, lasted, note, incident, peer, wait }
+        Self { opened: stall.opened, closed: None, ended: None, lasted, note, incident, peer, stack, wait }
     }
 
     /// Of one that has just ended.

@@ -17,7 +17,7 @@ use tracer_ebpf::abi::{
 };
 
 use super::{
-    Source, Stacks,
+    SleepRegisters, Source, Stacks,
     records::{self, fd_state, file_key, holder, known, open_file, port_chooser, tuple_key, wanted_by},
 };
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
     model::backlog::QueueKind,
     model::file::SocketKind,
     model::holder::{ConnectionEnd, FileId, Holder},
+    model::registers::UserRegisters,
     model::request::AskedConnection,
     model::stack::{KernelLock, KernelStack},
     model::syscalls::{CallTable, Operation, Syscall},
@@ -217,6 +218,19 @@ impl Source for Bpf {
             }
         })?;
         Ok(stacks)
+    }
+
+    fn registers(&mut self, _process: ProcessId, tids: &[u32]) -> Result<Vec<SleepRegisters>> {
+        let mut found = Vec::with_capacity(tids.len());
+        self.kernel.registers(tids, |record| {
+            let is_compat = record.flags & CALL_COMPAT != 0;
+            found.push(SleepRegisters {
+                tid: record.tid,
+                registers: UserRegisters::from_saved(&record.registers, record.thread_pointer, is_compat),
+                switches: record.nvcsw.wrapping_add(record.nivcsw),
+            });
+        })?;
+        Ok(found)
     }
 
     fn requests(&mut self, sleepers: &[Sleeper]) -> Result<Vec<RingRequest>> {

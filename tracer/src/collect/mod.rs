@@ -22,13 +22,25 @@ use hashbrown::HashMap;
 
 use crate::model::{
     holder::{ConnectionEnd, FileId, Holder},
+    registers::UserRegisters,
     request::AskedConnection,
     stack::KernelStack,
-    wait::{RingRequest, SeenFd, Sleeper, Snapshot, ThreadId},
+    wait::{ProcessId, RingRequest, SeenFd, Sleeper, Snapshot, ThreadId},
 };
 
 /// Kernel stacks by thread.
 pub type Stacks = HashMap<ThreadId, KernelStack>;
+
+/// The user registers of a thread, and which of its sleeps they are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SleepRegisters {
+    /// The thread, by its id.
+    pub tid: u32,
+    /// What they hold.
+    pub registers: UserRegisters,
+    /// Its context switches so far: more mean another sleep.
+    pub switches: u64,
+}
 
 /// A way to see all waits on the host.
 pub trait Source {
@@ -40,6 +52,11 @@ pub trait Source {
 
     /// Where in the kernel these threads sleep; those that have gone on since, or whose stack is not to be seen, are left out.
     fn stacks(&mut self, sleepers: &[Sleeper]) -> Result<Stacks>;
+
+    /// The user registers of these threads of a process; those that do not sleep, or are not to be seen, are left out.
+    fn registers(&mut self, _process: ProcessId, _tids: &[u32]) -> Result<Vec<SleepRegisters>> {
+        Ok(Vec::new())
+    }
 
     /// Which requests of io_uring these threads wait for, in no order. A source that does not see them says of none.
     fn requests(&mut self, _sleepers: &[Sleeper]) -> Result<Vec<RingRequest>> {

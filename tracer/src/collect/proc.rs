@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use tracer_ebpf::abi::leaving;
 
 use super::{
-    Source, Stacks, bpf,
+    SleepRegisters, Source, Stacks, bpf,
     records::known,
     sched::CpuClocks,
     sockets::{KnownSocket, SocketTables},
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     model::file::{Device, FileKind, OpenFile},
     model::holder::{Access, ConnectionEnd, FileId, Holder, Holding},
+    model::registers::UserRegisters,
     model::stack::KernelStack,
     model::syscalls::{CallTable, Operation, Syscall},
     model::wait::{
@@ -331,6 +332,23 @@ impl Source for Proc {
             same.then(|| (sleeper.thread, KernelStack::parse(&text)))
         };
         Ok(sleepers.iter().filter_map(&mut stack).collect())
+    }
+
+    /// `/proc` shows two of them: more than frames of the usual kind is not to be had.
+    fn registers(&mut self, process: ProcessId, tids: &[u32]) -> Result<Vec<SleepRegisters>> {
+        let mut reads = Reads::new();
+        let mut of = |tid: &u32| {
+            let status = reads.text(process, &format!("task/{tid}/status"))?;
+            let (_, switches) = stat::status(&status)?;
+            let call = reads.text(process, &format!("task/{tid}/syscall"))?;
+            let (stack, program) = stat::pointers(&call)?;
+            Some(SleepRegisters {
+                tid: *tid,
+                registers: UserRegisters::of_pointers(stack, program),
+                switches,
+            })
+        };
+        Ok(tids.iter().filter_map(&mut of).collect())
     }
 
     fn holders(&mut self, files: &[FileId], ends: &[ConnectionEnd]) -> Result<Option<Vec<Holder>>> {

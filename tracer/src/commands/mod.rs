@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod generate;
 pub mod ps;
 pub mod release;
+pub mod stack;
 pub mod stalls;
 pub mod top;
 pub mod trace;

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::who;
 use crate::{
-    assess::inspect,
+    assess::inspect::{self, threads::StacksOf},
     config::cli::{SourceArgs, Why},
     model::baseline::Excuse,
     model::wait::ProcessId,
@@ -29,6 +29,7 @@ const WIDTH: usize = 100;
 pub fn run(args: &Why) -> Result<()> {
     let (mut feed, why_not_better) = feed::open(&args.place)?;
     let id = who::meant(&args.who, &mut feed, &args.place)?;
+    let stacks = if args.all_threads { StacksOf::All } else { StacksOf::First };
     let width = if io::stdout().is_terminal() { human::terminal_width() } else { WIDTH };
     let mut out = output();
     match feed {
@@ -41,7 +42,7 @@ pub fn run(args: &Why) -> Result<()> {
             out.write_all(&client.get(&about("why", id, None, Some(width)))?)?;
         }
         Feed::Own(mut source) => {
-            let mut report = inspect::inspect(id, None, &mut *source)?;
+            let mut report = inspect::inspect(id, None, stacks, &mut *source)?;
             if report.may_be_excused() {
                 match excuses(&args.place, report.process) {
                     Ok(excuses) => report.excuse(&excuses),

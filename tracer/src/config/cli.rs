@@ -47,6 +47,8 @@ pub enum Command {
     Why(Why),
     /// Free a process that waits: say what would do it, and do it with --apply (root only)
     Release(Release),
+    /// Show where in their program threads sleep, without stopping them
+    Stack(Stack),
     /// Live view of what is waiting, the worst first
     Top(Top),
     /// Follow processes or threads: one line for each call that blocks, with its result (strace for waiting)
@@ -228,6 +230,9 @@ pub struct Why {
     /// A process, or one of its threads; or the name of a process or of a systemd unit, if only one of its processes is stuck
     #[arg(value_name = "PID|TID|NAME|UNIT")]
     pub who: String,
+    /// Say of all threads where in the program they sleep, those that are at the same place together; an agent is not asked for that
+    #[arg(long)]
+    pub all_threads: bool,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -276,6 +281,23 @@ pub enum ReleaseSignal {
     /// Let it go on
     #[value(alias = "SIGCONT")]
     Cont,
+}
+
+/// Arguments of `tracer stack`.
+#[derive(Args)]
+pub struct Stack {
+    /// A process, one of its threads, or all processes of this name
+    #[arg(value_name = "PID|TID|NAME")]
+    pub who: String,
+    /// Print one JSON object for each thread
+    #[arg(long)]
+    pub json: bool,
+    /// Also show all functions of machine code where the program is written in another language
+    #[arg(long)]
+    pub native: bool,
+    /// Print a line for each stack and how many threads have it, for tools that draw flame graphs
+    #[arg(long, conflicts_with = "json")]
+    pub folded: bool,
 }
 
 /// Arguments of `tracer top`.

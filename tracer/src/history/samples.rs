@@ -25,6 +25,7 @@ pub fn stall(pid: u32, opened: i64, closed: Option<i64>) -> StallObject {
         note: None,
         incident: None,
         peer: None,
+        stack: Vec::new(),
         wait: WaitObject::brief(&stall.wait, &stall.resolved, Class::Reply, &stall.who),
     }
 }
@@ -41,6 +42,7 @@ pub fn flagged(pid: u32, opened: i64) -> Stall {
         who: Arc::default(),
         note: None,
         incident: None,
+        stack: Vec::new(),
     }
 }
 

@@ -1,4 +1,5 @@
-//! What is asked of single threads: which functions of the kernel do they sleep in, and which requests of their rings do they wait for?
+//! What is asked of single threads: which functions of the kernel do they sleep in, which requests of their rings do they wait for, and
+//! what do their user registers hold?
 //! The programs answer themselves, so that neither `/proc/PID/stack` nor the table of symbols is read.
 
 use anyhow::{Context, Result};
@@ -6,7 +7,7 @@ use aya::{
     Btf, Ebpf,
     maps::{HashMap, MapData},
 };
-use tracer_ebpf::abi::{RequestRecord, StackRecord};
+use tracer_ebpf::abi::{RegisterRecord, RequestRecord, StackRecord};
 
 use super::{
     load::{Kernel, Optional, load_iterator, take},
@@ -34,6 +35,11 @@ impl ThreadProgram {
     /// The program `rings`.
     pub(super) fn rings(ebpf: &mut Ebpf) -> Result<Self> {
         Self::new(ebpf, "rings", "ASKED_RINGS", "requests of io_uring cannot be read")
+    }
+
+    /// The program `registers`.
+    pub(super) fn registers(ebpf: &mut Ebpf) -> Result<Self> {
+        Self::new(ebpf, "registers", "ASKED_REGISTERS", "user stacks cannot be read")
     }
 
     fn new(ebpf: &mut Ebpf, name: &'static str, map: &str, without: &'static str) -> Result<Self> {
@@ -85,6 +91,22 @@ impl Kernel {
             |record| {
                 if let Record::Request(record, tail) = record {
                     each(record, tail);
+                }
+            },
+        )
+    }
+
+    /// The user registers of these threads, likewise.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn registers(&mut self, tids: &[u32], mut each: impl FnMut(RegisterRecord)) -> Result<()> {
+        self.ask(
+            |kernel| (&mut kernel.registers, &mut kernel.ebpf),
+            tids,
+            |record| {
+                if let Record::Registers(record) = record {
+                    each(record);
                 }
             },
         )

@@ -58,6 +58,7 @@ pub struct Kernel {
     /// The programs that look at single threads, likewise.
     pub(super) stacks: ThreadProgram,
     pub(super) rings: ThreadProgram,
+    pub(super) registers: ThreadProgram,
     counters: PerCpuArray<MapData, u64>,
     ended: RingBuf<MapData>,
     histograms: [MapData; 2],
@@ -96,12 +97,14 @@ impl Kernel {
         // Reading the kernel's types once more would cost an agent that stays for months ten megabytes.
         let stays = options.waits || options.calls == Some(Followed::Counted);
         let (mut stacks, mut rings) = (ThreadProgram::stacks(&mut ebpf)?, ThreadProgram::rings(&mut ebpf)?);
+        let mut registers = ThreadProgram::registers(&mut ebpf)?;
         let (mut holders, mut sockets) = (Optional::NotLoaded, Optional::NotLoaded);
         if stays {
             holders = load_holders(&mut ebpf, &aya_btf);
             sockets = load_sockets(&mut ebpf, &aya_btf);
             stacks.load(&mut ebpf, &aya_btf);
             rings.load(&mut ebpf, &aya_btf);
+            registers.load(&mut ebpf, &aya_btf);
         }
         // Only now: a map taken out and dropped is gone for programs loaded later.
         let live = Array::try_from(take(&mut ebpf, "LIVE")?)?;
@@ -121,6 +124,7 @@ impl Kernel {
             sockets,
             stacks,
             rings,
+            registers,
             counters,
             ended,
             histograms,
@@ -214,7 +218,8 @@ impl Kernel {
                         | Record::Holder(..)
                         | Record::Socket(..)
                         | Record::Stack(..)
-                        | Record::Request(..),
+                        | Record::Request(..)
+                        | Record::Registers(..),
                         _,
                     ) => {
                         bail!("the snapshot has a record of another program")
@@ -374,6 +379,7 @@ impl Kernel {
         let up = |probe: &Probe| match probe.hook {
             Hook::Iter(_) if probe.name == "holders" => self.holders == Optional::Loaded,
             Hook::Iter(_) if probe.name == "stacks" => self.stacks.state == Optional::Loaded,
+            Hook::Iter(_) if probe.name == "registers" => self.registers.state == Optional::Loaded,
             Hook::Iter(_) if probe.name == "rings" => self.rings.state == Optional::Loaded,
             Hook::Iter(_) => true,
             _ => self.attached.contains(&probe.name),

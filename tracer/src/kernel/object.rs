@@ -88,12 +88,14 @@ impl Object {
         let level = if options.verbose { aya_log::Level::Debug as u8 } else { 0 };
         let (restart, compat_restart) =
             (restart_number(CallTable::Native), restart_number(CallTable::Compat));
+        let arm_registers = u32::from(cfg!(target_arch = "aarch64"));
         loader
             .override_global("COMPAT_MASK", &constants.compat_mask, true)
             .override_global("WORKER_FLAGS", &constants.worker_flags, true)
             .override_global("FROZEN_FLAG", &constants.frozen_flag, true)
             .override_global("HAS_PREV_STATE", &has_prev, true)
             .override_global("STACK_REGS", &constants.stack_regs, true)
+            .override_global("ARM_REGISTERS", &arm_registers, true)
             .override_global("HASH_SLOTS", &constants.hash_slots, true)
             .override_global("TYPED_SOCKETS", &constants.typed_sockets, true)
             .override_global("RING_BUCKET", &constants.ring_bucket, true)

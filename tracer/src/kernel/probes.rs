@@ -101,6 +101,14 @@ pub const PROBES: &[Probe] = &[
         needed: false,
     },
     Probe {
+        name: "registers",
+        hook: Hook::Iter("task"),
+        since: (5, 8),
+        tells: "where in the program threads sleep",
+        without: "the line of code is not named",
+        needed: false,
+    },
+    Probe {
         name: "exited",
         hook: Hook::Tracepoint("sched_process_exit"),
         since: (5, 5),

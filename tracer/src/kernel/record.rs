@@ -2,9 +2,9 @@
 
 use anyhow::{Result, bail};
 use tracer_ebpf::abi::{
-    FdRecord, Header, HolderRecord, KIND_FD, KIND_HEADER, KIND_HOLDER, KIND_REQUEST, KIND_SOCKET, KIND_STACK,
-    KIND_THREAD, Plain, RequestRecord, SocketRecord, StackRecord, TAIL_NONE, TAIL_TCP, TAIL_UDP, TAIL_UNIX,
-    Tcp, ThreadRecord, Udp, Unix,
+    FdRecord, Header, HolderRecord, KIND_FD, KIND_HEADER, KIND_HOLDER, KIND_REGISTERS, KIND_REQUEST,
+    KIND_SOCKET, KIND_STACK, KIND_THREAD, Plain, RegisterRecord, RequestRecord, SocketRecord, StackRecord,
+    TAIL_NONE, TAIL_TCP, TAIL_UDP, TAIL_UNIX, Tcp, ThreadRecord, Udp, Unix,
 };
 
 /// A record of a program's stream.
@@ -24,6 +24,8 @@ pub enum Record<'a> {
     Socket(SocketRecord, &'a [u8]),
     /// A thread with the lines that name the kernel's functions it sleeps in.
     Stack(StackRecord, &'a [u8]),
+    /// The user registers of a thread.
+    Registers(RegisterRecord),
 }
 
 impl<'a> Record<'a> {
@@ -57,6 +59,7 @@ impl<'a> Record<'a> {
                 let stack = plain::<StackRecord>(&mut bytes);
                 stack.zip(terminated(&mut bytes)).map(|(stack, text)| Record::Stack(stack, text))
             }
+            KIND_REGISTERS => plain(&mut bytes).map(Record::Registers),
             other => bail!("the snapshot has a record of unknown kind {other:#x}"),
         };
         if record.is_some() {
@@ -173,6 +176,7 @@ mod tests {
             bytes(&Tcp { state: 1, bytes_sent: 10, ..zeroed() }),
             bytes(&RequestRecord { kind: KIND_REQUEST, tail: TAIL_TCP, ..zeroed() }),
             bytes(&Tcp { state: 1, ..zeroed() }),
+            bytes(&RegisterRecord { kind: KIND_REGISTERS, tid: 5, ..zeroed() }),
             bytes(&StackRecord { kind: KIND_STACK, ..zeroed() }),
             STACK,
         ]
@@ -194,6 +198,7 @@ mod tests {
                 Record::Socket(_, tail) => ("socket", tail.len()),
                 Record::Request(_, tail) => ("request", tail.len()),
                 Record::Stack(_, text) => ("stack", text.len()),
+                Record::Registers(record) => ("registers", record.tid as usize),
             });
             Ok(())
         });
@@ -207,6 +212,7 @@ mod tests {
             ("holder", 0),
             ("socket", size_of::<Tcp>()),
             ("request", size_of::<Tcp>()),
+            ("registers", 5),
             ("stack", STACK.len() - 1),
         ];
         assert_eq!((kinds.as_slice(), used.expect("all are known")), (expected.as_slice(), stream.len()));

@@ -1,7 +1,7 @@
 //! What a reader reads, and nothing else: an agent that somebody has taken over may ask for anything, but gets no file's
 //! contents by it. Pure.
 
-use super::ask::ReadRequest;
+use super::{ask::ReadRequest, symbols::ADDRESSES_MAX};
 
 /// Files of `/proc/PID`, and of a thread's directory there, that are read.
 const FILES: &[&str] = &[
@@ -29,6 +29,8 @@ const NAMESPACES: &[&str] = &["ipc", "mnt", "net"];
 /// Files of the host's that are about no process, or about pods by name.
 const HOST_FILES: &[&str] = &["/proc/locks"];
 const HOST_FOLDERS: &[&str] = &["/proc", "/var/log/containers", "/var/log/pods"];
+/// Sections of programs that are looked for: the rules for unwinding, where no index leads to them, and Go's table of functions.
+const SECTIONS: &[&str] = &[".eh_frame", ".gopclntab", ".data.rel.ro.gopclntab"];
 /// As much of a process's memory as is read at a time: a set of 4,096 fds, a path.
 const MEMORY_BYTES_MAX: usize = 64 * 1024;
 
@@ -67,6 +69,16 @@ pub fn is_allowed(ask: &ReadRequest) -> bool {
         ReadRequest::Open { path } => below(path, |parts| matches!(parts, ["ns", "net"])),
         ReadRequest::Memory { length, .. } => *length <= MEMORY_BYTES_MAX,
         ReadRequest::Text { limit, .. } => *limit <= MEMORY_BYTES_MAX,
+        // The names of its functions, and where sections belong, are all that comes of a file, and only of an ELF file or a map of
+        // compiled code.
+        ReadRequest::Symbols { path, inode, addresses } => {
+            let is_map = |path: &[&str]| matches!(path, ["root", "tmp", map] if is_perf_map(map));
+            addresses.len() <= ADDRESSES_MAX
+                && below(path, |parts| if *inode == 0 { is_map(parts) } else { is_program(parts) })
+        }
+        ReadRequest::Section { path, inode, section } => {
+            SECTIONS.contains(&section.as_str()) && *inode != 0 && below(path, is_program)
+        }
         ReadRequest::Drain => true,
     }
 }
@@ -82,12 +94,26 @@ fn below(path: &str, is_so: impl Fn(&[&str]) -> bool) -> bool {
     }
 }
 
+/// Whether a path below a process's directory may lead to its program or a library.
+fn is_program(parts: &[&str]) -> bool {
+    match parts {
+        ["exe"] | ["map_files", _] => true,
+        ["root", rest @ ..] => !rest.contains(&".."),
+        _ => false,
+    }
+}
+
 /// The files that say whether a cgroup is frozen, wherever the hierarchy is mounted.
 fn is_cgroup_switch(path: &str) -> bool {
     let name = path.rsplit_once('/').map_or("", |(_, name)| name);
     path.starts_with("/sys/fs/cgroup/")
         && !path.split('/').any(|part| part == "..")
         && matches!(name, "cgroup.freeze" | "freezer.self_freezing")
+}
+
+/// Whether a file's name is one that a compiler gives to its map (tools/perf/Documentation/jit-interface.txt).
+pub fn is_perf_map(name: &str) -> bool {
+    name.strip_prefix("perf-").and_then(|name| name.strip_suffix(".map")).is_some_and(is_number)
 }
 
 /// The files that say how many requests a FUSE file system has not answered.
@@ -106,6 +132,10 @@ mod tests {
 
     fn file(path: &str) -> ReadRequest {
         ReadRequest::File { path: path.into(), limit: 1 }
+    }
+
+    fn symbols(path: &str, inode: u64) -> ReadRequest {
+        ReadRequest::Symbols { path: path.into(), inode, addresses: vec![1] }
     }
 
     #[test]
@@ -133,6 +163,11 @@ mod tests {
             ReadRequest::Open { path: "/proc/1/ns/net".into() },
             ReadRequest::Memory { pid: 1, address: 0, length: 32_768 },
             ReadRequest::Drain,
+            symbols("/proc/1/map_files/7f00-7f10", 7),
+            symbols("/proc/1/exe", 7),
+            symbols("/proc/1/root/usr/lib/libc.so.6", 7),
+            symbols("/proc/1/root/tmp/perf-12.map", 0),
+            ReadRequest::Section { path: "/proc/1/exe".into(), inode: 7, section: ".eh_frame".into() },
         ] {
             assert!(is_allowed(&ask), "{ask:?}");
         }
@@ -167,6 +202,14 @@ mod tests {
             ReadRequest::Links { path: "/proc/1/map_files".into() },
             ReadRequest::Link { path: "/proc/1/root/x".into() },
             ReadRequest::Memory { pid: 1, address: 0, length: 1 << 20 },
+            symbols("/proc/1/root/etc/shadow", 0),
+            symbols("/proc/1/root/tmp/perf-x.map", 0),
+            symbols("/proc/1/root/a/../b", 7),
+            symbols("/proc/1/fd/3", 7),
+            ReadRequest::Section { path: "/proc/1/exe".into(), inode: 7, section: ".data".into() },
+            ReadRequest::Section { path: "/proc/1/exe".into(), inode: 0, section: ".eh_frame".into() },
+            symbols("/usr/bin/php", 7),
+            ReadRequest::Symbols { path: "/proc/1/exe".into(), inode: 7, addresses: vec![0; 257] },
         ] {
             assert!(!is_allowed(&ask), "{ask:?}");
         }

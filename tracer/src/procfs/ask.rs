@@ -28,6 +28,12 @@ pub enum ReadRequest {
     Text { pid: u32, address: u64, limit: usize },
     /// Opens a file for reading and hands over its descriptor.
     Open { path: String },
+    /// The names of the functions that addresses lie in, by the symbols of an ELF file or by a map of compiled code: see
+    /// [`symbols`](super::symbols). It must be the regular file with this inode number; zero: any that the process's user owns.
+    Symbols { path: String, inode: u64, addresses: Vec<u64> },
+    /// Where in memory a section of an ELF file belongs, and how long it is: eight bytes each. The file is as above, the section one that
+    /// [`allowed`](super::allowed) names.
+    Section { path: String, inode: u64, section: String },
     /// Everything that can be read from the descriptor that the reader was started with.
     Drain,
 }
@@ -104,6 +110,27 @@ impl ReadRequest {
 
     /// As bytes, at the end of `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        if let ReadRequest::Symbols { path, inode, addresses } = self {
+            let words = addresses.len() * size_of::<u64>();
+            out.extend(((QUESTION_HEAD_BYTES + words + path.len()) as u32).to_ne_bytes());
+            out.push(9);
+            out.extend(0u32.to_ne_bytes());
+            out.extend(inode.to_ne_bytes());
+            out.extend((addresses.len() as u64).to_ne_bytes());
+            addresses.iter().for_each(|address| out.extend(address.to_ne_bytes()));
+            out.extend(path.as_bytes());
+            return;
+        }
+        if let ReadRequest::Section { path, inode, section } = self {
+            out.extend(((QUESTION_HEAD_BYTES + section.len() + path.len()) as u32).to_ne_bytes());
+            out.push(10);
+            out.extend(0u32.to_ne_bytes());
+            out.extend(inode.to_ne_bytes());
+            out.extend((section.len() as u64).to_ne_bytes());
+            out.extend(section.as_bytes());
+            out.extend(path.as_bytes());
+            return;
+        }
         let (kind, path, pid, address, limit): (u8, &str, u32, u64, usize) = match self {
             ReadRequest::File { path, limit } => (0, path, 0, 0, *limit),
             ReadRequest::Link { path } => (1, path, 0, 0, 0),
@@ -113,7 +140,9 @@ impl ReadRequest {
             ReadRequest::Memory { pid, address, length } => (5, "", *pid, *address, *length),
             ReadRequest::Text { pid, address, limit } => (6, "", *pid, *address, *limit),
             ReadRequest::Open { path } => (7, path, 0, 0, 0),
-            ReadRequest::Drain => (8, "", 0, 0, 0),
+            ReadRequest::Symbols { .. } | ReadRequest::Section { .. } | ReadRequest::Drain => {
+                (8, "", 0, 0, 0)
+            }
         };
         out.extend(((QUESTION_HEAD_BYTES + path.len()) as u32).to_ne_bytes());
         out.push(kind);
@@ -133,8 +162,8 @@ impl ReadRequest {
         if !(QUESTION_HEAD_BYTES..QUESTION_HEAD_BYTES + SHORT_BYTES).contains(&whole) {
             return Err(Errno::INVAL);
         }
-        let Some(path) = bytes.get(QUESTION_HEAD_BYTES..whole) else { return Ok(None) };
-        let path = || String::from_utf8(path.to_vec()).map_err(|_| Errno::INVAL);
+        let Some(text) = bytes.get(QUESTION_HEAD_BYTES..whole) else { return Ok(None) };
+        let path = || String::from_utf8(text.to_vec()).map_err(|_| Errno::INVAL);
         let (pid, address) = (short(5), number(9));
         let limit = usize::try_from(number(17)).map_err(|_| Errno::INVAL)?.min(LONG_BYTES);
         let ask = match head[4] {
@@ -147,6 +176,19 @@ impl ReadRequest {
             6 => ReadRequest::Text { pid, address, limit },
             7 => ReadRequest::Open { path: path()? },
             8 => ReadRequest::Drain,
+            9 => {
+                let bytes = limit.checked_mul(size_of::<u64>()).ok_or(Errno::INVAL)?;
+                let (words, path) = text.split_at_checked(bytes).ok_or(Errno::INVAL)?;
+                let addresses =
+                    words.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+                let path = String::from_utf8(path.to_vec()).map_err(|_| Errno::INVAL)?;
+                ReadRequest::Symbols { path, inode: address, addresses }
+            }
+            10 => {
+                let both = path()?;
+                let (section, path) = both.split_at_checked(limit).ok_or(Errno::INVAL)?;
+                ReadRequest::Section { path: path.into(), inode: address, section: section.into() }
+            }
             _ => return Err(Errno::INVAL),
         };
         Ok(Some((ask, whole)))
@@ -197,6 +239,9 @@ mod tests {
             ReadRequest::Text { pid: 1, address: 2, limit: 3 },
             ReadRequest::Open { path: path() },
             ReadRequest::Drain,
+            ReadRequest::Symbols { path: path(), inode: 9, addresses: vec![1, u64::MAX] },
+            ReadRequest::Symbols { path: String::new(), inode: 0, addresses: Vec::new() },
+            ReadRequest::Section { path: path(), inode: 9, section: ".eh_frame".into() },
         ];
         let mut bytes = Vec::new();
         asks.iter().for_each(|ask| ask.encode(&mut bytes));

@@ -19,6 +19,7 @@ const OF_READERS: CapabilitySet = CapabilitySet::SYS_PTRACE.union(CapabilitySet:
 const READS: &[(i64, &str)] = &[
     (libc::SYS_openat, "to open what is asked for; never for writing: see `for_reading`"),
     (libc::SYS_read, "to read it"),
+    (libc::SYS_pread64, "to read the symbols of a program"),
     (libc::SYS_getdents64, "to list a folder"),
     (libc::SYS_readlinkat, "to see where a link leads"),
     (libc::SYS_statx, "to see what a file is"),

@@ -15,6 +15,7 @@ mod ledger;
 mod reader;
 pub mod stat;
 pub mod supervisor;
+mod symbols;
 
 use std::{
     borrow::Cow,
@@ -33,6 +34,7 @@ pub use self::{
     ask::FileStat,
     client::{Unread, is_own, own},
     ledger::{Needs, Refused},
+    symbols::{ADDRESSES_MAX, FoundSymbol},
 };
 use self::{
     ask::{LONG_BYTES, ReadRequest, SHORT_BYTES},
@@ -259,6 +261,43 @@ impl Reads {
         self.ask(process, Needs::Memory, ReadRequest::Text { pid: process.pid, address, limit }).ok()
     }
 
+    /// The functions of these addresses, [`ADDRESSES_MAX`] at most, by the symbols of the ELF file with this inode number that is
+    /// below `/proc/PID`; without one by a perf map there.
+    ///
+    /// # Errors
+    /// Why they were not read.
+    pub fn symbols(
+        &mut self,
+        process: ProcessId,
+        name: &str,
+        inode: u64,
+        addresses: &[u64],
+    ) -> Result<Vec<Option<FoundSymbol>>, Unread> {
+        let ask = ReadRequest::Symbols { path: path(process, name), inode, addresses: addresses.to_vec() };
+        let bytes = self.ask(process, Needs::Path, ask)?;
+        let found = symbols::decode(&bytes).filter(|found| found.len() == addresses.len());
+        found.ok_or(Unread::Failed(Errno::INVAL))
+    }
+
+    /// Where in memory a section of such a file belongs, and how many bytes it has.
+    ///
+    /// # Errors
+    /// Why that was not read.
+    pub fn section(
+        &mut self,
+        process: ProcessId,
+        name: &str,
+        inode: u64,
+        section: &str,
+    ) -> Result<(u64, u64), Unread> {
+        let ask = ReadRequest::Section { path: path(process, name), inode, section: section.into() };
+        let bytes = self.ask(process, Needs::Path, ask)?;
+        match bytes.as_chunks::<8>() {
+            ([address, length], []) => Ok((u64::from_ne_bytes(*address), u64::from_ne_bytes(*length))),
+            _ => Err(Unread::Failed(Errno::INVAL)),
+        }
+    }
+
     /// Everything that can be read from a descriptor of tracer's own, where reading it may wait for others.
     ///
     /// # Errors
@@ -389,6 +428,22 @@ mod tests {
         assert!(!reads.exists(by_pid(u32::MAX >> 1)));
         assert_eq!(reads.string(me, c"text".as_ptr() as u64, 9).as_deref(), Some(&b"text"[..]));
         assert_eq!(reads.memory(me, 1, 9), None);
+    }
+
+    /// A function of this program, by the symbols of its own file.
+    #[test]
+    fn functions_of_a_program_are_named_and_devices_are_left_alone() {
+        let (mut reads, me) = (Reads::new(), by_pid(std::process::id()));
+        let own = std::fs::metadata("/proc/self/exe").expect("its own");
+        let inode = std::os::unix::fs::MetadataExt::ino(&own);
+        let (address, bytes) = reads.section(me, "exe", inode, ".eh_frame").expect("it has rules");
+        assert!(address > 0 && bytes > 0);
+        assert_eq!(reads.symbols(me, "exe", inode, &[1]), Ok(vec![None]));
+        let stale = Unread::Failed(Errno::STALE);
+        assert_eq!(reads.symbols(me, "exe", inode + 1, &[1]), Err(stale));
+        assert_eq!(reads.section(me, "exe", inode, ".data"), Err(Unread::Failed(Errno::PERM)));
+        let device = reads.symbols(me, "root/dev/null", 1, &[1]);
+        assert_eq!(device, Err(Unread::Failed(Errno::ACCESS)));
     }
 
     #[test]

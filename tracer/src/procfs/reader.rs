@@ -4,20 +4,21 @@
 use std::{
     mem::MaybeUninit,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Dir, Mode, OFlags, StatxFlags, openat, readlinkat, statx},
-    io::{Errno, read, retry_on_intr},
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatxFlags, fstat, openat, readlinkat, statx},
+    io::{Errno, pread, read, retry_on_intr},
     net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, send, sendmsg},
 };
 
 use super::{
     allowed::is_allowed,
     ask::{ENTRIES_MAX, FileStat, Head, PART_BYTES, ReadRequest},
+    symbols::{self, ReadAt},
 };
 
 /// Bytes of questions that are taken at a time.
@@ -82,6 +83,12 @@ fn bytes(ask: &ReadRequest, page: &mut [u8]) -> Result<Vec<u8>, Errno> {
         ReadRequest::Stat { path } => Ok(stat(path)?.encode()),
         ReadRequest::Memory { pid, address, length } => memory(*pid, *address, *length),
         ReadRequest::Text { pid, address, limit } => text(*pid, *address, *limit),
+        ReadRequest::Symbols { path, inode, addresses } => names_of(path, *inode, addresses),
+        ReadRequest::Section { path, inode, section } => {
+            let (file, stat) = regular(path)?;
+            let same = if stat.st_ino == *inode { Ok(()) } else { Err(Errno::STALE) };
+            same.and_then(|()| symbols::section(&file, section))
+        }
         ReadRequest::Open { .. } | ReadRequest::Drain => Err(Errno::INVAL),
     }
 }
@@ -173,6 +180,54 @@ fn text(pid: u32, address: u64, limit: usize) -> Result<Vec<u8>, Errno> {
         text.extend(part);
     }
     Err(Errno::NAMETOOLONG)
+}
+
+/// A regular file, read at places.
+struct RegularFile(OwnedFd);
+
+impl ReadAt for RegularFile {
+    fn read_at(&self, offset: u64, to: &mut [u8]) -> Result<usize, Errno> {
+        let mut done = 0;
+        while done < to.len() {
+            let at = offset.checked_add(done as u64).ok_or(Errno::OVERFLOW)?;
+            match retry_on_intr(|| pread(&self.0, &mut to[done..], at))? {
+                0 => break,
+                read => done += read,
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// Opens a program or a map below a process's directory, if it is a regular file.
+fn regular(path: &str) -> Result<(RegularFile, Stat), Errno> {
+    // What is mapped is behind a link of the kernel's own, which leads to the file itself.
+    let is_link = matches!(path.split('/').nth(3), Some("exe" | "map_files"));
+    // What it is, is seen before it is opened: opening a device may do something.
+    let place = open(path, OFlags::PATH | if is_link { OFlags::empty() } else { OFlags::NOFOLLOW })?;
+    let stat = fstat(&place)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Errno::ACCESS);
+    }
+    let file = open(&format!("/proc/self/fd/{}", place.as_raw_fd()), OFlags::empty())?;
+    Ok((RegularFile(file), stat))
+}
+
+/// What addresses are called by the file with this inode number; without one by a map that the process's own user has written.
+fn names_of(path: &str, inode: u64, addresses: &[u64]) -> Result<Vec<u8>, Errno> {
+    let (file, stat) = regular(path)?;
+    let found = if inode == 0 {
+        let process = path.split("/root/").next().unwrap_or_default();
+        if self::stat(process)?.uid != stat.st_uid {
+            return Err(Errno::ACCESS);
+        }
+        symbols::in_perf_map(&file, addresses)?
+    } else if stat.st_ino == inode {
+        symbols::look_up(&file, addresses)?
+    } else {
+        return Err(Errno::STALE);
+    };
+    Ok(symbols::encode(&found))
 }
 
 /// Everything a descriptor gives, as it comes.

@@ -92,6 +92,13 @@ pub fn stack_pointer(text: &str) -> Option<u64> {
     u64::from_str_radix(pointer.strip_prefix("0x")?, 16).ok()
 }
 
+/// The stack pointer and the program counter in that text, which end it.
+pub fn pointers(text: &str) -> Option<(u64, u64)> {
+    let program = text.split_ascii_whitespace().next_back()?;
+    let program = u64::from_str_radix(program.strip_prefix("0x")?, 16).ok()?;
+    Some((stack_pointer(text)?, program))
+}
+
 /// Real user and context switches of a `status` file.
 pub fn status(text: &str) -> Option<(u32, u64)> {
     let value =

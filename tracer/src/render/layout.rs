@@ -66,7 +66,8 @@ impl Part {
         let missing = kept.iter().filter(|kept| !**kept).count();
         let paragraphs = self.paragraphs.into_iter().zip(kept).filter(|(_, kept)| *kept);
         let mut lines: Vec<String> = paragraphs.flat_map(|(paragraph, _)| paragraph.lines).collect();
-        if missing > 0 {
+        // Of one line, the beginning says more.
+        if missing > 0 && room > 1 {
             lines.push(format!("{:MARGIN$}and {missing} more, which --json lists", ""));
         }
         lines

@@ -4,6 +4,7 @@
 
 pub mod incidents;
 pub mod layout;
+pub mod stack;
 pub mod table;
 pub mod waits;
 pub mod why;

@@ -7,13 +7,14 @@ use crate::{
     assess::inspect::{
         self, Condition, Report,
         chain::Other,
-        threads::{Doing, ThreadReport},
+        threads::{self, Doing, ThreadReport},
     },
     assess::pipeline::Assessment,
     model::target::Target,
     model::{
         baseline::Excuse,
         class::{Class, Level},
+        user_stack::{NativeFrame, UserStack},
     },
     resolve::process::ProcessMeta,
     util::human,
@@ -54,6 +55,54 @@ pub fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String 
     lines.flat_map(|line| [line, "\n".into()]).collect()
 }
 
+/// Where in the program threads sleep: of one its frames, of several a line for each place with how many are there. Each with how much
+/// deeper its next lines stand.
+fn where_lines(threads: &[ThreadReport]) -> Vec<(usize, String)> {
+    let stacks: Vec<(u32, &UserStack)> =
+        threads.iter().filter_map(|thread| Some((thread.tid, thread.user_stack.as_ref()?))).collect();
+    let [(tid, first), ..] = stacks[..] else { return Vec::new() };
+    if stacks.len() <= threads::STACKS {
+        let mut lines = stack_lines(first);
+        if threads.len() > 1
+            && let Some((_, line)) = lines.first_mut()
+        {
+            *line = format!("thread {tid}: {line}");
+        }
+        return lines;
+    }
+    let mut places: Vec<(String, usize)> = Vec::new();
+    for (_, stack) in stacks {
+        let line = stack_lines(stack).into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(" ");
+        match places.iter_mut().find(|(known, _)| *known == line) {
+            Some((_, number)) => *number += 1,
+            None => places.push((line, 1)),
+        }
+    }
+    places.sort_by_key(|(_, number)| std::cmp::Reverse(*number));
+    places
+        .into_iter()
+        .map(|(line, number)| (2, format!("{} in {line}", human::count(number, "thread"))))
+        .collect()
+}
+
+/// The program's own frames if there are some, and the native ones.
+fn stack_lines(stack: &UserStack) -> Vec<(usize, String)> {
+    let native = super::stack::innermost(stack);
+    let hint = stack.hint.map(|hint| (0, format!("({hint})")));
+    let Some((inner, outer)) = stack.frames.split_first() else {
+        let all: Vec<String> = stack.native.iter().map(NativeFrame::short).collect();
+        let end = (!stack.complete).then(|| (0, format!("(no more: {})", stack.end)));
+        return [(0, all.join(" ← "))].into_iter().chain(end).chain(hint).collect();
+    };
+    let outer: Vec<String> = outer.iter().map(|frame| format!("← {}", frame.short())).collect();
+    let outer = Some((2, outer.join(" "))).filter(|(_, text)| !text.is_empty());
+    [(0, inner.short())]
+        .into_iter()
+        .chain(outer)
+        .chain(native.map(|text| (3, format!("in {text}"))))
+        .collect()
+}
+
 /// What is between the first sentence and what to do next.
 fn parts(report: &Report, width: usize) -> Vec<Part> {
     let part = |word, rank, least, texts: Vec<String>| {
@@ -72,15 +121,18 @@ fn parts(report: &Report, width: usize) -> Vec<Part> {
     let worries = matches!(report.condition, Condition::Stuck | Condition::Doubtful);
     let stack = report.threads.first().map_or(&[][..], |thread| &thread.stack);
     let stack = Some(stack.join(" ← ")).filter(|text| worries && !text.is_empty());
-    let mut others = Part::new("Others", width, 1, 4);
+    let mut place = Part::new("Where", width, 3, 1);
+    where_lines(&report.threads).iter().for_each(|(hang, text)| place.add(0, *hang, text));
+    let mut others = Part::new("Others", width, 1, 3);
     report.others.iter().for_each(|other| add_other(&mut others, 0, other));
     add_left_out(&mut others, 0, report.others_left_out);
     vec![
         part("Process", 2, 2, process(&report.who)),
         part(word, 0, 4, texts),
-        part("Kernel", 4, 1, stack.into_iter().collect()),
+        place,
+        part("Kernel", 5, 1, stack.into_iter().collect()),
         others,
-        part("Sockets", 3, 2, socket_lines(report)),
+        part("Sockets", 4, 2, socket_lines(report)),
     ]
 }
 
@@ -345,7 +397,11 @@ mod tests {
             classify,
             tests::{on, tcp, wait},
         },
-        model::{syscalls::Syscall, wait::ProcessId},
+        model::{
+            syscalls::Syscall,
+            user_stack::{FoundBy, ProgramFrame},
+            wait::ProcessId,
+        },
         resolve::process::Parent,
     };
 
@@ -385,6 +441,7 @@ mod tests {
             doing: Doing::Waits(Box::new(assessment())),
             excuse: None,
             stack: vec!["a_function_of_the_kernel".into(); 5],
+            user_stack: Some(user_stack(tid)),
         };
         let parent = |pid| Parent { pid, comm: "a_long_parents_name".into() };
         let who = ProcessMeta {
@@ -419,13 +476,37 @@ mod tests {
                 let page = page(&report(threads, links), width, Some("why not"));
                 assert!(page.lines().count() <= LINES_MAX, "{threads} {links} {width}\n{page}");
                 assert!(page.lines().all(|line| human::columns(line) <= width), "{page}");
-                for word in ["Process", "Kernel", "Others", "Sockets", "Next"] {
+                for word in ["Process", "Where", "Kernel", "Others", "Sockets", "Next"] {
                     assert!(page.contains(&format!("\n{word:MARGIN$}")), "{word}: {page}");
                 }
             }
             let narrow = page(&report(threads, links), 40, None);
             assert!(narrow.lines().count() <= 2 * LINES_MAX, "{narrow}");
         }
+    }
+
+    /// The stack of a thread of a program in Python that calls itself: threads with even ids are elsewhere.
+    fn user_stack(tid: u32) -> UserStack {
+        let line = Some(1 + tid % 2);
+        let frame = ProgramFrame { function: "again".into(), file: Some("/srv/a.py".into()), line };
+        let native =
+            NativeFrame { function: Some("read".into()), module: None, offset: 0, by: FoundBy::Registers };
+        UserStack { frames: vec![frame; 100], native: vec![native; 100], ..UserStack::default() }
+    }
+
+    #[test]
+    fn threads_at_the_same_place_are_counted() {
+        let mut report = report(200, 0);
+        (report.headline, report.who) = ("It is stuck.".into(), Arc::default());
+        report.others.clear();
+        report.advice.clear();
+        let page = page(&report, 250, None);
+        assert_eq!(page.matches("100 threads in again a.py:").count(), 2, "{page}");
+        report.threads.truncate(1);
+        report.threads[0].user_stack.as_mut().expect("it has one").frames.truncate(2);
+        let page = super::page(&report, 250, None);
+        let place = "\nWhere     again a.py:1\n          ← again a.py:1\n          in read ← read";
+        assert!(page.contains(place), "{page}");
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod resolved;
 pub mod semaphore;
 pub mod services;
 mod sets;
+pub mod stack;
 pub mod target;
 
 pub use self::resolved::Resolved;

@@ -28,7 +28,7 @@ use super::{
     stream::Stream,
 };
 use crate::{
-    assess::inspect::{self, Report},
+    assess::inspect::{self, Report, threads::StacksOf},
     assess::overview::{Overview, OverviewCache},
     assess::shared::{Numbers, Shared},
     collect::Source,
@@ -396,11 +396,12 @@ impl Responder {
     /// that watches take turns, so that is no more than the time it took, whatever else the agent did meanwhile.
     fn inspect(&mut self, Named { id, start_ticks }: Named) -> Result<Report> {
         let (begun, before) = (Instant::now(), cpu_time());
-        let report = inspect::inspect(id, start_ticks, &mut self.shared).and_then(|mut report| {
-            let process = report.process;
-            report.excuse(&self.shared.excuses(process.pid, process.start_ticks())?);
-            Ok(report)
-        });
+        let report =
+            inspect::inspect(id, start_ticks, StacksOf::First, &mut self.shared).and_then(|mut report| {
+                let process = report.process;
+                report.excuse(&self.shared.excuses(process.pid, process.start_ticks())?);
+                Ok(report)
+            });
         let used = cpu_time().saturating_sub(before).min(begun.elapsed());
         self.rest = Instant::now() + used * (LOOK_SHARE - 1);
         report

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 
 use super::page::ThreadRef;
 use crate::{
-    assess::inspect,
+    assess::inspect::{self, threads::StacksOf},
     assess::overview::{Overview, OverviewCache},
     assess::pipeline::LOOK_AGE_MIN,
     assess::requests,
@@ -226,7 +226,8 @@ impl FrameSource {
         let ThreadRef { pid, tid, start_ticks } = thread;
         let why_not_better = self.why_not_better.as_deref();
         let own = |source: &mut dyn Source| {
-            inspect::inspect(tid, start_ticks, source).map(|report| why::page(&report, width, why_not_better))
+            inspect::inspect(tid, start_ticks, StacksOf::First, source)
+                .map(|report| why::page(&report, width, why_not_better))
         };
         let (text, durations) = match &mut self.origin {
             Origin::Bpf(bpf) => (own(&mut **bpf), self.durations.of(pid, start_ticks).cloned()),

@@ -30,6 +30,8 @@ pub struct StallEvent<'a> {
     pub peer: Option<&'a StallPeer>,
     /// The incident that it belongs to; null before that is known, as in `stall_opened`.
     pub incident: Option<&'a StallIncident>,
+    /// Where in its program the thread sleeps, the innermost function first; empty where that was not read.
+    pub stack: &'a [String],
     /// The wait.
     pub wait: &'a WaitObject,
 }

@@ -10,6 +10,7 @@ pub mod json;
 pub mod lines;
 pub mod names;
 pub mod report;
+pub mod stack;
 pub mod stall;
 pub mod state;
 pub mod target;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     json::{WaitObject, in_seconds},
+    stack::UserStackObject,
     target::TargetObject,
 };
 use crate::model::{baseline::Excuse, pod::Pod};
@@ -101,6 +102,8 @@ pub struct ThreadObject<'a> {
     pub baseline: Option<BaselineObject>,
     /// Functions inside the kernel, innermost first.
     pub stack: &'a [String],
+    /// Where in its program it sleeps; null where that was not read.
+    pub user_stack: Option<UserStackObject<'a>>,
 }
 
 /// How long such waits usually take, where that keeps one from being flagged.

@@ -29,6 +29,9 @@ pub struct StallObject {
     /// Whom it waits for; null if that is not known.
     #[serde(default)]
     pub peer: Option<StallPeer>,
+    /// Where in its program the thread sleeps, the innermost function first; empty where that was not read.
+    #[serde(default)]
+    pub stack: Vec<String>,
     /// The wait.
     pub wait: WaitObject,
 }

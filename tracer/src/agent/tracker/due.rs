@@ -15,12 +15,12 @@ use crate::{
     config::Config,
     diagnose::verdict::may_close_circle,
     model::baseline::Excuse,
-    model::wait::ThreadId,
+    model::wait::{ThreadId, Wait},
     resolve::process::ProcessMeta,
     util::human,
 };
 
-/// What rules and baselines say of one wait.
+/// What rules and baselines say of one wait, and what is told of it if it is a stall.
 #[derive(Clone, Debug, Default)]
 pub struct Terms {
     /// How long it may last before it is flagged; `None`: for ever.
@@ -31,6 +31,8 @@ pub struct Terms {
     pub usual: Option<Duration>,
     /// What people are told beside the verdict.
     pub note: Option<String>,
+    /// Where in its program the thread sleeps, if that was read.
+    pub stack: Vec<String>,
 }
 
 impl Terms {
@@ -101,6 +103,11 @@ impl Tracker {
         self.short_sleepers.looked(&thread, now_ns, at_rest, policy.least());
     }
 
+    /// Whether a wait that may be a stall is to be opened as one, which it is not yet.
+    pub fn opens(&self, wait: &Wait, terms: &Terms) -> bool {
+        wait.age >= terms.flagged_at() && !self.stalls.has(&wait.thread)
+    }
+
     /// Decides about a wait that may be a stall: opens it, or says until when it is none.
     pub fn decide(
         &mut self,
@@ -128,7 +135,8 @@ impl Tracker {
             let _ = write!(verdict.sentence, "; an answer usually comes within {}", human::age(usual));
         }
         let Assessment { wait, resolved, .. } = assessment;
-        let stall = Stall { wait, resolved, verdict, opened: now, who, note: terms.note, incident: None };
+        let Terms { note, stack, .. } = terms;
+        let stall = Stall { wait, resolved, verdict, opened: now, who, note, incident: None, stack };
         Some(self.stalls.open(stall))
     }
 }

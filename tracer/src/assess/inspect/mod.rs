@@ -23,7 +23,7 @@ use self::{
     chain::Other,
     inside::ServerProgram,
     sockets::{QueuedSocket, Sockets},
-    threads::ThreadReport,
+    threads::{StacksOf, ThreadReport},
 };
 use crate::{
     assess::client::Client,
@@ -137,7 +137,12 @@ impl Report {
 }
 
 /// Finds out about a process, or about one thread of it; with its start, about that process only, whoever has its id now.
-pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Result<Report> {
+pub fn inspect(
+    id: u32,
+    start_ticks: Option<u64>,
+    stacks: StacksOf,
+    source: &mut dyn Source,
+) -> Result<Report> {
     let (pid, only) = process_of(id)?;
     // Before the snapshot: what is looked up after it is as of its moment.
     let connections = source.asked_connections(LOOK_AGE_MIN, 0)?.unwrap_or_default();
@@ -156,6 +161,7 @@ pub fn inspect(id: u32, start_ticks: Option<u64>, source: &mut dyn Source) -> Re
     requests::drop_doubles(&mut waits);
     let mut threads = threads::list(process, only, waits, &snapshot, pipeline.resolver());
     threads::read_stacks(&mut threads, source)?;
+    threads::read_user_stacks(&mut threads, process, stacks, source, pipeline.resolver().reads())?;
     let who = pipeline.resolver().who(process);
     let mut sockets = sockets::of(process, pipeline.resolver(), source)?;
     // Where a thread of it waits for the rest, that is said of the thread.
@@ -252,7 +258,7 @@ fn is_killed(status: &str) -> bool {
 }
 
 /// The process, and the thread where the id is not a process's.
-fn process_of(id: u32) -> Result<(u32, Option<u32>)> {
+pub fn process_of(id: u32) -> Result<(u32, Option<u32>)> {
     let status = Reads::new()
         .text(by_pid(id), "status")
         .with_context(|| format!("there is no process or thread {id}"))?;

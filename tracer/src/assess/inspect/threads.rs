@@ -16,17 +16,22 @@ use crate::{
     model::baseline::Excuse,
     model::class::Level,
     model::stack::KernelStack,
+    model::user_stack::UserStack,
     model::wait::{ProcessId, Sleeper, Snapshot, StopSignal, Suspended, SuspendedThread},
     procfs::Reads,
-    resolve::{Resolver, peers::Peer},
+    resolve::{
+        Resolver,
+        peers::Peer,
+        stack::{StackReader, ThreadStack},
+    },
 };
 
 /// How long it is watched how much a thread runs.
 const WATCHED: Duration = Duration::from_millis(200);
 /// Who uses less of a CPU than this was only seen between two waits.
 pub const RUNS: f64 = 0.02;
-/// Threads whose kernel stack is read.
-const STACKS: usize = 3;
+/// Threads whose stacks are read.
+pub const STACKS: usize = 3;
 /// Functions of a kernel stack that are shown.
 const DEEP: usize = 5;
 
@@ -43,6 +48,17 @@ pub struct ThreadReport {
     pub excuse: Option<Excuse>,
     /// The functions it is in inside the kernel, innermost first; empty where it is not read.
     pub stack: Vec<String>,
+    /// Where in its program it sleeps; `None` where that is not read, or it has moved meanwhile.
+    pub user_stack: Option<UserStack>,
+}
+
+/// Of which threads it is read where in the program they sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StacksOf {
+    /// Of the first, which a page shows.
+    First,
+    /// Of all.
+    All,
 }
 
 /// What a thread does.
@@ -133,6 +149,7 @@ pub fn list(
             doing: Doing::Waits(Box::new(wait)),
             excuse: None,
             stack: Vec::new(),
+            user_stack: None,
         })
         .collect();
     let waiting: HashSet<u32> = threads.iter().map(|thread| thread.tid).collect();
@@ -158,7 +175,7 @@ pub fn list(
                 Doing::Runs { cpu: 0.0 }
             }
         };
-        threads.push(ThreadReport { tid, comm, doing, excuse: None, stack: Vec::new() });
+        threads.push(ThreadReport { tid, comm, doing, excuse: None, stack: Vec::new(), user_stack: None });
     }
     if !running.is_empty() {
         thread::sleep(WATCHED);
@@ -188,6 +205,38 @@ pub fn read_stacks(threads: &mut [ThreadReport], source: &mut dyn Source) -> Res
     for (sleeper, stack) in &mut waiting {
         let functions = stacks.get(&sleeper.thread).map(KernelStack::functions).unwrap_or_default();
         **stack = functions.iter().take(DEEP).cloned().collect();
+    }
+    Ok(())
+}
+
+/// Reads where in their program the threads sleep.
+///
+/// # Errors
+/// The source cannot be asked.
+pub fn read_user_stacks(
+    threads: &mut [ThreadReport],
+    process: ProcessId,
+    of: StacksOf,
+    source: &mut dyn Source,
+    reads: &mut Reads,
+) -> Result<()> {
+    let number = if of == StacksOf::All { usize::MAX } else { STACKS };
+    let mut asleep: Vec<&mut ThreadReport> = threads
+        .iter_mut()
+        .filter(|thread| thread.wait().is_some() && !thread.is_request())
+        .take(number)
+        .collect();
+    let tids: Vec<u32> = asleep.iter().map(|thread| thread.tid).collect();
+    if tids.is_empty() {
+        return Ok(());
+    }
+    let found = StackReader::default().read(process, &tids, source, reads)?;
+    let mut found: HashMap<u32, ThreadStack> = found.into_iter().map(|of| (of.tid, of)).collect();
+    for thread in &mut asleep {
+        let sleep = thread.wait().map(|wait| wait.wait.switches);
+        // Of another sleep, it is not where this wait is.
+        thread.user_stack =
+            found.remove(&thread.tid).filter(|of| Some(of.switches) == sleep).map(|of| of.stack);
     }
     Ok(())
 }

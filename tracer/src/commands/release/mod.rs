@@ -13,7 +13,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use self::act::HeldProcess;
 use crate::{
     assess::{
-        inspect::{self, Report, threads::ThreadReport},
+        inspect::{self, Report, threads::StacksOf, threads::ThreadReport},
         pipeline::Assessment,
         release::{ReleasePlan, plan},
     },
@@ -39,7 +39,7 @@ pub fn run(args: &Release) -> Result<u8> {
         args.id
     );
     let mut source = source();
-    let report = inspect::inspect(args.id, None, &mut *source)?;
+    let report = inspect::inspect(args.id, None, StacksOf::First, &mut *source)?;
     match args.signal {
         Some(signal) => by_signal(args, signal, &report, &mut *source),
         None => by_means(args, &report, &mut *source),
@@ -190,7 +190,7 @@ enum Outcome {
 }
 
 fn look(process: ProcessId, wait: Option<&WaitIdentity>, source: &mut dyn Source) -> Outcome {
-    let Ok(report) = inspect::inspect(process.pid, process.start_ticks(), source) else {
+    let Ok(report) = inspect::inspect(process.pid, process.start_ticks(), StacksOf::First, source) else {
         return Outcome::Ended;
     };
     match wait {

@@ -33,7 +33,8 @@ fn a_baseline_excuses_until_it_does_not() {
     let mut world = World::new(1);
     let [usual, from, until] = [15, 30, 45].map(Duration::from_secs);
     let excuse = Excuse { usual, from, until };
-    world.terms = Terms { threshold: Some(THRESHOLD), excuse: Some(excuse), usual: Some(usual), note: None };
+    world.terms =
+        Terms { threshold: Some(THRESHOLD), excuse: Some(excuse), usual: Some(usual), ..Terms::default() };
     world.after(2, Act::Stay);
     assert!(world.after(30, Act::Stay).opened.is_empty());
     let id = world.threads[0].id;

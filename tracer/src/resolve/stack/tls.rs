@@ -1,0 +1,85 @@
+//! Where is a thread-local variable of a library, for each thread? By the relocation that asks the loader for it.
+
+use super::{memory::TargetMemory, module::LoadedModule};
+
+/// Bytes of relocations that are looked through.
+const RELOCATIONS_BYTES_MAX: u64 = 8 << 20;
+/// Bytes of a relocation.
+const RELOCATION: usize = 24;
+/// Relocations that are read at a time.
+const AT_ONCE: u64 = 2048;
+/// Longest name.
+const NAME_MAX: usize = 64;
+
+// Kinds of relocations (System V ABI, AMD64 supplement; ELF for the Arm 64-bit Architecture).
+#[cfg(not(target_arch = "aarch64"))]
+const MODULE: u32 = 16;
+#[cfg(not(target_arch = "aarch64"))]
+const OFFSET: u32 = 18;
+#[cfg(target_arch = "aarch64")]
+const MODULE: u32 = 1028;
+#[cfg(target_arch = "aarch64")]
+const OFFSET: u32 = 1030;
+
+/// How the threads of a process find a variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variable {
+    /// So far from the thread pointer.
+    AtOffset(u64),
+    /// So far behind the beginning of what a module has of it, by the module's number.
+    OfModule {
+        /// Its number.
+        number: u64,
+        /// How far.
+        offset: u64,
+    },
+}
+
+/// Finds the variable of this name.
+pub fn find(module: &LoadedModule, name: &str, memory: &mut dyn TargetMemory) -> Option<Variable> {
+    let dynamic = module.dynamic_section(memory)?;
+    let (relocations, names, symbols) = (dynamic.relocations?, dynamic.names?, dynamic.symbols?);
+    let number = dynamic.relocations_bytes.min(RELOCATIONS_BYTES_MAX) / RELOCATION as u64;
+    let mut done = 0;
+    while done < number {
+        let some = AT_ONCE.min(number - done);
+        let at = relocations.checked_add(done * RELOCATION as u64)?;
+        let part = memory.bytes(at, usize::try_from(some).ok()? * RELOCATION)?;
+        for relocation in part.as_chunks::<RELOCATION>().0 {
+            let word = |at: usize| relocation.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
+            let (place, info) = (word(0)?.wrapping_add(module.bias), word(8)?);
+            let (symbol, kind) = (info >> 32, info as u32);
+            if !matches!(kind, MODULE | OFFSET) || symbol == 0 {
+                continue;
+            }
+            let symbol = symbols.checked_add(symbol * 24)?;
+            let named = names.checked_add(memory.int(symbol)?.into())?;
+            if memory.text(named, NAME_MAX)? != name.as_bytes() {
+                continue;
+            }
+            let value = memory.word(place)?;
+            return Some(match kind {
+                OFFSET => Variable::AtOffset(value),
+                _ => Variable::OfModule { number: value, offset: memory.word(symbol.checked_add(8)?)? },
+            });
+        }
+        done += some;
+    }
+    None
+}
+
+impl Variable {
+    /// Where it is for the thread with this pointer.
+    pub fn address(self, pointer: u64, memory: &mut dyn TargetMemory) -> Option<u64> {
+        match self {
+            Variable::AtOffset(offset) => Some(pointer.wrapping_add(offset)),
+            // The thread's table of modules is behind its second word, and has two words for each (ELF Handling For Thread-Local Storage).
+            Variable::OfModule { number, offset } => {
+                let at = if cfg!(target_arch = "aarch64") { pointer } else { pointer.checked_add(8)? };
+                let table = memory.word(at)?;
+                let begin = memory.word(table.checked_add(number.checked_mul(16)?)?)?;
+                Some(begin.wrapping_add(offset))
+            }
+        }
+    }
+}
