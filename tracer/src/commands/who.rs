@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What is known of a process that may be meant.
-struct Candidate {
+struct MeantProcess {
     /// The worst of its waits: how much it worries, its class and its age.
     worst: Option<(Level, Option<Class>, Duration)>,
     cmdline: String,
@@ -42,7 +42,7 @@ pub fn meant(text: &str, feed: &mut Feed, place: &SourceArgs) -> Result<u32> {
         candidates =
             waiting(WaitSelection { comm: vec![name.clone()], ..WaitSelection::default() }, feed, place)?;
         for pid in processes_called(&name) {
-            candidates.entry(pid).or_insert(Candidate { worst: None, cmdline: String::new() });
+            candidates.entry(pid).or_insert(MeantProcess { worst: None, cmdline: String::new() });
         }
     }
     if candidates.is_empty()
@@ -54,7 +54,7 @@ pub fn meant(text: &str, feed: &mut Feed, place: &SourceArgs) -> Result<u32> {
     if let Some(pid) = only(candidates.keys().copied()) {
         return Ok(pid);
     }
-    let is_stuck = |candidate: &Candidate| matches!(candidate.worst, Some((Level::Stuck, ..)));
+    let is_stuck = |candidate: &MeantProcess| matches!(candidate.worst, Some((Level::Stuck, ..)));
     let stuck = candidates.iter().filter(|(_, candidate)| is_stuck(candidate)).map(|(pid, _)| *pid);
     let number = candidates.len();
     if let Some(pid) = only(stuck) {
@@ -75,17 +75,17 @@ fn waiting(
     selection: WaitSelection,
     feed: &mut Feed,
     place: &SourceArgs,
-) -> Result<BTreeMap<u32, Candidate>> {
+) -> Result<BTreeMap<u32, MeantProcess>> {
     let args = Ps::everything(selection, place.clone());
     let page = match feed {
         Feed::Own(source) => page_from_source(&args, &mut **source)?,
         Feed::Agent(client) => page_from_agent(&args, client)?,
     };
-    let mut candidates: BTreeMap<u32, Candidate> = BTreeMap::new();
+    let mut candidates: BTreeMap<u32, MeantProcess> = BTreeMap::new();
     for wait in page.waits {
         let pid = wait.pid;
-        let now = Candidate::of(wait);
-        let known = candidates.entry(pid).or_insert(Candidate { worst: None, ..now });
+        let now = MeantProcess::of(wait);
+        let known = candidates.entry(pid).or_insert(MeantProcess { worst: None, ..now });
         if known.worst.is_none_or(|worst| now.worst.is_some_and(|now| is_worse(now, worst))) {
             known.worst = now.worst;
         }
@@ -97,7 +97,7 @@ fn is_worse(one: (Level, Option<Class>, Duration), other: (Level, Option<Class>,
     (one.0, std::cmp::Reverse(one.2)) < (other.0, std::cmp::Reverse(other.2))
 }
 
-impl Candidate {
+impl MeantProcess {
     fn of(wait: WaitObject) -> Self {
         let worst = (wait.worry(), wait.class, wait.age);
         Self { worst: Some(worst), cmdline: wait.cmdline.unwrap_or(wait.comm) }
@@ -105,8 +105,8 @@ impl Candidate {
 }
 
 /// The worst first.
-fn list(candidates: &BTreeMap<u32, Candidate>) -> Result<()> {
-    let mut sorted: Vec<(&u32, &Candidate)> = candidates.iter().collect();
+fn list(candidates: &BTreeMap<u32, MeantProcess>) -> Result<()> {
+    let mut sorted: Vec<(&u32, &MeantProcess)> = candidates.iter().collect();
     sorted.sort_by_key(|(_, of)| {
         let (level, _, age) = of.worst.unwrap_or((Level::Idle, None, Duration::ZERO));
         (level, std::cmp::Reverse(age))

@@ -38,19 +38,20 @@ pub fn date(wait: &mut Wait, resolved: &Resolved, now_ns: u64, boottime_ns: u64)
     let since = since(resolved.direction, &resolved.socket).map(|since| since.min(lived));
     if let Some(since) = since.filter(|since| *since > wait.age) {
         wait.date_back(now_ns.saturating_sub(since.as_nanos() as u64));
-    } else if let Some(moved_ns) = moved_ns(resolved, now_ns)
+    } else if let Some(moved_ns) = moved_ns(wait, resolved, now_ns)
         && moved_ns > wait.began_ns + STAMPS_DIFFER_NS
     {
         wait.date_forward(moved_ns);
     }
 }
 
-/// When something last moved on the connection of a wait for what is to come on it, nanoseconds of `CLOCK_MONOTONIC`. `None` where nothing
-/// has ever come: it may be the next of several tries, each on a connection of its own.
-pub fn moved_ns(resolved: &Resolved, now_ns: u64) -> Option<u64> {
+/// When something last moved on the connection of a thread's wait for what is to come on it, nanoseconds of `CLOCK_MONOTONIC`. `None` where
+/// nothing has ever come: it may be the next of several tries, each on a connection of its own. Since when a request has no answer is
+/// known by who follows it: its process may go on talking.
+pub fn moved_ns(wait: &Wait, resolved: &Resolved, now_ns: u64) -> Option<u64> {
     let facts = resolved.socket.tcp()?;
     let has_heard = facts.activity.is_some_and(|activity| activity.received.is_some());
-    let is_for_more = resolved.direction == Some(Direction::Receive);
+    let is_for_more = resolved.direction == Some(Direction::Receive) && !wait.thread.is_request();
     let unmoved = facts.unmoved().filter(|_| has_heard && is_for_more)?;
     Some(now_ns.saturating_sub(unmoved.as_nanos() as u64))
 }

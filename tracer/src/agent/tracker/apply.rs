@@ -241,8 +241,7 @@ impl Tracker {
             }
         };
         track.seen = self.snapshots;
-        let has_moved =
-            found.as_deref().is_some_and(|found| track.begin_after(&found.resolved, wait.seen_ns()));
+        let has_moved = found.as_deref().is_some_and(|found| track.begin_after(wait, &found.resolved));
         if !is_open || track.is_flagged {
             wait.date_back(track.began_ns);
             wait.date_forward(track.began_ns);

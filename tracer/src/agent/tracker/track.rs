@@ -227,9 +227,9 @@ impl Track {
     }
 
     /// Something has moved on the one connection that it waits on, though it may have slept: since then it waits for what it waits for
-    /// now. `seen_ns`: when that was seen, nanoseconds of `CLOCK_MONOTONIC`. False: nothing has moved, or that is not to be seen.
-    pub fn begin_after(&mut self, resolved: &Resolved, seen_ns: u64) -> bool {
-        let moved_ns = moved_ns(resolved, seen_ns).filter(|_| !self.is_flagged);
+    /// now. False: nothing has moved, or that is not to be seen.
+    pub fn begin_after(&mut self, wait: &Wait, resolved: &Resolved) -> bool {
+        let moved_ns = moved_ns(wait, resolved, wait.seen_ns()).filter(|_| !self.is_flagged);
         let has_moved = moved_ns.is_some_and(|moved_ns| moved_ns > self.began_ns + STAMPS_DIFFER_NS);
         if has_moved {
             self.began_ns = moved_ns.unwrap_or(self.began_ns);
@@ -441,12 +441,13 @@ mod tests {
         assert_eq!(track.began_ns, SECOND);
         let mut waits = resolved(0, None);
         waits.direction = Some(Direction::Receive);
-        track.begin_after(&waits, 100 * SECOND);
+        let now = Wait { age: Duration::from_secs(1), ..poll(99 * SECOND) };
+        track.begin_after(&now, &waits);
         assert_eq!(track.began_ns, SECOND, "nothing ever came: it may be a try of many");
         let ago = |seconds| Some(Duration::from_secs(seconds));
         let asked = facts(100, 50).with_activity(|of| (of.sent, of.received) = (ago(4), ago(5)));
         waits.socket = SocketFacts::Tcp(Box::new(asked));
-        track.begin_after(&waits, 100 * SECOND);
+        track.begin_after(&now, &waits);
         assert_eq!(track.began_ns, 96 * SECOND);
     }
 
