@@ -160,7 +160,7 @@ fn shape(value: &Value) -> String {
                 // How many there are of what depends on what else runs.
                 "waiting" | "held" => format!("{name}: …"),
                 // Whether there was time for it.
-                "stack" => format!("{name}: …"),
+                "stack" | "peer" => format!("{name}: …"),
                 _ => format!("{name}: {}", shape(value)),
             };
             format!("{{{}}}", fields.iter().map(field).collect::<Vec<_>>().join(", "))
