@@ -128,10 +128,9 @@ fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other], ho
     let class = wait.class;
     let mut list = Vec::new();
     if class == Class::Mutex {
-        let command = format!("gdb -p {pid} -batch -ex 'thread apply all backtrace'");
         list.push(advice(
-            command,
-            "shows where each thread took its locks; it stops the process for a moment",
+            format!("tracer stack {pid} --native"),
+            "shows where in the program each of its threads waits, without stopping it",
         ));
         return list;
     }

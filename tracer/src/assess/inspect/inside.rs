@@ -83,10 +83,11 @@ pub fn inside(server: &ServerProgram<'_>) -> Option<Advice> {
             "as its user: shows where each of its threads is, and which lock it waits for",
         ));
     }
-    if server.names().any(|name| name.starts_with("python")) {
+    let is_script = |name: &str| ["python", "php", "ruby"].iter().any(|language| name.starts_with(language));
+    if server.names().any(is_script) {
         return Some(advice(
-            format!("py-spy dump --pid {pid}"),
-            "shows the line of Python that each of its threads is in",
+            format!("tracer stack {pid}"),
+            "shows the line of its program that each of its threads is in",
         ));
     }
     None
@@ -119,7 +120,7 @@ mod tests {
                 "redis-cli -p 6380 CLIENT LIST",
             ),
             ("java", "java -jar app.jar", Some(8080), "jcmd 812 Thread.print"),
-            ("gunicorn", "/usr/bin/python3 /usr/bin/gunicorn app", None, "py-spy dump --pid 812"),
+            ("gunicorn", "/usr/bin/python3 /usr/bin/gunicorn app", None, "tracer stack 812"),
             ("nginx", "nginx: worker process", Some(80), ""),
         ] {
             let command = command(comm, cmdline, port);

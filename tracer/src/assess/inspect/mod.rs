@@ -180,7 +180,7 @@ pub fn inspect(
     {
         let who = match stuck.role {
             chain::SHARES => "which shares its listener",
-            chain::CHILD => "its child",
+            chain::CHILD if !waits_for_child(&threads) => "its child",
             _ => "for which it waits",
         };
         headline += &format!(" But {} (pid {}), {who}, is stuck.", stuck.comm, stuck.pid);
@@ -222,6 +222,11 @@ pub fn inspect(
         advice,
         agent_silent: None,
     })
+}
+
+/// Whether a thread waits for a child's end.
+fn waits_for_child(threads: &[ThreadReport]) -> bool {
+    threads.iter().filter_map(ThreadReport::wait).any(|wait| wait.class == Class::Child)
 }
 
 /// Which process has this id now, and its name. One that hangs so that the kernel does not say is known by the look.

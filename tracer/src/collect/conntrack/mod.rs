@@ -13,7 +13,7 @@ use std::{
 };
 
 use netlink_sys::{Socket as Netlink, protocols::NETLINK_NETFILTER};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{CapabilitySet, LinkNameSpaceType, capabilities, move_into_link_name_space};
 
 use self::table::TranslationTable;
 use crate::{
@@ -47,8 +47,8 @@ pub struct Conntrack {
     /// `None`: it cannot be asked there.
     sockets: HashMap<NatPlace, Option<Netlink>>,
     tables: HashMap<u64, (Instant, TranslationTable)>,
-    /// Whether netlink is not for this user.
-    is_refused: bool,
+    /// Whether netlink is not for this process: it takes two rights, which an agent gives up. `None`: not looked up yet.
+    is_refused: Option<bool>,
     /// `None`: not looked up yet.
     named: Option<Vec<String>>,
 }
@@ -94,11 +94,17 @@ impl Conntrack {
                 places.push((place, Some(inside)));
             }
         }
-        if !self.is_refused {
+        if !self.is_refused() {
             let named = self.named.get_or_insert_with(named_namespaces);
             places.extend(named.iter().map(|name| (NatPlace::Named(name.clone()), None)));
         }
         places
+    }
+
+    fn is_refused(&mut self) -> bool {
+        let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN;
+        let lacks = || !capabilities(None).is_ok_and(|has| has.effective.contains(needed));
+        *self.is_refused.get_or_insert_with(lacks)
     }
 
     /// The other end's addresses as one place has them, if it knows the connection.
@@ -109,12 +115,12 @@ impl Conntrack {
         addresses: Addresses,
         reads: &mut Reads,
     ) -> Option<Addresses> {
-        if !self.is_refused {
+        if !self.is_refused() {
             let socket = self.sockets.entry(place.clone()).or_insert_with(|| socket(place, inside, reads));
             match socket.as_ref().map(|socket| message::ask(socket, addresses)) {
                 Some(Ok(other)) => return other,
                 Some(Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                    self.is_refused = true;
+                    self.is_refused = Some(true);
                 }
                 _ => {}
             }
