@@ -55,6 +55,16 @@ impl WaitSelection {
         !self.pid.is_empty() || !self.comm.is_empty()
     }
 
+    /// Whether it is about anything in particular.
+    pub fn is_given(&self) -> bool {
+        self.is_of_few() || self.is_of_more_than_threads()
+    }
+
+    /// Whether it names units, containers or users, of which each should have something that waits.
+    pub fn is_of_workplaces(&self) -> bool {
+        !(self.unit.is_empty() && self.container.is_empty() && self.user.is_empty())
+    }
+
     /// Whether it looks at more than the thread.
     pub fn is_of_more_than_threads(&self) -> bool {
         let Self { pid: _, comm: _, unit, container, user, remote, culprit } = self;

@@ -233,7 +233,7 @@ proptest! {
         if wait.call.restarted {
             prop_assert!(sentence.contains("started before it was interrupted"), "{sentence}");
         } else if before >= timeout {
-            prop_assert!(sentence.ends_with(&format!("it polls every {} and never gives up", human::age(timeout))), "{sentence}");
+            prop_assert!(sentence.ends_with(&format!("it looks again every {}; whether the program gives up is not visible", human::age(timeout))), "{sentence}");
         } else if before < timeout / 10 * 9 {
             let left = timeout.saturating_sub(wait.asleep());
             prop_assert!(sentence.ends_with(&format!("it stops waiting in {}", human::age(left))), "{sentence}");

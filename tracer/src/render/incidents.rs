@@ -42,6 +42,13 @@ impl IncidentGroup<'_> {
         self.waits.len() > 1 && self.level == Level::Stuck
     }
 
+    /// Whether somebody waits for one that something keeps from running: that is worth a line for a single wait, too.
+    pub fn is_suspended(&self, held: &[SuspendedObject]) -> bool {
+        let CulpritObject { pid, tid, .. } = self.culprit;
+        let is_it = |held: &SuspendedObject| Some(held.pid) == *pid && tid.is_none_or(|tid| held.tid == tid);
+        self.level == Level::Stuck && pid.is_some() && held.iter().any(is_it)
+    }
+
     /// Its line; what has no room there follows, indented. `width`: of the terminal, `None` for none.
     pub fn lines(&self, held: &[SuspendedObject], width: Option<usize>) -> Vec<String> {
         let room = width.unwrap_or(USUAL_WIDTH);

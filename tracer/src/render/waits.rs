@@ -78,7 +78,8 @@ pub fn write(
         Arrangement::Flat => Vec::new(),
         Arrangement::Folded | Arrangement::Tree => grouped(waits),
     };
-    let announced: Vec<&IncidentGroup<'_>> = groups.iter().filter(|group| group.is_announced()).collect();
+    let announced: Vec<&IncidentGroup<'_>> =
+        groups.iter().filter(|group| group.is_announced() || group.is_suspended(held)).collect();
     let mut line = |text: &str| writeln!(out, "{}", human::for_terminal(text, width));
     if arrangement == Arrangement::Folded && !announced.is_empty() {
         for text in announced.iter().flat_map(|group| group.lines(held, width)) {

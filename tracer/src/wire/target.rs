@@ -343,6 +343,23 @@ impl TargetObject {
         }
     }
 
+    /// Whether people call it so: by the address of the other end, with or without the port, or by its path.
+    pub fn is_called(&self, text: &str) -> bool {
+        let of = |address: &SocketAddr| address.to_string() == text || address.ip().to_string() == text;
+        let is_peer = self
+            .peers()
+            .iter()
+            .any(|(address, path)| address.as_ref().is_some_and(of) || *path == Some(text));
+        is_peer
+            || match self {
+                TargetObject::File { path, .. }
+                | TargetObject::Fifo { path, .. }
+                | TargetObject::Page { path }
+                | TargetObject::Device { path } => path == text,
+                _ => false,
+            }
+    }
+
     /// The same with the process at the other end of a connection, if there is room for it.
     pub fn fitted_with_peer(&self, width: usize, pid: u32, comm: &str) -> String {
         let peer = format!(" ({} {pid})", human::clean(comm));

@@ -126,12 +126,17 @@ fn stopped(pid: u32, signal: StopSignal) -> Vec<Advice> {
 
 fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other], host: PeerHost) -> Vec<Advice> {
     let class = wait.class;
+    // Whoever is stopped answers nobody, and needs no more than to be let go.
+    if let Some((pid, suspended)) = others.iter().find_map(|other| Some((other.pid, other.suspended?))) {
+        return let_go(pid, suspended);
+    }
     let mut list = Vec::new();
     if class == Class::Mutex {
         list.push(advice(
             format!("tracer stack {pid} --native"),
             "shows where in the program each of its threads waits, without stopping it",
         ));
+        list.extend(wait.is_deadlock().then(|| end_of_deadlock(pid)));
         return list;
     }
     if class == Class::Disk && !matches!(wait.resolved.target, Target::File { pseudo_fs: true, .. }) {
@@ -171,6 +176,15 @@ fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other], ho
             "shows whose semaphores they are, their values, and who changed each last",
         ));
     }
+    if wait.is_deadlock() {
+        list.push(end_of_deadlock(pid));
+    }
+    if list.is_empty() {
+        list.push(advice(
+            format!("tracer stack {pid}"),
+            "shows where in its program each of its threads waits",
+        ));
+    }
     if let Some(fd) = wait.resolved.fd
         && is_releasable(&wait.resolved.target)
     {
@@ -181,6 +195,14 @@ fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other], ho
         ));
     }
     list
+}
+
+/// The only way out of a circle that nobody can leave.
+fn end_of_deadlock(pid: u32) -> Advice {
+    advice(
+        format!("tracer release {pid} --signal TERM"),
+        "says what its end would do, and ends it with --apply: the others in the circle then go on. Choose the one whose end costs least",
+    )
 }
 
 /// Whether `tracer release` can end what is waited on.

@@ -416,12 +416,12 @@ fn headline(
 fn stopped(name: &str, signal: Option<StopSignal>, parent: &str) -> String {
     match signal {
         None => format!(
-            "{name} is stopped by a signal: SIGSTOP, or one of its terminal. It goes on when it gets SIGCONT. Who sent the \
-             signal the kernel does not keep; {parent}."
+            "{name} is stopped by a signal: SIGSTOP, or one of its terminal. It goes on when it gets SIGCONT. The kernel \
+             does not record who sent the signal; {parent}."
         ),
         Some(StopSignal::Stop) => format!(
-            "{name} is stopped by SIGSTOP. It goes on when it gets SIGCONT. Who sent the signal the kernel does not keep; \
-             {parent}."
+            "{name} is stopped by SIGSTOP. It goes on when it gets SIGCONT. The kernel does not record who sent the \
+             signal; {parent}."
         ),
         Some(StopSignal::Suspend) => format!(
             "{name} is stopped by SIGTSTP: Ctrl-Z at its terminal. It goes on when it gets SIGCONT; {parent}."

@@ -62,6 +62,8 @@ pub struct PsPage {
     pub source: String,
     /// Waits whose call is known by the kernel function they sleep in only.
     pub guessed: usize,
+    /// Only some waits are asked about.
+    pub is_selected: bool,
     /// Why the source is not a better one.
     pub why_not_better: Option<String>,
 }
@@ -136,14 +138,23 @@ fn is_selected(selection: &WaitSelection, wait: &WaitObject) -> bool {
     selection.has_thread(wait.pid, &wait.comm)
         && selection.has_workplace(&at)
         && selection.has_peer(&wait.target.peers())
-        && selection.has_culprit(|name| wait.culprit.as_ref().is_some_and(|culprit| culprit.is_called(name)))
+        && selection.has_culprit(|name| {
+            wait.target.is_called(name)
+                || wait.culprit.as_ref().is_some_and(|culprit| culprit.is_called(name))
+        })
 }
 
 /// Checks that whoever is asked about by pid or name exists.
 ///
 /// # Errors
 /// Which one does not.
-pub fn check_names(selection: &WaitSelection, waits: &[WaitObject]) -> Result<()> {
+pub fn check_names(selection: &WaitSelection, page: &PsPage) -> Result<()> {
+    let PsPage { waits, hidden, .. } = page;
+    let is_empty = waits.is_empty() && hidden.text().is_none();
+    ensure!(
+        !(is_empty && selection.is_of_workplaces()),
+        "nothing that waits is of this unit, container or user"
+    );
     let mut reads = Reads::new();
     for pid in &selection.pid {
         let is_there = waits.iter().any(|wait| wait.pid == *pid)
@@ -220,12 +231,9 @@ pub fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     let mut snapshot = pipeline::snapshot(source, args.min_age)?;
     requests::add_to(&mut snapshot, &connections, age);
     let Snapshot { waits: all, suspended: held, source: name, guessed, .. } = snapshot;
-    let waits: Vec<Wait> = all
-        .iter()
-        .filter(|wait| args.selection.has_thread(wait.thread.process.pid, &wait.comm))
-        .filter(|wait| wait.age >= args.min_age || pipeline::may_be_older(wait))
-        .cloned()
-        .collect();
+    // Who is asked about may stand in a circle with others, whose waits tell.
+    let waits: Vec<Wait> =
+        all.iter().filter(|wait| wait.age >= args.min_age || pipeline::may_be_older(wait)).cloned().collect();
     let up_to = if args.all { Level::Idle } else { Level::Doubtful };
     let policy = PeersOf { up_to, min_age: args.min_age };
     let mut pipeline = Pipeline::new();
@@ -243,6 +251,7 @@ pub fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     assessments.retain(|assessment| assessment.wait.age >= args.min_age);
     let has_culprit = |assessment: &Assessment| is_stall(assessment) || is_flagged(assessment);
     let mut culprits = pipeline.culprits(&assessments, has_culprit, &by_process, source)?;
+    assessments.retain(|of| args.selection.has_thread(of.wait.thread.process.pid, &of.wait.comm));
     let (shown, hidden): (Vec<Assessment>, Vec<Assessment>) =
         assessments.into_iter().partition(|assessment| {
             wanted(args, assessment.class, is_flagged(assessment) || assessment.is_deadlock())
@@ -272,6 +281,7 @@ pub fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
         held,
         source: name.into(),
         guessed,
+        is_selected: false,
         why_not_better: None,
     })
 }
@@ -301,6 +311,7 @@ pub fn page_from_agent(args: &Ps, client: &AgentClient) -> Result<PsPage> {
         held,
         source,
         guessed: 0,
+        is_selected: false,
         why_not_better: None,
     })
 }

@@ -43,7 +43,7 @@ pub fn run(args: &Ps) -> Result<u8> {
     let (mut feed, why_not_better) = feed::open(&args.place)?;
     let Some(interval) = args.watch else {
         let page = look(args, &mut feed, why_not_better)?;
-        check_names(&args.selection, &page.waits)?;
+        check_names(&args.selection, &page)?;
         return print(args, page, "");
     };
     let clear = if io::stdout().is_terminal() && !args.json { CLEAR } else { "" };
@@ -59,7 +59,7 @@ fn look(args: &Ps, feed: &mut Feed, why_not_better: Option<String>) -> Result<Ps
         Feed::Own(source) => page_from_source(args, &mut **source)?,
         Feed::Agent(client) => page_from_agent(args, client)?,
     };
-    Ok(PsPage { why_not_better, ..page })
+    Ok(PsPage { why_not_better, is_selected: args.selection.is_given(), ..page })
 }
 
 /// Prints it after `before`, and returns the status to exit with.
@@ -182,7 +182,10 @@ fn footer(out: &mut impl Write, page: &PsPage) -> io::Result<()> {
     // Of what an agent sees by /proc it has said so itself.
     let is_partial = page.why_not_better.is_some() || page.source == "proc";
     let unseen = if page.source == "proc" { unseen_processes() } else { 0 };
-    let tally = tally(&page.waits);
+    let tally = match page.waits.is_empty() && page.hidden.text().is_none() {
+        true if page.is_selected => "No wait matches".into(),
+        _ => tally(&page.waits),
+    };
     let mut parts = vec![match unseen {
         0 => tally,
         _ => tally.replace("Nothing is stuck", "Nothing of yours is stuck"),

@@ -81,7 +81,13 @@ fn by_means(args: &Release, report: &Report, source: &mut dyn Source) -> Result<
     HeldProcess::open(report.process)?.release(&means)?;
     writeln!(out, "{}.", means.done())?;
     out.flush()?;
-    outcome(&name, report.process, before.as_ref(), source)
+    let status = outcome(&name, report.process, before.as_ref(), source)?;
+    if let [first, ..] = others[..] {
+        let more = human::count(others.len(), "other wait");
+        paragraph(&mut out, &format!("{more} of it may go on: `--fd {first} --apply` releases the next."))?;
+        out.flush()?;
+    }
+    Ok(status)
 }
 
 fn by_signal(args: &Release, signal: ReleaseSignal, report: &Report, source: &mut dyn Source) -> Result<u8> {

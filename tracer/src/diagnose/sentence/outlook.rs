@@ -33,7 +33,10 @@ pub(super) fn outlook(wait: &Wait, resolved: &Resolved) -> String {
             );
         }
         return match looks_again(wait, timeout) {
-            true => format!("; it polls every {} and never gives up", interval(timeout)),
+            true => format!(
+                "; it looks again every {}; whether the program gives up is not visible",
+                interval(timeout)
+            ),
             false => format!("; it stops waiting in {}", age(left)),
         };
     }
@@ -97,7 +100,11 @@ mod tests {
         let mut wait = samples::wait(Syscall::Poll, [0; 6]);
         wait.sleep_began_ns = 59_500_000_000;
         resolved.timeout = Some(Duration::from_secs(1));
-        assert!(judge(&wait, &resolved).sentence.ends_with("; it polls every 1s and never gives up"));
+        assert!(
+            judge(&wait, &resolved)
+                .sentence
+                .ends_with("; it looks again every 1s; whether the program gives up is not visible")
+        );
         // One long look that began a while after the last progress is the first one.
         resolved.timeout = Some(Duration::from_secs(600));
         assert!(judge(&wait, &resolved).sentence.ends_with("; it stops waiting in 9m 59s"));
