@@ -46,8 +46,9 @@ fn what_is_listed_is_narrowed_down() {
     assert_eq!(pids(&["-p", &ids, "--user", &nobody]), [second]);
     assert_eq!(pids(&["-p", &ids, "--user", "root"]), [first]);
     assert_eq!(pids(&["--remote", &remote(&one)]), [first]);
-    assert_eq!(pids(&["-p", &ids, "--unit", "no-such-unit"]), [0; 0]);
+    assert_eq!(pids(&["-p", &ids, "--remote", "192.0.2.1"]), [0; 0]);
     let rows = tests::ps(&["-p", &first.to_string()]).rows;
+    assert_eq!(pids(&["--culprit", &remote(&one)]), [first], "by its address");
     let culprit = rows[0]["culprit"]["pid"].as_u64().unwrap_or_else(|| panic!("{rows:#?}")).to_string();
     assert_eq!(pids(&["--culprit", &culprit]), [first]);
     assert_eq!(pids(&["-c", "no*ter,waiter", "-p", &first.to_string()]), [first]);
@@ -60,6 +61,7 @@ fn who_does_not_exist_is_an_error() {
     for (args, says) in [
         (&["-p", &gone] as &[&str], "there is no process"),
         (&["-c", "no-such-name"], "no thread is called"),
+        (&["--unit", "no-such-unit"], "nothing that waits is of this unit"),
         (&["--remote", "db.example"], "names of hosts are not looked up"),
     ] {
         let (code, text, error) = ps(args);
@@ -117,4 +119,15 @@ fn a_name_is_enough_where_only_one_has_it() {
     for process in [&one, &other] {
         assert!(text.contains(&process.pid().to_string()), "{text}");
     }
+}
+
+/// One of two who wait for each other is asked about, which rests in a call of no such class.
+#[test]
+fn one_of_a_deadlock_is_stuck_also_if_only_that_one_is_asked_about() {
+    let _shared = shared();
+    let circle = Waiter::start("circle-pipe");
+    circle.until_age(1.2);
+    let (code, text, error) = ps(&["-p", &circle.pid().to_string(), "--exit-code"]);
+    assert_eq!((code, &*error), (Some(3), ""), "{text}");
+    assert!(text.contains("child") && text.contains("1 stuck"), "{text}");
 }

@@ -94,7 +94,7 @@ impl ReleaseMeans {
         match self {
             ReleaseMeans::Connection { .. } => {
                 "The program gets an error, as if the peer had reset the connection. Some clients then send their request again, \
-                 on a new connection: what it does may be done twice."
+                 on a new connection, so the work may be done twice."
             }
             ReleaseMeans::Shutdown { .. } => {
                 "The program reads an end of data, or gets an error, as if the peer had closed its end. So does every other \

@@ -81,7 +81,7 @@ pub fn write(
     let announced: Vec<&IncidentGroup<'_>> =
         groups.iter().filter(|group| group.is_announced() || group.is_suspended(held)).collect();
     let mut line = |text: &str| writeln!(out, "{}", human::for_terminal(text, width));
-    if arrangement == Arrangement::Folded && !announced.is_empty() {
+    if arrangement == Arrangement::Folded && !announced.is_empty() && has_heading {
         for text in announced.iter().flat_map(|group| group.lines(held, width)) {
             line(&text)?;
         }
