@@ -156,10 +156,15 @@ pub fn check_names(selection: &WaitSelection, page: &PsPage) -> Result<()> {
         "nothing that waits is of this unit, container or user"
     );
     let mut reads = Reads::new();
-    for pid in &selection.pid {
-        let is_there = waits.iter().any(|wait| wait.pid == *pid)
-            || !matches!(reads.what(by_pid(*pid), ""), Err(Unread::Failed(_)));
-        ensure!(is_there, "there is no process {pid}");
+    // Of several, some may have ended.
+    let mut is_there = |pid: &u32| {
+        waits.iter().any(|wait| wait.pid == *pid)
+            || !matches!(reads.what(by_pid(*pid), ""), Err(Unread::Failed(_)))
+    };
+    match selection.pid[..] {
+        [pid] => ensure!(is_there(&pid), "there is no process {pid}"),
+        [_, ..] => ensure!(selection.pid.iter().any(is_there), "none of these processes exists"),
+        [] => {}
     }
     let mut names: Option<Vec<String>> = None;
     for name in &selection.comm {
