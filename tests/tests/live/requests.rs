@@ -96,7 +96,12 @@ fn one_is_flagged_where_an_answer_is_due() {
     let mut waiter = Waiter::start("requests");
     waiter.until_age(1.5);
     let mut agent = Agent::start(&["--threshold", "6s"]);
-    waiter.until_age(4.0);
+    // The logger's first message must have been seen, or its second one looks like a request.
+    agent.wait_scrape(PATIENCE, |page| {
+        let due = page.iter().find(|of| of.is("tracer_open_requests", &[("answer", "yes")]));
+        due.is_some_and(|due| due.value >= 2.0)
+    });
+    waiter.until_age(3.0);
     waiter.command("log");
     let logged: i128 = waiter.next_line()["realtime_ns"].as_i64().expect("a moment").into();
     let (event, arrived) = agent.wait_stall("stall_opened", waiter.pid(), PATIENCE);
