@@ -103,7 +103,7 @@ fn an_event_loop_and_its_unanswered_requests() {
     assert!(said.ends_with(" None of its threads is blocked by that."), "{said}");
     assert_eq!(report["sockets"]["unanswered"].as_array().map(Vec::len), Some(2), "{report:#}");
     let page = page(waiter.pid());
-    assert_eq!(page.matches("no thread ").count(), 2, "{page}");
+    assert_eq!(page.matches("event loop ").count(), 2, "{page}");
 }
 
 #[test]

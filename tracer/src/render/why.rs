@@ -57,16 +57,21 @@ pub fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String 
 
 /// Where in the program threads sleep: of one its frames, of several a line for each place with how many are there. Each with how much
 /// deeper its next lines stand.
-fn where_lines(threads: &[ThreadReport]) -> Vec<(usize, String)> {
+fn where_lines(threads: &[ThreadReport], pid: u32) -> Vec<(usize, String)> {
     let stacks: Vec<(u32, &UserStack)> =
         threads.iter().filter_map(|thread| Some((thread.tid, thread.user_stack.as_ref()?))).collect();
-    let [(tid, first), ..] = stacks[..] else { return Vec::new() };
     if stacks.len() <= threads::STACKS {
-        let mut lines = stack_lines(first);
+        let Some(thread) = first_asleep(threads, pid) else { return Vec::new() };
+        let mut lines = match &thread.user_stack {
+            Some(stack) => stack_lines(stack),
+            // Another thread's stack would explain nothing.
+            None if !stacks.is_empty() => vec![(0, "it moved while its stack was read; ask again".into())],
+            None => return Vec::new(),
+        };
         if threads.len() > 1
             && let Some((_, line)) = lines.first_mut()
         {
-            *line = format!("thread {tid}: {line}");
+            *line = format!("thread {}: {line}", thread.tid);
         }
         return lines;
     }
@@ -83,6 +88,14 @@ fn where_lines(threads: &[ThreadReport]) -> Vec<(usize, String)> {
         .into_iter()
         .map(|(line, number)| (2, format!("{} in {line}", human::count(number, "thread"))))
         .collect()
+}
+
+/// The thread whose stack explains most: the worst that waits; where none worries, the process's first.
+fn first_asleep(threads: &[ThreadReport], pid: u32) -> Option<&ThreadReport> {
+    let mut asleep = threads.iter().filter(|thread| !thread.is_request() && thread.wait().is_some());
+    let first = asleep.clone().next()?;
+    let worries = first.wait().is_some_and(|wait| wait.level() != Level::Idle || wait.is_deadlock());
+    if worries { Some(first) } else { asleep.find(|thread| thread.tid == pid).or(Some(first)) }
 }
 
 /// The program's own frames if there are some, and the native ones.
@@ -122,9 +135,13 @@ fn parts(report: &Report, width: usize) -> Vec<Part> {
     let stack = report.threads.first().map_or(&[][..], |thread| &thread.stack);
     let stack = Some(stack.join(" ← ")).filter(|text| worries && !text.is_empty());
     let mut place = Part::new("Where", width, 3, 1);
-    where_lines(&report.threads).iter().for_each(|(hang, text)| place.add(0, *hang, text));
+    where_lines(&report.threads, report.process.pid)
+        .iter()
+        .for_each(|(hang, text)| place.add(0, *hang, text));
     let mut others = Part::new("Others", width, 1, 3);
-    report.others.iter().for_each(|other| add_other(&mut others, 0, other));
+    // Who has been described, and is no part of a circle, is no news.
+    let news = report.others.iter().filter(|other| !other.again || other.circle);
+    news.for_each(|other| add_other(&mut others, 0, other));
     add_left_out(&mut others, 0, report.others_left_out);
     vec![
         part("Process", 2, 2, process(&report.who)),
@@ -272,7 +289,7 @@ fn excused(Excuse { usual, until, .. }: Excuse) -> String {
 fn thread_lines(threads: &[ThreadReport]) -> Vec<String> {
     let line = |thread: &ThreadReport| match &thread.doing {
         Doing::Waits(wait) if thread.is_request() => format!(
-            "no thread {}: {} on fd {}, {}",
+            "event loop {}: {} on fd {}, {}",
             human::age(wait.wait.age),
             wait.class.label(),
             wait.resolved.fd.unwrap_or(-1),
@@ -435,13 +452,14 @@ mod tests {
             let class = classify(&wait, &resolved);
             Assessment { wait, resolved, class }
         };
-        let thread = |tid| ThreadReport {
-            tid,
+        // No thread has the number 0.
+        let thread = |number| ThreadReport {
+            tid: number + 1,
             comm: "t".into(),
             doing: Doing::Waits(Box::new(assessment())),
             excuse: None,
             stack: vec!["a_function_of_the_kernel".into(); 5],
-            user_stack: Some(user_stack(tid)),
+            user_stack: Some(user_stack(number)),
         };
         let parent = |pid| Parent { pid, comm: "a_long_parents_name".into() };
         let who = ProcessMeta {
@@ -485,9 +503,9 @@ mod tests {
         }
     }
 
-    /// The stack of a thread of a program in Python that calls itself: threads with even ids are elsewhere.
-    fn user_stack(tid: u32) -> UserStack {
-        let line = Some(1 + tid % 2);
+    /// The stack of a thread of a program in Python that calls itself: every other thread is elsewhere.
+    fn user_stack(number: u32) -> UserStack {
+        let line = Some(1 + number % 2);
         let frame = ProgramFrame { function: "again".into(), file: Some("/srv/a.py".into()), line };
         let native =
             NativeFrame { function: Some("read".into()), module: None, offset: 0, by: FoundBy::Registers };

@@ -55,6 +55,8 @@ pub struct ThreadReport {
 /// Of which threads it is read where in the program they sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StacksOf {
+    /// Of none.
+    Nobody,
     /// Of the first, which a page shows.
     First,
     /// Of all.
@@ -220,11 +222,17 @@ pub fn read_user_stacks(
     source: &mut dyn Source,
     reads: &mut Reads,
 ) -> Result<()> {
-    let number = if of == StacksOf::All { usize::MAX } else { STACKS };
+    let number = match of {
+        StacksOf::Nobody => return Ok(()),
+        StacksOf::First => STACKS - 1,
+        StacksOf::All => usize::MAX,
+    };
+    // The worst, and the process's first thread.
     let mut asleep: Vec<&mut ThreadReport> = threads
         .iter_mut()
         .filter(|thread| thread.wait().is_some() && !thread.is_request())
-        .take(number)
+        .enumerate()
+        .filter_map(|(at, thread)| (at < number || thread.tid == process.pid).then_some(thread))
         .collect();
     let tids: Vec<u32> = asleep.iter().map(|thread| thread.tid).collect();
     if tids.is_empty() {

@@ -29,6 +29,8 @@ const TRANSLATIONS_MAX: usize = 3;
 const TABLE_AGE_MAX: Duration = Duration::from_secs(10);
 /// As much of a table as is read, bytes: some 20,000 connections.
 const TABLE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Tables that are read within that time, beside the host's: whoever makes many namespaces costs no more.
+const TABLES_MAX: usize = 4;
 /// The process in whose namespace a host translates for its containers.
 const INIT: u32 = 1;
 
@@ -126,20 +128,22 @@ impl Conntrack {
             }
         }
         let NatPlace::Numbered(netns) = place else { return None };
-        let table = self.table(*netns, inside?, reads);
-        table.other_end(addresses)
+        self.table(*netns, inside?, reads)?.other_end(addresses)
     }
 
-    fn table(&mut self, netns: u64, inside: ProcessId, reads: &mut Reads) -> &TranslationTable {
+    fn table(&mut self, netns: u64, inside: ProcessId, reads: &mut Reads) -> Option<&TranslationTable> {
         let now = Instant::now();
         self.tables.retain(|_, (read, _)| now.duration_since(*read) < TABLE_AGE_MAX);
+        if inside.pid != INIT && !self.tables.contains_key(&netns) && self.tables.len() > TABLES_MAX {
+            return None;
+        }
         let read = || {
             let text = reads
                 .beginning(inside, "net/nf_conntrack", |text| text.len() >= TABLE_BYTES_MAX)
                 .unwrap_or_default();
             (now, TranslationTable::parse(&String::from_utf8_lossy(&text)))
         };
-        &self.tables.entry(netns).or_insert_with(read).1
+        Some(&self.tables.entry(netns).or_insert_with(read).1)
     }
 }
 

@@ -39,7 +39,7 @@ pub fn run(args: &Release) -> Result<u8> {
         args.id
     );
     let mut source = source();
-    let report = inspect::inspect(args.id, None, StacksOf::First, &mut *source)?;
+    let report = inspect::inspect(args.id, None, StacksOf::Nobody, &mut *source)?;
     match args.signal {
         Some(signal) => by_signal(args, signal, &report, &mut *source),
         None => by_means(args, &report, &mut *source),
@@ -196,7 +196,7 @@ enum Outcome {
 }
 
 fn look(process: ProcessId, wait: Option<&WaitIdentity>, source: &mut dyn Source) -> Outcome {
-    let Ok(report) = inspect::inspect(process.pid, process.start_ticks(), StacksOf::First, source) else {
+    let Ok(report) = inspect::inspect(process.pid, process.start_ticks(), StacksOf::Nobody, source) else {
         return Outcome::Ended;
     };
     match wait {

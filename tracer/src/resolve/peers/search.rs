@@ -161,10 +161,7 @@ impl PeerSearch<'_, '_> {
         }
         let (files, ends): (Vec<_>, Vec<_>) = (files.into_iter().collect(), ends.into_iter().collect());
         let Some(all_holders) = source.holders(&files, &ends)? else { return Ok(None) };
-        let mut by_holding: HashMap<Holding, Vec<&Holder>> = HashMap::new();
-        for holder in &all_holders {
-            by_holding.entry(holder.holding).or_default().push(holder);
-        }
+        let by_holding = by_holding(&all_holders);
         let mut missing = Vec::new();
         for (wanted, asker) in new {
             let holders = match wanted {
@@ -236,10 +233,7 @@ impl PeerSearch<'_, '_> {
         }
         let ends: Vec<ConnectionEnd> = ends.into_iter().collect();
         let Some(all_holders) = source.holders(&[], &ends)? else { return Ok(rest) };
-        let mut by_holding: HashMap<Holding, Vec<&Holder>> = HashMap::new();
-        for holder in &all_holders {
-            by_holding.entry(holder.holding).or_default().push(holder);
-        }
+        let by_holding = by_holding(&all_holders);
         for (end, there, _) in elsewhere {
             let wanted = OtherEnd::Connection(end);
             match by_holding.get(&Holding::Connection(there)) {
@@ -415,6 +409,15 @@ impl PeerSearch<'_, '_> {
         }
         readers
     }
+}
+
+/// Who holds what.
+fn by_holding(holders: &[Holder]) -> HashMap<Holding, Vec<&Holder>> {
+    let mut by_holding: HashMap<Holding, Vec<&Holder>> = HashMap::new();
+    for holder in holders {
+        by_holding.entry(holder.holding).or_default().push(holder);
+    }
+    by_holding
 }
 
 /// Name of a process, read once.
