@@ -26,7 +26,7 @@ const NAMED_MAX: usize = 32;
 /// Translations of one connection that are followed.
 const TRANSLATIONS_MAX: usize = 3;
 /// How long a table is good.
-const TABLE_AGE_MAX: Duration = Duration::from_secs(10);
+const TABLE_AGE_MAX: Duration = Duration::from_secs(30);
 /// As much of a table as is read, bytes: some 20,000 connections.
 const TABLE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Tables that are read within that time, beside the host's: whoever makes many namespaces costs no more.
