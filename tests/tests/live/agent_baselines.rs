@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Agent, NOBODY, Sample, Waiter, ps, shared, slow, why_run};
+use tests::{Agent, NOBODY, Sample, Waiter, ps, shared, slow, why_run, with_few};
 
 use super::agent_api::{documented, keys, object};
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -91,7 +91,8 @@ fn is_found(agent: &mut Agent, victim: &Waiter) {
 /// Two answers after three seconds: from then on a wait there is flagged after nine, and until then it is said why not.
 #[test]
 fn a_wait_that_its_baseline_excuses() {
-    let _shared = shared();
+    // It asks four times in six seconds.
+    let _few = with_few();
     let mut agent = Agent::start(THRESHOLD);
     let client = Waiter::start_with("asks", &[&server().to_string(), "2"]);
     client.until_age(1.0);

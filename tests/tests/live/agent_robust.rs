@@ -9,7 +9,7 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use tests::{
-    ANY_PORT, Agent, Limited, Running, Waiter, address_of, alone, http, shared, slow, start, tracer,
+    ANY_PORT, Agent, Limited, Running, Waiter, address_of, alone, http, shared, slow, start, tracer, with_few,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -95,7 +95,7 @@ fn clients_that_stay_do_not_hold_up_its_end() {
 /// Connections that say nothing make room for those that do.
 #[test]
 fn a_thousand_silent_clients_and_two_hundred_hostile_requests_do_not_shut_others_out() {
-    let _shared = shared();
+    let _few = with_few();
     let agent = Agent::start(&[]);
     let address = agent.address();
     let mut slowest = Duration::ZERO;
@@ -361,9 +361,11 @@ fn memory_that_never_comes_costs_one_read() {
     std::thread::sleep(Duration::from_secs(3));
     let lost = agent.samples("tracer_lost_events_total", &[("reason", "reads_abandoned")]);
     assert_eq!(lost.iter().map(|sample| sample.value).collect::<Vec<_>>(), [1.0], "{lost:?}");
+    // As long as it takes to look at another process, on a machine that may be busy.
+    let usual = tests::ps(&["--all", "-p", &others[0].pid().to_string()]).took;
     let snapshot = tests::ps(&["--all", "-p", &poller.pid().to_string()]);
     assert_eq!(snapshot.row(poller.tid())["syscall"], "ppoll");
-    assert!(snapshot.took < Duration::from_secs(2), "{:?}", snapshot.took);
+    assert!(snapshot.took < Duration::from_secs(2) + 2 * usual, "{:?}, usually {usual:?}", snapshot.took);
     let (status, took) = agent.stop(libc::SIGTERM);
     assert!(status.success() && took < Duration::from_secs(2), "{status}, {took:?}");
 }

@@ -71,6 +71,15 @@ struct Group {
     stalls: Vec<ThreadId>,
 }
 
+impl Group {
+    /// What the culprit runs was known before and may not be read each time: the name is a label of metrics.
+    fn keep_script(&mut self, before: &CulpritObject) {
+        if before.key() == self.culprit.key() && self.culprit.script.is_none() {
+            self.culprit.script.clone_from(&before.script);
+        }
+    }
+}
+
 impl OpenIncidents {
     /// None, of an agent that starts now and goes on with what another one has announced.
     pub fn going_on_with(before: Vec<AnnouncedIncident>, now_ns: u64, now: Timestamp) -> Self {
@@ -145,7 +154,7 @@ impl OpenIncidents {
         let of = std::mem::take(&mut self.of);
         let by_culprit: HashMap<u64, u64> =
             left.iter().map(|(number, of)| (mark(&of.object.culprit), *number)).collect();
-        for group in groups(culprits) {
+        for mut group in groups(culprits) {
             let same = || by_culprit.get(&mark(&group.culprit)).copied();
             let known =
                 most_voted(&group, &left, &of).or_else(same).filter(|number| left.contains_key(number));
@@ -154,7 +163,10 @@ impl OpenIncidents {
                 self.last
             });
             let (id, opened, is_new) = match left.remove(&number) {
-                Some(OpenIncident { object, .. }) => (object.id, object.opened, false),
+                Some(OpenIncident { object, .. }) => {
+                    group.keep_script(&object.culprit);
+                    (object.id, object.opened, false)
+                }
                 None => match self.found_again(&group.culprit) {
                     Some(before) => (before.id, before.opened, false),
                     None => (format!("{}-{number}", self.prefix), now, true),

@@ -17,15 +17,16 @@ use super::{
 use crate::{
     collect::Source,
     diagnose::{
-        culprit::{Blame, CircleMember, Culprit, ShownName, blame},
+        culprit::{Blame, Culprit, ShownName, blame},
         incidents::{BlamedWait, incidents},
     },
     model::{
         class::{Class, Level},
+        script::{is_interpreter, script},
         wait::{ByProcess, ThreadId, Wait},
     },
     procfs::{Reads, by_pid},
-    resolve::Resolved,
+    resolve::{Resolved, process},
     wire::culprit::{CulpritKind, CulpritObject, PartyObject},
 };
 
@@ -35,6 +36,8 @@ const STEPS_MAX: usize = 4;
 const WAITS_MAX: usize = 1024;
 /// Processes whose parents are read, or whose names are.
 const PROCESSES_MAX: usize = 256;
+/// For how long what was read holds.
+const HOLDS: Duration = Duration::from_secs(60);
 /// How long that may take: of a process that hangs, not even these can be read.
 const READING_MAX: Duration = Duration::from_millis(100);
 
@@ -48,17 +51,23 @@ pub fn is_stall(assessment: &Assessment) -> bool {
 pub struct Families {
     parents: HashMap<u32, Option<u32>>,
     names: HashMap<u32, Option<String>>,
+    /// What interpreters run.
+    scripts: HashMap<u32, Option<String>>,
     /// What reading them has taken.
     took: Duration,
+    /// When the first of them may have been read.
+    since: Option<Instant>,
 }
 
 impl Families {
-    /// The same for another look: what has been read holds, until it is as much as may be read at once.
+    /// The same for another look: what has been read holds for a minute, or until it is as much as may be read at once. Another process
+    /// may have the pid by then.
     fn again(&mut self) {
-        if self.has_read_enough() {
+        if self.has_read_enough() || self.since.is_some_and(|since| since.elapsed() >= HOLDS) {
             *self = Self::default();
         }
         self.took = Duration::ZERO;
+        self.since.get_or_insert_with(Instant::now);
     }
 
     /// Whether a process is a child of the other. Those beyond what is read are taken for none.
@@ -77,7 +86,8 @@ impl Families {
     }
 
     fn has_read_enough(&self) -> bool {
-        self.parents.len() + self.names.len() >= PROCESSES_MAX || self.took >= READING_MAX
+        self.parents.len() + self.names.len() + self.scripts.len() >= PROCESSES_MAX
+            || self.took >= READING_MAX
     }
 
     /// Names the process of a thread that waits for its own process: the thread has a name of its own.
@@ -93,6 +103,36 @@ impl Families {
         }
         if let Some(Some(name)) = self.names.get(pid) {
             *comm = ShownName(name.clone());
+        }
+    }
+
+    /// What the interpreter with this pid and name runs, where that is known or may be read.
+    fn script(&mut self, pid: u32, comm: &str, reads: &mut Reads) -> Option<String> {
+        if !is_interpreter(comm) {
+            return None;
+        }
+        if !self.scripts.contains_key(&pid) && !self.has_read_enough() {
+            let begun = Instant::now();
+            let cmdline = process::read_cmdline(by_pid(pid), reads);
+            self.took += begun.elapsed();
+            self.scripts.insert(pid, cmdline.and_then(|cmdline| script(comm, &cmdline)));
+        }
+        self.scripts.get(&pid).cloned().flatten()
+    }
+
+    /// Says of interpreters what they run.
+    fn name_scripts(&mut self, culprits: &mut HashMap<ThreadId, CulpritObject>, reads: &mut Reads) {
+        for culprit in culprits.values_mut() {
+            if let CulpritObject { kind: CulpritKind::Process, pid: Some(pid), comm: Some(comm), .. } =
+                culprit
+            {
+                culprit.script = self.script(*pid, comm, reads);
+            }
+            for party in culprit.through.iter_mut().chain(&mut culprit.members) {
+                if party.tid.is_none() {
+                    party.script = self.script(party.pid, &party.comm, reads);
+                }
+            }
         }
     }
 
@@ -180,7 +220,9 @@ impl Pipeline {
             drop_doubles(&mut met);
             blamed.extend(self.blamed(&met, |_| false, &mut families));
         }
-        Ok(objects(&blamed, all))
+        let mut culprits = objects(&blamed, all);
+        families.name_scripts(&mut culprits, self.resolver().reads());
+        Ok(culprits)
     }
 
     /// The same where all that is stuck is among these waits: nothing is looked up.
@@ -223,7 +265,9 @@ impl Pipeline {
                 families.blamed((wait, resolved, verdict.class), true, reads)
             })
             .collect();
-        objects(&blamed, all)
+        let mut culprits = objects(&blamed, all);
+        families.name_scripts(&mut culprits, self.resolver().reads());
+        culprits
     }
 }
 
@@ -249,10 +293,8 @@ fn objects(blamed: &[BlamedWait], all: &ByProcess<'_>) -> HashMap<ThreadId, Culp
 fn through(blame: &Blame, end: &Culprit) -> Option<PartyObject> {
     match &blame.culprit {
         culprit if culprit == end => None,
-        Culprit::Process { pid, comm } => Some(PartyObject { pid: *pid, tid: None, comm: comm.0.clone() }),
-        Culprit::Thread { pid, tid, comm } => {
-            Some(PartyObject { pid: *pid, tid: Some(*tid), comm: comm.0.clone() })
-        }
+        Culprit::Process { pid, comm } => Some(party(*pid, None, comm)),
+        Culprit::Thread { pid, tid, comm } => Some(party(*pid, Some(*tid), comm)),
         _ => None,
     }
 }
@@ -305,7 +347,7 @@ fn object(culprit: &Culprit, all: &ByProcess<'_>) -> CulpritObject {
         Culprit::Semaphores { set } => CulpritObject { id: Some(*set), ..of(CulpritKind::Semaphores) },
         Culprit::MessageQueue { id } => CulpritObject { id: Some(*id), ..of(CulpritKind::MessageQueue) },
         Culprit::Circle { members, is_deadlock } => CulpritObject {
-            members: members.iter().map(member).collect(),
+            members: members.iter().map(|member| party(member.pid, member.tid, &member.comm)).collect(),
             ..of(if *is_deadlock { CulpritKind::Deadlock } else { CulpritKind::Circle })
         },
         Culprit::Itself(thread) => {
@@ -315,6 +357,6 @@ fn object(culprit: &Culprit, all: &ByProcess<'_>) -> CulpritObject {
     }
 }
 
-fn member(CircleMember { pid, tid, comm }: &CircleMember) -> PartyObject {
-    PartyObject { pid: *pid, tid: *tid, comm: comm.0.clone() }
+fn party(pid: u32, tid: Option<u32>, comm: &ShownName) -> PartyObject {
+    PartyObject { pid, tid, comm: comm.0.clone(), script: None }
 }

@@ -55,6 +55,13 @@ pub struct Overview {
 }
 
 impl Overview {
+    /// Takes back that a wait was counted.
+    fn counts_no_more(&mut self, class: Class) {
+        if let Some(number) = self.classes.get_mut(&class) {
+            *number -= 1;
+        }
+    }
+
     /// Counts a wait; whether it is of the level or a worse one, and shown as well.
     fn shows(&mut self, class: Class, up_to: Level) -> bool {
         *self.classes.entry(class).or_default() += 1;
@@ -103,7 +110,9 @@ impl OverviewCache {
                 shown.push(assessment);
             }
         }
-        drop_doubles(&mut shown);
+        for double in drop_doubles(&mut shown) {
+            overview.counts_no_more(double.class);
+        }
         let mut culprits = self.pipeline.culprits_among(&shown, is_stall, &all);
         overview.waits = self.pipeline.objects(&shown);
         for (of, wait) in shown.iter().zip(&mut overview.waits) {

@@ -80,15 +80,17 @@ pub fn add_to(snapshot: &mut Snapshot, connections: &[AskedConnection], age: Dur
     snapshot.waits.append(&mut waits);
 }
 
-/// Leaves those requests out on whose sockets a thread waits, as is found out once its set of fds has been read.
-pub fn drop_doubles(assessments: &mut Vec<Assessment>) {
+/// Leaves those requests out on whose sockets a thread waits, as is found out once its set of fds has been read; returns them.
+pub fn drop_doubles(assessments: &mut Vec<Assessment>) -> Vec<Assessment> {
     if !assessments.iter().any(|assessment| assessment.wait.thread.is_request()) {
-        return;
+        return Vec::new();
     }
     let is_thread = |of: &&Assessment| !of.wait.thread.is_request() && of.class.level() != Level::Idle;
     let waited_for: HashSet<u64> =
         assessments.iter().filter(is_thread).filter_map(|of| of.resolved.file.inode()).collect();
-    assessments.retain(|of| !of.wait.thread.is_request() || !waited_for.contains(&of.wait.thread.start_ns));
+    let is_double =
+        |of: &mut Assessment| of.wait.thread.is_request() && waited_for.contains(&of.wait.thread.start_ns);
+    assessments.extract_if(.., is_double).collect()
 }
 
 /// Requests of this age and older, by process and service, oldest first; without those on whose sockets one of these threads waits.

@@ -4,11 +4,13 @@ use std::io::Write;
 
 use anyhow::{Context, Result, bail};
 
+use super::ps::gather::processes_running;
 use crate::{
     assess::stacks::{self, ProcessStacks},
     collect::{Source, bpf::Bpf, proc::Proc},
     config::cli::Stack,
     procfs::{Reads, by_pid},
+    render::layout::paragraph,
     render::stack::{self, Shown},
     util::output::output,
     wire::{
@@ -33,7 +35,8 @@ pub fn run(args: &Stack) -> Result<()> {
         }
     }
     if let Some(reason) = why_not_better.filter(|_| !args.json && !args.folded) {
-        writeln!(out, "\nSeen through /proc, which has two registers: {reason}.")?;
+        writeln!(out)?;
+        paragraph(&mut out, &format!("Seen through /proc, which has two registers: {reason}."))?;
     }
     out.flush()?;
     Ok(())
@@ -54,10 +57,13 @@ fn ids(who: &str) -> Result<Vec<u32>> {
     }
     let mut reads = Reads::new();
     let all = reads.processes().ok().context("/proc does not show processes")?;
-    let ids: Vec<u32> =
+    let mut ids: Vec<u32> =
         all.into_iter().filter(|pid| reads.comm(by_pid(*pid)).is_some_and(|comm| comm == who)).collect();
     if ids.is_empty() {
-        bail!("there is no process with the name {who}");
+        ids = processes_running(who);
+    }
+    if ids.is_empty() {
+        bail!("no process is called \"{who}\", and none runs a script of that name");
     }
     Ok(ids)
 }

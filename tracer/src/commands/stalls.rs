@@ -12,10 +12,12 @@ use crate::{
     config::cli::Stalls,
     history,
     model::class::Class,
+    render::layout,
     render::table::{Column, Table},
     serve::client::AgentClient,
     util::human,
     util::output::output,
+    wire::culprit::program_name,
     wire::lines,
     wire::stall::StallObject,
 };
@@ -41,17 +43,20 @@ pub fn run(args: &Stalls) -> Result<()> {
         }
     }
     if !args.json {
-        table(out, &stalls, args.flat)?;
+        table(out, &stalls, args.flat, human::line_width())?;
         let open = stalls.iter().filter(|stall| stall.closed.is_none()).count();
-        let as_of = as_of.map_or_else(String::new, |at| {
-            format!(" when the agent last wrote, {}; no agent is running now", moment(at))
-        });
-        writeln!(
-            out,
-            "{} since {}, {open} of them open{as_of}.",
-            human::count(stalls.len(), "stall"),
-            moment(args.since)
-        )?;
+        let of_them = if stalls.len() == 1 { "" } else { " of them" };
+        let open = match (stalls.len(), open, as_of) {
+            (0, ..) => String::new(),
+            (_, 0, _) => ", none open".into(),
+            (_, open, None) => format!(", {open}{of_them} open"),
+            (_, open, Some(at)) => {
+                format!(", {open}{of_them} open when the agent last wrote, {}", moment(at))
+            }
+        };
+        let no_agent = if as_of.is_some() { ". No agent is running" } else { "" };
+        let stalls = human::count(stalls.len(), "stall");
+        layout::paragraph(out, &format!("{stalls} since {}{open}{no_agent}.", moment(args.since)))?;
     }
     out.flush()?;
     Ok(())
@@ -121,11 +126,16 @@ impl PastIncident<'_> {
     }
 }
 
-fn table(out: &mut impl Write, stalls: &[StallObject], is_flat: bool) -> io::Result<()> {
+/// The incidents, then the stalls, on lines at most so wide.
+fn table(
+    out: &mut impl Write,
+    stalls: &[StallObject],
+    is_flat: bool,
+    width: Option<usize>,
+) -> io::Result<()> {
     if stalls.is_empty() {
         return Ok(());
     }
-    let width = human::line_width();
     let incidents = if is_flat { Vec::new() } else { incidents(stalls) };
     for incident in &incidents {
         writeln!(out, "{}", human::for_terminal(&incident.line(), width))?;
@@ -133,28 +143,13 @@ fn table(out: &mut impl Write, stalls: &[StallObject], is_flat: bool) -> io::Res
     if !incidents.is_empty() {
         writeln!(out)?;
     }
-    let columns = [
-        Column::text("BEGAN", 19, 19),
-        Column::number("LASTED", 8, 8),
-        Column::text("ENDED", 8, 20),
-        Column::number("PID/TID", 9, 15),
-        Column::text("COMMAND", 15, 15),
-        Column::text("CLASS", 8, 8),
-        Column::text("SYSCALL", 14, 24),
-    ];
-    let cells = |StallObject { wait, lasted, ended, .. }: &StallObject| {
-        vec![
-            moment(wait.since),
-            human::age(*lasted),
-            ended.as_deref().map_or("open".into(), human::clean),
-            wait.id(),
-            human::clean(&wait.comm),
-            wait.class.map_or("", Class::label).to_owned(),
-            wait.call(),
-        ]
+    let is_narrow = width.is_some_and(|width| width < ROOMY);
+    let (columns, cells): (Vec<Column>, Vec<Vec<String>>) = match is_narrow {
+        true => (NARROW.to_vec(), stalls.iter().map(narrow_cells).collect()),
+        false => (WIDE.to_vec(), stalls.iter().map(wide_cells).collect()),
     };
-    let cells: Vec<Vec<String>> = stalls.iter().map(cells).collect();
     let table = Table::new(columns, "TARGET", "  ", &cells);
+    let left = width.map_or(usize::MAX, |width| width.saturating_sub(table.before_last()));
     writeln!(out, "{}", human::for_terminal(&table.heading(), width))?;
     let large = incidents.iter().filter(|incident| incident.stalls.len() > STALLS_MAX);
     let left_out: HashSet<usize> =
@@ -163,8 +158,7 @@ fn table(out: &mut impl Write, stalls: &[StallObject], is_flat: bool) -> io::Res
         if left_out.contains(&at) {
             continue;
         }
-        let target = human::clean(&stall.wait.target.to_string());
-        writeln!(out, "{}", human::for_terminal(&table.row(cells, &target), width))?;
+        writeln!(out, "{}", human::for_terminal(&table.row(cells, &target(stall, left)), width))?;
     }
     for incident in large {
         let (more, name) = (incident.stalls.len() - SHOWN_OF_LARGE, human::clean(incident.name));
@@ -172,6 +166,54 @@ fn table(out: &mut impl Write, stalls: &[StallObject], is_flat: bool) -> io::Res
         writeln!(out, "{}", human::for_terminal(&line, width))?;
     }
     Ok(())
+}
+
+/// From so many columns on all is shown.
+const ROOMY: usize = 120;
+const WIDE: &[Column] = &[
+    Column::text("BEGAN", 19, 19),
+    Column::number("LASTED", 8, 8),
+    Column::text("ENDED", 8, 20),
+    Column::number("PID/TID", 9, 15),
+    Column::text("COMMAND", 15, 24),
+    Column::text("CLASS", 8, 8),
+    Column::text("SYSCALL", 14, 24),
+];
+/// What tells most: who, since when, and on whom.
+const NARROW: &[Column] = &[
+    Column::text("BEGAN", 14, 14),
+    Column::text("LASTED", 8, 12),
+    Column::number("PID", 7, 10),
+    Column::text("COMMAND", 7, 12),
+];
+
+fn wide_cells(stall: &StallObject) -> Vec<String> {
+    let StallObject { wait, lasted, ended, .. } = stall;
+    vec![
+        moment(wait.since),
+        human::age(*lasted),
+        ended.as_deref().map_or("open".into(), human::clean),
+        wait.id(),
+        program_name(&wait.comm, wait.script().as_deref()),
+        wait.class.map_or("", Class::label).to_owned(),
+        wait.call(),
+    ]
+}
+
+fn narrow_cells(stall: &StallObject) -> Vec<String> {
+    let StallObject { wait, lasted, closed, .. } = stall;
+    let began = wait.since.to_zoned(TimeZone::system()).strftime("%m-%d %T").to_string();
+    let open = if closed.is_none() { "open " } else { "" };
+    let name = human::clean(&wait.script().unwrap_or_else(|| wait.comm.clone()));
+    vec![began, format!("{open}{}", human::age(*lasted)), wait.pid.to_string(), name]
+}
+
+/// What it waited on, with the process at the other end if there is room.
+fn target(StallObject { wait, peer, .. }: &StallObject, left: usize) -> String {
+    match peer.as_ref().and_then(|peer| Some((peer.pid?, peer.comm.as_deref()?))) {
+        Some((pid, comm)) => wait.target.fitted_with_peer(left, pid, comm),
+        None => wait.target.fitted(left),
+    }
 }
 
 #[cfg(test)]
@@ -198,7 +240,7 @@ mod tests {
         );
         let written = |is_flat| {
             let mut out = Vec::new();
-            table(&mut out, &stalls, is_flat).expect("it is memory");
+            table(&mut out, &stalls, is_flat, None).expect("it is memory");
             String::from_utf8(out).expect("text")
         };
         let (folded, flat) = (written(false), written(true));
@@ -206,5 +248,11 @@ mod tests {
         assert_eq!(folded.lines().count(), 2 + 1 + 3 + 1 + 1, "{folded}");
         assert!(folded.contains("… and 22 more of postgres (pid 812)"), "{folded}");
         assert_eq!(flat.lines().count(), 1 + 26, "{flat}");
+        let mut out = Vec::new();
+        table(&mut out, &stalls, true, Some(80)).expect("it is memory");
+        let narrow = String::from_utf8(out).expect("text");
+        for line in narrow.lines().skip(1) {
+            assert!(line.contains('→') && human::columns(line) <= 80, "{narrow}");
+        }
     }
 }

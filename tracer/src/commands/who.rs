@@ -1,10 +1,14 @@
-//! Which process does somebody mean who gives a number, a name or a systemd unit?
+//! Which process does somebody mean who gives a number, a name, a script or a systemd unit?
 
-use std::{collections::BTreeMap, io::Write, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    io::Write,
+    time::Duration,
+};
 
 use anyhow::{Result, bail, ensure};
 
-use super::ps::gather::{page_from_agent, page_from_source, processes_called};
+use super::ps::gather::{page_from_agent, page_from_source, processes_called, processes_running};
 use crate::{
     config::{
         cli::{Ps, SourceArgs},
@@ -12,21 +16,25 @@ use crate::{
         selection::WaitSelection,
     },
     model::class::{Class, Level},
+    procfs::{Reads, by_pid},
     render::table::{Column, Table},
+    resolve::process::read_cmdline,
     serve::feed::Feed,
     util::{human, output::output},
-    wire::json::WaitObject,
+    wire::{culprit::CulpritObject, json::WaitObject},
 };
 
 /// What is known of a process that may be meant.
 struct MeantProcess {
     /// The worst of its waits: how much it worries, its class and its age.
     worst: Option<(Level, Option<Class>, Duration)>,
+    /// Who is to blame for that one.
+    culprit: Option<Box<CulpritObject>>,
     cmdline: String,
 }
 
-/// The process or thread that is meant: the one with this number, the only one with this name or of this unit, or the only one of
-/// these that is stuck.
+/// The process or thread that is meant: the one with this number, the only one with this name, that runs this script or is of this unit, or
+/// the only one of these that is stuck.
 ///
 /// # Errors
 /// There is none, or there are several; these have been listed by then.
@@ -42,7 +50,17 @@ pub fn meant(text: &str, feed: &mut Feed, place: &SourceArgs) -> Result<u32> {
         candidates =
             waiting(WaitSelection { comm: vec![name.clone()], ..WaitSelection::default() }, feed, place)?;
         for pid in processes_called(&name) {
-            candidates.entry(pid).or_insert(MeantProcess { worst: None, cmdline: String::new() });
+            candidates.entry(pid).or_insert_with(|| MeantProcess::at_work(pid));
+        }
+    }
+    if candidates.is_empty() {
+        let pids = processes_running(text);
+        if !pids.is_empty() {
+            candidates =
+                waiting(WaitSelection { pid: pids.clone(), ..WaitSelection::default() }, feed, place)?;
+        }
+        for pid in pids {
+            candidates.entry(pid).or_insert_with(|| MeantProcess::at_work(pid));
         }
     }
     if candidates.is_empty()
@@ -55,14 +73,33 @@ pub fn meant(text: &str, feed: &mut Feed, place: &SourceArgs) -> Result<u32> {
         return Ok(pid);
     }
     let is_stuck = |candidate: &MeantProcess| matches!(candidate.worst, Some((Level::Stuck, ..)));
-    let stuck = candidates.iter().filter(|(_, candidate)| is_stuck(candidate)).map(|(pid, _)| *pid);
+    let stuck: Vec<(u32, &MeantProcess)> =
+        candidates.iter().filter(|(_, of)| is_stuck(of)).map(|(pid, of)| (*pid, of)).collect();
     let number = candidates.len();
-    if let Some(pid) = only(stuck) {
+    if let [(pid, _)] = stuck[..] {
         human::say(&format!("of {number} processes called \"{text}\", {pid} is the only one that is stuck"));
+        return Ok(pid);
+    }
+    if let Some(pid) = oldest_of_one_incident(&stuck) {
+        let others = stuck.len() - 1;
+        human::say(&format!(
+            "of {number} processes called \"{text}\", {pid} has waited longest; {others} more wait for the same"
+        ));
         return Ok(pid);
     }
     list(&candidates)?;
     bail!("{number} processes are called \"{text}\": give the pid of one of them")
+}
+
+/// Of processes that all wait because of one culprit, the one that has waited longest.
+fn oldest_of_one_incident(stuck: &[(u32, &MeantProcess)]) -> Option<u32> {
+    let (_, first) = stuck.first()?;
+    let culprit = first.culprit.as_ref()?;
+    let is_same = |of: &MeantProcess| of.culprit.as_ref().is_some_and(|of| of.key() == culprit.key());
+    if !stuck.iter().all(|(_, of)| is_same(of)) {
+        return None;
+    }
+    stuck.iter().max_by_key(|(_, of)| of.worst.map(|(_, _, age)| age)).map(|(pid, _)| *pid)
 }
 
 /// The one that there is, if there is only one.
@@ -85,9 +122,14 @@ fn waiting(
     for wait in page.waits {
         let pid = wait.pid;
         let now = MeantProcess::of(wait);
-        let known = candidates.entry(pid).or_insert(MeantProcess { worst: None, ..now });
-        if known.worst.is_none_or(|worst| now.worst.is_some_and(|now| is_worse(now, worst))) {
-            known.worst = now.worst;
+        match candidates.entry(pid) {
+            Entry::Vacant(place) => drop(place.insert(now)),
+            Entry::Occupied(mut known) => {
+                let known = known.get_mut();
+                if known.worst.is_none_or(|worst| now.worst.is_some_and(|now| is_worse(now, worst))) {
+                    *known = now;
+                }
+            }
         }
     }
     Ok(candidates)
@@ -100,7 +142,13 @@ fn is_worse(one: (Level, Option<Class>, Duration), other: (Level, Option<Class>,
 impl MeantProcess {
     fn of(wait: WaitObject) -> Self {
         let worst = (wait.worry(), wait.class, wait.age);
-        Self { worst: Some(worst), cmdline: wait.cmdline.unwrap_or(wait.comm) }
+        Self { worst: Some(worst), culprit: wait.culprit, cmdline: wait.cmdline.unwrap_or(wait.comm) }
+    }
+
+    /// One that has no waits.
+    fn at_work(pid: u32) -> Self {
+        let cmdline = read_cmdline(by_pid(pid), &mut Reads::new()).unwrap_or_default();
+        Self { worst: None, culprit: None, cmdline }
     }
 }
 

@@ -204,6 +204,13 @@ pub struct SourceArgs {
     pub state_dir: PathBuf,
 }
 
+impl SourceArgs {
+    /// Of a command that always looks itself, and asks the agent where it usually is.
+    pub fn own() -> Self {
+        Self { source: SourceName::Auto, socket: SOCKET.into(), state_dir: STATE_DIR.into() }
+    }
+}
+
 /// Arguments of `tracer stalls`.
 #[derive(Args)]
 pub struct Stalls {
@@ -243,12 +250,12 @@ pub struct Why {
 /// Arguments of `tracer release`.
 #[derive(Args)]
 pub struct Release {
-    /// A process, or one of its threads
-    #[arg(value_name = "PID|TID")]
-    pub id: u32,
-    /// The wait on this descriptor [default: the worst one]
-    #[arg(long, value_name = "FD")]
-    pub fd: Option<i32>,
+    /// A process or one of its threads; a name, a script or a systemd unit if only one process is meant by it
+    #[arg(value_name = "PID|TID|NAME")]
+    pub who: String,
+    /// The waits on these descriptors [default: the worst one]
+    #[arg(long, value_name = "FD", value_delimiter = ',')]
+    pub fd: Vec<i32>,
     /// Send the process this signal instead
     #[arg(long, value_enum, value_name = "SIGNAL", ignore_case = true, conflicts_with = "fd")]
     pub signal: Option<ReleaseSignal>,
@@ -286,7 +293,7 @@ pub enum ReleaseSignal {
 /// Arguments of `tracer stack`.
 #[derive(Args)]
 pub struct Stack {
-    /// A process, one of its threads, or all processes of this name
+    /// A process, one of its threads, or all processes with this name or script
     #[arg(value_name = "PID|TID|NAME")]
     pub who: String,
     /// Print one JSON object for each thread

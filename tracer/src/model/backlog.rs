@@ -31,16 +31,9 @@ impl fmt::Display for Backlog {
             QueueKind::Connections => ("connection", "accepted"),
             QueueKind::Datagrams => ("datagram", "read"),
         };
-        let verb = |number| if number == 1 { "waits" } else { "wait" };
-        match self.limit {
-            Some(limit) => {
-                let wait = verb(self.number);
-                write!(f, "{} of at most {limit} {one}s {wait} to be {do_what}", self.number)
-            }
-            None => {
-                write!(f, "{} {} to be {do_what}", human::count(self.number as usize, one), verb(self.number))
-            }
-        }
+        let wait = if self.number == 1 { "waits" } else { "wait" };
+        write!(f, "{} {wait} to be {do_what}", human::count(self.number as usize, one))?;
+        self.limit.map_or(Ok(()), |limit| write!(f, " (limit {limit})"))
     }
 }
 
@@ -52,11 +45,11 @@ mod tests {
     fn it_says_how_many_wait_and_how_many_may() {
         use QueueKind::{Connections, Datagrams};
         for (waiting, number, limit, said) in [
-            (Connections, 3, Some(1), "3 of at most 1 connections wait to be accepted"),
-            (Connections, 1, Some(0), "1 of at most 0 connections waits to be accepted"),
-            (Connections, 1, Some(1), "1 of at most 1 connections waits to be accepted"),
-            (Connections, 0, Some(128), "0 of at most 128 connections wait to be accepted"),
-            (Datagrams, 11, Some(10), "11 of at most 10 datagrams wait to be read"),
+            (Connections, 3, Some(1), "3 connections wait to be accepted (limit 1)"),
+            (Connections, 1, Some(0), "1 connection waits to be accepted (limit 0)"),
+            (Connections, 1, Some(1), "1 connection waits to be accepted (limit 1)"),
+            (Connections, 0, Some(128), "0 connections wait to be accepted (limit 128)"),
+            (Datagrams, 11, Some(10), "11 datagrams wait to be read (limit 10)"),
             (Connections, 1, None, "1 connection waits to be accepted"),
             (Connections, 2, None, "2 connections wait to be accepted"),
         ] {

@@ -11,6 +11,7 @@ pub mod obstacles;
 pub mod pod;
 pub mod registers;
 pub mod request;
+pub mod script;
 pub mod stack;
 pub mod syscalls;
 pub mod target;

@@ -105,7 +105,30 @@ pub struct UserStack {
     pub hint: Option<&'static str>,
 }
 
+/// Parts of the paths of files that are not the program's own: installed by the system, by a package manager, or a language's own.
+const OF_LIBRARIES: &[&str] = &[
+    "/usr/lib",
+    "/usr/share/",
+    "/usr/local/lib/",
+    "/lib/python",
+    "/lib/ruby/",
+    "/site-packages/",
+    "/dist-packages/",
+    "/gems/",
+    "/node_modules/",
+    "/vendor/",
+    "/pkg/mod/",
+    "/go/src/runtime/",
+    "<frozen ",
+    "node:",
+];
+
 impl ProgramFrame {
+    /// Whether its function is known not to be the program's own.
+    pub fn is_of_library(&self) -> bool {
+        self.file.as_ref().is_none_or(|file| OF_LIBRARIES.iter().any(|part| file.contains(part)))
+    }
+
     /// `connect_db b.php:2`: the file by its last name.
     pub fn short(&self) -> String {
         match (&self.file, self.line) {
@@ -146,6 +169,16 @@ mod tests {
         assert_eq!(frame(Some("/srv/b.php"), Some(7)).short(), "page b.php:7");
         assert_eq!(frame(Some("/srv/b.php"), None).short(), "page b.php");
         assert_eq!(frame(None, None).short(), "page");
+        for (file, is_of_library) in [
+            (Some("/srv/app/a.py"), false),
+            (Some("/root/app/lib/a.rb"), false),
+            (Some("/usr/lib/python3.11/socket.py"), true),
+            (Some("/srv/venv/lib/python3.12/site-packages/requests/api.py"), true),
+            (Some("/usr/local/lib/go/src/net/net.go"), true),
+            (None, true),
+        ] {
+            assert_eq!(frame(file, None).is_of_library(), is_of_library, "{file:?}");
+        }
         let native = |function: Option<&str>, module: Option<&str>, by| NativeFrame {
             function: function.map(str::to_owned),
             module: module.map(str::to_owned),

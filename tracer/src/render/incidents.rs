@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn no_line_is_too_long() {
         let comm = "abcdefghijklmno";
-        let member = |pid| PartyObject { pid, tid: None, comm: comm.into() };
+        let member = |pid| PartyObject { pid, tid: None, comm: comm.into(), script: None };
         let members = vec![member(4_194_303), member(4_194_302)];
         let deadlock = CulpritObject { members, ..CulpritObject::of_kind(CulpritKind::Deadlock) };
         let several = CulpritObject { more: 12, probable: true, ..process(4_194_303, comm) };
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_deadlock_is_stuck_whatever_its_waits_are() {
-        let members = vec![PartyObject { pid: 7, tid: Some(8), comm: "x".into() }];
+        let members = vec![PartyObject { pid: 7, tid: Some(8), comm: "x".into(), script: None }];
         let deadlock = CulpritObject { members, ..CulpritObject::of_kind(CulpritKind::Deadlock) };
         let waits = [due(7, Class::Futex, 5, &deadlock), due(7, Class::Child, 5, &deadlock)];
         let groups = grouped(&waits);

@@ -1,6 +1,8 @@
 //! How does a page stay within a number of lines, whatever is to be said? It is made of parts. What a part has too many of is counted
 //! and left out: the deepest and the last first.
 
+use std::io::{self, Write};
+
 use crate::util::human;
 
 /// Width of the words at the left.
@@ -23,12 +25,19 @@ pub struct Part {
     least: usize,
     /// How much it matters beside other parts: the least number goes first.
     rank: u8,
+    /// What lists what has no room.
+    whole: String,
 }
 
 impl Part {
     /// An empty one, of lines at most so wide, that comes after those of a lesser rank when room is given out.
     pub fn new(word: &'static str, width: usize, rank: u8, least: usize) -> Self {
-        Self { width, word, paragraphs: Vec::new(), least, rank }
+        Self { width, word, paragraphs: Vec::new(), least, rank, whole: "--json".into() }
+    }
+
+    /// The same, with another option or command that lists what has no room.
+    pub fn listed_by(self, whole: String) -> Self {
+        Self { whole, ..self }
     }
 
     /// A paragraph that stands so deep, and all but its first line so much deeper, in columns.
@@ -53,7 +62,7 @@ impl Part {
         order.sort_by_key(|at| self.paragraphs[*at].depth);
         // A line says how many are missing.
         let mut left = room.saturating_sub(1).max(1);
-        self.paragraphs.iter_mut().take(1).for_each(|first| first.lines.truncate(left));
+        self.paragraphs.iter_mut().take(1).for_each(|first| truncate(&mut first.lines, left, self.width));
         let mut kept = vec![false; self.paragraphs.len()];
         for at in order {
             let number = self.paragraphs[at].lines.len();
@@ -68,10 +77,22 @@ impl Part {
         let mut lines: Vec<String> = paragraphs.flat_map(|(paragraph, _)| paragraph.lines).collect();
         // Of one line, the beginning says more.
         if missing > 0 && room > 1 {
-            lines.push(format!("{:MARGIN$}and {missing} more, which --json lists", ""));
+            lines.push(format!("{:MARGIN$}and {missing} more, which {} lists", "", self.whole));
         }
         lines
     }
+}
+
+/// Writes a text in lines of the terminal at standard output; where that is none, in one.
+///
+/// # Errors
+/// It cannot be written.
+pub fn paragraph(out: &mut impl Write, text: &str) -> io::Result<()> {
+    let Some(width) = human::line_width() else { return writeln!(out, "{}", human::clean(text)) };
+    for line in wrapped(["", ""], text, width, usize::MAX) {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
 }
 
 /// Text in lines at most so wide, of which the first and the others begin so. What would take more lines is cut, with `…`.
@@ -82,10 +103,26 @@ pub fn wrapped([first, next]: [&str; 2], text: &str, width: usize, lines_max: us
     let is_cut = all.len() > lines_max;
     let mut lines: Vec<String> =
         all.into_iter().take(lines_max).map(|line| line.trim_end().to_owned()).collect();
-    if let Some(last) = lines.last_mut().filter(|_| is_cut) {
-        *last = human::fit(&format!("{last} …"), width);
+    if is_cut {
+        mark_cut(&mut lines, width);
     }
     lines
+}
+
+/// So many of these lines at most.
+fn truncate(lines: &mut Vec<String>, max: usize, width: usize) {
+    if lines.len() > max {
+        lines.truncate(max);
+        mark_cut(lines, width);
+    }
+}
+
+/// Says that what follows the last line is missing. An arrow that would point at it goes.
+fn mark_cut(lines: &mut [String], width: usize) {
+    if let Some(last) = lines.last_mut() {
+        let kept = last.trim_end_matches(" …").trim_end_matches(['←', ' ']);
+        *last = human::fit(&format!("{kept} …"), width);
+    }
 }
 
 /// Parts in their order, in so many lines: each has its least, and what is left goes to those that matter most.

@@ -13,12 +13,12 @@ pub struct Column {
 
 impl Column {
     /// Of text, flush left: what is longer is cut.
-    pub fn text(heading: &'static str, least: usize, most: usize) -> Self {
-        Self { heading, least, most: most.max(least), is_number: false }
+    pub const fn text(heading: &'static str, least: usize, most: usize) -> Self {
+        Self { heading, least, most: if most > least { most } else { least }, is_number: false }
     }
 
     /// Of numbers, flush right. They are never cut: what is left of one would be another.
-    pub fn number(heading: &'static str, least: usize, most: usize) -> Self {
+    pub const fn number(heading: &'static str, least: usize, most: usize) -> Self {
         Self { is_number: true, ..Self::text(heading, least, most) }
     }
 }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     model::class::Class,
     util::human,
-    wire::{host::SuspendedObject, json::WaitObject},
+    wire::{culprit::program_name, host::SuspendedObject, json::WaitObject},
 };
 
 /// An incident with more stalls is folded.
@@ -244,12 +244,16 @@ impl WaitTable {
     }
 }
 
-/// The thread's name; with room, the unit or container it belongs to.
+/// The thread's name, of an interpreter what it runs; with room, the interpreter too, and the unit or container it belongs to.
 fn command(wait: &WaitObject, roomy: bool) -> String {
-    let comm = human::clean(&wait.comm);
+    let script = wait.script();
+    let name = match roomy {
+        true => program_name(&wait.comm, script.as_deref()),
+        false => human::clean(script.as_ref().unwrap_or(&wait.comm)),
+    };
     match wait.home() {
-        Some(home) if roomy => format!("{comm} ({})", human::clean(home)),
-        _ => comm,
+        Some(home) if roomy => format!("{name} ({})", human::clean(home)),
+        _ => name,
     }
 }
 
@@ -266,7 +270,7 @@ mod tests {
 
     /// A wait for process 9, by way of another if one is named.
     fn due(pid: u32, seconds: u64, through: Option<u32>) -> WaitObject {
-        let through = through.map(|pid| PartyObject { pid, tid: None, comm: "proxy".into() });
+        let through = through.map(|pid| PartyObject { pid, tid: None, comm: "proxy".into(), script: None });
         let culprit = CulpritObject {
             pid: Some(9),
             comm: Some("postgres".into()),

@@ -1,5 +1,7 @@
 //! The page of `why`: everything about one process, for people.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 
 use super::layout::{self, MARGIN, Part};
@@ -14,11 +16,14 @@ use crate::{
     model::{
         baseline::Excuse,
         class::{Class, Level},
-        user_stack::{NativeFrame, UserStack},
+        user_stack::{NativeFrame, ProgramFrame, UserStack},
     },
     resolve::process::ProcessMeta,
     util::human,
-    wire::json::{WaitObject, short_id},
+    wire::{
+        json::{WaitObject, short_id},
+        target::TargetObject,
+    },
 };
 
 /// Lines of a page at most, where they are as wide as on most terminals: it fits a screen.
@@ -31,6 +36,8 @@ const HEADLINE_LINES_MAX: usize = 8;
 const SENTENCE_LINES_MAX: usize = 3;
 /// Threads that have a line.
 const THREADS_MAX: usize = 8;
+/// Of those that wait alike, how many are named.
+const NAMED_MAX: usize = 4;
 /// Unanswered requests that have a line.
 const REQUESTS_MAX: usize = 8;
 
@@ -107,13 +114,30 @@ fn stack_lines(stack: &UserStack) -> Vec<(usize, String)> {
         let end = (!stack.complete).then(|| (0, format!("(no more: {})", stack.end)));
         return [(0, all.join(" ← "))].into_iter().chain(end).chain(hint).collect();
     };
-    let outer: Vec<String> = outer.iter().map(|frame| format!("← {}", frame.short())).collect();
+    let outer: Vec<String> = callers(outer).iter().map(|caller| format!("← {caller}")).collect();
     let outer = Some((2, outer.join(" "))).filter(|(_, text)| !text.is_empty());
     [(0, inner.short())]
         .into_iter()
         .chain(outer)
         .chain(native.map(|text| (3, format!("in {text}"))))
         .collect()
+}
+
+/// Those who have called each other, the innermost first. Where some are the program's own, it is they who tell what it was about: libraries'
+/// between them are counted.
+fn callers(frames: &[ProgramFrame]) -> Vec<String> {
+    if frames.iter().all(ProgramFrame::is_of_library) {
+        return frames.iter().map(ProgramFrame::short).collect();
+    }
+    let mut callers = Vec::new();
+    for alike in frames.chunk_by(|one, next| one.is_of_library() && next.is_of_library()) {
+        match alike {
+            [_, _, ..] => callers.push(format!("{} functions of libraries", alike.len())),
+            [one] => callers.push(one.short()),
+            [] => {}
+        }
+    }
+    callers
 }
 
 /// What is between the first sentence and what to do next.
@@ -134,7 +158,8 @@ fn parts(report: &Report, width: usize) -> Vec<Part> {
     let worries = matches!(report.condition, Condition::Stuck | Condition::Doubtful);
     let stack = report.threads.first().map_or(&[][..], |thread| &thread.stack);
     let stack = Some(stack.join(" ← ")).filter(|text| worries && !text.is_empty());
-    let mut place = Part::new("Where", width, 3, 1);
+    let whole = format!("tracer stack {}", report.process.pid);
+    let mut place = Part::new("Where", width, 3, 1).listed_by(whole);
     where_lines(&report.threads, report.process.pid)
         .iter()
         .for_each(|(hang, text)| place.add(0, *hang, text));
@@ -286,40 +311,33 @@ fn excused(Excuse { usual, until, .. }: Excuse) -> String {
     )
 }
 
+/// A line for each thread, or for all that wait alike, the worst first.
 fn thread_lines(threads: &[ThreadReport]) -> Vec<String> {
-    let line = |thread: &ThreadReport| match &thread.doing {
-        Doing::Waits(wait) if thread.is_request() => format!(
-            "event loop {}: {} on fd {}, {}",
-            human::age(wait.wait.age),
-            wait.class.label(),
-            wait.resolved.fd.unwrap_or(-1),
-            wait.resolved.target
-        ),
-        Doing::Waits(wait) => {
-            let line = format!(
-                "{} ({}) {}: {} in {}, {}",
-                thread.tid,
-                thread.comm,
-                human::age(wait.wait.age),
-                wait.class.label(),
-                call(wait),
-                wait.resolved.target
-            );
-            let line = line.trim_end_matches([' ', ',']).to_owned();
-            thread.excuse.map(excused).into_iter().fold(line, |line, excuse| line + "; " + &excuse)
+    let mut groups: Vec<(String, Vec<&ThreadReport>)> = Vec::new();
+    let mut places: HashMap<(bool, &str, String), usize> = HashMap::new();
+    for thread in threads {
+        let doing = doing_alike(thread);
+        let alike = (thread.is_request(), unnumbered(&thread.comm), doing.clone());
+        let place = *places.entry(alike).or_insert(groups.len());
+        if place == groups.len() {
+            groups.push((doing, Vec::new()));
         }
-        Doing::Runs { cpu } => {
-            format!("{} ({}) runs, {} % of a CPU", thread.tid, thread.comm, (cpu * 100.0).round())
+        groups[place].1.push(thread);
+    }
+    let mut lines = Vec::new();
+    let mut left: &[(String, Vec<&ThreadReport>)] = &groups;
+    while let [(doing, alike), rest @ ..] = left
+        && lines.len() < THREADS_MAX
+    {
+        left = rest;
+        match &alike[..] {
+            [first, _, _, ..] => lines.push(alike_line(doing, first, alike)),
+            few => lines.extend(few.iter().map(|thread| thread_line(thread))),
         }
-        Doing::Stopped(_) => format!("{} ({}) is stopped", thread.tid, thread.comm),
-        Doing::Traced(_) => format!("{} ({}) is traced", thread.tid, thread.comm),
-        Doing::Frozen(_) => format!("{} ({}) is frozen", thread.tid, thread.comm),
-        Doing::Hidden => format!("{} ({}) sleeps, in a call not visible to you", thread.tid, thread.comm),
-        Doing::Zombie => format!("{} ({}) has ended", thread.tid, thread.comm),
-    };
-    let mut lines: Vec<String> = threads.iter().take(THREADS_MAX).map(line).collect();
-    if let Some(rest) = threads.get(THREADS_MAX..).filter(|rest| !rest.is_empty()) {
-        let classes = inspect::classes(rest.iter().filter_map(ThreadReport::wait));
+    }
+    let rest: Vec<&ThreadReport> = left.iter().flat_map(|(_, threads)| threads).copied().collect();
+    if !rest.is_empty() {
+        let classes = inspect::classes(rest.iter().filter_map(|thread| thread.wait()));
         let others = rest.iter().filter(|thread| thread.wait().is_none()).count();
         let mut parts = Vec::new();
         if !classes.is_empty() {
@@ -331,6 +349,84 @@ fn thread_lines(threads: &[ThreadReport]) -> Vec<String> {
         lines.push(format!("and {} more: {}", rest.len(), parts.join(", ")));
     }
     lines
+}
+
+/// `5 threads (worker) up to 4.1s: reply in recvfrom, tcp → 192.0.2.1:443 (4242, 4243, 4244 and 2 more)`.
+fn alike_line(doing: &str, first: &ThreadReport, alike: &[&ThreadReport]) -> String {
+    let age = alike.iter().filter_map(|thread| thread.wait()).map(|wait| wait.wait.age).max();
+    let up_to = age.map(|age| format!(" up to {}", human::age(age))).unwrap_or_default();
+    let what = match first.is_request() {
+        true => human::count(alike.len(), "request"),
+        false if alike.iter().all(|thread| thread.comm == first.comm) => {
+            format!("{} threads ({})", alike.len(), first.comm)
+        }
+        false => format!("{} threads ({}…)", alike.len(), unnumbered(&first.comm)),
+    };
+    let ids = alike.iter().take(NAMED_MAX).map(|thread| match (first.is_request(), thread.wait()) {
+        (true, Some(wait)) => format!("fd {}", wait.resolved.fd.unwrap_or(-1)),
+        _ => thread.tid.to_string(),
+    });
+    let ids: Vec<String> = ids.collect();
+    let ids = match alike.len().saturating_sub(NAMED_MAX) {
+        0 => ids.join(", "),
+        more => format!("{} and {more} more", ids.join(", ")),
+    };
+    format!("{what}{up_to}: {doing} ({ids})")
+}
+
+/// A thread's name without the number that tells it from others of its pool.
+fn unnumbered(comm: &str) -> &str {
+    comm.trim_end_matches(|last: char| last.is_ascii_digit())
+}
+
+/// What a thread does, so that it is the same of those which do the same: without its own numbers and its end of a connection.
+fn doing_alike(thread: &ThreadReport) -> String {
+    match &thread.doing {
+        Doing::Waits(wait) => {
+            let target = TargetObject::new(&wait.resolved.target, &wait.resolved.socket).without_local();
+            let class = wait.class.label();
+            let call = if thread.is_request() { class } else { wait.wait.call.name() };
+            let doing = class_and_call(class, call, &target);
+            thread.excuse.map(excused).into_iter().fold(doing, |doing, excuse| doing + "; " + &excuse)
+        }
+        // Each has a line of its own.
+        _ => format!("{} alone", thread.tid),
+    }
+}
+
+/// `reply in recvfrom(3), tcp …`: what is the same in all is said once.
+fn class_and_call(class: &str, call: &str, target: &str) -> String {
+    let call = if call == class { class.to_owned() } else { format!("{class} in {call}") };
+    match target.strip_prefix(class) {
+        _ if target.is_empty() => call,
+        Some(rest) if call == class => format!("{class}{rest}"),
+        _ => format!("{call}, {target}"),
+    }
+}
+
+fn thread_line(thread: &ThreadReport) -> String {
+    match &thread.doing {
+        Doing::Waits(wait) if thread.is_request() => format!(
+            "event loop {}: {} on fd {}, {}",
+            human::age(wait.wait.age),
+            wait.class.label(),
+            wait.resolved.fd.unwrap_or(-1),
+            wait.resolved.target
+        ),
+        Doing::Waits(wait) => {
+            let doing = class_and_call(wait.class.label(), &call(wait), &wait.resolved.target.to_string());
+            let line = format!("{} ({}) {}: {doing}", thread.tid, thread.comm, human::age(wait.wait.age));
+            thread.excuse.map(excused).into_iter().fold(line, |line, excuse| line + "; " + &excuse)
+        }
+        Doing::Runs { cpu } => {
+            format!("{} ({}) runs, {} % of a CPU", thread.tid, thread.comm, (cpu * 100.0).round())
+        }
+        Doing::Stopped(_) => format!("{} ({}) is stopped", thread.tid, thread.comm),
+        Doing::Traced(_) => format!("{} ({}) is traced", thread.tid, thread.comm),
+        Doing::Frozen(_) => format!("{} ({}) is frozen", thread.tid, thread.comm),
+        Doing::Hidden => format!("{} ({}) sleeps, in a call not visible to you", thread.tid, thread.comm),
+        Doing::Zombie => format!("{} ({}) has ended", thread.tid, thread.comm),
+    }
 }
 
 fn add_other(part: &mut Part, depth: usize, other: &Other) {

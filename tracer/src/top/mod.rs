@@ -49,6 +49,8 @@ use crate::{
     wire::{json::GroupObject, lines},
 };
 
+/// Files that may be written in one second.
+const SAME_SECOND_MAX: u32 = 9;
 /// Who is told to end and has not after this is held up by its terminal.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -205,12 +207,30 @@ fn group_object(line: &Line) -> GroupObject<'_> {
     GroupObject { group: line.group.as_deref(), waits: line.number, worst: &line.wait }
 }
 
+/// Creates a file of this name, or with a number added where there are such files: not over one of them, nor through a link that somebody
+/// has put there.
+fn create_new(name: &str) -> io::Result<(String, File)> {
+    let mut path = format!("{name}.json");
+    for number in 2..=SAME_SECOND_MAX {
+        match File::create_new(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                path = format!("{name}-{number}.json")
+            }
+            created => return Ok((path, created?)),
+        }
+    }
+    File::create_new(&path).map(|file| (path, file))
+}
+
 /// Writes what is shown, an object a line as `ps --json` does; what came of it.
 fn write(model: &Model) -> String {
-    let name = format!("tracer-top-{}.json", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
+    let name = format!("tracer-top-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
+    let (path, file) = match create_new(&name) {
+        Ok(created) => created,
+        Err(error) => return format!("cannot write {name}.json: {error}"),
+    };
     let write = || -> Result<()> {
-        // Not over a file of that name, nor through a link that somebody has put there.
-        let mut out = BufWriter::new(File::create_new(&name)?);
+        let mut out = BufWriter::new(file);
         for line in model.lines.iter().filter(|line| !line.is_member) {
             match model.by {
                 By::Culprit | By::Thread => {
@@ -225,8 +245,8 @@ fn write(model: &Model) -> String {
         Ok(())
     };
     match write() {
-        Ok(()) => format!("written to {name}"),
-        Err(error) => format!("cannot write {name}: {error:#}"),
+        Ok(()) => format!("written to {path}"),
+        Err(error) => format!("cannot write {path}: {error:#}"),
     }
 }
 

@@ -239,6 +239,7 @@ impl Model {
             match action {
                 Action::Quit | Action::Back | Action::Open => self.over = None,
                 Action::Help if page.about == About::Keys => self.over = None,
+                Action::Help => return self.open(About::Keys),
                 action => page.scroll(action, room),
             }
             return None;

@@ -1,6 +1,9 @@
 //! Who is to blame for a wait, as JSON has it, and the name of that one for people.
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -47,8 +50,8 @@ pub enum CulpritKind {
     Itself,
 }
 
-/// A process, or a thread of it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// A process, or a thread of it. Names tell nobody from another: they change, and are not always known.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PartyObject {
     /// Its process.
     pub pid: u32,
@@ -57,6 +60,23 @@ pub struct PartyObject {
     pub tid: Option<u32>,
     /// Its name.
     pub comm: String,
+    /// What it runs, if it is an interpreter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
+}
+
+impl PartialEq for PartyObject {
+    fn eq(&self, other: &Self) -> bool {
+        (self.pid, self.tid) == (other.pid, other.tid)
+    }
+}
+
+impl Eq for PartyObject {}
+
+impl Hash for PartyObject {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.pid, self.tid).hash(state);
+    }
 }
 
 /// Who is to blame for a wait: the `culprit` object of the JSON contract. What does not apply to its kind is left out.
@@ -73,6 +93,9 @@ pub struct CulpritObject {
     /// The name of the process or thread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comm: Option<String>,
+    /// What the process runs, if it is an interpreter: the last name of a script, a module or a class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
     /// When its process started, clock ticks since boot, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_ticks: Option<u64>,
@@ -128,14 +151,16 @@ pub type CulpritKey<'a> = (
 impl CulpritObject {
     /// Whether people call it so: by the number or name of its process, by its address, with or without the port, or by its path.
     pub fn is_called(&self, text: &str) -> bool {
-        let is_party = |pid: Option<u32>, tid: Option<u32>, comm: Option<&str>| {
+        let is_party = |pid: Option<u32>, tid: Option<u32>, names: [Option<&str>; 2]| {
             let id = text.parse().ok();
-            id.is_some() && (id == pid || id == tid) || comm == Some(text)
+            id.is_some() && (id == pid || id == tid) || names.contains(&Some(text))
         };
         let is_address =
             |address: &str| address == text || address.rsplit_once(':').is_some_and(|(host, _)| host == text);
-        is_party(self.pid, self.tid, self.comm.as_deref())
-            || self.members.iter().any(|member| is_party(Some(member.pid), member.tid, Some(&member.comm)))
+        is_party(self.pid, self.tid, [self.comm.as_deref(), self.script.as_deref()])
+            || self.members.iter().any(|member| {
+                is_party(Some(member.pid), member.tid, [Some(&member.comm), member.script.as_deref()])
+            })
             || self.address.as_deref().is_some_and(is_address)
             || [&self.path, &self.server].into_iter().flatten().any(|of| of == text)
     }
@@ -147,6 +172,7 @@ impl CulpritObject {
             pid: None,
             tid: None,
             comm: None,
+            script: None,
             start_ticks: None,
             protocol: None,
             address: None,
@@ -170,17 +196,19 @@ impl CulpritObject {
     /// The process of this host that a wait waits for itself, by pid and name, if that is one.
     pub fn process_waited_for(&self) -> Option<(u32, &str)> {
         match &self.through {
-            Some(PartyObject { pid, comm, .. }) => Some((*pid, comm)),
-            None if self.kind == CulpritKind::Process => Some((self.pid?, self.comm.as_deref()?)),
+            Some(PartyObject { pid, comm, script, .. }) => Some((*pid, script.as_ref().unwrap_or(comm))),
+            None if self.kind == CulpritKind::Process => {
+                Some((self.pid?, self.script.as_deref().or(self.comm.as_deref())?))
+            }
             None => None,
         }
     }
 }
 
 impl fmt::Display for PartyObject {
-    /// `python3 (pid 7)`, `thread 12 (worker) of pid 7`.
+    /// `nginx (pid 7)`, `python3 pool.py (pid 7)`, `thread 12 (worker) of pid 7`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let comm = human::clean(&self.comm);
+        let comm = program_name(&self.comm, self.script.as_deref());
         match self.tid {
             Some(tid) => write!(f, "thread {tid} ({comm}) of pid {}", self.pid),
             None => write!(f, "{comm} (pid {})", self.pid),
@@ -197,7 +225,10 @@ impl fmt::Display for CulpritObject {
             write!(f, "probably ")?;
         }
         match self.kind {
-            CulpritKind::Process => write!(f, "{} (pid {})", text(&self.comm), self.pid.unwrap_or_default()),
+            CulpritKind::Process => {
+                let name = program_name(self.comm.as_deref().unwrap_or("?"), self.script.as_deref());
+                write!(f, "{name} (pid {})", self.pid.unwrap_or_default())
+            }
             CulpritKind::Thread => {
                 let (tid, pid) = (self.tid.unwrap_or_default(), self.pid.unwrap_or_default());
                 write!(f, "thread {tid} ({}) of pid {pid}", text(&self.comm))
@@ -233,6 +264,14 @@ impl fmt::Display for CulpritObject {
     }
 }
 
+/// The name of a program for people: of an interpreter with what it runs.
+pub fn program_name(comm: &str, script: Option<&str>) -> String {
+    match script {
+        Some(script) => human::clean(&format!("{comm} {script}")),
+        None => human::clean(comm),
+    }
+}
+
 /// The first of them, and how many more there are.
 fn listed(members: &[PartyObject]) -> String {
     let named = members.iter().take(NAMED_MEMBERS_MAX);
@@ -262,7 +301,7 @@ mod tests {
     use super::*;
 
     fn party(pid: u32, tid: Option<u32>) -> PartyObject {
-        PartyObject { pid, tid, comm: "python3".into() }
+        PartyObject { pid, tid, comm: "python3".into(), script: None }
     }
 
     #[test]
@@ -316,7 +355,11 @@ mod tests {
                 "nas, the server of /srv,",
             ),
             (CulpritObject { path: path(), ..of(CulpritKind::Frozen) }, "the frozen file system /srv"),
-            (CulpritObject { comm: Some("a\nb".into()), ..postgres }, "a?b (pid 812)"),
+            (CulpritObject { comm: Some("a\nb".into()), ..postgres.clone() }, "a?b (pid 812)"),
+            (
+                CulpritObject { comm: Some("python3".into()), script: Some("pool.py".into()), ..postgres },
+                "python3 pool.py (pid 812)",
+            ),
         ] {
             assert_eq!(culprit.to_string(), name);
         }

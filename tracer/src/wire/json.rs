@@ -14,6 +14,7 @@ use crate::{
     model::cgroup::Owner,
     model::class::{Class, Level},
     model::pod::Pod,
+    model::script::script,
     model::wait::may_be_same_start,
 };
 
@@ -130,6 +131,11 @@ impl WaitObject {
         } else {
             format!("{}/{}", self.pid, self.tid)
         }
+    }
+
+    /// What its process runs, if that is an interpreter whose command line is known.
+    pub fn script(&self) -> Option<String> {
+        script(&self.comm, self.cmdline.as_deref()?)
     }
 
     /// What it belongs to: the container, by the first letters of its id, else the unit.

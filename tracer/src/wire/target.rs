@@ -316,11 +316,10 @@ impl TargetObject {
         if human::columns(&whole) <= width {
             return whole;
         }
+        if let Some(short) = self.short() {
+            return human::fit(&short, width);
+        }
         match self {
-            TargetObject::Tcp { remote, state, .. } if *state != TcpState::Listen => {
-                human::fit(&format!("tcp → {remote}"), width)
-            }
-            TargetObject::Udp { remote: Some(remote), .. } => human::fit(&format!("udp → {remote}"), width),
             TargetObject::File { .. }
             | TargetObject::Page { .. }
             | TargetObject::Fifo { .. }
@@ -343,6 +342,22 @@ impl TargetObject {
         }
     }
 
+    /// For people, of a connection only the other end.
+    pub fn without_local(&self) -> String {
+        self.short().unwrap_or_else(|| human::clean(&self.to_string()))
+    }
+
+    /// A connection's other end, with what kind it is of; of others nothing.
+    fn short(&self) -> Option<String> {
+        match self {
+            TargetObject::Tcp { remote, state, .. } if *state != TcpState::Listen => {
+                Some(format!("tcp → {remote}"))
+            }
+            TargetObject::Udp { remote: Some(remote), .. } => Some(format!("udp → {remote}")),
+            _ => None,
+        }
+    }
+
     /// Whether people call it so: by the address of the other end, with or without the port, or by its path.
     pub fn is_called(&self, text: &str) -> bool {
         let of = |address: &SocketAddr| address.to_string() == text || address.ip().to_string() == text;
@@ -360,16 +375,25 @@ impl TargetObject {
             }
     }
 
-    /// The same with the process at the other end of a connection, if there is room for it.
+    /// The same with the process at the other end of a connection, if there is room for it: who that is says more than what kind of
+    /// connection it is, and more than its address.
     pub fn fitted_with_peer(&self, width: usize, pid: u32, comm: &str) -> String {
-        let peer = format!(" ({} {pid})", human::clean(comm));
-        let short = match self {
-            TargetObject::Tcp { remote, .. } => format!("tcp → {remote}"),
-            TargetObject::Udp { remote: Some(remote), .. } => format!("udp → {remote}"),
-            TargetObject::Unix { peer_pid: None, .. } => self.to_string(),
-            _ => return self.fitted(width),
+        let comm = human::clean(comm);
+        let peer = format!(" ({comm} {pid})");
+        let whole = human::clean(&self.to_string());
+        let named = match (self.short(), self) {
+            (Some(short), _) => {
+                let address = short.split_once(' ').map_or(&*short, |(_, address)| address);
+                vec![
+                    whole + &peer,
+                    format!("{short}{peer}"),
+                    format!("{address}{peer}"),
+                    format!("→ {comm} ({pid})"),
+                ]
+            }
+            (None, TargetObject::Unix { peer_pid: None, .. }) => vec![whole + &peer],
+            (None, _) => Vec::new(),
         };
-        let named = [human::clean(&self.to_string()), human::clean(&short)].map(|target| target + &peer);
         named.into_iter().find(|named| human::columns(named) <= width).unwrap_or_else(|| self.fitted(width))
     }
 }

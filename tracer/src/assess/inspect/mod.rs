@@ -33,12 +33,14 @@ use crate::{
     model::backlog::QueueKind,
     model::baseline::Excuse,
     model::class::{Class, Level},
+    model::script::script,
     model::target::Target,
     model::wait::{ByProcess, ProcessId, Snapshot, StopSignal, Wait, may_be_same_start},
     procfs::{Reads, Unread, by_pid, stat},
     resolve::addresses::HostAddresses,
     resolve::process::ProcessMeta,
     util::human,
+    wire::culprit::program_name,
 };
 
 /// Threads whose peers are looked up whatever they wait for; of more, only of those that worry.
@@ -170,11 +172,13 @@ pub fn inspect(
     sockets.owed.retain(|request| !waited_on.contains(&request.fd));
     let FollowedWaits { others, left_out } =
         followed(process, &threads, &sockets, chain::Chain::new(&snapshot, &all, &mut pipeline, source))?;
-    let (mut condition, mut headline) = headline(pid, only, &comm, &who, &threads, &sockets);
+    let script = who.cmdline.as_deref().and_then(|cmdline| script(&comm, cmdline));
+    let called = name(pid, only, &program_name(&comm, script.as_deref()));
+    let (mut condition, mut headline) = headline(&called, &who, &threads, &sockets);
     if let Some(child) = child_that_holds_it_up(condition, &threads, &others, left_out) {
         condition = Condition::Stuck;
-        let (name, doing) = (name(pid, only, &comm), child.doing.replace("is stuck itself", "is stuck"));
-        headline = format!("{name} is stuck: its child {} (pid {}) {doing}.", child.comm, child.pid);
+        let doing = child.doing.replace("is stuck itself", "is stuck");
+        headline = format!("{called} is stuck: its child {} (pid {}) {doing}.", child.comm, child.pid);
     } else if let (Condition::Idle | Condition::Busy, Some(stuck)) =
         (condition, others.iter().find_map(Other::stuck_one))
     {
@@ -339,15 +343,12 @@ fn name(pid: u32, only: Option<u32>, comm: &str) -> String {
 
 /// The one sentence that answers the question.
 fn headline(
-    pid: u32,
-    only: Option<u32>,
-    comm: &str,
+    name: &str,
     who: &ProcessMeta,
     threads: &[ThreadReport],
     sockets: &Sockets,
 ) -> (Condition, String) {
     use threads::Doing;
-    let name = name(pid, only, comm);
     let parent = || match who.parents.first() {
         Some(parent) => format!("its parent is {} (pid {})", parent.comm, parent.pid),
         None => "its parent is not to be seen".into(),
@@ -379,7 +380,7 @@ fn headline(
         {
             (Condition::Stuck, format!("{name} is stuck{}: {}.", inside(worst), wait.sentence()))
         }
-        Doing::Stopped(signal) => (Condition::Stopped, stopped(&name, *signal, &parent())),
+        Doing::Stopped(signal) => (Condition::Stopped, stopped(name, *signal, &parent())),
         Doing::Traced(by) => {
             let by = by.as_ref().map_or("a debugger".into(), |by| format!("{} (pid {})", by.comm, by.pid));
             (Condition::Traced, format!("{name} is held by {by}, which traces it."))
@@ -408,7 +409,7 @@ fn headline(
                 inside(worst)
             ),
         ),
-        _ => rests(&name, threads, sockets),
+        _ => rests(name, threads, sockets),
     }
 }
 

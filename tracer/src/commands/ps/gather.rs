@@ -15,8 +15,10 @@ use crate::{
     config::rule::has_wildcards,
     config::selection::{WaitSelection, Workplace},
     model::class::{Class, Level},
+    model::script::{is_interpreter, script},
     model::wait::{ByProcess, Snapshot, ThreadId, Wait, may_be_same_start},
     procfs::{Reads, Unread, by_pid, stat::parse_stat},
+    resolve::process::read_cmdline,
     serve::client::{AgentClient, OPTIONAL_TIMEOUT},
     util::{human, users},
     wire::host::{HostObject, SuspendedObject},
@@ -197,6 +199,17 @@ pub fn processes_called(name: &Pattern) -> Vec<u32> {
     pids.into_iter().filter(|pid| reads.comm(by_pid(*pid)).is_some_and(|comm| name.matches(&comm))).collect()
 }
 
+/// Interpreters that run this.
+pub fn processes_running(name: &str) -> Vec<u32> {
+    let mut reads = Reads::new();
+    let pids = reads.processes().unwrap_or_default();
+    let mut runs = |pid: &u32| {
+        let comm = reads.comm(by_pid(*pid)).filter(|comm| is_interpreter(comm))?;
+        script(&comm, &read_cmdline(by_pid(*pid), &mut reads)?)
+    };
+    pids.into_iter().filter(|pid| runs(pid).is_some_and(|script| script == name)).collect()
+}
+
 /// How many processes this user may not look into.
 pub fn unseen_processes() -> usize {
     let mut reads = Reads::new();
@@ -294,7 +307,13 @@ pub fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
 /// Waits with what a line of the table shows of their processes.
 fn rows(shown: &[Assessment], pipeline: &mut Pipeline) -> Vec<WaitObject> {
     let homes = pipeline.resolver().read_workloads(shown.iter().map(|assessment| &assessment.wait));
-    let row = |assessment: &Assessment| assessment.object(&homes[&assessment.wait.thread.process]);
+    let interpreters = shown.iter().filter(|assessment| is_interpreter(&assessment.wait.comm));
+    let interpreters = interpreters.map(|assessment| assessment.wait.thread.process).collect();
+    let cmdlines = pipeline.resolver().read_cmdlines(&interpreters);
+    let row = |assessment: &Assessment| {
+        let process = assessment.wait.thread.process;
+        WaitObject { cmdline: cmdlines.get(&process).cloned(), ..assessment.object(&homes[&process]) }
+    };
     shown.iter().map(row).collect()
 }
 

@@ -19,6 +19,7 @@ use crate::{
     model::class::Level,
     model::file::Addresses,
     model::wait::Suspended,
+    render::layout::paragraph,
     render::table::{Column, Table},
     render::waits::{self, Arrangement, WaitLayout},
     serve::{
@@ -211,9 +212,9 @@ fn footer(out: &mut impl Write, page: &PsPage) -> io::Result<()> {
         }
     }
     parts.push(format!("source {}", page.source));
-    writeln!(out, "{}.", parts.join("; "))?;
+    paragraph(out, &format!("{}.", parts.join("; ")))?;
     if let Some(why) = &page.agent_silent {
-        writeln!(out, "Cannot tell what the agent has flagged: {}.", human::clean(why))?;
+        paragraph(out, &format!("Cannot tell what the agent has flagged: {why}."))?;
     }
     if !is_partial {
         return Ok(());
@@ -224,10 +225,11 @@ fn footer(out: &mut impl Write, page: &PsPage) -> io::Result<()> {
             format!("; the system call of {} is hidden ({})", human::count(number, "wait"), hidden_by())
         }
     };
-    let reason = page.why_not_better.as_ref().map(|reason| format!(": {}", human::clean(reason)));
-    let reason = reason.unwrap_or_default();
-    writeln!(out, "Ages are lower bounds, and other users' processes may be missing{guessed}{reason}.")?;
-    Ok(())
+    let reason = page.why_not_better.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    paragraph(
+        out,
+        &format!("Ages are lower bounds, and other users' processes may be missing{guessed}{reason}."),
+    )
 }
 
 /// Who keeps `/proc/PID/syscall` from whom it would tell more: the right to attach a debugger is asked for.

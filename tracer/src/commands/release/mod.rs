@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Result, anyhow, bail, ensure};
 
 use self::act::HeldProcess;
+use super::who;
 use crate::{
     assess::{
         inspect::{self, Report, threads::StacksOf, threads::ThreadReport},
@@ -18,10 +19,12 @@ use crate::{
         release::{ReleasePlan, plan},
     },
     collect::{Source, bpf::Bpf, proc::Proc},
-    config::cli::{Release, ReleaseSignal},
-    model::wait::ProcessId,
-    render::layout,
+    config::cli::{Release, ReleaseSignal, SourceArgs},
+    model::{script::script, wait::ProcessId},
+    render::layout::paragraph,
+    serve::feed::Feed,
     util::{human, output::output},
+    wire::culprit::program_name,
 };
 
 /// How long what was released may take to go on.
@@ -36,14 +39,23 @@ pub fn run(args: &Release) -> Result<u8> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "only root may release a process: try `sudo tracer release {}`",
-        args.id
+        args.who
     );
-    let mut source = source();
-    let report = inspect::inspect(args.id, None, StacksOf::Nobody, &mut *source)?;
-    match args.signal {
-        Some(signal) => by_signal(args, signal, &report, &mut *source),
-        None => by_means(args, &report, &mut *source),
+    let mut feed = Feed::Own(source());
+    let id = who::meant(&args.who, &mut feed, &SourceArgs::own())?;
+    // Not what an agent saw a while ago.
+    let Feed::Own(mut source) = feed else { bail!("an agent releases nobody") };
+    let mut report = inspect::inspect(id, None, StacksOf::Nobody, &mut *source)?;
+    if let Some(signal) = args.signal {
+        return by_signal(args, signal, &report, &mut *source);
     }
+    let [first, rest @ ..] = &args.fd[..] else { return by_means(args, None, &report, &mut *source) };
+    let mut status = by_means(args, Some(*first), &report, &mut *source)?;
+    for fd in rest {
+        report = inspect::inspect(id, report.process.start_ticks(), StacksOf::Nobody, &mut *source)?;
+        status = status.max(by_means(args, Some(*fd), &report, &mut *source)?);
+    }
+    Ok(status)
 }
 
 /// The kernel's programs, else `/proc`: never an agent, which looks at its own pace.
@@ -54,10 +66,12 @@ fn source() -> Box<dyn Source> {
     }
 }
 
-fn by_means(args: &Release, report: &Report, source: &mut dyn Source) -> Result<u8> {
+/// Frees the wait on a descriptor, or the worst one, or says how.
+fn by_means(args: &Release, fd: Option<i32>, report: &Report, source: &mut dyn Source) -> Result<u8> {
     let name = name(report);
-    let ReleasePlan { means, tid, others } =
-        plan(report, args.fd).map_err(|why| anyhow!("{name} cannot be released: {}", why.text()))?;
+    let ReleasePlan { means, tid, mut others } =
+        plan(report, fd).map_err(|why| anyhow!("{name} cannot be released: {}", why.text()))?;
+    others.retain(|other| !args.fd.contains(other));
     let wait = waits(report)
         .find(|(of, wait)| Some(*of) == tid && means.fd().is_none_or(|fd| wait.resolved.fd == Some(fd)));
     let mut out = output();
@@ -68,12 +82,20 @@ fn by_means(args: &Release, report: &Report, source: &mut dyn Source) -> Result<
     if !args.apply {
         paragraph(&mut out, &format!("Would {}.", means.plan()))?;
         paragraph(&mut out, means.consequence())?;
-        if let [first, ..] = others[..] {
-            let more = human::count(others.len(), "other wait");
-            writeln!(out, "{more} of it would go on waiting: `--fd {first}` is for that one.")?;
+        if let Some(fds) = listed(&others) {
+            paragraph(
+                &mut out,
+                &format!(
+                    "It has {}, which this leaves: `--fd {fds}`.",
+                    human::count(others.len(), "more wait")
+                ),
+            )?;
         }
-        let fd = means.fd().map(|fd| format!(" --fd {fd}")).unwrap_or_default();
-        writeln!(out, "\nNothing has been changed. `tracer release {}{fd} --apply` does it.", args.id)?;
+        let all: Vec<i32> =
+            means.fd().into_iter().chain(args.fd.iter().copied().filter(|of| Some(*of) != fd)).collect();
+        let fds = listed(&all).map(|fds| format!(" --fd {fds}")).unwrap_or_default();
+        let pid = report.only.unwrap_or(report.process.pid);
+        writeln!(out, "\nNothing has been changed. `tracer release {pid}{fds} --apply` does it.")?;
         out.flush()?;
         return Ok(0);
     }
@@ -82,12 +104,18 @@ fn by_means(args: &Release, report: &Report, source: &mut dyn Source) -> Result<
     writeln!(out, "{}.", means.done())?;
     out.flush()?;
     let status = outcome(&name, report.process, before.as_ref(), source)?;
-    if let [first, ..] = others[..] {
-        let more = human::count(others.len(), "other wait");
-        paragraph(&mut out, &format!("{more} of it may go on: `--fd {first} --apply` releases the next."))?;
+    if let Some(fds) = listed(&others) {
+        let more = human::count(others.len(), "more wait");
+        paragraph(&mut out, &format!("It had {more}: if they last, `--fd {fds} --apply` releases them."))?;
         out.flush()?;
     }
     Ok(status)
+}
+
+/// Descriptors, as `--fd` takes them.
+fn listed(fds: &[i32]) -> Option<String> {
+    let fds: Vec<String> = fds.iter().map(i32::to_string).collect();
+    (!fds.is_empty()).then(|| fds.join(","))
 }
 
 fn by_signal(args: &Release, signal: ReleaseSignal, report: &Report, source: &mut dyn Source) -> Result<u8> {
@@ -101,7 +129,7 @@ fn by_signal(args: &Release, signal: ReleaseSignal, report: &Report, source: &mu
         writeln!(
             out,
             "\nNothing has been changed. `tracer release {} --signal {} --apply` does it.",
-            args.id,
+            report.process.pid,
             signal_name.trim_start_matches("SIG")
         )?;
         out.flush()?;
@@ -152,16 +180,8 @@ fn consequence(signal: ReleaseSignal) -> &'static str {
 }
 
 fn name(report: &Report) -> String {
-    format!("{} (pid {})", human::clean(&report.comm), report.process.pid)
-}
-
-/// A text, within the width of the terminal.
-fn paragraph(out: &mut impl Write, text: &str) -> io::Result<()> {
-    let Some(width) = human::line_width() else { return writeln!(out, "{}", human::clean(text)) };
-    for line in layout::wrapped(["", ""], text, width, usize::MAX) {
-        writeln!(out, "{line}")?;
-    }
-    Ok(())
+    let script = report.who.cmdline.as_deref().and_then(|cmdline| script(&report.comm, cmdline));
+    format!("{} (pid {})", program_name(&report.comm, script.as_deref()), report.process.pid)
 }
 
 /// All waits of a process, with the id of the thread.

@@ -127,6 +127,12 @@ pub fn read(process: ProcessId, reads: &mut Reads, ancestors: &mut Ancestors) ->
     }
 }
 
+/// Reads only the command line of a process; `None` if it has none, has gone or hangs.
+pub fn read_cmdline(process: ProcessId, reads: &mut Reads) -> Option<String> {
+    let [cmdline] = reads.many(process, [Wanted::File("cmdline".into())]);
+    cmdline.ok().and_then(|bytes| self::cmdline(&bytes))
+}
+
 /// Reads only where a process is at home, its cgroup and what that tells: what a line of a table shows; `None` if it has gone or hangs.
 pub fn read_home(process: ProcessId, reads: &mut Reads) -> Option<ProcessMeta> {
     let cgroup = reads.text(process, "cgroup")?;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{ProcessMeta, read, read_home, wanted};
+use super::{ProcessMeta, read, read_cmdline, read_home, wanted};
 use crate::{
     model::wait::{ProcessId, Wait},
     procfs::Wanted,
@@ -59,6 +59,19 @@ impl Resolver {
         }
         self.reads.forget_ahead();
         homes
+    }
+
+    /// Reads the command lines of these, all together; of those that have one.
+    pub fn read_cmdlines(&mut self, processes: &HashSet<ProcessId>) -> HashMap<ProcessId, String> {
+        let mut cmdlines = HashMap::new();
+        let processes: Vec<ProcessId> = processes.iter().copied().collect();
+        for some in processes.chunks(READ_AHEAD) {
+            self.reads.ahead(some.iter().map(|process| (*process, Wanted::File("cmdline".into()))));
+            let read = |process: &ProcessId| Some((*process, read_cmdline(*process, &mut self.reads)?));
+            cmdlines.extend(some.iter().filter_map(read));
+        }
+        self.reads.forget_ahead();
+        cmdlines
     }
 
     /// Reads who these are, all together, so that [`who`](Self::who) knows them.
