@@ -6,9 +6,11 @@
 mod blocked;
 mod crowd;
 mod flagged;
+mod python;
 mod quiet;
 mod reply;
 mod story_child_output;
+mod story_circles;
 mod story_cron_lock;
 mod story_endless_loop;
 mod story_gearman_job;

@@ -1,21 +1,12 @@
 //! Python's locks are semaphores, which say nothing of who has them. Is a program that can never go on told from one that rests?
 
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
-use tests::servers::clean;
-use tests::{Agent, Running, own_dir, ps, start, why, why_page};
+use tests::{Agent, why};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A program that prints the id of the process that is meant, once all have begun.
-struct Program {
-    name: &'static str,
-    text: &'static str,
-}
+use super::python::{PATIENCE, Program, Story};
 
 /// Two threads, each with a lock, want the other's.
 const CROSSED: Program = Program {
@@ -155,55 +146,6 @@ worker.start()
 print(os.getpid(), flush=True)
 worker.join()",
 };
-
-const IMPORTS: &str = "
-import concurrent.futures, ctypes, fcntl, multiprocessing, os, queue, signal, tempfile, threading, time
-def die_with_parent(): ctypes.CDLL(None).prctl(1, signal.SIGKILL)";
-
-/// A program that runs, and the processes that it has named.
-struct Story {
-    name: &'static str,
-    python: Running,
-    pids: Vec<u32>,
-}
-
-impl Story {
-    fn begin(program: &Program) -> Self {
-        let mut command = clean("python3");
-        command.args(["-c", &format!("{IMPORTS}{}", program.text)]);
-        command.env("TMPDIR", own_dir()).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut python = start(command);
-        let mut said = String::new();
-        let stdout = python.pipes().stdout.take().expect("piped");
-        BufReader::new(stdout).read_line(&mut said).expect("a line");
-        let pids: Vec<u32> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        assert!(!pids.is_empty(), "{} has said {said:?}", program.name);
-        Self { name: program.name, python, pids }
-    }
-
-    fn pid(&self) -> u32 {
-        self.pids[0]
-    }
-
-    /// What `why` says, once that is this.
-    fn until(&self, condition: &str) -> Value {
-        let begin = Instant::now();
-        loop {
-            let report = why(self.pid());
-            if report["condition"] == condition {
-                why_page(self.pid());
-                return report;
-            }
-            assert!(begin.elapsed() < PATIENCE, "{}: not {condition}: {report:#}", self.name);
-            sleep(Duration::from_millis(200));
-        }
-    }
-
-    /// Its waits.
-    fn rows(&self) -> Vec<Value> {
-        ps(&["--all", "-p", &self.pid().to_string()]).rows
-    }
-}
 
 fn headline(report: &Value) -> &str {
     report["headline"].as_str().expect("a headline")

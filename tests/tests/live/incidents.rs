@@ -8,8 +8,8 @@ use tests::{Agent, HungMount, Waiter, own_dir, pause, ps, shared, slow, tracer};
 
 use crate::top::Terminal;
 
-/// Columns of a terminal.
-const COLUMNS: usize = 80;
+/// Columns of lines where there is no terminal.
+const COLUMNS: usize = 100;
 /// How long an agent may take to see what waits.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Threads of the pool.

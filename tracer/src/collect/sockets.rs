@@ -117,13 +117,7 @@ pub struct NetTables {
 impl NetTables {
     /// Of the namespace that a process is in.
     pub fn read(process: ProcessId, reads: &mut Reads) -> Self {
-        let mut tables = Self::default();
-        for name in ["net/tcp", "net/tcp6"] {
-            let table = reads
-                .table(process, name)
-                .and_then(|text| TcpNetEntries::from_buf_read(&text[..], current_system_info()).ok());
-            tables.tcp.extend(table.into_iter().flat_map(|table| table.0));
-        }
+        let mut tables = Self { tcp: Self::read_tcp(process, reads), ..Self::default() };
         for name in ["net/udp", "net/udp6"] {
             let table = reads
                 .table(process, name)
@@ -134,6 +128,18 @@ impl NetTables {
         let table = table.and_then(|text| UnixNetEntries::from_buf_read(&text[..]).ok());
         tables.unix.extend(table.into_iter().flat_map(|table| table.0));
         tables
+    }
+
+    /// The TCP sockets alone.
+    pub fn read_tcp(process: ProcessId, reads: &mut Reads) -> Vec<TcpNetEntry> {
+        let mut all = Vec::new();
+        for name in ["net/tcp", "net/tcp6"] {
+            let table = reads
+                .table(process, name)
+                .and_then(|text| TcpNetEntries::from_buf_read(&text[..], current_system_info()).ok());
+            all.extend(table.into_iter().flat_map(|table| table.0));
+        }
+        all
     }
 }
 

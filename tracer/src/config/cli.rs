@@ -121,7 +121,8 @@ pub struct Ps {
         default_missing_value = "2s", conflicts_with_all = ["at", "exit_code"]
     )]
     pub watch: Option<Duration>,
-    /// Exit with a status that says whether a wait that is listed is stuck. With `--min-age 30s` slow answers are none
+    /// Exit with 3 if a wait that is listed is stuck, with 0 if none is, and with 1 after an error; or as others expect it. With `--min-age 30s`,
+    /// slow answers don't count
     #[arg(long, value_enum, value_name = "FOR", num_args = 0..=1, require_equals = true, default_missing_value = "plain")]
     pub exit_code: Option<ExitStatusFor>,
     #[command(flatten)]
@@ -237,7 +238,7 @@ pub struct Why {
     /// A process, or one of its threads; or the name of a process or of a systemd unit, if only one of its processes is stuck
     #[arg(value_name = "PID|TID|NAME|UNIT")]
     pub who: String,
-    /// Say of all threads where in the program they sleep, those that are at the same place together; an agent is not asked for that
+    /// Show where in the program all threads sleep, with how many are at each place
     #[arg(long)]
     pub all_threads: bool,
     /// Print one JSON object

@@ -14,8 +14,8 @@ use crate::{
     },
 };
 
-/// Columns of a line where nothing says how many there are.
-const USUAL_WIDTH: usize = 80;
+/// Columns of a line where nothing says how many there are, as of a page of `why`.
+const USUAL_WIDTH: usize = 100;
 /// Blanks before what has no room on an incident's line.
 const HANG: &str = "    ";
 
@@ -183,7 +183,7 @@ mod tests {
         let [group, doubtful] = &groups[..] else { panic!("{groups:#?}") };
         assert!(group.is_announced() && !doubtful.is_announced());
         let line = "postgres (pid 812) holds up 3 waits of 2 processes, the oldest for 12m 4s";
-        assert_eq!(group.lines(&[], None), [line, "    next: tracer why 812"]);
+        assert_eq!(group.lines(&[], Some(80)), [line, "    next: tracer why 812"]);
         assert_eq!(group.lines(&[], Some(100)), [&format!("{line}; next: tracer why 812")[..]]);
         let stopped = [SuspendedObject { pid: 812, tid: 812, by: Suspended::Stopped }];
         let said = group.lines(&stopped, Some(200));
@@ -201,7 +201,7 @@ mod tests {
         for culprit in [deadlock, several, process(4_194_303, comm)] {
             let waits: Vec<WaitObject> =
                 (0..40).map(|at| due(4_000_000 + at, Class::Lock, 86_400 * 10, &culprit)).collect();
-            let lines = grouped(&waits)[0].lines(&[], None);
+            let lines = grouped(&waits)[0].lines(&[], Some(80));
             assert!(lines.len() <= 3 && lines.iter().all(|line| human::columns(line) <= 86), "{lines:#?}");
             assert!(lines.concat().contains("40 waits of 40 processes"), "{lines:#?}");
             assert!(lines.concat().contains("next: tracer why 419430"), "{lines:#?}");

@@ -88,7 +88,7 @@ fn frames(stack: &UserStack, shown: Shown) -> Vec<String> {
             lines.push(format!("(no more: {})", stack.end));
         }
     } else {
-        lines.extend(innermost(stack).map(|text| format!("in {text}")));
+        lines.extend(innermost(stack, LINE_FRAMES_MAX).map(|text| format!("in {text}")));
     }
     lines.extend(stack.hint.map(|hint| format!("({hint})")));
     lines
@@ -112,10 +112,10 @@ fn native_line(frame: &NativeFrame) -> String {
     }
 }
 
-/// The innermost native frames, in a line.
-pub fn innermost(stack: &UserStack) -> Option<String> {
-    let shown: Vec<String> = stack.native.iter().take(LINE_FRAMES_MAX).map(NativeFrame::short).collect();
-    let more = if stack.native.len() > LINE_FRAMES_MAX { " ← …" } else { "" };
+/// The innermost native frames, so many at most, in a line.
+pub fn innermost(stack: &UserStack, max: usize) -> Option<String> {
+    let shown: Vec<String> = stack.native.iter().take(max).map(NativeFrame::short).collect();
+    let more = if stack.native.len() > max { " ← …" } else { "" };
     (!shown.is_empty()).then(|| shown.join(" ← ") + more)
 }
 

@@ -38,6 +38,8 @@ const SENTENCE_LINES_MAX: usize = 3;
 const THREADS_MAX: usize = 8;
 /// Of those that wait alike, how many are named.
 const NAMED_MAX: usize = 4;
+/// Native frames below the program's own: what it waits in. Those further out are its interpreter's.
+const NATIVE_MAX: usize = 4;
 /// Unanswered requests that have a line.
 const REQUESTS_MAX: usize = 8;
 
@@ -107,7 +109,7 @@ fn first_asleep(threads: &[ThreadReport], pid: u32) -> Option<&ThreadReport> {
 
 /// The program's own frames if there are some, and the native ones.
 fn stack_lines(stack: &UserStack) -> Vec<(usize, String)> {
-    let native = super::stack::innermost(stack);
+    let native = super::stack::innermost(stack, NATIVE_MAX);
     let hint = stack.hint.map(|hint| (0, format!("({hint})")));
     let Some((inner, outer)) = stack.frames.split_first() else {
         let all: Vec<String> = stack.native.iter().map(NativeFrame::short).collect();

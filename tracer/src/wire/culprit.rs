@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::util::human;
 
+/// Columns of what an interpreter runs, in its name: a file's may have hundreds.
+const SCRIPT_MAX: usize = 32;
 /// Members of a circle that a line names.
 const NAMED_MEMBERS_MAX: usize = 2;
 
@@ -267,7 +269,7 @@ impl fmt::Display for CulpritObject {
 /// The name of a program for people: of an interpreter with what it runs.
 pub fn program_name(comm: &str, script: Option<&str>) -> String {
     match script {
-        Some(script) => human::clean(&format!("{comm} {script}")),
+        Some(script) => human::clean(&format!("{comm} {}", human::fit(script, SCRIPT_MAX))),
         None => human::clean(comm),
     }
 }

@@ -1,6 +1,6 @@
 //! From a wait to whom it is for, to what that one waits for, and on: the culprit is at the end of the chain.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, net::SocketAddr};
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use super::{classes, sockets::QueuedSocket, threads};
 use crate::{
     assess::pipeline::{Assessment, PeersOf, Pipeline},
     assess::requests,
-    collect::Source,
+    collect::{Source, sockets::NetTables},
     model::backlog::QueueKind,
     model::class::{Class, Level},
     model::holder::Holding,
@@ -288,6 +288,9 @@ impl<'a, 'w> Chain<'a, 'w> {
             .min_by_key(|wait| (!wait.is_deadlock(), wait.level(), std::cmp::Reverse(wait.wait.age)));
         other.suspended = self.suspended(pid, tid);
         other.doing = self.doing(pid, tid, &waits, worst);
+        if let Some(read) = from.and_then(|from| self.read_of(pid, from)) {
+            other.doing += &read;
+        }
         let Some(worst) = worst else { return Ok(other) };
         let level = worst.level();
         other.stuck = level == Level::Stuck || worst.is_deadlock();
@@ -301,6 +304,24 @@ impl<'a, 'w> Chain<'a, 'w> {
             other.then_left_out = beyond.left_out;
         }
         Ok(other)
+    }
+
+    /// Whether a process has read what was sent to it on this connection, whose other end it holds; nothing if that is not to be seen.
+    fn read_of(&mut self, pid: u32, from: &Target) -> Option<String> {
+        let Target::Tcp { local, remote, .. } = from else { return None };
+        let same = |one: &SocketAddr, other: &SocketAddr| {
+            one.port() == other.port() && one.ip().to_canonical() == other.ip().to_canonical()
+        };
+        let table = NetTables::read_tcp(by_pid(pid), self.pipeline.resolver().reads());
+        let end = table.iter().find(|socket| {
+            // Nobody has those yet that wait to be accepted.
+            socket.inode != 0 && same(&socket.local_address, remote) && same(&socket.remote_address, local)
+        })?;
+        Some(match end.rx_queue {
+            0 => "; it has read all that was sent".into(),
+            1 => "; 1 byte of what was sent lies unread".into(),
+            unread => format!("; {unread} bytes of what was sent lie unread"),
+        })
     }
 
     /// What keeps a process, or a thread of it, from running at all.

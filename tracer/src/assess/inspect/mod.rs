@@ -469,10 +469,22 @@ fn queued(sockets: &Sockets) -> Option<String> {
 /// That others have asked it and have no answer, if there are some.
 fn owed(sockets: &Sockets) -> Option<String> {
     let oldest = human::age(sockets.owed.first()?.since);
-    Some(match sockets.owed.len() {
-        1 => format!(" It received a request {oldest} ago and has not answered it."),
-        number => {
-            format!(" It has received {number} requests and not answered them, the oldest {oldest} ago.")
+    let is_unread =
+        |of: &&sockets::Unanswered| of.resolved.socket.tcp().is_some_and(|facts| facts.receive_queue > 0);
+    let unread = sockets.owed.iter().filter(is_unread).count();
+    Some(match (sockets.owed.len(), unread) {
+        (1, 0) => format!(" It received a request {oldest} ago and has not answered it."),
+        (1, _) => format!(" It received a request {oldest} ago and has not read it."),
+        (number, unread) => {
+            let unread = match unread {
+                0 => String::new(),
+                unread if unread == number => "; it has not even read them".into(),
+                1 => "; 1 of them lies unread".into(),
+                unread => format!("; {unread} of them lie unread"),
+            };
+            format!(
+                " It has received {number} requests and not answered them, the oldest {oldest} ago{unread}."
+            )
         }
     })
 }
@@ -496,7 +508,7 @@ fn rests(name: &str, threads: &[ThreadReport], sockets: &Sockets) -> (Condition,
     let text = match waits[..] {
         [only] if alive == 1 => format!("{name} is not stuck itself: {}.", only.sentence()),
         _ => format!(
-            "{name} is not stuck: all {} rest ({}).",
+            "{name} is not stuck: its {} rest ({}).",
             human::count(alive, "thread"),
             classes(waits.iter().copied())
         ),
