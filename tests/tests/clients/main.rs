@@ -20,4 +20,5 @@ mod story_php_tls;
 mod story_proxy;
 mod story_python_locks;
 mod story_row_lock;
+mod story_scripts;
 mod workers;

@@ -33,12 +33,21 @@ struct MeantProcess {
     cmdline: String,
 }
 
+/// What is done about several processes that may be meant and wait for the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OfOneIncident {
+    /// The one that has waited longest is meant: to look at it explains them all.
+    Oldest,
+    /// They are listed: what is done is done to one of them.
+    Ask,
+}
+
 /// The process or thread that is meant: the one with this number, the only one with this name, that runs this script or is of this unit, or
 /// the only one of these that is stuck.
 ///
 /// # Errors
 /// There is none, or there are several; these have been listed by then.
-pub fn meant(text: &str, feed: &mut Feed, place: &SourceArgs) -> Result<u32> {
+pub fn meant(text: &str, of_one: OfOneIncident, feed: &mut Feed, place: &SourceArgs) -> Result<u32> {
     if text.bytes().all(|byte| byte.is_ascii_digit())
         && let Ok(id) = text.parse()
     {
@@ -80,10 +89,13 @@ pub fn meant(text: &str, feed: &mut Feed, place: &SourceArgs) -> Result<u32> {
         human::say(&format!("of {number} processes called \"{text}\", {pid} is the only one that is stuck"));
         return Ok(pid);
     }
-    if let Some(pid) = oldest_of_one_incident(&stuck) {
+    if of_one == OfOneIncident::Oldest
+        && let Some(pid) = oldest_of_one_incident(&stuck)
+    {
         let others = stuck.len() - 1;
         human::say(&format!(
-            "of {number} processes called \"{text}\", {pid} has waited longest; {others} more wait for the same"
+            "of {number} processes called \"{text}\", {pid} has waited longest; {others} more {} for the same",
+            if others == 1 { "waits" } else { "wait" }
         ));
         return Ok(pid);
     }

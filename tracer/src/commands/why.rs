@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
 
-use super::who;
+use super::who::{self, OfOneIncident};
 use crate::{
     assess::inspect::{self, threads::StacksOf},
     config::cli::{SourceArgs, Why},
@@ -28,7 +28,7 @@ const WIDTH: usize = 100;
 /// Looks and prints.
 pub fn run(args: &Why) -> Result<()> {
     let (mut feed, why_not_better) = feed::open(&args.place)?;
-    let id = who::meant(&args.who, &mut feed, &args.place)?;
+    let id = who::meant(&args.who, OfOneIncident::Oldest, &mut feed, &args.place)?;
     let stacks = if args.all_threads { StacksOf::All } else { StacksOf::First };
     let width = if io::stdout().is_terminal() { human::terminal_width() } else { WIDTH };
     let mut out = output();

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Result, anyhow, bail, ensure};
 
 use self::act::HeldProcess;
-use super::who;
+use super::who::{self, OfOneIncident};
 use crate::{
     assess::{
         inspect::{self, Report, threads::StacksOf, threads::ThreadReport},
@@ -42,7 +42,7 @@ pub fn run(args: &Release) -> Result<u8> {
         args.who
     );
     let mut feed = Feed::Own(source());
-    let id = who::meant(&args.who, &mut feed, &SourceArgs::own())?;
+    let id = who::meant(&args.who, OfOneIncident::Ask, &mut feed, &SourceArgs::own())?;
     // Not what an agent saw a while ago.
     let Feed::Own(mut source) = feed else { bail!("an agent releases nobody") };
     let mut report = inspect::inspect(id, None, StacksOf::Nobody, &mut *source)?;
