@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    model::class::Level,
+    model::{class::Level, script::script},
     wire::{culprit::CulpritKind, json::WaitObject},
 };
 
@@ -152,11 +152,13 @@ fn remote(wait: &WaitObject) -> Option<String> {
     address.map(|address| address.to_string()).or(path.map(str::to_owned))
 }
 
-/// The name of its executable, by its command line; else its own.
+/// The name of its executable, by its command line, or of what that interprets; else its own.
 fn program(wait: &WaitObject) -> String {
-    let first = wait.cmdline.as_deref().and_then(|line| line.split_whitespace().next());
+    let cmdline = wait.cmdline.as_deref().unwrap_or_default();
+    let first = cmdline.split_whitespace().next();
     let name = first.and_then(|word| word.rsplit('/').next()).filter(|name| !name.is_empty());
-    name.unwrap_or(&wait.comm).to_owned()
+    let name = name.unwrap_or(&wait.comm);
+    script(name, cmdline).unwrap_or_else(|| name.to_owned())
 }
 
 fn named(
@@ -261,7 +263,8 @@ mod tests {
             let wait = samples::wait(1, "gunicorn: worke", Class::Reply, 1);
             program(&WaitObject { cmdline: cmdline.map(str::to_owned), ..wait })
         };
-        assert_eq!(with(Some("/usr/bin/python3 /srv/app.py")), "python3");
+        assert_eq!(with(Some("/usr/bin/php-fpm8.2 -F")), "php-fpm8.2");
+        assert_eq!(with(Some("/usr/bin/python3 /srv/app.py")), "app.py");
         assert_eq!(with(Some("/")), "gunicorn: worke");
         assert_eq!(with(None), "gunicorn: worke");
     }

@@ -318,9 +318,9 @@ fn cells(line: &Line, model: &Model) -> [String; 6] {
     [human::age(wait.age), wait.id(), command, home(line), class, wait.call()]
 }
 
-/// The name of the worst, and how many others the line stands for: those may have other names.
+/// The name of the worst, of an interpreter what it runs; and how many others the line stands for: those may have other names.
 fn command(line: &Line) -> String {
-    let comm = human::clean(&line.wait.comm);
+    let comm = human::clean(&line.wait.script().unwrap_or_else(|| line.wait.comm.clone()));
     if line.number > 1 { format!("{comm} +{}", line.number - 1) } else { comm }
 }
 
