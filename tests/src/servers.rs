@@ -221,7 +221,55 @@ pub fn mariadb() -> Server {
     server
 }
 
-/// How a client reaches MariaDB.
+/// PostgreSQL, whose user `postgres` needs no password.
+pub fn postgresql() -> Server {
+    let dir = dir_of_nobody("postgresql");
+    let programs = versioned("/usr/lib/postgresql", "").join("bin");
+    let as_nobody = |program: &str| {
+        let mut command = as_nobody("env", &dir);
+        command.arg(programs.join(program));
+        command
+    };
+    let mut init = as_nobody("initdb");
+    init.arg("-D").arg(dir.join("data")).args(["-A", "trust", "-U", "postgres", "--no-sync"]);
+    must(init);
+    let make = |port: u16, dir: &Path| {
+        let mut postgres = as_nobody("postgres");
+        postgres.arg("-D").arg(dir.join("data")).args(["-p", &port.to_string()]);
+        postgres.arg("-c").arg(format!("unix_socket_directories={}", dir.display()));
+        postgres.args(["-c", "listen_addresses=127.0.0.1"]);
+        postgres
+    };
+    let ready = |server: &Server| {
+        let select = psql(server, Way::Tcp, &["-c", "SELECT 1"]).output();
+        select.is_ok_and(|out| out.status.success())
+    };
+    // Told by SIGTERM it would wait until its last client has gone.
+    Server::start_ended_by(libc::SIGINT, dir.clone(), make, ready)
+}
+
+/// The client `psql`.
+pub fn psql(server: &Server, way: Way, args: &[&str]) -> Command {
+    let mut command = clean("psql");
+    match way {
+        Way::Tcp => command.args(["-h", "127.0.0.1"]),
+        Way::Unix => command.arg("-h").arg(&server.dir),
+    };
+    command.args(["-X", "-q", "-t", "-p", &server.port(), "-U", "postgres"]).args(args);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// The one file in a directory whose name begins so: packages carry their version in it.
+pub fn versioned(dir: &str, prefix: &str) -> PathBuf {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let found = entries.map(|entry| entry.path()).find(|path| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix))
+    });
+    found.unwrap_or_else(|| panic!("no {dir}/{prefix}*: `cargo xtask test --all` installs its package"))
+}
+
+/// How a client reaches a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// By its address.

@@ -21,4 +21,5 @@ mod story_proxy;
 mod story_python_locks;
 mod story_row_lock;
 mod story_scripts;
+mod story_table_lock;
 mod workers;

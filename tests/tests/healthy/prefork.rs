@@ -10,10 +10,10 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use tests::servers::{Server, as_nobody, clean, dir_of_nobody, must};
+use tests::servers::{Server, as_nobody, clean, dir_of_nobody, must, versioned};
 use tests::{Running, own_dir, start_ended_by};
 
-use crate::fleet::{versioned, write};
+use crate::fleet::write;
 
 /// The kinds of lock that Apache can be told to use.
 const OF_APACHE: [&str; 5] = ["fcntl", "flock", "posixsem", "pthread", "sysvsem"];

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::Duration;
 
-use tests::servers::{Server, Way, clean, gearman, must, mysql, redis_cli, text};
+use tests::servers::{Server, Way, clean, gearman, must, mysql, psql, redis_cli, text};
 use tests::{Running, http, own_dir, start};
 
-use crate::fleet::{Fleet, bus_address, psql};
+use crate::fleet::{Fleet, bus_address};
 use crate::prefork::Prefork;
 
 /// How often each service is used.
