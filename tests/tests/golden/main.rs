@@ -228,7 +228,8 @@ fn without_digits(text: &str) -> String {
         }
         in_number = part;
     }
-    plain
+    // The machine may be busy, and a wait older than a minute.
+    plain.replace("Nm Ns", "Ns")
 }
 
 fn pretty(out: &mut String, value: &Value) {
