@@ -49,9 +49,9 @@ impl AgentLoop {
     }
 
     /// What waits wait on, the first of them as far as there is time.
-    pub(super) fn resolve(&mut self, waits: Vec<Wait>, now_ns: u64) -> Result<Resolution> {
+    pub(super) fn resolve(&mut self, waits: Vec<Wait>) -> Result<Resolution> {
         let time = self.time_for(Stage::Resolve);
-        self.pipeline.resolve_within(time, waits, now_ns, &mut self.bpf)
+        self.pipeline.resolve_within(time, waits, &mut self.bpf)
     }
 
     /// What has moved on the connections of those who have left their waits, and who of them lives.

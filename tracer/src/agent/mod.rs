@@ -318,7 +318,7 @@ impl AgentLoop {
     fn track(&mut self, snapshot: &mut Snapshot) -> Result<usize> {
         let now_ns = snapshot.monotonic_ns;
         let requests = self.tracker.observe(snapshot, &self.policy);
-        let mut looked = self.resolve(requests, now_ns)?;
+        let mut looked = self.resolve(requests)?;
         drop_doubles(&mut looked.assessments);
         let departures = self.tracker.apply(snapshot, &mut looked);
         let evidence = self.find_evidence(&departures);

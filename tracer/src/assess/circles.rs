@@ -26,7 +26,6 @@ use crate::{
         futex::FutexWord,
         python::{self, Sought},
     },
-    util::clock::monotonic_ns,
 };
 
 /// Links of a chain that are followed.
@@ -266,7 +265,7 @@ impl Pipeline {
             if waits.is_empty() || until.is_some_and(|until| Instant::now() >= until) {
                 break;
             }
-            let mut met = self.resolve(waits, monotonic_ns(), source)?;
+            let mut met = self.resolve(waits, source)?;
             self.find_peers(&mut met, all, source, &Met, until)?;
             search.take(met);
         }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     collect::Source,
-    diagnose::progress::date,
+    diagnose::progress::{Collected, date},
     diagnose::verdict::classify,
     model::class::{Class, Level},
     model::target::Target,
@@ -150,7 +150,7 @@ impl Known {
     fn assessment(&self, wait: &Wait, now_ns: u64, boottime_ns: u64) -> Assessment {
         let (mut wait, mut resolved) = (wait.clone(), self.resolved.clone());
         resolved.grow_older(Duration::from_nanos(now_ns.saturating_sub(self.at_ns)));
-        date(&mut wait, &resolved, now_ns, boottime_ns);
+        date(&mut wait, &resolved, Collected::at(now_ns), boottime_ns);
         Assessment { wait, resolved, class: self.class }
     }
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::batches::Batches;
 use crate::{
     collect::Source,
-    diagnose::progress::{date, date_back_to_peer},
+    diagnose::progress::{Collected, date, date_back_to_peer},
     diagnose::sentence::sentence,
     diagnose::verdict::{Verdict, classify, peers_decide},
     model::class::{Class, Level},
@@ -147,23 +147,19 @@ impl Pipeline {
         source: &mut dyn Source,
         policy: &impl PeerPolicy,
     ) -> Result<Vec<Assessment>> {
-        let mut assessments = self.resolve(waits, monotonic_ns(), source)?;
+        let mut assessments = self.resolve(waits, source)?;
         self.find_peers(&mut assessments, all, source, policy, None)?;
         self.find_circles(&mut assessments, all, source, None)?;
         Ok(assessments)
     }
 
-    /// Finds out what waits wait on, and classes them; `now_ns`: when, nanoseconds of `CLOCK_MONOTONIC`.
-    pub fn resolve(
-        &mut self,
-        waits: Vec<Wait>,
-        now_ns: u64,
-        source: &mut dyn Source,
-    ) -> Result<Vec<Assessment>> {
-        let boottime_ns = boottime_ns();
+    /// Finds out what waits wait on, and classes them.
+    pub fn resolve(&mut self, waits: Vec<Wait>, source: &mut dyn Source) -> Result<Vec<Assessment>> {
+        let (boottime_ns, after_ns) = (boottime_ns(), monotonic_ns());
         let resolved = self.resolver.resolve(&waits.iter().collect::<Vec<_>>(), source)?;
+        let collected = Collected { after_ns, before_ns: monotonic_ns() };
         let assess = |(mut wait, resolved): (Wait, Resolved)| {
-            date(&mut wait, &resolved, now_ns, boottime_ns);
+            date(&mut wait, &resolved, collected, boottime_ns);
             let class = classify(&wait, &resolved);
             Assessment { wait, resolved, class }
         };
@@ -175,7 +171,6 @@ impl Pipeline {
         &mut self,
         time: Duration,
         mut waits: Vec<Wait>,
-        now_ns: u64,
         source: &mut dyn Source,
     ) -> Result<Resolution> {
         let mut batches = Batches::new(time);
@@ -187,7 +182,7 @@ impl Pipeline {
             }
             let later = waits.split_off(number);
             let begun = Instant::now();
-            assessments.extend(self.resolve(waits, now_ns, source)?);
+            assessments.extend(self.resolve(waits, source)?);
             batches.took(number, begun.elapsed());
             waits = later;
         }

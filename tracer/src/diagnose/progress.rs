@@ -30,15 +30,32 @@ fn since(direction: Option<Direction>, socket: &SocketFacts) -> Option<Duration>
     if is_about_it { TcpFacts::unmoved(facts) } else { None }
 }
 
+/// Between which moments a connection's facts were collected: its ages are as of one of them. Nanoseconds of `CLOCK_MONOTONIC`.
+#[derive(Clone, Copy, Debug)]
+pub struct Collected {
+    /// Not before.
+    pub after_ns: u64,
+    /// Not after.
+    pub before_ns: u64,
+}
+
+impl Collected {
+    /// At a moment that is known.
+    pub fn at(now_ns: u64) -> Self {
+        Self { after_ns: now_ns, before_ns: now_ns }
+    }
+}
+
 /// Dates a wait by its connection's last progress: short polls again and again, and a signal in between, are one wait; and who has slept
-/// in a read for a day waits for an answer since another thread has asked. Both clocks in nanoseconds, `CLOCK_MONOTONIC` and
-/// `CLOCK_BOOTTIME`.
-pub fn date(wait: &mut Wait, resolved: &Resolved, now_ns: u64, boottime_ns: u64) {
+/// in a read for a day waits for an answer since another thread has asked. How long it took to collect the connection's facts moves
+/// nothing. `boottime_ns`: now, nanoseconds of `CLOCK_BOOTTIME`.
+pub fn date(wait: &mut Wait, resolved: &Resolved, collected: Collected, boottime_ns: u64) {
     let lived = Duration::from_nanos(boottime_ns.saturating_sub(wait.thread.in_kernel().start_ns));
     let since = since(resolved.direction, &resolved.socket).map(|since| since.min(lived));
-    if let Some(since) = since.filter(|since| *since > wait.age) {
-        wait.date_back(now_ns.saturating_sub(since.as_nanos() as u64));
-    } else if let Some(moved_ns) = moved_ns(wait, resolved, now_ns)
+    let unmoved_ns = since.map(|since| collected.before_ns.saturating_sub(since.as_nanos() as u64));
+    if let Some(unmoved_ns) = unmoved_ns.filter(|unmoved_ns| *unmoved_ns < wait.began_ns) {
+        wait.date_back(unmoved_ns);
+    } else if let Some(moved_ns) = moved_ns(wait, resolved, collected.after_ns)
         && moved_ns > wait.began_ns + STAMPS_DIFFER_NS
     {
         wait.date_forward(moved_ns);
@@ -132,8 +149,30 @@ mod tests {
             (wait.began_ns, wait.sleep_began_ns) = (60_000_000_000, 60_000_000_000);
             let resolved =
                 Resolved { direction, socket: SocketFacts::Tcp(Box::new(facts)), ..on(syscall, tcp()) };
-            date(&mut wait, &resolved, 120_000_000_000, 1_000_000_000_000);
+            date(&mut wait, &resolved, Collected::at(120_000_000_000), 1_000_000_000_000);
             assert_eq!(wait.age.as_secs(), expected, "{syscall:?} {direction:?} {facts:?}");
+        }
+    }
+
+    /// The connection and the thread have rested for a minute, and to find that out took three seconds.
+    #[test]
+    fn what_it_takes_to_look_makes_no_wait_older_or_younger() {
+        const SECOND: u64 = 1_000_000_000;
+        for collected_at in [120, 121, 123] {
+            let mut wait = wait(Syscall::Recvfrom, [3, 0, 0, 0, 0, 0]);
+            (wait.began_ns, wait.sleep_began_ns) = (60 * SECOND, 60 * SECOND);
+            let facts = facts(100, 0).with_activity(|of| {
+                of.acknowledged = Duration::from_secs(collected_at - 60);
+                (of.sent, of.received) = (Some(of.acknowledged), Some(of.acknowledged));
+            });
+            let resolved = Resolved {
+                direction: Some(Direction::Receive),
+                socket: SocketFacts::Tcp(Box::new(facts)),
+                ..on(Syscall::Recvfrom, tcp())
+            };
+            let collected = Collected { after_ns: 120 * SECOND, before_ns: 123 * SECOND };
+            date(&mut wait, &resolved, collected, 1000 * SECOND);
+            assert_eq!((wait.began_ns, wait.age.as_secs()), (60 * SECOND, 60), "collected at {collected_at}");
         }
     }
 
@@ -154,7 +193,7 @@ mod tests {
                 (60_000_000_000, 60_000_000_000, Duration::from_secs(60));
             let socket = SocketFacts::Tcp(Box::new(facts));
             let resolved = Resolved { direction, socket, ..on(Syscall::Read, tcp()) };
-            date(&mut wait, &resolved, 120_000_000_000, 1_000_000_000_000);
+            date(&mut wait, &resolved, Collected::at(120_000_000_000), 1_000_000_000_000);
             assert_eq!(
                 (wait.age.as_secs(), wait.asleep().as_secs()),
                 (expected, 60),
