@@ -126,7 +126,7 @@ impl Kernel {
                 let asked = program(self).0.asked.insert(tid, 0, 0);
                 asked.with_context(|| format!("cannot tell the program {name} whom to look at"))?;
             }
-            let walked = self.stream(name, |bytes| {
+            let walked = self.stream_of(name, some, |bytes| {
                 record::take_all(bytes, |record| {
                     each(record);
                     Ok(())

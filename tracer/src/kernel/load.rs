@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{ErrorKind, Read},
     os::fd::{AsFd, AsRawFd, RawFd},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,6 +22,7 @@ use super::{
     asked::ThreadProgram,
     batch,
     error::ProgramError,
+    iterate,
     object::{Followed, Object, Options},
     probes::{Hook, PROBES, Probe, find},
     record::{Record, plain, take_all},
@@ -68,6 +69,10 @@ pub struct Kernel {
     /// Of the machine: scheduler ticks a second.
     hz: u64,
     buffer: Vec<u8>,
+    /// Whether an iterator may be run over one thread.
+    visits_threads: bool,
+    /// What the last walk over all threads took.
+    walk_took: Option<Duration>,
 }
 
 /// One clock beside another, read at the start of a pass.
@@ -82,7 +87,7 @@ pub struct Clocks {
 impl Kernel {
     /// Loads `snapshot` and, if asked for, attaches `waits`. The error says what is missing and what to do.
     pub fn load(options: Options) -> Result<Self> {
-        let Object { mut ebpf, types: aya_btf, hash_slots } = Object::open(&options)?;
+        let Object { mut ebpf, types: aya_btf, hash_slots, visits_threads } = Object::open(&options)?;
         fill_table(&mut ebpf, "CALLS", CallTable::Native)?;
         fill_table(&mut ebpf, "COMPAT_CALLS", CallTable::Compat)?;
         load_iterator(&mut ebpf, "snapshot", &aya_btf)?;
@@ -132,6 +137,8 @@ impl Kernel {
             attached: Vec::new(),
             hz: ticks_per_second(),
             buffer: Vec::new(),
+            visits_threads,
+            walk_took: None,
         };
         if options.waits {
             kernel.attach_waits(hash_slots)?;
@@ -158,8 +165,40 @@ impl Kernel {
 
     /// Runs this iterator over all it walks; `each` gets the bytes of one or more records at a time and says how many of them it
     /// used.
-    pub(super) fn stream(&mut self, name: &str, mut each: impl FnMut(&[u8]) -> Result<usize>) -> Result<()> {
-        let mut file = self.open_iterator(name)?;
+    pub(super) fn stream(&mut self, name: &str, each: impl FnMut(&[u8]) -> Result<usize>) -> Result<()> {
+        let began = Instant::now();
+        let file = self.open_iterator(name)?;
+        self.stream_from(file, name, each)?;
+        self.walk_took = Some(began.elapsed());
+        Ok(())
+    }
+
+    /// The same over these threads alone, where that is cheaper than to walk all of them and leave the others out.
+    pub(super) fn stream_of(
+        &mut self,
+        name: &str,
+        tids: &[u32],
+        mut each: impl FnMut(&[u8]) -> Result<usize>,
+    ) -> Result<()> {
+        if !self.visits_threads || !iterate::is_cheaper(tids.len(), self.walk_took) {
+            return self.stream(name, each);
+        }
+        for tid in tids {
+            let iterator: &mut Iter = program(&mut self.ebpf, name)?.try_into()?;
+            let fd = iterator.fd().map_err(ProgramError::from)?.as_fd();
+            let file = iterate::over_thread(fd, *tid)
+                .with_context(|| format!("cannot start the program {name} for a thread"))?;
+            self.stream_from(file, name, &mut each)?;
+        }
+        Ok(())
+    }
+
+    fn stream_from(
+        &mut self,
+        mut file: File,
+        name: &str,
+        mut each: impl FnMut(&[u8]) -> Result<usize>,
+    ) -> Result<()> {
         self.buffer.resize(1 << 17, 0);
         let mut filled = 0;
         loop {
@@ -267,7 +306,8 @@ impl Kernel {
             for (tid, fd) in &round {
                 self.asked.insert(tid, fd, 0).context("cannot tell the program lookup what to look up")?;
             }
-            let walked = self.stream("lookup", |bytes| {
+            let tids: Vec<u32> = round.iter().map(|(tid, _)| *tid).collect();
+            let walked = self.stream_of("lookup", &tids, |bytes| {
                 take_all(bytes, |record| {
                     if let Record::Fd(record, tail) = record {
                         each(record, tail);

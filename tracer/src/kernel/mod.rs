@@ -7,6 +7,7 @@ pub mod batch;
 pub mod btf;
 pub mod calls;
 pub mod error;
+mod iterate;
 pub mod legacy;
 pub mod load;
 pub mod log;

@@ -50,6 +50,8 @@ pub(super) struct Object {
     pub(super) types: aya::Btf,
     /// Slots are in a hash.
     pub(super) hash_slots: bool,
+    /// An iterator may be run over one thread.
+    pub(super) visits_threads: bool,
 }
 
 impl Object {
@@ -127,7 +129,7 @@ impl Object {
             .load(object)
             .map_err(|error| anyhow!(in_short(&error)))
             .context("cannot load the kernel programs")?;
-        Ok(Self { ebpf, types: aya_btf, hash_slots })
+        Ok(Self { ebpf, types: aya_btf, hash_slots, visits_threads: constants.visits_threads })
     }
 }
 
@@ -141,6 +143,7 @@ struct Constants {
     hash_slots: u32,
     ring_bucket: u32,
     typed_sockets: u32,
+    visits_threads: bool,
 }
 
 impl Constants {
@@ -158,6 +161,8 @@ impl Constants {
             typed_sockets: u32::from(!legacy::needs_hash(version)),
             // Before Linux 6.0 a bucket was a mere list.
             ring_bucket: btf.size_of("io_hash_bucket")?.unwrap_or(8),
+            // Linux 6.1 has it; others would walk all threads, once for each.
+            visits_threads: btf.offset("bpf_iter_aux_info", "task")?.is_some(),
         })
     }
 }
