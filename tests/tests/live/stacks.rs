@@ -14,7 +14,7 @@ use tests::{Agent, Running, debian_program, own_dir, shared, start, why_page};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A program in C that sleeps in a function of this name, called by `middle` and that by `main`, in several ways.
-const BLOCKS: &str = r#"
+pub(crate) const BLOCKS: &str = r#"
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -113,7 +113,7 @@ while frame is not None:
 ";
 
 /// A folder for the files of one test.
-fn folder(name: &str) -> PathBuf {
+pub(crate) fn folder(name: &str) -> PathBuf {
     let dir = own_dir().join(name);
     fs::create_dir_all(&dir).expect("it is made");
     dir
@@ -128,14 +128,14 @@ fn build(dir: &Path, flavour: &[&str]) -> PathBuf {
     program
 }
 
-fn stacks(who: &str) -> Vec<Value> {
+pub(crate) fn stacks(who: &str) -> Vec<Value> {
     let output = Command::new(tests::tracer()).args(["stack", who, "--json"]).output().expect("tracer runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// The stack of a thread, once this holds of it.
-fn until(tid: u32, holds: impl Fn(&Value) -> bool) -> Value {
+pub(crate) fn until(tid: u32, holds: impl Fn(&Value) -> bool) -> Value {
     let begin = Instant::now();
     loop {
         let found = stacks(&tid.to_string());
@@ -149,13 +149,13 @@ fn until(tid: u32, holds: impl Fn(&Value) -> bool) -> Value {
 }
 
 /// The names of native frames.
-fn functions(stack: &Value) -> Vec<&str> {
+pub(crate) fn functions(stack: &Value) -> Vec<&str> {
     let native = stack["native"].as_array().map(Vec::as_slice).unwrap_or_default();
     native.iter().filter_map(|frame| frame["function"].as_str()).collect()
 }
 
 /// The program's own frames, as `function:line`.
-fn program(stack: &Value) -> Vec<String> {
+pub(crate) fn program(stack: &Value) -> Vec<String> {
     let frames = stack["frames"].as_array().map(Vec::as_slice).unwrap_or_default();
     frames
         .iter()
@@ -196,7 +196,7 @@ fn place(address: u64, maps: &str) -> (String, u64) {
     (String::new(), address)
 }
 
-fn spawn(program: &Path, arguments: &[&str]) -> Running {
+pub(crate) fn spawn(program: &Path, arguments: &[&str]) -> Running {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     start(command)

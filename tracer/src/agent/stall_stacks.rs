@@ -14,7 +14,7 @@ use crate::{
         wait::Wait,
     },
     procfs::Reads,
-    resolve::stack::StackReader,
+    resolve::stack::{ReadLimits, StackReader},
 };
 
 /// How long stacks are read in one look.
@@ -23,8 +23,8 @@ const LOOK_TIME: Duration = Duration::from_millis(50);
 const OF_OWNER_MAX: usize = 16;
 /// Frames that are told.
 const FRAMES_MAX: usize = 20;
-/// Memory of a process that is read for one stack: 4 MiB.
-const BLOCKS_MAX: usize = 256;
+/// How much of a process is read for one stack: 4 MiB, which takes a fraction of a millisecond unless the machine is busy.
+const OF_PROCESS: ReadLimits = ReadLimits { blocks: 256, time: Duration::from_millis(250) };
 
 /// What a look may still spend. Pure.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ pub struct StallStacks {
 impl StallStacks {
     /// Nothing is known yet.
     pub fn new() -> Self {
-        Self { reader: StackReader::within(BLOCKS_MAX), look: LookAllowance::default() }
+        Self { reader: StackReader::within(OF_PROCESS), look: LookAllowance::default() }
     }
 
     /// A look begins.

@@ -131,10 +131,23 @@ const STATE: u64 = 32;
 const OF_C: u8 = 3;
 
 /// A Python interpreter in a process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Python {
-    runtime: u64,
     layout: PythonLayout,
+    threads: Vec<PythonThread>,
+    /// Whether these are all.
+    is_whole: bool,
+}
+
+/// The record of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PythonThread {
+    /// Where it is.
+    at: u64,
+    /// What `pthread_self` says of the thread.
+    pthread: u64,
+    /// The kernel's id, as it is where the process lives: since 3.11.
+    tid: Option<u64>,
 }
 
 impl Python {
@@ -154,8 +167,22 @@ impl Python {
                     *LAYOUTS.iter().find(|layout| layout.minor == minor)?
                 }
             };
-            Some(Self { runtime, layout })
+            Some(Self::at(runtime, layout, memory))
         })
+    }
+
+    /// The one with this `_PyRuntime`.
+    fn at(runtime: u64, layout: PythonLayout, memory: &mut dyn TargetMemory) -> Self {
+        let mut threads = Vec::new();
+        let is_whole = read_threads(runtime, &layout, &mut threads, memory).is_some();
+        Self { layout, threads, is_whole }
+    }
+
+    /// One of each version, whose `_PyRuntime` is here.
+    #[cfg(any(fuzzing, test))]
+    pub fn of_each_version(runtime: u64, memory: &mut dyn TargetMemory) -> Vec<Self> {
+        let said = said(runtime, memory);
+        LAYOUTS.iter().copied().chain(said).map(|layout| Self::at(runtime, layout, memory)).collect()
     }
 
     /// The frames of the thread with this thread pointer; where that is not known, with this id, or of the only thread.
@@ -165,7 +192,7 @@ impl Python {
         tid: u32,
         memory: &mut dyn TargetMemory,
     ) -> Option<Vec<ProgramFrame>> {
-        let thread = self.thread(pointer, tid, memory)?;
+        let thread = self.thread(pointer, tid)?.at;
         let layout = &self.layout;
         let mut frame = match layout.frame {
             InnermostFrame::At(at) => memory.word(thread.checked_add(at)?)?,
@@ -189,38 +216,16 @@ impl Python {
     }
 
     /// The record of a thread.
-    fn thread(&self, pointer: Option<u64>, tid: u32, memory: &mut dyn TargetMemory) -> Option<u64> {
-        let layout = &self.layout;
-        let mut interpreter = memory.word(self.runtime.checked_add(layout.interpreter)?)?;
-        let mut only = None;
-        let mut number = 0;
-        for _ in 0..INTERPRETERS_MAX {
-            let mut thread = memory.word(interpreter.checked_add(layout.thread)?)?;
-            for _ in 0..THREADS_MAX {
-                if thread == 0 {
-                    break;
-                }
-                let pthread = memory.word(thread.checked_add(layout.pthread)?)?;
-                let is_it = match pointer {
-                    Some(pointer) => is_of(pthread, pointer),
-                    // Since 3.11 the kernel's id follows, as it is where the process lives.
-                    None if layout.minor >= 11 => {
-                        memory.word(thread.checked_add(layout.pthread + 8)?)? == u64::from(tid)
-                    }
-                    None => false,
-                };
-                if is_it {
-                    return Some(thread);
-                }
-                (only, number) = (Some(thread), number + 1);
-                thread = memory.word(thread.checked_add(layout.next)?)?;
-            }
-            interpreter = memory.word(interpreter.checked_add(layout.next_interpreter)?)?;
-            if interpreter == 0 {
-                break;
-            }
-        }
-        only.filter(|_| pointer.is_none() && number == 1)
+    fn thread(&self, pointer: Option<u64>, tid: u32) -> Option<&PythonThread> {
+        let is_it = |thread: &&PythonThread| match pointer {
+            Some(pointer) => is_of(thread.pthread, pointer),
+            None => thread.tid == Some(u64::from(tid)),
+        };
+        let only = match &self.threads[..] {
+            [only] if pointer.is_none() && self.is_whole => Some(only),
+            _ => None,
+        };
+        self.threads.iter().find(is_it).or(only)
     }
 
     fn frame(&self, frame: u64, memory: &mut dyn TargetMemory) -> Option<ProgramFrame> {
@@ -275,6 +280,34 @@ impl Python {
         };
         Some(all.chunks_exact(bytes).map(character).collect())
     }
+}
+
+/// The threads of all interpreters. Read once: to look for each thread of a process among those of a list that leads back into itself
+/// would take minutes.
+fn read_threads(
+    runtime: u64,
+    layout: &PythonLayout,
+    threads: &mut Vec<PythonThread>,
+    memory: &mut dyn TargetMemory,
+) -> Option<()> {
+    let mut interpreter = memory.word(runtime.checked_add(layout.interpreter)?)?;
+    for _ in 0..INTERPRETERS_MAX {
+        let mut thread = memory.word(interpreter.checked_add(layout.thread)?)?;
+        while thread != 0 && threads.len() < THREADS_MAX {
+            let pthread = memory.word(thread.checked_add(layout.pthread)?)?;
+            let tid = match layout.minor {
+                11.. => Some(memory.word(thread.checked_add(layout.pthread + 8)?)?),
+                _ => None,
+            };
+            threads.push(PythonThread { at: thread, pthread, tid });
+            thread = memory.word(thread.checked_add(layout.next)?)?;
+        }
+        interpreter = memory.word(interpreter.checked_add(layout.next_interpreter)?)?;
+        if interpreter == 0 {
+            break;
+        }
+    }
+    Some(())
 }
 
 /// Whether a thread's handle is of the thread with this pointer: they are the same on x86-64, elsewhere the handle lies just before.
@@ -356,7 +389,7 @@ mod tests {
         /// Whatever memory holds, reading it ends, with no more than is kept.
         #[test]
         fn noise_is_read_to_an_end(seed: u64, runtime: u64, row in 0..LAYOUTS.len(), pointer: Option<u64>, tid: u32) {
-            let python = Python { runtime, layout: LAYOUTS[row] };
+            let python = Python::at(runtime, LAYOUTS[row], &mut Noise(seed));
             let frames = python.frames(pointer, tid, &mut Noise(seed)).unwrap_or_default();
             prop_assert!(frames.len() <= FRAMES_MAX);
             let _ = said(runtime, &mut Noise(seed));

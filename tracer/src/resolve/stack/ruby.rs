@@ -29,6 +29,8 @@ const FRAME_BYTES: u64 = 64;
 /// Of a sequence (`rb_iseq_t`): its body. Of that: its instructions.
 const BODY: u64 = 16;
 const INSTRUCTIONS: u64 = 8;
+/// Control frames that are looked at: those of methods written in C are among them.
+const CONTROL_FRAMES_MAX: usize = 16 * FRAMES_MAX;
 /// Bytes of an entry of the table of lines.
 const LINE_BYTES: u64 = 12;
 /// Flags of an object: its kind, and whether what it has is elsewhere, or for arrays within.
@@ -57,6 +59,12 @@ impl Ruby {
         })
     }
 
+    /// One of each version, with this variable.
+    #[cfg(any(fuzzing, test))]
+    pub fn of_each_version(context: tls::Variable) -> impl Iterator<Item = Self> {
+        LAYOUTS.iter().map(move |layout| Self { layout, context })
+    }
+
     /// The frames of the thread with this thread pointer.
     pub fn frames(&self, pointer: Option<u64>, memory: &mut dyn TargetMemory) -> Option<Vec<ProgramFrame>> {
         let variable = self.context.address(pointer?, memory)?;
@@ -65,7 +73,8 @@ impl Ruby {
             [0, 8, 16].map(|at| context.checked_add(at).and_then(|at| memory.word(at)));
         let end = stack?.checked_add(words?.checked_mul(8)?)?;
         let mut frames = Vec::new();
-        while let Some(at) = frame.filter(|at| *at < end && frames.len() < FRAMES_MAX) {
+        for _ in 0..CONTROL_FRAMES_MAX {
+            let Some(at) = frame.filter(|at| *at < end && frames.len() < FRAMES_MAX) else { break };
             frame = at.checked_add(FRAME_BYTES);
             let instruction = memory.word(at.checked_add(INSTRUCTION)?)?;
             let sequence = memory.word(at.checked_add(SEQUENCE)?)?;

@@ -8,8 +8,6 @@ const RELOCATIONS_BYTES_MAX: u64 = 8 << 20;
 const RELOCATION: usize = 24;
 /// Relocations that are read at a time.
 const AT_ONCE: u64 = 2048;
-/// Longest name.
-const NAME_MAX: usize = 64;
 
 // Kinds of relocations (System V ABI, AMD64 supplement; ELF for the Arm 64-bit Architecture).
 #[cfg(not(target_arch = "aarch64"))]
@@ -54,7 +52,8 @@ pub fn find(module: &LoadedModule, name: &str, memory: &mut dyn TargetMemory) ->
             }
             let symbol = symbols.checked_add(symbol * 24)?;
             let named = names.checked_add(memory.int(symbol)?.into())?;
-            if memory.text(named, NAME_MAX)? != name.as_bytes() {
+            let found = memory.bytes(named, name.len() + 1);
+            if found.as_deref().and_then(|found| found.strip_suffix(b"\0")) != Some(name.as_bytes()) {
                 continue;
             }
             let value = memory.word(place)?;
