@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tests::{Agent, Running, debian_program, own_dir, shared, start, why_page};
+use tests::{Agent, HungMount, Running, debian_program, own_dir, shared, start, why_page};
 
 /// How long a program may take until it is where it will be.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -282,6 +282,37 @@ fn the_page_of_why_says_where() {
     assert!(page.contains("\nWhere     read ← block ← compare ← "), "{page}");
 }
 
+/// The kernel's functions stand with the program's, and what they mean where that is known.
+#[test]
+fn the_kernels_functions_are_part_of_the_stack() {
+    let dir = folder("stacks-kernel");
+    let blocks = build(&dir, &["-O2"]);
+    let running = spawn(&blocks, &["read"]);
+    until(running.pid(), |stack| functions(stack).contains(&"block"));
+    let all = stacks(&running.pid().to_string());
+    let kernel = all[0]["kernel"].as_array().expect("functions");
+    assert!(kernel.iter().any(|name| name == "vfs_read"), "{all:#?}");
+    let Some(mount) = HungMount::start() else { return };
+    mount.hang();
+    let path = mount.file(1);
+    let hangs = spawn(&debian_program("cat"), &[path.to_str().expect("a path")]);
+    until(hangs.pid(), |stack| !functions(stack).is_empty());
+    let page = |options: &[&str]| {
+        let mut command = Command::new(tests::tracer());
+        let output = command.args(["stack", &hangs.pid().to_string()]).args(options).output();
+        String::from_utf8_lossy(&output.expect("tracer runs").stdout).into_owned()
+    };
+    let begin = Instant::now();
+    while !page(&[]).contains("in the kernel request_wait_answer ← ") && begin.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let [short, native, folded] = [page(&[]), page(&["--native"]), page(&["--native", "--folded"])];
+    mount.answer();
+    assert!(short.contains(": a FUSE server does not answer\n"), "{short}");
+    assert!(native.contains("    request_wait_answer (kernel: a FUSE server does not answer)\n"), "{native}");
+    assert!(folded.contains(";request_wait_answer_[k] 1\n"), "{folded}");
+}
+
 /// Under the rights that an agent leaves itself.
 #[test]
 fn a_stall_says_where() {
@@ -294,6 +325,55 @@ fn a_stall_says_where() {
     let stack = event["stack"].as_array().expect("a stack");
     let has = |name: &str| stack.iter().any(|frame| frame == name);
     assert!(has("read") && has("compare") && has("main") && stack.len() <= 20, "{event:#}");
+}
+
+/// Six threads that ask a server, which has accepted and says nothing.
+const POOL: &str = "import os, socket, threading, time
+server = socket.create_server(('127.0.0.1', 0), backlog=16)
+parent = os.getpid()
+if os.fork() == 0:
+    accepted = [server.accept()[0] for _ in range(6)]
+    while os.getppid() == parent: time.sleep(0.2)
+    os._exit(0)
+address = server.getsockname()
+server.close()
+def get():
+    connection = socket.create_connection(address)
+    connection.sendall(b'GET /')
+    connection.recv(1)
+def work():
+    get()
+threads = [threading.Thread(target=work) for _ in range(6)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+";
+
+/// Stalls of one program in the same functions are told together.
+#[test]
+fn an_incident_says_where_most_of_its_stalls_are() {
+    let _shared = shared();
+    let dir = folder("stacks-incident");
+    let script = dir.join("pool.py");
+    fs::write(&script, POOL).expect("write");
+    let mut agent = Agent::start(&["--threshold", "3s"]);
+    let running = spawn(&debian_program("python3"), &[script.to_str().expect("a path")]);
+    let pid = running.pid();
+    let is_there = |event: &Value| {
+        let stacks = event["incident"]["stacks"].as_array();
+        let stack = stacks.and_then(|stacks| stacks.first()).map(|first| &first["stack"]);
+        event["event"] == "incident_closed" && stack.is_some_and(|stack| stack[0] == "get pool.py:13")
+    };
+    for _ in 0..6 {
+        agent.wait_stall("stall_opened", pid, PATIENCE);
+    }
+    // The next look sees all of them, and what it has seen last is told at the end.
+    std::thread::sleep(Duration::from_secs(3));
+    drop(running);
+    let (event, _) = agent.wait_event(PATIENCE, is_there);
+    let first = &event["incident"]["stacks"][0];
+    assert_eq!(first["stack"][1], "work pool.py:15", "{event:#}");
+    assert_eq!(first["stalls"], 6, "{event:#}");
+    assert_eq!(first["comm"], "python3", "{event:#}");
 }
 
 /// Waits in a method, in a comprehension, in a function; a line each.

@@ -68,6 +68,7 @@ fn write_objects(stacks: &ProcessStacks, out: &mut impl Write) -> Result<()> {
             pid: stacks.process.pid,
             tid: thread.tid,
             comm: &thread.comm,
+            kernel: thread.kernel.functions(),
             stack: thread.stack.as_ref().map(UserStackObject::from),
         };
         lines::write(out, &object)?;
