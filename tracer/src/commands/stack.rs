@@ -41,7 +41,7 @@ pub fn run(args: &Stack) -> Result<()> {
 
 /// The source that knows all registers, else the other, and why not the first.
 fn open() -> (Box<dyn Source>, Option<String>) {
-    match Bpf::once() {
+    match Bpf::of_threads() {
         Ok(bpf) => (Box::new(bpf), None),
         Err(error) => (Box::new(Proc::new()), Some(format!("{error:#}"))),
     }
