@@ -62,6 +62,7 @@ mod requests;
 mod semaphores;
 mod sets;
 mod stacks;
+mod stacks_compared;
 mod stacks_hostile;
 mod top;
 mod trace;
