@@ -64,6 +64,7 @@ mod sets;
 mod stacks;
 mod stacks_compared;
 mod stacks_hostile;
+mod stacks_languages;
 mod top;
 mod trace;
 mod unaccepted;

@@ -315,7 +315,7 @@ work()
 ";
 
 /// Debian's interpreter, and those of other versions that the environment names, with colons between.
-fn pythons() -> Vec<PathBuf> {
+pub(crate) fn pythons() -> Vec<PathBuf> {
     let others = std::env::var_os("TRACER_PYTHONS").unwrap_or_default();
     let others: Vec<PathBuf> = std::env::split_paths(&others).filter(|path| path.is_file()).collect();
     [debian_program("python3")].into_iter().chain(others).collect()
@@ -398,20 +398,6 @@ $pair = stream_socket_pair(STREAM_PF_UNIX, STREAM_SOCK_STREAM, 0);
 (new Page)->show($pair[0]);
 ";
 
-#[test]
-fn a_script_of_php_is_at_its_line() {
-    let dir = folder("stacks-php");
-    let script = dir.join("waits.php");
-    fs::write(&script, PHP).expect("write");
-    let running = spawn(&debian_program("php"), &[script.to_str().expect("a path")]);
-    let stack = until(running.pid(), |stack| stack["language"] == "php" && program(stack).len() == 6);
-    assert_eq!(
-        program(&stack),
-        ["fread:null", "connect:3", "Page::{closure}:7", "array_map:null", "Page::show:7", "(main):11"]
-    );
-    assert_eq!(stack["frames"][1]["file"], *script.to_str().expect("a path"));
-}
-
 pub(crate) const RUBY: &str = "def get(io)
   io.read(1)
 end
@@ -422,19 +408,6 @@ others = IO.pipe
   get(others[0])
 end
 ";
-
-#[test]
-fn threads_of_ruby_are_at_their_lines() {
-    let dir = folder("stacks-ruby");
-    let script = dir.join("waits.rb");
-    fs::write(&script, RUBY).expect("write");
-    let running = spawn(&debian_program("ruby"), &[script.to_str().expect("a path")]);
-    let stack = until(running.pid(), |stack| stack["language"] == "ruby" && program(stack).len() == 3);
-    assert_eq!(program(&stack), ["get:2", "block in <main>:8", "<main>:7"]);
-    let all = stacks(&running.pid().to_string());
-    let of_thread = |thread: &&Value| program(&thread["stack"]) == ["get:2", "block in <main>:5"];
-    assert_eq!(all.iter().filter(of_thread).count(), 1, "{all:#?}");
-}
 
 /// Sleeps in one thread, and counts in another as fast as it can.
 const BUSY: &str = "

@@ -269,7 +269,7 @@ static void ruby(void)
 	static word context[3];
 	char *frames = mmap(0, 1ul << 30, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	context[0] = (word)frames;
-	context[1] = 1ul << 50;
+	context[1] = 1ul << 32;
 	context[2] = (word)frames;
 	ruby_current_ec = context;
 }

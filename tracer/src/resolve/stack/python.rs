@@ -1,4 +1,4 @@
-//! Which functions of a Python program is a thread in? CPython 3.8 to 3.14, by its own records: the threads of its interpreters, the
+//! Which functions of a Python program is a thread in? CPython 3.8 to 3.15, by its own records: the threads of its interpreters, the
 //! frames of each, the code of those, and its table of lines.
 
 use super::{
@@ -54,7 +54,7 @@ enum InnermostFrame {
     Behind(u64, u64),
 }
 
-/// Checked against 3.8.18, 3.9.18, 3.10.13, 3.11.7 and 3.12.1. From 3.13 on the interpreter says it itself: see [`said`].
+/// Checked against 3.8.18, 3.9.2, 3.9.18, 3.10.13, 3.11.2, 3.11.7 and 3.12.1. From 3.13 on the interpreter says it itself: see [`said`].
 const LAYOUTS: &[PythonLayout] = &[
     PythonLayout { minor: 8, instruction: 104, ..FRAME_OBJECTS },
     PythonLayout { minor: 9, instruction: 104, ..FRAME_OBJECTS },
@@ -326,11 +326,12 @@ fn minor_of(name: &str) -> Option<u32> {
     rest.split(|digit: char| !digit.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// What an interpreter of 3.13 or 3.14 says itself: `_PyRuntime` begins with a table of offsets for debuggers
-/// (Include/internal/pycore_debug_offsets.h). Checked against 3.13.0; 3.14 by its header only.
+/// What an interpreter of 3.13 to 3.15 says itself: `_PyRuntime` begins with a table of offsets for debuggers
+/// (Include/internal/pycore_debug_offsets.h; `tools/offsets/python_said.c` prints the places in it). Checked against 3.13.0, 3.13.5, 3.14.10
+/// and 3.15.2.
 fn said(runtime: u64, memory: &mut dyn TargetMemory) -> Option<PythonLayout> {
     const COOKIE: &[u8; 8] = b"xdebugpy";
-    const WORDS: u64 = 52;
+    const WORDS: u64 = 60;
     let table = memory.bytes(runtime, usize::try_from(WORDS * 8).ok()?)?;
     if !table.starts_with(COOKIE) {
         return None;
@@ -342,10 +343,11 @@ fn said(runtime: u64, memory: &mut dyn TargetMemory) -> Option<PythonLayout> {
     };
     let version = u64::from_le_bytes(table.get(8..16)?.try_into().ok()?);
     let minor = u32::try_from(version >> 16 & 0xff).ok()?;
-    // Where the tables of threads, frames and code begin: 3.14 has three words more before them, and two more of frames.
-    let (thread, frame, code) = match minor {
-        13 => (19, 28, 34),
-        14 => (22, 31, 39),
+    // Where the tables of threads, frames and code begin, and what `pthread_self` says of a thread.
+    let (thread, pthread, frame, code) = match minor {
+        13 => (19, 24, 28, 34),
+        14 => (22, 27, 31, 39),
+        15 => (22, 30, 39, 47),
         _ => return None,
     };
     Some(PythonLayout {
@@ -354,7 +356,7 @@ fn said(runtime: u64, memory: &mut dyn TargetMemory) -> Option<PythonLayout> {
         thread: word(9)?,
         next_interpreter: word(8)?,
         next: word(thread + 2)?,
-        pthread: word(thread + 5)?,
+        pthread: word(pthread)?,
         frame: InnermostFrame::At(word(thread + 4)?),
         previous: word(frame + 1)?,
         code: word(frame + 2)?,

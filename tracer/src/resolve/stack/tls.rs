@@ -67,6 +67,24 @@ pub fn find(module: &LoadedModule, name: &str, memory: &mut dyn TargetMemory) ->
     None
 }
 
+/// The first variables of a module that has them for itself: the loader is asked for the module's number only, and code knows the rest.
+pub fn unnamed(module: &LoadedModule, memory: &mut dyn TargetMemory) -> Option<Vec<Variable>> {
+    const VARIABLES: u64 = 8;
+    let dynamic = module.dynamic_section(memory)?;
+    let number = dynamic.relocations_bytes.min(RELOCATIONS_BYTES_MAX) / RELOCATION as u64;
+    for place in 0..number {
+        let at = dynamic.relocations?.checked_add(place * RELOCATION as u64)?;
+        // Of no symbol, so that its kind is all there is.
+        if memory.word(at.checked_add(8)?)? == u64::from(MODULE) {
+            let place = memory.word(at)?.wrapping_add(module.bias);
+            let number = memory.word(place)?;
+            let variable = |at: u64| Variable::OfModule { number, offset: 8 * at };
+            return Some((0..VARIABLES).map(variable).collect());
+        }
+    }
+    None
+}
+
 impl Variable {
     /// Where it is for the thread with this pointer.
     pub fn address(self, pointer: u64, memory: &mut dyn TargetMemory) -> Option<u64> {
