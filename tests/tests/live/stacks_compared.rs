@@ -187,10 +187,47 @@ fn version(program: &Path, option: &str) -> String {
     word.split(['-', 'p', '+']).next().unwrap_or_default().to_owned()
 }
 
+/// In Rust: functions that are compiled into others, a closure, a trait object, and a thread.
+const RUST: &str = r#"
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+trait Source { fn get(&mut self) -> usize; }
+impl Source for UnixStream {
+    #[inline(always)]
+    fn get(&mut self) -> usize { inlined(|bytes| self.read(bytes).unwrap_or(0)) }
+}
+#[inline(always)]
+fn inlined(mut read: impl FnMut(&mut [u8]) -> usize) -> usize { let mut bytes = [0; 64]; read(&mut bytes) + usize::from(bytes[7]) }
+#[inline(never)]
+fn deep(left: u32, source: &mut dyn Source) -> usize { if left == 0 { source.get() } else { deep(left - 1, source) + left as usize } }
+fn main() {
+    let (mut one, mut other) = UnixStream::pair().expect("a pair");
+    let thread = std::thread::spawn(move || deep(2, &mut one));
+    let got: Vec<usize> = (1..2).map(|left| deep(left, &mut other)).collect();
+    println!("{got:?} {:?}", thread.join());
+}
+"#;
+
+/// The compiler that has built this test.
+fn rustc() -> PathBuf {
+    let beside = std::env::var_os("CARGO").map(|cargo| Path::new(&cargo).with_file_name("rustc"));
+    beside.filter(|rustc| rustc.is_file()).unwrap_or_else(|| "rustc".into())
+}
+
+fn rust(dir: &Path) -> Sample {
+    let (source, program) = (dir.join("waits.rs"), dir.join("waits"));
+    fs::write(&source, RUST).expect("write");
+    let mut compiler = Command::new(rustc());
+    compiler.args(["-O", "--edition", "2024", "-o"]).arg(&program).arg(&source);
+    assert!(compiler.status().expect("rustc runs").success(), "it is built");
+    Sample { name: "Rust, `-O`, inlined", program, version: "", arguments: Vec::new(), is_equal: true }
+}
+
 /// A program that is compared: what it is called, and how it is started.
 struct Sample {
     name: &'static str,
     program: PathBuf,
+    /// The option that has it say its version; none: it is its compiler's.
     version: &'static str,
     arguments: Vec<String>,
     /// Whether its frames are all equal; else those of others' are to be explained below the table.
@@ -214,6 +251,7 @@ fn samples(dir: &Path) -> Vec<Sample> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let port = port.to_string();
     vec![
+        rust(dir),
         debian("python3", "--version", vec![script("waits.py", PYTHON)]),
         debian("php", "--version", vec![script("waits.php", PHP)]),
         debian("ruby", "--version", vec![script("waits.rb", RUBY)]),
@@ -250,7 +288,11 @@ fn debians_programs_have_the_frames_that_gdb_sees() {
         let compared = settled(running.pid(), &dir);
         eprintln!("{}: {compared:?}", sample.name);
         assert_eq!(compared.equal == compared.frames, sample.is_equal, "{}: {compared:#?}", sample.name);
-        row(sample.name, &version(&sample.program, sample.version), &compared);
+        let version = match sample.version {
+            "" => version(&rustc(), "--version"),
+            option => version(&sample.program, option),
+        };
+        row(sample.name, &version, &compared);
     }
     // Rust with what was compiled into each other, and tokio.
     let _shared = shared();
