@@ -467,10 +467,9 @@ fn sleeper(dir: &Path, counts: bool) -> Running {
 
 /// What the kernel has of each thread that a reader could change, by the lines of its `status`.
 fn statuses(pid: u32) -> Vec<(u32, Vec<String>)> {
-    const LINES: [&str; 9] = [
+    const LINES: [&str; 8] = [
         "State:",
         "TracerPid:",
-        "SigQ:",
         "SigPnd:",
         "ShdPnd:",
         "SigBlk:",
