@@ -55,10 +55,21 @@ impl HungMount {
 
     /// The same for so long at most.
     pub fn start_for(life: Duration) -> Option<Self> {
+        Self::mount(life, None)
+    }
+
+    /// One whose files begin with what this one has in it, up to a MiB: programs, say.
+    pub fn start_with(content: &Path) -> Option<Self> {
+        Self::mount(LIFE, Some(content))
+    }
+
+    fn mount(life: Duration, content: Option<&Path>) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let path = own_dir().join(format!("mount-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
         let (place, life) = (path.to_str().expect("a path of ours"), slow(life).as_secs().to_string());
-        let keeper = Waiter::start_ended_by(libc::SIGTERM, "fuse", &[place, &life]);
+        let content = content.map(|file| file.to_str().expect("a path of ours"));
+        let words: Vec<&str> = [place, &life].into_iter().chain(content).collect();
+        let keeper = Waiter::start_ended_by(libc::SIGTERM, "fuse", &words);
         if let Some(why) = keeper.unsupported() {
             unsupported(why);
             return None;

@@ -15,10 +15,11 @@ use crate::{
         symbols::Restarts,
     },
     model::{cgroup, class::Class, syscalls::Syscall},
-    procfs::stat,
+    procfs::{self, stat},
     resolve::{
         Resolver, epoll, listeners, locks, mounts, page, poll,
         process::{ProcessMeta, pods},
+        stack::web,
     },
     serve::api,
     top::Filter,
@@ -104,6 +105,12 @@ pub fn pods(bytes: &[u8]) {
     }
 }
 
+/// The memory of a process whose stack is read, and the files that it has mapped.
+pub fn stacks(bytes: &[u8]) {
+    web::read_anything(bytes);
+    procfs::read_anything(bytes);
+}
+
 /// Sets of descriptors in a process's memory.
 pub fn sets(bytes: &[u8]) {
     let _ = poll::parse_poll(bytes);
@@ -161,7 +168,7 @@ mod tests {
 
     type Fuzzer = fn(&[u8]);
 
-    const FUZZERS: [(&str, Fuzzer); 9] = [
+    const FUZZERS: [(&str, Fuzzer); 10] = [
         ("config", config),
         ("objects", objects),
         ("pods", pods),
@@ -169,6 +176,7 @@ mod tests {
         ("records", records),
         ("sets", sets),
         ("sockets", sockets),
+        ("stacks", stacks),
         ("types", types),
         ("words", words),
     ];

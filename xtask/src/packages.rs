@@ -50,6 +50,7 @@ const PACKAGES: &[&str] = &[
     "redis-tools",
     "rsyslog",
     "ruby",
+    "strace",
     "supervisor",
     "util-linux",
     "uwsgi-core",

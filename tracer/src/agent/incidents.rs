@@ -19,12 +19,16 @@ use crate::{
     model::wait::ThreadId,
     util::human,
     wire::culprit::{CulpritKind, CulpritObject},
-    wire::incident::{AnnouncedIncident, IncidentObject},
+    wire::incident::{AnnouncedIncident, IncidentObject, SharedStackObject},
     wire::stall::StallIncident,
 };
 
 /// Of how much time finding them anew may take one part: 0.5 % of a core.
 const SHARE: u32 = 200;
+/// Functions that tell one place in a program from others.
+const PLACE_FRAMES: usize = 3;
+/// Places of an incident that are told.
+const PLACES_MAX: usize = 3;
 /// How long after a start incidents that were open before may be found again, nanoseconds.
 const FOUND_WITHIN_NS: u64 = 600_000_000_000;
 
@@ -209,6 +213,7 @@ impl OpenIncident {
             stalls: group.stalls.len(),
             processes: processes.len(),
             units,
+            stacks: shared_stacks(&of),
             oldest: Duration::ZERO,
             owner: most_common_owner(&of),
         };
@@ -233,6 +238,23 @@ fn name(culprit: &CulpritObject, stalls: &[&Stall]) -> String {
         }
         _ => culprit.to_string(),
     }
+}
+
+/// The places in their programs in which most of these sleep.
+fn shared_stacks(stalls: &[&Stall]) -> Vec<SharedStackObject> {
+    let mut places: HashMap<(&str, &[String]), usize> = HashMap::new();
+    for stall in stalls.iter().filter(|stall| !stall.stack.is_empty()) {
+        let stack = stall.stack.get(..PLACE_FRAMES).unwrap_or(&stall.stack);
+        *places.entry((stall.wait.comm.as_str(), stack)).or_default() += 1;
+    }
+    let mut places: Vec<_> = places.into_iter().collect();
+    places.sort_unstable_by_key(|(place, number)| (Reverse(*number), *place));
+    let object = |((comm, stack), stalls): ((&str, &[String]), usize)| SharedStackObject {
+        comm: comm.to_owned(),
+        stack: stack.to_vec(),
+        stalls,
+    };
+    places.into_iter().take(PLACES_MAX).map(object).collect()
 }
 
 /// On whose account most of these wait.
@@ -355,6 +377,27 @@ mod tests {
     }
 
     #[test]
+    fn stalls_of_one_program_in_the_same_functions_are_told_together() {
+        let in_functions = |pid, stack: &[&str]| Stall {
+            stack: stack.iter().map(|name| (*name).to_owned()).collect(),
+            ..flagged(pid, 10)
+        };
+        let mut all: Vec<Stall> =
+            (1..21).map(|pid| in_functions(pid, &["recv", "get pool.py:7", "page", "main"])).collect();
+        all.push(in_functions(30, &["recv", "get pool.py:7", "page", "other"]));
+        all.extend((40..43).map(|pid| in_functions(pid, &[])));
+        all.extend((50..54).map(|pid| in_functions(pid, &["f", "g", &format!("h{pid}")])));
+        let mut other = in_functions(60, &["recv", "get pool.py:7", "page"]);
+        other.wait.comm = "else".into();
+        all.push(other);
+        let told = shared_stacks(&all.iter().collect::<Vec<_>>());
+        let [most, others @ ..] = &told[..] else { panic!("none") };
+        assert_eq!((most.stack.join(" "), most.stalls), ("recv get pool.py:7 page".into(), 21));
+        assert_eq!(others.iter().map(|of| of.stalls).collect::<Vec<_>>(), [1, 1]);
+        assert!(shared_stacks(&[]).is_empty());
+    }
+
+    #[test]
     fn what_takes_long_is_done_less_often() {
         let mut incidents = none();
         see(&mut incidents, &[(1, 9)]);
@@ -391,7 +434,8 @@ mod tests {
     #[test]
     fn thousands_cost_what_they_are() {
         let prepare = |number: usize| {
-            let stalls = (0..number as u32).map(|pid| flagged(pid + 1, 10));
+            let stack = |pid| ["read", "get", &format!("page {pid}")].map(str::to_owned).to_vec();
+            let stalls = (0..number as u32).map(|pid| Stall { stack: stack(pid), ..flagged(pid + 1, 10) });
             let stalls: BTreeMap<ThreadId, Stall> = stalls.map(|stall| (stall.wait.thread, stall)).collect();
             let due_to = |apart: u32| -> HashMap<ThreadId, CulpritObject> {
                 stalls.keys().map(|thread| (*thread, of(apart + thread.process.pid))).collect()

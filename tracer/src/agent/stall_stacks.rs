@@ -1,5 +1,5 @@
 //! Where in its program does the thread of a new stall sleep? Read once for each stall, for so long in a look and for so many of one
-//! owner: who has thousands of stalls costs the others nothing.
+//! owner: who has thousands of stalls costs the others nothing. Threads of one process are read together, as most of the work is the same.
 
 use std::{
     collections::HashMap,
@@ -11,10 +11,10 @@ use crate::{
     model::{
         cgroup::Owner,
         user_stack::{NativeFrame, ProgramFrame, UserStack},
-        wait::Wait,
+        wait::{ProcessId, ThreadId, Wait},
     },
     procfs::Reads,
-    resolve::stack::StackReader,
+    resolve::stack::{ReadLimits, StackReader, ThreadStack},
 };
 
 /// How long stacks are read in one look.
@@ -23,8 +23,8 @@ const LOOK_TIME: Duration = Duration::from_millis(50);
 const OF_OWNER_MAX: usize = 16;
 /// Frames that are told.
 const FRAMES_MAX: usize = 20;
-/// Memory of a process that is read for one stack: 4 MiB.
-const BLOCKS_MAX: usize = 256;
+/// How much of a process is read in one look: 4 MiB, which takes a fraction of a millisecond unless the machine is busy.
+const OF_PROCESS: ReadLimits = ReadLimits { blocks: 256, time: Duration::from_millis(250) };
 
 /// What a look may still spend. Pure.
 #[derive(Debug, Default)]
@@ -34,11 +34,12 @@ struct LookAllowance {
 }
 
 impl LookAllowance {
-    /// Whether another stack of this owner may be read, which counts.
-    fn take(&mut self, owner: Owner) -> bool {
+    /// How many of so many stacks of this owner may be read, which count.
+    fn take(&mut self, owner: Owner, wanted: usize) -> usize {
         let read = self.read.entry(owner).or_default();
-        *read += 1;
-        self.spent < LOOK_TIME && *read <= OF_OWNER_MAX
+        let left = if self.spent < LOOK_TIME { OF_OWNER_MAX.saturating_sub(*read) } else { 0 };
+        *read += wanted.min(left);
+        wanted.min(left)
     }
 }
 
@@ -46,30 +47,58 @@ impl LookAllowance {
 pub struct StallStacks {
     reader: StackReader,
     look: LookAllowance,
+    /// Threads of each process that may be stalls in this look, and are not read yet.
+    due: HashMap<ProcessId, Vec<u32>>,
+    /// What was read in this look; `None`: it has moved.
+    read: HashMap<(ProcessId, u32), Option<ThreadStack>>,
 }
 
 impl StallStacks {
     /// Nothing is known yet.
     pub fn new() -> Self {
-        Self { reader: StackReader::within(BLOCKS_MAX), look: LookAllowance::default() }
+        let reader = StackReader::within(OF_PROCESS);
+        Self { reader, look: LookAllowance::default(), due: HashMap::new(), read: HashMap::new() }
     }
 
-    /// A look begins.
-    pub fn begin_look(&mut self) {
+    /// A look begins, in which these threads may turn out to be stalls.
+    pub fn begin_look(&mut self, due: impl Iterator<Item = ThreadId>) {
         self.look = LookAllowance::default();
+        (self.due, self.read) = (HashMap::new(), HashMap::new());
+        for ThreadId { process, tid, .. } in due.filter(|thread| !thread.is_request()) {
+            let of_process = self.due.entry(process).or_default();
+            if of_process.len() < OF_OWNER_MAX {
+                of_process.push(tid);
+            }
+        }
     }
 
     /// The frames of a thread that waits, for people, the innermost first; none where they cannot be read, or not now.
     pub fn read(&mut self, wait: &Wait, owner: Owner, source: &mut dyn Source) -> Vec<String> {
-        if wait.thread.is_request() || !self.look.take(owner) {
+        let ThreadId { process, tid, .. } = wait.thread;
+        if wait.thread.is_request() {
             return Vec::new();
         }
+        if !self.read.contains_key(&(process, tid)) {
+            self.read_with_others(process, tid, owner, source);
+        }
+        let read = self.read.get(&(process, tid)).and_then(Option::as_ref);
+        read.filter(|of| of.switches == wait.switches).map(|of| short(&of.stack)).unwrap_or_default()
+    }
+
+    /// Reads a thread's stack, and those of others of its process that may be stalls, if that may be.
+    fn read_with_others(&mut self, process: ProcessId, tid: u32, owner: Owner, source: &mut dyn Source) {
+        let others = self.due.remove(&process).unwrap_or_default();
+        let mut tids: Vec<u32> =
+            [tid].into_iter().chain(others.into_iter().filter(|other| *other != tid)).collect();
+        tids.truncate(self.look.take(owner, tids.len()));
+        if tids.is_empty() {
+            return;
+        }
         let begun = Instant::now();
-        let thread = wait.thread;
-        let found = self.reader.read(thread.process, &[thread.tid], source, &mut Reads::new());
+        let found = self.reader.read(process, &tids, source, &mut Reads::new()).unwrap_or_default();
         self.look.spent += begun.elapsed();
-        let same = found.unwrap_or_default().into_iter().find(|of| of.switches == wait.switches);
-        same.map(|of| short(&of.stack)).unwrap_or_default()
+        self.read.extend(tids.into_iter().map(|tid| ((process, tid), None)));
+        self.read.extend(found.into_iter().map(|of| ((process, of.tid), Some(of))));
     }
 }
 
@@ -89,11 +118,11 @@ mod tests {
     #[test]
     fn an_owner_with_many_stalls_leaves_time_for_others() {
         let mut look = LookAllowance::default();
-        let taken = (0..100).filter(|_| look.take(Owner::User(33))).count();
+        let taken: usize = (0..100).map(|_| look.take(Owner::User(33), 3)).sum();
         assert_eq!(taken, OF_OWNER_MAX);
-        assert!(look.take(Owner::User(1000)));
+        assert_eq!(look.take(Owner::User(1000), 3), 3);
         look.spent = LOOK_TIME;
-        assert!(!look.take(Owner::User(1)), "no time is left");
+        assert_eq!(look.take(Owner::User(1), 1), 0, "no time is left");
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl AgentLoop {
     /// Opens those that are stalls, as many as there is time for. How many were not reached.
     pub(super) fn open_stalls(&mut self, due: Vec<Assessment>) -> usize {
         let until = Instant::now() + self.time_for(Stage::Decide);
-        self.stall_stacks.begin_look();
+        self.stall_stacks.begin_look(due.iter().map(|assessment| assessment.wait.thread));
         let number = due.len();
         let mut due = due.into_iter();
         while due.len() > 0 && (due.len() == number || Instant::now() < until) {

@@ -1,13 +1,19 @@
 //! The stacks of all threads of a process, or of one: what `tracer stack` shows.
 
+use std::collections::HashMap;
+
 use anyhow::{Context, Result};
 
 use crate::{
     assess::inspect,
     collect::Source,
-    model::{user_stack::UserStack, wait::ProcessId},
+    model::{
+        stack::KernelStack,
+        user_stack::UserStack,
+        wait::{ProcessId, Sleeper, ThreadId},
+    },
     procfs::{Reads, by_pid},
-    resolve::stack::StackReader,
+    resolve::stack::{StackReader, ThreadStack},
 };
 
 /// A thread and where it sleeps.
@@ -19,6 +25,8 @@ pub struct StackedThread {
     pub comm: String,
     /// Its stack; `None`: it does not sleep, or has moved while it was read.
     pub stack: Option<UserStack>,
+    /// Where in the kernel it sleeps; no functions where that was not to be seen.
+    pub kernel: KernelStack,
 }
 
 /// The threads of a process.
@@ -46,12 +54,24 @@ pub fn of(id: u32, source: &mut dyn Source) -> Result<ProcessStacks> {
         Some(tid) => vec![tid],
         None => reads.numbers(process, "task"),
     };
-    let mut found = StackReader::default().read(process, &tids, source, &mut reads)?;
-    let threads = tids.into_iter().filter_map(|tid| {
-        let comm = reads.thread_comm(process, tid)?;
-        let at = found.iter().position(|thread| thread.tid == tid);
-        let stack = at.map(|at| found.swap_remove(at).stack);
-        Some(StackedThread { tid, comm, stack })
+    let found = StackReader::default().read(process, &tids, source, &mut reads)?;
+    let mut found: HashMap<u32, ThreadStack> = found.into_iter().map(|of| (of.tid, of)).collect();
+    let mut sleepers: Vec<Sleeper> = Vec::new();
+    let seen: Vec<(ThreadId, String)> = tids
+        .into_iter()
+        .filter_map(|tid| {
+            let stat = reads.thread_stat(process, tid)?;
+            let thread = ThreadId { process, tid, start_ns: stat.start_ns() };
+            sleepers.extend(found.get(&tid).map(|of| Sleeper { thread, switches: of.switches }));
+            Some((thread, stat.comm))
+        })
+        .collect();
+    let mut kernel = source.stacks(&sleepers)?;
+    let threads = seen.into_iter().map(|(thread, comm)| StackedThread {
+        tid: thread.tid,
+        comm,
+        stack: found.remove(&thread.tid).map(|of| of.stack),
+        kernel: kernel.remove(&thread).unwrap_or_default(),
     });
     let threads = threads.collect();
     let comm = reads.comm(process).with_context(gone)?;

@@ -132,7 +132,17 @@ impl Bpf {
 
     /// Loads what a single snapshot needs.
     pub fn once() -> Result<Self> {
+        Self::for_a_look(true)
+    }
+
+    /// Loads what asking about single threads needs: there are no snapshots.
+    pub fn of_threads() -> Result<Self> {
+        Self::for_a_look(false)
+    }
+
+    fn for_a_look(snapshot: bool) -> Result<Self> {
         Self::load(Options {
+            snapshot,
             waits: false,
             min_wait: Duration::ZERO,
             report: Duration::ZERO,

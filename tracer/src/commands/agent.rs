@@ -131,8 +131,14 @@ async fn run_apart(reload: &Arc<Reload>) -> String {
 
 /// Loads what sees waits end, the better way or as asked.
 fn load(args: &AgentSettings, report: Duration) -> Result<Bpf> {
-    let options =
-        Options { waits: true, min_wait: args.min_wait, calls: None, report, verbose: args.verbose };
+    let options = Options {
+        snapshot: true,
+        waits: true,
+        min_wait: args.min_wait,
+        calls: None,
+        report,
+        verbose: args.verbose,
+    };
     let by_calls = |why: &str| -> Result<Bpf> {
         let mut bpf = Bpf::load(Options { waits: false, calls: Some(Followed::Counted), ..options })?;
         let mechanism = bpf.kernel.count_calls()?.label();

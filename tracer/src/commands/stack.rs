@@ -44,7 +44,7 @@ pub fn run(args: &Stack) -> Result<()> {
 
 /// The source that knows all registers, else the other, and why not the first.
 fn open() -> (Box<dyn Source>, Option<String>) {
-    match Bpf::once() {
+    match Bpf::of_threads() {
         Ok(bpf) => (Box::new(bpf), None),
         Err(error) => (Box::new(Proc::new()), Some(format!("{error:#}"))),
     }
@@ -74,6 +74,7 @@ fn write_objects(stacks: &ProcessStacks, out: &mut impl Write) -> Result<()> {
             pid: stacks.process.pid,
             tid: thread.tid,
             comm: &thread.comm,
+            kernel: thread.kernel.functions(),
             stack: thread.stack.as_ref().map(UserStackObject::from),
         };
         lines::write(out, &object)?;

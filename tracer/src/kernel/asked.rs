@@ -113,10 +113,13 @@ impl Kernel {
     }
 
     fn ask(&mut self, program: Which, tids: &[u32], mut each: impl FnMut(Record<'_>)) -> Result<()> {
-        let (of, ebpf) = program(self);
-        if of.state == Optional::NotLoaded {
-            of.load(ebpf, &super::btf::for_loading()?);
+        if program(self).0.state == Optional::NotLoaded {
+            let types = self.take_types()?;
+            let (of, ebpf) = program(self);
+            of.load(ebpf, &types);
+            self.types = Some(types);
         }
+        let of = program(self).0;
         if of.state == Optional::Refused {
             return Ok(());
         }

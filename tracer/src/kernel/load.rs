@@ -48,6 +48,8 @@ const ASKED_AT_ONCE: usize = 1024;
 /// The loaded programs. Dropping it detaches them.
 pub struct Kernel {
     pub(super) ebpf: Ebpf,
+    /// The kernel's types, for programs that are loaded later; kept by what ends soon, as they take ten megabytes.
+    pub(super) types: Option<aya::Btf>,
     live: Array<MapData, u64>,
     asked: HashMap<MapData, u32, i32>,
     wanted_files: HashMap<MapData, MapKey<FileKey>, u32>,
@@ -85,13 +87,15 @@ pub struct Clocks {
 }
 
 impl Kernel {
-    /// Loads `snapshot` and, if asked for, attaches `waits`. The error says what is missing and what to do.
+    /// Loads what is asked for, and attaches it. The error says what is missing and what to do.
     pub fn load(options: Options) -> Result<Self> {
         let Object { mut ebpf, types: aya_btf, hash_slots, visits_threads } = Object::open(&options)?;
-        fill_table(&mut ebpf, "CALLS", CallTable::Native)?;
-        fill_table(&mut ebpf, "COMPAT_CALLS", CallTable::Compat)?;
-        load_iterator(&mut ebpf, "snapshot", &aya_btf)?;
-        load_iterator(&mut ebpf, "lookup", &aya_btf)?;
+        if options.snapshot {
+            fill_table(&mut ebpf, "CALLS", CallTable::Native)?;
+            fill_table(&mut ebpf, "COMPAT_CALLS", CallTable::Compat)?;
+            load_iterator(&mut ebpf, "snapshot", &aya_btf)?;
+            load_iterator(&mut ebpf, "lookup", &aya_btf)?;
+        }
         if options.waits {
             load_tracepoint(&mut ebpf, "newtask", &aya_btf)?;
             load_tracepoint(&mut ebpf, "waits", &aya_btf)?;
@@ -121,6 +125,7 @@ impl Kernel {
         let histograms = [raw(take(&mut ebpf, "WAITS_A")?)?, raw(take(&mut ebpf, "WAITS_B")?)?];
         let mut kernel = Self {
             ebpf,
+            types: (!stays && options.calls.is_none()).then_some(aya_btf),
             live,
             asked,
             wanted_files,
@@ -144,6 +149,11 @@ impl Kernel {
             kernel.attach_waits(hash_slots)?;
         }
         Ok(kernel)
+    }
+
+    /// The kernel's types, to be put back: those that it has, or read once more.
+    pub(super) fn take_types(&mut self) -> Result<aya::Btf> {
+        self.types.take().map_or_else(super::btf::for_loading, Ok)
     }
 
     /// Order matters: every thread has a slot before `waits` looks for one, and what makes slots comes after what
@@ -332,8 +342,9 @@ impl Kernel {
         mut each: impl FnMut(HolderRecord),
     ) -> Result<bool> {
         if self.holders == Optional::NotLoaded {
-            let aya_btf = super::btf::for_loading()?;
-            self.holders = load_holders(&mut self.ebpf, &aya_btf);
+            let types = self.take_types()?;
+            self.holders = load_holders(&mut self.ebpf, &types);
+            self.types = Some(types);
         }
         if self.holders == Optional::Refused {
             return Ok(true);
@@ -376,8 +387,9 @@ impl Kernel {
     /// in so many of those that have been answered (0: none), with the clocks to read it by; `None` if the walk did not come to its end, nothing if the kernel refuses the program.
     pub fn sockets(&mut self, ticks: u64, answered_one_in: u32) -> Result<(Clocks, Option<Vec<u8>>)> {
         if self.sockets == Optional::NotLoaded {
-            let aya_btf = super::btf::for_loading()?;
-            self.sockets = load_sockets(&mut self.ebpf, &aya_btf);
+            let types = self.take_types()?;
+            self.sockets = load_sockets(&mut self.ebpf, &types);
+            self.types = Some(types);
         }
         self.live.set(REQUEST_TICKS, ticks, 0).context("cannot tell the programs what is an old request")?;
         self.live

@@ -19,7 +19,10 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/tracer.bpf.o")
 /// What to load and with which constants.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Attach `waits` too, not only `snapshot`.
+    /// Load `snapshot` and `lookup`, of which the kernel takes a quarter of all the time to check them. Without them single threads can
+    /// be asked about, and nothing else.
+    pub snapshot: bool,
+    /// Attach `waits` too.
     pub waits: bool,
     /// Ended waits shorter than this are not resolved.
     pub min_wait: Duration,

@@ -320,6 +320,7 @@ pub type ProbeVerdict = Result<(), (Trouble, String)>;
 /// Loads and attaches each program and takes it away again.
 pub fn try_all() -> Result<Vec<(&'static Probe, ProbeVerdict)>> {
     let options = Options {
+        snapshot: true,
         waits: true,
         min_wait: std::time::Duration::MAX,
         report: std::time::Duration::MAX,

@@ -222,6 +222,7 @@ mod tests {
                 stalls: 24,
                 processes: 4,
                 units: BTreeMap::new(),
+                stacks: Vec::new(),
                 oldest: Duration::from_secs(90),
                 owner: None,
             };

@@ -132,6 +132,7 @@ mod tests {
             stalls,
             processes: 1,
             units: BTreeMap::new(),
+            stacks: Vec::new(),
             oldest: Duration::ZERO,
             owner: Some(Owner::User(uid)),
         }

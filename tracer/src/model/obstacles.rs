@@ -1,6 +1,8 @@
 //! What do the functions of the kernel say that a thread sleeps in? One table: function, what it means, and so whom to look for.
 //! Pure.
 
+use std::borrow::Cow;
+
 use crate::model::stack::KernelStack;
 
 /// What holds a thread up inside the kernel.
@@ -28,6 +30,25 @@ pub enum Obstacle {
     KernelLock,
     /// Storage.
     Storage,
+}
+
+impl Obstacle {
+    /// What it means, in a few words behind the functions that say so.
+    pub fn words(self) -> Cow<'static, str> {
+        match self {
+            Obstacle::Server(kind) => format!("a {kind} server does not answer").into(),
+            Obstacle::Automount => "an automount is not finished".into(),
+            Obstacle::Permission => "a fanotify listener has not answered".into(),
+            Obstacle::Lease => "a lease is not given up".into(),
+            Obstacle::Frozen => "the file system is frozen".into(),
+            Obstacle::MemoryLimit => "the control group has no memory left".into(),
+            Obstacle::Writeback => "storage is behind with writes".into(),
+            Obstacle::Userfault => "a userfaultfd handler has not supplied a page".into(),
+            Obstacle::Lookup => "another thread looks the same name up".into(),
+            Obstacle::KernelLock => "another thread holds a lock of the kernel's".into(),
+            Obstacle::Storage => "storage has not answered".into(),
+        }
+    }
 }
 
 /// Beginnings of names of functions, the telling ones before those that more than one thing goes through.

@@ -30,6 +30,8 @@ use std::{
 
 use rustix::io::Errno;
 
+#[cfg(any(fuzzing, test))]
+pub use self::symbols::read_anything;
 pub use self::{
     ask::FileStat,
     client::{Unread, is_own, own},

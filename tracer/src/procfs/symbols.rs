@@ -11,6 +11,8 @@ pub const NAME_MAX: usize = 1024;
 const SECTIONS_MAX: usize = 16_384;
 /// Symbols of a file that are looked through.
 const SYMBOLS_MAX: u64 = 8 << 20;
+/// How often symbols may cover addresses: honest ones do so once or twice for each, unlike those of a file in which all cover all.
+const COVERED_MAX: usize = 64 * 1024;
 /// Names of one address that are compared.
 const ALIASES_MAX: usize = 16;
 /// Bytes of a table that are read at a time.
@@ -155,7 +157,7 @@ fn scan(
 ) -> Result<(), Errno> {
     let mut part = vec![0; PART_BYTES / SYMBOL * SYMBOL];
     let bytes = table.bytes.min(SYMBOLS_MAX * SYMBOL as u64);
-    let mut done = 0;
+    let (mut done, mut covered) = (0, 0);
     while done < bytes {
         let Some(offset) = table.offset.checked_add(done) else { break };
         let most = usize::try_from(bytes - done).unwrap_or(usize::MAX).min(part.len());
@@ -170,6 +172,7 @@ fn scan(
             let end = start.saturating_add(size);
             let first = sorted.partition_point(|address| *address < start);
             for place in (first..sorted.len()).take_while(|place| sorted[*place] < end) {
+                covered += 1;
                 // The innermost of several that overlap begins last.
                 let known = &mut candidates[place];
                 if known.first().is_some_and(|other| other.start < start) {
@@ -180,7 +183,7 @@ fn scan(
                 }
             }
         }
-        if read < most {
+        if read < most || covered > COVERED_MAX {
             break;
         }
         done += read as u64;
@@ -257,25 +260,31 @@ pub fn decode(mut bytes: &[u8]) -> Option<Vec<Option<FoundSymbol>>> {
 pub fn in_perf_map(file: &dyn ReadAt, addresses: &[u64]) -> Result<Vec<Option<FoundSymbol>>, Errno> {
     /// Bytes of a map that are read.
     const MAP_BYTES_MAX: u64 = 64 << 20;
-    let mut found: Vec<Option<FoundSymbol>> = vec![None; addresses.len()];
+    let mut order: Vec<usize> = (0..addresses.len()).collect();
+    order.sort_by_key(|at| addresses[*at]);
+    let sorted: Vec<u64> = order.iter().map(|at| addresses[*at]).collect();
+    // Of each address the line that was last, by where its name is.
+    let mut lines: Vec<Option<PerfLine>> = vec![None; sorted.len()];
     let (mut part, mut rest) = (vec![0; PART_BYTES], Vec::new());
-    let mut offset = 0;
-    while offset < MAP_BYTES_MAX {
+    let (mut offset, mut covered) = (0, 0);
+    while offset < MAP_BYTES_MAX && covered <= COVERED_MAX {
         let read = file.read_at(offset, &mut part)?;
         if read == 0 {
             break;
         }
+        let mut at = offset - rest.len() as u64;
         offset += read as u64;
         rest.extend_from_slice(&part[..read]);
         let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        for line in rest[..whole].split(|byte| *byte == b'\n') {
-            let Some((start, size, name)) = perf_line(line) else { continue };
-            for (address, found) in addresses.iter().zip(&mut found) {
-                if start <= *address && *address - start < size {
-                    let name = name.get(..NAME_MAX).unwrap_or(name).to_vec();
-                    *found = Some(FoundSymbol { start, name });
-                }
+        for line in rest[..whole].split_inclusive(|byte| *byte == b'\n') {
+            if let Some(line) = perf_line(line, at) {
+                let first = sorted.partition_point(|address| *address < line.start);
+                let inside = |address: &&u64| **address - line.start < line.size;
+                let number = sorted[first..].iter().take_while(inside).count();
+                lines[first..first + number].fill(Some(line));
+                covered += number;
             }
+            at += line.len() as u64;
         }
         rest.drain(..whole);
         // A line of such a length is none.
@@ -283,17 +292,66 @@ pub fn in_perf_map(file: &dyn ReadAt, addresses: &[u64]) -> Result<Vec<Option<Fo
             break;
         }
     }
+    let mut found: Vec<Option<FoundSymbol>> = vec![None; addresses.len()];
+    for (place, line) in order.into_iter().zip(lines) {
+        let Some(PerfLine { start, name_at, name_bytes, .. }) = line else { continue };
+        let mut name = vec![0; name_bytes.min(NAME_MAX)];
+        let read = file.read_at(name_at, &mut name)?;
+        name.truncate(read);
+        found[place] = Some(FoundSymbol { start, name });
+    }
     Ok(found)
 }
 
-fn perf_line(line: &[u8]) -> Option<(u64, u64, &[u8])> {
+/// A line of a perf map.
+#[derive(Clone, Copy)]
+struct PerfLine {
+    start: u64,
+    size: u64,
+    /// Where in the file its name is, and how long that is.
+    name_at: u64,
+    name_bytes: usize,
+}
+
+/// A line that begins at this place of its file.
+fn perf_line(line: &[u8], at: u64) -> Option<PerfLine> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
     let mut words = line.splitn(3, |byte| *byte == b' ');
     let mut number = || {
         let text = std::str::from_utf8(words.next()?).ok()?;
         u64::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok()
     };
     let (start, size) = (number()?, number()?);
-    Some((start, size, words.next()?))
+    let name_bytes = words.next()?.len();
+    let name_at = at + (line.len() - name_bytes) as u64;
+    Some(PerfLine { start, size, name_at, name_bytes })
+}
+
+#[cfg(any(fuzzing, test))]
+impl ReadAt for Vec<u8> {
+    fn read_at(&self, offset: u64, to: &mut [u8]) -> Result<usize, Errno> {
+        let rest = usize::try_from(offset).ok().and_then(|at| self.get(at..)).unwrap_or_default();
+        let length = rest.len().min(to.len());
+        to[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
+    }
+}
+
+/// Reads everything that is read of a file, of one that has these bytes. For fuzzers and tests.
+///
+/// # Panics
+/// More is found than was asked for.
+#[cfg(any(fuzzing, test))]
+pub fn read_anything(bytes: &[u8]) {
+    let file = bytes.to_vec();
+    let addresses: Vec<u64> =
+        bytes.as_chunks::<8>().0.iter().take(32).map(|word| u64::from_le_bytes(*word) % (1 << 24)).collect();
+    for found in [look_up(&file, &addresses), in_perf_map(&file, &addresses)].into_iter().flatten() {
+        assert_eq!(found.len(), addresses.len());
+        assert_eq!(decode(&encode(&found)), Some(found));
+    }
+    let _ = section(&file, ".eh_frame");
+    let _ = decode(bytes);
 }
 
 #[cfg(test)]
@@ -301,15 +359,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    impl ReadAt for Vec<u8> {
-        fn read_at(&self, offset: u64, to: &mut [u8]) -> Result<usize, Errno> {
-            let rest = usize::try_from(offset).ok().and_then(|at| self.get(at..)).unwrap_or_default();
-            let length = rest.len().min(to.len());
-            to[..length].copy_from_slice(&rest[..length]);
-            Ok(length)
-        }
-    }
 
     /// A file with these symbols: name, address, size, kind.
     fn file(symbols: &[(&str, u64, u64, u8)]) -> Vec<u8> {
@@ -389,6 +438,51 @@ mod tests {
             names,
             [Some("again".into()), Some("a".into()), Some("LazyCompile:b c.js:7".into()), None]
         );
+    }
+
+    /// The kernel programs are an ELF file with symbols.
+    #[test]
+    fn three_thousand_mutated_files_are_read_to_an_end() {
+        let whole = crate::kernel::object::OBJECT;
+        let tables = tables(&whole.to_vec()).expect("it has some");
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut next = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as usize % below
+        };
+        // Headers and tables, which lie at the end of the file, are what is read.
+        let begin = tables.iter().map(|table| table.offset as usize).min().expect("one");
+        let mut file = whole.to_vec();
+        let mut read = 0;
+        for _ in 0..3000 {
+            file.copy_from_slice(whole);
+            for _ in 0..1 + next(6) {
+                let at = if next(2) == 0 { next(HEADER) } else { begin + next(whole.len() - begin - 8) };
+                let value = [0, 1 << 60, u64::MAX, next(whole.len()) as u64, next(256) as u64][next(5)];
+                let length = [1, 2, 4, 8][next(4)];
+                file[at..at + length].copy_from_slice(&value.to_le_bytes()[..length]);
+            }
+            read += usize::from(look_up(&file, &[0, 8, 100, 5000]).is_ok());
+            let _ = section(&file, ".eh_frame");
+        }
+        assert!(read > 500, "{read}");
+    }
+
+    #[test]
+    fn a_file_whose_symbols_all_cover_everything_is_left_early() {
+        let symbols: Vec<(&str, u64, u64, u8)> =
+            (0..200_000).map(|at| ("f", at, 1 << 40, STT_FUNC)).collect();
+        let file = file(&symbols);
+        let addresses: Vec<u64> = (0..256).map(|at| (1 << 30) + at).collect();
+        let begun = std::time::Instant::now();
+        assert!(names(&file, &addresses).iter().all(Option::is_some));
+        assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+        let map: Vec<u8> = (0..100_000).flat_map(|_| *b"0 ffffffffff f\n").collect();
+        let begun = std::time::Instant::now();
+        let found = in_perf_map(&map, &addresses).expect("it is read");
+        assert!(found.iter().all(Option::is_some) && begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
     }
 
     proptest! {

@@ -2,12 +2,18 @@
 
 use crate::{
     assess::stacks::{ProcessStacks, StackedThread},
-    model::user_stack::{NativeFrame, ProgramFrame, UserStack},
+    model::{
+        obstacles::{self, Obstacle},
+        stack::KernelStack,
+        user_stack::{NativeFrame, ProgramFrame, UserStack},
+    },
     util::human,
 };
 
 /// Threads of a group that are named.
 const NAMED_MAX: usize = 4;
+/// Functions of the kernel in one line.
+const KERNEL_FRAMES_MAX: usize = 4;
 /// Native frames in the one line that follows a program's own.
 const LINE_FRAMES_MAX: usize = 8;
 
@@ -28,29 +34,28 @@ pub fn page(stacks: &ProcessStacks, shown: Shown) -> String {
     for group in groups(&with, shown) {
         lines.push(String::new());
         lines.push(title(&group));
-        let Some(stack) = group.first().and_then(|first| first.stack.as_ref()) else { continue };
-        lines.extend(frames(stack, shown).into_iter().map(|line| format!("    {line}")));
+        let Some((stack, kernel)) = group.first().and_then(|of| Some((of.stack.as_ref()?, &of.kernel)))
+        else {
+            continue;
+        };
+        lines.extend(frames(stack, kernel, shown).into_iter().map(|line| format!("    {line}")));
     }
     if !without.is_empty() {
         lines.push(String::new());
-        lines.push(format!("{}: not asleep, or no longer where it was", names(&without)));
+        lines.push(format!("{}: not asleep, or no longer where it was", title(&without)));
     }
     lines.iter().flat_map(|line| [human::clean(line), "\n".to_owned()]).collect()
 }
 
 /// Threads of which the same frames are shown, in the order of the first of each.
 fn groups<'a>(threads: &[&'a StackedThread], shown: Shown) -> Vec<Vec<&'a StackedThread>> {
-    let is_same = |one: &UserStack, other: &UserStack| match shown {
-        Shown::Program if !one.frames.is_empty() => one.frames == other.frames,
-        _ => one == other,
+    let is_same = |one: &StackedThread, other: &StackedThread| match (shown, &one.stack, &other.stack) {
+        (Shown::Program, Some(one), Some(other)) if !one.frames.is_empty() => one.frames == other.frames,
+        _ => one.stack == other.stack && one.kernel == other.kernel,
     };
     let mut groups: Vec<Vec<&StackedThread>> = Vec::new();
     for thread in threads {
-        let same = groups.iter_mut().find(|group| {
-            let pair = group[0].stack.as_ref().zip(thread.stack.as_ref());
-            pair.is_some_and(|(one, other)| is_same(one, other))
-        });
-        match same {
+        match groups.iter_mut().find(|group| is_same(group[0], thread)) {
             Some(group) => group.push(thread),
             None => groups.push(vec![thread]),
         }
@@ -58,40 +63,71 @@ fn groups<'a>(threads: &[&'a StackedThread], shown: Shown) -> Vec<Vec<&'a Stacke
     groups
 }
 
+/// `thread 7 (php)`, or `threads 7, 8, 9 and 17 more (pool-worker)`.
 fn title(group: &[&StackedThread]) -> String {
     match group {
-        [_] => names(group),
-        _ => format!("{} threads: {}", group.len(), names(group)),
+        [only] => format!("thread {} ({})", only.tid, only.comm),
+        _ => format!("threads {}", names(group)),
     }
 }
 
+/// Their ids, and their name behind them if all have the same one.
 fn names(threads: &[&StackedThread]) -> String {
-    let named: Vec<String> = threads
-        .iter()
-        .take(NAMED_MAX)
-        .map(|thread| format!("thread {} ({})", thread.tid, thread.comm))
-        .collect();
-    let more = threads.len().saturating_sub(NAMED_MAX);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    named.join(", ") + &more
+    let comm = threads.first().map_or("", |first| &first.comm);
+    let is_one = threads.iter().all(|thread| thread.comm == comm);
+    let name = |thread: &&StackedThread| match is_one {
+        true => thread.tid.to_string(),
+        false => format!("{} ({})", thread.tid, thread.comm),
+    };
+    let shown = if threads.len() > NAMED_MAX { NAMED_MAX - 1 } else { NAMED_MAX };
+    let mut named: Vec<String> = threads.iter().take(shown).map(name).collect();
+    let more = threads.len().saturating_sub(shown);
+    let last = if more > 0 { Some(format!("{more} more")) } else { named.pop() };
+    let all = match (named.is_empty(), last) {
+        (true, last) => last.unwrap_or_default(),
+        (false, last) => format!("{} and {}", named.join(", "), last.unwrap_or_default()),
+    };
+    if is_one { format!("{all} ({comm})") } else { all }
 }
 
 /// A line for each frame, the innermost first.
-fn frames(stack: &UserStack, shown: Shown) -> Vec<String> {
+fn frames(stack: &UserStack, kernel: &KernelStack, shown: Shown) -> Vec<String> {
     let mut lines: Vec<String> = stack.frames.iter().map(program_line).collect();
     if stack.frames.is_empty() || shown == Shown::Native {
         if !lines.is_empty() {
             lines.push("native:".into());
         }
+        lines.extend(kernel_lines(kernel, shown));
         lines.extend(stack.native.iter().map(native_line));
         if !stack.complete {
             lines.push(format!("(no more: {})", stack.end));
         }
     } else {
         lines.extend(innermost(stack, LINE_FRAMES_MAX).map(|text| format!("in {text}")));
+        lines.extend(kernel_lines(kernel, shown));
     }
     lines.extend(stack.hint.map(|hint| format!("({hint})")));
     lines
+}
+
+/// The kernel's functions: a line for each, or the innermost in one; with what they mean, where the table knows that.
+fn kernel_lines(kernel: &KernelStack, shown: Shown) -> Vec<String> {
+    let meaning = obstacles::obstacle(kernel).map(Obstacle::words);
+    let meaning = meaning.map_or_else(String::new, |words| format!(": {words}"));
+    let functions = kernel.functions();
+    if functions.is_empty() {
+        return Vec::new();
+    }
+    if shown == Shown::Native {
+        let first = functions.first().map(|function| format!("{function} (kernel{meaning})"));
+        return first
+            .into_iter()
+            .chain(functions.iter().skip(1).map(|of| format!("{of} (kernel)")))
+            .collect();
+    }
+    let few: Vec<&str> = functions.iter().take(KERNEL_FRAMES_MAX).map(String::as_str).collect();
+    let more = if functions.len() > KERNEL_FRAMES_MAX { " ← …" } else { "" };
+    vec![format!("in the kernel {}{more}{meaning}", few.join(" ← "))]
 }
 
 fn program_line(frame: &ProgramFrame) -> String {
@@ -126,10 +162,15 @@ pub fn folded(stacks: &ProcessStacks, shown: Shown) -> String {
         let Some(stack) = &thread.stack else { continue };
         let program = stack.frames.iter().rev().map(ProgramFrame::short);
         let native = stack.native.iter().rev().map(NativeFrame::short);
+        // As other tools mark them.
+        let kernel = thread.kernel.functions().iter().rev().map(|function| format!("{function}_[k]"));
         let mut parts = vec![stacks.comm.clone()];
         parts.extend(program);
         if stack.frames.is_empty() || shown == Shown::Native {
             parts.extend(native);
+        }
+        if shown == Shown::Native {
+            parts.extend(kernel);
         }
         // What separates them is no part of a name.
         let parts: Vec<String> = parts.iter().map(|part| human::clean(part).replace(';', ":")).collect();
@@ -169,7 +210,10 @@ mod tests {
             native: vec![native(Some("poll"), FoundBy::Registers), native(None, FoundBy::Scan)],
             hint: None,
         };
-        let thread = |tid, stack| StackedThread { tid, comm: "php".into(), stack };
+        let kernel = || {
+            KernelStack::parse("request_wait_answer\n__fuse_simple_request\nfuse_lookup\nd_lookup\nopenat")
+        };
+        let thread = |tid, stack| StackedThread { tid, comm: "php".into(), stack, kernel: kernel() };
         let threads = vec![thread(7, Some(waits.clone())), thread(8, Some(waits)), thread(9, None)];
         ProcessStacks { process: by_pid(7), comm: "php".into(), threads }
     }
@@ -179,12 +223,36 @@ mod tests {
         let page = page(&stacks(), Shown::Program);
         assert_eq!(
             page,
-            "php (pid 7)\n\n2 threads: thread 7 (php), thread 8 (php)\n    connect (/srv/b.php:2)\n    \
-             (main) (/srv/b.php:7)\n    in poll ← libc.so.6+0x10?\n\nthread 9 (php): not asleep, or no longer where it was\n"
+            "php (pid 7)\n\nthreads 7 and 8 (php)\n    connect (/srv/b.php:2)\n    \
+             (main) (/srv/b.php:7)\n    in poll ← libc.so.6+0x10?\n    in the kernel request_wait_answer ← \
+             __fuse_simple_request ← fuse_lookup ← d_lookup ← …: a FUSE server does not answer\n\nthread 9 (php): not asleep, or no longer where it was\n"
         );
         let page = super::page(&stacks(), Shown::Native);
-        assert!(page.contains("    poll (/lib/libc.so.6)\n    /lib/libc.so.6+0x10 ?\n"), "{page}");
+        assert!(
+            page.contains("    openat (kernel)\n    poll (/lib/libc.so.6)\n    /lib/libc.so.6+0x10 ?\n"),
+            "{page}"
+        );
+        assert!(page.contains("request_wait_answer (kernel: a FUSE server does not answer)\n"), "{page}");
         assert!(page.contains("(no more: the stack does not grow)"), "{page}");
+    }
+
+    #[test]
+    fn many_threads_are_named_by_few_ids() {
+        let thread = |tid, comm: &str| StackedThread {
+            tid,
+            comm: comm.into(),
+            stack: None,
+            kernel: KernelStack::default(),
+        };
+        let of = |number: u32| -> String {
+            let threads: Vec<StackedThread> = (0..number).map(|at| thread(101 + at, "pool")).collect();
+            title(&threads.iter().collect::<Vec<_>>())
+        };
+        assert_eq!(of(1), "thread 101 (pool)");
+        assert_eq!(of(2), "threads 101 and 102 (pool)");
+        assert_eq!(of(4), "threads 101, 102, 103 and 104 (pool)");
+        assert_eq!(of(20), "threads 101, 102, 103 and 17 more (pool)");
+        assert_eq!(title(&[&thread(7, "a"), &thread(8, "b")]), "threads 7 (a) and 8 (b)");
     }
 
     #[test]
@@ -192,7 +260,8 @@ mod tests {
         assert_eq!(folded(&stacks(), Shown::Program), "php;(main) b.php:7;connect b.php:2 2\n");
         assert_eq!(
             folded(&stacks(), Shown::Native),
-            "php;(main) b.php:7;connect b.php:2;libc.so.6+0x10?;poll 2\n"
+            "php;(main) b.php:7;connect b.php:2;libc.so.6+0x10?;poll;openat_[k];d_lookup_[k];fuse_lookup_[k];\
+             __fuse_simple_request_[k];request_wait_answer_[k] 2\n"
         );
     }
 }

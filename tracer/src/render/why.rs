@@ -16,6 +16,7 @@ use crate::{
     model::{
         baseline::Excuse,
         class::{Class, Level},
+        obstacles::{Obstacle, obstacle},
         user_stack::{NativeFrame, ProgramFrame, UserStack},
     },
     resolve::process::ProcessMeta,
@@ -159,7 +160,10 @@ fn parts(report: &Report, width: usize) -> Vec<Part> {
     };
     let worries = matches!(report.condition, Condition::Stuck | Condition::Doubtful);
     let stack = report.threads.first().map_or(&[][..], |thread| &thread.stack);
-    let stack = Some(stack.join(" ← ")).filter(|text| worries && !text.is_empty());
+    let meaning = waits.first().and_then(|wait| obstacle(wait.resolved.stack.as_ref()?)).map(Obstacle::words);
+    let meaning = meaning.map_or_else(String::new, |words| format!(": {words}"));
+    let stack =
+        Some(stack.join(" ← ")).filter(|text| worries && !text.is_empty()).map(|text| text + &meaning);
     let whole = format!("tracer stack {}", report.process.pid);
     let mut place = Part::new("Where", width, 3, 1).listed_by(whole);
     where_lines(&report.threads, report.process.pid)

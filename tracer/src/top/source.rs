@@ -336,6 +336,7 @@ impl Origin {
     /// As [`feed::open`] chooses, but with the kernel program that sees waits end.
     fn open(place: &SourceArgs) -> Result<(Self, Option<String>)> {
         let options = Options {
+            snapshot: true,
             waits: true,
             min_wait: Duration::from_micros(100),
             report: Duration::MAX,

@@ -27,12 +27,26 @@ pub struct IncidentObject {
     pub processes: usize,
     /// Of how many of each unit or container; users' own are not here.
     pub units: BTreeMap<String, usize>,
+    /// Where in their programs most of them sleep, as far as that was read: the places with most first, three at most.
+    #[serde(default)]
+    pub stacks: Vec<SharedStackObject>,
     /// How long the oldest of them has lasted.
     #[serde(rename = "oldest_seconds", with = "in_seconds")]
     pub oldest: Duration,
     /// On whose account most of them wait, who so takes a share of what is bounded. Not written.
     #[serde(skip)]
     pub owner: Option<Owner>,
+}
+
+/// A place in a program in which the threads of stalls sleep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedStackObject {
+    /// The program's name.
+    pub comm: String,
+    /// The functions that all of them are in, the innermost first: three at most.
+    pub stack: Vec<String>,
+    /// How many stalls.
+    pub stalls: usize,
 }
 
 /// An incident has opened or closed.

@@ -13,6 +13,8 @@ pub struct ThreadStackObject<'a> {
     pub tid: u32,
     /// Its name.
     pub comm: &'a str,
+    /// The kernel's functions in which it sleeps, innermost first.
+    pub kernel: &'a [String],
     /// Where it sleeps; null where it does not, or has moved while it was read.
     pub stack: Option<UserStackObject<'a>>,
 }

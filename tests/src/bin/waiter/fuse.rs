@@ -20,11 +20,15 @@ use crate::{Call, sys};
 /// What the keeper has to take away.
 static SERVER: AtomicI32 = AtomicI32::new(0);
 static PLACE: OnceLock<CString> = OnceLock::new();
+/// With what each of its files begins.
+static CONTENT: OnceLock<Vec<u8>> = OnceLock::new();
 
-/// `fuse PLACE SECONDS`: mounts there, for so long at most. Commands: `hang` (requests are taken and not answered), `answer`
+/// `fuse PLACE SECONDS [FILE]`: mounts there, for so long at most; each of its files begins with what FILE has in it. Commands: `hang` (requests are taken and not answered), `answer`
 /// (all of them), `held` (how many are taken), `stop` and `go-on` (the server's process). Each is answered by a line.
 pub(crate) fn fuse(call: &Call) {
-    let [place, seconds] = call.args else { panic!("fuse PLACE SECONDS") };
+    let [place, seconds, content @ ..] = call.args else { panic!("fuse PLACE SECONDS [FILE]") };
+    let content = content.first().map(|file| std::fs::read(file).expect("it is read"));
+    CONTENT.set(content.unwrap_or_default()).expect("once");
     let seconds: u32 = seconds.parse().expect("seconds");
     let place = Path::new(place);
     std::fs::create_dir_all(place).expect("a directory");
@@ -231,7 +235,11 @@ fn body(request: &[u8]) -> Result<Vec<u8>, i32> {
         }
         opcode::READ => {
             let (offset, size) = (number(arguments, 8), number(arguments, 16) & u64::from(u32::MAX));
-            out.0.resize(size.min(SIZE.saturating_sub(offset)) as usize, b'x');
+            let length = size.min(SIZE.saturating_sub(offset)) as usize;
+            let content =
+                CONTENT.get().and_then(|content| content.get(offset as usize..)).unwrap_or_default();
+            out.copy(&content[..content.len().min(length)]);
+            out.0.resize(length, b'x');
         }
         opcode::WRITE => {
             out.copy(&arguments[16..20]).words(&[0]);

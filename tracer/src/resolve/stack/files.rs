@@ -43,10 +43,13 @@ impl LocalFiles {
         if !refused {
             return None;
         }
-        // Without the right to follow that link. The path may lead to another file by now, which has another number.
-        if let Ok(answer) = ask(reads, "exe") {
+        // Without the right to follow that link. The program may lie elsewhere than its libraries, behind who does not answer.
+        let is_program =
+            reads.link(process, "exe").is_ok_and(|program| program.as_os_str() == first.path.as_str());
+        if is_program && let Ok(answer) = ask(reads, "exe") {
             return Some(answer);
         }
+        // The path may lead to another file by now, which has another number.
         let is_there = first.path.starts_with('/')
             && self.is_local(process, reads, |mounts| Some(mounts.of_path(&first.path)?.kind.clone()));
         if is_there { ask(reads, &format!("root{}", first.path)).ok() } else { None }

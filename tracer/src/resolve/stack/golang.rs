@@ -86,7 +86,8 @@ impl Go {
         None
     }
 
-    fn at(table: u64, mappings: &Mappings, memory: &mut dyn TargetMemory) -> Option<Self> {
+    /// The one whose table is here.
+    pub fn at(table: u64, mappings: &Mappings, memory: &mut dyn TargetMemory) -> Option<Self> {
         let mut word = |place: u64| memory.word(table.checked_add(8 * place)?);
         let (number, text) = (word(1)?, word(3)?);
         let mut place = |at: u64| table.checked_add(word(at)?);

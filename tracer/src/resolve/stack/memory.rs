@@ -1,6 +1,9 @@
 //! What does a process's memory hold? Read in blocks, each of them once in a look, and as many as a look may.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use super::{files::LocalFiles, mappings::Mappings};
 use crate::{model::wait::ProcessId, procfs::Reads};
@@ -47,6 +50,11 @@ pub trait TargetMemory {
         None
     }
 
+    /// Whether no more is read, as all that may be read in one look has been: what is missing since then may well be there.
+    fn is_spent(&mut self) -> bool {
+        false
+    }
+
     /// A text that ends with a zero, cut after so many bytes.
     fn text(&mut self, address: u64, limit: usize) -> Option<Vec<u8>> {
         let mut text = Vec::new();
@@ -60,17 +68,56 @@ pub trait TargetMemory {
     }
 }
 
+/// How much of a process is read in one look.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadLimits {
+    /// Blocks of its memory, of 16 KiB each.
+    pub blocks: usize,
+    /// How long that may take: memory can be such that little of it keeps a reader busy for ever.
+    pub time: Duration,
+}
+
+/// Accesses to memory between two looks at the clock.
+const ACCESSES_UNCHECKED: u32 = 32;
+
 /// The blocks of a process's memory that were read in this look.
 pub struct Blocks {
     known: HashMap<u64, Vec<u8>>,
     /// How many more may be.
     left: usize,
+    /// Until when.
+    until: Instant,
+    /// Accesses so far.
+    accesses: u32,
+    is_late: bool,
+    is_full: bool,
 }
 
 impl Blocks {
-    /// None yet, and so many at most.
-    pub fn within(left: usize) -> Self {
-        Self { known: HashMap::new(), left }
+    /// None yet; from now on so many at most, for so long.
+    pub fn within(limits: ReadLimits) -> Self {
+        let until = Instant::now() + limits.time;
+        Self {
+            known: HashMap::new(),
+            left: limits.blocks,
+            until,
+            accesses: 0,
+            is_late: false,
+            is_full: false,
+        }
+    }
+
+    /// Another access; whether it may be made.
+    fn access(&mut self) -> bool {
+        self.accesses = self.accesses.wrapping_add(1);
+        if self.accesses.is_multiple_of(ACCESSES_UNCHECKED) {
+            self.look_at_clock();
+        }
+        !self.is_late
+    }
+
+    fn look_at_clock(&mut self) {
+        self.is_late |= Instant::now() >= self.until;
     }
 }
 
@@ -95,7 +142,10 @@ impl ProcessMemory<'_> {
         // A block begins with its mapping, and ends with it.
         let begin = (address - address % BLOCK_BYTES).max(mapping.start);
         if !self.blocks.known.contains_key(&begin) {
-            let Some(left) = self.blocks.left.checked_sub(1) else { return &[] };
+            let Some(left) = self.blocks.left.checked_sub(1) else {
+                self.blocks.is_full = true;
+                return &[];
+            };
             self.blocks.left = left;
             let end = (address - address % BLOCK_BYTES).saturating_add(BLOCK_BYTES).min(mapping.end);
             let length = usize::try_from(end.saturating_sub(begin)).unwrap_or(0);
@@ -109,6 +159,9 @@ impl ProcessMemory<'_> {
 
 impl TargetMemory for ProcessMemory<'_> {
     fn fill(&mut self, address: u64, to: &mut [u8]) -> bool {
+        if !self.blocks.access() {
+            return false;
+        }
         let mut done = 0;
         while done < to.len() {
             let Some(at) = address.checked_add(done as u64) else { return false };
@@ -123,6 +176,11 @@ impl TargetMemory for ProcessMemory<'_> {
         true
     }
 
+    fn is_spent(&mut self) -> bool {
+        self.blocks.look_at_clock();
+        self.blocks.is_late || self.blocks.is_full
+    }
+
     fn section(&mut self, base: u64, name: &str) -> Option<(u64, u64)> {
         let (process, first) = (self.process, self.mappings.of(base)?);
         self.files
@@ -133,6 +191,9 @@ impl TargetMemory for ProcessMemory<'_> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+
+    /// Limits that no test meets by chance.
+    pub const LIMITS: ReadLimits = ReadLimits { blocks: 4096, time: Duration::from_secs(60) };
 
     /// Memory of tests: pieces, each at its address.
     #[derive(Clone, Default)]
@@ -169,7 +230,7 @@ pub mod tests {
     #[test]
     fn own_memory_is_read_over_the_bounds_of_blocks() {
         let text: Vec<u8> = (0..100_000u32).map(|at| at as u8).collect();
-        let (mut reads, mut blocks) = (Reads::new(), Blocks::within(64));
+        let (mut reads, mut blocks) = (Reads::new(), Blocks::within(LIMITS));
         let process = crate::procfs::by_pid(std::process::id());
         let mappings = Mappings::read(process, &mut reads);
         let mut files = LocalFiles::default();

@@ -21,16 +21,22 @@ mod ruby;
 mod rules;
 mod tls;
 mod unwind;
+#[cfg(any(fuzzing, test))]
+pub mod web;
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use anyhow::Result;
 
+pub use self::memory::ReadLimits;
 use self::{
     files::LocalFiles,
     languages::{LanguageRuntime, SleepingThread},
     mappings::Mappings,
-    memory::{Blocks, ProcessMemory},
+    memory::{Blocks, ProcessMemory, TargetMemory},
     module::LoadedModule,
     names::{KnownNames, NameLookup},
     unwind::{CodeFrame, Modules, StackEnd, Unwound},
@@ -58,19 +64,18 @@ pub struct ThreadStack {
     pub stack: UserStack,
 }
 
-/// Blocks of a process's memory that are read in one look: 24 MiB, of which a thread needs a hundredth.
-const BLOCKS_MAX: usize = 1536;
+/// How much of a process is read for whoever asks about it: 24 MiB, of which a thread needs a hundredth. A thread takes a millisecond.
+const LIMITS: ReadLimits = ReadLimits { blocks: 1536, time: Duration::from_secs(5) };
 
 /// Reads stacks, and remembers names.
 pub struct StackReader {
     names: KnownNames,
-    /// Blocks of a process's memory that it reads in one look.
-    blocks_max: usize,
+    limits: ReadLimits,
 }
 
 impl Default for StackReader {
     fn default() -> Self {
-        Self::within(BLOCKS_MAX)
+        Self::within(LIMITS)
     }
 }
 
@@ -83,9 +88,9 @@ struct Walked {
 }
 
 impl StackReader {
-    /// One that reads no more blocks of a process's memory in a look.
-    pub fn within(blocks_max: usize) -> Self {
-        Self { names: KnownNames::default(), blocks_max }
+    /// One that reads no more of a process in a look.
+    pub fn within(limits: ReadLimits) -> Self {
+        Self { names: KnownNames::default(), limits }
     }
 
     /// The stacks of these threads of a process. Those that do not sleep are left out, and those that have not slept all the while.
@@ -105,7 +110,7 @@ impl StackReader {
             return Ok(Vec::new());
         }
         let mappings = Mappings::read(process, reads);
-        let (mut blocks, mut modules) = (Blocks::within(self.blocks_max), Modules::default());
+        let (mut blocks, mut modules) = (Blocks::within(self.limits), Modules::default());
         let mut files = LocalFiles::default();
         let mut walked: Vec<Walked> = Vec::with_capacity(registers.len());
         let memory = &mut ProcessMemory {
@@ -161,6 +166,8 @@ impl StackReader {
         let (process, mappings) = (memory.process, memory.mappings);
         let mut named: HashMap<u64, NamedCode> = HashMap::new();
         for (module, addresses) in by_module.into_values() {
+            // A file can have so many symbols that looking through them takes as long.
+            let is_spent = memory.is_spent();
             let mut names = NameLookup {
                 process,
                 reads: &mut *memory.reads,
@@ -168,7 +175,7 @@ impl StackReader {
                 known: &mut self.names,
                 files: &mut *memory.files,
             };
-            let mut functions = names.of_module(&module, &addresses);
+            let mut functions = if is_spent { HashMap::new() } else { names.of_module(&module, &addresses) };
             if functions.is_empty() {
                 functions = names::exported(&module, &addresses, memory);
             }

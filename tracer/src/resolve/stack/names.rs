@@ -82,15 +82,19 @@ impl NameLookup<'_> {
     /// The names that a compiler has written down of code that it made at run time, for the kernel's profiler.
     pub fn of_perf_map(&mut self, addresses: &HashSet<u64>) -> HashMap<u64, String> {
         let addresses: Vec<u64> = addresses.iter().copied().take(ADDRESSES_MAX).collect();
-        let of_tmp = |mounts: &MountTable| Some(mounts.of_path("/tmp")?.kind.clone());
-        if addresses.is_empty() || !self.files.is_local(self.process, self.reads, of_tmp) {
+        if addresses.is_empty() {
             return HashMap::new();
         }
         // The name has the process's id where it lives.
         let status = self.reads.text(self.process, "status").unwrap_or_default();
         let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
         let Some(pid) = ids.split_ascii_whitespace().next_back() else { return HashMap::new() };
-        let path = format!("root/tmp/perf-{pid}.map");
+        let path = format!("/tmp/perf-{pid}.map");
+        let of_map = |mounts: &MountTable| Some(mounts.of_path(&path)?.kind.clone());
+        if !self.files.is_local(self.process, self.reads, of_map) {
+            return HashMap::new();
+        }
+        let path = format!("root{path}");
         let found = self.reads.symbols(self.process, &path, 0, &addresses).unwrap_or_default();
         let name = |(address, found): (&u64, Option<FoundSymbol>)| {
             Some((*address, String::from_utf8_lossy(&found?.name).into_owned()))

@@ -51,6 +51,12 @@ impl Php {
         })
     }
 
+    /// One that keeps its innermost frame here.
+    #[cfg(any(fuzzing, test))]
+    pub fn with_frame_at(current: u64) -> Self {
+        Self { current }
+    }
+
     /// The frames of its thread.
     pub fn frames(&self, memory: &mut dyn TargetMemory) -> Option<Vec<ProgramFrame>> {
         let mut frame = memory.word(self.current)?;

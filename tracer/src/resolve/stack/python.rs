@@ -1,4 +1,4 @@
-//! Which functions of a Python program is a thread in? CPython 3.8 to 3.14, by its own records: the threads of its interpreters, the
+//! Which functions of a Python program is a thread in? CPython 3.8 to 3.15, by its own records: the threads of its interpreters, the
 //! frames of each, the code of those, and its table of lines.
 
 use super::{
@@ -54,7 +54,7 @@ enum InnermostFrame {
     Behind(u64, u64),
 }
 
-/// Checked against 3.8.18, 3.9.18, 3.10.13, 3.11.7 and 3.12.1. From 3.13 on the interpreter says it itself: see [`said`].
+/// Checked against 3.8.18, 3.9.2, 3.9.18, 3.10.13, 3.11.2, 3.11.7 and 3.12.1. From 3.13 on the interpreter says it itself: see [`said`].
 const LAYOUTS: &[PythonLayout] = &[
     PythonLayout { minor: 8, instruction: 104, ..FRAME_OBJECTS },
     PythonLayout { minor: 9, instruction: 104, ..FRAME_OBJECTS },
@@ -131,10 +131,23 @@ const STATE: u64 = 32;
 const OF_C: u8 = 3;
 
 /// A Python interpreter in a process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Python {
-    runtime: u64,
     layout: PythonLayout,
+    threads: Vec<PythonThread>,
+    /// Whether these are all.
+    is_whole: bool,
+}
+
+/// The record of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PythonThread {
+    /// Where it is.
+    at: u64,
+    /// What `pthread_self` says of the thread.
+    pthread: u64,
+    /// The kernel's id, as it is where the process lives: since 3.11.
+    tid: Option<u64>,
 }
 
 impl Python {
@@ -154,8 +167,22 @@ impl Python {
                     *LAYOUTS.iter().find(|layout| layout.minor == minor)?
                 }
             };
-            Some(Self { runtime, layout })
+            Some(Self::at(runtime, layout, memory))
         })
+    }
+
+    /// The one with this `_PyRuntime`.
+    fn at(runtime: u64, layout: PythonLayout, memory: &mut dyn TargetMemory) -> Self {
+        let mut threads = Vec::new();
+        let is_whole = read_threads(runtime, &layout, &mut threads, memory).is_some();
+        Self { layout, threads, is_whole }
+    }
+
+    /// One of each version, whose `_PyRuntime` is here.
+    #[cfg(any(fuzzing, test))]
+    pub fn of_each_version(runtime: u64, memory: &mut dyn TargetMemory) -> Vec<Self> {
+        let said = said(runtime, memory);
+        LAYOUTS.iter().copied().chain(said).map(|layout| Self::at(runtime, layout, memory)).collect()
     }
 
     /// The frames of the thread with this thread pointer; where that is not known, with this id, or of the only thread.
@@ -165,7 +192,7 @@ impl Python {
         tid: u32,
         memory: &mut dyn TargetMemory,
     ) -> Option<Vec<ProgramFrame>> {
-        let thread = self.thread(pointer, tid, memory)?;
+        let thread = self.thread(pointer, tid)?.at;
         let layout = &self.layout;
         let mut frame = match layout.frame {
             InnermostFrame::At(at) => memory.word(thread.checked_add(at)?)?,
@@ -189,38 +216,16 @@ impl Python {
     }
 
     /// The record of a thread.
-    fn thread(&self, pointer: Option<u64>, tid: u32, memory: &mut dyn TargetMemory) -> Option<u64> {
-        let layout = &self.layout;
-        let mut interpreter = memory.word(self.runtime.checked_add(layout.interpreter)?)?;
-        let mut only = None;
-        let mut number = 0;
-        for _ in 0..INTERPRETERS_MAX {
-            let mut thread = memory.word(interpreter.checked_add(layout.thread)?)?;
-            for _ in 0..THREADS_MAX {
-                if thread == 0 {
-                    break;
-                }
-                let pthread = memory.word(thread.checked_add(layout.pthread)?)?;
-                let is_it = match pointer {
-                    Some(pointer) => is_of(pthread, pointer),
-                    // Since 3.11 the kernel's id follows, as it is where the process lives.
-                    None if layout.minor >= 11 => {
-                        memory.word(thread.checked_add(layout.pthread + 8)?)? == u64::from(tid)
-                    }
-                    None => false,
-                };
-                if is_it {
-                    return Some(thread);
-                }
-                (only, number) = (Some(thread), number + 1);
-                thread = memory.word(thread.checked_add(layout.next)?)?;
-            }
-            interpreter = memory.word(interpreter.checked_add(layout.next_interpreter)?)?;
-            if interpreter == 0 {
-                break;
-            }
-        }
-        only.filter(|_| pointer.is_none() && number == 1)
+    fn thread(&self, pointer: Option<u64>, tid: u32) -> Option<&PythonThread> {
+        let is_it = |thread: &&PythonThread| match pointer {
+            Some(pointer) => is_of(thread.pthread, pointer),
+            None => thread.tid == Some(u64::from(tid)),
+        };
+        let only = match &self.threads[..] {
+            [only] if pointer.is_none() && self.is_whole => Some(only),
+            _ => None,
+        };
+        self.threads.iter().find(is_it).or(only)
     }
 
     fn frame(&self, frame: u64, memory: &mut dyn TargetMemory) -> Option<ProgramFrame> {
@@ -277,6 +282,34 @@ impl Python {
     }
 }
 
+/// The threads of all interpreters. Read once: to look for each thread of a process among those of a list that leads back into itself
+/// would take minutes.
+fn read_threads(
+    runtime: u64,
+    layout: &PythonLayout,
+    threads: &mut Vec<PythonThread>,
+    memory: &mut dyn TargetMemory,
+) -> Option<()> {
+    let mut interpreter = memory.word(runtime.checked_add(layout.interpreter)?)?;
+    for _ in 0..INTERPRETERS_MAX {
+        let mut thread = memory.word(interpreter.checked_add(layout.thread)?)?;
+        while thread != 0 && threads.len() < THREADS_MAX {
+            let pthread = memory.word(thread.checked_add(layout.pthread)?)?;
+            let tid = match layout.minor {
+                11.. => Some(memory.word(thread.checked_add(layout.pthread + 8)?)?),
+                _ => None,
+            };
+            threads.push(PythonThread { at: thread, pthread, tid });
+            thread = memory.word(thread.checked_add(layout.next)?)?;
+        }
+        interpreter = memory.word(interpreter.checked_add(layout.next_interpreter)?)?;
+        if interpreter == 0 {
+            break;
+        }
+    }
+    Some(())
+}
+
 /// Whether a thread's handle is of the thread with this pointer: they are the same on x86-64, elsewhere the handle lies just before.
 fn is_of(pthread: u64, pointer: u64) -> bool {
     const BEFORE: u64 = 4096;
@@ -293,11 +326,12 @@ fn minor_of(name: &str) -> Option<u32> {
     rest.split(|digit: char| !digit.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// What an interpreter of 3.13 or 3.14 says itself: `_PyRuntime` begins with a table of offsets for debuggers
-/// (Include/internal/pycore_debug_offsets.h). Checked against 3.13.0; 3.14 by its header only.
+/// What an interpreter of 3.13 to 3.15 says itself: `_PyRuntime` begins with a table of offsets for debuggers
+/// (Include/internal/pycore_debug_offsets.h; `tools/offsets/python_said.c` prints the places in it). Checked against 3.13.0, 3.13.5, 3.14.10
+/// and 3.15.2.
 fn said(runtime: u64, memory: &mut dyn TargetMemory) -> Option<PythonLayout> {
     const COOKIE: &[u8; 8] = b"xdebugpy";
-    const WORDS: u64 = 52;
+    const WORDS: u64 = 60;
     let table = memory.bytes(runtime, usize::try_from(WORDS * 8).ok()?)?;
     if !table.starts_with(COOKIE) {
         return None;
@@ -309,10 +343,11 @@ fn said(runtime: u64, memory: &mut dyn TargetMemory) -> Option<PythonLayout> {
     };
     let version = u64::from_le_bytes(table.get(8..16)?.try_into().ok()?);
     let minor = u32::try_from(version >> 16 & 0xff).ok()?;
-    // Where the tables of threads, frames and code begin: 3.14 has three words more before them, and two more of frames.
-    let (thread, frame, code) = match minor {
-        13 => (19, 28, 34),
-        14 => (22, 31, 39),
+    // Where the tables of threads, frames and code begin, and what `pthread_self` says of a thread.
+    let (thread, pthread, frame, code) = match minor {
+        13 => (19, 24, 28, 34),
+        14 => (22, 27, 31, 39),
+        15 => (22, 30, 39, 47),
         _ => return None,
     };
     Some(PythonLayout {
@@ -321,7 +356,7 @@ fn said(runtime: u64, memory: &mut dyn TargetMemory) -> Option<PythonLayout> {
         thread: word(9)?,
         next_interpreter: word(8)?,
         next: word(thread + 2)?,
-        pthread: word(thread + 5)?,
+        pthread: word(pthread)?,
         frame: InnermostFrame::At(word(thread + 4)?),
         previous: word(frame + 1)?,
         code: word(frame + 2)?,
@@ -356,7 +391,7 @@ mod tests {
         /// Whatever memory holds, reading it ends, with no more than is kept.
         #[test]
         fn noise_is_read_to_an_end(seed: u64, runtime: u64, row in 0..LAYOUTS.len(), pointer: Option<u64>, tid: u32) {
-            let python = Python { runtime, layout: LAYOUTS[row] };
+            let python = Python::at(runtime, LAYOUTS[row], &mut Noise(seed));
             let frames = python.frames(pointer, tid, &mut Noise(seed)).unwrap_or_default();
             prop_assert!(frames.len() <= FRAMES_MAX);
             let _ = said(runtime, &mut Noise(seed));

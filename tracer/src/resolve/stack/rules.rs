@@ -236,6 +236,9 @@ pub fn functions(at: u64, bytes: u64, memory: &mut dyn TargetMemory) -> Option<V
     let bases = BaseAddresses::default().set_eh_frame(at);
     let (mut entries, mut functions) = (section.entries(&bases), Vec::new());
     while let Ok(Some(entry)) = entries.next() {
+        if memory.is_spent() {
+            return None;
+        }
         let CieOrFde::Fde(function) = entry else { continue };
         let parsed = function.parse(|section, bases, offset| section.cie_from_offset(bases, offset));
         let Ok(function) = parsed else { continue };

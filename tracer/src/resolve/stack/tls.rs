@@ -8,8 +8,6 @@ const RELOCATIONS_BYTES_MAX: u64 = 8 << 20;
 const RELOCATION: usize = 24;
 /// Relocations that are read at a time.
 const AT_ONCE: u64 = 2048;
-/// Longest name.
-const NAME_MAX: usize = 64;
 
 // Kinds of relocations (System V ABI, AMD64 supplement; ELF for the Arm 64-bit Architecture).
 #[cfg(not(target_arch = "aarch64"))]
@@ -54,7 +52,8 @@ pub fn find(module: &LoadedModule, name: &str, memory: &mut dyn TargetMemory) ->
             }
             let symbol = symbols.checked_add(symbol * 24)?;
             let named = names.checked_add(memory.int(symbol)?.into())?;
-            if memory.text(named, NAME_MAX)? != name.as_bytes() {
+            let found = memory.bytes(named, name.len() + 1);
+            if found.as_deref().and_then(|found| found.strip_suffix(b"\0")) != Some(name.as_bytes()) {
                 continue;
             }
             let value = memory.word(place)?;
@@ -64,6 +63,24 @@ pub fn find(module: &LoadedModule, name: &str, memory: &mut dyn TargetMemory) ->
             });
         }
         done += some;
+    }
+    None
+}
+
+/// The first variables of a module that has them for itself: the loader is asked for the module's number only, and code knows the rest.
+pub fn unnamed(module: &LoadedModule, memory: &mut dyn TargetMemory) -> Option<Vec<Variable>> {
+    const VARIABLES: u64 = 8;
+    let dynamic = module.dynamic_section(memory)?;
+    let number = dynamic.relocations_bytes.min(RELOCATIONS_BYTES_MAX) / RELOCATION as u64;
+    for place in 0..number {
+        let at = dynamic.relocations?.checked_add(place * RELOCATION as u64)?;
+        // Of no symbol, so that its kind is all there is.
+        if memory.word(at.checked_add(8)?)? == u64::from(MODULE) {
+            let place = memory.word(at)?.wrapping_add(module.bias);
+            let number = memory.word(place)?;
+            let variable = |at: u64| Variable::OfModule { number, offset: 8 * at };
+            return Some((0..VARIABLES).map(variable).collect());
+        }
     }
     None
 }

@@ -43,6 +43,8 @@ pub enum StackEnd {
     NoCode,
     /// There are more than are kept.
     TooMany,
+    /// As much has been read of its process as is in one look.
+    Limit,
     /// It is 32-bit code.
     Compat,
     /// Registers are not known.
@@ -59,6 +61,7 @@ impl StackEnd {
             StackEnd::Circle => "the stack does not grow",
             StackEnd::NoCode => "the return address is not in code",
             StackEnd::TooMany => "more frames than are read",
+            StackEnd::Limit => "no more is read of one process",
             StackEnd::Compat => "32-bit code is not read",
             StackEnd::NoRegisters => "the registers are not known",
         }
@@ -79,6 +82,12 @@ pub struct Unwound {
 pub struct Modules(HashMap<u64, Option<LoadedModule>>);
 
 impl Modules {
+    /// This one alone.
+    #[cfg(any(fuzzing, test))]
+    pub fn of_test(module: LoadedModule) -> Self {
+        Self(HashMap::from([(module.base, Some(module))]))
+    }
+
     /// The one that an address is in.
     pub fn of(
         &mut self,
@@ -116,7 +125,8 @@ pub fn unwind(
                 registers = found.values;
             }
             Err(end) => {
-                unwound.end = end;
+                let is_cut = end != StackEnd::Outermost && memory.is_spent();
+                unwound.end = if is_cut { StackEnd::Limit } else { end };
                 break;
             }
         }
@@ -142,8 +152,12 @@ fn step(
 ) -> Result<Found, StackEnd> {
     let Some(last) = frames.last() else { return Err(StackEnd::NoRegisters) };
     let stack = registers[STACK_POINTER].ok_or(StackEnd::NoRegisters)?;
+    // The rules of one function may take long, however little is read for them.
+    if memory.is_spent() {
+        return Err(StackEnd::Limit);
+    }
     let by_rules = match modules.of(last.inside, mappings, memory) {
-        Some(module) => rules::caller(&module.clone(), last.inside, registers, memory),
+        Some(module) => rules::caller(module, last.inside, registers, memory),
         None => Err(Unknown::NoRules),
     };
     let (values, by, interrupted) = match by_rules {
@@ -188,7 +202,10 @@ mod tests {
     use super::{
         super::{
             files::LocalFiles,
-            memory::{Blocks, ProcessMemory, tests::Noise},
+            memory::{
+                Blocks, ProcessMemory,
+                tests::{LIMITS, Noise},
+            },
         },
         *,
     };
@@ -233,7 +250,8 @@ mod tests {
     #[test]
     fn a_thread_of_this_process_is_in_a_function_of_the_c_library() {
         let (registers, _wake) = sleeper();
-        let (mut reads, mut blocks, mut files) = (Reads::new(), Blocks::within(4096), LocalFiles::default());
+        let (mut reads, mut blocks, mut files) =
+            (Reads::new(), Blocks::within(LIMITS), LocalFiles::default());
         let process = by_pid(std::process::id());
         let mappings = Mappings::read(process, &mut reads);
         let memory = &mut ProcessMemory {
@@ -246,7 +264,7 @@ mod tests {
         let whole = unwind(&registers, &mappings, &mut Modules::default(), memory);
         assert!(whole.frames.len() > 1, "{whole:?}");
         // Memory of which bytes are others ends, too, and brings nothing down.
-        for seed in 0..200u64 {
+        for seed in 0..3000u64 {
             let mutated = &mut Mutated(memory, seed.wrapping_mul(0x1234_5678_9abc_def1));
             let unwound = unwind(&registers, &mappings, &mut Modules::default(), mutated);
             assert!(unwound.frames.len() <= FRAMES_MAX);
@@ -267,9 +285,7 @@ mod tests {
                 module(Some((values[0] % (1 << 46), values[1])), Vec::new()),
                 module(None, vec![(0, values[2] % (1 << 46))]),
             ] {
-                let mut modules = Modules::default();
-                modules.0.insert(0x1000, Some(module));
-                let unwound = unwind(&registers, &mappings, &mut modules, &mut Noise(seed));
+                let unwound = unwind(&registers, &mappings, &mut Modules::of_test(module), &mut Noise(seed));
                 prop_assert!(unwound.frames.len() <= FRAMES_MAX);
             }
         }
