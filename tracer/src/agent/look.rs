@@ -31,7 +31,7 @@ impl AgentLoop {
             let found = self.bpf.asked_connections(LOOK_AGE_MIN, one_in).unwrap_or_default();
             self.requests.passed(found, Pass { began, took: began.elapsed(), at: state::now() });
         }
-        let again = self.requests.to_refresh(snapshot.monotonic_ns);
+        let again = self.requests.to_refresh(snapshot.monotonic_ns, !self.bpf.kernel.visits_threads());
         if let Ok(seen) = self.bpf.look_up(&again) {
             self.requests.refreshed(&again, seen, snapshot.monotonic_ns);
         }

@@ -151,6 +151,11 @@ impl Kernel {
         Ok(kernel)
     }
 
+    /// Whether one thread is found without a walk over all of them.
+    pub fn visits_threads(&self) -> bool {
+        self.visits_threads
+    }
+
     /// The kernel's types, to be put back: those that it has, or read once more.
     pub(super) fn take_types(&mut self) -> Result<aya::Btf> {
         self.types.take().map_or_else(super::btf::for_loading, Ok)
@@ -309,8 +314,8 @@ impl Kernel {
         }
     }
 
-    /// What these fds are. At most [`ASKED_AT_ONCE`] threads with few fds each: the threads are walked once for each
-    /// fd of the thread that has most.
+    /// What these fds are. A thread is visited for each of its fds, alone, or with others of the host in a walk that asks
+    /// [`ASKED_AT_ONCE`] threads at most.
     pub fn look_up(&mut self, asked: &[(u32, i32)], mut each: impl FnMut(FdRecord, &[u8])) -> Result<()> {
         for round in rounds(asked, ASKED_AT_ONCE) {
             for (tid, fd) in &round {

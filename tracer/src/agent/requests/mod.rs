@@ -40,6 +40,8 @@ const ANSWERED_MAX: usize = 512;
 const ANSWERED_ONE_IN: u32 = 8;
 /// Of the ones that are due, the oldest of each user are looked at again at each look between two passes.
 const REFRESHED_MAX: usize = 256;
+/// And of each process, where each takes a walk over all threads.
+const REFRESHED_BY_WALKS_MAX: usize = 16;
 /// How long a thread may be elsewhere before its connection's request is taken for an event loop's: it is the agent's tracker that
 /// knows whether it comes back.
 const THREAD_AWAY_MAX_NS: u64 = 60_000_000_000;
@@ -159,7 +161,8 @@ impl OpenRequests {
 
     /// Descriptors of connections that are to be looked at again: the ones that a pass has missed, as more may have been said on them just
     /// now, and of those on which an answer is due the ones of each user that have waited for longest. Not those that have just been seen.
-    pub fn to_refresh(&self, now_ns: u64) -> Vec<(ThreadId, i32)> {
+    /// `by_walks`: each costs a walk over all threads.
+    pub fn to_refresh(&self, now_ns: u64, by_walks: bool) -> Vec<(ThreadId, i32)> {
         let is_due = |followed: &&FollowedConnection| {
             followed.connection.seen_ns < now_ns
                 && (followed.is_missing || self.expectation(followed) == Expectation::Answer)
@@ -167,6 +170,12 @@ impl OpenRequests {
         let mut oldest: Vec<&FollowedConnection> = self.followed.values().filter(is_due).collect();
         oldest.sort_by_key(|followed| {
             (!followed.is_missing, followed.connection.began_ns(), followed.connection.fd)
+        });
+        let mut of_process: HashMap<ProcessId, usize> = HashMap::new();
+        oldest.retain(|followed| {
+            let number = of_process.entry(followed.connection.process).or_default();
+            *number += 1;
+            !by_walks || *number <= REFRESHED_BY_WALKS_MAX
         });
         let oldest = fair::keep(oldest, REFRESHED_MAX, |followed| followed.connection.uid);
         oldest.iter().map(|followed| (followed.connection.request(), followed.connection.fd)).collect()

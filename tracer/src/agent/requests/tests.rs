@@ -25,7 +25,7 @@ fn pass(requests: &mut OpenRequests, found: &[AskedConnection], seconds: u64) {
     let as_of_now = |connection: &AskedConnection| AskedConnection { seen_ns: now_ns, ..connection.clone() };
     let found = found.iter().map(as_of_now).collect();
     requests.passed(Some(found), took(1));
-    let missing = requests.to_refresh(now_ns);
+    let missing = requests.to_refresh(now_ns, false);
     requests.refreshed(&missing, Vec::new(), now_ns);
 }
 
@@ -133,7 +133,7 @@ fn a_service_that_answers_is_judged_though_one_has_talked() {
         let open = asked(7, fd, 80, 3);
         pass(requests, std::slice::from_ref(&open), seconds);
         let now_ns = (seconds + 1) * SECOND_NS;
-        let asked = requests.to_refresh(now_ns);
+        let asked = requests.to_refresh(now_ns, false);
         assert_eq!(asked, [(open.request(), fd)]);
         let mut answered = on_which(&open, 100, 50);
         answered.tcp.internals.as_mut().expect("is seen").last_segment_had_data = true;
@@ -168,7 +168,7 @@ fn what_a_thread_comes_back_to_is_the_threads() {
 fn what_is_gone_is_not_followed() {
     let mut requests = open_requests();
     pass(&mut requests, &[asked(7, 3, 80, 10), asked(7, 4, 80, 10)], 100);
-    let again = requests.to_refresh(101 * SECOND_NS);
+    let again = requests.to_refresh(101 * SECOND_NS, false);
     let other = SeenFd { state: FdState::None, ..seen(&asked(7, 3, 80, 10)) };
     requests.refreshed(&again, vec![other], 101 * SECOND_NS);
     assert_eq!(due(&mut requests, 101), []);
@@ -181,7 +181,7 @@ fn who_talks_as_a_pass_is_made_is_found_out_too() {
     pass(&mut requests, &[asked(7, 3, 514, 10)], 100);
     requests.passed(Some(Vec::new()), took(1));
     assert_eq!(due(&mut requests, 105), []);
-    let missing = requests.to_refresh(105 * SECOND_NS);
+    let missing = requests.to_refresh(105 * SECOND_NS, false);
     requests.refreshed(&missing, vec![seen(&on_which(&asked(7, 3, 514, 0), 150, 0))], 105 * SECOND_NS);
     assert_eq!([requests.numbers().due, requests.numbers().not_due], [0, 1]);
 }
@@ -210,7 +210,8 @@ fn a_user_with_thousands_of_requests_leaves_room_for_another() {
     assert_eq!(requests.followed.len(), FOLLOWED_MAX);
     assert_eq!(requests.missed(), FOLLOWED_MAX as u64 + 1);
     assert!(requests.followed.values().any(|followed| followed.connection.uid == 33));
-    assert_eq!(requests.to_refresh(1_001 * SECOND_NS).len(), REFRESHED_MAX);
+    assert_eq!(requests.to_refresh(1_001 * SECOND_NS, false).len(), REFRESHED_MAX);
+    assert_eq!(requests.to_refresh(1_001 * SECOND_NS, true).len(), REFRESHED_BY_WALKS_MAX + 1);
 }
 
 /// Connections of one process to one service, seen to rest with the service's word as the last.
@@ -306,7 +307,7 @@ fn who_talks_just_before_a_pass_is_still_known_to_have_talked() {
         let connection = AskedConnection { seen_ns: now_ns, ..on_which(&asked(7, 3, 80, age), said, 70) };
         let found = if age > 0 { vec![connection.clone()] } else { Vec::new() };
         requests.passed(Some(found), took(1));
-        let missing = requests.to_refresh(now_ns);
+        let missing = requests.to_refresh(now_ns, false);
         requests.refreshed(&missing, vec![seen(&connection)], now_ns);
     }
     assert_eq!(due(&mut requests, 145), [(3, 39)], "since the first of what has no answer");
