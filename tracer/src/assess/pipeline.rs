@@ -157,8 +157,10 @@ impl Pipeline {
     pub fn resolve(&mut self, waits: Vec<Wait>, source: &mut dyn Source) -> Result<Vec<Assessment>> {
         let (boottime_ns, after_ns) = (boottime_ns(), monotonic_ns());
         let resolved = self.resolver.resolve(&waits.iter().collect::<Vec<_>>(), source)?;
-        let collected = Collected { after_ns, before_ns: monotonic_ns() };
+        let between = Collected { after_ns, before_ns: monotonic_ns() };
+        let is_of_snapshot = source.looks_up_as_of_snapshot();
         let assess = |(mut wait, resolved): (Wait, Resolved)| {
+            let collected = if is_of_snapshot { Collected::at(wait.seen_ns()) } else { between };
             date(&mut wait, &resolved, collected, boottime_ns);
             let class = classify(&wait, &resolved);
             Assessment { wait, resolved, class }

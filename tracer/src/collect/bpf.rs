@@ -207,6 +207,10 @@ impl Source for Bpf {
         Ok(seen)
     }
 
+    fn looks_up_as_of_snapshot(&self) -> bool {
+        true
+    }
+
     fn stacks(&mut self, sleepers: &[Sleeper]) -> Result<Stacks> {
         if sleepers.is_empty() {
             return Ok(Stacks::new());

@@ -50,6 +50,11 @@ pub trait Source {
     /// What fds of threads are that no call of theirs names, in no order; those that are not found are left out.
     fn look_up(&mut self, fds: &[(ThreadId, i32)]) -> Result<Vec<SeenFd>>;
 
+    /// Whether ages of connections that are looked up are as of the last snapshot, and not as of then.
+    fn looks_up_as_of_snapshot(&self) -> bool {
+        false
+    }
+
     /// Where in the kernel these threads sleep; those that have gone on since, or whose stack is not to be seen, are left out.
     fn stacks(&mut self, sleepers: &[Sleeper]) -> Result<Stacks>;
 
