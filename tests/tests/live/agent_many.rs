@@ -51,6 +51,33 @@ fn three_hundred_stalls_have_two_hundred_series() {
     assert_eq!(events.len(), 2 * THREADS, "each opened once and closed once");
 }
 
+/// Processor time that an agent has used.
+fn cpu_seconds(agent: &Agent) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", agent.pid())).expect("an agent");
+    // Behind the name: the 12th and 13th are ticks in user space and in the kernel, of which there are a hundred a second.
+    let fields: Vec<&str> = stat.rsplit(") ").next().expect("a name").split(' ').collect();
+    let ticks: f64 = fields[11..13].iter().map(|ticks| ticks.parse::<f64>().expect("a number")).sum();
+    ticks / 100.0
+}
+
+/// To look at each one's connection again must not take a walk over all threads of the host.
+#[test]
+fn thousands_of_requests_of_one_process_are_flagged_and_cost_little() {
+    const REQUESTS: usize = 3000;
+    const SECONDS: u64 = 10;
+    let _alone = alone();
+    let agent = Agent::start(&["--threshold", "2s"]);
+    let _waiter = Waiter::start_with("threads", &[&REQUESTS.to_string()]);
+    agent.wait_scrape(Duration::from_secs(60), |all| {
+        let open = all.iter().filter(|s| s.is("tracer_open_stalls", &[("class", "reply")]));
+        open.map(|s| s.value).sum::<f64>() >= REQUESTS as f64
+    });
+    let before = cpu_seconds(&agent);
+    std::thread::sleep(Duration::from_secs(SECONDS));
+    let share = (cpu_seconds(&agent) - before) / SECONDS as f64;
+    assert!(share < 0.3, "{:.0} % of a core", 100.0 * share);
+}
+
 /// Of as many processes as a large host has, each with a wait of its own, the page has a bounded number of series, and what
 /// is folded is counted, not left out.
 #[test]

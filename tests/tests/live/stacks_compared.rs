@@ -13,7 +13,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tests::{Agent, Running, debian_program, shared, start};
+use tests::{Running, debian_program, start};
 
 use crate::stacks::{FLAVOURS, PHP, PYTHON, RUBY, WAYS, build, folder, functions, spawn, stacks, until};
 
@@ -294,12 +294,6 @@ fn debians_programs_have_the_frames_that_gdb_sees() {
         };
         row(sample.name, &version, &compared);
     }
-    // Rust with what was compiled into each other, and tokio.
-    let _shared = shared();
-    let agent = Agent::start(&["--threshold", "60s"]);
-    let compared = settled_thread(agent.pid(), &dir);
-    assert_eq!(compared.equal, compared.frames, "{compared:#?}");
-    row("tracer's agent: Rust, tokio", env!("CARGO_PKG_VERSION"), &compared);
     // Versions and numbers of frames come and go with updates.
     let shape = |table: &str| -> Vec<(String, bool)> {
         let rows = table.lines().filter(|line| line.contains(" of "));
@@ -327,14 +321,4 @@ fn settled(pid: u32, dir: &Path) -> Compared {
         before = now;
         thread::sleep(Duration::from_millis(300));
     }
-}
-
-/// The first thread of a process whose others come and go.
-fn settled_thread(pid: u32, dir: &Path) -> Compared {
-    let stack = until(pid, |stack| !stack.is_null() && stack["complete"] == true);
-    let (ours, theirs) = (places(&stack), by_gdb(pid, dir).remove(&pid).unwrap_or_default());
-    let equal = ours.iter().zip(&theirs).take_while(|(one, other)| one == other).count();
-    let frames = ours.len().max(theirs.len());
-    let unequal = format!("{:?} {:?}", ours.get(equal), theirs.get(equal));
-    Compared { threads: 1, equal, frames, unequal: vec![unequal] }
 }
