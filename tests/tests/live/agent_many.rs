@@ -63,11 +63,11 @@ fn cpu_seconds(agent: &Agent) -> f64 {
 /// To look at each one's connection again must not take a walk over all threads of the host.
 #[test]
 fn thousands_of_requests_of_one_process_are_flagged_and_cost_little() {
-    const REQUESTS: usize = 3000;
-    const SECONDS: u64 = 10;
+    const REQUESTS: usize = 8000;
+    const SECONDS: u64 = 5;
     let _alone = alone();
     let agent = Agent::start(&["--threshold", "2s"]);
-    let _waiter = Waiter::start_with("threads", &[&REQUESTS.to_string()]);
+    let _waiter = Waiter::start_with("asking-threads", &[&REQUESTS.to_string()]);
     agent.wait_scrape(Duration::from_secs(60), |all| {
         let open = all.iter().filter(|s| s.is("tracer_open_stalls", &[("class", "reply")]));
         open.map(|s| s.value).sum::<f64>() >= REQUESTS as f64
@@ -75,7 +75,7 @@ fn thousands_of_requests_of_one_process_are_flagged_and_cost_little() {
     let before = cpu_seconds(&agent);
     std::thread::sleep(Duration::from_secs(SECONDS));
     let share = (cpu_seconds(&agent) - before) / SECONDS as f64;
-    assert!(share < 0.3, "{:.0} % of a core", 100.0 * share);
+    assert!(share < 0.25, "{:.1} % of a core", 100.0 * share);
 }
 
 /// Of as many processes as a large host has, each with a wait of its own, the page has a bounded number of series, and what

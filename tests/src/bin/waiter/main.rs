@@ -174,6 +174,7 @@ const ROLES: &[Role] = &[
     ("proxy", services::proxy),
     ("subscriber", services::subscriber),
     ("threads", threads::threads),
+    ("asking-threads", threads::asking_threads),
     ("pipes", threads::pipes),
     ("family", threads::family),
     ("crowd-pipe", crowds::pipe),

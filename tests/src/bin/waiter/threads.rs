@@ -1,5 +1,6 @@
 //! Which roles block many threads at once, or many processes? One socket each, or thousands of pipe readers.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,8 +11,17 @@ use crate::report::{Report, print};
 use crate::sockets::{Connection, recvfrom, tcp_report};
 use crate::{Call, sys};
 
-/// N threads in `recvfrom`, each on a connection of its own; the line's `threads` has one entry for each.
+/// N threads in `recvfrom`, each on a connection of its own, on which nothing was said; the line's `threads` has one entry for each.
 pub(crate) fn threads(call: &Call) {
+    each_on_its_own(call, b"");
+}
+
+/// The same, and each has asked something.
+pub(crate) fn asking_threads(call: &Call) {
+    each_on_its_own(call, b"ask");
+}
+
+fn each_on_its_own(call: &Call, question: &'static [u8]) {
     let count = call.count();
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let (clients, servers): (Vec<_>, Vec<_>) = (0..count).map(|_| Connection::pair(&listener)).unzip();
@@ -21,7 +31,8 @@ pub(crate) fn threads(call: &Call) {
         sys::rest();
     });
     let (tell, told) = mpsc::channel();
-    for client in clients {
+    for mut client in clients {
+        client.write_all(question).expect("ask");
         let (tell, role) = (tell.clone(), call.role.to_owned());
         let body = move || {
             let report = tcp_report(&role, "recvfrom", &client).stamped();
