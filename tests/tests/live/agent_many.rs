@@ -68,7 +68,7 @@ fn thousands_of_requests_of_one_process_are_flagged_and_cost_little() {
     let _alone = alone();
     let agent = Agent::start(&["--threshold", "2s"]);
     let _waiter = Waiter::start_with("asking-threads", &[&REQUESTS.to_string()]);
-    agent.wait_scrape(Duration::from_secs(60), |all| {
+    agent.wait_scrape(Duration::from_secs(120), |all| {
         let open = all.iter().filter(|s| s.is("tracer_open_stalls", &[("class", "reply")]));
         open.map(|s| s.value).sum::<f64>() >= REQUESTS as f64
     });
