@@ -572,7 +572,7 @@ fn a_neighbour_goes_on_while_a_stack_is_read() {
     // Best of each: a processor that others share is slower, never faster.
     let [alone, read] = [alone, read].map(|speeds| speeds.into_iter().fold(0.0, f64::max));
     eprintln!("counts a nanosecond: {alone:.4}, {read:.4} while its stack is read");
-    // Shared processors drift by a third. Whoever is stopped for each reading keeps far less.
+    // Processors that are shared drift by a third.
     assert!(read > 0.6 * alone, "{read} against {alone}");
 }
 
