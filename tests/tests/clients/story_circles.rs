@@ -10,10 +10,11 @@ use tests::Agent;
 
 use super::python::{PATIENCE, Program, Story};
 
-/// Three processes, each of which waits for a word of the next over a Unix socket.
-const RING: Program = Program {
-    name: "ring",
-    text: "
+/// Three processes, each of which waits for a word of the next over a Unix socket; of the middle one, after how many seconds it gives up.
+macro_rules! ring {
+    ($gives_up:literal) => {
+        concat!(
+            "
 pairs = [socket.socketpair() for _ in range(3)]
 pids = []
 for own in range(3):
@@ -24,42 +25,31 @@ for own in range(3):
         for one, other in pairs:
             if one is not reads: one.close()
             if other is not writes: other.close()
+        if own == 1: reads.settimeout(",
+            $gives_up,
+            ")
         reads.recv(1)
         writes.send(b'x')
         os._exit(0)
     pids.append(pid)
 for one, other in pairs: one.close(), other.close()
 print(*pids, flush=True)
-os.wait()",
-};
+os.wait()"
+        )
+    };
+}
 
-/// The same, with one that gives up.
-const PATIENT_RING: Program = Program {
-    name: "ring with a time-out",
-    text: "
-pairs = [socket.socketpair() for _ in range(3)]
-pids = []
-for own in range(3):
-    pid = os.fork()
-    if pid == 0:
-        die_with_parent()
-        reads, writes = pairs[own][0], pairs[own - 1][1]
-        for one, other in pairs:
-            if one is not reads: one.close()
-            if other is not writes: other.close()
-        if own == 1: reads.settimeout(3600)
-        reads.recv(1)
-        os._exit(0)
-    pids.append(pid)
-for one, other in pairs: one.close(), other.close()
-print(*pids, flush=True)
-os.wait()",
-};
+const RING: Program = Program { name: "ring", text: ring!("None") };
+const PATIENT_RING: Program = Program { name: "ring with a time-out", text: ring!("3600") };
 
-/// Who has a file's lock waits for a word by a pipe, and who is to send it waits for the lock.
-const LOCK_AND_PIPE: Program = Program {
-    name: "lock and pipe",
-    text: "
+/// Who has a file's lock waits for a word by a pipe, and who is to send it waits for the lock; whether their parent could send it as well.
+macro_rules! lock_and_pipe {
+    ($has_pipe:literal) => {
+        concat!(
+            "
+parent_has_pipe = ",
+            $has_pipe,
+            "
 reads, writes = os.pipe()
 file = tempfile.NamedTemporaryFile()
 held = os.pipe()
@@ -81,38 +71,16 @@ if second == 0:
     fcntl.flock(own, fcntl.LOCK_EX)
     os.write(writes, b'x')
     os._exit(0)
-os.close(reads), os.close(writes)
+if not parent_has_pipe: os.close(reads), os.close(writes)
 print(first, second, flush=True)
-os.wait()",
-};
+time.sleep(100000)"
+        )
+    };
+}
 
-/// The same, and another process could send the word.
-const OPEN_LOCK_AND_PIPE: Program = Program {
-    name: "lock and pipe, and one who has the pipe as well",
-    text: "
-reads, writes = os.pipe()
-file = tempfile.NamedTemporaryFile()
-held = os.pipe()
-first = os.fork()
-if first == 0:
-    die_with_parent()
-    os.close(writes)
-    own = open(file.name)
-    fcntl.flock(own, fcntl.LOCK_EX)
-    os.write(held[1], b'x')
-    os.read(reads, 1)
-    os._exit(0)
-os.read(held[0], 1)
-second = os.fork()
-if second == 0:
-    die_with_parent()
-    own = open(file.name)
-    fcntl.flock(own, fcntl.LOCK_EX)
-    os.write(writes, b'x')
-    os._exit(0)
-print(first, second, flush=True)
-time.sleep(100000)",
-};
+const LOCK_AND_PIPE: Program = Program { name: "lock and pipe", text: lock_and_pipe!("False") };
+const OPEN_LOCK_AND_PIPE: Program =
+    Program { name: "lock and pipe, and one who has the pipe as well", text: lock_and_pipe!("True") };
 
 /// A signal's handler wants the mutex that its own thread has, as one does that allocates memory.
 const OWN_MUTEX: Program = Program {
