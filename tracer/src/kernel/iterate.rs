@@ -10,7 +10,7 @@ use std::{
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_ITER_CREATE: libc::c_long = 33;
 const BPF_TRACE_ITER: u32 = 28;
-/// What one such run takes: a link, an iterator, and a thread.
+/// What one such run is taken to cost: a link, an iterator, and a thread.
 const RUN: Duration = Duration::from_micros(30);
 /// How many of these are taken for less than a walk of which nothing is known.
 const FEW: usize = 16;
