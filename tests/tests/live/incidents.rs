@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Agent, HungMount, Waiter, own_dir, pause, ps, shared, slow, tracer};
+use tests::{Agent, HungMount, Waiter, http, own_dir, pause, ps, shared, slow, tracer};
 
 use crate::top::Terminal;
 
@@ -296,6 +296,13 @@ fn who_rests_in_a_deadlock_is_shown_with_the_others() {
     }
 }
 
+/// What the agent's socket says of the incident with this id, if it is open.
+fn served(agent: &Agent, id: &str) -> Option<Value> {
+    let answer = http::get_unix(&agent.socket(), "/v1/incidents").expect("it answers");
+    let objects = answer.body.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    objects.into_iter().find(|object| object["id"] == id)
+}
+
 /// How many stalls the incidents of an agent have that are blamed on this process.
 fn stalls_of(agent: &Agent, pid: u32) -> Vec<f64> {
     let samples = agent.samples("tracer_incident_stalls", &[("pid", &pid.to_string())]);
@@ -328,6 +335,15 @@ fn an_agent_tells_of_an_incident_once_and_when_it_ends() {
         page.iter().any(|of| of.name == "tracer_incident_stalls" && of.value == (POOL + 4) as f64)
     });
     assert_eq!(stalls_of(&agent, service).len(), 1);
+    let served = served(&agent, incident["id"].as_str().expect("an id")).expect("it is open");
+    assert_eq!(
+        served.as_object().map(|of| of.keys().collect::<Vec<_>>()),
+        incident.as_object().map(|of| of.keys().collect())
+    );
+    for field in ["name", "opened", "closed", "culprit"] {
+        assert_eq!(served[field], incident[field], "{field}");
+    }
+    assert_eq!(served["stalls"], POOL + 4);
 
     [&mut hang.pool, &mut hang.proxy].into_iter().chain(&mut hang.clients).for_each(|of| _ = of.kill());
     let (closed, _) = agent.wait_event(PATIENCE, about("incident_closed"));
@@ -336,6 +352,7 @@ fn an_agent_tells_of_an_incident_once_and_when_it_ends() {
     let is_incidents =
         |event: &Value| event["event"].as_str().is_some_and(|name| name.starts_with("incident_"));
     let of_it = |event: &&Value| is_incidents(event) && event["incident"]["id"] == incident["id"];
+    assert!(self::served(&agent, incident["id"].as_str().expect("an id")).is_none());
     let events = agent.all_events();
     assert_eq!(events.iter().filter(of_it).count(), 2, "{events:#?}");
     // The page is made at the end of the look that the event is of.

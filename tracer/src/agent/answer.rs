@@ -43,6 +43,7 @@ impl AgentLoop {
             AgentRequest::Stalls(reply) => {
                 drop(reply.send(Ok(self.tracker.stalls().values().cloned().collect())))
             }
+            AgentRequest::Incidents(reply) => drop(reply.send(Ok(self.incidents.at(monotonic_ns())))),
             AgentRequest::Excuses(pid, reply) => {
                 drop(reply.send(Ok(self.tracker.excuses(pid, monotonic_ns()))))
             }

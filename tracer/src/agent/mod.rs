@@ -45,7 +45,8 @@ use self::{
 use crate::{
     agent::canary::Canary,
     agent::state::{AgentState, Kept},
-    assess::incidents::Families,
+    assess::blamed_stalls::BlamedStalls,
+    assess::families::Families,
     assess::pipeline::Pipeline,
     assess::requests::drop_doubles,
     assess::shared::AgentRequests,
@@ -83,6 +84,8 @@ pub struct AgentLoop {
     requests: OpenRequests,
     /// What was made of the stalls.
     incidents: OpenIncidents,
+    /// Who is to blame for each stall.
+    blamed: BlamedStalls,
     /// What is known of the processes in them.
     families: Families,
     /// Where in their programs threads of new stalls sleep.
@@ -143,6 +146,7 @@ impl AgentLoop {
             pipeline: Pipeline::new(),
             tracker: Tracker::going_on_with(OpenStalls::going_on_with(stalls, now_ns)),
             requests: OpenRequests::knowing(manners),
+            blamed: BlamedStalls::default(),
             families: Families::default(),
             stall_stacks: StallStacks::new(),
             incidents: OpenIncidents::going_on_with(incidents, now_ns, Timestamp::now()),

@@ -63,6 +63,8 @@ pub struct OpenStalls {
     found_until_ns: u64,
     /// How often what is to be kept has changed.
     changes: u64,
+    /// Whose have opened or closed since somebody last asked.
+    changed: Vec<ThreadId>,
 }
 
 impl OpenStalls {
@@ -80,14 +82,23 @@ impl OpenStalls {
         &self.stalls
     }
 
-    /// Tells each of the incident that it belongs to.
-    pub fn tell(&mut self, incident: impl Fn(&ThreadId) -> Option<Arc<StallIncident>>) {
-        self.stalls.iter_mut().for_each(|(thread, stall)| stall.incident = incident(thread));
+    /// Tells these of the incidents that they belong to.
+    pub fn tell(&mut self, incidents: Vec<(ThreadId, Arc<StallIncident>)>) {
+        for (thread, incident) in incidents {
+            if let Some(stall) = self.stalls.get_mut(&thread) {
+                stall.incident = Some(incident);
+            }
+        }
     }
 
     /// How often what is to be kept over a restart has changed so far.
     pub fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Whose have opened or closed since the last time.
+    pub fn take_changed(&mut self) -> Vec<ThreadId> {
+        std::mem::take(&mut self.changed)
     }
 
     /// What is to be kept over a restart: also those that have not been found again yet, should it come soon after the last one.
@@ -102,8 +113,8 @@ impl OpenStalls {
 
     /// Opens one. If it has been announced before, it has been open since then.
     pub fn open(&mut self, mut stall: Stall) -> Opening<'_> {
-        self.changes += 1;
         let thread = stall.wait.thread;
+        self.count_change(thread);
         let before = self.before.remove(&thread).filter(|before| before.is(&stall));
         if let Some(opened) = before.as_ref().and_then(|before| before.opened) {
             stall.opened = opened;
@@ -116,15 +127,21 @@ impl OpenStalls {
     pub fn pass_on(&mut self, from: &ThreadId, to: ThreadId) {
         if let Some(stall) = self.stalls.remove(from) {
             self.stalls.insert(to, stall);
-            self.changes += 1;
+            self.count_change(*from);
+            self.changed.push(to);
         }
     }
 
     /// Closes a thread's, if it has one.
     pub fn close(&mut self, thread: &ThreadId, ended: Ended, lasted: Duration) -> Option<Closed> {
         let stall = self.stalls.remove(thread)?;
-        self.changes += 1;
+        self.count_change(*thread);
         Some(Closed { stall, ended, lasted })
+    }
+
+    fn count_change(&mut self, thread: ThreadId) {
+        self.changes += 1;
+        self.changed.push(thread);
     }
 
     /// Brings their ages up to date, by when the waits of their threads began.

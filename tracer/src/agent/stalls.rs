@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use super::{
     AgentLoop,
     budget::Stage,
+    incidents::Found,
     open_stalls::Opening,
+    pace::Meter,
     tracker::{Answer, Terms, Transition},
 };
 use crate::{
@@ -61,17 +63,27 @@ impl AgentLoop {
 
     /// Finds whom the stalls are due to, where they have changed, and tells of what has opened and closed.
     pub(super) fn find_incidents(&mut self, snapshot: &Snapshot) {
-        let (open, now_ns) = (self.tracker.open_stalls(), snapshot.monotonic_ns);
-        if !self.incidents.are_due(open.changes(), now_ns) {
+        let now_ns = snapshot.monotonic_ns;
+        if !self.incidents.are_due(self.tracker.open_stalls().changes(), now_ns) {
             return;
         }
-        let began = Instant::now();
-        let all = ByProcess::new(&snapshot.waits);
-        let culprits = self.pipeline.culprits_of_stalls(open.all(), &all, &mut self.families);
-        let changes = self.incidents.see(culprits, open.all(), open.changes(), now_ns);
-        let incidents = &self.incidents;
-        self.tracker.tell_stalls(|thread| incidents.told(thread));
-        self.incidents.took(began.elapsed(), now_ns);
+        let mut meter = Meter::start();
+        let changed = self.tracker.take_changed_stalls();
+        let (open, all) = (self.tracker.open_stalls(), ByProcess::new(&snapshot.waits));
+        let reads = self.pipeline.resolver().reads();
+        self.families.again();
+        self.blamed.update(changed, open.all(), &mut self.families, reads);
+        self.incidents.unnamed().iter().for_each(|culprit| self.blamed.graph.mark_changed(*culprit));
+        let found = Found {
+            changes: self.blamed.graph.take_changes(),
+            stalls: open.all(),
+            number: open.changes(),
+            is_settled: self.blamed.are_settled(),
+        };
+        let changes =
+            self.incidents.see(found, |incident| self.families.culprit(incident, &all, reads), now_ns);
+        self.tracker.tell_stalls(changes.told);
+        self.incidents.took(meter.lap(), now_ns);
         changes.opened.into_iter().for_each(|incident| self.sinks.incident_opened(incident));
         changes.closed.into_iter().for_each(|incident| self.sinks.incident_closed(incident));
     }

@@ -1,32 +1,24 @@
 //! Who is to blame for the stalls of a moment? Makes the graph of who waits for whom of what was assessed, with the waits of culprits that
 //! nobody asked about, and says for each stall where its chain ends.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
-
 use anyhow::Result;
 use hashbrown::{HashMap, HashSet};
 
 use super::{
+    families::Families,
     pipeline::{Assessment, PeersOf, Pipeline, is_young},
     requests::drop_doubles,
-    stall::Stall,
 };
 use crate::{
     collect::Source,
     diagnose::{
-        culprit::{Blame, Culprit, ShownName, blame},
-        incidents::{BlamedWait, incidents},
+        culprit::{Blame, Culprit, ShownName},
+        incidents::{BlamedWait, Incident, IncidentGraph},
     },
     model::{
-        class::{Class, Level},
-        script::{is_interpreter, script},
+        class::Level,
         wait::{ByProcess, ThreadId, Wait},
     },
-    procfs::{Reads, by_pid},
-    resolve::{Resolved, process},
     wire::culprit::{CulpritKind, CulpritObject, PartyObject},
 };
 
@@ -34,127 +26,10 @@ use crate::{
 const STEPS_MAX: usize = 4;
 /// Waits that are looked up on the way.
 const WAITS_MAX: usize = 1024;
-/// Processes whose parents are read, or whose names are.
-const PROCESSES_MAX: usize = 256;
-/// For how long what was read holds.
-const HOLDS: Duration = Duration::from_secs(60);
-/// How long that may take: of a process that hangs, not even these can be read.
-const READING_MAX: Duration = Duration::from_millis(100);
 
 /// Whether a wait is to be in an incident: it has lasted a while, and worries by itself.
 pub fn is_stall(assessment: &Assessment) -> bool {
     !is_young(assessment.wait.age) && (assessment.class.is_listed() || assessment.is_deadlock())
-}
-
-/// What is read of processes, of each once.
-#[derive(Default)]
-pub struct Families {
-    parents: HashMap<u32, Option<u32>>,
-    names: HashMap<u32, Option<String>>,
-    /// What interpreters run.
-    scripts: HashMap<u32, Option<String>>,
-    /// What reading them has taken.
-    took: Duration,
-    /// When the first of them may have been read.
-    since: Option<Instant>,
-}
-
-impl Families {
-    /// The same for another look: what has been read holds for a minute, or until it is as much as may be read at once. Another process
-    /// may have the pid by then.
-    fn again(&mut self) {
-        if self.has_read_enough() || self.since.is_some_and(|since| since.elapsed() >= HOLDS) {
-            *self = Self::default();
-        }
-        self.took = Duration::ZERO;
-        self.since.get_or_insert_with(Instant::now);
-    }
-
-    /// Whether a process is a child of the other. Those beyond what is read are taken for none.
-    fn is_child(&mut self, pid: u32, parent: u32, reads: &mut Reads) -> bool {
-        if let Some(known) = self.parents.get(&pid) {
-            return *known == Some(parent);
-        }
-        if self.has_read_enough() {
-            return false;
-        }
-        let begun = Instant::now();
-        let read = reads.stat(by_pid(pid)).map(|stat| stat.parent);
-        self.took += begun.elapsed();
-        self.parents.insert(pid, read);
-        read == Some(parent)
-    }
-
-    fn has_read_enough(&self) -> bool {
-        self.parents.len() + self.names.len() + self.scripts.len() >= PROCESSES_MAX
-            || self.took >= READING_MAX
-    }
-
-    /// Names the process of a thread that waits for its own process: the thread has a name of its own.
-    fn name(&mut self, culprit: &mut Culprit, waiter: ThreadId, reads: &mut Reads) {
-        let Culprit::Process { pid, comm } = culprit else { return };
-        if *pid != waiter.process.pid || waiter.tid == *pid {
-            return;
-        }
-        if !self.names.contains_key(pid) && !self.has_read_enough() {
-            let begun = Instant::now();
-            self.names.insert(*pid, reads.comm(waiter.process));
-            self.took += begun.elapsed();
-        }
-        if let Some(Some(name)) = self.names.get(pid) {
-            *comm = ShownName(name.clone());
-        }
-    }
-
-    /// What the interpreter with this pid and name runs, where that is known or may be read.
-    fn script(&mut self, pid: u32, comm: &str, reads: &mut Reads) -> Option<String> {
-        if !is_interpreter(comm) {
-            return None;
-        }
-        if !self.scripts.contains_key(&pid) && !self.has_read_enough() {
-            let begun = Instant::now();
-            let cmdline = process::read_cmdline(by_pid(pid), reads);
-            self.took += begun.elapsed();
-            self.scripts.insert(pid, cmdline.and_then(|cmdline| script(comm, &cmdline)));
-        }
-        self.scripts.get(&pid).cloned().flatten()
-    }
-
-    /// Says of interpreters what they run.
-    fn name_scripts(&mut self, culprits: &mut HashMap<ThreadId, CulpritObject>, reads: &mut Reads) {
-        for culprit in culprits.values_mut() {
-            if let CulpritObject { kind: CulpritKind::Process, pid: Some(pid), comm: Some(comm), .. } =
-                culprit
-            {
-                culprit.script = self.script(*pid, comm, reads);
-            }
-            for party in culprit.through.iter_mut().chain(&mut culprit.members) {
-                if party.tid.is_none() {
-                    party.script = self.script(party.pid, &party.comm, reads);
-                }
-            }
-        }
-    }
-
-    fn blamed(
-        &mut self,
-        (wait, resolved, class): (&Wait, &Resolved, Class),
-        is_stall: bool,
-        reads: &mut Reads,
-    ) -> BlamedWait {
-        let waiter = wait.thread.process.pid;
-        let mut is_child = |pid| self.is_child(pid, waiter, reads);
-        let mut blame = blame(wait, resolved, class, &mut is_child);
-        self.name(&mut blame.culprit, wait.thread, reads);
-        BlamedWait {
-            thread: wait.thread,
-            began_ns: wait.began_ns,
-            is_stuck: class.level() == Level::Stuck,
-            is_deadlock: resolved.peers.as_ref().is_some_and(|peers| peers.circle),
-            is_stall,
-            blame,
-        }
-    }
 }
 
 /// The waits of culprits that were not looked up yet: no more than `room`.
@@ -220,8 +95,8 @@ impl Pipeline {
             drop_doubles(&mut met);
             blamed.extend(self.blamed(&met, |_| false, &mut families));
         }
-        let mut culprits = objects(&blamed, all);
-        families.name_scripts(&mut culprits, self.resolver().reads());
+        let mut culprits = objects(blamed, all);
+        families.name_scripts(culprits.values_mut(), self.resolver().reads());
         Ok(culprits)
     }
 
@@ -232,7 +107,7 @@ impl Pipeline {
         is_stall: impl Fn(&Assessment) -> bool,
         all: &ByProcess<'_>,
     ) -> HashMap<ThreadId, CulpritObject> {
-        objects(&self.blamed(assessments, is_stall, &mut Families::default()), all)
+        objects(self.blamed(assessments, is_stall, &mut Families::default()), all)
     }
 
     /// Those of these waits that are stalls, or may be followed from others, with whom they are due to.
@@ -249,44 +124,26 @@ impl Pipeline {
             |of: &Assessment| families.blamed((&of.wait, &of.resolved, of.class), is_stall(of), reads);
         counted.map(judged).collect()
     }
-
-    /// Who is to blame for each of these stalls; `all` are the host's waits, `families` what is known from the last time.
-    pub fn culprits_of_stalls(
-        &mut self,
-        stalls: &BTreeMap<ThreadId, Stall>,
-        all: &ByProcess<'_>,
-        families: &mut Families,
-    ) -> HashMap<ThreadId, CulpritObject> {
-        let reads = self.resolver().reads();
-        families.again();
-        let blamed: Vec<BlamedWait> = stalls
-            .values()
-            .map(|Stall { wait, resolved, verdict, .. }| {
-                families.blamed((wait, resolved, verdict.class), true, reads)
-            })
-            .collect();
-        let mut culprits = objects(&blamed, all);
-        families.name_scripts(&mut culprits, self.resolver().reads());
-        culprits
-    }
 }
 
 /// The culprit of each stall.
-fn objects(blamed: &[BlamedWait], all: &ByProcess<'_>) -> HashMap<ThreadId, CulpritObject> {
+fn objects(blamed: Vec<BlamedWait>, all: &ByProcess<'_>) -> HashMap<ThreadId, CulpritObject> {
     let mut objects = HashMap::new();
-    for incident in incidents(blamed) {
-        let object = CulpritObject {
-            more: incident.more,
-            probable: !incident.certain,
-            ..object(&incident.culprit, all)
-        };
-        for at in incident.stalls {
-            let BlamedWait { thread, blame, .. } = &blamed[at];
-            let through = through(blame, &incident.culprit);
-            objects.insert(*thread, CulpritObject { through, ..object.clone() });
+    let mut graph = IncidentGraph::with_capacity(blamed.len());
+    blamed.into_iter().for_each(|wait| graph.insert(wait));
+    for incident in graph.take_changes().into_iter().filter_map(|change| change.incident) {
+        let object = culprit(&incident, all);
+        for thread in incident.stalls {
+            let through = graph.blame(&thread).and_then(|blame| through(blame, &incident.culprit));
+            objects.insert(thread, CulpritObject { through, ..object.clone() });
         }
     }
     objects
+}
+
+/// The culprit of an incident as JSON has it; `all` are the host's waits.
+pub fn culprit(incident: &Incident, all: &ByProcess<'_>) -> CulpritObject {
+    CulpritObject { more: incident.more, probable: !incident.certain, ..object(&incident.culprit, all) }
 }
 
 /// Whom a wait is due to itself, where that is not where its chain ends.

@@ -2,9 +2,11 @@
 //! show. Layer 4.
 
 mod batches;
+pub mod blamed_stalls;
 pub mod blind;
 mod circles;
 pub mod client;
+pub mod families;
 pub mod incidents;
 pub mod inspect;
 mod object;

@@ -19,6 +19,7 @@ use crate::{
     model::holder::{ConnectionEnd, FileId, Holder},
     model::wait::{ProcessId, RingRequest, SeenFd, Sleeper, Snapshot, ThreadId, may_be_same_start},
     wire::durations::Durations,
+    wire::incident::IncidentObject,
 };
 
 /// Longer than any pass takes.
@@ -41,6 +42,8 @@ pub enum AgentRequest {
     Holders(Vec<FileId>, Vec<ConnectionEnd>, SyncSender<Result<Option<Vec<Holder>>>>),
     /// The open stalls.
     Stalls(SyncSender<Result<Vec<Stall>>>),
+    /// The open incidents.
+    Incidents(SyncSender<Result<Vec<IncidentObject>>>),
     /// What keeps waits of processes with this id from being flagged.
     Excuses(u32, SyncSender<Result<Vec<(ThreadId, Excuse)>>>),
     /// A snapshot, and which of its waits are the worst: so many at most, none that is idle.
@@ -98,6 +101,11 @@ impl Shared {
     /// The open stalls.
     pub fn stalls(&self) -> Result<Vec<Stall>> {
         self.ask(AgentRequest::Stalls)
+    }
+
+    /// The open incidents.
+    pub fn incidents(&self) -> Result<Vec<IncidentObject>> {
+        self.ask(AgentRequest::Incidents)
     }
 
     /// What keeps waits of a process from being flagged, by the ids of their threads.

@@ -10,7 +10,7 @@ use crate::{
     diagnose::verdict::Verdict,
     model::cgroup::Owner,
     model::class::Class,
-    model::wait::Wait,
+    model::wait::{ThreadId, Wait},
     resolve::{Resolved, process::ProcessMeta},
     wire::json::WaitObject,
     wire::stall::{StallIncident, StallObject, StallPeer},
@@ -75,6 +75,15 @@ impl Stall {
     pub fn share(&self) -> Result<&Owner, u32> {
         self.who.account.as_ref().ok_or(self.who.uid.unwrap_or(self.wait.uid))
     }
+}
+
+/// What tells a stall from all others, also from a later one of the same thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StallId {
+    /// Who waits, or goes on with the wait of another thread.
+    pub thread: ThreadId,
+    /// When it was flagged.
+    pub opened: Timestamp,
 }
 
 /// A stall that has ended.

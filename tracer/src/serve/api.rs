@@ -76,6 +76,7 @@ pub struct Named {
 pub enum ApiRequest {
     Waits { idle: bool },
     Stalls,
+    Incidents,
     Host,
     Why { named: Named, width: Option<usize> },
     Baselines(Named),
@@ -216,6 +217,7 @@ pub fn parse(path: &str, query: &str) -> Result<ApiRequest, (StatusCode, &'stati
             Some(since) => ApiRequest::PastStalls(since),
             None => ApiRequest::Stalls,
         },
+        "/v1/incidents" => ApiRequest::Incidents,
         "/v1/host" => ApiRequest::Host,
         _ => match path.split('/').collect::<Vec<_>>()[..] {
             ["", "v1", "why", id] => ApiRequest::Why {
@@ -227,7 +229,7 @@ pub fn parse(path: &str, query: &str) -> Result<ApiRequest, (StatusCode, &'stati
             _ => {
                 return Err((
                     StatusCode::NOT_FOUND,
-                    "there is /v1/waits, /v1/stalls, /v1/events, /v1/host, /v1/why/PID, /v1/baselines/PID and /v1/durations/PID\n",
+                    "there is /v1/waits, /v1/stalls, /v1/incidents, /v1/events, /v1/host, /v1/why/PID, /v1/baselines/PID and /v1/durations/PID\n",
                 ));
             }
         },
@@ -321,6 +323,7 @@ impl Responder {
                 as_lines(waits)?
             }
             ApiRequest::Stalls => as_lines(self.shared.stalls()?.iter().map(StallObject::open))?,
+            ApiRequest::Incidents => as_lines(self.shared.incidents()?)?,
             ApiRequest::Host => {
                 let interval_seconds = self.interval.as_secs_f64();
                 let Numbers { waits, lost } = self.shared.numbers()?;
@@ -447,6 +450,7 @@ mod tests {
     fn paths_and_queries() {
         let asked = |path: &str, query: &str| parse(path, query).map_err(|(status, _)| status.as_u16());
         assert!(matches!(asked("/v1/waits", ""), Ok(ApiRequest::Waits { idle: false })));
+        assert!(matches!(asked("/v1/incidents", ""), Ok(ApiRequest::Incidents)));
         assert!(matches!(asked("/v1/waits", "all"), Ok(ApiRequest::Waits { idle: true })));
         assert!(matches!(asked("/v1/waits", "x=1&all="), Ok(ApiRequest::Waits { idle: true })));
         assert!(matches!(asked("/v1/waits", "at=2026-11-23T03:12:00Z"), Ok(ApiRequest::PastWaits(_))));

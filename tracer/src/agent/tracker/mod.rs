@@ -89,9 +89,14 @@ impl Tracker {
         &self.stalls
     }
 
-    /// Tells each stall of the incident that it belongs to.
-    pub fn tell_stalls(&mut self, incident: impl Fn(&ThreadId) -> Option<Arc<StallIncident>>) {
-        self.stalls.tell(incident);
+    /// Whose stalls have opened or closed since the last time.
+    pub fn take_changed_stalls(&mut self) -> Vec<ThreadId> {
+        self.stalls.take_changed()
+    }
+
+    /// Tells these stalls of the incidents that they belong to.
+    pub fn tell_stalls(&mut self, incidents: Vec<(ThreadId, Arc<StallIncident>)>) {
+        self.stalls.tell(incidents);
     }
 
     /// Sockets on which threads wait that may be stuck, by inode.

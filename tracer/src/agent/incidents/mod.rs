@@ -1,0 +1,622 @@
+//! The incidents that are open: one culprit and the stalls that wait for it, from when it has the first until it has none. Pure.
+//!
+//! More may be known of a culprit later: it waits for somebody itself. The incident then goes on with the deeper one, and is the same.
+//! What is said of one is only made anew where its culprit or its stalls have changed.
+
+mod totals;
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use hashbrown::HashMap;
+use jiff::{Timestamp, Unit};
+
+use self::totals::incident_of;
+use crate::{
+    assess::stall::{Stall, StallId},
+    diagnose::incidents::{CulpritNumber, Incident, IncidentChange},
+    model::wait::ThreadId,
+    wire::culprit::CulpritObject,
+    wire::incident::{AnnouncedIncident, IncidentObject},
+    wire::stall::StallIncident,
+};
+
+/// Of how much time finding what has become of them may take one part: 2 % of a core. It is done at each look as long as fewer than a
+/// thousand stalls a second come and go.
+const SHARE: u32 = 50;
+/// How long after a start incidents that were open before may be found again, nanoseconds.
+const FOUND_WITHIN_NS: u64 = 600_000_000_000;
+
+/// One that is open.
+#[derive(Debug)]
+struct OpenIncident {
+    object: IncidentObject,
+    /// Who is to blame.
+    culprit: CulpritNumber,
+    /// Its stalls, ascending.
+    stalls: Vec<StallId>,
+    /// When the wait of its oldest stall began, nanoseconds of `CLOCK_MONOTONIC`.
+    began_ns: u64,
+    /// What its stalls are told of it.
+    told: Arc<StallIncident>,
+}
+
+/// What was found of the stalls that are open.
+pub struct Found<'a> {
+    /// What has become of their culprits since the last time.
+    pub changes: Vec<IncidentChange>,
+    /// All of them.
+    pub stalls: &'a BTreeMap<ThreadId, Stall>,
+    /// How often they have changed so far.
+    pub number: u64,
+    /// Everything was read that tells who is to blame.
+    pub is_settled: bool,
+}
+
+/// What has become of incidents.
+#[derive(Debug, Default)]
+pub struct IncidentChanges {
+    /// Have opened.
+    pub opened: Vec<IncidentObject>,
+    /// Have closed: they have no stall left, or those they had are another's.
+    pub closed: Vec<IncidentObject>,
+    /// What stalls are to be told of the incidents that they belong to now.
+    pub told: Vec<(ThreadId, Arc<StallIncident>)>,
+}
+
+/// All that are open.
+#[derive(Debug)]
+pub struct OpenIncidents {
+    open: BTreeMap<u64, OpenIncident>,
+    by_culprit: HashMap<CulpritNumber, u64>,
+    /// To which of them stalls belong.
+    of: HashMap<ThreadId, u64>,
+    /// Those that were open when the agent last stopped and have not been found again, by the marks of their culprits.
+    before: HashMap<u64, AnnouncedIncident>,
+    found_until_ns: u64,
+    /// Begins the ids of this agent's incidents.
+    prefix: String,
+    last: u64,
+    /// Culprits of which not all was read that there is.
+    unnamed: Vec<CulpritNumber>,
+    /// How often stalls had changed when that was last done, if nothing was left to ask.
+    seen: Option<u64>,
+    /// When they may be found again, nanoseconds of `CLOCK_MONOTONIC`.
+    not_before_ns: u64,
+}
+
+/// An incident that is new, or not as it was.
+struct Changed {
+    culprit: CulpritNumber,
+    incident: Incident,
+}
+
+impl OpenIncidents {
+    /// None, of an agent that starts now and goes on with what another one has announced.
+    pub fn going_on_with(before: Vec<AnnouncedIncident>, now_ns: u64, now: Timestamp) -> Self {
+        Self {
+            open: BTreeMap::new(),
+            by_culprit: HashMap::new(),
+            of: HashMap::new(),
+            before: before.into_iter().map(|before| (mark(&before.culprit), before)).collect(),
+            found_until_ns: now_ns + FOUND_WITHIN_NS,
+            prefix: now.as_second().to_string(),
+            last: 0,
+            unnamed: Vec::new(),
+            seen: None,
+            not_before_ns: 0,
+        }
+    }
+
+    /// Whether stalls have changed since these were last found, and it is time to find them anew.
+    pub fn are_due(&self, changes: u64, now_ns: u64) -> bool {
+        self.seen != Some(changes) && now_ns >= self.not_before_ns
+    }
+
+    /// To find them has just taken so long: the more it is, the later that is done again.
+    pub fn took(&mut self, took: Duration, now_ns: u64) {
+        self.not_before_ns = now_ns + (took * SHARE).as_nanos() as u64;
+    }
+
+    /// Brings their ages up to date.
+    pub fn age(&mut self, now_ns: u64) {
+        self.open.values_mut().for_each(|incident| incident.object.oldest = incident.age(now_ns));
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<&IncidentObject> {
+        self.open.values().map(|incident| &incident.object).collect()
+    }
+
+    /// All of them as they are at this moment, nanoseconds of `CLOCK_MONOTONIC`.
+    pub fn at(&self, now_ns: u64) -> Vec<IncidentObject> {
+        self.open.values().map(|incident| incident.at(now_ns)).collect()
+    }
+
+    /// The id of the one that a stall belongs to.
+    pub fn id_of(&self, stall: &ThreadId) -> Option<&str> {
+        Some(self.open.get(self.of.get(stall)?)?.object.id.as_str())
+    }
+
+    /// What is to be kept over a restart.
+    pub fn announced(&self) -> Vec<AnnouncedIncident> {
+        let open = self.open.values().map(|OpenIncident { object, .. }| AnnouncedIncident {
+            id: object.id.clone(),
+            opened: object.opened,
+            culprit: object.culprit.clone(),
+        });
+        open.chain(self.before.values().cloned()).collect()
+    }
+
+    /// Culprits of which more may be read.
+    pub fn unnamed(&self) -> &[CulpritNumber] {
+        &self.unnamed
+    }
+
+    /// Takes what was found of the stalls that are open now. `culprit` makes an incident's culprit as JSON has it, and says whether all
+    /// that there is was read of it.
+    pub fn see(
+        &mut self,
+        found: Found<'_>,
+        mut culprit: impl FnMut(&Incident) -> (CulpritObject, bool),
+        now_ns: u64,
+    ) -> IncidentChanges {
+        if now_ns > self.found_until_ns {
+            self.before.clear();
+        }
+        let now = Timestamp::now().round(Unit::Millisecond).unwrap_or_default();
+        let mut changes = IncidentChanges::default();
+        self.unnamed.clear();
+        let (changed, closed) = self.sorted(found.changes);
+        for (changed, number) in changed {
+            let of = Stalls::of(&changed.incident, found.stalls);
+            if of.ids.is_empty() {
+                // All have ended, which the graph will hear of soon.
+                continue;
+            }
+            let (object, is_named) = culprit(&changed.incident);
+            if !is_named {
+                self.unnamed.push(changed.culprit);
+            }
+            let before = number.and_then(|number| Some((number, self.open.remove(&number)?)));
+            let (number, incident, known) = match before {
+                Some((number, before)) => {
+                    self.forget_culprit(&before, number);
+                    self.leave(&before.stalls, &of.ids, number);
+                    let (incident, known) = before.renewed(changed.culprit, object, of);
+                    (number, incident, known)
+                }
+                None => {
+                    let (number, incident, is_new) = self.begun(changed.culprit, object, of, now);
+                    if is_new {
+                        changes.opened.push(incident.at(now_ns));
+                    }
+                    (number, incident, Vec::new())
+                }
+            };
+            for StallId { thread, .. } in not_among(&incident.stalls, &known) {
+                self.of.insert(thread, number);
+                changes.told.push((thread, Arc::clone(&incident.told)));
+            }
+            self.by_culprit.insert(incident.culprit, number);
+            self.open.insert(number, incident);
+        }
+        for number in closed {
+            if let Some(open) = self.open.remove(&number) {
+                self.forget_culprit(&open, number);
+                self.leave(&open.stalls, &[], number);
+                changes.closed.push(IncidentObject { closed: Some(now), ..open.at(now_ns) });
+            }
+        }
+        let is_complete = found.is_settled && self.unnamed.is_empty();
+        self.seen = is_complete.then_some(found.number);
+        changes
+    }
+
+    /// One that is new, or was open when the agent last stopped.
+    fn begun(
+        &mut self,
+        culprit: CulpritNumber,
+        object: CulpritObject,
+        of: Stalls<'_>,
+        now: Timestamp,
+    ) -> (u64, OpenIncident, bool) {
+        self.last += 1;
+        let (id, opened, is_new) = match self.before.remove(&mark(&object)) {
+            Some(before) => (before.id, before.opened, false),
+            None => (format!("{}-{}", self.prefix, self.last), now, true),
+        };
+        let object = incident_of(id, opened, object, &of.stalls);
+        let told = told(&object);
+        (self.last, OpenIncident::new(object, culprit, told, of), is_new)
+    }
+
+    /// Which incidents have changed, each with the open one that goes on as it, those with most stalls first; and which have closed.
+    fn sorted(&self, changes: Vec<IncidentChange>) -> (Vec<(Changed, Option<u64>)>, BTreeSet<u64>) {
+        let mut left: BTreeSet<u64> =
+            changes.iter().filter_map(|change| self.by_culprit.get(&change.number)).copied().collect();
+        let changed = changes.into_iter().filter_map(|IncidentChange { number, incident }| {
+            Some(Changed { culprit: number, incident: incident? })
+        });
+        let mut changed: Vec<Changed> = changed.collect();
+        changed.sort_by_key(|Changed { incident: Incident { stalls, .. }, .. }| {
+            (Reverse(stalls.len()), stalls.first().copied())
+        });
+        let with_number = |changed: Changed| {
+            let number = self.goes_on(&changed, &left);
+            number.map(|number| left.remove(&number));
+            (changed, number)
+        };
+        (changed.into_iter().map(with_number).collect(), left)
+    }
+
+    /// Which of those that are left this one is: to which most of its stalls belonged, else whose culprit is the same.
+    fn goes_on(&self, changed: &Changed, left: &BTreeSet<u64>) -> Option<u64> {
+        let mut votes: BTreeMap<u64, usize> = BTreeMap::new();
+        let belonged = changed.incident.stalls.iter().filter_map(|thread| self.of.get(thread));
+        for number in belonged.filter(|number| left.contains(number)) {
+            *votes.entry(*number).or_default() += 1;
+        }
+        let most = votes.into_iter().max_by_key(|(number, votes)| (*votes, Reverse(*number)));
+        let same = || self.by_culprit.get(&changed.culprit).copied().filter(|number| left.contains(number));
+        most.map(|(number, _)| number).or_else(same)
+    }
+
+    /// Those of these stalls that are not among the others do not belong to this incident any more.
+    fn leave(&mut self, stalls: &[StallId], others: &[StallId], number: u64) {
+        for StallId { thread, .. } in not_among(stalls, others) {
+            if self.of.get(&thread) == Some(&number) {
+                self.of.remove(&thread);
+            }
+        }
+    }
+
+    fn forget_culprit(&mut self, incident: &OpenIncident, number: u64) {
+        if self.by_culprit.get(&incident.culprit) == Some(&number) {
+            self.by_culprit.remove(&incident.culprit);
+        }
+    }
+}
+
+/// The stalls of an incident.
+struct Stalls<'a> {
+    ids: Vec<StallId>,
+    stalls: Vec<&'a Stall>,
+}
+
+impl<'a> Stalls<'a> {
+    fn of(incident: &Incident, all: &'a BTreeMap<ThreadId, Stall>) -> Self {
+        let number = incident.stalls.len();
+        let (mut ids, mut stalls) = (Vec::with_capacity(number), Vec::with_capacity(number));
+        for thread in &incident.stalls {
+            if let Some(stall) = all.get(thread) {
+                ids.push(StallId { thread: *thread, opened: stall.opened });
+                stalls.push(stall);
+            }
+        }
+        Self { ids, stalls }
+    }
+}
+
+impl OpenIncident {
+    fn new(
+        object: IncidentObject,
+        culprit: CulpritNumber,
+        told: Arc<StallIncident>,
+        Stalls { ids, stalls }: Stalls<'_>,
+    ) -> Self {
+        let began_ns = stalls.iter().map(|stall| stall.wait.began_ns).min().unwrap_or_default();
+        Self { object, culprit, stalls: ids, began_ns, told }
+    }
+
+    /// The same as it is now, and those of its stalls that have been told so.
+    fn renewed(self, culprit: CulpritNumber, object: CulpritObject, of: Stalls<'_>) -> (Self, Vec<StallId>) {
+        let object = keep_script(object, &self.object.culprit);
+        let object = incident_of(self.object.id, self.object.opened, object, &of.stalls);
+        let (told, known) = match self.told.name == object.name {
+            true => (self.told, self.stalls),
+            false => (told(&object), Vec::new()),
+        };
+        (Self::new(object, culprit, told, of), known)
+    }
+
+    fn age(&self, now_ns: u64) -> Duration {
+        Duration::from_nanos(now_ns.saturating_sub(self.began_ns))
+    }
+
+    fn at(&self, now_ns: u64) -> IncidentObject {
+        IncidentObject { oldest: self.age(now_ns), ..self.object.clone() }
+    }
+}
+
+/// Those of these that are not among the others; both ascend.
+fn not_among(stalls: &[StallId], others: &[StallId]) -> impl Iterator<Item = StallId> {
+    let mut others = others.iter().peekable();
+    stalls.iter().copied().filter(move |stall| {
+        while others.next_if(|other| *other < stall).is_some() {}
+        others.peek() != Some(&stall)
+    })
+}
+
+fn told(object: &IncidentObject) -> Arc<StallIncident> {
+    Arc::new(StallIncident { id: object.id.clone(), name: object.name.clone() })
+}
+
+/// What the culprit runs was known before and may not be read each time: the name is a label of metrics.
+fn keep_script(culprit: CulpritObject, before: &CulpritObject) -> CulpritObject {
+    let script =
+        culprit.script.clone().or_else(|| before.script.clone().filter(|_| before.key() == culprit.key()));
+    CulpritObject { script, ..culprit }
+}
+
+/// What tells a culprit from others, as a number.
+fn mark(culprit: &CulpritObject) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(culprit.key())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, test_runner::RngSeed};
+
+    use super::*;
+    use crate::{
+        diagnose::culprit::{Blame, Culprit},
+        diagnose::incidents::{BlamedWait, IncidentGraph},
+        history::samples::flagged,
+        wire::culprit::CulpritKind,
+    };
+
+    /// Incidents with what they are found by.
+    struct World {
+        incidents: OpenIncidents,
+        graph: IncidentGraph,
+        stalls: BTreeMap<ThreadId, Stall>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self::of(OpenIncidents::going_on_with(Vec::new(), 0, Timestamp::UNIX_EPOCH))
+        }
+
+        fn of(incidents: OpenIncidents) -> Self {
+            Self { incidents, graph: IncidentGraph::default(), stalls: BTreeMap::new() }
+        }
+
+        /// There are these stalls now, each due to the process with a pid.
+        fn stall(&mut self, stalls: impl IntoIterator<Item = (Stall, u32)>) {
+            std::mem::take(&mut self.stalls).keys().for_each(|thread| self.graph.remove(thread));
+            for (stall, pid) in stalls {
+                let thread = stall.wait.thread;
+                self.graph.insert(BlamedWait {
+                    thread,
+                    began_ns: 1,
+                    is_stuck: false,
+                    is_deadlock: false,
+                    is_stall: true,
+                    blame: Blame {
+                        culprit: Culprit::Process { pid, comm: "db".into() },
+                        more: 0,
+                        certain: true,
+                    },
+                });
+                self.stalls.insert(thread, stall);
+            }
+        }
+
+        /// Finds what has become of them.
+        fn see(
+            &mut self,
+            number: u64,
+            is_settled: bool,
+            culprit: impl FnMut(&Incident) -> (CulpritObject, bool),
+        ) -> IncidentChanges {
+            self.incidents.unnamed().iter().for_each(|culprit| self.graph.mark_changed(*culprit));
+            let changes = self.graph.take_changes();
+            let found = Found { changes, stalls: &self.stalls, number, is_settled };
+            self.incidents.see(found, culprit, 100_000_000_000)
+        }
+
+        /// There are stalls of these processes now, each with its culprit: what becomes of incidents.
+        fn changes(&mut self, of_culprits: &[(u32, u32)]) -> IncidentChanges {
+            self.stall(of_culprits.iter().map(|(pid, culprit)| (flagged(*pid, 10), *culprit)));
+            self.see(1, true, culprit)
+        }
+
+        /// Which open and which close.
+        fn open(&mut self, of_culprits: &[(u32, u32)]) -> (Vec<(String, String, usize)>, Vec<String>) {
+            let changes = self.changes(of_culprits);
+            let opened = changes.opened.into_iter().map(|of| (of.id, of.name, of.stalls)).collect();
+            (opened, changes.closed.into_iter().map(|of| of.id).collect())
+        }
+    }
+
+    fn of(pid: u32) -> CulpritObject {
+        CulpritObject {
+            pid: Some(pid),
+            comm: Some("db".into()),
+            ..CulpritObject::of_kind(CulpritKind::Process)
+        }
+    }
+
+    fn culprit(incident: &Incident) -> (CulpritObject, bool) {
+        let Culprit::Process { pid, .. } = incident.culprit else { panic!("a process") };
+        (of(pid), true)
+    }
+
+    fn opened(id: &str, pid: u32, stalls: usize) -> (String, String, usize) {
+        (id.into(), format!("db (pid {pid})"), stalls)
+    }
+
+    #[test]
+    fn one_opens_with_its_first_stalls_grows_and_closes_with_its_last() {
+        let mut world = World::new();
+        assert_eq!(
+            world.open(&[(1, 9), (2, 9), (3, 8)]),
+            (vec![opened("0-1", 9, 2), opened("0-2", 8, 1)], vec![])
+        );
+        assert_eq!(world.open(&[(1, 9), (2, 9), (4, 9), (3, 8)]), (vec![], vec![]));
+        world.incidents.age(100_000_000_000);
+        let all = world.incidents.all();
+        assert_eq!(all.iter().map(|of| (of.stalls, of.processes)).collect::<Vec<_>>(), [(3, 3), (1, 1)]);
+        assert!(all.iter().all(|of| of.oldest > Duration::ZERO));
+        assert_eq!(world.open(&[(4, 9)]), (vec![], vec!["0-2".into()]));
+        assert_eq!(world.open(&[]), (vec![], vec!["0-1".into()]));
+        assert_eq!(world.open(&[(1, 9)]).0, [opened("0-3", 9, 1)], "it is another one");
+    }
+
+    #[test]
+    fn one_goes_on_with_a_deeper_culprit_and_takes_in_what_waits_for_it_as_well() {
+        let mut world = World::new();
+        world.open(&[(1, 9), (2, 9), (3, 8)]);
+        // It is known now that 9 waits for 8.
+        assert_eq!(world.open(&[(1, 8), (2, 8), (3, 8), (9, 8)]), (vec![], vec!["0-2".into()]));
+        let [left] = &world.incidents.all()[..] else { panic!("there is one") };
+        assert_eq!((left.id.as_str(), left.name.as_str(), left.stalls), ("0-1", "db (pid 8)", 4));
+        // Part of it turns out to be another's.
+        assert_eq!(world.open(&[(1, 8), (2, 8), (3, 7), (9, 8)]), (vec![opened("0-3", 7, 1)], vec![]));
+    }
+
+    #[test]
+    fn what_takes_long_is_done_less_often() {
+        let mut world = World::new();
+        world.open(&[(1, 9)]);
+        assert!(!world.incidents.are_due(1, 0) && world.incidents.are_due(2, 0));
+        world.incidents.took(Duration::from_millis(10), 5);
+        let later = 5 + 10_000_000 * u64::from(SHARE);
+        assert!(!world.incidents.are_due(2, later - 1) && world.incidents.are_due(2, later));
+    }
+
+    #[test]
+    fn after_a_restart_one_is_found_again_for_a_while() {
+        let mut world = World::new();
+        world.open(&[(1, 9), (3, 8)]);
+        let kept = serde_json::to_string(&world.incidents.announced()).expect("JSON");
+        let kept = || serde_json::from_str(&kept).expect("JSON");
+        let mut again = World::of(OpenIncidents::going_on_with(kept(), 0, Timestamp::now()));
+        assert_eq!(again.open(&[(1, 9)]), (vec![], vec![]));
+        assert_eq!(again.incidents.announced().len(), 2, "one may be found yet");
+        let mut late = World::of(OpenIncidents::going_on_with(kept(), 0, Timestamp::now()));
+        late.incidents.found_until_ns = 0;
+        assert_eq!(late.open(&[(1, 9)]).0.len(), 1);
+    }
+
+    #[test]
+    fn who_is_told_are_stalls_that_have_come_or_whose_incident_has_another_name() {
+        let mut world = World::new();
+        let mut told = |of_culprits: &[(u32, u32)]| {
+            let told = world.changes(of_culprits).told;
+            let told = told.into_iter().map(|(thread, told)| format!("{} {}", thread.process.pid, told.name));
+            let mut told: Vec<String> = told.collect();
+            told.sort();
+            told
+        };
+        assert_eq!(told(&[(1, 9), (2, 9), (3, 8)]), ["1 db (pid 9)", "2 db (pid 9)", "3 db (pid 8)"]);
+        assert!(told(&[(1, 9), (2, 9), (3, 8)]).is_empty());
+        assert_eq!(told(&[(1, 9), (2, 9), (3, 8), (4, 9)]), ["4 db (pid 9)"]);
+        assert!(told(&[(1, 9), (3, 8)]).is_empty());
+        assert_eq!(told(&[(1, 7), (3, 8)]), ["1 db (pid 7)"]);
+        assert_eq!(told(&[(1, 8), (3, 7)]), ["1 db (pid 8)", "3 db (pid 7)"]);
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_asked_again() {
+        let mut world = World::new();
+        world.stall([(flagged(1, 10), 9)]);
+        world.see(1, false, culprit);
+        assert!(world.incidents.are_due(1, 0), "nothing has changed, and something is left to ask");
+        world.see(1, true, culprit);
+        assert!(!world.incidents.are_due(1, 0));
+        world.stall([(flagged(1, 10), 8)]);
+        world.see(2, true, |of| (culprit(of).0, false));
+        assert!(world.incidents.are_due(2, 1), "the culprit's own name is not known yet");
+        let mut asked = 0;
+        for _ in 0..2 {
+            world.see(2, true, |of: &Incident| {
+                asked += 1;
+                (CulpritObject { script: Some("a.py".into()), ..culprit(of).0 }, true)
+            });
+        }
+        assert_eq!((asked, world.incidents.all()[0].name.as_str()), (1, "db a.py (pid 8)"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(1), ..ProptestConfig::with_cases(1_000) })]
+
+        /// Found step by step they are what they would be if found at once, and every stall knows its own.
+        #[test]
+        fn what_is_kept_agrees_with_what_is_there(
+            steps in prop::collection::vec(prop::collection::btree_map(1u32..12, 20u32..25, 0..10), 1..8),
+        ) {
+            let mut world = World::new();
+            let mut told: HashMap<ThreadId, String> = HashMap::new();
+            let mut open = BTreeSet::new();
+            for step in steps {
+                let of_culprits: Vec<(u32, u32)> = step.into_iter().collect();
+                let changes = world.changes(&of_culprits);
+                open.extend(changes.opened.into_iter().map(|of| of.id));
+                changes.closed.iter().for_each(|of| assert!(open.remove(&of.id), "{} was not open", of.id));
+                told.extend(changes.told.into_iter().map(|(thread, told)| (thread, told.name.clone())));
+                let incidents = &world.incidents;
+                let all: BTreeSet<String> = incidents.all().iter().map(|of| of.id.clone()).collect();
+                prop_assert_eq!(&all, &open);
+                prop_assert_eq!(incidents.of.len(), of_culprits.len());
+                prop_assert_eq!(incidents.by_culprit.len(), incidents.open.len());
+                for (pid, culprit) in &of_culprits {
+                    let thread = flagged(*pid, 10).wait.thread;
+                    let name = format!("db (pid {culprit})");
+                    prop_assert_eq!(&told[&thread], &name);
+                    let incident = &incidents.open[&incidents.of[&thread]].object;
+                    prop_assert_eq!(&incident.name, &name);
+                    let stalls = of_culprits.iter().filter(|(_, of)| of == culprit).count();
+                    prop_assert_eq!(incident.stalls, stalls);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn thousands_cost_what_they_are() {
+        let prepare = |number: usize| {
+            let stack = |pid| ["read", "get", &format!("page {pid}")].map(str::to_owned).to_vec();
+            let stalls = (0..number as u32).map(|pid| Stall { stack: stack(pid), ..flagged(pid + 1, 10) });
+            (World::new(), stalls.collect::<Vec<Stall>>())
+        };
+        crate::util::growth::assert_linear("incidents", prepare, |(mut world, stalls)| {
+            let due_to =
+                |apart: u32| stalls.iter().map(move |stall| (stall.clone(), apart + stall.wait.thread.tid));
+            world.stall(due_to(1_000_000));
+            assert_eq!(world.see(1, true, culprit).opened.len(), stalls.len());
+            // Each moves to another culprit.
+            world.stall(due_to(2_000_000));
+            assert_eq!(world.see(2, true, culprit).opened.len(), 0);
+            // All close, and as many open.
+            world.stall([]);
+            assert_eq!(world.see(3, true, culprit).closed.len(), stalls.len());
+            world.stall(due_to(3_000_000));
+            assert_eq!(world.see(4, true, culprit).opened.len(), stalls.len());
+        });
+    }
+
+    /// What one among thousands costs does not grow with them.
+    #[test]
+    fn one_among_thousands_costs_what_it_is() {
+        let prepare = |number: usize| {
+            let mut world = World::new();
+            let stalls: Vec<Stall> = (0..number as u32).map(|pid| flagged(pid + 1, 10)).collect();
+            world.stall(stalls.iter().map(|stall| (stall.clone(), 1_000_000 + stall.wait.thread.tid)));
+            world.see(1, true, culprit);
+            (world, stalls)
+        };
+        crate::util::growth::assert_linear("ones of many", prepare, |(mut world, stalls)| {
+            for stall in stalls {
+                world.graph.remove(&stall.wait.thread);
+                assert_eq!(world.see(2, true, culprit).closed.len(), 1);
+            }
+        });
+    }
+}

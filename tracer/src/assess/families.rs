@@ -1,0 +1,171 @@
+//! What has to be read of processes to say who is to blame: whose child one is, and what its program is called. Of each once, and of no
+//! more than a look has time for.
+
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+
+use super::incidents::culprit;
+use crate::{
+    diagnose::{
+        culprit::{Culprit, ShownName, blame},
+        incidents::{BlamedWait, Incident},
+    },
+    model::{
+        class::{Class, Level},
+        script::{is_interpreter, script},
+        wait::{ByProcess, ThreadId, Wait},
+    },
+    procfs::{Reads, by_pid},
+    resolve::{Resolved, process},
+    wire::culprit::{CulpritKind, CulpritObject},
+};
+
+/// Processes whose parents are read, or whose names are.
+const PROCESSES_MAX: usize = 256;
+/// For how long what was read holds.
+const HOLDS: Duration = Duration::from_secs(60);
+/// How long that may take: of a process that hangs, not even these can be read.
+const READING_MAX: Duration = Duration::from_millis(100);
+
+/// What is read of processes, of each once.
+#[derive(Default)]
+pub struct Families {
+    parents: HashMap<u32, Option<u32>>,
+    names: HashMap<u32, Option<String>>,
+    /// What interpreters run.
+    scripts: HashMap<u32, Option<String>>,
+    /// What reading them has taken.
+    took: Duration,
+    /// When the first of them may have been read.
+    since: Option<Instant>,
+    /// How often something was not read, as that had been enough.
+    missed: u64,
+}
+
+impl Families {
+    /// The same for another look: what has been read holds for a minute, or until it is as much as may be read at once. Another process
+    /// may have the pid by then.
+    pub fn again(&mut self) {
+        if self.has_read_enough() || self.since.is_some_and(|since| since.elapsed() >= HOLDS) {
+            *self = Self::default();
+        }
+        self.took = Duration::ZERO;
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// Whether a process is a child of the other. Those beyond what is read are taken for none.
+    fn is_child(&mut self, pid: u32, parent: u32, reads: &mut Reads) -> bool {
+        if let Some(known) = self.parents.get(&pid) {
+            return *known == Some(parent);
+        }
+        if !self.may_read() {
+            return false;
+        }
+        let begun = Instant::now();
+        let read = reads.stat(by_pid(pid)).map(|stat| stat.parent);
+        self.took += begun.elapsed();
+        self.parents.insert(pid, read);
+        read == Some(parent)
+    }
+
+    /// How often something was not read that had to be: what was said then may be said better another time.
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    fn may_read(&mut self) -> bool {
+        let may = !self.has_read_enough();
+        self.missed += u64::from(!may);
+        may
+    }
+
+    fn has_read_enough(&self) -> bool {
+        self.parents.len() + self.names.len() + self.scripts.len() >= PROCESSES_MAX
+            || self.took >= READING_MAX
+    }
+
+    /// Names the process of a thread that waits for its own process: the thread has a name of its own.
+    fn name(&mut self, culprit: &mut Culprit, waiter: ThreadId, reads: &mut Reads) {
+        let Culprit::Process { pid, comm } = culprit else { return };
+        if *pid != waiter.process.pid || waiter.tid == *pid {
+            return;
+        }
+        if !self.names.contains_key(pid) && self.may_read() {
+            let begun = Instant::now();
+            self.names.insert(*pid, reads.comm(waiter.process));
+            self.took += begun.elapsed();
+        }
+        if let Some(Some(name)) = self.names.get(pid) {
+            *comm = ShownName(name.clone());
+        }
+    }
+
+    /// What the interpreter with this pid and name runs, where that is known or may be read.
+    fn script(&mut self, pid: u32, comm: &str, reads: &mut Reads) -> Option<String> {
+        if !is_interpreter(comm) {
+            return None;
+        }
+        if !self.scripts.contains_key(&pid) && self.may_read() {
+            let begun = Instant::now();
+            let cmdline = process::read_cmdline(by_pid(pid), reads);
+            self.took += begun.elapsed();
+            self.scripts.insert(pid, cmdline.and_then(|cmdline| script(comm, &cmdline)));
+        }
+        self.scripts.get(&pid).cloned().flatten()
+    }
+
+    /// Says of interpreters among these culprits what they run.
+    pub fn name_scripts<'a>(
+        &mut self,
+        culprits: impl IntoIterator<Item = &'a mut CulpritObject>,
+        reads: &mut Reads,
+    ) {
+        for culprit in culprits {
+            if let CulpritObject { kind: CulpritKind::Process, pid: Some(pid), comm: Some(comm), .. } =
+                culprit
+            {
+                culprit.script = self.script(*pid, comm, reads);
+            }
+            for party in culprit.through.iter_mut().chain(&mut culprit.members) {
+                if party.tid.is_none() {
+                    party.script = self.script(party.pid, &party.comm, reads);
+                }
+            }
+        }
+    }
+
+    /// An incident's culprit as JSON has it, and whether all was read of it; `all` are the host's waits.
+    pub fn culprit(
+        &mut self,
+        incident: &Incident,
+        all: &ByProcess<'_>,
+        reads: &mut Reads,
+    ) -> (CulpritObject, bool) {
+        let missed = self.missed;
+        let mut object = culprit(incident, all);
+        self.name_scripts([&mut object], reads);
+        (object, self.missed == missed)
+    }
+
+    /// Who is to blame for a wait.
+    pub fn blamed(
+        &mut self,
+        (wait, resolved, class): (&Wait, &Resolved, Class),
+        is_stall: bool,
+        reads: &mut Reads,
+    ) -> BlamedWait {
+        let waiter = wait.thread.process.pid;
+        let mut is_child = |pid| self.is_child(pid, waiter, reads);
+        let mut blame = blame(wait, resolved, class, &mut is_child);
+        self.name(&mut blame.culprit, wait.thread, reads);
+        BlamedWait {
+            thread: wait.thread,
+            began_ns: wait.began_ns,
+            is_stuck: class.level() == Level::Stuck,
+            is_deadlock: resolved.peers.as_ref().is_some_and(|peers| peers.circle),
+            is_stall,
+            blame,
+        }
+    }
+}
