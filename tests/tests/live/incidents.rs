@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Agent, HungMount, Waiter, http, own_dir, pause, ps, shared, slow, tracer};
+use tests::{Agent, HungMount, Sample, Waiter, http, own_dir, pause, ps, shared, slow, tracer};
 
 use crate::top::Terminal;
 
@@ -331,8 +331,11 @@ fn an_agent_tells_of_an_incident_once_and_when_it_ends() {
     let incident = &opened["incident"];
     assert_eq!(incident["name"], format!("waiter (pid {service})"), "{opened:#}");
     assert!(opened["time"].is_string() && opened["host"].is_string(), "{opened:#}");
+    let pid = service.to_string();
+    let stalls = (POOL + 4) as f64;
     agent.wait_scrape(PATIENCE, |page| {
-        page.iter().any(|of| of.name == "tracer_incident_stalls" && of.value == (POOL + 4) as f64)
+        let is_its = |of: &&Sample| of.is("tracer_incident_stalls", &[("pid", &pid)]);
+        page.iter().find(is_its).is_some_and(|of| of.value == stalls)
     });
     assert_eq!(stalls_of(&agent, service).len(), 1);
     let served = served(&agent, incident["id"].as_str().expect("an id")).expect("it is open");
@@ -356,7 +359,6 @@ fn an_agent_tells_of_an_incident_once_and_when_it_ends() {
     let events = agent.all_events();
     assert_eq!(events.iter().filter(of_it).count(), 2, "{events:#?}");
     // The page is made at the end of the look that the event is of.
-    let pid = service.to_string();
     agent.wait_scrape(PATIENCE, |page| {
         !page.iter().any(|of| of.is("tracer_incident_stalls", &[("pid", &pid)]))
     });

@@ -20,7 +20,11 @@ fn pids(args: &[&str]) -> Vec<u32> {
     let (code, text, error) = ps(&[&["--flat", "--no-header"], args].concat());
     assert_eq!((code, &*error), (Some(0), ""), "{args:?}: {text}");
     let pid = |line: &str| {
-        let id = line.split_whitespace().nth(1).unwrap_or_else(|| panic!("{line}"));
+        let id = line
+            .trim_start_matches(['!', '?', ' '])
+            .split_whitespace()
+            .nth(1)
+            .unwrap_or_else(|| panic!("{line}"));
         id.split('/').next().and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("{line}"))
     };
     // Ages such as `1m 2s` are two words, and none here is that old.

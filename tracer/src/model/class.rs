@@ -25,6 +25,15 @@ impl Level {
             Level::Idle => "idle",
         }
     }
+
+    /// Its sign before a line of a table.
+    pub fn mark(self) -> char {
+        match self {
+            Level::Stuck => '!',
+            Level::Doubtful => '?',
+            Level::Idle => ' ',
+        }
+    }
 }
 
 macro_rules! classes {

@@ -10,21 +10,33 @@ struct Interpreter {
     text: &'static [&'static str],
     /// Options whose argument names what to run: a module or an archive.
     program: &'static [&'static str],
+    /// Whether several options of a letter may be one word: `-lc`.
+    has_clusters: bool,
 }
 
-const NONE: Interpreter = Interpreter { name: "", settings: &[], text: &[], program: &[] };
-const SHELL: Interpreter = Interpreter { settings: &["-o", "+o", "-O", "+O"], text: &["-c"], ..NONE };
+const NONE: Interpreter =
+    Interpreter { name: "", settings: &[], text: &[], program: &[], has_clusters: false };
+const SHELL: Interpreter =
+    Interpreter { settings: &["-o", "+o", "-O", "+O"], text: &["-c"], has_clusters: true, ..NONE };
+const PYTHON: Interpreter =
+    Interpreter { settings: &["-W", "-X"], text: &["-c"], program: &["-m"], has_clusters: true, ..NONE };
 const NODE: Interpreter = Interpreter {
     settings: &["-r", "--require", "--import", "--loader", "-C", "--conditions"],
     text: &["-e", "--eval", "-p", "--print"],
     ..NONE
 };
 const INTERPRETERS: &[Interpreter] = &[
-    Interpreter { name: "python", settings: &["-W", "-X"], text: &["-c"], program: &["-m"] },
-    Interpreter { name: "pypy", settings: &["-W", "-X"], text: &["-c"], program: &["-m"] },
-    Interpreter { name: "ruby", settings: &["-C", "-E", "-I", "-r"], text: &["-e"], ..NONE },
-    Interpreter { name: "perl", settings: &["-I"], text: &["-e", "-E"], ..NONE },
-    Interpreter { name: "php", settings: &["-c", "-d", "-z"], text: &["-r"], program: &["-f"] },
+    Interpreter { name: "python", ..PYTHON },
+    Interpreter { name: "pypy", ..PYTHON },
+    Interpreter {
+        name: "ruby",
+        settings: &["-C", "-E", "-I", "-r"],
+        text: &["-e"],
+        has_clusters: true,
+        ..NONE
+    },
+    Interpreter { name: "perl", settings: &["-I"], text: &["-e", "-E"], has_clusters: true, ..NONE },
+    Interpreter { name: "php", settings: &["-c", "-d", "-z"], text: &["-r"], program: &["-f"], ..NONE },
     Interpreter { name: "node", ..NODE },
     Interpreter { name: "nodejs", ..NODE },
     Interpreter {
@@ -43,6 +55,10 @@ const INTERPRETERS: &[Interpreter] = &[
 ];
 /// What deno and bun are told before the script.
 const RUN: &str = "run";
+/// Letters of options in one word at most: `-lane`. Longer words are something else.
+const CLUSTER_MAX: usize = 4;
+/// Where descriptors have names, which say nothing of what is read there.
+const DESCRIPTORS: [&str; 3] = ["/dev/", "/proc/self/fd/", "/proc/thread-self/fd/"];
 
 /// Whether a process of this name runs a program that is not its own.
 pub fn is_interpreter(name: &str) -> bool {
@@ -63,6 +79,8 @@ pub fn script(comm: &str, cmdline: &str) -> Option<String> {
         return None;
     }
     while let Some(word) = words.next() {
+        let last = last_option(word).filter(|_| of.has_clusters);
+        let word = last.as_deref().unwrap_or(word);
         if of.settings.contains(&word) {
             words.next()?;
         } else if of.program.contains(&word) {
@@ -70,10 +88,19 @@ pub fn script(comm: &str, cmdline: &str) -> Option<String> {
         } else if of.text.contains(&word) {
             return None;
         } else if !word.starts_with(['-', '+']) && word != RUN {
-            return Some(named(comm, word));
+            let is_descriptor = DESCRIPTORS.iter().any(|folder| word.starts_with(folder));
+            return (!is_descriptor).then(|| named(comm, word));
         }
     }
     None
+}
+
+/// The last of several options of a letter in one word, which is the one that may take an argument.
+fn last_option(word: &str) -> Option<String> {
+    let letters = word.strip_prefix('-')?;
+    let are_options =
+        (2..=CLUSTER_MAX).contains(&letters.len()) && letters.chars().all(|one| one.is_ascii_alphabetic());
+    letters.chars().last().filter(|_| are_options).map(|last| format!("-{last}"))
 }
 
 /// The last part of a path; of a class in Java the last part of its name.
@@ -117,6 +144,14 @@ mod tests {
             ("bash", "bash /etc/cron.daily/backup", Some("backup")),
             ("bash", "bash -c sleep 9", None),
             ("bash", "-bash", None),
+            ("bash", "bash -lc sleep 9", None),
+            ("sh", "/bin/sh -exc make all", None),
+            ("bash", "bash -x -e run.sh", Some("run.sh")),
+            ("bash", "bash /dev/fd/3", None),
+            ("sh", "sh /proc/self/fd/63 a", None),
+            ("python3", "python3 -um http.server 80", Some("http.server")),
+            ("perl", "perl -lane print", None),
+            ("php", "php -dx=1 a.php", Some("a.php")),
             ("deno", "deno run --allow-net main.ts", Some("main.ts")),
             ("nginx", "nginx: worker process", None),
             ("pythonic", "pythonic a", None),

@@ -94,7 +94,7 @@ pub fn write(
     let names_peers = arrangement != Arrangement::Flat;
     let table = WaitTable::new(waits, &lines, width, names_peers);
     if has_heading {
-        line(&table.table.heading())?;
+        line(&table.heading())?;
     }
     for of in &lines {
         match *of {
@@ -208,6 +208,9 @@ struct WaitTable {
     names_peers: bool,
 }
 
+/// Columns of a wait's mark and the blank after it.
+const MARK: usize = 2;
+
 impl WaitTable {
     fn new(waits: &[WaitObject], lines: &[TableLine], width: Option<usize>, names_peers: bool) -> Self {
         let roomy = width.is_none_or(|width| width >= 120);
@@ -230,17 +233,22 @@ impl WaitTable {
         let cells: HashMap<usize, Vec<String>> = lines.iter().filter_map(cells_of).collect();
         let rows: Vec<Vec<String>> = cells.values().cloned().collect();
         let table = Table::new(columns, "TARGET", "  ", &rows);
-        let left = width.map_or(usize::MAX, |width| width.saturating_sub(table.before_last()));
+        let left = width.map_or(usize::MAX, |width| width.saturating_sub(MARK + table.before_last()));
         Self { table, cells, left, names_peers }
     }
 
+    fn heading(&self) -> String {
+        " ".repeat(MARK) + &self.table.heading()
+    }
+
+    /// A line, with the mark of its level: a pipe that is only doubtful may be the oldest of all.
     fn row(&self, wait: &WaitObject, at: usize) -> String {
         let peer = wait.culprit.as_ref().and_then(|culprit| culprit.process_waited_for());
         let target = match peer.filter(|_| self.names_peers) {
             Some((pid, comm)) => wait.target.fitted_with_peer(self.left, pid, comm),
             None => wait.target.fitted(self.left),
         };
-        self.table.row(&self.cells[&at], &target)
+        format!("{} {}", wait.worry().mark(), self.table.row(&self.cells[&at], &target))
     }
 }
 
@@ -309,6 +317,7 @@ mod tests {
         let mut one = [due(100, 20, None)];
         let lines = written(&mut one, Arrangement::Folded);
         assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert!(lines[1].starts_with("! "), "{lines:#?}");
         assert!(lines[1].ends_with("tcp 10.0.0.1:59720 → 10.0.0.2:443 (postgres 9)"), "{lines:#?}");
     }
 
@@ -336,7 +345,7 @@ mod tests {
         ];
         let lines = written(&mut waits, Arrangement::Tree);
         let commands: Vec<String> =
-            lines[1..].iter().map(|line| line.chars().skip(18).take(10).collect()).collect();
+            lines[1..].iter().map(|line| line.chars().skip(MARK + 18).take(10).collect()).collect();
         assert!(lines[1].starts_with("postgres (pid 9) holds up 5 waits of 4 processes"), "{lines:#?}");
         let seen: Vec<&str> = commands.iter().map(|command| command.trim_end()).collect();
         assert_eq!(

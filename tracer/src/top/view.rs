@@ -204,14 +204,6 @@ fn level_style(level: Level) -> Style {
     }
 }
 
-fn mark(level: Level) -> &'static str {
-    match level {
-        Level::Stuck => "!",
-        Level::Doubtful => "?",
-        Level::Idle => " ",
-    }
-}
-
 fn rows(model: &Model, area: Rect) -> Vec<Text<'static>> {
     let shown: Vec<(usize, &Line)> = model
         .lines
@@ -257,7 +249,7 @@ fn rows(model: &Model, area: Rect) -> Vec<Text<'static>> {
             false => line.wait.target.fitted(left),
         };
         let row = table.row(cells, &target);
-        let text = format!("{}{row}", mark(line.wait.worry()));
+        let text = format!("{}{row}", line.wait.worry().mark());
         // The mark of the selection goes to the edge.
         lines.push(Text::styled(human::pad(&human::fit(&text, width), width), style));
     }
