@@ -106,8 +106,11 @@ impl Pipeline {
         assessments: &[Assessment],
         is_stall: impl Fn(&Assessment) -> bool,
         all: &ByProcess<'_>,
+        families: &mut Families,
     ) -> HashMap<ThreadId, CulpritObject> {
-        objects(self.blamed(assessments, is_stall, &mut Families::default()), all)
+        let mut culprits = objects(self.blamed(assessments, is_stall, families), all);
+        families.name_scripts(culprits.values_mut(), self.resolver().reads());
+        culprits
     }
 
     /// Those of these waits that are stalls, or may be followed from others, with whom they are due to.

@@ -9,6 +9,7 @@ use std::{
 use anyhow::Result;
 
 use super::{
+    families::Families,
     incidents::is_stall,
     pipeline::{Assessment, LOOK_AGE_MIN, PeersOf, Pipeline, is_young, may_be_older},
     requests::drop_doubles,
@@ -31,6 +32,8 @@ const READ_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// The pipeline, with what it found out about waits that go on.
 pub struct OverviewCache {
     pipeline: Pipeline,
+    /// What is known of the processes of culprits.
+    families: Families,
     known: HashMap<ThreadId, Known>,
 }
 
@@ -62,17 +65,18 @@ impl Overview {
         }
     }
 
-    /// Counts a wait; whether it is of the level or a worse one, and shown as well.
-    fn shows(&mut self, class: Class, up_to: Level) -> bool {
+    /// Counts a wait; whether it is of the level or a worse one, and shown as well. So are all that stand in a deadlock, which some of
+    /// them only rest in.
+    fn shows(&mut self, class: Class, resolved: &Resolved, up_to: Level) -> bool {
         *self.classes.entry(class).or_default() += 1;
-        class.level() <= up_to
+        class.level() <= up_to || resolved.peers.as_ref().is_some_and(|peers| peers.circle)
     }
 }
 
 impl OverviewCache {
     /// One that has seen nothing yet.
     pub fn new() -> Self {
-        Self { pipeline: Pipeline::new(), known: HashMap::new() }
+        Self { pipeline: Pipeline::new(), families: Families::default(), known: HashMap::new() }
     }
 
     /// The waits of a snapshot that are `wanted`; those that worry less than `up_to` are only counted.
@@ -89,14 +93,14 @@ impl OverviewCache {
         for wait in snapshot.waits.iter().filter(|wait| wanted(wait)) {
             match self.known.get(&wait.thread) {
                 Some(known) if known.is_of(wait) => {
-                    if overview.shows(known.class, up_to) {
+                    if overview.shows(known.class, &known.resolved, up_to) {
                         shown.push(known.assessment(wait, now_ns, boottime_ns));
                     }
                 }
                 _ if is_young(wait.asleep()) && !may_be_older(wait) => {
                     let resolved = Resolver::by_record_alone(wait);
                     let class = classify(wait, &resolved);
-                    if overview.shows(class, up_to) {
+                    if overview.shows(class, &resolved, up_to) {
                         shown.push(Assessment { wait: wait.clone(), resolved, class });
                     }
                 }
@@ -106,14 +110,15 @@ impl OverviewCache {
         let all = ByProcess::new(&snapshot.waits);
         for assessment in self.pipeline.assess(fresh, &all, source, &PeersOf::NOT_IDLE)? {
             self.known.insert(assessment.wait.thread, Known::new(&assessment, now_ns));
-            if overview.shows(assessment.class, up_to) {
+            if overview.shows(assessment.class, &assessment.resolved, up_to) {
                 shown.push(assessment);
             }
         }
         for double in drop_doubles(&mut shown) {
             overview.counts_no_more(double.class);
         }
-        let mut culprits = self.pipeline.culprits_among(&shown, is_stall, &all);
+        self.families.again();
+        let mut culprits = self.pipeline.culprits_among(&shown, is_stall, &all, &mut self.families);
         overview.waits = self.pipeline.objects(&shown);
         for (of, wait) in shown.iter().zip(&mut overview.waits) {
             wait.culprit = culprits.remove(&of.wait.thread).map(Box::new);
@@ -161,6 +166,7 @@ mod tests {
     use crate::{
         diagnose::verdict::tests::{on, tcp, wait},
         model::syscalls::Syscall,
+        resolve::peers::Peers,
     };
 
     #[test]
@@ -189,8 +195,12 @@ mod tests {
         let mut overview = Overview::default();
         let shown =
             [(Class::Reply, Level::Doubtful), (Class::Futex, Level::Doubtful), (Class::Futex, Level::Idle)]
-                .map(|(class, up_to)| overview.shows(class, up_to));
+                .map(|(class, up_to)| overview.shows(class, &on(Syscall::Read, tcp()), up_to));
         assert_eq!(shown, [true, false, true]);
         assert_eq!(overview.classes, BTreeMap::from([(Class::Reply, 1), (Class::Futex, 2)]));
+        // Who rests in a deadlock is part of it.
+        let circle = Peers { circle: true, ..Peers::default() };
+        let resolved = Resolved { peers: Some(circle), ..on(Syscall::Wait4, Target::None) };
+        assert!(overview.shows(Class::Child, &resolved, Level::Doubtful));
     }
 }

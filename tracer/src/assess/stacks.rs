@@ -23,6 +23,8 @@ pub struct StackedThread {
     pub tid: u32,
     /// Its name.
     pub comm: String,
+    /// Its state, as `/proc` has it: `S`, `T`.
+    pub state: char,
     /// Its stack; `None`: it does not sleep, or has moved while it was read.
     pub stack: Option<UserStack>,
     /// Where in the kernel it sleeps; no functions where that was not to be seen.
@@ -57,19 +59,20 @@ pub fn of(id: u32, source: &mut dyn Source) -> Result<ProcessStacks> {
     let found = StackReader::default().read(process, &tids, source, &mut reads)?;
     let mut found: HashMap<u32, ThreadStack> = found.into_iter().map(|of| (of.tid, of)).collect();
     let mut sleepers: Vec<Sleeper> = Vec::new();
-    let seen: Vec<(ThreadId, String)> = tids
+    let seen: Vec<(ThreadId, String, char)> = tids
         .into_iter()
         .filter_map(|tid| {
             let stat = reads.thread_stat(process, tid)?;
             let thread = ThreadId { process, tid, start_ns: stat.start_ns() };
             sleepers.extend(found.get(&tid).map(|of| Sleeper { thread, switches: of.switches }));
-            Some((thread, stat.comm))
+            Some((thread, stat.comm, stat.state))
         })
         .collect();
     let mut kernel = source.stacks(&sleepers)?;
-    let threads = seen.into_iter().map(|(thread, comm)| StackedThread {
+    let threads = seen.into_iter().map(|(thread, comm, state)| StackedThread {
         tid: thread.tid,
         comm,
+        state,
         stack: found.remove(&thread.tid).map(|of| of.stack),
         kernel: kernel.remove(&thread).unwrap_or_default(),
     });

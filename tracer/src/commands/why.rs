@@ -1,6 +1,6 @@
 //! `tracer why`: everything about one process on one page.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::Write;
 
 use anyhow::Result;
 
@@ -30,7 +30,7 @@ pub fn run(args: &Why) -> Result<()> {
     let (mut feed, why_not_better) = feed::open(&args.place)?;
     let id = who::meant(&args.who, OfOneIncident::Oldest, &mut feed, &args.place)?;
     let stacks = if args.all_threads { StacksOf::All } else { StacksOf::First };
-    let width = if io::stdout().is_terminal() { human::terminal_width() } else { WIDTH };
+    let width = human::line_width().unwrap_or(WIDTH);
     let mut out = output();
     match feed {
         Feed::Agent(client) if args.json => {

@@ -1,5 +1,7 @@
 //! Stacks for people: a line for each frame, threads with the same frames together; or folded, as tools for flame graphs read them.
 
+use std::collections::BTreeMap;
+
 use crate::{
     assess::stacks::{ProcessStacks, StackedThread},
     model::{
@@ -40,11 +42,26 @@ pub fn page(stacks: &ProcessStacks, shown: Shown) -> String {
         };
         lines.extend(frames(stack, kernel, shown).into_iter().map(|line| format!("    {line}")));
     }
-    if !without.is_empty() {
+    let mut by_reason: BTreeMap<&str, Vec<&StackedThread>> = BTreeMap::new();
+    for thread in without {
+        by_reason.entry(no_stack(thread.state)).or_default().push(thread);
+    }
+    for (reason, threads) in by_reason {
         lines.push(String::new());
-        lines.push(format!("{}: not asleep, or no longer where it was", title(&without)));
+        lines.push(format!("{}: {reason}", title(&threads)));
     }
     lines.iter().flat_map(|line| [human::clean(line), "\n".to_owned()]).collect()
+}
+
+/// Why a thread in this state shows no frames.
+fn no_stack(state: char) -> &'static str {
+    match state {
+        'T' => "stopped, which `kill -CONT` ends: `tracer why` says more",
+        't' => "stopped by a debugger",
+        'R' => "running",
+        'Z' | 'X' => "has ended",
+        _ => "no longer where it was",
+    }
 }
 
 /// Threads of which the same frames are shown, in the order of the first of each.
@@ -213,7 +230,8 @@ mod tests {
         let kernel = || {
             KernelStack::parse("request_wait_answer\n__fuse_simple_request\nfuse_lookup\nd_lookup\nopenat")
         };
-        let thread = |tid, stack| StackedThread { tid, comm: "php".into(), stack, kernel: kernel() };
+        let thread =
+            |tid, stack| StackedThread { tid, comm: "php".into(), state: 'S', stack, kernel: kernel() };
         let threads = vec![thread(7, Some(waits.clone())), thread(8, Some(waits)), thread(9, None)];
         ProcessStacks { process: by_pid(7), comm: "php".into(), threads }
     }
@@ -225,7 +243,7 @@ mod tests {
             page,
             "php (pid 7)\n\nthreads 7 and 8 (php)\n    connect (/srv/b.php:2)\n    \
              (main) (/srv/b.php:7)\n    in poll ← libc.so.6+0x10?\n    in the kernel request_wait_answer ← \
-             __fuse_simple_request ← fuse_lookup ← d_lookup ← …: a FUSE server does not answer\n\nthread 9 (php): not asleep, or no longer where it was\n"
+             __fuse_simple_request ← fuse_lookup ← d_lookup ← …: a FUSE server does not answer\n\nthread 9 (php): no longer where it was\n"
         );
         let page = super::page(&stacks(), Shown::Native);
         assert!(
@@ -239,6 +257,7 @@ mod tests {
     #[test]
     fn many_threads_are_named_by_few_ids() {
         let thread = |tid, comm: &str| StackedThread {
+            state: 'S',
             tid,
             comm: comm.into(),
             stack: None,

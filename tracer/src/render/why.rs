@@ -70,7 +70,11 @@ pub fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String 
 fn where_lines(threads: &[ThreadReport], pid: u32) -> Vec<(usize, String)> {
     let stacks: Vec<(u32, &UserStack)> =
         threads.iter().filter_map(|thread| Some((thread.tid, thread.user_stack.as_ref()?))).collect();
-    if stacks.len() <= threads::STACKS {
+    let is_deadlocked = |thread: &&ThreadReport| {
+        thread.user_stack.is_some() && thread.wait().is_some_and(Assessment::is_deadlock)
+    };
+    let deadlocked = threads.iter().filter(is_deadlocked).count();
+    if stacks.len() <= threads::STACKS && deadlocked < 2 {
         let Some(thread) = first_asleep(threads, pid) else { return Vec::new() };
         let mut lines = match &thread.user_stack {
             Some(stack) => stack_lines(stack),
@@ -85,19 +89,24 @@ fn where_lines(threads: &[ThreadReport], pid: u32) -> Vec<(usize, String)> {
         }
         return lines;
     }
-    let mut places: Vec<(String, usize)> = Vec::new();
-    for (_, stack) in stacks {
+    // Each with its threads, and whether it is in a library: where the program's own functions are says more.
+    let mut places: Vec<(String, bool, Vec<u32>)> = Vec::new();
+    for (tid, stack) in stacks {
         let line = stack_lines(stack).into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(" ");
-        match places.iter_mut().find(|(known, _)| *known == line) {
-            Some((_, number)) => *number += 1,
-            None => places.push((line, 1)),
+        match places.iter_mut().find(|(known, ..)| *known == line) {
+            Some((_, _, tids)) => tids.push(tid),
+            None => {
+                let in_library = stack.frames.first().is_none_or(ProgramFrame::is_of_library);
+                places.push((line, in_library, vec![tid]));
+            }
         }
     }
-    places.sort_by_key(|(_, number)| std::cmp::Reverse(*number));
-    places
-        .into_iter()
-        .map(|(line, number)| (2, format!("{} in {line}", human::count(number, "thread"))))
-        .collect()
+    places.sort_by_key(|(_, in_library, tids)| (std::cmp::Reverse(tids.len()), *in_library));
+    let told = |(line, _, tids): (String, bool, Vec<u32>)| match tids[..] {
+        [only] => (2, format!("thread {only} in {line}")),
+        _ => (2, format!("{} threads in {line}", tids.len())),
+    };
+    places.into_iter().map(told).collect()
 }
 
 /// The thread whose stack explains most: the worst that waits; where none worries, the process's first.

@@ -19,6 +19,7 @@ use crate::{
     model::class::{Class, Level},
     render::table::{Column, Table},
     util::human,
+    wire::culprit::CulpritKind,
     wire::json::short_id,
 };
 
@@ -245,10 +246,13 @@ fn rows(model: &Model, area: Rect) -> Vec<Text<'static>> {
         let style = level_style(line.wait.worry());
         let style = if at == model.selected { style.add_modifier(Modifier::REVERSED) } else { style };
         let target = match is_incident(line, model.by) {
-            true => human::fit(&held_up(line), left),
+            true => human::fit(&holds_up(line), left),
             false => line.wait.target.fitted(left),
         };
-        let row = table.row(cells, &target);
+        let row = match is_incident(line, model.by) && !has_columns(line) {
+            true => spanning(line, model),
+            false => table.row(cells, &target),
+        };
         let text = format!("{}{row}", line.wait.worry().mark());
         // The mark of the selection goes to the edge.
         lines.push(Text::styled(human::pad(&human::fit(&text, width), width), style));
@@ -272,16 +276,24 @@ fn is_incident(line: &Line, by: By) -> bool {
     by == By::Culprit && line.folds()
 }
 
-/// What a culprit holds up, with its name where that is not in the columns before.
-fn held_up(line: &Line) -> String {
-    let processes = match line.processes() {
-        1 => "1 process".into(),
-        processes => format!("{processes} processes"),
-    };
-    match (has_columns(line), line.group.as_deref()) {
-        (false, Some(name)) => format!("{} holds up {processes}", human::clean(name)),
-        _ => format!("holds up {processes}"),
+/// What a culprit holds up.
+fn holds_up(line: &Line) -> String {
+    match line.processes() {
+        1 => "holds up 1 process".into(),
+        processes => format!("holds up {processes} processes"),
     }
+}
+
+/// The line of a culprit that has no number and name of its own, as a deadlock or an address: its name has the place of the columns.
+fn spanning(line: &Line, model: &Model) -> String {
+    let name = human::clean(line.group.as_deref().unwrap_or("?"));
+    let fold = if model.is_unfolded(line) { "-" } else { "+" };
+    let waits = human::count(line.number, "wait");
+    let told = match line.wait.culprit.as_ref().map(|culprit| culprit.kind) {
+        Some(CulpritKind::Deadlock) => format!("{name}: {waits}"),
+        _ => format!("{name} {} in {waits}", holds_up(line)),
+    };
+    format!("{:>7} {fold} {told}", human::age(line.wait.age))
 }
 
 /// Whether number and name say who the culprit is.
@@ -302,7 +314,7 @@ fn cells(line: &Line, model: &Model) -> [String; 6] {
     if is_incident(line, model.by) {
         let culprit = wait.culprit.as_ref();
         let pid = culprit.and_then(|culprit| culprit.pid).map(|pid| pid.to_string()).unwrap_or_default();
-        let name = culprit.and_then(|culprit| culprit.comm.as_deref()).unwrap_or("culprit");
+        let name = culprit.and_then(|of| of.script.as_deref().or(of.comm.as_deref())).unwrap_or_default();
         let name = format!("{fold}{}", human::clean(name));
         return [human::age(wait.age), pid, name, String::new(), class, human::count(line.number, "wait")];
     }
@@ -369,7 +381,7 @@ mod tests {
     };
     use crate::{
         model::histogram::BUCKETS,
-        wire::culprit::{CulpritKind, CulpritObject},
+        wire::culprit::CulpritObject,
         wire::durations::Durations,
         wire::{json::WaitObject, target::TargetObject},
     };

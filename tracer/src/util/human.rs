@@ -4,6 +4,10 @@ use std::{io::IsTerminal, time::Duration};
 
 use unicode_width::UnicodeWidthChar;
 
+/// How narrow and how wide a terminal may be.
+const COLUMNS_MIN: usize = 40;
+const COLUMNS_MAX: usize = 1000;
+
 /// An age in its two greatest units: `27d 3h`, `5m 12s`, `12s`; under ten seconds `3.4s`.
 pub fn age(age: Duration) -> String {
     let seconds = age.as_secs();
@@ -73,9 +77,13 @@ pub fn for_terminal(line: &str, width: Option<usize>) -> String {
     width.map_or_else(|| line.to_owned(), |width| fit(line, width))
 }
 
-/// Columns of the terminal at standard output; `None` if that is none, where nothing is cut.
+/// Columns of the terminal at standard output; `None` if that is none, where nothing is cut unless `COLUMNS` says how wide it is.
 pub fn line_width() -> Option<usize> {
-    std::io::stdout().is_terminal().then(terminal_width)
+    if std::io::stdout().is_terminal() {
+        return Some(terminal_width());
+    }
+    let columns = std::env::var("COLUMNS").ok()?.parse::<usize>().ok()?;
+    Some(columns.clamp(COLUMNS_MIN, COLUMNS_MAX))
 }
 
 /// The string cut to `width` columns from the left, for paths: their end says most.
@@ -97,7 +105,7 @@ pub fn columns(text: &str) -> usize {
 
 /// Columns of the terminal at standard output, at least 40.
 pub fn terminal_width() -> usize {
-    usize::from(terminal_size().0).max(40)
+    usize::from(terminal_size().0).max(COLUMNS_MIN)
 }
 
 /// Columns and lines of the terminal at standard output. One that has not been told its size says 0, as serial lines and the

@@ -133,10 +133,10 @@ fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other], ho
     let mut list = Vec::new();
     if class == Class::Mutex {
         list.push(advice(
-            format!("tracer stack {pid} --native"),
+            format!("tracer stack {pid}"),
             "shows where in the program each of its threads waits, without stopping it",
         ));
-        list.extend(wait.is_deadlock().then(|| end_of_deadlock(pid)));
+        list.extend(wait.is_deadlock().then(|| end_of_deadlock(pid, others)));
         return list;
     }
     if class == Class::Disk && !matches!(wait.resolved.target, Target::File { pseudo_fs: true, .. }) {
@@ -167,7 +167,14 @@ fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other], ho
         let reason = if is_open { "shows its threads and connections" } else { GOES_ON };
         list.push(advice(format!("tracer why {}", other.tid.unwrap_or(other.pid)), reason));
     } else {
-        list.extend(alone(pid, &wait.resolved.target, host));
+        let peers = wait.resolved.peers.as_ref();
+        match peers.filter(|peers| peers.own && peers.others.is_empty()) {
+            Some(_) => list.push(advice(
+                format!("tracer stack {pid}"),
+                "shows where each of its threads is: the other end is its own, and none of them takes what comes there",
+            )),
+            None => list.extend(alone(pid, &wait.resolved.target, host)),
+        }
     }
     if let Target::Semaphores { set } = wait.resolved.target {
         let command = format!("ipcs -s -i {set}");
@@ -177,7 +184,7 @@ fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other], ho
         ));
     }
     if wait.is_deadlock() {
-        list.push(end_of_deadlock(pid));
+        list.push(end_of_deadlock(pid, others));
     }
     if list.is_empty() {
         list.push(advice(
@@ -197,12 +204,20 @@ fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other], ho
     list
 }
 
-/// The only way out of a circle that nobody can leave.
-fn end_of_deadlock(pid: u32) -> Advice {
-    advice(
-        format!("tracer release {pid} --signal TERM"),
-        "says what its end would do, and ends it with --apply: the others in the circle then go on. Choose the one whose end costs least",
-    )
+/// The only way out of a circle that nobody can leave. What a process has locked or not closed may be open in another one as well, and then
+/// does not go with it.
+fn end_of_deadlock(pid: u32, others: &[Other]) -> Advice {
+    let command = format!("tracer release {pid} --signal TERM");
+    match others.iter().any(|other| other.pid != pid) {
+        true => advice(
+            command,
+            "says how to end it, and does so with --apply. The others go on once nobody has what they wait for: a child of it may \
+             have the same lock or pipe open, and has to end as well. Choose what costs least",
+        ),
+        false => {
+            advice(command, "says how to end it, and does so with --apply. Nothing else frees its threads")
+        }
+    }
 }
 
 /// Whether `tracer release` can end what is waited on.

@@ -473,8 +473,8 @@ fn owed(sockets: &Sockets) -> Option<String> {
         |of: &&sockets::Unanswered| of.resolved.socket.tcp().is_some_and(|facts| facts.receive_queue > 0);
     let unread = sockets.owed.iter().filter(is_unread).count();
     Some(match (sockets.owed.len(), unread) {
-        (1, 0) => format!(" It received a request {oldest} ago and has not answered it."),
-        (1, _) => format!(" It received a request {oldest} ago and has not read it."),
+        (1, 0) => format!(" The process received a request {oldest} ago and has not answered it."),
+        (1, _) => format!(" The process received a request {oldest} ago and has not read it."),
         (number, unread) => {
             let unread = match unread {
                 0 => String::new(),
@@ -483,7 +483,7 @@ fn owed(sockets: &Sockets) -> Option<String> {
                 unread => format!("; {unread} of them lie unread"),
             };
             format!(
-                " It has received {number} requests and not answered them, the oldest {oldest} ago{unread}."
+                " The process has received {number} requests and not answered them, the oldest {oldest} ago{unread}."
             )
         }
     })

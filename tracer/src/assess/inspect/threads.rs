@@ -32,6 +32,8 @@ const WATCHED: Duration = Duration::from_millis(200);
 pub const RUNS: f64 = 0.02;
 /// Threads whose stacks are read.
 pub const STACKS: usize = 3;
+/// The same of threads that wait for each other.
+const DEADLOCKED_MAX: usize = 6;
 /// Functions of a kernel stack that are shown.
 const DEEP: usize = 5;
 
@@ -227,12 +229,16 @@ pub fn read_user_stacks(
         StacksOf::First => STACKS - 1,
         StacksOf::All => usize::MAX,
     };
-    // The worst, and the process's first thread.
+    // The worst, the process's first thread, and those who wait for each other: a deadlock is understood by all of them.
+    let is_meant = |at: usize, thread: &ThreadReport| {
+        let in_deadlock = || thread.wait().is_some_and(Assessment::is_deadlock);
+        at < number || thread.tid == process.pid || at < DEADLOCKED_MAX && in_deadlock()
+    };
     let mut asleep: Vec<&mut ThreadReport> = threads
         .iter_mut()
         .filter(|thread| thread.wait().is_some() && !thread.is_request())
         .enumerate()
-        .filter_map(|(at, thread)| (at < number || thread.tid == process.pid).then_some(thread))
+        .filter_map(|(at, thread)| is_meant(at, thread).then_some(thread))
         .collect();
     let tids: Vec<u32> = asleep.iter().map(|thread| thread.tid).collect();
     if tids.is_empty() {

@@ -167,13 +167,15 @@ fn signal_name(signal: ReleaseSignal) -> &'static str {
 fn consequence(signal: ReleaseSignal) -> &'static str {
     match signal {
         ReleaseSignal::Int | ReleaseSignal::Term => {
-            "It ends, unless it handles the signal and decides otherwise."
+            "It ends, unless it handles the signal and decides otherwise. Its locks and its ends of pipes and connections go with \
+             it, but those that another process has open as well, such as a child of it, stay."
         }
         ReleaseSignal::Abrt => {
             "It ends, and leaves a core dump where the host keeps them: a debugger shows there where it hung."
         }
         ReleaseSignal::Kill => {
-            "It ends at once and cannot clean up. If the kernel holds it up, it ends when the kernel lets go of it."
+            "It ends at once and cannot clean up. Its locks and its ends of pipes and connections go with it, but those that another \
+             process has open as well, such as a child of it, stay. If the kernel holds it up, it ends when the kernel lets go of it."
         }
         ReleaseSignal::Cont => "It goes on where it was stopped.",
     }
