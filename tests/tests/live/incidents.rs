@@ -154,8 +154,7 @@ fn two_locks_in_two_processes_are_one_deadlock() {
     let circle = Waiter::start("circle-locks");
     circle.until_age(1.5);
     let (own, child) = (circle.pid(), pid(&circle, "child"));
-    let told =
-        format!("a deadlock of waiter (pid {}) and waiter (pid {}) holds up", own.min(child), own.max(child));
+    let told = format!("a deadlock of waiter (pid {}) and waiter (pid {}):", own.min(child), own.max(child));
     let whole = page_of(&[own, child], &[]);
     assert!(whole[0].starts_with(&told), "{whole:#?}");
     assert!(whole[..3].concat().contains("2 waits of 2 processes"), "{whole:#?}");
@@ -175,7 +174,7 @@ fn two_mutexes_are_one_deadlock_of_two_threads() {
     let waiter = Waiter::start("deadlock");
     waiter.until_age(1.5);
     let whole = page_of(&[waiter.pid()], &[]);
-    assert!(whole[0].starts_with("a deadlock of threads ") && whole[0].contains(" holds up"), "{whole:#?}");
+    assert!(whole[0].starts_with("a deadlock of threads ") && whole[0].contains(": "), "{whole:#?}");
     assert!(whole[..3].concat().contains("2 waits of 1 process"), "{whole:#?}");
 }
 

@@ -54,9 +54,11 @@ impl IncidentGroup<'_> {
         let room = width.unwrap_or(USUAL_WIDTH);
         let name = self.name(held);
         let verb = match (self.level, self.culprit.kind) {
-            (Level::Stuck, CulpritKind::Circle) => "hold up",
-            (Level::Stuck, _) => "holds up",
-            _ => "may hold up",
+            // Nobody else is to blame.
+            (_, CulpritKind::Deadlock) => ":",
+            (Level::Stuck, CulpritKind::Circle) => " hold up",
+            (Level::Stuck, _) => " holds up",
+            _ => " may hold up",
         };
         let number = human::count(self.waits.len(), "wait");
         let who = match self.processes {
@@ -65,10 +67,10 @@ impl IncidentGroup<'_> {
         };
         let told = format!("{number} of {who}, the oldest for {}", human::age(self.age));
         let next = format!("next: {}", self.next());
-        let whole = format!("{name} {verb} {told}");
+        let whole = format!("{name}{verb} {told}");
         let mut lines = match human::columns(&whole) <= room {
             true => vec![whole],
-            false => vec![format!("{name} {verb}"), format!("{HANG}{told}")],
+            false => vec![format!("{name}{verb}"), format!("{HANG}{told}")],
         };
         match lines.last_mut() {
             Some(last) if human::columns(last) + 2 + human::columns(&next) <= room => {
@@ -234,7 +236,7 @@ mod tests {
         let groups = grouped(&waits);
         assert_eq!(groups[0].level, Level::Stuck);
         let lines = groups[0].lines(&[], None);
-        assert!(lines[0].starts_with("a deadlock in thread 8 (x) of pid 7 holds up"), "{lines:#?}");
+        assert!(lines[0].starts_with("a deadlock in thread 8 (x) of pid 7: "), "{lines:#?}");
         assert!(lines.last().is_some_and(|line| line.ends_with("next: tracer why 8")), "{lines:#?}");
     }
 

@@ -394,7 +394,8 @@ impl Model {
         let asked_about = self.chosen || !filter.is_empty();
         let shown = |wait: &WaitObject| {
             let listed = wait.class.is_some_and(Class::is_listed);
-            self.idle || listed || asked_about && wait.worry() != Level::Idle
+            let is_stuck = wait.worry() == Level::Stuck;
+            self.idle || listed || is_stuck || asked_about && wait.worry() != Level::Idle
         };
         let kept = |wait: &&Arc<WaitObject>| shown(wait) && filter.keeps(wait);
         let waits = self.frame.iter().flat_map(|frame| &frame.waits).filter(kept).cloned();

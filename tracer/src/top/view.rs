@@ -135,7 +135,14 @@ fn numbers(model: &Model, mut parts: Vec<Span<'static>>, width: usize) -> Text<'
     let of = |level| -> usize {
         frame.classes.iter().filter(|(class, _)| class.level() == level).map(|(_, number)| number).sum()
     };
-    let (stuck, doubtful, idle) = (of(Level::Stuck), of(Level::Doubtful), of(Level::Idle));
+    // In a deadlock some only rest, by their class.
+    let worse = |from: Level| {
+        frame.waits.iter().filter(|wait| wait.level == Some(from) && wait.worry() < from).count()
+    };
+    let (from_doubtful, from_idle) = (worse(Level::Doubtful), worse(Level::Idle));
+    let stuck = of(Level::Stuck) + from_doubtful + from_idle;
+    let doubtful = of(Level::Doubtful).saturating_sub(from_doubtful);
+    let idle = of(Level::Idle).saturating_sub(from_idle);
     let oldest = model.oldest_stuck().map(|age| format!(", oldest {}", human::age(age))).unwrap_or_default();
     let style = if stuck > 0 { level_style(Level::Stuck) } else { Style::new() };
     let hidden = match frame.hidden {

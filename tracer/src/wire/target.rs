@@ -13,6 +13,9 @@ use crate::{
     util::human,
 };
 
+/// Before the pid of who has made a Unix socket.
+const MADE_BY: &str = " made by pid ";
+
 /// Fds of a set that a line names.
 const NAMED_FDS_MAX: usize = 8;
 
@@ -392,6 +395,11 @@ impl TargetObject {
                 ]
             }
             (None, TargetObject::Unix { peer_pid: None, .. }) => vec![whole + &peer],
+            // Who has it now says more than who made it.
+            (None, TargetObject::Unix { peer_pid: Some(_), .. }) => {
+                let place = whole.split(MADE_BY).next().unwrap_or(&whole);
+                vec![format!("{place}{peer}"), format!("→ {comm} ({pid})")]
+            }
             (None, _) => Vec::new(),
         };
         named.into_iter().find(|named| human::columns(named) <= width).unwrap_or_else(|| self.fitted(width))
@@ -427,7 +435,7 @@ impl fmt::Display for TargetObject {
                     Some(path) => write!(f, "unix {path}")?,
                     None => write!(f, "unix [{inode}]")?,
                 }
-                peer_pid.map_or(Ok(()), |pid| write!(f, " made by pid {pid}"))
+                peer_pid.map_or(Ok(()), |pid| write!(f, "{MADE_BY}{pid}"))
             }
             TargetObject::Socket { family, inode } => {
                 write!(f, "{} socket [{inode}]", family.as_deref().unwrap_or("a"))

@@ -14,13 +14,16 @@ use self::act::HeldProcess;
 use super::who::{self, OfOneIncident};
 use crate::{
     assess::{
-        inspect::{self, Report, threads::StacksOf, threads::ThreadReport},
+        inspect::{self, Report, chain::Other, threads::StacksOf, threads::ThreadReport},
         pipeline::Assessment,
         release::{ReleasePlan, plan},
     },
     collect::{Source, bpf::Bpf, proc::Proc},
     config::cli::{Release, ReleaseSignal, SourceArgs},
-    model::{script::script, wait::ProcessId},
+    model::{
+        script::script,
+        wait::{ProcessId, Suspended},
+    },
     render::layout::paragraph,
     serve::feed::Feed,
     util::{human, output::output},
@@ -80,6 +83,9 @@ fn by_means(args: &Release, fd: Option<i32>, report: &Report, source: &mut dyn S
         None => paragraph(&mut out, &report.headline)?,
     }
     if !args.apply {
+        if let Some(text) = gentler(report) {
+            paragraph(&mut out, &text)?;
+        }
         paragraph(&mut out, &format!("Would {}.", means.plan()))?;
         paragraph(&mut out, means.consequence())?;
         if let Some(fds) = listed(&others) {
@@ -110,6 +116,16 @@ fn by_means(args: &Release, fd: Option<i32>, report: &Report, source: &mut dyn S
         out.flush()?;
     }
     Ok(status)
+}
+
+/// That whom it waits for is only stopped: to let that one go on does no harm.
+fn gentler(report: &Report) -> Option<String> {
+    let is_stopped = |other: &&Other| other.suspended.is_some_and(|of| of.by == Suspended::Stopped);
+    let Other { pid, comm, .. } = report.others.iter().find(is_stopped)?;
+    let comm = human::clean(comm);
+    Some(format!(
+        "{comm} (pid {pid}), which it waits for, is stopped: `tracer release {pid}` lets that one go on, and loses nothing."
+    ))
 }
 
 /// Descriptors, as `--fd` takes them.
