@@ -12,7 +12,7 @@ use crate::{
     procfs::{Reads, by_pid},
     render::layout::paragraph,
     render::stack::{self, Shown},
-    util::output::output,
+    util::{human, output::output},
     wire::{
         lines,
         stack::{ThreadStackObject, UserStackObject},
@@ -24,14 +24,17 @@ pub fn run(args: &Stack) -> Result<()> {
     let (mut source, why_not_better) = open();
     let shown = if args.native { Shown::Native } else { Shown::Program };
     let mut out = output();
-    for id in ids(&args.who)? {
+    for (at, id) in ids(&args.who)?.into_iter().enumerate() {
         let stacks = stacks::of(id, &mut *source)?;
         if args.json {
             write_objects(&stacks, &mut out)?;
         } else if args.folded {
             out.write_all(stack::folded(&stacks, shown).as_bytes())?;
         } else {
-            out.write_all(stack::page(&stacks, shown).as_bytes())?;
+            if at > 0 {
+                writeln!(out)?;
+            }
+            out.write_all(stack::page(&stacks, shown, human::line_width()).as_bytes())?;
         }
     }
     if let Some(reason) = why_not_better.filter(|_| !args.json && !args.folded) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::layout;
 use crate::{
     assess::stacks::{ProcessStacks, StackedThread},
     model::{
@@ -28,8 +29,8 @@ pub enum Shown {
     Native,
 }
 
-/// The page.
-pub fn page(stacks: &ProcessStacks, shown: Shown) -> String {
+/// The page, in lines at most so wide.
+pub fn page(stacks: &ProcessStacks, shown: Shown, width: Option<usize>) -> String {
     let mut lines = vec![format!("{} (pid {})", stacks.comm, stacks.process.pid)];
     let (with, without): (Vec<&StackedThread>, Vec<&StackedThread>) =
         stacks.threads.iter().partition(|thread| thread.stack.is_some());
@@ -50,7 +51,15 @@ pub fn page(stacks: &ProcessStacks, shown: Shown) -> String {
         lines.push(String::new());
         lines.push(format!("{}: {reason}", title(&threads)));
     }
-    lines.iter().flat_map(|line| [human::clean(line), "\n".to_owned()]).collect()
+    let wrapped = lines.iter().flat_map(|line| match width {
+        Some(width) if human::columns(line) > width => {
+            let text = line.trim_start();
+            let indent = " ".repeat(line.len() - text.len());
+            layout::wrapped([&indent, &format!("{indent}  ")], text, width, usize::MAX)
+        }
+        _ => vec![human::clean(line)],
+    });
+    wrapped.flat_map(|line| [line, "\n".to_owned()]).collect()
 }
 
 /// Why a thread in this state shows no frames.
@@ -238,14 +247,14 @@ mod tests {
 
     #[test]
     fn threads_with_the_same_frames_are_shown_together() {
-        let page = page(&stacks(), Shown::Program);
+        let page = page(&stacks(), Shown::Program, None);
         assert_eq!(
             page,
             "php (pid 7)\n\nthreads 7 and 8 (php)\n    connect (/srv/b.php:2)\n    \
              (main) (/srv/b.php:7)\n    in poll ← libc.so.6+0x10?\n    in the kernel request_wait_answer ← \
              __fuse_simple_request ← fuse_lookup ← d_lookup ← …: a FUSE server does not answer\n\nthread 9 (php): no longer where it was\n"
         );
-        let page = super::page(&stacks(), Shown::Native);
+        let page = super::page(&stacks(), Shown::Native, None);
         assert!(
             page.contains("    openat (kernel)\n    poll (/lib/libc.so.6)\n    /lib/libc.so.6+0x10 ?\n"),
             "{page}"

@@ -1,6 +1,6 @@
 //! The page of `why`: everything about one process, for people.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
@@ -9,6 +9,7 @@ use crate::{
     assess::inspect::{
         self, Condition, Report,
         chain::Other,
+        sockets::Unanswered,
         threads::{self, Doing, ThreadReport},
     },
     assess::pipeline::Assessment,
@@ -43,6 +44,8 @@ const NAMED_MAX: usize = 4;
 const NATIVE_MAX: usize = 4;
 /// Unanswered requests that have a line.
 const REQUESTS_MAX: usize = 8;
+/// Requests at one address that have a line each; of more only the descriptors are told.
+const OWED_LISTED_MAX: usize = 2;
 
 /// The page, of lines at most so wide.
 pub fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String {
@@ -488,13 +491,7 @@ fn socket_lines(report: &Report) -> Vec<String> {
     if others.len() > REQUESTS_MAX {
         lines.push(format!("and {} more without an answer", others.len() - REQUESTS_MAX));
     }
-    lines.extend(sockets.owed.iter().take(REQUESTS_MAX).map(|request| {
-        let (fd, since) = (request.fd, human::age(request.since));
-        format!("fd {fd}: asked {since} ago and not answered, on {}", request.resolved.target)
-    }));
-    if sockets.owed.len() > REQUESTS_MAX {
-        lines.push(format!("and {} more that were not answered", sockets.owed.len() - REQUESTS_MAX));
-    }
+    lines.extend(owed_lines(&sockets.owed));
     lines.extend(
         sockets
             .queued
@@ -514,9 +511,47 @@ fn socket_lines(report: &Report) -> Vec<String> {
     lines
 }
 
+/// Requests that were not answered: of many at one address only their descriptors differ.
+fn owed_lines(owed: &[Unanswered]) -> Vec<String> {
+    let mut by_address: BTreeMap<String, Vec<&Unanswered>> = BTreeMap::new();
+    for request in owed {
+        let (local, _) = request.resolved.target.socket_addresses();
+        let place = match local {
+            Some(local) => format!("tcp {local}"),
+            None => request.resolved.target.to_string(),
+        };
+        by_address.entry(place).or_default().push(request);
+    }
+    let mut lines = Vec::new();
+    for (place, requests) in by_address {
+        if requests.len() <= OWED_LISTED_MAX {
+            lines.extend(requests.iter().map(|request| {
+                let (fd, since) = (request.fd, human::age(request.since));
+                format!("fd {fd}: asked {since} ago and not answered, on {}", request.resolved.target)
+            }));
+            continue;
+        }
+        let oldest = requests.iter().map(|request| request.since).max().unwrap_or_default();
+        let mut fds: Vec<i32> = requests.iter().map(|request| request.fd).collect();
+        fds.sort_unstable();
+        let more = match fds.len().saturating_sub(REQUESTS_MAX) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let fds: Vec<String> = fds.iter().take(REQUESTS_MAX).map(i32::to_string).collect();
+        lines.push(format!(
+            "{} requests at {place} are not answered, asked up to {} ago: fd {}{more}",
+            requests.len(),
+            human::age(oldest),
+            fds.join(", ")
+        ));
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, sync::Arc};
+    use std::sync::Arc;
 
     use super::*;
     use crate::{
