@@ -79,9 +79,9 @@ fn row(waiter: &Waiter) -> Option<Value> {
 fn a_call_with_two_descriptors_waits_on_the_one_it_sleeps_on() {
     let _shared = shared();
     for (role, class, says) in [
-        ("splice-full", "pipe", " to read on pipe"),
+        ("splice-full", "pipe", " to read on the full pipe"),
         ("splice-empty", "pipe", " to write on pipe"),
-        ("tee-full", "pipe", " to read on pipe"),
+        ("tee-full", "pipe", " to read on the full pipe"),
         ("sendfile-full", "send", "it does not read, and its buffer is full"),
     ] {
         let waiter = Waiter::start(role);

@@ -112,7 +112,10 @@ fn what_a_server_has_not_answered() {
     waiter.until_age(1.5);
     let report = until(waiter.pid(), "stuck");
     let said = headline(&report);
-    assert!(said.contains(" The process has received 4 requests and not answered them, the oldest "), "{said}");
+    assert!(
+        said.contains(" The process has received 4 requests and not answered them, the oldest "),
+        "{said}"
+    );
     assert_eq!(report["sockets"]["owed"].as_array().map(Vec::len), Some(4), "{report:#}");
     page(waiter.pid());
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{
     AgentLoop,
     budget::Stage,
-    incidents::Found,
+    incidents::FoundIncidents,
     open_stalls::Opening,
     pace::Meter,
     tracker::{Answer, Terms, Transition},
@@ -74,7 +74,7 @@ impl AgentLoop {
         self.families.again();
         self.blamed.update(changed, open.all(), &mut self.families, reads);
         self.incidents.unnamed().iter().for_each(|culprit| self.blamed.graph.mark_changed(*culprit));
-        let found = Found {
+        let found = FoundIncidents {
             changes: self.blamed.graph.take_changes(),
             stalls: open.all(),
             number: open.changes(),

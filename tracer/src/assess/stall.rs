@@ -79,7 +79,7 @@ impl Stall {
 
 /// What tells a stall from all others, also from a later one of the same thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct StallId {
+pub struct StallIdentity {
     /// Who waits, or goes on with the wait of another thread.
     pub thread: ThreadId,
     /// When it was flagged.

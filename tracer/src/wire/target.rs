@@ -320,7 +320,11 @@ impl TargetObject {
             return whole;
         }
         if let Some(short) = self.short() {
-            return human::fit(&short, width);
+            // The port says more than the rest of an address.
+            let address = short.split_once(' ').map_or(&*short, |(_, address)| address);
+            let fits = |text: &&str| human::columns(text) <= width;
+            let fitting = [&*short, address].into_iter().find(fits).map(str::to_owned);
+            return fitting.unwrap_or_else(|| human::fit_end(address, width));
         }
         match self {
             TargetObject::File { .. }
@@ -392,13 +396,14 @@ impl TargetObject {
                     format!("{short}{peer}"),
                     format!("{address}{peer}"),
                     format!("→ {comm} ({pid})"),
+                    format!("→ {comm}"),
                 ]
             }
             (None, TargetObject::Unix { peer_pid: None, .. }) => vec![whole + &peer],
             // Who has it now says more than who made it.
             (None, TargetObject::Unix { peer_pid: Some(_), .. }) => {
                 let place = whole.split(MADE_BY).next().unwrap_or(&whole);
-                vec![format!("{place}{peer}"), format!("→ {comm} ({pid})")]
+                vec![format!("{place}{peer}"), format!("→ {comm} ({pid})"), format!("→ {comm}")]
             }
             (None, _) => Vec::new(),
         };

@@ -18,7 +18,7 @@ use jiff::{Timestamp, Unit};
 
 use self::totals::incident_of;
 use crate::{
-    assess::stall::{Stall, StallId},
+    assess::stall::{Stall, StallIdentity},
     diagnose::incidents::{CulpritNumber, Incident, IncidentChange},
     model::wait::ThreadId,
     wire::culprit::CulpritObject,
@@ -39,7 +39,7 @@ struct OpenIncident {
     /// Who is to blame.
     culprit: CulpritNumber,
     /// Its stalls, ascending.
-    stalls: Vec<StallId>,
+    stalls: Vec<StallIdentity>,
     /// When the wait of its oldest stall began, nanoseconds of `CLOCK_MONOTONIC`.
     began_ns: u64,
     /// What its stalls are told of it.
@@ -47,7 +47,7 @@ struct OpenIncident {
 }
 
 /// What was found of the stalls that are open.
-pub struct Found<'a> {
+pub struct FoundIncidents<'a> {
     /// What has become of their culprits since the last time.
     pub changes: Vec<IncidentChange>,
     /// All of them.
@@ -162,7 +162,7 @@ impl OpenIncidents {
     /// that there is was read of it.
     pub fn see(
         &mut self,
-        found: Found<'_>,
+        found: FoundIncidents<'_>,
         mut culprit: impl FnMut(&Incident) -> (CulpritObject, bool),
         now_ns: u64,
     ) -> IncidentChanges {
@@ -174,7 +174,7 @@ impl OpenIncidents {
         self.unnamed.clear();
         let (changed, closed) = self.sorted(found.changes);
         for (changed, number) in changed {
-            let of = Stalls::of(&changed.incident, found.stalls);
+            let of = IncidentStalls::of(&changed.incident, found.stalls);
             if of.ids.is_empty() {
                 // All have ended, which the graph will hear of soon.
                 continue;
@@ -199,7 +199,7 @@ impl OpenIncidents {
                     (number, incident, Vec::new())
                 }
             };
-            for StallId { thread, .. } in not_among(&incident.stalls, &known) {
+            for StallIdentity { thread, .. } in not_among(&incident.stalls, &known) {
                 self.of.insert(thread, number);
                 changes.told.push((thread, Arc::clone(&incident.told)));
             }
@@ -223,7 +223,7 @@ impl OpenIncidents {
         &mut self,
         culprit: CulpritNumber,
         object: CulpritObject,
-        of: Stalls<'_>,
+        of: IncidentStalls<'_>,
         now: Timestamp,
     ) -> (u64, OpenIncident, bool) {
         self.last += 1;
@@ -268,8 +268,8 @@ impl OpenIncidents {
     }
 
     /// Those of these stalls that are not among the others do not belong to this incident any more.
-    fn leave(&mut self, stalls: &[StallId], others: &[StallId], number: u64) {
-        for StallId { thread, .. } in not_among(stalls, others) {
+    fn leave(&mut self, stalls: &[StallIdentity], others: &[StallIdentity], number: u64) {
+        for StallIdentity { thread, .. } in not_among(stalls, others) {
             if self.of.get(&thread) == Some(&number) {
                 self.of.remove(&thread);
             }
@@ -284,18 +284,18 @@ impl OpenIncidents {
 }
 
 /// The stalls of an incident.
-struct Stalls<'a> {
-    ids: Vec<StallId>,
+struct IncidentStalls<'a> {
+    ids: Vec<StallIdentity>,
     stalls: Vec<&'a Stall>,
 }
 
-impl<'a> Stalls<'a> {
+impl<'a> IncidentStalls<'a> {
     fn of(incident: &Incident, all: &'a BTreeMap<ThreadId, Stall>) -> Self {
         let number = incident.stalls.len();
         let (mut ids, mut stalls) = (Vec::with_capacity(number), Vec::with_capacity(number));
         for thread in &incident.stalls {
             if let Some(stall) = all.get(thread) {
-                ids.push(StallId { thread: *thread, opened: stall.opened });
+                ids.push(StallIdentity { thread: *thread, opened: stall.opened });
                 stalls.push(stall);
             }
         }
@@ -308,14 +308,19 @@ impl OpenIncident {
         object: IncidentObject,
         culprit: CulpritNumber,
         told: Arc<StallIncident>,
-        Stalls { ids, stalls }: Stalls<'_>,
+        IncidentStalls { ids, stalls }: IncidentStalls<'_>,
     ) -> Self {
         let began_ns = stalls.iter().map(|stall| stall.wait.began_ns).min().unwrap_or_default();
         Self { object, culprit, stalls: ids, began_ns, told }
     }
 
     /// The same as it is now, and those of its stalls that have been told so.
-    fn renewed(self, culprit: CulpritNumber, object: CulpritObject, of: Stalls<'_>) -> (Self, Vec<StallId>) {
+    fn renewed(
+        self,
+        culprit: CulpritNumber,
+        object: CulpritObject,
+        of: IncidentStalls<'_>,
+    ) -> (Self, Vec<StallIdentity>) {
         let object = keep_script(object, &self.object.culprit);
         let object = incident_of(self.object.id, self.object.opened, object, &of.stalls);
         let (told, known) = match self.told.name == object.name {
@@ -335,7 +340,7 @@ impl OpenIncident {
 }
 
 /// Those of these that are not among the others; both ascend.
-fn not_among(stalls: &[StallId], others: &[StallId]) -> impl Iterator<Item = StallId> {
+fn not_among(stalls: &[StallIdentity], others: &[StallIdentity]) -> impl Iterator<Item = StallIdentity> {
     let mut others = others.iter().peekable();
     stalls.iter().copied().filter(move |stall| {
         while others.next_if(|other| *other < stall).is_some() {}
@@ -417,7 +422,7 @@ mod tests {
         ) -> IncidentChanges {
             self.incidents.unnamed().iter().for_each(|culprit| self.graph.mark_changed(*culprit));
             let changes = self.graph.take_changes();
-            let found = Found { changes, stalls: &self.stalls, number, is_settled };
+            let found = FoundIncidents { changes, stalls: &self.stalls, number, is_settled };
             self.incidents.see(found, culprit, 100_000_000_000)
         }
 

@@ -369,6 +369,10 @@ impl<'a, 'w> Chain<'a, 'w> {
             (Some(worst), Some(Level::Doubtful)) => {
                 format!("may be stuck{}: {}", inside(worst, &tids), worst.sentence())
             }
+            (Some(worst), _) if waits.len() == 1 && worst.class == Class::Child => {
+                let sentence = worst.sentence();
+                format!("waits in turn, {}", sentence.strip_prefix("waiting ").unwrap_or(&sentence))
+            }
             (Some(worst), _) if waits.len() == 1 => format!("is idle: {}", worst.sentence()),
             (Some(_), _) => {
                 format!("is idle: {} rest ({})", human::count(waits.len(), "thread"), classes(waits.iter()))

@@ -67,19 +67,19 @@ pub struct IncidentChange {
 
 /// Whom waits may be followed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Party {
+enum ChainParty {
     Process(u32),
     Thread(u32),
 }
 
-impl Party {
+impl ChainParty {
     /// Whom a wait is due to, if that one may wait itself.
     fn of(wait: &BlamedWait) -> Option<Self> {
         match &wait.blame.culprit {
             // Which of its own threads it waits for is not known.
             Culprit::Process { pid, .. } if *pid == wait.thread.process.pid => None,
-            Culprit::Process { pid, .. } => Some(Party::Process(*pid)),
-            Culprit::Thread { tid, .. } => Some(Party::Thread(*tid)),
+            Culprit::Process { pid, .. } => Some(ChainParty::Process(*pid)),
+            Culprit::Thread { tid, .. } => Some(ChainParty::Thread(*tid)),
             _ => None,
         }
     }
@@ -126,13 +126,13 @@ pub struct IncidentGraph {
     /// Threads that are stuck, by their ids.
     threads: HashMap<u32, ThreadId>,
     /// Who waits for whom.
-    due_to: HashMap<Party, HashSet<ThreadId>>,
+    due_to: HashMap<ChainParty, HashSet<ThreadId>>,
     groups: HashMap<CulpritNumber, Group>,
     numbers: HashMap<Culprit, CulpritNumber>,
     last: CulpritNumber,
     walks: u64,
     /// Those who have begun or ceased to wait since the last time: who waits for them leads elsewhere by now.
-    touched: HashSet<Party>,
+    touched: HashSet<ChainParty>,
     /// Waits that are new since then.
     new: Vec<ThreadId>,
     /// Culprits whose stalls are not what they were.
@@ -150,7 +150,7 @@ impl IncidentGraph {
         self.remove(&wait.thread);
         let thread = wait.thread;
         self.touch(&wait, true);
-        if let Some(party) = Party::of(&wait) {
+        if let Some(party) = ChainParty::of(&wait) {
             self.due_to.entry(party).or_default().insert(thread);
         }
         let node = Node { wait, next: None, before: HashSet::new(), end: None, number: None, met: 0 };
@@ -167,7 +167,7 @@ impl IncidentGraph {
             }
         }
         self.touch(&wait, false);
-        if let Some(party) = Party::of(&wait)
+        if let Some(party) = ChainParty::of(&wait)
             && let Some(due) = self.due_to.get_mut(&party)
         {
             due.remove(thread);
@@ -191,11 +191,11 @@ impl IncidentGraph {
         if wait.is_deadlock {
             self.deadlocked.set(wait, is_new);
         }
-        self.touched.insert(Party::Process(pid));
+        self.touched.insert(ChainParty::Process(pid));
         if wait.thread.is_request() {
             return;
         }
-        self.touched.insert(Party::Thread(tid));
+        self.touched.insert(ChainParty::Thread(tid));
         if is_new {
             self.threads.insert(tid, wait.thread);
         } else if self.threads.get(&tid) == Some(&wait.thread) {
@@ -282,14 +282,14 @@ impl IncidentGraph {
 
     /// The wait that is followed from this one, if the one that it is due to is stuck.
     fn follow(&self, wait: &BlamedWait) -> Option<ThreadId> {
-        match Party::of(wait)? {
+        match ChainParty::of(wait)? {
             // A deadlock is not left by another wait of its members.
-            Party::Process(pid) => {
+            ChainParty::Process(pid) => {
                 let in_deadlock =
                     if wait.is_deadlock { self.deadlocked.nearest(pid, wait.began_ns) } else { None };
                 in_deadlock.or_else(|| self.stuck.nearest(pid, wait.began_ns))
             }
-            Party::Thread(tid) => self.threads.get(&tid).copied(),
+            ChainParty::Thread(tid) => self.threads.get(&tid).copied(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is said of locks, on files and in memory, and of deadlocks.
 
-use super::{on, others, pipe_peer};
+use super::{on, on_full, others, pipe_peer};
 use crate::{
     model::syscalls::{Direction, Operation},
     model::wait::Wait,
@@ -38,10 +38,9 @@ pub(super) fn turn(resolved: &Resolved) -> &'static str {
 
 /// A pipe, or a pair of sockets, whose other end is with those who wait for this one.
 pub(super) fn circle_of_pipe(resolved: &Resolved) -> String {
-    let on = on(&resolved.target);
-    let (to, who) = match resolved.direction == Some(Direction::Send) {
-        true => ("read", "the reader"),
-        false => ("write", "the writer"),
+    let (to, who, on) = match resolved.direction == Some(Direction::Send) {
+        true => ("read", "the reader", on_full(&resolved.target)),
+        false => ("write", "the writer", on(&resolved.target)),
     };
     let who = match &resolved.peers {
         Some(peers) if peers.others.is_empty() => "another thread of its own process".into(),

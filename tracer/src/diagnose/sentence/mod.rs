@@ -71,7 +71,7 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
             ),
             None => format!("for a client's request{}", on(target)),
         },
-        Class::Pipe if out => format!("for {} to read{}", pipe_peer("the reader", resolved), on(target)),
+        Class::Pipe if out => format!("for {} to read{}", pipe_peer("the reader", resolved), on_full(target)),
         Class::Pipe => format!("for {} to write{}", pipe_peer("the writer", resolved), on(target)),
         Class::Exit if wait.call.syscall == Syscall::CoreDump => {
             "for its core dump to be written: a signal has killed it".into()
@@ -115,6 +115,14 @@ fn on(target: &Target) -> String {
         Target::None => String::new(),
         Target::Fds { watched } if watched.is_empty() => String::new(),
         other => format!(" on {other}"),
+    }
+}
+
+/// The same of one that is written to.
+fn on_full(target: &Target) -> String {
+    match target {
+        Target::Pipe { .. } | Target::Fifo { .. } => format!(" on the full {target}"),
+        other => on(other),
     }
 }
 
