@@ -48,9 +48,9 @@ impl BlamedStalls {
                 self.graph.remove(&thread);
                 continue;
             };
-            let missed = families.missed();
-            let blamed = families.blamed((wait, resolved, verdict.class), true, reads);
-            if families.missed() > missed {
+            let (blamed, is_whole) =
+                families.whole(|families| families.blamed((wait, resolved, verdict.class), true, reads));
+            if !is_whole {
                 self.unsettled.insert(thread);
             }
             // Another thread may go on with a wait.
@@ -127,8 +127,8 @@ mod tests {
             ..CulpritObject::of_kind(CulpritKind::Process)
         });
         for mut culprit in nobody {
-            families.name_scripts([&mut culprit], &mut reads);
-            if families.missed() > 0 {
+            let ((), is_whole) = families.whole(|families| families.name_scripts([&mut culprit], &mut reads));
+            if !is_whole {
                 break;
             }
         }

@@ -69,9 +69,17 @@ impl Families {
         read == Some(parent)
     }
 
-    /// How often something was not read that had to be: what was said then may be said better another time.
-    pub fn missed(&self) -> u64 {
-        self.missed
+    /// What `read` gives, and whether it has read all that it wanted, or as much as it ever may: of what was not read for others it may
+    /// read more another time.
+    pub fn whole<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> (T, bool) {
+        let (missed, is_alone) = (self.missed, self.number() == 0 && self.took.is_zero());
+        let told = read(self);
+        (told, self.missed == missed || is_alone)
+    }
+
+    /// How many things were read.
+    fn number(&self) -> usize {
+        self.parents.len() + self.names.len() + self.scripts.len()
     }
 
     fn may_read(&mut self) -> bool {
@@ -81,8 +89,7 @@ impl Families {
     }
 
     fn has_read_enough(&self) -> bool {
-        self.parents.len() + self.names.len() + self.scripts.len() >= PROCESSES_MAX
-            || self.took >= READING_MAX
+        self.number() >= PROCESSES_MAX || self.took >= READING_MAX
     }
 
     /// Names the process of a thread that waits for its own process: the thread has a name of its own.
@@ -142,10 +149,11 @@ impl Families {
         all: &ByProcess<'_>,
         reads: &mut Reads,
     ) -> (CulpritObject, bool) {
-        let missed = self.missed;
-        let mut object = culprit(incident, all);
-        self.name_scripts([&mut object], reads);
-        (object, self.missed == missed)
+        self.whole(|families| {
+            let mut object = culprit(incident, all);
+            families.name_scripts([&mut object], reads);
+            object
+        })
     }
 
     /// Who is to blame for a wait.
@@ -167,5 +175,29 @@ impl Families {
             is_stall,
             blame,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::culprit::PartyObject;
+
+    /// Processes of which more would have to be read than ever may be are not asked about for ever.
+    #[test]
+    fn what_is_too_much_by_itself_is_as_whole_as_it_gets() {
+        let member = |pid| PartyObject { pid, tid: None, comm: "python3".into(), script: None };
+        let members: Vec<PartyObject> = (5_000_000..).take(PROCESSES_MAX + 1).map(member).collect();
+        let many = CulpritObject { members, ..CulpritObject::of_kind(CulpritKind::Deadlock) };
+        let (mut families, mut reads) = (Families::default(), Reads::new());
+        let mut is_whole = |families: &mut Families| {
+            families.whole(|families| families.name_scripts([&mut many.clone()], &mut reads)).1
+        };
+        assert!(is_whole(&mut families));
+        families.again();
+        families.scripts.insert(1, None);
+        assert!(!is_whole(&mut families), "others came first");
+        families.again();
+        assert!(is_whole(&mut families));
     }
 }
