@@ -120,6 +120,34 @@ fn what_a_server_has_not_answered() {
     page(waiter.pid());
 }
 
+/// Of a server that rests, that others wait for it comes first.
+#[test]
+fn a_server_that_rests_and_owes() {
+    let service = Waiter::start("mute-service");
+    let client = Waiter::start_with("asks", &[service.text("address"), "0"]);
+    client.until_age(1.5);
+    let pid = service.pid();
+    let report = until_that(pid, |report| headline(report).contains(" received "));
+    let said = headline(&report);
+    assert!(said.starts_with(&format!("waiter (pid {pid}) received a request ")), "{said}");
+    assert!(said.contains(" ago and has not read it. It is not stuck"), "{said}");
+}
+
+/// A page shows the stack of the worst thread; asked for all, also of few.
+#[test]
+fn all_threads_of_few() {
+    let waiter = Waiter::start_with("threads", &["3"]);
+    std::thread::sleep(Duration::from_millis(1200));
+    let pid = waiter.pid().to_string();
+    let places = |args: &[&str]| {
+        let page =
+            Command::new(tests::tracer()).arg("why").arg(&pid).args(args).output().expect("tracer starts");
+        let page = String::from_utf8(page.stdout).expect("UTF-8");
+        page.matches("threads in ").count() + page.matches("thread ").count()
+    };
+    assert!(places(&["--all-threads"]) > places(&[]), "{pid}");
+}
+
 #[test]
 fn one_thread_of_many() {
     let waiter = Waiter::start_with("threads", &["8"]);

@@ -87,7 +87,7 @@ pub fn inside(server: &ServerProgram<'_>) -> Option<Advice> {
     if server.names().any(is_script) {
         return Some(advice(
             format!("tracer stack {pid}"),
-            "shows the line of its program that each of its threads is in; what an event loop has put off is in none of them",
+            "shows the line of its program that each of its threads is in",
         ));
     }
     None

@@ -108,6 +108,8 @@ pub struct Report {
     pub headline: String,
     /// Its threads, worst first.
     pub threads: Vec<ThreadReport>,
+    /// Of which of them it is told where in the program they sleep.
+    pub stacks: StacksOf,
     /// Who is at the other ends, and what they do.
     pub others: Vec<Other>,
     /// Processes at the other ends that were too many to look at.
@@ -197,8 +199,12 @@ pub fn inspect(
     if let Some(text) = queued(&sockets) {
         headline += &text;
     }
-    if let Some(text) = owed(&sockets) {
-        headline += &text;
+    let rests = matches!(condition, Condition::Idle | Condition::Busy);
+    match owed(&sockets) {
+        // That others wait for it says more than how it rests.
+        Some(owed) if rests => headline = format!("{called} {owed}. {}", headline.replacen(&called, "It", 1)),
+        Some(owed) => headline += &format!(" The process {owed}."),
+        None => {}
     }
     if threads.iter().filter_map(ThreadReport::wait).any(Assessment::is_deadlock) {
         headline += match headline.contains("deadlock") {
@@ -210,7 +216,10 @@ pub fn inspect(
     let mut advice = advice::of(pid, condition, &who, &threads, &others, host);
     if matches!(condition, Condition::Idle | Condition::Busy) && !sockets.owed.is_empty() {
         let server = ServerProgram { pid, comm: &comm, cmdline: who.cmdline.as_deref(), port: None };
-        advice.extend(inside::inside(&server));
+        let is_loop = threads.iter().filter_map(ThreadReport::wait).any(|wait| wait.class == Class::Events);
+        let put_off = if is_loop { "; what its event loop has put off is in none of them" } else { "" };
+        let inside = inside::inside(&server);
+        advice.extend(inside.map(|of| Advice { reason: of.reason + put_off, ..of }));
     }
     Ok(Report {
         process,
@@ -220,6 +229,7 @@ pub fn inspect(
         condition,
         headline,
         threads,
+        stacks,
         others,
         others_left_out: left_out,
         sockets,
@@ -473,8 +483,8 @@ fn owed(sockets: &Sockets) -> Option<String> {
         |of: &&sockets::Unanswered| of.resolved.socket.tcp().is_some_and(|facts| facts.receive_queue > 0);
     let unread = sockets.owed.iter().filter(is_unread).count();
     Some(match (sockets.owed.len(), unread) {
-        (1, 0) => format!(" The process received a request {oldest} ago and has not answered it."),
-        (1, _) => format!(" The process received a request {oldest} ago and has not read it."),
+        (1, 0) => format!("received a request {oldest} ago and has not answered it"),
+        (1, _) => format!("received a request {oldest} ago and has not read it"),
         (number, unread) => {
             let unread = match unread {
                 0 => String::new(),
@@ -482,9 +492,7 @@ fn owed(sockets: &Sockets) -> Option<String> {
                 1 => "; 1 of them lies unread".into(),
                 unread => format!("; {unread} of them lie unread"),
             };
-            format!(
-                " The process has received {number} requests and not answered them, the oldest {oldest} ago{unread}."
-            )
+            format!("has received {number} requests and not answered them, the oldest {oldest} ago{unread}")
         }
     })
 }

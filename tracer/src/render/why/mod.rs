@@ -1,16 +1,19 @@
 //! The page of `why`: everything about one process, for people.
 
-use std::collections::{BTreeMap, HashMap};
+mod places;
+mod sockets;
+
+use std::collections::HashMap;
 
 use jiff::Timestamp;
 
+use self::{places::where_lines, sockets::socket_lines};
 use super::layout::{self, MARGIN, Part};
 use crate::{
     assess::inspect::{
         self, Condition, Report,
         chain::Other,
-        sockets::Unanswered,
-        threads::{self, Doing, ThreadReport},
+        threads::{Doing, ThreadReport},
     },
     assess::pipeline::Assessment,
     model::target::Target,
@@ -18,7 +21,6 @@ use crate::{
         baseline::Excuse,
         class::{Class, Level},
         obstacles::{Obstacle, obstacle},
-        user_stack::{NativeFrame, ProgramFrame, UserStack},
     },
     resolve::process::ProcessMeta,
     util::human,
@@ -40,12 +42,6 @@ const SENTENCE_LINES_MAX: usize = 3;
 const THREADS_MAX: usize = 8;
 /// Of those that wait alike, how many are named.
 const NAMED_MAX: usize = 4;
-/// Native frames below the program's own: what it waits in. Those further out are its interpreter's.
-const NATIVE_MAX: usize = 4;
-/// Unanswered requests that have a line.
-const REQUESTS_MAX: usize = 8;
-/// Requests at one address that have a line each; of more only the descriptors are told.
-const OWED_LISTED_MAX: usize = 2;
 
 /// The page, of lines at most so wide.
 pub fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String {
@@ -66,93 +62,6 @@ pub fn page(report: &Report, width: usize, why_not_bpf: Option<&str>) -> String 
     let room = lines_max.saturating_sub(begin.len() + end.len());
     let lines = begin.into_iter().chain(layout::fit(parts(report, width), room)).chain(end);
     lines.flat_map(|line| [line, "\n".into()]).collect()
-}
-
-/// Where in the program threads sleep: of one its frames, of several a line for each place with how many are there. Each with how much
-/// deeper its next lines stand.
-fn where_lines(threads: &[ThreadReport], pid: u32) -> Vec<(usize, String)> {
-    let stacks: Vec<(u32, &UserStack)> =
-        threads.iter().filter_map(|thread| Some((thread.tid, thread.user_stack.as_ref()?))).collect();
-    let is_deadlocked = |thread: &&ThreadReport| {
-        thread.user_stack.is_some() && thread.wait().is_some_and(Assessment::is_deadlock)
-    };
-    let deadlocked = threads.iter().filter(is_deadlocked).count();
-    if stacks.len() <= threads::STACKS && deadlocked < 2 {
-        let Some(thread) = first_asleep(threads, pid) else { return Vec::new() };
-        let mut lines = match &thread.user_stack {
-            Some(stack) => stack_lines(stack),
-            // Another thread's stack would explain nothing.
-            None if !stacks.is_empty() => vec![(0, "it moved while its stack was read; ask again".into())],
-            None => return Vec::new(),
-        };
-        if threads.len() > 1
-            && let Some((_, line)) = lines.first_mut()
-        {
-            *line = format!("thread {}: {line}", thread.tid);
-        }
-        return lines;
-    }
-    // Each with its threads, and whether it is in a library: where the program's own functions are says more.
-    let mut places: Vec<(String, bool, Vec<u32>)> = Vec::new();
-    for (tid, stack) in stacks {
-        let line = stack_lines(stack).into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(" ");
-        match places.iter_mut().find(|(known, ..)| *known == line) {
-            Some((_, _, tids)) => tids.push(tid),
-            None => {
-                let in_library = stack.frames.first().is_none_or(ProgramFrame::is_of_library);
-                places.push((line, in_library, vec![tid]));
-            }
-        }
-    }
-    places.sort_by_key(|(_, in_library, tids)| (std::cmp::Reverse(tids.len()), *in_library));
-    let told = |(line, _, tids): (String, bool, Vec<u32>)| match tids[..] {
-        [only] => (2, format!("thread {only} in {line}")),
-        _ => (2, format!("{} threads in {line}", tids.len())),
-    };
-    places.into_iter().map(told).collect()
-}
-
-/// The thread whose stack explains most: the worst that waits; where none worries, the process's first.
-fn first_asleep(threads: &[ThreadReport], pid: u32) -> Option<&ThreadReport> {
-    let mut asleep = threads.iter().filter(|thread| !thread.is_request() && thread.wait().is_some());
-    let first = asleep.clone().next()?;
-    let worries = first.wait().is_some_and(|wait| wait.level() != Level::Idle || wait.is_deadlock());
-    if worries { Some(first) } else { asleep.find(|thread| thread.tid == pid).or(Some(first)) }
-}
-
-/// The program's own frames if there are some, and the native ones.
-fn stack_lines(stack: &UserStack) -> Vec<(usize, String)> {
-    let native = super::stack::innermost(stack, NATIVE_MAX);
-    let hint = stack.hint.map(|hint| (0, format!("({hint})")));
-    let Some((inner, outer)) = stack.frames.split_first() else {
-        let all: Vec<String> = stack.native.iter().map(NativeFrame::short).collect();
-        let end = (!stack.complete).then(|| (0, format!("(no more: {})", stack.end)));
-        return [(0, all.join(" ← "))].into_iter().chain(end).chain(hint).collect();
-    };
-    let outer: Vec<String> = callers(outer).iter().map(|caller| format!("← {caller}")).collect();
-    let outer = Some((2, outer.join(" "))).filter(|(_, text)| !text.is_empty());
-    [(0, inner.short())]
-        .into_iter()
-        .chain(outer)
-        .chain(native.map(|text| (3, format!("in {text}"))))
-        .collect()
-}
-
-/// Those who have called each other, the innermost first. Where some are the program's own, it is they who tell what it was about: libraries'
-/// between them are counted.
-fn callers(frames: &[ProgramFrame]) -> Vec<String> {
-    if frames.iter().all(ProgramFrame::is_of_library) {
-        return frames.iter().map(ProgramFrame::short).collect();
-    }
-    let mut callers = Vec::new();
-    for alike in frames.chunk_by(|one, next| one.is_of_library() && next.is_of_library()) {
-        match alike {
-            [_, _, ..] => callers.push(format!("{} functions of libraries", alike.len())),
-            [one] => callers.push(one.short()),
-            [] => {}
-        }
-    }
-    callers
 }
 
 /// What is between the first sentence and what to do next.
@@ -178,7 +87,7 @@ fn parts(report: &Report, width: usize) -> Vec<Part> {
         Some(stack.join(" ← ")).filter(|text| worries && !text.is_empty()).map(|text| text + &meaning);
     let whole = format!("tracer stack {}", report.process.pid);
     let mut place = Part::new("Where", width, 3, 1).listed_by(whole);
-    where_lines(&report.threads, report.process.pid)
+    where_lines(&report.threads, report.process.pid, report.stacks)
         .iter()
         .for_each(|(hang, text)| place.add(0, *hang, text));
     let mut others = Part::new("Others", width, 1, 3);
@@ -468,101 +377,20 @@ fn add_left_out(part: &mut Part, depth: usize, number: usize) {
     }
 }
 
-fn socket_lines(report: &Report) -> Vec<String> {
-    let sockets = &report.sockets;
-    if sockets.states.is_empty() {
-        return Vec::new();
-    }
-    let states: Vec<String> =
-        sockets.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
-    let mut lines = vec![states.join(", ")];
-    let waited_for = report.threads.iter().filter_map(ThreadReport::wait).filter_map(|wait| wait.resolved.fd);
-    let waited_for: Vec<i32> = waited_for.collect();
-    let others = sockets.unanswered.iter().filter(|request| !waited_for.contains(&request.fd));
-    let others: Vec<_> = others.collect();
-    lines.extend(others.iter().take(REQUESTS_MAX).map(|request| {
-        format!(
-            "fd {}: no answer for {} on {}",
-            request.fd,
-            human::age(request.since),
-            request.resolved.target
-        )
-    }));
-    if others.len() > REQUESTS_MAX {
-        lines.push(format!("and {} more without an answer", others.len() - REQUESTS_MAX));
-    }
-    lines.extend(owed_lines(&sockets.owed));
-    lines.extend(
-        sockets
-            .queued
-            .iter()
-            .take(REQUESTS_MAX)
-            .map(|queued| format!("fd {}: {} on {}", queued.fd, queued.backlog, queued.target)),
-    );
-    if sockets.queued.len() > REQUESTS_MAX {
-        lines.push(format!("and {} more queues", sockets.queued.len() - REQUESTS_MAX));
-    }
-    if sockets.left_out > 0 {
-        lines.push(format!(
-            "{} were not examined, because there are too many",
-            human::count(sockets.left_out, "connection")
-        ));
-    }
-    lines
-}
-
-/// Requests that were not answered: of many at one address only their descriptors differ.
-fn owed_lines(owed: &[Unanswered]) -> Vec<String> {
-    let mut by_address: BTreeMap<String, Vec<&Unanswered>> = BTreeMap::new();
-    for request in owed {
-        let (local, _) = request.resolved.target.socket_addresses();
-        let place = match local {
-            Some(local) => format!("tcp {local}"),
-            None => request.resolved.target.to_string(),
-        };
-        by_address.entry(place).or_default().push(request);
-    }
-    let mut lines = Vec::new();
-    for (place, requests) in by_address {
-        if requests.len() <= OWED_LISTED_MAX {
-            lines.extend(requests.iter().map(|request| {
-                let (fd, since) = (request.fd, human::age(request.since));
-                format!("fd {fd}: asked {since} ago and not answered, on {}", request.resolved.target)
-            }));
-            continue;
-        }
-        let oldest = requests.iter().map(|request| request.since).max().unwrap_or_default();
-        let mut fds: Vec<i32> = requests.iter().map(|request| request.fd).collect();
-        fds.sort_unstable();
-        let more = match fds.len().saturating_sub(REQUESTS_MAX) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        let fds: Vec<String> = fds.iter().take(REQUESTS_MAX).map(i32::to_string).collect();
-        lines.push(format!(
-            "{} requests at {place} are not answered, asked up to {} ago: fd {}{more}",
-            requests.len(),
-            human::age(oldest),
-            fds.join(", ")
-        ));
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{collections::BTreeMap, sync::Arc};
 
     use super::*;
     use crate::{
-        assess::inspect::{advice::Advice, sockets::Sockets},
+        assess::inspect::{advice::Advice, sockets::Sockets, threads::StacksOf},
         diagnose::verdict::{
             classify,
             tests::{on, tcp, wait},
         },
         model::{
             syscalls::Syscall,
-            user_stack::{FoundBy, ProgramFrame},
+            user_stack::{FoundBy, NativeFrame, ProgramFrame, UserStack},
             wait::ProcessId,
         },
         resolve::process::Parent,
@@ -622,6 +450,7 @@ mod tests {
             condition: Condition::Stuck,
             headline: long.clone(),
             threads: (0..threads).map(thread).collect(),
+            stacks: StacksOf::First,
             others: (1..9).map(|pid| other(links, pid)).collect(),
             others_left_out: 992,
             sockets: Sockets {
