@@ -196,22 +196,7 @@ pub fn inspect(
         headline +=
             " It has been killed: SIGKILL is pending, and it ends as soon as the kernel lets go of it.";
     }
-    if let Some(text) = queued(&sockets) {
-        headline += &text;
-    }
-    let rests = matches!(condition, Condition::Idle | Condition::Busy);
-    match owed(&sockets) {
-        // That others wait for it says more than how it rests.
-        Some(owed) if rests => headline = format!("{called} {owed}. {}", headline.replacen(&called, "It", 1)),
-        Some(owed) => headline += &format!(" The process {owed}."),
-        None => {}
-    }
-    if threads.iter().filter_map(ThreadReport::wait).any(Assessment::is_deadlock) {
-        headline += match headline.contains("deadlock") {
-            true => " Nobody in it can go on.",
-            false => " It is a deadlock: nobody in it can go on.",
-        };
-    }
+    headline = with_others(headline, &called, condition, &threads, &sockets);
     let host = peer_host(&threads, pipeline.resolver().reads());
     let mut advice = advice::of(pid, condition, &who, &threads, &others, host);
     if matches!(condition, Condition::Idle | Condition::Busy) && !sockets.owed.is_empty() {
@@ -236,6 +221,35 @@ pub fn inspect(
         advice,
         agent_silent: None,
     })
+}
+
+/// The headline with what others want of the process, and that nobody can help it.
+fn with_others(
+    mut headline: String,
+    called: &str,
+    condition: Condition,
+    threads: &[ThreadReport],
+    sockets: &Sockets,
+) -> String {
+    if let Some(text) = queued(sockets) {
+        headline += &text;
+    }
+    let is_at_rest = matches!(condition, Condition::Idle | Condition::Busy);
+    match owed(sockets) {
+        // That others wait for it says more than how it rests.
+        Some(owed) if is_at_rest => {
+            headline = format!("{called} {owed}. {}", headline.replacen(called, "It", 1))
+        }
+        Some(owed) => headline += &format!(" The process {owed}."),
+        None => {}
+    }
+    if threads.iter().filter_map(ThreadReport::wait).any(Assessment::is_deadlock) {
+        headline += match headline.contains("deadlock") {
+            true => " Nobody in it can go on.",
+            false => " It is a deadlock: nobody in it can go on.",
+        };
+    }
+    headline
 }
 
 /// Whether a thread waits for a child's end.
