@@ -171,7 +171,7 @@ impl Families {
             thread: wait.thread,
             began_ns: wait.began_ns,
             is_stuck: class.level() == Level::Stuck,
-            is_deadlock: resolved.peers.as_ref().is_some_and(|peers| peers.circle),
+            is_deadlock: resolved.is_deadlock(),
             is_stall,
             blame,
         }

@@ -69,7 +69,7 @@ impl Overview {
     /// them only rest in.
     fn shows(&mut self, class: Class, resolved: &Resolved, up_to: Level) -> bool {
         *self.classes.entry(class).or_default() += 1;
-        class.level() <= up_to || resolved.peers.as_ref().is_some_and(|peers| peers.circle)
+        class.level() <= up_to || resolved.is_deadlock()
     }
 }
 

@@ -61,9 +61,19 @@ impl Assessment {
         self.class.level()
     }
 
+    /// How much it worries by now. What nobody can leave does at once; anything else may be over in a moment, as
+    /// when a page is read.
+    pub fn concern(&self) -> Level {
+        match (self.is_deadlock(), is_young(self.wait.age)) {
+            (true, _) => Level::Stuck,
+            (false, true) => Level::Idle,
+            (false, false) => self.level(),
+        }
+    }
+
     /// Whether it stands in a circle that nobody can leave.
     pub fn is_deadlock(&self) -> bool {
-        self.resolved.peers.as_ref().is_some_and(|peers| peers.circle)
+        self.resolved.is_deadlock()
     }
 
     /// Why, for people.

@@ -65,7 +65,7 @@ pub fn page(stacks: &ProcessStacks, shown: Shown, width: Option<usize>) -> Strin
 /// Why a thread in this state shows no frames.
 fn no_stack(state: char) -> &'static str {
     match state {
-        'T' => "stopped, which `kill -CONT` ends: `tracer why` says more",
+        'T' => "stopped; `kill -CONT` lets it go on, and `tracer why` says what stopped it",
         't' => "stopped by a debugger",
         'R' => "running",
         'Z' | 'X' => "has ended",

@@ -39,6 +39,11 @@ pub struct Resolved {
 }
 
 impl Resolved {
+    /// Whether nobody can end it, since whoever could waits for this one.
+    pub fn is_deadlock(&self) -> bool {
+        self.peers.as_ref().is_some_and(|peers| peers.circle)
+    }
+
     /// With no evidence yet.
     pub fn new(fd: Option<i32>, target: Target, direction: Option<Direction>) -> Self {
         Self {

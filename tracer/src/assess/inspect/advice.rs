@@ -171,7 +171,7 @@ fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other], ho
         match peers.filter(|peers| peers.own && peers.others.is_empty()) {
             Some(_) => list.push(advice(
                 format!("tracer stack {pid}"),
-                "shows where each of its threads is: the other end is its own, and none of them takes what comes there",
+                "shows where each of its threads is: the other end is its own",
             )),
             None => list.extend(alone(pid, &wait.resolved.target, host)),
         }

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{classes, sockets::QueuedSocket, threads};
 use crate::{
-    assess::pipeline::{Assessment, PeersOf, Pipeline},
+    assess::pipeline::{Assessment, PeersOf, Pipeline, is_young},
     assess::requests,
     collect::{Source, sockets::NetTables},
     model::backlog::QueueKind,
@@ -285,18 +285,18 @@ impl<'a, 'w> Chain<'a, 'w> {
         }
         let worst = waits
             .iter()
-            .min_by_key(|wait| (!wait.is_deadlock(), wait.level(), std::cmp::Reverse(wait.wait.age)));
+            .min_by_key(|wait| (!wait.is_deadlock(), wait.concern(), std::cmp::Reverse(wait.wait.age)));
         other.suspended = self.suspended(pid, tid);
         other.doing = self.doing(pid, tid, &waits, worst);
         if let Some(read) = from.and_then(|from| self.read_of(pid, from)) {
             other.doing += &read;
         }
         let Some(worst) = worst else { return Ok(other) };
-        let level = worst.level();
-        other.stuck = level == Level::Stuck || worst.is_deadlock();
+        let concern = worst.concern();
+        other.stuck = concern == Level::Stuck;
         other.is_parent = worst.class == Class::Child && waits.len() == 1;
         // What a thread among many may wait for need not be what keeps the process from answering.
-        let its_own = level == Level::Doubtful || worst.class == Class::Child;
+        let its_own = concern == Level::Doubtful || worst.class == Class::Child;
         let follow = other.stuck || its_own && waits.len() == 1;
         if follow && depth + 1 < LINKS_MAX {
             let beyond = self.on(worst, depth + 1)?;
@@ -349,8 +349,8 @@ impl<'a, 'w> Chain<'a, 'w> {
             };
         }
         let tids = tid.map_or_else(|| tids(pid), |tid| vec![tid]);
-        let level = worst.map(|worst| worst.level());
-        if let Some(worst) = worst.filter(|worst| level == Some(Level::Stuck) || worst.is_deadlock()) {
+        let concern = worst.map(Assessment::concern);
+        if let Some(worst) = worst.filter(|_| concern == Some(Level::Stuck)) {
             return format!("is stuck itself{}: {}", inside(worst, &tids), worst.sentence());
         }
         let running = tids
@@ -365,13 +365,16 @@ impl<'a, 'w> Chain<'a, 'w> {
             (1.., all) => return format!("is running, in {running} of {}", human::count(all, "thread")),
             _ => {}
         }
-        match (worst, level) {
+        match (worst, concern) {
+            (Some(worst), Some(Level::Idle)) if is_young(worst.wait.age) => {
+                format!("is at work: it has not waited longer than {}", human::age(worst.wait.age))
+            }
             (Some(worst), Some(Level::Doubtful)) => {
                 format!("may be stuck{}: {}", inside(worst, &tids), worst.sentence())
             }
             (Some(worst), _) if waits.len() == 1 && worst.class == Class::Child => {
                 let sentence = worst.sentence();
-                format!("waits in turn, {}", sentence.strip_prefix("waiting ").unwrap_or(&sentence))
+                format!("waits in turn: {}", sentence.strip_prefix("waiting ").unwrap_or(&sentence))
             }
             (Some(worst), _) if waits.len() == 1 => format!("is idle: {}", worst.sentence()),
             (Some(_), _) => {

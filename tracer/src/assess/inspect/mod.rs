@@ -331,7 +331,7 @@ fn followed(
         followed.left_out = followed.left_out.max(beyond.left_out);
     }
     let mut waits = threads.iter().filter_map(ThreadReport::wait);
-    let is_stuck = waits.any(|wait| wait.level() == Level::Stuck || wait.is_deadlock());
+    let is_stuck = waits.any(|wait| wait.concern() == Level::Stuck);
     if !is_stuck && followed.others.iter().all(|other| other.stuck_one().is_none()) {
         followed.others.extend(chain.stuck_children(process)?);
     }
@@ -387,7 +387,7 @@ fn headline(
     };
     match &worst.doing {
         // Its threads go on, for others.
-        Doing::Waits(wait) if worst.is_request() && wait.level() == Level::Stuck => {
+        Doing::Waits(wait) if worst.is_request() && wait.concern() == Level::Stuck => {
             let more = threads.iter().filter(|thread| thread.is_request()).count() - 1;
             let more = match more {
                 0 => String::new(),
@@ -399,9 +399,7 @@ fn headline(
                 format!("{has}: it is {}. None of its threads is blocked by that.", wait.sentence()),
             )
         }
-        Doing::Waits(wait)
-            if (wait.level() == Level::Stuck || wait.is_deadlock()) && !is_young(wait.wait.age) =>
-        {
+        Doing::Waits(wait) if wait.concern() == Level::Stuck => {
             (Condition::Stuck, format!("{name} is stuck{}: {}.", inside(worst), wait.sentence()))
         }
         Doing::Stopped(signal) => (Condition::Stopped, stopped(name, *signal, &parent())),
@@ -423,7 +421,7 @@ fn headline(
             let percent = (all * 100.0).round();
             (Condition::Running, format!("{name} is running, not waiting: {percent} % of a CPU."))
         }
-        Doing::Waits(wait) if wait.level() <= Level::Doubtful && !is_young(wait.wait.age) => {
+        Doing::Waits(wait) if wait.concern() == Level::Doubtful => {
             (Condition::Doubtful, format!("{name} may be stuck{}: {}.", inside(worst), wait.sentence()))
         }
         Doing::Hidden => (

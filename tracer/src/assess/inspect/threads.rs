@@ -120,8 +120,7 @@ impl ThreadReport {
     /// How much it worries, the least number most; among equals, the oldest first.
     fn rank(&self) -> (u8, Reverse<Duration>) {
         let rank = match &self.doing {
-            Doing::Waits(wait) if wait.is_deadlock() => 0,
-            Doing::Waits(wait) => match wait.level() {
+            Doing::Waits(wait) => match wait.concern() {
                 Level::Stuck => 0,
                 Level::Doubtful => 3,
                 Level::Idle => 5,

@@ -22,7 +22,7 @@ use crate::{
     config::cli::{Release, ReleaseSignal, SourceArgs},
     model::{
         script::script,
-        wait::{ProcessId, Suspended},
+        wait::{ProcessId, StopSignal, Suspended},
     },
     render::layout::paragraph,
     serve::feed::Feed,
@@ -120,11 +120,17 @@ fn by_means(args: &Release, fd: Option<i32>, report: &Report, source: &mut dyn S
 
 /// That whom it waits for is only stopped: to let that one go on does no harm.
 fn gentler(report: &Report) -> Option<String> {
-    let is_stopped = |other: &&Other| other.suspended.is_some_and(|of| of.by == Suspended::Stopped);
+    // A background job stops again at once.
+    let is_stopped = |other: &&Other| {
+        let is_for_background = |signal: StopSignal| signal.is_for_background();
+        other
+            .suspended
+            .is_some_and(|of| of.by == Suspended::Stopped && !of.signal.is_some_and(is_for_background))
+    };
     let Other { pid, comm, .. } = report.others.iter().find(is_stopped)?;
     let comm = human::clean(comm);
     Some(format!(
-        "{comm} (pid {pid}), which it waits for, is stopped: `tracer release {pid}` lets that one go on, and loses nothing."
+        "{comm} (pid {pid}), which it waits for, is stopped: `tracer release {pid}` lets it go on, and nothing is lost."
     ))
 }
 

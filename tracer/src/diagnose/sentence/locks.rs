@@ -23,14 +23,9 @@ pub(super) fn turn_to_accept(wait: &Wait, peers: &Peers) -> String {
     format!("for its turn to accept a connection: {holder}, which has the lock, waits for the next one")
 }
 
-/// Whether nobody can end it, since whoever could waits for this one.
-pub(super) fn in_circle(resolved: &Resolved) -> bool {
-    resolved.peers.as_ref().is_some_and(|peers| peers.circle)
-}
-
 /// What makes a wait a deadlock, if it is one.
 pub(super) fn turn(resolved: &Resolved) -> &'static str {
-    match in_circle(resolved) {
+    match resolved.is_deadlock() {
         true => ", which waits for this one in turn: a deadlock",
         false => "",
     }
@@ -59,7 +54,7 @@ pub(super) fn mutex(wait: &Wait, resolved: &Resolved) -> String {
                 "for a lock in memory whose owner is gone, or waits for it itself{on}: the C library lets it wait for ever"
             );
         }
-        _ if in_circle(resolved) => {
+        _ if resolved.is_deadlock() => {
             return format!(
                 "for another thread to wake it{on}: no thread of its process can, as all of them wait, without a time-out"
             );
@@ -68,7 +63,7 @@ pub(super) fn mutex(wait: &Wait, resolved: &Resolved) -> String {
     };
     match holder {
         LockHolder::Thread(owner) if owner.pid == wait.thread.process.pid => {
-            let end = if in_circle(resolved) { "" } else { "; it will wait until it is released" };
+            let end = if resolved.is_deadlock() { "" } else { "; it will wait until it is released" };
             format!(
                 "for a lock in memory that thread {} ({}) holds{end}{}",
                 owner.tid,
@@ -101,7 +96,7 @@ pub(super) fn mutex(wait: &Wait, resolved: &Resolved) -> String {
             count(*readers as usize, "thread"),
             if *readers == 1 { "holds" } else { "hold" }
         ),
-        LockHolder::Unknown if in_circle(resolved) => format!(
+        LockHolder::Unknown if resolved.is_deadlock() => format!(
             "for a lock in memory{on}: no thread of its process can let go, as all of them wait, without a time-out"
         ),
         LockHolder::Unknown => {

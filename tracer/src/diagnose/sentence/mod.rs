@@ -11,7 +11,7 @@ mod storage;
 
 use self::{
     connections::{ago, connect, next_request, quiet, reply, send},
-    locks::{circle_of_pipe, in_circle, lock, mutex, turn, turn_to_accept},
+    locks::{circle_of_pipe, lock, mutex, turn, turn_to_accept},
     outlook::outlook,
     storage::disk,
 };
@@ -47,7 +47,7 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         Class::Fifo => {
             format!("for another process to open the other end of {target}; it will wait until one does")
         }
-        Class::Orphan if in_circle(resolved) => circle_of_pipe(resolved),
+        Class::Orphan if resolved.is_deadlock() => circle_of_pipe(resolved),
         Class::Orphan if out => format!(
             "to write{}: it is full, and no other process can read it; it will wait for ever",
             on(target)
@@ -91,7 +91,7 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         },
         Class::Tty => format!("for input{}", on(target)),
         Class::Timer => "for a timer".into(),
-        Class::Child if in_circle(resolved) => match others(resolved.peers.as_ref()) {
+        Class::Child if resolved.is_deadlock() => match others(resolved.peers.as_ref()) {
             Some(children) => format!("for its child {children}{}", turn(resolved)),
             None => format!("for a child process{}{}", on(target), turn(resolved)),
         },

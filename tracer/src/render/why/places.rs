@@ -60,7 +60,7 @@ pub(super) fn where_lines(threads: &[ThreadReport], pid: u32, of: StacksOf) -> V
 fn first_asleep(threads: &[ThreadReport], pid: u32) -> Option<&ThreadReport> {
     let mut asleep = threads.iter().filter(|thread| !thread.is_request() && thread.wait().is_some());
     let first = asleep.clone().next()?;
-    let worries = first.wait().is_some_and(|wait| wait.level() != Level::Idle || wait.is_deadlock());
+    let worries = first.wait().is_some_and(|wait| wait.concern() != Level::Idle);
     if worries { Some(first) } else { asleep.find(|thread| thread.tid == pid).or(Some(first)) }
 }
 
