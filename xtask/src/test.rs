@@ -44,8 +44,8 @@ const QUICK: &[Step] = &[
     step("live tests", |run| run.on_the_kernel(&["--lib", "--bins", "--test", "live"], 64)),
 ];
 
-/// What takes a processor is made beside tests that sleep, on time that they leave; not beside the live tests, which are about time:
-/// see docs/decisions/0044-work-beside-tests.md.
+/// What takes a processor is made beside tests that sleep, on time that they leave; not beside those that are about time, the live
+/// tests and those with real clients: see docs/decisions/0044-work-beside-tests.md.
 const LANDING: &[Step] = &[
     step("format", |_| cargo(&["fmt", "--all", "--check"])),
     step("licences and origin of crates", |_| deny::run()),
@@ -54,11 +54,11 @@ const LANDING: &[Step] = &[
     step("unit tests", |_| cargo(&["test", "--workspace", "--exclude", "tests", "--locked"])),
     step("what the live tests run", |run| run.programs().map(|_| ())),
     step("live tests", |run| run.on_the_kernel(&["--lib", "--bins", "--test", "live"], 64)),
-    step("tests with real clients", |run| {
+    step("tests with real clients", |run| run.on_the_kernel(&["--test", "clients"], 48)),
+    step("known waits, word for word", |run| {
         run.beside = Some(Beside::start()?);
-        run.on_the_kernel(&["--test", "clients"], 48)
+        run.word_for_word()
     }),
-    step("known waits, word for word", Run::word_for_word),
     step("alerts and dashboard", |run| run.on_the_kernel(&["--test", "deploy"], 8)),
     step("the package", Run::package),
     step("a healthy host for a minute", |run| run.healthy(60)),
