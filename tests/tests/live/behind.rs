@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{HungMount, Planted, Snapshot, Waiter, ps, shared, slow, why};
+use tests::{HungMount, Planted, Snapshot, Waiter, alone, ps, shared, slow, why};
 
 /// Processes that hang on a mount of their own whose server has been stopped, once they have hung for a while.
 fn hang(roles: &[(&str, usize)]) -> Option<(HungMount, Vec<Planted>)> {
@@ -23,10 +23,10 @@ fn verdict(row: &Value) -> &str {
 }
 
 /// Whatever the call is. Of two that write to one file, one waits for the server and holds the file's lock, and the other waits for that
-/// one.
+/// one. What is being closed lay on some mount that hangs: of two it is not known on which, so there is no other.
 #[test]
 fn the_server_of_a_mount_is_named_and_who_holds_a_lock_there() {
-    let _shared = shared();
+    let _alone = alone();
     let roles =
         [("open", 0), ("stat", 1), ("close", 2), ("rename", 3), ("chdir", 5), ("pwrite", 4), ("pwrite", 4)];
     let Some((mount, planted)) = hang(&roles) else { return };
