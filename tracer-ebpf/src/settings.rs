@@ -80,10 +80,14 @@ pub const REQUEST_TICKS: u32 = 2;
 /// Index into [`LIVE`]: `sockets` also tells of one in so many of the connections that have been answered, always the same ones; 0: of
 /// none.
 pub const ANSWERED_ONE_IN: u32 = 3;
+/// Index into [`LIVE`]: 1: `sockets` also tells of connections that others have made and on which they have spoken last.
+pub const INCOMING: u32 = 4;
+/// Index into [`LIVE`]: `sockets` also tells of connections that only the other end has closed, so many scheduler ticks ago; 0: of none.
+pub const UNCLOSED_TICKS: u32 = 5;
 
 /// Values tracer changes while the programs run.
 #[btf_map]
-pub static LIVE: Array<u64, 4> = Array::new();
+pub static LIVE: Array<u64, 6> = Array::new();
 
 /// A value of [`LIVE`].
 #[inline(always)]

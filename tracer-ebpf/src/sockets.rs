@@ -1,5 +1,5 @@
-//! The program `sockets`: on which connections has a process asked and not been answered? Run over all open files of the host, once in
-//! some seconds: what it passes by must cost next to nothing.
+//! The program `sockets`: on which connections has a process asked, or been asked, without an answer? Run over all open files of the host,
+//! once in some seconds: what it passes by must cost next to nothing.
 
 use core::ffi::c_void;
 
@@ -15,13 +15,14 @@ use crate::{
     file::{self, Found, S_IFMT, S_IFSOCK, zero},
     iter::Context,
     offsets::*,
-    settings::{self, ANSWERED_ONE_IN, REQUEST_TICKS, TYPED_SOCKETS},
+    settings::{self, ANSWERED_ONE_IN, INCOMING, REQUEST_TICKS, TYPED_SOCKETS, UNCLOSED_TICKS},
     sock,
 };
 
 /// States of a connection (include/net/tcp_states.h).
 const ESTABLISHED: u8 = 1;
 const SYN_SENT: u8 = 2;
+const CLOSE_WAIT: u8 = 8;
 
 /// Room for a record and what follows it.
 #[repr(C)]
@@ -34,8 +35,8 @@ struct Scratch {
 static SOCKETS_SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 /// Writes a record for each fd of each process that is a connection which this end has made, whose last bytes are its own, and old
-/// enough, or one that is being made; where that is asked for, of some that have been answered as well. User space knows more, and leaves
-/// some of them out.
+/// enough, or one that is being made; where that is asked for, of some that have been answered as well, of those that others have made and
+/// spoken last on, and of those that only the other end has closed. User space knows more, and leaves some of them out.
 ///
 /// # Minimum kernel version
 /// 5.8, as iterators are; typed sockets are 5.11.
@@ -94,6 +95,12 @@ fn is_watched(file: *const u8) -> bool {
     read(queue, &mut first) || first != queue as u64
 }
 
+/// Whether connections in this state are told of.
+#[inline(always)]
+fn may_be_told(state: u8) -> bool {
+    state == ESTABLISHED || state == SYN_SENT || state == CLOSE_WAIT && settings::live(UNCLOSED_TICKS) != 0
+}
+
 /// Whether a file is a connection that is to be told of, where the kernel gives typed pointers: nothing is copied.
 #[inline(always)]
 fn typed_request(file: *const u8) -> bool {
@@ -107,7 +114,7 @@ fn typed_request(file: *const u8) -> bool {
         let inner = SOCKET_SK.load::<*const u8>(socket);
         (inner, SOCK_STATE.load(inner))
     };
-    if state != ESTABLISHED && state != SYN_SENT {
+    if !may_be_told(state) {
         return false;
     }
     // SAFETY: a typed socket; the helper gives a typed TCP socket, or null for one of another protocol.
@@ -119,6 +126,8 @@ fn typed_request(file: *const u8) -> bool {
     let progress = unsafe {
         Progress {
             sent: TCP_LSNDTIME.load(tcp),
+            heard: TCP_LRCVTIME.load(tcp),
+            last_word: TCP_RCV_TSTAMP.load(tcp),
             acknowledged: TCP_SND_UNA.load(tcp),
             written: TCP_WRITE_SEQ.load(tcp),
             last_segment: TCP_SND_WL1.load(tcp),
@@ -132,7 +141,7 @@ fn typed_request(file: *const u8) -> bool {
             port: SOCK_LPORT.load(inner),
         }
     };
-    state == SYN_SENT || progress.is_wanted()
+    progress.is_told(state)
 }
 
 /// The same by copies, field by field.
@@ -148,7 +157,7 @@ fn probed_request(file: *const u8) -> bool {
     SOCKET_SK.read(socket as *const u8, &mut inner);
     let inner = inner as *const u8;
     SOCK_STATE.read(inner, &mut state);
-    if state != ESTABLISHED && state != SYN_SENT {
+    if !may_be_told(state) {
         return false;
     }
     let (mut family, mut protocol) = (0u16, 0u16);
@@ -159,6 +168,8 @@ fn probed_request(file: *const u8) -> bool {
     }
     let mut progress = Progress::NONE;
     TCP_LSNDTIME.read(inner, &mut progress.sent);
+    TCP_LRCVTIME.read(inner, &mut progress.heard);
+    TCP_RCV_TSTAMP.read(inner, &mut progress.last_word);
     TCP_SND_UNA.read(inner, &mut progress.acknowledged);
     TCP_WRITE_SEQ.read(inner, &mut progress.written);
     TCP_SND_WL1.read(inner, &mut progress.last_segment);
@@ -170,13 +181,17 @@ fn probed_request(file: *const u8) -> bool {
     TCP_BYTES_ACKED.read(inner, &mut progress.bytes_acknowledged);
     TCP_RETRANSMITS.read(inner, &mut progress.retransmits);
     SOCK_LPORT.read(inner, &mut progress.port);
-    state == SYN_SENT || progress.is_wanted()
+    progress.is_told(state)
 }
 
 /// What has moved on a connection, and when.
 struct Progress {
     /// When it last sent data, scheduler ticks.
     sent: u32,
+    /// When data last came, likewise.
+    heard: u32,
+    /// When the other end last said anything, an acknowledgement included, likewise.
+    last_word: u32,
     /// Up to where the peer has acknowledged.
     acknowledged: u32,
     /// Up to where the process has written.
@@ -204,6 +219,8 @@ struct Progress {
 impl Progress {
     const NONE: Self = Self {
         sent: 0,
+        heard: 0,
+        last_word: 0,
         acknowledged: 0,
         written: 0,
         last_segment: 0,
@@ -217,8 +234,18 @@ impl Progress {
         port: 0,
     };
 
-    /// Whether the last bytes are the process's, on a connection that it made, and older than is asked for; or it is one of the answered
-    /// ones that are told of. User space decides it anew, with all that there is to know; here nothing may be left out that it would take.
+    /// Whether a connection in this state is to be told of.
+    #[inline(always)]
+    fn is_told(&self, state: u8) -> bool {
+        match state {
+            SYN_SENT => true,
+            CLOSE_WAIT => self.is_unclosed(),
+            _ => self.is_wanted(),
+        }
+    }
+
+    /// Whether the last bytes are the process's, on a connection that it made, or the other end's, on one that that one made, and older than
+    /// is asked for; or it is one of the answered ones that are told of. User space decides it anew, with all that there is to know; here nothing may be left out that it would take.
     #[inline(always)]
     fn is_wanted(&self) -> bool {
         let is_own =
@@ -226,9 +253,25 @@ impl Progress {
         // SAFETY: a helper without arguments.
         let now = unsafe { bpf_jiffies64() } as u32;
         // Whatever is sent again counts as sent, and is no younger for it.
-        let is_old =
-            self.retransmits != 0 || u64::from(now.wrapping_sub(self.sent)) >= settings::live(REQUEST_TICKS);
-        self.has_connected() && if is_own { is_old } else { self.is_sampled() }
+        let ticks = settings::live(REQUEST_TICKS);
+        if !self.has_connected() {
+            let is_theirs = !is_own || self.heard.wrapping_sub(self.sent).cast_signed() > 0;
+            return settings::live(INCOMING) != 0
+                && self.received != 0
+                && self.written == self.acknowledged
+                && is_theirs
+                && u64::from(now.wrapping_sub(self.heard)) >= ticks;
+        }
+        let is_old = self.retransmits != 0 || u64::from(now.wrapping_sub(self.sent)) >= ticks;
+        if is_own { is_old } else { self.is_sampled() }
+    }
+
+    /// Whether a connection that only the other end has closed is to be told of.
+    #[inline(always)]
+    fn is_unclosed(&self) -> bool {
+        // SAFETY: a helper without arguments.
+        let now = unsafe { bpf_jiffies64() } as u32;
+        u64::from(now.wrapping_sub(self.last_word)) >= settings::live(UNCLOSED_TICKS)
     }
 
     /// Whether an answered connection is among those that are told of: by its port, so that they are the same each time.

@@ -1,13 +1,15 @@
 //! Are requests of event loops shown, each with its connection, and flagged where an answer is due, and none that a thread waits for?
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::{
-    Agent, Waiter, age_tolerance, own_dir, parse_rfc3339_ns, pause, ps, seconds_between, shared, slow,
-    slowness, tracer,
+    Agent, Waiter, age_tolerance, own_dir, parse_rfc3339_ns, pause, ps, seconds_between, shared,
+    shared_for_minutes, slow, slowness, tracer, why,
 };
 
 /// A pass over all sockets each five seconds, and a slow machine.
@@ -15,13 +17,23 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Lines of the requests below the table of `ps --all`, as words: age, pid, command, fd, number, connection.
 fn listed(pid: u32) -> Vec<Vec<String>> {
+    below(pid, "Requests without an answer")
+}
+
+/// Lines of those that others have sent, likewise, with how many lie unread after how many there are.
+fn received(pid: u32) -> Vec<Vec<String>> {
+    below(pid, "Requests that were received")
+}
+
+/// Lines of the block of `ps --all` that begins so.
+fn below(pid: u32, title: &str) -> Vec<Vec<String>> {
     let output = Command::new(tracer())
         .args(["ps", "--all", "--min-age", "0s", "-p", &pid.to_string()])
         .output()
         .expect("tracer starts");
     let page = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(output.status.success(), "{page}{}", String::from_utf8_lossy(&output.stderr));
-    let Some((_, block)) = page.split_once("\nRequests without an answer") else { return Vec::new() };
+    let Some((_, block)) = page.split_once(&format!("\n{title}")) else { return Vec::new() };
     let lines = block.lines().skip(2).take_while(|line| !line.is_empty());
     lines.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
 }
@@ -76,6 +88,95 @@ fn one_that_followed_an_answer_at_once_is_listed() {
     assert_eq!((kind.as_str(), arrow.as_str(), remote.as_str()), ("tcp", "→", waiter.text("before")));
     assert_eq!(lines.len(), 2, "and the one that nobody watches: {lines:?}");
     assert_eq!(rows(waiter.pid()).len(), 2, "what is due is in the table");
+}
+
+/// Who has been asked owes an answer until it says something, or whoever asked has gone; it is told of, and not flagged.
+#[test]
+fn those_that_others_have_sent_are_listed_and_counted() {
+    let _shared = shared();
+    let service = Waiter::start("mute-service");
+    let address = service.text("address");
+    let pool = Waiter::start_with("asking-pool", &[address, "3"]);
+    let mut talker = TcpStream::connect(address).expect("connect");
+    let greeter = Waiter::start("greeter");
+    let mut greeted = TcpStream::connect(greeter.text("address")).expect("connect");
+    greeted.read_exact(&mut [0; 5]).expect("a greeting");
+    pool.until_age(1.5);
+
+    let lines = received(service.pid());
+    let [age, pid, comm, _, number, unread, kind, local, arrow, _] = &lines[0][..] else {
+        panic!("{lines:?}")
+    };
+    let seconds: f64 = age.strip_suffix('s').and_then(|age| age.parse().ok()).expect("seconds");
+    assert!((1.0..60.0).contains(&seconds), "{lines:?}");
+    assert_eq!((pid, comm.as_str()), (&service.pid().to_string(), "waiter"));
+    assert_eq!(
+        (number.as_str(), unread.as_str(), lines.len()),
+        ("3", "3", 1),
+        "one has said nothing: {lines:?}"
+    );
+    assert_eq!((kind.as_str(), local.as_str(), arrow.as_str()), ("tcp", address, "←"));
+    assert!(received(greeter.pid()).is_empty(), "it spoke last");
+
+    let mut agent = Agent::start(&["--threshold", "1h"]);
+    let of_service =
+        |name| move |sample: &&tests::Sample| sample.is(name, &[("comm", "waiter"), ("local", address)]);
+    talker.write_all(b"HELLO?").expect("write");
+    greeted.write_all(b"HELLO?").expect("write");
+    let page = agent.wait_scrape(PATIENCE, |page| {
+        page.iter().find(of_service("tracer_incoming_requests")).is_some_and(|of| of.value == 4.0)
+    });
+    let oldest = page.iter().find(of_service("tracer_incoming_request_seconds")).expect("its age").value;
+    let truth = seconds_between(pool.begun_ns(), tests::realtime_ns());
+    assert!((oldest - truth).abs() <= 1.0 + age_tolerance(), "{oldest} of {truth}");
+    let lines = received(greeter.pid());
+    assert_eq!(lines.first().map(|line| line[4].as_str()), Some("1"), "{lines:?}");
+
+    let client = pool.pid();
+    drop((pool, talker, greeted));
+    agent.wait_scrape(PATIENCE, |page| !page.iter().any(|of| of_service("tracer_incoming_requests")(&of)));
+    assert!(received(service.pid()).is_empty() && received(greeter.pid()).is_empty(), "{client} has gone");
+    assert!(agent.events_of(service.pid()).is_empty());
+}
+
+/// Who never closes what the other end has closed runs out of descriptors: after a minute that is told, listed and counted.
+#[test]
+fn connections_that_only_the_other_end_has_closed_are_a_leak() {
+    let _shared = shared_for_minutes();
+    let service = Waiter::start("mute-service");
+    let clients: Vec<TcpStream> =
+        (0..20).map(|_| TcpStream::connect(service.text("address")).expect("connect")).collect();
+    let mut agent = Agent::start(&["--threshold", "1h"]);
+    std::thread::sleep(Duration::from_secs(2));
+    drop(clients);
+    let closed = Instant::now();
+    let leaked = |sample: &&tests::Sample| {
+        sample.is("tracer_unclosed_connections", &[("comm", "waiter"), ("unit", "")])
+    };
+    std::thread::sleep(Duration::from_secs(50));
+    assert!(
+        below(service.pid(), "Connections that only the other end").is_empty(),
+        "it may still close them"
+    );
+    let page =
+        agent.wait_scrape(PATIENCE + Duration::from_secs(20), |page| page.iter().any(|of| leaked(&of)));
+    assert!(closed.elapsed() > Duration::from_secs(59), "{:?}", closed.elapsed());
+    // Another test may have some as well.
+    assert!(page.iter().find(leaked).is_some_and(|of| of.value >= 20.0));
+    let lines = below(service.pid(), "Connections that only the other end");
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert!(line.join(" ").contains(&format!(" {} waiter ", service.pid())), "{lines:?}");
+    assert!(line.join(" ").contains(" 20 tcp "), "{lines:?}");
+
+    let report = why(service.pid());
+    let said = report["headline"].as_str().expect("a headline");
+    assert!(
+        said.contains(" It has not closed 20 connections that the other end closed, the first 1m "),
+        "{said}"
+    );
+    assert!(!said.contains("not answered"), "nobody has asked: {said}");
+    assert_eq!(report["sockets"]["unclosed"]["number"], 20, "{report:#}");
+    assert!(agent.events_of(service.pid()).is_empty());
 }
 
 /// Its wait is shown already.

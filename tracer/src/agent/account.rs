@@ -1,16 +1,21 @@
 //! What sinks are told beside stalls: what has ended, what a look has found, what was lost.
 
-use hashbrown::HashSet;
+use std::time::Duration;
 
 use anyhow::Result;
+use hashbrown::HashSet;
 
-use super::{AgentLoop, FORGET_DURATIONS_AFTER};
+use super::{
+    AgentLoop, FORGET_DURATIONS_AFTER,
+    requests::services::{ServiceConnections, ServiceTable},
+};
 use crate::{
     assess::blind::Cause,
-    assess::sink::Look,
+    assess::sink::{Look, OfService},
     collect::losses::{self, Loss},
     model::wait::{ProcessId, Snapshot, Wait},
     procfs::Reads,
+    resolve::Resolver,
 };
 
 /// Snapshots between two looks at how many runs of the programs the kernel has skipped.
@@ -37,7 +42,12 @@ impl AgentLoop {
     /// Tells of the look that has just ended.
     pub(super) fn report(&mut self, snapshot: &Snapshot) -> Result<()> {
         let waiting: HashSet<ProcessId> = snapshot.waits.iter().map(|wait| wait.thread.process).collect();
-        self.pipeline.resolver().retain(|process| waiting.contains(process));
+        let services = [self.requests.incoming(), self.requests.unclosed()];
+        let named: HashSet<ProcessId> =
+            services.iter().flat_map(|of| of.services.iter().map(|of| of.process)).collect();
+        let resolver = self.pipeline.resolver();
+        resolver.retain(|process| waiting.contains(process) || named.contains(process));
+        let [incoming, unclosed] = services.map(|of| told(of, resolver, snapshot.monotonic_ns));
         let losses = self.losses()?;
         self.sinks.lost(&losses);
         let blinded_by = self.blinded_by(snapshot.monotonic_ns);
@@ -51,6 +61,8 @@ impl AgentLoop {
             blinded_by: &blinded_by,
             interval: self.pace.interval(),
             requests: self.requests.numbers(),
+            incoming: &incoming,
+            unclosed: &unclosed,
             ends_by_calls: !self.bpf.kernel.sees_sleeps_end(),
         });
         Ok(())
@@ -88,4 +100,18 @@ impl AgentLoop {
         (self.refused, self.unanswered) = (refused, unanswered);
         causes.into_iter().filter(|(_, is_one)| *is_one).map(|(cause, _)| cause).collect()
     }
+}
+
+/// Connections of programs, with what is known of these, and ages as of this moment.
+fn told(services: &ServiceTable, resolver: &mut Resolver, now_ns: u64) -> Vec<OfService> {
+    let ServiceTable { services, others, others_since_ns } = services;
+    let age = |since_ns: u64| Duration::from_nanos(now_ns.saturating_sub(since_ns));
+    let of_service = |of: &ServiceConnections| OfService {
+        owner: Some((of.comm.clone(), resolver.who(of.process), of.local)),
+        number: of.number,
+        oldest: age(of.since_ns),
+    };
+    let others =
+        others_since_ns.map(|since_ns| OfService { owner: None, number: *others, oldest: age(since_ns) });
+    services.iter().map(of_service).chain(others).collect()
 }

@@ -15,7 +15,7 @@ use crate::{
     assess::pipeline::LOOK_AGE_MIN,
     assess::pipeline::{Assessment, Resolution},
     assess::requests::Taken,
-    collect::Source,
+    collect::{Source, WantedConnections},
     model::wait::{ByProcess, Snapshot, ThreadId, Wait},
     procfs::Reads,
     util::clock::Now,
@@ -27,8 +27,12 @@ impl AgentLoop {
         let began = Instant::now();
         if self.requests.pass_is_due(began) {
             // A failure is counted as a pass without an end is.
-            let one_in = self.requests.answered_one_in();
-            let found = self.bpf.asked_connections(LOOK_AGE_MIN, one_in).unwrap_or_default();
+            let wanted = WantedConnections {
+                age: LOOK_AGE_MIN,
+                answered_one_in: self.requests.answered_one_in(),
+                of_servers: true,
+            };
+            let found = self.bpf.connections(&wanted).unwrap_or_default();
             self.requests.passed(found, Pass { began, took: began.elapsed(), at: state::now() });
         }
         let again = self.requests.to_refresh(snapshot.monotonic_ns, !self.bpf.kernel.visits_threads());

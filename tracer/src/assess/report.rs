@@ -13,7 +13,7 @@ use crate::{
     wire::json::seconds,
     wire::report::{
         AdviceObject, BaselineObject, OtherObject, ParentObject, PlaceObject, QueuedObject, ReportObject,
-        SocketsObject, ThreadObject, UnansweredObject, WhoObject,
+        SocketsObject, ThreadObject, UnansweredObject, UnclosedObject, WhoObject,
     },
     wire::stack::UserStackObject,
     wire::target::TargetObject,
@@ -36,6 +36,10 @@ impl<'a> ReportObject<'a> {
                 states: &report.sockets.states,
                 unanswered: report.sockets.unanswered.iter().map(request_object).collect(),
                 owed: report.sockets.owed.iter().map(request_object).collect(),
+                unclosed: report.sockets.unclosed.as_ref().map(|unclosed| UnclosedObject {
+                    number: unclosed.fds.len(),
+                    oldest_seconds: seconds(unclosed.oldest),
+                }),
                 left_out: report.sockets.left_out,
                 queued: report.sockets.queued.iter().map(queued_object).collect(),
             },

@@ -3,9 +3,11 @@
 use std::{
     cell::OnceCell,
     collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
+use compact_str::CompactString;
 use jiff::{Timestamp, Unit};
 
 use super::{
@@ -14,8 +16,10 @@ use super::{
 };
 use crate::{
     collect::{ended::EndedWaits, losses::Loss},
+    model::file::Endpoint,
     model::request::RequestNumbers,
     model::wait::{Snapshot, ThreadId, Wait},
+    resolve::process::ProcessMeta,
     wire::event::StallEvent,
     wire::incident::{IncidentEvent, IncidentObject},
     wire::stall::StallObject,
@@ -53,6 +57,18 @@ pub trait Sink: Send {
     }
 }
 
+/// Connections of a program that are alike.
+#[derive(Clone, Debug)]
+pub struct OfService {
+    /// Its name, what is known of it, and the address of its own that they have in common, if they are told apart by that; `None`: all
+    /// that there was no room for.
+    pub owner: Option<(CompactString, Arc<ProcessMeta>, Option<Endpoint>)>,
+    /// How many there are.
+    pub number: usize,
+    /// For how long the oldest has been so.
+    pub oldest: Duration,
+}
+
 /// What a look has found.
 pub struct Look<'a> {
     /// All that waits.
@@ -71,6 +87,10 @@ pub struct Look<'a> {
     pub interval: Duration,
     /// Requests of event loops.
     pub requests: RequestNumbers,
+    /// Connections on which services have been asked and have not answered.
+    pub incoming: &'a [OfService],
+    /// Connections that only the other end has closed.
+    pub unclosed: &'a [OfService],
     /// Waits count as ended once their call has returned, which may be long after the thread was asleep.
     pub ends_by_calls: bool,
 }

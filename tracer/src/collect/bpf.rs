@@ -17,17 +17,18 @@ use tracer_ebpf::abi::{
 };
 
 use super::{
-    SleepRegisters, Source, Stacks,
+    SeenConnections, SleepRegisters, Source, Stacks, UNCLOSED_AGE, WantedConnections,
     records::{self, fd_state, file_key, holder, known, open_file, port_chooser, tuple_key, wanted_by},
 };
 use crate::{
     kernel::{
-        load::{Clocks, Kernel},
+        load::{Clocks, Kernel, WantedSockets},
         object::Options,
         record::{Record, plain, take_all},
         symbols::Restarts,
     },
     model::backlog::QueueKind,
+    model::connection_groups::ConnectionTally,
     model::file::SocketKind,
     model::holder::{ConnectionEnd, FileId, Holder},
     model::registers::UserRegisters,
@@ -271,23 +272,24 @@ impl Source for Bpf {
         Ok(requests)
     }
 
-    fn asked_connections(
-        &mut self,
-        age: Duration,
-        answered_one_in: u32,
-    ) -> Result<Option<Vec<AskedConnection>>> {
+    fn connections(&mut self, wanted: &WantedConnections) -> Result<Option<SeenConnections>> {
         let (own, hz) = (procfs::own(), self.kernel.hz());
-        let ticks = age.as_millis() as u64 * hz / 1000;
-        let (clocks, bytes) = self.kernel.sockets(ticks, answered_one_in)?;
+        let ticks = wanted.age.as_millis() as u64 * hz / 1000;
+        let (clocks, bytes) = self.kernel.sockets(&WantedSockets {
+            ticks,
+            answered_one_in: wanted.answered_one_in,
+            unclosed_ticks: wanted.of_servers.then(|| UNCLOSED_AGE.as_secs() * hz),
+        })?;
         let Some(bytes) = bytes else { return Ok(None) };
         let clock = StampClock::new(&clocks, hz);
-        let mut connections = Vec::new();
+        let mut asked = Vec::new();
+        let (mut incoming, mut unclosed) = (ConnectionTally::default(), ConnectionTally::default());
         take_all(&bytes, |record| {
             if let Record::Socket(record, mut tail) = record
                 && let (Some(file), Some(raw)) = (open_file(&record.file), plain::<Tcp>(&mut tail))
                 && !own.contains(&record.tgid)
             {
-                connections.push(AskedConnection {
+                let connection = AskedConnection {
                     process: ProcessId { pid: record.tgid, start_ns: record.process_start_ns },
                     comm: text(&record.comm),
                     uid: record.uid,
@@ -296,11 +298,16 @@ impl Source for Bpf {
                     tcp: Box::new(tcp_facts(raw, &clock)),
                     is_watched: record.watched != 0,
                     seen_ns: clock.monotonic_ns,
-                });
+                };
+                match connection.tcp.state {
+                    TcpState::CloseWait => unclosed.add_unclosed(connection),
+                    TcpState::Established if !connection.tcp.has_connected() => incoming.add_owed(connection),
+                    _ => asked.push(connection),
+                }
             }
             Ok(())
         })?;
-        Ok(Some(connections))
+        Ok(Some(SeenConnections { asked, incoming: incoming.finish(), unclosed: unclosed.finish() }))
     }
 
     fn holders(&mut self, files: &[FileId], ends: &[ConnectionEnd]) -> Result<Option<Vec<Holder>>> {

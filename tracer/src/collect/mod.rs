@@ -21,6 +21,7 @@ use anyhow::Result;
 use hashbrown::HashMap;
 
 use crate::model::{
+    connection_groups::ConnectionGroup,
     holder::{ConnectionEnd, FileId, Holder},
     registers::UserRegisters,
     request::AskedConnection,
@@ -40,6 +41,39 @@ pub struct SleepRegisters {
     pub registers: UserRegisters,
     /// Its context switches so far: more mean another sleep.
     pub switches: u64,
+}
+
+/// Who closes a connection once it has been read to its end has done so this long after the other end.
+pub const UNCLOSED_AGE: Duration = Duration::from_secs(60);
+
+/// Which connections of all processes are to be told of.
+#[derive(Clone, Copy, Debug)]
+pub struct WantedConnections {
+    /// Those on which the last bytes are at least so old.
+    pub age: Duration,
+    /// Of those that this end has made and that have been answered, one in so many; 0: none.
+    pub answered_one_in: u32,
+    /// Those as well that others have made and on which they have spoken last, and those that only the other end has closed, for as long
+    /// as [`UNCLOSED_AGE`].
+    pub of_servers: bool,
+}
+
+impl WantedConnections {
+    /// On which a process has asked, at least so long ago, and not been answered.
+    pub fn asked(age: Duration) -> Self {
+        Self { age, answered_one_in: 0, of_servers: false }
+    }
+}
+
+/// Connections of all processes.
+#[derive(Debug, Default)]
+pub struct SeenConnections {
+    /// On which a process may have asked and not been answered, and the answered ones that were wanted, in no order.
+    pub asked: Vec<AskedConnection>,
+    /// Requests that processes have got and not answered, the oldest first.
+    pub incoming: Vec<ConnectionGroup>,
+    /// Connections that only the other end has closed, likewise.
+    pub unclosed: Vec<ConnectionGroup>,
 }
 
 /// A way to see all waits on the host.
@@ -68,14 +102,8 @@ pub trait Source {
         Ok(Vec::new())
     }
 
-    /// Connections of all processes on which one may have asked, at least so long ago, and not been answered, and one in so many of those
-    /// that have been answered (0: none), in no order. `None`: the source does not see them, or the walk over all open files did not come
-    /// to its end.
-    fn asked_connections(
-        &mut self,
-        _age: Duration,
-        _answered_one_in: u32,
-    ) -> Result<Option<Vec<AskedConnection>>> {
+    /// Connections of all processes. `None`: the source does not see them, or the walk over all open files did not come to its end.
+    fn connections(&mut self, _wanted: &WantedConnections) -> Result<Option<SeenConnections>> {
         Ok(None)
     }
 

@@ -38,6 +38,8 @@ const CLOCK_OFFSET: u32 = 0;
 const ACTIVE: u32 = 1;
 const REQUEST_TICKS: u32 = 2;
 const ANSWERED_ONE_IN: u32 = 3;
+const INCOMING: u32 = 4;
+const UNCLOSED_TICKS: u32 = 5;
 
 /// Entries of each of the maps `WANTED_FILES` and `WANTED_TUPLES`.
 pub const WANTED_AT_ONCE: usize = 1024;
@@ -75,6 +77,18 @@ pub struct Kernel {
     visits_threads: bool,
     /// What the last walk over all threads took.
     walk_took: Option<Duration>,
+}
+
+/// Which connections `sockets` is to write of.
+#[derive(Clone, Copy, Debug)]
+pub struct WantedSockets {
+    /// Those on which a process may have asked so many scheduler ticks ago and not been answered.
+    pub ticks: u64,
+    /// Of those that have been answered one in so many; 0: none.
+    pub answered_one_in: u32,
+    /// Those as well on which a process has been asked and has not answered, and those that only the other end has closed, so many scheduler
+    /// ticks ago.
+    pub unclosed_ticks: Option<u64>,
 }
 
 /// One clock beside another, read at the start of a pass.
@@ -388,18 +402,24 @@ impl Kernel {
         }
     }
 
-    /// What `sockets` writes of connections on which a process may have asked so many scheduler ticks ago and not been answered, and of one
-    /// in so many of those that have been answered (0: none), with the clocks to read it by; `None` if the walk did not come to its end, nothing if the kernel refuses the program.
-    pub fn sockets(&mut self, ticks: u64, answered_one_in: u32) -> Result<(Clocks, Option<Vec<u8>>)> {
+    /// What `sockets` writes of connections, with the clocks to read it by. `None` if the walk did not come to its end, nothing if the kernel
+    /// refuses the program.
+    pub fn sockets(&mut self, wanted: &WantedSockets) -> Result<(Clocks, Option<Vec<u8>>)> {
         if self.sockets == Optional::NotLoaded {
             let types = self.take_types()?;
             self.sockets = load_sockets(&mut self.ebpf, &types);
             self.types = Some(types);
         }
-        self.live.set(REQUEST_TICKS, ticks, 0).context("cannot tell the programs what is an old request")?;
-        self.live
-            .set(ANSWERED_ONE_IN, u64::from(answered_one_in), 0)
-            .context("cannot tell the programs which connections to tell of")?;
+        for (index, value) in [
+            (REQUEST_TICKS, wanted.ticks),
+            (ANSWERED_ONE_IN, wanted.answered_one_in.into()),
+            (INCOMING, wanted.unclosed_ticks.is_some().into()),
+            (UNCLOSED_TICKS, wanted.unclosed_ticks.unwrap_or_default()),
+        ] {
+            self.live
+                .set(index, value, 0)
+                .context("cannot tell the programs which connections to tell of")?;
+        }
         // By clocks read before, nothing is older than it seems.
         let clocks = Clocks { header: self.header()?, offset_ns: 0 };
         let bytes = if self.sockets == Optional::Loaded { self.walk("sockets")? } else { Some(Vec::new()) };

@@ -7,6 +7,7 @@ use hashbrown::{HashMap, HashSet};
 use super::{
     Metrics,
     series::{BlockedKey, DurationKey},
+    services::ServiceSeries,
 };
 use crate::{
     assess::blind::Cause,
@@ -98,6 +99,8 @@ impl Account {
         );
         state.interval = look.interval;
         state.requests = look.requests;
+        state.incoming = ServiceSeries::all(look.incoming);
+        state.unclosed = ServiceSeries::all(look.unclosed);
         state.add_snapshot(look.snapshot.source, look.snapshot.duration);
         state.show_stalls(look.stalls, look.incident_of);
         state.show_incidents(look.incidents);
@@ -170,7 +173,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        assess::sink::Sinks,
+        assess::sink::{OfService, Sinks},
         history::samples::flagged,
         metrics::{health::Health, page},
         model::{
@@ -179,6 +182,7 @@ mod tests {
             syscalls::Syscall,
             wait::Snapshot,
         },
+        resolve::process::ProcessMeta,
         util::clock::Now,
         wire::{
             culprit::{CulpritKind, CulpritObject},
@@ -226,6 +230,13 @@ mod tests {
                 oldest: Duration::from_secs(90),
                 owner: None,
             };
+            let who = ProcessMeta { unit: Some("shop.service".into()), ..ProcessMeta::default() };
+            let local = "10.0.0.7:8080".parse::<std::net::SocketAddr>().expect("is one").into();
+            let owner = Some(("node".into(), Arc::new(who), Some(local)));
+            let owed =
+                |owner, number, seconds| OfService { owner, number, oldest: Duration::from_secs(seconds) };
+            // Two networks may have the same address.
+            let incoming = [owed(owner.clone(), 1, 40), owed(owner, 2, 30), owed(None, 9, 5)];
             let mut snapshot = Snapshot::empty(&Now::read(), "bpf");
             snapshot.waits = vec![stall.wait.clone()];
             sinks.look_ended(&Look {
@@ -237,6 +248,8 @@ mod tests {
                 blinded_by: &[Cause::LookCut],
                 interval: Duration::from_millis(1500),
                 requests: RequestNumbers { due: 2, unknown: 3, not_due: 4, ..RequestNumbers::default() },
+                incoming: &incoming,
+                unclosed: &[owed(Some(("python3".into(), Arc::default(), None)), 60, 600)],
                 ends_by_calls: false,
             });
         });
@@ -261,6 +274,10 @@ mod tests {
             r#"tracer_open_requests{answer="yes"} 2"#,
             r#"tracer_open_requests{answer="unknown"} 3"#,
             r#"tracer_open_requests{answer="no"} 4"#,
+            r#"tracer_incoming_requests{comm="node",unit="shop.service",namespace="",pod="",container="",local="10.0.0.7:8080"} 3"#,
+            r#"tracer_incoming_request_seconds{comm="node",unit="shop.service",namespace="",pod="",container="",local="10.0.0.7:8080"} 40"#,
+            r#"tracer_incoming_requests{comm="other",unit="other",namespace="other",pod="other",container="other",local="other"} 9"#,
+            r#"tracer_unclosed_connections{comm="python3",unit="",namespace="",pod="",container=""} 60"#,
         ] {
             assert!(page.contains(&format!("{line}\n")), "{line}:\n{page}");
         }
@@ -288,6 +305,8 @@ mod tests {
                 blinded_by: &[],
                 interval: Duration::from_secs(1),
                 requests: RequestNumbers::default(),
+                incoming: &[],
+                unclosed: &[],
                 ends_by_calls: false,
             });
         });

@@ -7,6 +7,7 @@ mod blocked;
 mod families;
 pub mod health;
 mod series;
+mod services;
 mod stalls;
 mod state;
 mod table;

@@ -8,6 +8,7 @@ use super::{
     blocked::Blocked,
     families::{Histogram, Number},
     series::{BlockedKey, DurationKey, DurationSeries, Folded, OTHER, SERIES_MAX, SeriesFamily, bounded},
+    services::ServiceSeries,
     stalls::{IncidentSeries, StallSeries},
 };
 use crate::{
@@ -42,6 +43,10 @@ pub struct State {
     pub excused: u64,
     /// Requests of event loops.
     pub requests: RequestNumbers,
+    /// Requests that services have got and not answered.
+    pub incoming: Vec<ServiceSeries>,
+    /// Connections that only the other end has closed.
+    pub unclosed: Vec<ServiceSeries>,
     /// Between the last two looks.
     pub interval: Duration,
     /// What has been lost so far.
@@ -425,6 +430,16 @@ pub(super) mod tests {
             labels: ["6a-1", "10.0.0.2:5432", "", "", "10.0.0.2:5432"].map(str::to_owned),
             oldest: Duration::from_millis(61_500),
             stalls: 2,
+        });
+        state.unclosed.push(ServiceSeries {
+            labels: ["python3", "", "", "", "", ""].map(str::to_owned),
+            number: 60,
+            oldest: Duration::from_secs(600),
+        });
+        state.incoming.push(ServiceSeries {
+            labels: ["node", "shop.service", "", "", "", "10.0.0.7:8080"].map(str::to_owned),
+            number: 3,
+            oldest: Duration::from_millis(40_500),
         });
         state.open_incidents = 1;
         state.without_series = 4;

@@ -45,6 +45,9 @@ impl Series {
 /// Labels of incidents: which, who is to blame as people are told, and the culprit's process or address, where it has one.
 const INCIDENT_LABELS: &[&str] = &["incident", "culprit", "pid", "comm", "remote"];
 
+/// Labels of requests that were received: who has them, and the address that they came to.
+const INCOMING_LABELS: &[&str] = &["comm", "unit", "namespace", "pod", "container", "local"];
+
 /// Every metric of tracer's own; `process_*` come from the library.
 pub const METRICS: &[Metric] = &[
     Metric {
@@ -177,6 +180,33 @@ pub const METRICS: &[Metric] = &[
             let RequestNumbers { due, unknown, not_due, .. } = state.requests;
             let numbers = [("yes", due), ("unknown", unknown), ("no", not_due)];
             numbers.into_iter().map(|(answer, number)| Number::of([answer], number as f64)).collect()
+        }),
+    },
+    Metric {
+        name: "tracer_incoming_requests",
+        labels: INCOMING_LABELS,
+        help: "Requests that others have sent to a program's address and that have had no answer for a second. Who only takes \
+               messages, as a collector of logs does, never answers. If there are more than 50 such addresses, the oldest of each \
+               user; the rest is one series, whose labels are \"other\".",
+        series: Series::Gauge(|state| {
+            state.incoming.iter().map(|of| Number::of(of.labels.to_vec(), of.number as f64)).collect()
+        }),
+    },
+    Metric {
+        name: "tracer_incoming_request_seconds",
+        labels: INCOMING_LABELS,
+        help: "For how long the oldest of them has had no answer; it has the same series as `tracer_incoming_requests`.",
+        series: Series::Gauge(|state| {
+            state.incoming.iter().map(|of| Number::of(of.labels.to_vec(), of.oldest.as_secs_f64())).collect()
+        }),
+    },
+    Metric {
+        name: "tracer_unclosed_connections",
+        labels: &["comm", "unit", "namespace", "pod", "container"],
+        help: "Connections that the other end closed a minute ago or more, and the program has not. A pool has some; more and more of them \
+               are a leak of descriptors. Its series are bounded as those of `tracer_incoming_requests` are.",
+        series: Series::Gauge(|state| {
+            state.unclosed.iter().map(|of| Number::of(of.labels[..5].to_vec(), of.number as f64)).collect()
         }),
     },
     Metric {

@@ -4,6 +4,7 @@ pub mod backlog;
 pub mod baseline;
 pub mod cgroup;
 pub mod class;
+pub mod connection_groups;
 pub mod file;
 pub mod histogram;
 pub mod holder;

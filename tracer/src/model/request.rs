@@ -41,7 +41,7 @@ pub struct RequestNumbers {
     pub interval: Duration,
 }
 
-/// A connection of a process on which it may have asked and not been answered.
+/// A connection of a process on which it may have asked and not been answered, or been asked and not answered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AskedConnection {
     /// Whose. Processes that share a socket have one each.
@@ -73,6 +73,15 @@ impl AskedConnection {
             _ => false,
         };
         facts.unmoved().filter(|_| is_open)
+    }
+
+    /// For how long the process has owed an answer, if it owes one: the other end made the connection, and spoke last.
+    pub fn owed(&self) -> Option<Duration> {
+        let facts = &self.tcp;
+        let is_owed = facts.state == TcpState::Established
+            && !facts.has_connected()
+            && facts.last_sender() == LastSender::Theirs;
+        facts.unmoved().filter(|_| is_owed)
     }
 
     /// What is due, by the connection alone.
@@ -173,6 +182,19 @@ pub mod tests {
         AskedConnection { process, comm: "node".into(), uid: 0, fd, file, tcp, is_watched: true, seen_ns: 0 }
     }
 
+    /// One that a process has got for tests, on this fd, at this port of loopback, so many seconds old.
+    pub fn asked_of(pid: u32, fd: i32, port: u16, age: u64) -> AskedConnection {
+        let mut asked = asked(pid, fd, 50_000, age);
+        let mut tcp = made(100, 50, age + 10, age);
+        tcp.activity.as_mut().expect("is seen").bytes_acknowledged = 100;
+        tcp.internals.as_mut().expect("is seen").last_segment_had_data = true;
+        let of = asked.file.socket.as_mut().expect("is one");
+        let end = |port| Endpoint { address: "::ffff:127.0.0.1".parse().expect("is one"), port };
+        of.family = SocketFamily::Inet(Addresses { local: end(port), remote: end(50_000) });
+        asked.tcp = Box::new(tcp);
+        asked
+    }
+
     /// The same connection with so many bytes of each side, of which ours were the last.
     pub fn on_which(connection: &AskedConnection, sent: u64, received: u64) -> AskedConnection {
         let age = connection.unanswered().expect("a request").as_secs();
@@ -230,6 +252,23 @@ pub mod tests {
         let mut closed = made(100, 0, 20, 0);
         closed.state = TcpState::CloseWait;
         assert_eq!(seconds(closed), None, "the peer has closed it, which is an answer");
+    }
+
+    #[test]
+    fn who_was_asked_on_a_connection_that_the_other_end_made_owes_an_answer() {
+        let owed = |connection: &AskedConnection| connection.owed().map(|age| age.as_secs());
+        let asked_of = asked_of(7, 4, 80, 20);
+        assert_eq!((owed(&asked_of), asked_of.unanswered()), (Some(20), None));
+        assert_eq!(owed(&of(made(100, 50, 30, 20))), None, "it made the connection: it was answered");
+        let answered = |sent_ago, received_ago| {
+            let mut tcp = made(100, 50, sent_ago, received_ago);
+            tcp.activity.as_mut().expect("is seen").bytes_acknowledged = 100;
+            of(tcp)
+        };
+        assert_eq!(owed(&answered(20, 30)), None);
+        let mut closed = asked_of;
+        closed.tcp.state = TcpState::CloseWait;
+        assert_eq!(owed(&closed), None, "who asked has gone");
     }
 
     proptest! {

@@ -21,7 +21,7 @@ use crate::{
     assess::pipeline::LOOK_AGE_MIN,
     assess::requests,
     collect::durations::AllDurations,
-    collect::{Source, bpf::Bpf, losses, proc::Proc},
+    collect::{Source, WantedConnections, bpf::Bpf, losses, proc::Proc},
     config::cli::{SourceArgs, Top},
     history,
     kernel::object::Options,
@@ -298,7 +298,8 @@ impl FrameSource {
             Origin::Agent(_) => unreachable!("it has been asked above"),
         };
         // Before the snapshot: what is looked up after it is as of its moment.
-        let connections = source.asked_connections(LOOK_AGE_MIN, 0)?.unwrap_or_default();
+        let connections =
+            source.connections(&WantedConnections::asked(LOOK_AGE_MIN))?.unwrap_or_default().asked;
         let mut snapshot = source.snapshot()?;
         requests::add_to(&mut snapshot, &connections, LOOK_AGE_MIN);
         let hidden = snapshot.hidden.iter().filter(|thread| wanted(thread.process.pid)).count();

@@ -164,6 +164,8 @@ pub struct SocketsObject<'a> {
     pub unanswered: Vec<UnansweredObject>,
     /// Those that others have sent it and that it has not answered.
     pub owed: Vec<UnansweredObject>,
+    /// Those that the other end closed a minute ago or more and it has not, if there are any.
+    pub unclosed: Option<UnclosedObject>,
     /// How many of its connections were not looked into.
     pub left_out: usize,
     /// Queues in which something waits, the longest first.
@@ -183,6 +185,15 @@ pub struct QueuedObject {
     pub limit: Option<u32>,
     /// Its socket.
     pub target: TargetObject,
+}
+
+/// Connections that the other end has closed and the process has not.
+#[derive(Serialize)]
+pub struct UnclosedObject {
+    /// How many there are.
+    pub number: usize,
+    /// How long ago the first of them was closed, seconds.
+    pub oldest_seconds: f64,
 }
 
 /// A request without an answer.

@@ -6,6 +6,7 @@
 //! do otherwise (`manners`).
 
 pub mod manners;
+pub mod services;
 #[cfg(test)]
 mod tests;
 
@@ -16,9 +17,10 @@ use std::{
 
 use hashbrown::HashMap;
 
-use self::manners::LearnedManners;
+use self::{manners::LearnedManners, services::ServiceTable};
 use crate::{
     assess::requests::Taken,
+    collect::SeenConnections,
     model::file::Endpoint,
     model::request::{AskedConnection, Expectation, RequestNumbers},
     model::wait::{ProcessId, SeenFd, SocketFacts, ThreadId, Wait},
@@ -81,6 +83,8 @@ pub struct OpenRequests {
     /// How many of them a process has with a service.
     numbers: HashMap<(ProcessId, Option<Endpoint>), usize>,
     manners: LearnedManners,
+    incoming: ServiceTable,
+    unclosed: ServiceTable,
     next_pass: Option<Instant>,
     interval: Duration,
     took: Duration,
@@ -97,6 +101,8 @@ impl OpenRequests {
             followed: HashMap::new(),
             numbers: HashMap::new(),
             manners,
+            incoming: ServiceTable::default(),
+            unclosed: ServiceTable::default(),
             next_pass: None,
             interval: PASS_INTERVAL,
             took: Duration::ZERO,
@@ -110,6 +116,16 @@ impl OpenRequests {
         &self.manners
     }
 
+    /// Services that owed answers at the last pass.
+    pub fn incoming(&self) -> &ServiceTable {
+        &self.incoming
+    }
+
+    /// Programs that had connections at the last pass which only the other end has closed.
+    pub fn unclosed(&self) -> &ServiceTable {
+        &self.unclosed
+    }
+
     /// Whether all sockets are to be looked at now.
     pub fn pass_is_due(&self, now: Instant) -> bool {
         self.next_pass.is_none_or(|next| now >= next)
@@ -121,7 +137,7 @@ impl OpenRequests {
     }
 
     /// Takes what a pass has found; `None`: it did not come to its end.
-    pub fn passed(&mut self, found: Option<Vec<AskedConnection>>, Pass { began, took, at }: Pass) {
+    pub fn passed(&mut self, found: Option<SeenConnections>, Pass { began, took, at }: Pass) {
         self.manners.at(at);
         self.took = took;
         self.interval = (took * SHARE).clamp(PASS_INTERVAL, PASS_INTERVAL_MAX);
@@ -130,8 +146,10 @@ impl OpenRequests {
             self.missed += 1;
             return;
         };
+        self.incoming = ServiceTable::of(found.incoming);
+        self.unclosed = ServiceTable::of(found.unclosed);
         let (mut open, mut answered): (Vec<_>, Vec<_>) =
-            found.into_iter().partition(|connection| connection.unanswered().is_some());
+            found.asked.into_iter().partition(|connection| connection.unanswered().is_some());
         open.retain(|connection| connection.unanswered().is_some_and(|age| age >= SILENCE_MIN));
         open.sort_by_cached_key(|connection| Reverse(connection.unanswered()));
         let number = open.len();

@@ -24,7 +24,7 @@ fn pass(requests: &mut OpenRequests, found: &[AskedConnection], seconds: u64) {
     let now_ns = at(seconds).monotonic_ns;
     let as_of_now = |connection: &AskedConnection| AskedConnection { seen_ns: now_ns, ..connection.clone() };
     let found = found.iter().map(as_of_now).collect();
-    requests.passed(Some(found), took(1));
+    requests.passed(Some(SeenConnections { asked: found, ..SeenConnections::default() }), took(1));
     let missing = requests.to_refresh(now_ns, false);
     requests.refreshed(&missing, Vec::new(), now_ns);
 }
@@ -117,7 +117,7 @@ fn what_is_missing_twice_is_forgotten() {
     let mut requests = open_requests();
     pass(&mut requests, &[asked(7, 3, 80, 10)], 100);
     let none = |requests: &mut OpenRequests| {
-        requests.passed(Some(Vec::new()), took(1));
+        requests.passed(Some(SeenConnections::default()), took(1));
     };
     none(&mut requests);
     assert!(!requests.is_empty(), "it is to be looked at");
@@ -179,7 +179,7 @@ fn what_is_gone_is_not_followed() {
 fn who_talks_as_a_pass_is_made_is_found_out_too() {
     let mut requests = open_requests();
     pass(&mut requests, &[asked(7, 3, 514, 10)], 100);
-    requests.passed(Some(Vec::new()), took(1));
+    requests.passed(Some(SeenConnections::default()), took(1));
     assert_eq!(due(&mut requests, 105), []);
     let missing = requests.to_refresh(105 * SECOND_NS, false);
     requests.refreshed(&missing, vec![seen(&on_which(&asked(7, 3, 514, 0), 150, 0))], 105 * SECOND_NS);
@@ -192,7 +192,7 @@ fn passes_are_as_far_apart_as_they_are_long() {
     let began = Instant::now();
     assert!(requests.pass_is_due(began));
     for (took_ms, every_s) in [(1, 5), (25, 5), (50, 10), (120, 24), (10_000, 60)] {
-        requests.passed(Some(Vec::new()), Pass { began, ..took(took_ms) });
+        requests.passed(Some(SeenConnections::default()), Pass { began, ..took(took_ms) });
         assert!(!requests.pass_is_due(began + Duration::from_secs(every_s) - Duration::from_millis(1)));
         assert!(requests.pass_is_due(began + Duration::from_secs(every_s)), "{took_ms}");
     }
@@ -306,7 +306,7 @@ fn who_talks_just_before_a_pass_is_still_known_to_have_talked() {
         let age = if seconds % 2 == 0 { 0 } else { 1 };
         let connection = AskedConnection { seen_ns: now_ns, ..on_which(&asked(7, 3, 80, age), said, 70) };
         let found = if age > 0 { vec![connection.clone()] } else { Vec::new() };
-        requests.passed(Some(found), took(1));
+        requests.passed(Some(SeenConnections { asked: found, ..SeenConnections::default() }), took(1));
         let missing = requests.to_refresh(now_ns, false);
         requests.refreshed(&missing, vec![seen(&connection)], now_ns);
     }

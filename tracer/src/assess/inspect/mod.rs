@@ -29,7 +29,7 @@ use crate::{
     assess::client::Client,
     assess::pipeline::{self, Assessment, LOOK_AGE_MIN, PeersOf, Pipeline, is_young},
     assess::requests,
-    collect::Source,
+    collect::{Source, WantedConnections},
     model::backlog::QueueKind,
     model::baseline::Excuse,
     model::class::{Class, Level},
@@ -45,6 +45,8 @@ use crate::{
 
 /// Threads whose peers are looked up whatever they wait for; of more, only of those that worry.
 const THREADS_WITH_PEERS: usize = 64;
+/// Connections closed by the other end only that are called a leak.
+const LEAKED_MIN: usize = 16;
 /// Waits whose other ends are followed.
 const WAITS_FOLLOWED_MAX: usize = 3;
 
@@ -149,7 +151,7 @@ pub fn inspect(
 ) -> Result<Report> {
     let (pid, only) = process_of(id)?;
     // Before the snapshot: what is looked up after it is as of its moment.
-    let connections = source.asked_connections(LOOK_AGE_MIN, 0)?.unwrap_or_default();
+    let connections = source.connections(&WantedConnections::asked(LOOK_AGE_MIN))?.unwrap_or_default().asked;
     let mut snapshot = pipeline::snapshot(source, LOOK_AGE_MIN)?;
     requests::add_to(&mut snapshot, &connections, LOOK_AGE_MIN);
     let mut pipeline = Pipeline::new();
@@ -243,6 +245,9 @@ fn with_others(
         Some(owed) => headline += &format!(" The process {owed}."),
         None => {}
     }
+    if let Some(text) = leaks(sockets) {
+        headline += &text;
+    }
     if threads.iter().filter_map(ThreadReport::wait).any(Assessment::is_deadlock) {
         headline += match headline.contains("deadlock") {
             true => " Nobody in it can go on.",
@@ -250,6 +255,15 @@ fn with_others(
         };
     }
     headline
+}
+
+/// That it loses descriptors, if it does: a pool has a few connections that the other end has closed, not many.
+fn leaks(sockets: &Sockets) -> Option<String> {
+    let unclosed = sockets.unclosed.as_ref().filter(|unclosed| unclosed.fds.len() >= LEAKED_MIN)?;
+    let (number, oldest) = (human::count(unclosed.fds.len(), "connection"), human::age(unclosed.oldest));
+    Some(format!(
+        " It has not closed {number} that the other end closed, the first {oldest} ago: it will run out of descriptors."
+    ))
 }
 
 /// Whether a thread waits for a child's end.

@@ -12,12 +12,12 @@ use procfs::net::{TcpState, UnixState};
 
 use crate::{
     assess::pipeline::is_young,
-    collect::{Source, sockets::NetTables},
+    collect::{Source, UNCLOSED_AGE, sockets::NetTables},
     model::backlog::Backlog,
     model::file::SocketKind,
     model::holder::Holding,
     model::target::Target,
-    model::tcp::LastSender,
+    model::tcp::{self, LastSender},
     model::wait::{FdState, ProcessId, SocketFacts, ThreadId},
     procfs::Entry,
     resolve::{Resolved, Resolver},
@@ -35,6 +35,16 @@ pub struct Unanswered {
     pub resolved: Resolved,
     /// Since when nothing has moved.
     pub since: Duration,
+}
+
+/// Connections that the other end has closed and the process has not. A pool may have some, and closes each when it is used next; who
+/// has more and more of them has forgotten them.
+#[derive(Debug)]
+pub struct UnclosedConnections {
+    /// Their descriptors, the lowest first.
+    pub fds: Vec<i32>,
+    /// How long ago the other end closed the first of them, by the kernel's stamps of those that were looked into.
+    pub oldest: Duration,
 }
 
 /// A queue of a socket in which something waits.
@@ -59,6 +69,8 @@ pub struct Sockets {
     pub unanswered: Vec<Unanswered>,
     /// Requests that others have sent it and that it has not answered, oldest first. Who only takes messages has them for ever.
     pub owed: Vec<Unanswered>,
+    /// Those that the other end closed a minute ago or more, if there are any.
+    pub unclosed: Option<UnclosedConnections>,
     /// Connections that were too many to look into.
     pub left_out: usize,
     /// Queues in which something waits, the longest first.
@@ -139,9 +151,29 @@ pub fn of(process: ProcessId, resolver: &mut Resolver, source: &mut dyn Source) 
     let (servers, clients): (Vec<_>, Vec<_>) =
         clients.into_iter().partition(|(_, resolved)| resolved.is_server());
     let accepted = resolver.connections(thread, &accepted, source)?.into_iter().chain(servers);
+    // Whoever has closed its end waits for nothing more.
+    let accepted = accepted.filter(|(_, resolved)| state_of(resolved) == Some(tcp::TcpState::Established));
     sockets.owed = spoken_last(accepted, LastSender::Theirs);
     sockets.unanswered = spoken_last(clients, LastSender::Ours);
+    let closed = own.iter().filter(|socket| socket.state == TcpState::CloseWait);
+    let mut closed: Vec<i32> = closed.filter_map(|socket| fds.get(&socket.inode).copied()).collect();
+    closed.sort_unstable();
+    let some = &closed[..closed.len().min(CONNECTIONS_MAX)];
+    sockets.unclosed = unclosed(closed.clone(), resolver.connections(thread, some, source)?);
     Ok(sockets)
+}
+
+fn state_of(resolved: &Resolved) -> Option<tcp::TcpState> {
+    resolved.socket.tcp().map(|facts| facts.state)
+}
+
+/// Those of the connections with these descriptors that the other end closed long ago, as far as they have been looked into.
+fn unclosed(mut fds: Vec<i32>, seen: Vec<(i32, Resolved)>) -> Option<UnclosedConnections> {
+    let closed = |(fd, resolved): &(i32, Resolved)| Some((*fd, resolved.socket.tcp()?.closed_by_peer()?));
+    let closed: HashMap<i32, Duration> = seen.iter().filter_map(closed).collect();
+    fds.retain(|fd| closed.get(fd).is_none_or(|ago| *ago >= UNCLOSED_AGE));
+    let oldest = closed.values().copied().max().filter(|oldest| *oldest >= UNCLOSED_AGE)?;
+    Some(UnclosedConnections { fds, oldest })
 }
 
 /// Of these sockets, those in whose queues something waits, the longest first.

@@ -10,11 +10,12 @@ use crate::{
     assess::incidents::is_stall,
     assess::pipeline::{self, Assessment, PeersOf, Pipeline},
     assess::requests::{self, UnansweredRequests},
-    collect::Source,
+    collect::{SeenConnections, Source, WantedConnections},
     config::cli::{Ps, SourceArgs},
     config::rule::has_wildcards,
     config::selection::{WaitSelection, Workplace},
     model::class::{Class, Level},
+    model::connection_groups::ConnectionGroup,
     model::script::{is_interpreter, script},
     model::wait::{ByProcess, Snapshot, ThreadId, Wait, may_be_same_start},
     procfs::{Reads, Unread, by_pid, stat::parse_stat},
@@ -52,6 +53,10 @@ pub struct PsPage {
     pub waits: Vec<WaitObject>,
     /// Requests that no thread waits for, if they were asked for and could be looked for.
     pub requests: Vec<UnansweredRequests>,
+    /// Requests that processes have got and not answered, likewise.
+    pub incoming: Vec<ConnectionGroup>,
+    /// Connections that only the other end has closed, likewise.
+    pub unclosed: Vec<ConnectionGroup>,
     /// How many of the waits the agent has flagged.
     pub flagged: usize,
     /// An agent is there and does not say what it has flagged.
@@ -245,7 +250,10 @@ pub fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     };
     let age = args.min_age.max(pipeline::LOOK_AGE_MIN);
     // Before the snapshot: what is looked up after it is as of its moment.
-    let connections = source.asked_connections(age, 0)?.unwrap_or_default();
+    let is_shown = args.all && !args.json && !args.selection.is_of_more_than_threads();
+    let wanted_connections = WantedConnections { of_servers: is_shown, ..WantedConnections::asked(age) };
+    let SeenConnections { asked: connections, mut incoming, mut unclosed } =
+        source.connections(&wanted_connections)?.unwrap_or_default();
     let mut snapshot = pipeline::snapshot(source, args.min_age)?;
     requests::add_to(&mut snapshot, &connections, age);
     let Snapshot { waits: all, suspended: held, source: name, guessed, .. } = snapshot;
@@ -258,13 +266,13 @@ pub fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     let by_process = ByProcess::new(&all);
     let mut assessments = pipeline.assess(waits, &by_process, source, &policy)?;
     requests::drop_doubles(&mut assessments);
-    let mut requests = match args.all && !args.json {
+    let mut requests = match is_shown {
         true => requests::of_no_thread(&connections, &assessments, age),
         false => Vec::new(),
     };
     requests.retain(|of| args.selection.has_thread(of.process.pid, &of.comm));
-    if args.selection.is_of_more_than_threads() {
-        requests.clear();
+    for groups in [&mut incoming, &mut unclosed] {
+        groups.retain(|of| args.selection.has_thread(of.oldest.process.pid, &of.oldest.comm));
     }
     assessments.retain(|assessment| assessment.wait.age >= args.min_age);
     let has_culprit = |assessment: &Assessment| is_stall(assessment) || is_flagged(assessment);
@@ -293,6 +301,8 @@ pub fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     Ok(PsPage {
         waits,
         requests,
+        incoming,
+        unclosed,
         flagged: number,
         agent_silent,
         hidden,
@@ -329,6 +339,8 @@ pub fn page_from_agent(args: &Ps, client: &AgentClient) -> Result<PsPage> {
     Ok(PsPage {
         waits,
         requests: Vec::new(),
+        incoming: Vec::new(),
+        unclosed: Vec::new(),
         flagged: number,
         agent_silent: None,
         hidden,

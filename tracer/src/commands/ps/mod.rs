@@ -1,6 +1,7 @@
 //! `tracer ps`: what is waiting now, as a table or as JSON.
 
 pub mod gather;
+mod requests;
 
 use std::{
     cmp::Reverse,
@@ -13,14 +14,11 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use self::gather::{Flagged, PsPage, check_names, page_from_agent, page_from_source, pick, unseen_processes};
 use crate::{
-    assess::requests::UnansweredRequests,
     config::cli::Ps,
     history,
     model::class::Level,
-    model::file::Addresses,
     model::wait::Suspended,
     render::layout::paragraph,
-    render::table::{Column, Table},
     render::waits::{self, Arrangement, WaitLayout},
     serve::{
         client::AgentClient,
@@ -72,7 +70,12 @@ fn print(args: &Ps, mut page: PsPage, before: &str) -> Result<u8> {
         objects(out, page.waits)?;
     } else {
         waits::write(out, &mut page.waits, layout(args), &page.held)?;
-        requests(out, &page.requests)?;
+        requests::outgoing(out, &page.requests)?;
+        requests::incoming(out, &page.incoming)?;
+        requests::unclosed(out, &page.unclosed)?;
+        if !(page.requests.is_empty() && page.incoming.is_empty() && page.unclosed.is_empty()) {
+            writeln!(out)?;
+        }
         if !args.no_header {
             footer(out, &page)?;
         }
@@ -137,35 +140,6 @@ fn page_from_history(args: &Ps, at: Timestamp) -> Result<u8> {
     }
     out.flush()?;
     Ok(status)
-}
-
-/// Requests that no thread waits for.
-fn requests(out: &mut impl Write, requests: &[UnansweredRequests]) -> io::Result<()> {
-    if requests.is_empty() {
-        return Ok(());
-    }
-    let width = human::line_width();
-    let columns = [
-        Column::number("AGE", 7, 7),
-        Column::number("PID", 7, 15),
-        Column::text("COMMAND", 7, 15),
-        Column::number("FD", 2, 7),
-        Column::number("REQUESTS", 8, 8),
-    ];
-    let cells = |of: &UnansweredRequests| {
-        let (pid, comm) = (of.process.pid.to_string(), human::clean(&of.comm));
-        vec![human::age(of.age), pid, comm, of.fd.to_string(), of.number.to_string()]
-    };
-    let cells: Vec<Vec<String>> = requests.iter().map(cells).collect();
-    let table = Table::new(columns, "OLDEST", "  ", &cells);
-    writeln!(out, "\nRequests without an answer, which event loops wait for among other things:")?;
-    writeln!(out, "{}", human::for_terminal(&table.heading(), width))?;
-    for (of, cells) in requests.iter().zip(&cells) {
-        let Addresses { local, remote } = of.addresses;
-        let connection = format!("tcp {} → {}", local.socket_addr(), remote.socket_addr());
-        writeln!(out, "{}", human::for_terminal(&table.row(cells, &connection), width))?;
-    }
-    writeln!(out)
 }
 
 /// `2 stuck, 1 doubtful`.

@@ -114,6 +114,11 @@ impl TcpFacts {
         }
     }
 
+    /// How long ago the other end closed the connection, if only that one has: the end of a connection is the last thing that a peer says.
+    pub fn closed_by_peer(&self) -> Option<Duration> {
+        self.activity.as_ref().filter(|_| self.state == TcpState::CloseWait).map(|of| of.acknowledged)
+    }
+
     /// Whether this end made the connection. Its SYN took a number of its own and was acknowledged like a byte
     /// (`tcp_snd_una_update`, net/ipv4/tcp_input.c); the end that accepted counts from after its SYN (`tcp_create_openreq_child`). So
     /// what was acknowledged, and what is on its way, is one more than what was sent. Nobody else can change that, as they can who seems

@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    assess::inspect::{Report, sockets::Unanswered, threads::ThreadReport},
+    assess::inspect::{
+        Report,
+        sockets::{Unanswered, UnclosedConnections},
+        threads::ThreadReport,
+    },
     util::human,
 };
 
@@ -46,6 +50,14 @@ pub(super) fn socket_lines(report: &Report) -> Vec<String> {
     if sockets.queued.len() > REQUESTS_MAX {
         lines.push(format!("and {} more queues", sockets.queued.len() - REQUESTS_MAX));
     }
+    lines.extend(sockets.unclosed.as_ref().map(|UnclosedConnections { fds, oldest }| {
+        let number = human::count(fds.len(), "connection");
+        format!(
+            "{number} closed by the other end only, up to {} ago: fd {}",
+            human::age(*oldest),
+            some_of(fds)
+        )
+    }));
     if sockets.left_out > 0 {
         lines.push(format!(
             "{} were not examined, because there are too many",
@@ -78,17 +90,22 @@ fn owed_lines(owed: &[Unanswered]) -> Vec<String> {
         let oldest = requests.iter().map(|request| request.since).max().unwrap_or_default();
         let mut fds: Vec<i32> = requests.iter().map(|request| request.fd).collect();
         fds.sort_unstable();
-        let more = match fds.len().saturating_sub(REQUESTS_MAX) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        let fds: Vec<String> = fds.iter().take(REQUESTS_MAX).map(i32::to_string).collect();
         lines.push(format!(
-            "{} requests at {place} are not answered, asked up to {} ago: fd {}{more}",
+            "{} requests at {place} are not answered, asked up to {} ago: fd {}",
             requests.len(),
             human::age(oldest),
-            fds.join(", ")
+            some_of(&fds)
         ));
     }
     lines
+}
+
+/// `3, 4, 5 and 7 more`.
+fn some_of(fds: &[i32]) -> String {
+    let more = match fds.len().saturating_sub(REQUESTS_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let some: Vec<String> = fds.iter().take(REQUESTS_MAX).map(i32::to_string).collect();
+    some.join(", ") + &more
 }
