@@ -171,7 +171,10 @@ fn shape(value: &Value) -> String {
 /// The metrics page: what is said of every family, and the series of these processes.
 fn page(page: &str, pids: &[u32]) -> String {
     let of_them = |line: &&str| pids.iter().any(|pid| line.contains(&format!("pid=\"{pid}\"")));
-    let help: Vec<String> = page.lines().filter(|line| line.starts_with('#')).map(str::to_owned).collect();
+    // Whether it has series is up to the host's other processes.
+    let is_others = |line: &str| line.contains(" tracer_unclosed_connections ");
+    let help = page.lines().filter(|line| line.starts_with('#') && !is_others(line));
+    let help: Vec<String> = help.map(str::to_owned).collect();
     let mut series: Vec<String> = page.lines().filter(of_them).map(without_digits).collect();
     series.sort();
     // Threads of one process that wait for the same differ in their numbers only.
