@@ -149,6 +149,24 @@ pub fn nginx(dir: PathBuf, workers: u32, locations: &str) -> Server {
     Server::start_ended_by(libc::SIGTERM, dir, make, Server::listens)
 }
 
+/// HAProxy in front of this service, with the connections to it kept.
+pub fn haproxy(service: SocketAddr) -> Server {
+    let make = |port: u16, dir: &Path| {
+        let config = dir.join("haproxy.cfg");
+        let text = format!(
+            "defaults\n mode http\n http-reuse always\n option abortonclose\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n\
+             frontend front\n bind 127.0.0.1:{port}\n default_backend back\n\
+             backend back\n server one {service}\n"
+        );
+        fs::write(&config, text).expect("write");
+        fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).expect("readable");
+        let mut haproxy = as_nobody("haproxy", dir);
+        haproxy.arg("-db").arg("-f").arg(config);
+        haproxy
+    };
+    Server::start_ended_by(libc::SIGTERM, dir_of_nobody("haproxy"), make, Server::listens)
+}
+
 /// Redis, which keeps nothing.
 pub fn redis() -> Server {
     let make = |port: u16, dir: &Path| {

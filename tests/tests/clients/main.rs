@@ -6,6 +6,7 @@
 mod blocked;
 mod crowd;
 mod flagged;
+mod loops;
 mod python;
 mod quiet;
 mod reply;

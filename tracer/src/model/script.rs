@@ -103,10 +103,15 @@ fn last_option(word: &str) -> Option<String> {
     letters.chars().last().filter(|_| are_options).map(|last| format!("-{last}"))
 }
 
+/// Whether what Java runs is a file: an archive, or a source that it compiles first.
+fn is_file(name: &str) -> bool {
+    [".jar", ".java"].iter().any(|end| name.ends_with(end))
+}
+
 /// The last part of a path; of a class in Java the last part of its name.
 fn named(comm: &str, what: &str) -> String {
     let name = last_name(what);
-    let class = name.rsplit('.').next().filter(|_| comm == "java" && !name.ends_with(".jar"));
+    let class = name.rsplit('.').next().filter(|_| comm == "java" && !is_file(name));
     class.unwrap_or(name).to_owned()
 }
 
@@ -141,6 +146,7 @@ mod tests {
                 Some("Bootstrap"),
             ),
             ("java", "/opt/jdk/bin/java -jar /srv/app.jar", Some("app.jar")),
+            ("java", "java -Xmx1g /srv/Sync.java 7", Some("Sync.java")),
             ("bash", "bash /etc/cron.daily/backup", Some("backup")),
             ("bash", "bash -c sleep 9", None),
             ("bash", "-bash", None),
