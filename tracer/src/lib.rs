@@ -43,6 +43,10 @@ pub fn main() -> ExitCode {
     if let Some(file) = cli.btf {
         kernel::btf::use_file(file);
     }
+    if let Command::Run(_) = cli.command {
+        // Before anything is forked: what helps it outlives a Ctrl-C that the command itself takes, as it does.
+        commands::run::signals::keep();
+    }
     // While there is one thread. The agent does it itself, once it knows what rights to give up.
     let result = match &cli.command {
         Command::Agent(_) | Command::Generate { .. } | Command::RunHook(_) | Command::RunCanary => Ok(()),
@@ -57,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Stack(args) => commands::stack::run(args),
         Command::Top(args) => commands::top::run(args),
         Command::Trace(args) => commands::trace::run(args),
+        Command::Run(args) => commands::run::run(args).map(|found| status = found),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Agent(args) => commands::agent::run(args),
         Command::Generate { dir } => commands::generate::run(dir),

@@ -59,6 +59,7 @@ mod ps_terminal;
 mod ps_who;
 mod release;
 mod requests;
+mod run;
 mod semaphores;
 mod sets;
 mod stacks;

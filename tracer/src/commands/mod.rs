@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod generate;
 pub mod ps;
 pub mod release;
+pub mod run;
 pub mod stack;
 pub mod stalls;
 pub mod top;

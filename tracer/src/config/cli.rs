@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::{
+    ffi::OsString,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -53,6 +54,8 @@ pub enum Command {
     Top(Top),
     /// Follow processes or threads: one line for each call that blocks, with its result (strace for waiting)
     Trace(Trace),
+    /// Run a command, and say what hangs in it when nothing of it moves: for builds and CI
+    Run(Run),
     /// Watch the host: report stalls as JSON lines and metrics to Prometheus
     Agent(AgentArgs),
     /// Check what works on this host by trying each kernel program
@@ -308,6 +311,23 @@ pub struct Stack {
     pub folded: bool,
 }
 
+/// Arguments of `tracer run`.
+#[derive(Args)]
+pub struct Run {
+    /// Report when nothing of it has moved, or a part of it has waited, for this long
+    #[arg(long, value_name = "DUR", default_value = "5m", value_parser = patience)]
+    pub stuck_after: Duration,
+    /// End it when nothing of it has moved for that long, by SIGTERM and ten seconds later by SIGKILL; the status is then 124
+    #[arg(long)]
+    pub kill: bool,
+    /// Also add reports to this file
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
 /// Arguments of `tracer top`.
 #[derive(Args, Clone)]
 pub struct Top {
@@ -514,6 +534,15 @@ pub fn interval(text: &str) -> Result<Duration, String> {
         return Err("the longest interval is 1d".into());
     }
     Ok(interval)
+}
+
+/// How long a command may not move.
+fn patience(text: &str) -> Result<Duration, String> {
+    let patience = duration::parse(text)?;
+    match patience < Duration::from_secs(1) {
+        true => Err("the shortest time is 1s".into()),
+        false => Ok(patience),
+    }
 }
 
 #[cfg(test)]

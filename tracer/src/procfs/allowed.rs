@@ -10,6 +10,7 @@ const FILES: &[&str] = &[
     "children",
     "cmdline",
     "comm",
+    "io",
     "maps",
     "mountinfo",
     "sched",

@@ -16,6 +16,8 @@ pub struct Stat {
     pub cpu: usize,
     /// How long it has run, in user mode and in the kernel, clock ticks.
     pub cpu_ticks: u64,
+    /// The same of its children that have ended and been waited for, theirs included.
+    pub children_ticks: u64,
     /// How many threads its process has, those that have ended and are not yet waited for included.
     pub threads: u32,
     /// `PF_*` (`flags` of a task, include/linux/sched.h).
@@ -56,12 +58,17 @@ pub fn same_start(start_ns: u64, stat: &Stat) -> bool {
 pub fn parse_stat(text: &str) -> Option<Stat> {
     let (open, close) = (text.find('(')?, text.rfind(')')?);
     let fields: Vec<&str> = text.get(close + 1..)?.split_ascii_whitespace().collect();
+    // In user mode and in the kernel.
+    let sum = |at: usize| {
+        Some(fields.get(at)?.parse::<u64>().ok()?.saturating_add(fields.get(at + 1)?.parse().ok()?))
+    };
     Some(Stat {
         comm: text.get(open + 1..close)?.to_owned(),
         state: fields.first()?.chars().next()?,
         parent: fields.get(1)?.parse().ok()?,
         flags: fields.get(6)?.parse().ok()?,
-        cpu_ticks: fields.get(11)?.parse::<u64>().ok()?.saturating_add(fields.get(12)?.parse().ok()?),
+        cpu_ticks: sum(11)?,
+        children_ticks: sum(13)?,
         threads: fields.get(17)?.parse().ok()?,
         start_ticks: fields.get(19)?.parse().ok()?,
         cpu: fields.get(36)?.parse().ok()?,
