@@ -89,6 +89,20 @@ fn what_hangs_is_named_once_and_ended_if_asked() {
     assert!(stderr.starts_with(&kept), "{stderr}\nis not\n{kept}");
 }
 
+/// The classic of CI: the command has a daemon that keeps its output open, and whoever reads that waits for ever.
+#[test]
+fn what_was_left_behind_and_holds_the_pipe_is_named_and_ended() {
+    let _shared = shared();
+    let left = fresh("run-left");
+    let script = format!("sh -c 'sleep 1000 & echo $! >{}; echo started' | cat", left.display());
+    let (status, stdout, stderr) =
+        output(run(&["--stuck-after", &patience(), "--kill", "sh", "-c", &script]));
+    assert_eq!((status, stdout.as_str()), (Some(124), "started\n"), "{stderr}");
+    let pid = fs::read_to_string(left).expect("its id");
+    assert!(stderr.contains(&format!("for sleep (pid {})", pid.trim())), "{stderr}");
+    assert!(!PathBuf::from(format!("/proc/{}", pid.trim())).exists(), "{pid} is left");
+}
+
 /// A build goes on in the meantime: the part that hangs is named, and nothing is ended.
 #[test]
 fn a_part_that_hangs_is_named_while_the_rest_goes_on() {

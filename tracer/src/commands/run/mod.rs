@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
 use self::{
     movement::Movement,
@@ -23,6 +23,7 @@ use self::{
 use crate::{
     config::cli::Run,
     procfs::{Reads, by_pid},
+    resolve::children,
     util::human,
 };
 
@@ -40,6 +41,10 @@ const LOOKS: u32 = 4;
 /// Runs it to its end; its status.
 pub fn run(args: &Run) -> Result<u8> {
     let (program, rest) = args.command.split_first().context("there is no command")?;
+    let own = rustix::process::getpid();
+    let helpers = children::all(by_pid(own.as_raw_pid().cast_unsigned()), &mut Reads::new());
+    // What it leaves behind stays below us: such a process may hold its output open, and is what others wait for.
+    rustix::process::set_child_subreaper(Some(own)).context("cannot adopt what the command leaves behind")?;
     let mut child = match signals::as_before(Command::new(program).args(rest)).spawn() {
         Ok(child) => child,
         Err(error) => {
@@ -48,14 +53,25 @@ pub fn run(args: &Run) -> Result<u8> {
         }
     };
     let words: Vec<String> = args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let mut watch = Watch::new(args, words.join(" "), child.id());
+    let mut watch = Watch::new(args, words.join(" "), child.id(), helpers);
+    let mut ended = None;
     loop {
         let signal = signals::wait(watch.pause());
-        if let Some(status) = child.try_wait().context("cannot wait for the command")? {
-            return Ok(if watch.has_ended_it { ENDED } else { code(status) });
+        if ended.is_none() {
+            ended = child.try_wait().context("cannot wait for the command")?;
+        }
+        match (ended, watch.told_to_end) {
+            (Some(status), None) => return Ok(code(status)),
+            // What it leaves behind ends as well.
+            (Some(_), Some(told)) if told.elapsed() > 2 * GRACE || watch.tree().processes.is_empty() => {
+                return Ok(ENDED);
+            }
+            _ => {}
         }
         // Those of a terminal reach the command without us.
-        if let Some(signal @ (Signal::TERM | Signal::HUP)) = signal {
+        if let Some(signal @ (Signal::TERM | Signal::HUP)) = signal
+            && ended.is_none()
+        {
             send(&child, signal);
         }
         // What cannot be seen is no reason to end anything.
@@ -72,7 +88,7 @@ fn code(status: ExitStatus) -> u8 {
 }
 
 fn send(child: &Child, signal: Signal) {
-    if let Some(pid) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
+    if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
         // It has not been waited for, and so is no other process.
         let _ = rustix::process::kill_process(pid, signal);
     }
@@ -83,6 +99,8 @@ struct Watch<'a> {
     args: &'a Run,
     reporter: Reporter<'a>,
     root: u32,
+    /// Processes of our own that are no part of it.
+    helpers: Vec<u32>,
     reads: Reads,
     movement: Movement,
     began: Instant,
@@ -91,23 +109,22 @@ struct Watch<'a> {
     is_still: bool,
     /// When SIGTERM was sent.
     told_to_end: Option<Instant>,
-    has_ended_it: bool,
 }
 
 impl<'a> Watch<'a> {
-    fn new(args: &'a Run, command: String, root: u32) -> Self {
+    fn new(args: &'a Run, command: String, root: u32, helpers: Vec<u32>) -> Self {
         let now = Instant::now();
         Self {
             args,
             reporter: Reporter::new(args.report.as_deref(), command),
             root,
+            helpers,
             reads: Reads::new(),
             movement: Movement::within(args.stuck_after),
             began: now,
             looked: now,
             is_still: false,
             told_to_end: None,
-            has_ended_it: false,
         }
     }
 
@@ -120,8 +137,20 @@ impl<'a> Watch<'a> {
         self.reporter.write(&format!("tracer: {text}\n"));
     }
 
+    /// The command, and what others of its processes have left behind; of these, those that have ended are waited for.
+    fn tree(&mut self) -> Tree {
+        let left = children::all(by_pid(std::process::id()), &mut self.reads);
+        let is_left = |pid: &u32| *pid != self.root && !self.helpers.contains(pid);
+        let left: Vec<u32> = left.into_iter().filter(is_left).collect();
+        for pid in &left {
+            let _ = waitpid(Pid::from_raw(pid.cast_signed()), WaitOptions::NOHANG);
+        }
+        let roots = [self.root].into_iter().chain(left).map(by_pid).collect();
+        Tree::below(roots, &mut self.reads)
+    }
+
     fn tick(&mut self) -> Result<()> {
-        let tree = Tree::below(by_pid(self.root), &mut self.reads);
+        let tree = self.tree();
         let now = Instant::now();
         self.movement.add(now, tree.used);
         if let Some(told) = self.told_to_end {
@@ -153,7 +182,7 @@ impl<'a> Watch<'a> {
         if is_still && self.args.kill {
             self.say(&format!("ending it: SIGTERM now, SIGKILL in {}", human::age(GRACE)));
             tree.send(Signal::TERM, &mut self.reads);
-            (self.told_to_end, self.has_ended_it) = (Some(now), true);
+            self.told_to_end = Some(now);
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The processes of a command: its own, its children, and theirs.
+//! The processes of a command: its own, its children, and theirs; and what those have left behind.
 
 use std::time::Duration;
 
@@ -24,16 +24,17 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// A process with all below it, as far as they are to be seen.
-    pub fn below(root: ProcessId, reads: &mut Reads) -> Self {
-        let mut tree = Self::default();
-        let mut ahead = vec![root];
+    /// These processes with all below them, as far as they are to be seen.
+    pub fn below(roots: Vec<ProcessId>, reads: &mut Reads) -> Self {
+        let (mut tree, mut ahead) = (Self::default(), roots);
         while let Some(one) = ahead.pop() {
             if tree.processes.len() == PROCESSES_MAX {
                 break;
             }
             let Some(stat) = reads.stat(one) else { continue };
-            tree.processes.push(ProcessId { pid: one.pid, start_ns: stat.start_ns() });
+            if stat.lives() {
+                tree.processes.push(ProcessId { pid: one.pid, start_ns: stat.start_ns() });
+            }
             tree.used.cpu += ticks(stat.cpu_ticks.saturating_add(stat.children_ticks));
             tree.used.bytes += reads.text(one, "io").map_or(0, |text| bytes(&text));
             ahead.extend(children::all(one, reads).into_iter().map(by_pid));
@@ -81,7 +82,7 @@ mod tests {
         let root = by_pid(shell.id());
         let begin = std::time::Instant::now();
         let tree = loop {
-            let tree = Tree::below(root, &mut Reads::new());
+            let tree = Tree::below(vec![root], &mut Reads::new());
             if tree.processes.len() == 3 && tree.used.bytes >= 5 {
                 break tree;
             }
