@@ -51,7 +51,7 @@ pub fn as_before(command: &mut Command) -> &mut Command {
 pub fn wait(at_most: Duration) -> Option<Signal> {
     let set = waking();
     let time = libc::timespec {
-        tv_sec: at_most.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_sec: at_most.as_secs().try_into().unwrap_or(i64::MAX),
         tv_nsec: at_most.subsec_nanos().into(),
     };
     // SAFETY: the set and the time live through the call; what else there is to know of the signal is not wanted.
