@@ -82,7 +82,7 @@ fn what_hangs_is_named_once_and_ended_if_asked() {
         stderr.contains(" is stuck: waiting ") && stderr.contains("to open the other end of"),
         "{stderr}"
     );
-    assert!(stderr.contains("Where     open"), "where in its program: {stderr}");
+    assert!(stderr.contains("\nWhere     "), "where in its program: {stderr}");
     // What the shell says of it follows.
     let kept = fs::read_to_string(&report).expect("a report");
     assert!(kept.ends_with("tracer: ending it: SIGTERM now, SIGKILL in 10s\n"), "{kept}");
