@@ -47,7 +47,8 @@ fn page_of_three(name: &str) -> String {
     let begun = Instant::now();
     loop {
         let (_, page, error) = ran(&["why", name]);
-        if page.contains("3 threads (python3) up to ") {
+        // What has waited for a moment is not stuck yet.
+        if page.contains("3 threads (python3) up to ") && page.contains(" is stuck") {
             return page;
         }
         assert!(begun.elapsed() < PATIENCE, "{page}\n{error}");

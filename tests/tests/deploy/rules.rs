@@ -131,12 +131,14 @@ fn the_page_is_clean() {
     let begin = Instant::now();
     let page = loop {
         let page = agent.page();
-        let missing = known_metrics().into_keys().find(|name| {
+        // One takes a minute, and has a test of its own.
+        let known = known_metrics().into_keys().filter(|name| name != "tracer_unclosed_connections");
+        let missing = known.into_iter().find(|name| {
             let family = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part));
             ![Some(&**name), family].iter().flatten().any(|name| page.contains(&format!("# TYPE {name} ")))
         });
         let Some(name) = missing else { break page };
-        assert!(begin.elapsed() < slow(Duration::from_secs(10)), "{name}\n{page}");
+        assert!(begin.elapsed() < slow(Duration::from_secs(15)), "{name}\n{page}");
         std::thread::sleep(Duration::from_millis(100));
     };
     let mut promtool = Command::new(tests::debian_program("promtool"))

@@ -22,7 +22,7 @@ fn listed(pid: u32) -> Vec<Vec<String>> {
 
 /// Lines of those that others have sent, likewise, with how many lie unread after how many there are.
 fn received(pid: u32) -> Vec<Vec<String>> {
-    below(pid, "Requests that were received")
+    below(pid, "Requests received")
 }
 
 /// Lines of the block of `ps --all` that begins so.
