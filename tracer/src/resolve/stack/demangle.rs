@@ -41,11 +41,23 @@ pub fn readable(name: &str) -> String {
 /// parts that this leaves to debuggers.
 fn cpp(name: &str) -> Option<String> {
     let mut rest = name.strip_prefix("_Z")?;
+    // What is inside a function, such as a closure, has that one's name.
+    if let Some(inside) = rest.strip_prefix('Z') {
+        return Some(cpp(&format!("_Z{inside}")).filter(|_| !inside.starts_with('Z'))? + "::{…}");
+    }
     rest = rest.strip_prefix('L').unwrap_or(rest);
     let nested = rest.strip_prefix('N');
     rest = nested.unwrap_or(rest).trim_start_matches(['K', 'V', 'r', 'R', 'O']);
     let mut parts: Vec<String> = Vec::new();
     loop {
+        // Within a file, or of a version of the library: neither is part of what people call it.
+        let is_digit = |first: char| first.is_ascii_digit();
+        if let Some(behind) = rest.strip_prefix('L').filter(|behind| behind.starts_with(is_digit)) {
+            rest = behind;
+        } else if let Some(tag) = rest.strip_prefix('B').filter(|_| !parts.is_empty()) {
+            rest = behind_name(tag)?.1;
+            continue;
+        }
         if let Some(behind) = rest.strip_prefix("St") {
             parts.push("std".into());
             rest = behind;
@@ -58,13 +70,10 @@ fn cpp(name: &str) -> Option<String> {
                 None => return Some(parts.join("::") + "…"),
             }
             continue;
-        } else if rest.starts_with(|first: char| first.is_ascii_digit()) {
-            let digits = rest.len() - rest.trim_start_matches(|digit: char| digit.is_ascii_digit()).len();
-            let length: usize = rest.get(..digits)?.parse().ok()?;
-            let end = digits.checked_add(length)?;
-            let part = rest.get(digits..end)?;
+        } else if rest.starts_with(is_digit) {
+            let (part, behind) = behind_name(rest)?;
             parts.push(if part.starts_with("_GLOBAL__N") { "(anonymous)".into() } else { part.into() });
-            rest = rest.get(end..)?;
+            rest = behind;
         } else if let Some(kind) =
             rest.get(..2).filter(|kind| matches!(*kind, "C1" | "C2" | "C3" | "D0" | "D1" | "D2"))
         {
@@ -84,14 +93,20 @@ fn cpp(name: &str) -> Option<String> {
     Some(parts.join("::"))
 }
 
+/// A name that begins with its length, and what follows it.
+fn behind_name(text: &str) -> Option<(&str, &str)> {
+    let digits = text.len() - text.trim_start_matches(|digit: char| digit.is_ascii_digit()).len();
+    let length: usize = text.get(..digits)?.parse().ok()?;
+    let end = digits.checked_add(length)?;
+    Some((text.get(digits..end)?, text.get(end..)?))
+}
+
 /// What follows the arguments of a template, if they are of the simple kinds only: names and built-in types.
 fn behind_template(mut rest: &str) -> Option<&str> {
     loop {
         let first = rest.chars().next()?;
         if first.is_ascii_digit() {
-            let digits = rest.len() - rest.trim_start_matches(|digit: char| digit.is_ascii_digit()).len();
-            let length: usize = rest.get(..digits)?.parse().ok()?;
-            rest = rest.get(digits.checked_add(length)?..)?;
+            rest = behind_name(rest)?.1;
         } else if first == 'E' {
             return rest.get(1..);
         } else if first.is_ascii_lowercase() || matches!(first, 'P' | 'R' | 'O' | 'K') {
@@ -123,6 +138,10 @@ mod tests {
             ("_ZN3FooD1Ev", "Foo::~Foo"),
             ("_ZN12_GLOBAL__N_13fooEv", "(anonymous)::foo"),
             ("_ZN3FooIiE3barEv", "Foo<…>::bar"),
+            ("_ZN4node12_GLOBAL__N_1L20PlatformWorkerThreadEPv", "node::(anonymous)::PlatformWorkerThread"),
+            ("_ZZN4node9Scheduler5StartEvENUlPvE_4_FUNES2_", "node::Scheduler::Start::{…}"),
+            ("_ZNK3Foo4nameB5cxx11Ev", "Foo::name"),
+            ("_ZZZN3Foo3barEvENKUlvE_clEvE3baz", "_ZZZN3Foo3barEvENKUlvE_clEvE3baz"),
             ("_ZN3FooISaIcEE3barEv", "Foo<…>…"),
             ("_ZN9999999999999999999993bar", "_ZN9999999999999999999993bar"),
         ] {
