@@ -103,6 +103,35 @@ fn what_was_left_behind_and_holds_the_pipe_is_named_and_ended() {
     assert!(!PathBuf::from(format!("/proc/{}", pid.trim())).exists(), "{pid} is left");
 }
 
+/// A shell whose child ends would go on to its next step.
+#[test]
+fn what_is_ended_does_not_go_on() {
+    let _shared = shared();
+    let (lock, next) = (fresh("run-lock"), fresh("run-next"));
+    let script = format!("flock {} -c 'sleep 100'; touch {}", lock.display(), next.display());
+    for _ in 0..3 {
+        let outer = format!("sh -c '{}'; touch {}", script.replace('\'', "\""), next.display());
+        let (status, _, stderr) = output(run(&["--stuck-after", &patience(), "--kill", "sh", "-c", &outer]));
+        assert_eq!(status, Some(124), "{stderr}");
+        assert!(!next.exists(), "it went on: {stderr}");
+    }
+}
+
+/// Before the command runs: when it hangs is too late to say that there will be no report. Nor is one left that says nothing.
+#[test]
+fn a_report_can_be_written_or_nothing_runs() {
+    let ran = fresh("run-ran");
+    let script = format!("touch {}", ran.display());
+    let (status, _, stderr) = output(run(&["--report", "/nonexistent/report", "sh", "-c", &script]));
+    assert_eq!((status, ran.exists()), (Some(1), false), "{stderr}");
+    assert!(stderr.contains("cannot write /nonexistent/report: No such file"), "{stderr}");
+    let report = fresh("run-empty");
+    let (status, ..) = output(run(&["--report", report.to_str().expect("UTF-8"), "sh", "-c", &script]));
+    assert_eq!((status, ran.exists(), report.exists()), (Some(0), true, false));
+    let (status, _, stderr) = output(run(&["--bogus", "true"]));
+    assert_eq!(status, Some(2), "an option of ours is mistyped: {stderr}");
+}
+
 /// A build goes on in the meantime: the part that hangs is named, and nothing is ended.
 #[test]
 fn a_part_that_hangs_is_named_while_the_rest_goes_on() {
@@ -125,7 +154,7 @@ fn signals_are_the_commands() {
     let ready = fresh("run-ready");
     let script = format!("trap 'exit 7' INT TERM; touch {}; while :; do sleep 0.05; done", ready.display());
     // To its own process; and to all, as a terminal does.
-    for (signal, whom) in [(libc::SIGTERM, 1), (libc::SIGINT, -1)] {
+    for (signal, whom) in [(libc::SIGTERM, 1), (libc::SIGINT, 1), (libc::SIGINT, -1)] {
         let _ = fs::remove_file(&ready);
         let mut command = run(&["sh", "-c", &script]);
         command.process_group(0);

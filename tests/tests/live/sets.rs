@@ -54,7 +54,7 @@ fn a_time_out_in_memory() {
     let Some(row) = row("epoll-timed", &[]) else { return };
     assert_eq!((&row["class"], &row["target"]["kind"]), (&"reply".into(), &"tcp".into()), "{row:#}");
     let said = row["verdict"].as_str().expect("a sentence");
-    assert!(said.contains("; it stops waiting in 8m 1"), "{row:#}");
+    assert!(said.contains("; its event loop wakes in 8m 1"), "{row:#}");
 }
 
 #[test]

@@ -325,7 +325,7 @@ pub struct Run {
     pub report: Option<PathBuf>,
     /// The command and its arguments
     #[arg(
-        trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND",
+        trailing_var_arg = true, required = true, value_name = "COMMAND",
         value_hint = ValueHint::CommandWithArguments
     )]
     pub command: Vec<OsString>,

@@ -36,6 +36,8 @@ pub(super) fn advice(command: String, reason: &str) -> Advice {
 pub enum PeerHost {
     /// One of this host's own, in whatever network namespace.
     This,
+    /// The same, and there are processes that this user may not look into.
+    Unseen,
     /// Another's.
     Other,
 }
@@ -242,6 +244,10 @@ fn alone(pid: u32, target: &Target, host: PeerHost) -> Option<Advice> {
             "shows the kernel's view of the connection. The address is this host's own, and no process answers there: a packet \
              filter may drop what is sent, or the one that had the other end has gone",
         )),
+        (Target::Tcp { remote, .. }, PeerHost::Unseen) => Some(advice(
+            format!("sudo ss -tlnp src '{remote}'"),
+            "shows who listens there. The address is this host's own, and whoever has it is another user's, or nobody",
+        )),
         (Target::Udp { remote: Some(remote), .. }, _) if remote.port() == DOMAIN => Some(advice(
             format!("cat /proc/{pid}/root/etc/resolv.conf"),
             "names the name servers that it asks: this one does not answer",
@@ -275,6 +281,7 @@ mod tests {
         for (target, host, begins, elsewhere) in [
             (&tcp, PeerHost::Other, "ss -tnpi dst '10.0.0.2:443'", true),
             (&tcp, PeerHost::This, "ss -tnpi dst '10.0.0.2:443'", false),
+            (&tcp, PeerHost::Unseen, "sudo ss -tlnp src '10.0.0.2:443'", false),
             (&udp, PeerHost::Other, "cat /proc/7/root/etc/resolv.conf", false),
         ] {
             let Advice { command, reason } = alone(7, target, host).expect("there is one");

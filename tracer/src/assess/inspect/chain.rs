@@ -332,6 +332,11 @@ impl<'a, 'w> Chain<'a, 'w> {
         self.snapshot.suspended.iter().find(is_it).copied()
     }
 
+    /// Whether it sleeps where this user may not look.
+    fn is_hidden(&self, pid: u32) -> bool {
+        self.snapshot.hidden.iter().any(|hidden| hidden.process.pid == pid)
+    }
+
     fn doing(&self, pid: u32, tid: Option<u32>, waits: &[Assessment], worst: Option<&Assessment>) -> String {
         if let Some(suspended) = self.suspended(pid, tid) {
             return match (suspended.by, suspended.signal) {
@@ -379,6 +384,9 @@ impl<'a, 'w> Chain<'a, 'w> {
             (Some(worst), _) if waits.len() == 1 => format!("is idle: {}", worst.sentence()),
             (Some(_), _) => {
                 format!("is idle: {} rest ({})", human::count(waits.len(), "thread"), classes(waits.iter()))
+            }
+            (None, _) if self.is_hidden(pid) => {
+                "sleeps, in a call that only root or its own user may see".into()
             }
             (None, _) => "is not waiting right now".into(),
         }

@@ -199,7 +199,10 @@ pub fn inspect(
             " It has been killed: SIGKILL is pending, and it ends as soon as the kernel lets go of it.";
     }
     headline = with_others(headline, &called, condition, &threads, &sockets);
-    let host = peer_host(&threads, pipeline.resolver().reads());
+    let host = match peer_host(&threads, pipeline.resolver().reads()) {
+        PeerHost::This if !snapshot.hidden.is_empty() => PeerHost::Unseen,
+        host => host,
+    };
     let mut advice = advice::of(pid, condition, &who, &threads, &others, host);
     if matches!(condition, Condition::Idle | Condition::Busy) && !sockets.owed.is_empty() {
         let server = ServerProgram { pid, comm: &comm, cmdline: who.cmdline.as_deref(), port: None };

@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use self::{
     movement::Movement,
     report::{Finding, Reporter},
+    signals::Arrived,
     tree::Tree,
 };
 use crate::{
@@ -45,6 +46,9 @@ pub fn run(args: &Run) -> Result<u8> {
     let helpers = children::all(by_pid(own.as_raw_pid().cast_unsigned()), &mut Reads::new());
     // What it leaves behind stays below us: such a process may hold its output open, and is what others wait for.
     rustix::process::set_child_subreaper(Some(own)).context("cannot adopt what the command leaves behind")?;
+    let words: Vec<String> = args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    // Before it runs: nobody wants to learn when it hangs that there is no report.
+    let reporter = Reporter::new(args.report.as_deref(), words.join(" "), !args.kill)?;
     let mut child = match signals::as_before(Command::new(program).args(rest)).spawn() {
         Ok(child) => child,
         Err(error) => {
@@ -52,8 +56,7 @@ pub fn run(args: &Run) -> Result<u8> {
             return Ok(if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN });
         }
     };
-    let words: Vec<String> = args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let mut watch = Watch::new(args, words.join(" "), child.id(), helpers);
+    let mut watch = Watch::new(args, reporter, child.id(), helpers);
     let mut ended = None;
     loop {
         let signal = signals::wait(watch.pause());
@@ -68,8 +71,8 @@ pub fn run(args: &Run) -> Result<u8> {
             }
             _ => {}
         }
-        // Those of a terminal reach the command without us.
-        if let Some(signal @ (Signal::TERM | Signal::HUP)) = signal
+        // What a terminal sends reaches the command without us.
+        if let Some(Arrived { signal, is_sent: true }) = signal
             && ended.is_none()
         {
             send(&child, signal);
@@ -112,11 +115,11 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(args: &'a Run, command: String, root: u32, helpers: Vec<u32>) -> Self {
+    fn new(args: &'a Run, reporter: Reporter<'a>, root: u32, helpers: Vec<u32>) -> Self {
         let now = Instant::now();
         Self {
             args,
-            reporter: Reporter::new(args.report.as_deref(), command),
+            reporter,
             root,
             helpers,
             reads: Reads::new(),
@@ -181,7 +184,7 @@ impl<'a> Watch<'a> {
         self.is_still = is_still;
         if is_still && self.args.kill {
             self.say(&format!("ending it: SIGTERM now, SIGKILL in {}", human::age(GRACE)));
-            tree.send(Signal::TERM, &mut self.reads);
+            tree.end(&mut self.reads);
             self.told_to_end = Some(now);
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, fs::OpenOptions, io::Write, path::Path, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::{to_stderr, tree::Tree};
 use crate::{
@@ -37,6 +37,10 @@ pub enum Finding {
 /// Looks and writes.
 pub struct Reporter<'a> {
     file: Option<&'a Path>,
+    /// The file was not there before.
+    is_new: bool,
+    /// Whether what to do next is said: of a command that is ended then, nobody can do it.
+    has_next: bool,
     command: String,
     /// The best one that works, once there was need of one, and why it is no better one.
     source: Option<(Box<dyn Source>, Option<String>)>,
@@ -46,8 +50,17 @@ pub struct Reporter<'a> {
 
 impl<'a> Reporter<'a> {
     /// One that has said nothing.
-    pub fn new(file: Option<&'a Path>, command: String) -> Self {
-        Self { file, command: human::clean(&command), source: None, told: HashSet::new() }
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn new(file: Option<&'a Path>, command: String, has_next: bool) -> Result<Self> {
+        let is_new = file.is_some_and(|file| !file.exists());
+        if let Some(file) = file {
+            let opened = OpenOptions::new().create(true).append(true).open(file);
+            opened.with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        let command = human::clean(&command);
+        Ok(Self { file, is_new, has_next, command, source: None, told: HashSet::new() })
     }
 
     /// Says it to standard error, and into the file if there is one.
@@ -84,12 +97,23 @@ impl<'a> Reporter<'a> {
             return Ok(());
         }
         self.told.extend(waits.iter().map(key));
-        let mut text = self::text(&self.command, finding, tree, &mut waits, &mut **source)?;
+        let mut text = text(&self.command, self.has_next, finding, tree, &mut waits, &mut **source)?;
         if let Some(reason) = why_not_better.as_ref().filter(|_| rustix::process::geteuid().is_root()) {
             text += &format!("\nSeen through /proc: {reason}.\n");
         }
         self.write(&text);
         Ok(())
+    }
+}
+
+impl Drop for Reporter<'_> {
+    /// An empty file says that something was reported.
+    fn drop(&mut self) {
+        if let Some(file) = self.file.filter(|_| self.is_new)
+            && file.metadata().is_ok_and(|of| of.is_file() && of.len() == 0)
+        {
+            let _ = std::fs::remove_file(file);
+        }
     }
 }
 
@@ -114,6 +138,7 @@ fn waits_of(tree: &Tree, min_age: Duration, source: &mut dyn Source) -> Result<V
 /// The whole report.
 fn text(
     command: &str,
+    has_next: bool,
     finding: Finding,
     tree: &Tree,
     waits: &mut [WaitObject],
@@ -126,13 +151,19 @@ fn text(
             format!("a part of `{command}` has waited for {} or longer", human::age(window))
         }
     };
-    writeln!(out, "tracer: {what}\n")?;
+    writeln!(out, "tracer: {what}")?;
+    if !waits.is_empty() {
+        writeln!(out)?;
+    }
     let pids = worth_a_page(tree, waits);
     waits::write(&mut out, waits, WaitLayout { arrangement: Arrangement::Folded, has_heading: true }, &[])?;
     let width = human::line_width().unwrap_or(WIDTH);
     for pid in pids {
         // It may have ended.
-        if let Ok(report) = inspect::inspect(pid, None, StacksOf::All, source) {
+        if let Ok(mut report) = inspect::inspect(pid, None, StacksOf::All, source) {
+            if !has_next {
+                report.advice.clear();
+            }
             writeln!(out)?;
             out.write_all(render::why::page(&report, width, None).as_bytes())?;
         }

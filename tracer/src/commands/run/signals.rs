@@ -47,14 +47,28 @@ pub fn as_before(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(restore) }
 }
 
+/// A signal that has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrived {
+    /// Which.
+    pub signal: Signal,
+    /// Somebody sent it to this process, to be passed on: not the kernel for a terminal, which sends it to the command as well, and not
+    /// for a child.
+    pub is_sent: bool,
+}
+
 /// The next of them, if one comes in this time.
-pub fn wait(at_most: Duration) -> Option<Signal> {
+pub fn wait(at_most: Duration) -> Option<Arrived> {
     let set = waking();
     let time = libc::timespec {
         tv_sec: at_most.as_secs().try_into().unwrap_or(i64::MAX),
         tv_nsec: at_most.subsec_nanos().into(),
     };
-    // SAFETY: the set and the time live through the call; what else there is to know of the signal is not wanted.
-    let signal = unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const time) };
-    Signal::from_named_raw(signal)
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: the set, the time and room for what there is to know of the signal live through the call.
+    let signal = unsafe { libc::sigtimedwait(&raw const set, info.as_mut_ptr(), &raw const time) };
+    let signal = Signal::from_named_raw(signal)?;
+    // SAFETY: zeroes are a value of this type, and the call has written another.
+    let code = unsafe { info.assume_init() }.si_code;
+    Some(Arrived { signal, is_sent: signal != Signal::CHILD && code != libc::SI_KERNEL })
 }

@@ -42,10 +42,16 @@ impl Tree {
         tree
     }
 
-    /// Sends a signal to all of them that still are who they were, children first: a shell that goes on when its child has ended has
-    /// its own signal by then.
+    /// Asks all of them to end, at one moment as far as they can tell: a shell whose child ends first would go on to its next step.
+    pub fn end(&self, reads: &mut Reads) {
+        for signal in [Signal::STOP, Signal::TERM, Signal::CONT] {
+            self.send(signal, reads);
+        }
+    }
+
+    /// Sends a signal to all of them that still are who they were, parents first.
     pub fn send(&self, signal: Signal, reads: &mut Reads) {
-        for process in self.processes.iter().rev() {
+        for process in &self.processes {
             let is_same =
                 reads.stat(by_pid(process.pid)).is_some_and(|stat| stat.start_ns() == process.start_ns);
             if let Some(pid) = Pid::from_raw(process.pid.cast_signed()).filter(|_| is_same) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::facts;
 use crate::{
-    model::syscalls::Direction,
+    model::syscalls::{Direction, Operation},
     model::wait::Wait,
     resolve::Resolved,
     util::human::{age, count, interval},
@@ -37,6 +37,10 @@ pub(super) fn outlook(wait: &Wait, resolved: &Resolved) -> String {
                 "; it looks again every {}; whether the program gives up is not visible",
                 interval(timeout)
             ),
+            // Some timer of its, which need not be the one that gives up.
+            false if wait.call.operation() == Operation::Epoll => {
+                format!("; its event loop wakes in {}; whether it gives up then is not visible", age(left))
+            }
             false => format!("; it stops waiting in {}", age(left)),
         };
     }
