@@ -20,11 +20,14 @@ const THRESHOLD: f64 = 8.0;
 /// A pass over all sockets each five seconds, and a look.
 const LATE: f64 = 5.0 + 1.5;
 
-/// What asks twice at the same time and is answered, then once more, and is not: the other connection stays idle.
-const ANSWER: &[Say] = &[Say {
-    after: |heard| heard.ends_with(b"\r\n\r\n"),
+/// Every request is answered but the one that is to hang; whether two at the same time have a connection each is up to the client.
+const ANSWERS: &[Say] = &[ANSWER; 8];
+const ANSWER: Say = Say {
+    after: |heard| heard.ends_with(b"\r\n\r\n") && !heard.starts_with(b"GET /hang"),
     what: b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok",
-}];
+};
+/// Who has not been answered for so long will not be.
+const SILENCE: f64 = 1.0;
 
 /// A program with a request that hangs, or will.
 struct Loop {
@@ -64,13 +67,13 @@ fn programs() -> Vec<(&'static str, Command)> {
 
 impl Loop {
     fn program(name: &'static str, mut command: Command, healthy: SocketAddr) -> Self {
-        let service = MuteServer::start(ANSWER);
+        let service = MuteServer::start(ANSWERS);
         command.args([service.address().to_string(), healthy.to_string()]).stdin(Stdio::null());
         Self { name, running: vec![start(command)], _proxy: None, service }
     }
 
     fn nginx() -> Self {
-        let service = MuteServer::start(ANSWER);
+        let service = MuteServer::start(ANSWERS);
         let (address, kept) =
             (service.address(), "proxy_http_version 1.1; proxy_set_header Connection \"\";");
         // A block of its own is needed for connections that are kept: it closes the one that it is written into.
@@ -83,7 +86,7 @@ impl Loop {
     }
 
     fn haproxy() -> Self {
-        let service = MuteServer::start(ANSWER);
+        let service = MuteServer::start(ANSWERS);
         let proxy = servers::haproxy(service.address());
         Self::behind("haproxy", service, proxy)
     }
@@ -92,6 +95,7 @@ impl Loop {
     fn behind(name: &'static str, service: MuteServer, proxy: Server) -> Self {
         let ask = |path: &str| {
             let mut client = TcpStream::connect(proxy.address).expect("connect");
+            client.set_read_timeout(Some(PATIENCE)).expect("a time-out");
             write!(client, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("ask");
             client
         };
@@ -109,8 +113,10 @@ impl Loop {
         let begin = Instant::now();
         loop {
             let talks = self.service.talks();
-            let is_hanging =
-                |talk: &&Talk| talk.said_all && talk.last_word == LastWord::Client && !talk.closed;
+            let is_hanging = |talk: &&Talk| {
+                let is_silent = seconds_between(talk.last_ns, realtime_ns()) > SILENCE;
+                talk.last_word == LastWord::Client && !talk.closed && is_silent
+            };
             if let Some(talk) = talks.iter().find(is_hanging) {
                 return talk.clone();
             }
