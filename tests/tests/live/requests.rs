@@ -155,7 +155,7 @@ fn connections_that_only_the_other_end_has_closed_are_a_leak() {
     };
     std::thread::sleep(Duration::from_secs(50));
     assert!(
-        below(service.pid(), "Connections that only the other end").is_empty(),
+        below(service.pid(), "Connections closed only by the other end").is_empty(),
         "it may still close them"
     );
     let page =
@@ -163,7 +163,7 @@ fn connections_that_only_the_other_end_has_closed_are_a_leak() {
     assert!(closed.elapsed() > Duration::from_secs(59), "{:?}", closed.elapsed());
     // Another test may have some as well.
     assert!(page.iter().find(leaked).is_some_and(|of| of.value >= 20.0));
-    let lines = below(service.pid(), "Connections that only the other end");
+    let lines = below(service.pid(), "Connections closed only by the other end");
     let [line] = &lines[..] else { panic!("{lines:?}") };
     assert!(line.join(" ").contains(&format!(" {} waiter ", service.pid())), "{lines:?}");
     assert!(line.join(" ").contains(" 20 tcp "), "{lines:?}");

@@ -77,7 +77,7 @@ fn what_hangs_is_named_once_and_ended_if_asked() {
     let took = began.elapsed().as_secs_f64() / f64::from(slowness());
     assert!((2.0..15.0).contains(&took), "{took} s");
     assert_eq!(stderr.matches("has moved for").count(), 1, "{stderr}");
-    assert!(stderr.starts_with("tracer: nothing of `sh -c "), "{stderr}");
+    assert!(stderr.starts_with("tracer: nothing in `sh -c "), "{stderr}");
     assert!(
         stderr.contains(" is stuck: waiting ") && stderr.contains("to open the other end of"),
         "{stderr}"
@@ -195,6 +195,6 @@ fn without_rights_it_is_seen_by_proc() {
     command.uid(65534).gid(65534).current_dir("/").env("HOME", dir);
     let (status, _, stderr) = output(command);
     assert_eq!(status, Some(124), "{stderr}");
-    assert!(stderr.contains("tracer: nothing of `sh -c "), "{stderr}");
+    assert!(stderr.contains("tracer: nothing in `sh -c "), "{stderr}");
     assert!(stderr.contains("cat (pid ") && stderr.contains("for sleep (pid "), "{stderr}");
 }

@@ -54,7 +54,7 @@ pub enum Command {
     Top(Top),
     /// Follow processes or threads: one line for each call that blocks, with its result (strace for waiting)
     Trace(Trace),
-    /// Run a command, and say what hangs in it when nothing of it moves: for builds and CI
+    /// Run a command, and say what hangs in it when nothing in it moves: for builds and CI
     Run(Run),
     /// Watch the host: report stalls as JSON lines and metrics to Prometheus
     Agent(AgentArgs),
@@ -314,10 +314,10 @@ pub struct Stack {
 /// Arguments of `tracer run`.
 #[derive(Args)]
 pub struct Run {
-    /// Report when nothing of it has moved, or a part of it has waited, for this long
+    /// Report when nothing in it has moved, or a part of it has waited, for this long
     #[arg(long, value_name = "DUR", default_value = "5m", value_parser = patience)]
     pub stuck_after: Duration,
-    /// End it when nothing of it has moved for that long, by SIGTERM and ten seconds later by SIGKILL; the status is then 124
+    /// End it when nothing in it has moved for that long, by SIGTERM and ten seconds later by SIGKILL; the status is then 124
     #[arg(long)]
     pub kill: bool,
     /// Also add reports to this file

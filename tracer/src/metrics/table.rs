@@ -185,9 +185,9 @@ pub const METRICS: &[Metric] = &[
     Metric {
         name: "tracer_incoming_requests",
         labels: INCOMING_LABELS,
-        help: "Requests that others have sent to a program's address and that have had no answer for a second. Who only takes \
-               messages, as a collector of logs does, never answers. If there are more than 50 such addresses, the oldest of each \
-               user; the rest is one series, whose labels are \"other\".",
+        help: "Requests that others have sent to a program's address and that have had no answer for a second. A program that \
+               only takes messages, such as a log collector, never answers. If there are more than 50 such addresses, the oldest of \
+               each user; the rest is one series, whose labels are \"other\".",
         series: Series::Gauge(|state| {
             state.incoming.iter().map(|of| Number::of(of.labels.to_vec(), of.number as f64)).collect()
         }),

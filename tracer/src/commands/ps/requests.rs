@@ -39,7 +39,7 @@ pub fn unclosed(out: &mut impl Write, unclosed: &[ConnectionGroup]) -> io::Resul
     };
     table(
         out,
-        "Connections that only the other end has closed, a minute ago or more:",
+        "Connections closed only by the other end, at least a minute ago:",
         [Column::number("AGE", 7, 7), PID, COMMAND, FD, Column::number("NUMBER", 8, 8)],
         unclosed.iter().filter_map(row),
     )
@@ -56,7 +56,7 @@ pub fn incoming(out: &mut impl Write, incoming: &[ConnectionGroup]) -> io::Resul
     };
     table(
         out,
-        "Requests received and not answered; who only takes messages never answers:",
+        "Requests received but not yet answered (a log collector never answers):",
         [Column::number("AGE", 7, 7), PID, COMMAND, FD, REQUESTS, Column::number("UNREAD", 6, 8)],
         incoming.iter().filter_map(row),
     )

@@ -1,4 +1,4 @@
-//! `tracer run`: runs a command as it is, and says what hangs in it once nothing of it moves.
+//! `tracer run`: runs a command as it is, and says what hangs in it once nothing in it moves.
 
 mod movement;
 mod report;

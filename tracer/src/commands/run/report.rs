@@ -146,7 +146,7 @@ fn text(
 ) -> Result<String> {
     let mut out = Vec::new();
     let what = match finding {
-        Finding::Still(window) => format!("nothing of `{command}` has moved for {}", human::age(window)),
+        Finding::Still(window) => format!("nothing in `{command}` has moved for {}", human::age(window)),
         Finding::Part(window) => {
             format!("a part of `{command}` has waited for {} or longer", human::age(window))
         }
