@@ -25,13 +25,13 @@ fn a_circle_is_flagged_and_one_with_a_way_out_is_not() {
         (Waiter::start("circle-pipe"), Waiter::start("circle-left"), Waiter::start("circle-words"));
     let child = pid(&circle, "child");
     let (stall, _) = agent.wait_stall("stall_opened", child, Duration::from_secs(30));
-    assert_eq!(stall["wait"]["class"], "orphan", "{stall:#}");
+    assert_eq!(stall["wait"]["class"], "deadlock", "{stall:#}");
     let verdict = stall["wait"]["verdict"].as_str().expect("a sentence");
     let parent = format!("for waiter (pid {}) to read", circle.pid());
     assert!(verdict.contains(&parent) && verdict.contains("a deadlock"), "{verdict}");
     for pid in [words.pid(), pid(&words, "child")] {
         let (stall, _) = agent.wait_stall("stall_opened", pid, Duration::from_secs(30));
-        assert_eq!(stall["wait"]["class"], "orphan", "{stall:#}");
+        assert_eq!(stall["wait"]["class"], "deadlock", "{stall:#}");
     }
     // It is older than the others.
     for pid in [left.pid(), pid(&left, "child")] {
@@ -55,7 +55,7 @@ fn a_circle_that_closes_late_is_flagged_at_once() {
     unsafe { libc::kill(pid(&left, "other").cast_signed(), libc::SIGKILL) };
     // Two looks at most, which come less often where much else waits; the next look of its own would be in eight seconds.
     let (stall, _) = agent.wait_stall("stall_opened", child, slow(Duration::from_secs(7)));
-    assert_eq!(stall["wait"]["class"], "orphan", "{stall:#}");
+    assert_eq!(stall["wait"]["class"], "deadlock", "{stall:#}");
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn both_ends_of_a_circle_are_called_a_deadlock() {
     let child = pid(&circle, "child");
     assert_eq!(
         (row(child)["class"].as_str(), row(circle.pid())["class"].as_str()),
-        (Some("orphan"), Some("child"))
+        (Some("deadlock"), Some("deadlock"))
     );
     for (one, other) in [(child, circle.pid()), (circle.pid(), child)] {
         let report = report(one);

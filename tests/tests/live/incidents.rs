@@ -289,7 +289,7 @@ fn who_rests_in_a_deadlock_is_shown_with_the_others() {
         told.starts_with("a deadlock of waiter (pid ") && told.contains("2 waits of 2 processes"),
         "{lines:#?}"
     );
-    for (pid, class) in [(circle.pid(), "child"), (child, "orphan")] {
+    for (pid, class) in [(circle.pid(), "deadlock"), (child, "deadlock")] {
         let is_its = |line: &&String| line.contains(&format!(" {pid} ")) && line.contains(class);
         assert_eq!(lines.iter().filter(is_its).count(), 1, "{pid} {class}: {lines:#?}");
     }

@@ -13,6 +13,7 @@ use crate::{
     diagnose::verdict::{Verdict, classify, peers_decide},
     model::class::{Class, Level},
     model::syscalls::Operation,
+    model::target::Target,
     model::wait::{ByProcess, Snapshot, Wait},
     resolve::{Resolved, Resolver, process::ProcessMeta},
     util::clock::{boottime_ns, monotonic_ns},
@@ -74,6 +75,13 @@ impl Assessment {
     /// Whether it stands in a circle that nobody can leave.
     pub fn is_deadlock(&self) -> bool {
         self.resolved.is_deadlock()
+    }
+
+    /// Whether it is for the end of a child, or of another process that it has a descriptor of.
+    pub fn is_for_child(&self) -> bool {
+        let waits_for_one = self.wait.call.operation() == Operation::Child
+            || matches!(self.resolved.target, Target::Pidfd { .. });
+        self.class == Class::Child || self.class == Class::Deadlock && waits_for_one
     }
 
     /// Why, for people.

@@ -311,11 +311,11 @@ fn a_mistake_is_told_with_its_place_and_what_was_expected() {
         ),
         (
             "[[rule]]\nflag = false\nclass = 'replay'",
-            "3:9: `class`: unknown class \"replay\": did you mean \"reply\"? Classes are connect, reply, send, lock, mutex, disk, fifo, orphan, quiet, dialog, request, pipe, exit, other, peer, listen, events, tty, timer, child, futex, signal, notify, ring, datagram",
+            "3:9: `class`: unknown class \"replay\": did you mean \"reply\"? Classes are connect, reply, send, lock, mutex, disk, fifo, deadlock, orphan, quiet, dialog, request, pipe, exit, other, peer, listen, events, tty, timer, child, futex, signal, notify, ring, datagram",
         ),
         (
             "[[rule]]\nflag = false\nclass = 'slow'",
-            "3:9: `class`: unknown class \"slow\": expected one of connect, reply, send, lock, mutex, disk, fifo, orphan, quiet, dialog, request, pipe, exit, other, peer, listen, events, tty, timer, child, futex, signal, notify, ring, datagram",
+            "3:9: `class`: unknown class \"slow\": expected one of connect, reply, send, lock, mutex, disk, fifo, deadlock, orphan, quiet, dialog, request, pipe, exit, other, peer, listen, events, tty, timer, child, futex, signal, notify, ring, datagram",
         ),
         (
             "[[rule]]\nflag = false\nsyscall = ['read', 'recfrom']",

@@ -30,6 +30,10 @@ pub fn judge(wait: &Wait, resolved: &Resolved) -> Verdict {
 
 /// The class alone.
 pub fn classify(wait: &Wait, resolved: &Resolved) -> Class {
+    // Whatever each of them waits for.
+    if resolved.is_deadlock() {
+        return Class::Deadlock;
+    }
     let class = by_evidence(wait, resolved);
     // A child, its own end and some locks are waited for in an uninterruptible sleep, which is nobody's fault. Whatever else sleeps
     // so waits for something that should take no time.
@@ -76,7 +80,6 @@ fn may_be_at_rest(resolved: &Resolved) -> bool {
 /// Whether it is a lock that a thread waits for in memory, by what is there.
 fn by_word(class: Class, peers: Option<&Peers>) -> Class {
     match peers {
-        Some(Peers { circle: true, .. }) => Class::Mutex,
         Some(Peers { futex: Some(FutexWord::Lock(_) | FutexWord::Nothing), .. }) => Class::Mutex,
         Some(Peers { futex: Some(FutexWord::Condition | FutexWord::ThreadEnd(_)), .. }) => Class::Futex,
         _ => class,
@@ -85,7 +88,16 @@ fn by_word(class: Class, peers: Option<&Peers>) -> Class {
 
 /// Whether a class that was found without peers may be another one with them.
 pub fn peers_decide(class: Class) -> bool {
-    matches!(class, Class::Pipe | Class::Dialog | Class::Quiet | Class::Lock | Class::Mutex | Class::Futex)
+    matches!(
+        class,
+        Class::Deadlock
+            | Class::Pipe
+            | Class::Dialog
+            | Class::Quiet
+            | Class::Lock
+            | Class::Mutex
+            | Class::Futex
+    )
 }
 
 /// Whether a wait of this class may be what closes a circle: its peers are found out once it is old, whether they decide of it or not.
@@ -253,8 +265,6 @@ pub fn is_mutual(peers: &Peers) -> bool {
 /// A pipe or a pair of sockets, by who has its other end.
 fn pipe(peers: Option<&Peers>) -> Class {
     match peers {
-        // Whoever could use it waits for this one.
-        Some(Peers { circle: true, .. }) => Class::Orphan,
         Some(peers) if peers.others.is_empty() && peers.own => {
             // Another thread of the process, or a handler of a signal, may still write; alone it never will.
             if peers.alone { Class::Orphan } else { Class::Events }

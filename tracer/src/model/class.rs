@@ -90,6 +90,8 @@ classes! {
     Disk = "disk", Stuck, STUCK;
     /// The other end of a named pipe.
     Fifo = "fifo", Stuck, STUCK;
+    /// Those who wait for it in turn: a circle that nobody can leave.
+    Deadlock = "deadlock", Stuck, STUCK;
     /// Something that can never come.
     Orphan = "orphan", Stuck, STUCK;
     /// The rest of an answer, or a subscription's next message.

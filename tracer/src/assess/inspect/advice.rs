@@ -10,6 +10,7 @@ use super::{
 use crate::{
     assess::pipeline::Assessment,
     model::class::{Class, Level},
+    model::syscalls::Operation,
     model::target::Target,
     model::wait::{StopSignal, Suspended, SuspendedThread},
     resolve::process::ProcessMeta,
@@ -133,7 +134,10 @@ fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other], ho
         return let_go(pid, suspended);
     }
     let mut list = Vec::new();
-    if class == Class::Mutex {
+    let is_memory_lock = class == Class::Mutex
+        || class == Class::Deadlock
+            && matches!(wait.wait.call.operation(), Operation::Futex | Operation::FutexCondition);
+    if is_memory_lock {
         list.push(advice(
             format!("tracer stack {pid}"),
             "shows where in the program each of its threads waits, without stopping it",
@@ -213,8 +217,8 @@ fn end_of_deadlock(pid: u32, others: &[Other]) -> Advice {
     match others.iter().any(|other| other.pid != pid) {
         true => advice(
             command,
-            "says how to end it, and does so with --apply. The others go on once nobody has what they wait for: a child of it may \
-             have the same lock or pipe open, and has to end as well. Choose what costs least",
+            "says how to end it, and does so with --apply. That frees the others, unless a child of it keeps the same lock or pipe \
+             open. End the one that costs least",
         ),
         false => {
             advice(command, "says how to end it, and does so with --apply. Nothing else frees its threads")

@@ -271,7 +271,7 @@ fn leaks(sockets: &Sockets) -> Option<String> {
 
 /// Whether a thread waits for a child's end.
 fn waits_for_child(threads: &[ThreadReport]) -> bool {
-    threads.iter().filter_map(ThreadReport::wait).any(|wait| wait.class == Class::Child)
+    threads.iter().filter_map(ThreadReport::wait).any(Assessment::is_for_child)
 }
 
 /// Which process has this id now, and its name. One that hangs so that the kernel does not say is known by the look.

@@ -3,6 +3,7 @@
 use super::{on, on_full, others, pipe_peer};
 use crate::{
     model::syscalls::{Direction, Operation},
+    model::target::Target,
     model::wait::Wait,
     resolve::Resolved,
     resolve::futex::{FutexWord, LockHolder},
@@ -23,8 +24,27 @@ pub(super) fn turn_to_accept(wait: &Wait, peers: &Peers) -> String {
     format!("for its turn to accept a connection: {holder}, which has the lock, waits for the next one")
 }
 
+/// A link of a circle that nobody can leave.
+pub(super) fn deadlock(wait: &Wait, resolved: &Resolved) -> String {
+    let target = &resolved.target;
+    match wait.call.operation() {
+        Operation::Futex | Operation::FutexCondition => mutex(wait, resolved),
+        _ if wait.call.waits_for_file_lock() => lock(wait, resolved) + turn(resolved),
+        Operation::Child => of_child(resolved),
+        _ if matches!(target, Target::Pidfd { .. }) => of_child(resolved),
+        _ => circle_of_pipe(resolved),
+    }
+}
+
+fn of_child(resolved: &Resolved) -> String {
+    match others(resolved.peers.as_ref()) {
+        Some(children) => format!("for its child {children}{}", turn(resolved)),
+        None => format!("for a child process{}{}", on(&resolved.target), turn(resolved)),
+    }
+}
+
 /// What makes a wait a deadlock, if it is one.
-pub(super) fn turn(resolved: &Resolved) -> &'static str {
+fn turn(resolved: &Resolved) -> &'static str {
     match resolved.is_deadlock() {
         true => ", which waits for this one in turn: a deadlock",
         false => "",
@@ -32,7 +52,7 @@ pub(super) fn turn(resolved: &Resolved) -> &'static str {
 }
 
 /// A pipe, or a pair of sockets, whose other end is with those who wait for this one.
-pub(super) fn circle_of_pipe(resolved: &Resolved) -> String {
+fn circle_of_pipe(resolved: &Resolved) -> String {
     let (to, who, on) = match resolved.direction == Some(Direction::Send) {
         true => ("read", "the reader", on_full(&resolved.target)),
         false => ("write", "the writer", on(&resolved.target)),

@@ -11,7 +11,7 @@ mod storage;
 
 use self::{
     connections::{ago, connect, next_request, quiet, reply, send},
-    locks::{circle_of_pipe, lock, mutex, turn, turn_to_accept},
+    locks::{deadlock, lock, mutex, turn_to_accept},
     outlook::outlook,
     storage::disk,
 };
@@ -41,13 +41,13 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         Class::Connect => connect(wait, resolved),
         Class::Reply => reply(wait, resolved),
         Class::Send => send(resolved) + &outlook(),
-        Class::Lock => lock(wait, resolved) + turn(resolved),
+        Class::Lock => lock(wait, resolved),
         Class::Mutex => mutex(wait, resolved),
         Class::Disk => disk(wait.call.syscall, resolved),
         Class::Fifo => {
             format!("for another process to open the other end of {target}; it will wait until one does")
         }
-        Class::Orphan if resolved.is_deadlock() => circle_of_pipe(resolved),
+        Class::Deadlock => deadlock(wait, resolved),
         Class::Orphan if out => format!(
             "to write{}: it is full, and no other process can read it; it will wait for ever",
             on(target)
@@ -91,10 +91,6 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         },
         Class::Tty => format!("for input{}", on(target)),
         Class::Timer => "for a timer".into(),
-        Class::Child if resolved.is_deadlock() => match others(resolved.peers.as_ref()) {
-            Some(children) => format!("for its child {children}{}", turn(resolved)),
-            None => format!("for a child process{}{}", on(target), turn(resolved)),
-        },
         Class::Child => format!("for a child process{}", on(target)),
         Class::Futex => match resolved.peers.as_ref().and_then(|peers| peers.futex.as_ref()) {
             Some(FutexWord::ThreadEnd(tid)) => format!("for thread {tid} of its process to end"),

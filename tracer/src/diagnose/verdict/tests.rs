@@ -205,7 +205,7 @@ fn what_is_in_memory_decides_of_a_lock() {
         (other, Some(FutexWord::Nothing), false, Class::Mutex),
         (other, Some(FutexWord::MayBeLock), false, Class::Futex),
         (other, Some(FutexWord::Semaphore), false, Class::Futex),
-        (other, Some(FutexWord::Semaphore), true, Class::Mutex),
+        (other, Some(FutexWord::Semaphore), true, Class::Deadlock),
         (other, None, false, Class::Futex),
     ] {
         let peers = Some(Peers { futex: word, circle, ..Peers::default() });
