@@ -45,7 +45,7 @@ pub use launch::{Running, own_dir, start, start_ended_by};
 pub use limited::{Group, Limited, limit};
 pub use mute::{LastWord, MuteServer, Say, Talk};
 pub use programs::{debian_program, doctor, require_root, tracer, waiter_program};
-pub use ps::{Snapshot, ps, ps_first};
+pub use ps::{Snapshot, is_footer, ps, ps_first};
 pub use quiet::{Turn, alone, shared, shared_for_minutes, with_crowds, with_few};
 pub use servers::NOBODY;
 pub use small_disk::SmallDisk;

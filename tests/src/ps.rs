@@ -39,6 +39,11 @@ pub fn ps_first(args: &[&str]) -> Snapshot {
     run(command, args)
 }
 
+/// Whether a line of its page comes after the table: it says how many waits there are.
+pub fn is_footer(line: &str) -> bool {
+    line.starts_with("Nothing ") || line.starts_with(|first: char| first.is_ascii_digit())
+}
+
 fn run(mut command: Command, args: &[&str]) -> Snapshot {
     command.args(["ps", "--json"]).args(args);
     let (before_ns, begin) = (clock::realtime_ns(), Instant::now());

@@ -79,7 +79,7 @@ fn a_member_of_the_group_sees_what_root_sees() {
     assert!(
         page.contains("recvfrom(")
             && page.contains("\n1 stuck; ")
-            && page.ends_with("; source bpf, by the agent.\n"),
+            && page.ends_with("; as the agent sees it.\n"),
         "{page}"
     );
 

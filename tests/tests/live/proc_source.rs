@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tests::{
-    NOBODY, Running, Waiter, age_tolerance, own_dir, parse_rfc3339_ns, ps, seconds_between, shared, start,
-    tracer, unsupported, with_few,
+    NOBODY, Running, Waiter, age_tolerance, is_footer, own_dir, parse_rfc3339_ns, ps, seconds_between,
+    shared, start, tracer, unsupported, with_few,
 };
 
 use crate::aged::{ROLES, old_waiter, stolen_meanwhile};
@@ -99,7 +99,7 @@ fn page(command: &mut Command) -> (String, Vec<String>) {
     let output = command.output().expect("tracer starts");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    let footer = text.lines().skip_while(|line| !line.contains("source ")).map(ToOwned::to_owned).collect();
+    let footer = text.lines().skip_while(|line| !is_footer(line)).map(ToOwned::to_owned).collect();
     (text, footer)
 }
 
@@ -127,7 +127,7 @@ fn an_ordinary_user_sees_its_own_and_is_told_why_not_more() {
     assert!(text.contains(&format!("{own}  cat")) && text.contains("read(0)"), "{text}");
     assert!(!text.contains(&other), "{text}");
     assert_eq!(footer.len(), 2, "{text}");
-    assert!(footer[0].ends_with("source proc.") && footer[1].contains("CAP_BPF"), "{text}");
+    assert!(footer[0].ends_with("seen through /proc.") && footer[1].contains("CAP_BPF"), "{text}");
 }
 
 /// With Yama's mode 1 nobody may attach a debugger to what is not a child, and `/proc/PID/syscall` is closed.
@@ -155,13 +155,13 @@ fn types_come_from_a_file() {
     let file = own_dir().join("types");
     let ps = |file: &std::path::Path| page(Command::new(tracer()).args(["ps", "--btf"]).arg(file));
     let (text, footer) = ps(&file);
-    assert!(footer.len() == 2 && footer[0].ends_with("source proc."), "{text}");
+    assert!(footer.len() == 2 && footer[0].ends_with("seen through /proc."), "{text}");
     let why = lacks().unwrap_or_else(|| "cannot read the kernel's types from".into());
     assert!(footer[1].contains(&why), "{text}");
     if lacks().is_none() {
         fs::copy("/sys/kernel/btf/vmlinux", &file).expect("the kernel shows its types");
         let (text, footer) = ps(&file);
-        assert!(footer.len() == 1 && footer[0].ends_with("source bpf."), "{text}");
+        assert!(footer.len() == 1 && !footer[0].contains("/proc"), "{text}");
     }
 }
 
@@ -177,9 +177,9 @@ fn a_footer_says_what_this_machine_lacks() {
     let (text, footer) = page(Command::new(tracer()).args(["ps", "--all", "-p", &waiter.pid().to_string()]));
     assert!(text.contains(&format!("{}  waiter", waiter.pid())) && text.contains("read("), "{text}");
     match lacks() {
-        None => assert!(footer.len() == 1 && footer[0].ends_with("source bpf."), "{text}"),
+        None => assert!(footer.len() == 1 && !footer[0].contains("/proc"), "{text}"),
         Some(what) => {
-            assert!(footer.len() == 2 && footer[0].ends_with("source proc."), "{text}");
+            assert!(footer.len() == 2 && footer[0].ends_with("seen through /proc."), "{text}");
             assert!(footer[1].contains(&what), "{text}");
         }
     }

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use tests::{NOBODY, Running, Waiter, own_dir, shared, start, tracer, unused_id, why_run};
+use tests::{NOBODY, Running, Waiter, is_footer, own_dir, shared, start, tracer, unused_id, why_run};
 
 /// Exit status, output and errors of `tracer ps`.
 fn ps(args: &[&str]) -> (Option<i32>, String, String) {
@@ -88,7 +88,7 @@ fn it_looks_again_and_again() {
     command.args(["ps", "--watch=100ms", "-p", &waiter.pid().to_string()]).stdout(Stdio::piped());
     let mut watching = start(command);
     let stdout = watching.pipes().stdout.take().expect("piped");
-    let pages = BufReader::new(stdout).lines().map_while(Result::ok).filter(|line| line.contains("source "));
+    let pages = BufReader::new(stdout).lines().map_while(Result::ok).filter(|line| is_footer(line));
     assert_eq!(pages.take(3).count(), 3);
     watching.signal(libc::SIGINT);
     assert!(watching.wait(std::time::Duration::from_secs(5)).is_some(), "it ends");
@@ -133,5 +133,5 @@ fn one_of_a_deadlock_is_stuck_also_if_only_that_one_is_asked_about() {
     circle.until_age(1.2);
     let (code, text, error) = ps(&["-p", &circle.pid().to_string(), "--exit-code"]);
     assert_eq!((code, &*error), (Some(3), ""), "{text}");
-    assert!(text.contains("child") && text.contains("1 stuck"), "{text}");
+    assert!(text.contains("deadlock") && text.contains("1 stuck"), "{text}");
 }

@@ -123,11 +123,17 @@ fn frames(stack: &UserStack, kernel: &KernelStack, shown: Shown) -> Vec<String> 
         if !lines.is_empty() {
             lines.push("native:".into());
         }
-        lines.extend(kernel_lines(kernel, shown));
+        // One column, but where the kernel's is said in a line, as it is of a script.
+        let (above, below) = match shown {
+            Shown::Native => (kernel_lines(kernel, shown), Vec::new()),
+            Shown::Program => (Vec::new(), kernel_lines(kernel, shown)),
+        };
+        lines.extend(above);
         lines.extend(stack.native.iter().map(native_line));
         if !stack.complete {
             lines.push(format!("(no more: {})", stack.end));
         }
+        lines.extend(below);
     } else {
         lines.extend(innermost(stack, LINE_FRAMES_MAX).map(|text| format!("in {text}")));
         lines.extend(kernel_lines(kernel, shown));

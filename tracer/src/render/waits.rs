@@ -115,20 +115,21 @@ pub fn write(
     Ok(())
 }
 
-/// The waits in their order, without those of large incidents that are not among the oldest.
+/// The waits of each incident, in the order of the lines above them, of large ones only the oldest; then all other waits.
 fn folded(number: usize, announced: &[&IncidentGroup<'_>]) -> Vec<TableLine> {
-    let mut left_out: HashSet<usize> = HashSet::new();
-    let mut after: HashMap<usize, TableLine> = HashMap::new();
+    let mut lines = Vec::new();
+    let line_of = |at: usize| TableLine::Wait { at, depth: 0 };
     for (incident, group) in announced.iter().enumerate() {
-        if group.waits.len() > STALLS_MAX {
-            let (shown, rest) = group.waits.split_at(SHOWN_OF_FOLDED);
-            left_out.extend(rest);
-            let line = TableLine::Folded { incident, number: rest.len() };
-            shown.last().map(|last| after.insert(*last, line));
+        let shown = if group.waits.len() > STALLS_MAX { SHOWN_OF_FOLDED } else { STALLS_MAX };
+        let (shown, rest) = group.waits.split_at(shown.min(group.waits.len()));
+        lines.extend(shown.iter().map(|at| line_of(*at)));
+        if !rest.is_empty() {
+            lines.push(TableLine::Folded { incident, number: rest.len() });
         }
     }
-    let shown = (0..number).filter(|at| !left_out.contains(at));
-    shown.flat_map(|at| [Some(TableLine::Wait { at, depth: 0 }), after.get(&at).copied()]).flatten().collect()
+    let told: HashSet<usize> = announced.iter().flat_map(|group| &group.waits).copied().collect();
+    lines.extend((0..number).filter(|at| !told.contains(at)).map(line_of));
+    lines
 }
 
 /// The incidents with their waits, then all other waits.
@@ -243,9 +244,9 @@ impl WaitTable {
 
     /// A line, with the mark of its level: a pipe that is only doubtful may be the oldest of all.
     fn row(&self, wait: &WaitObject, at: usize) -> String {
-        let peer = wait.culprit.as_ref().and_then(|culprit| culprit.process_waited_for());
+        let peer = wait.culprit.as_ref().and_then(|culprit| culprit.waited_for());
         let target = match peer.filter(|_| self.names_peers) {
-            Some((pid, comm)) => wait.target.fitted_with_peer(self.left, pid, comm),
+            Some((id, comm)) => wait.target.fitted_with_peer(self.left, id, comm),
             None => wait.target.fitted(self.left),
         };
         format!("{} {}", wait.worry().mark(), self.table.row(&self.cells[&at], &target))

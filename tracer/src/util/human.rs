@@ -1,6 +1,6 @@
 //! How values are written for people: ages, and strings that come from processes and so cannot be trusted.
 
-use std::{io::IsTerminal, time::Duration};
+use std::{io::IsTerminal, os::fd::AsFd, time::Duration};
 
 use unicode_width::UnicodeWidthChar;
 
@@ -26,10 +26,19 @@ pub fn interval(interval: Duration) -> String {
     text.strip_suffix(".0s").map_or(text.clone(), |whole| format!("{whole}s"))
 }
 
-/// Tells the operator something, on standard error. Nobody need be listening.
+/// Tells the operator something, on standard error: in one line, but on a terminal, where that would be broken within words. Nobody need be
+/// listening.
 pub fn say(message: &str) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "tracer: {}", clean(message));
+    let line = format!("tracer: {}", clean(message));
+    let text = match std::io::stderr().is_terminal() {
+        true => {
+            let width = usize::from(size_of(&std::io::stderr()).0).max(COLUMNS_MIN);
+            textwrap::fill(&line, textwrap::Options::new(width).subsequent_indent("        "))
+        }
+        false => line,
+    };
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// `1 wait`, `2 waits`.
@@ -108,10 +117,14 @@ pub fn terminal_width() -> usize {
     usize::from(terminal_size().0).max(COLUMNS_MIN)
 }
 
-/// Columns and lines of the terminal at standard output. One that has not been told its size says 0, as serial lines and the
-/// terminals of many tools do.
+/// Columns and lines of the terminal at standard output.
 pub fn terminal_size() -> (u16, u16) {
-    let told = rustix::termios::tcgetwinsize(std::io::stdout());
+    size_of(&std::io::stdout())
+}
+
+/// The same of another file. A terminal that has not been told its size says 0, as serial lines and the terminals of many tools do.
+fn size_of(terminal: &impl AsFd) -> (u16, u16) {
+    let told = rustix::termios::tcgetwinsize(terminal);
     let (columns, lines) = told.map_or((0, 0), |size| (size.ws_col, size.ws_row));
     let or_usual = |told, usual| if told == 0 { usual } else { told };
     (or_usual(columns, 80), or_usual(lines, 24))

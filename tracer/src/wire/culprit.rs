@@ -195,12 +195,14 @@ impl CulpritObject {
         (self.kind, numbers, self.address.as_deref(), self.path.as_deref(), &self.members)
     }
 
-    /// The process of this host that a wait waits for itself, by pid and name, if that is one.
-    pub fn process_waited_for(&self) -> Option<(u32, &str)> {
+    /// Who of this host a wait waits for itself, by id and name, if that is known: of a thread that is meant alone, its own id.
+    pub fn waited_for(&self) -> Option<(u32, &str)> {
         match &self.through {
-            Some(PartyObject { pid, comm, script, .. }) => Some((*pid, script.as_ref().unwrap_or(comm))),
-            None if self.kind == CulpritKind::Process => {
-                Some((self.pid?, self.script.as_deref().or(self.comm.as_deref())?))
+            Some(PartyObject { pid, tid, comm, script }) => {
+                Some((tid.unwrap_or(*pid), script.as_ref().unwrap_or(comm)))
+            }
+            None if matches!(self.kind, CulpritKind::Process | CulpritKind::Thread) => {
+                Some((self.tid.or(self.pid)?, self.script.as_deref().or(self.comm.as_deref())?))
             }
             None => None,
         }

@@ -15,6 +15,8 @@ use crate::{
 
 /// Before the pid of who has made a Unix socket.
 const MADE_BY: &str = " made by pid ";
+/// Columns of a place that are worth showing beside who is waited for.
+const PLACE_MIN: usize = 12;
 
 /// Fds of a set that a line names.
 const NAMED_FDS_MAX: usize = 8;
@@ -326,14 +328,19 @@ impl TargetObject {
             let fitting = [&*short, address].into_iter().find(fits).map(str::to_owned);
             return fitting.unwrap_or_else(|| human::fit_end(address, width));
         }
-        match self {
+        if self.is_place() { human::fit_end(&whole, width) } else { human::fit(&whole, width) }
+    }
+
+    /// Whether it has a path.
+    fn is_place(&self) -> bool {
+        matches!(
+            self,
             TargetObject::File { .. }
-            | TargetObject::Page { .. }
-            | TargetObject::Fifo { .. }
-            | TargetObject::Device { .. }
-            | TargetObject::Tty { .. } => human::fit_end(&whole, width),
-            _ => human::fit(&whole, width),
-        }
+                | TargetObject::Page { .. }
+                | TargetObject::Fifo { .. }
+                | TargetObject::Device { .. }
+                | TargetObject::Tty { .. }
+        )
     }
 }
 
@@ -382,11 +389,11 @@ impl TargetObject {
             }
     }
 
-    /// The same with the process at the other end of a connection, if there is room for it: who that is says more than what kind of
-    /// connection it is, and more than its address.
-    pub fn fitted_with_peer(&self, width: usize, pid: u32, comm: &str) -> String {
+    /// The same with the process, or thread, that is waited for, if there is room for it: who has the other end of a connection says more
+    /// than what kind of connection it is, and more than its address.
+    pub fn fitted_with_peer(&self, width: usize, id: u32, comm: &str) -> String {
         let comm = human::clean(comm);
-        let peer = format!(" ({comm} {pid})");
+        let peer = format!(" ({comm} {id})");
         let whole = human::clean(&self.to_string());
         let named = match (self.short(), self) {
             (Some(short), _) => {
@@ -395,7 +402,7 @@ impl TargetObject {
                     whole + &peer,
                     format!("{short}{peer}"),
                     format!("{address}{peer}"),
-                    format!("→ {comm} ({pid})"),
+                    format!("→ {comm} ({id})"),
                     format!("→ {comm}"),
                 ]
             }
@@ -403,9 +410,16 @@ impl TargetObject {
             // Who has it now says more than who made it.
             (None, TargetObject::Unix { peer_pid: Some(_), .. }) => {
                 let place = whole.split(MADE_BY).next().unwrap_or(&whole);
-                vec![format!("{place}{peer}"), format!("→ {comm} ({pid})"), format!("→ {comm}")]
+                vec![format!("{place}{peer}"), format!("→ {comm} ({id})"), format!("→ {comm}")]
             }
-            (None, _) => Vec::new(),
+            (None, _) if whole.is_empty() => vec![format!("→ {comm} ({id})"), format!("→ {comm}")],
+            (None, _) => {
+                // The end of a path is what tells it from others.
+                let left = width.saturating_sub(human::columns(&peer));
+                let place = (self.is_place() && left >= PLACE_MIN).then(|| self.fitted(left) + &peer);
+                let named = [format!("→ {comm} ({id})"), format!("→ {comm}")];
+                [whole + &peer].into_iter().chain(place).chain(named).collect()
+            }
         };
         named.into_iter().find(|named| human::columns(named) <= width).unwrap_or_else(|| self.fitted(width))
     }

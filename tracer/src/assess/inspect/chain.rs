@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{classes, sockets::QueuedSocket, threads};
 use crate::{
-    assess::pipeline::{Assessment, PeersOf, Pipeline, is_young},
+    assess::pipeline::{Assessment, PeerPolicy, PeersOf, Pipeline, is_young},
     assess::requests,
     collect::{Source, sockets::NetTables},
     model::backlog::QueueKind,
@@ -35,6 +35,15 @@ pub const CHILD: &str = "its child";
 const CHILDREN_MAX: usize = 16;
 /// Waits of a process that are assessed.
 const WAITS_MAX: usize = 256;
+
+/// The peers of what worries, and of parents: they may close a circle.
+struct OfChain;
+
+impl PeerPolicy for OfChain {
+    fn needs_peers(&self, assessment: &Assessment) -> bool {
+        PeersOf::NOT_IDLE.needs_peers(assessment) || assessment.is_for_child()
+    }
+}
 
 /// Someone that is waited for.
 #[derive(Debug)]
@@ -216,7 +225,7 @@ impl<'a, 'w> Chain<'a, 'w> {
     /// Whom a wait is for.
     fn beyond(&mut self, wait: &Assessment, depth: usize) -> Result<Beyond> {
         let mut beyond = Beyond::default();
-        if wait.class == Class::Child {
+        if wait.is_for_child() {
             let reads = self.pipeline.resolver().reads();
             let children = children::of(&wait.wait, reads);
             let named = children.iter().take(PEERS_MAX);
@@ -274,13 +283,17 @@ impl<'a, 'w> Chain<'a, 'w> {
         if let Some(wait) = waits.first() {
             other.cmdline = self.pipeline.resolver().who(wait.thread.process).cmdline.clone();
         }
-        let mut waits = self.pipeline.assess(waits, self.all, self.source, &PeersOf::NOT_IDLE)?;
+        let mut waits = self.pipeline.assess(waits, self.all, self.source, &OfChain)?;
         requests::drop_doubles(&mut waits);
         if let Some(back) =
             from.and_then(|from| waits.iter().find(|wait| is_other_end(&wait.resolved.target, from)))
         {
             let place = inside(back, &tids(pid));
-            other.doing = format!("waits on this very connection as well{place}: {}", back.sentence());
+            let known = back.resolved.peers.as_ref().and_then(|peers| peers.others.first());
+            let known = known.map(|peer| format!(", which is {} (pid {})", peer.comm, peer.pid));
+            let sentence =
+                known.map_or_else(|| back.sentence(), |known| back.sentence().replacen(&known, "", 1));
+            other.doing = format!("waits on this very connection as well{place}: {sentence}");
             return Ok(other);
         }
         let worst = waits
@@ -294,9 +307,9 @@ impl<'a, 'w> Chain<'a, 'w> {
         let Some(worst) = worst else { return Ok(other) };
         let concern = worst.concern();
         other.stuck = concern == Level::Stuck;
-        other.is_parent = worst.class == Class::Child && waits.len() == 1;
+        other.is_parent = worst.is_for_child() && waits.len() == 1;
         // What a thread among many may wait for need not be what keeps the process from answering.
-        let its_own = concern == Level::Doubtful || worst.class == Class::Child;
+        let its_own = concern == Level::Doubtful || worst.is_for_child();
         let follow = other.stuck || its_own && waits.len() == 1;
         if follow && depth + 1 < LINKS_MAX {
             let beyond = self.on(worst, depth + 1)?;

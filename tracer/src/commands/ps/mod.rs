@@ -185,7 +185,13 @@ fn footer(out: &mut impl Write, page: &PsPage) -> io::Result<()> {
             parts.push(format!("{} {word}", human::count(number, "thread")));
         }
     }
-    parts.push(format!("source {}", page.source));
+    // Kernel programs of its own are what is expected.
+    match page.source.as_str() {
+        "bpf" => {}
+        "proc" => parts.push("seen through /proc".into()),
+        "bpf, by the agent" => parts.push("as the agent sees it".into()),
+        _ => parts.push("as the agent sees it, through /proc".into()),
+    }
     paragraph(out, &format!("{}.", parts.join("; ")))?;
     if let Some(why) = &page.agent_silent {
         paragraph(out, &format!("Cannot tell what the agent has flagged: {why}."))?;

@@ -93,7 +93,7 @@ fn parts(report: &Report, width: usize) -> Vec<Part> {
     let mut others = Part::new("Others", width, 1, 3);
     // Who has been described, and is no part of a circle, is no news.
     let news = report.others.iter().filter(|other| !other.again || other.circle);
-    news.for_each(|other| add_other(&mut others, 0, other));
+    add_others(&mut others, 0, news);
     add_left_out(&mut others, 0, report.others_left_out);
     vec![
         part("Process", 2, 2, process(&report.who)),
@@ -356,17 +356,62 @@ fn thread_line(thread: &ThreadReport) -> String {
     }
 }
 
-fn add_other(part: &mut Part, depth: usize, other: &Other) {
-    let name = match other.tid {
+/// These; those that wait just as one before them does are only named.
+fn add_others<'a>(part: &mut Part, depth: usize, others: impl Iterator<Item = &'a Other>) {
+    let mut groups: Vec<(Option<String>, Vec<&Other>)> = Vec::new();
+    for other in others {
+        // Who has others behind it is told of with them.
+        let key = (other.then.is_empty() && other.then_left_out == 0).then(|| alike(other));
+        match groups.iter_mut().find(|(of, _)| key.is_some() && *of == key) {
+            Some((_, group)) => group.push(other),
+            None => groups.push((key, vec![other])),
+        }
+    }
+    for (_, group) in groups {
+        let Some((first, rest)) = group.split_first() else { continue };
+        add_other(part, depth, first);
+        if !rest.is_empty() {
+            let names: Vec<String> = rest.iter().map(|other| name_of(other)).collect();
+            part.add(depth, 2, &format!("{}: the same", names.join(", ")));
+        }
+    }
+}
+
+/// What is equal for those that wait alike: all but how long, and how much was sent.
+fn alike(other: &Other) -> String {
+    let mut key = format!("{} {}", other.comm, other.role);
+    let mut last = "";
+    for word in other.doing.split(' ') {
+        let bare = word.trim_matches(|letter: char| letter.is_ascii_punctuation());
+        let is_id = matches!(last.trim_start_matches('('), "pid" | "thread" | "set" | "semaphore");
+        let is_amount = bare.starts_with(|first: char| first.is_ascii_digit())
+            && bare.trim_end_matches(['s', 'm', 'h', 'd']).chars().all(|of| of.is_ascii_digit() || of == '.');
+        if (is_id || !is_amount) && !matches!(word, "at" | "least") {
+            key.push(' ');
+            key.push_str(word);
+        }
+        last = word;
+    }
+    key
+}
+
+fn name_of(other: &Other) -> String {
+    match other.tid {
         Some(tid) => format!("thread {tid} ({})", other.comm),
         None => format!("{} (pid {})", other.comm, other.pid),
-    };
+    }
+}
+
+fn add_other(part: &mut Part, depth: usize, other: &Other) {
+    let name = name_of(other);
     let cmdline = match (&other.cmdline, other.tid) {
         (Some(cmdline), None) => format!(", {}", human::fit(cmdline, 60)),
         _ => String::new(),
     };
     part.add(depth, 2, &format!("{name}{cmdline}: {}; it {}", other.role, other.doing));
-    other.then.iter().for_each(|then| add_other(part, depth + 1, then));
+    // A link of a deadlock has said whom it waits for, and that this one waits in turn.
+    let is_told = other.doing.contains("in turn: a deadlock");
+    add_others(part, depth + 1, other.then.iter().filter(|then| !(then.circle && is_told)));
     add_left_out(part, depth + 1, other.then_left_out);
 }
 
@@ -500,6 +545,29 @@ mod tests {
         let page = super::page(&report, 250, None);
         let place = "\nWhere     again a.py:1\n          ← again a.py:1\n          in read ← read";
         assert!(page.contains(place), "{page}");
+    }
+
+    /// Several clients of one server: the first is described, the others are named, but for one that waits for something else.
+    #[test]
+    fn who_waits_alike_is_named() {
+        let waits = |pid: u32, doing: &str| Other {
+            doing: doing.into(),
+            cmdline: None,
+            then_left_out: 0,
+            ..other(0, pid)
+        };
+        let mut report = report(1, 0);
+        report.others = vec![
+            waits(7, "is stuck itself: waiting at least 1m 3s for a reply from 10.0.0.1:80: 5 bytes sent"),
+            waits(8, "is stuck itself: waiting 59s for a reply from 10.0.0.1:80: 17 bytes sent"),
+            waits(9, "is stuck itself: waiting 59s for a reply from 10.0.0.2:80: 5 bytes sent"),
+            waits(10, "is stuck itself: waiting 1s for a lock in memory that x (pid 11) holds"),
+            waits(12, "is stuck itself: waiting 1s for a lock in memory that x (pid 13) holds"),
+            waits(14, "is stuck itself: waiting 1h 2m for a reply from 10.0.0.1:80: 6 bytes sent"),
+        ];
+        let page = page(&report, 200, None);
+        assert!(page.contains("x (pid 8), x (pid 14): the same\n"), "{page}");
+        assert_eq!(page.matches("it is stuck itself").count(), 4, "{page}");
     }
 
     #[test]
