@@ -37,9 +37,11 @@ pub struct IncidentGroup<'a> {
 }
 
 impl IncidentGroup<'_> {
-    /// Whether it is said before all waits: something is stuck, and it is no matter of a single wait.
+    /// Whether it is said before all waits: something is stuck, and it is no matter of a single wait, or not to be seen from what that waits
+    /// on.
     pub fn is_announced(&self) -> bool {
-        self.waits.len() > 1 && self.level == Level::Stuck
+        let is_unseen = matches!(self.culprit.kind, CulpritKind::Frozen | CulpritKind::FileSystem);
+        (self.waits.len() > 1 || is_unseen) && self.level == Level::Stuck
     }
 
     /// Whether somebody waits for one that something keeps from running: that is worth a line for a single wait, too.
@@ -65,7 +67,11 @@ impl IncidentGroup<'_> {
             1 => "1 process".to_owned(),
             processes => format!("{processes} processes"),
         };
-        let told = format!("{number} of {who}, the oldest for {}", human::age(self.age));
+        let age = human::age(self.age);
+        let told = match self.waits.len() {
+            1 => format!("1 wait, for {age}"),
+            _ => format!("{number} of {who}, the oldest for {age}"),
+        };
         let next = format!("next: {}", self.next());
         let whole = format!("{name}{verb} {told}");
         let mut lines = match human::columns(&whole) <= room {
@@ -226,6 +232,20 @@ mod tests {
         assert_eq!(names, ["many", "old", "young", "doubtful"]);
         let announced: Vec<bool> = groups.iter().map(IncidentGroup::is_announced).collect();
         assert_eq!(announced, [true, false, false, false], "a healthy host has subscribers at rest");
+    }
+
+    /// A path does not say that its file system is frozen, or who serves it.
+    #[test]
+    fn what_a_path_does_not_say_is_said_of_a_single_wait() {
+        let frozen =
+            CulpritObject { path: Some("/srv".into()), ..CulpritObject::of_kind(CulpritKind::Frozen) };
+        let waits = [due(5, Class::Disk, 7, &frozen)];
+        let groups = grouped(&waits);
+        assert!(groups[0].is_announced());
+        let said = "the frozen file system /srv holds up 1 wait, for 7.0s";
+        assert_eq!(groups[0].lines(&[], Some(200)), [format!("{said}; next: fsfreeze -u /srv")]);
+        let storage = CulpritObject { kind: CulpritKind::Storage, ..frozen };
+        assert!(!grouped(&[due(5, Class::Disk, 7, &storage)])[0].is_announced());
     }
 
     #[test]
