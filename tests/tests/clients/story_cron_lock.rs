@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use tests::{Running, own_dir, ps, start, why, why_page};
+use tests::{Running, Waiter, own_dir, ps, start, waiter_program, why, why_page};
 
 use crate::blocked::{check_age, fds_of, until_in};
 use tests::servers::clean;
@@ -96,4 +96,37 @@ fn a_script_that_holds_it_is_named() {
     let verdict = check(&file, &second, begun);
     assert!(verdict.contains(&format!("(pid {})", first.pid())), "the holder is not named: {verdict}");
     check_why(&second, first.pid());
+}
+
+/// The job that has the lock is a shell, and waits for its child, which waits for a service: that one holds both jobs up.
+#[test]
+fn the_service_that_the_holders_child_waits_for_is_to_blame() {
+    let service = Waiter::start("mute-service");
+    let file = lock("service.lock");
+    let mut first = clean("flock");
+    // All of them end with the service.
+    first.arg(&file).args(["sh", "-c", r#""$0" asks "$1" 0; true"#]);
+    first.arg(waiter_program()).arg(service.text("address")).stdin(Stdio::null()).stdout(Stdio::null());
+    let first = start(first);
+    until_held(&file);
+    sleep(Duration::from_secs(1));
+    let (second, _) = second_job(&file);
+    let row = ps(&["-p", &second.pid().to_string()]).rows.remove(0);
+    let culprit = &row["culprit"];
+    assert_eq!(
+        (&culprit["pid"], &culprit["through"]["pid"]),
+        (&service.pid().into(), &first.pid().into()),
+        "{row:#}"
+    );
+    let child = culprit["behind"]["pid"].as_u64().expect("a pid");
+    let report = why(second.pid());
+    let headline = report["headline"].as_str().unwrap_or_default();
+    assert!(headline.contains(&format!("due to waiter (pid {})", service.pid())), "{report:#}");
+    let report = why(service.pid());
+    let mut held_up = [child, second.pid().into()];
+    held_up.sort_unstable();
+    assert_eq!(report["holds_up"]["pids"], serde_json::json!(held_up), "{report:#}");
+    let headline = report["headline"].as_str().unwrap_or_default();
+    assert!(headline.contains("It holds up 2 processes, the oldest for "), "{report:#}");
+    why_page(service.pid());
 }

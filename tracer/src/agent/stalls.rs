@@ -72,7 +72,7 @@ impl AgentLoop {
         let (open, all) = (self.tracker.open_stalls(), ByProcess::new(&snapshot.waits));
         let reads = self.pipeline.resolver().reads();
         self.families.again();
-        self.blamed.update(changed, open.all(), &mut self.families, reads);
+        self.blamed.update(changed, open.all(), &all, &mut self.families, reads);
         self.incidents.unnamed().iter().for_each(|culprit| self.blamed.graph.mark_changed(*culprit));
         let found = FoundIncidents {
             changes: self.blamed.graph.take_changes(),

@@ -11,7 +11,7 @@ use hashbrown::HashSet;
 use super::{families::Families, stall::Stall};
 use crate::{
     diagnose::incidents::{BlamedWait, IncidentGraph},
-    model::wait::ThreadId,
+    model::wait::{ByProcess, ThreadId},
     procfs::Reads,
 };
 
@@ -31,11 +31,12 @@ pub struct BlamedStalls {
 
 impl BlamedStalls {
     /// Takes the stalls that are open now, of which those of these threads have opened or closed. Asks about those, and again about those of
-    /// which too little was known.
+    /// which too little was known. `all` are the host's waits.
     pub fn update(
         &mut self,
         changed: Vec<ThreadId>,
         stalls: &BTreeMap<ThreadId, Stall>,
+        all: &ByProcess<'_>,
         families: &mut Families,
         reads: &mut Reads,
     ) {
@@ -49,7 +50,7 @@ impl BlamedStalls {
                 continue;
             };
             let (blamed, is_whole) =
-                families.whole(|families| families.blamed((wait, resolved, verdict.class), true, reads));
+                families.whole(|families| families.blamed((wait, resolved, verdict.class), true, all, reads));
             if !is_whole {
                 self.unsettled.insert(thread);
             }
@@ -82,7 +83,13 @@ mod tests {
         stalls: &[(ThreadId, Stall)],
     ) -> Vec<Option<Culprit>> {
         let stalls: BTreeMap<ThreadId, Stall> = stalls.iter().cloned().collect();
-        blamed.update(changed.to_vec(), &stalls, &mut Families::default(), &mut Reads::new());
+        blamed.update(
+            changed.to_vec(),
+            &stalls,
+            &ByProcess::new(&[]),
+            &mut Families::default(),
+            &mut Reads::new(),
+        );
         assert!(blamed.are_settled());
         stalls.keys().map(|thread| Some(blamed.graph.blame(thread)?.culprit.clone())).collect()
     }
@@ -137,10 +144,16 @@ mod tests {
         stall.resolved.peers = Some(Peers { others: others.to_vec().into(), ..Peers::default() });
         let stalls = BTreeMap::from([(stall.wait.thread, stall)]);
         let mut blamed = BlamedStalls::default();
-        blamed.update(stalls.keys().copied().collect(), &stalls, &mut families, &mut reads);
+        blamed.update(
+            stalls.keys().copied().collect(),
+            &stalls,
+            &ByProcess::new(&[]),
+            &mut families,
+            &mut reads,
+        );
         assert!(!blamed.are_settled());
         families.again();
-        blamed.update(Vec::new(), &stalls, &mut families, &mut reads);
+        blamed.update(Vec::new(), &stalls, &ByProcess::new(&[]), &mut families, &mut reads);
         assert!(blamed.are_settled());
     }
 
@@ -152,7 +165,7 @@ mod tests {
             threads(0..last).zip((0..last).map(|pid| flagged(pid, 10))).collect();
         let mut blamed = BlamedStalls::default();
         let mut look = |changed: Vec<ThreadId>, stalls: &BTreeMap<ThreadId, Stall>| {
-            blamed.update(changed, stalls, &mut Families::default(), &mut Reads::new());
+            blamed.update(changed, stalls, &ByProcess::new(&[]), &mut Families::default(), &mut Reads::new());
             let known = threads(0..last).filter(|thread| blamed.graph.blame(thread).is_some()).count();
             (known, blamed.are_settled())
         };

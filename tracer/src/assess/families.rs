@@ -8,21 +8,24 @@ use hashbrown::HashMap;
 use super::incidents::culprit;
 use crate::{
     diagnose::{
-        culprit::{Culprit, ShownName, blame},
+        culprit::{CircleMember, Culprit, ShownName, blame},
         incidents::{BlamedWait, Incident},
     },
     model::{
         class::{Class, Level},
         script::{is_interpreter, script},
+        syscalls::Operation,
         wait::{ByProcess, ThreadId, Wait},
     },
     procfs::{Reads, by_pid},
-    resolve::{Resolved, process},
+    resolve::{Resolved, children, process},
     wire::culprit::{CulpritKind, CulpritObject},
 };
 
 /// Processes whose parents are read, or whose names are.
 const PROCESSES_MAX: usize = 256;
+/// How far children of children are followed.
+const GENERATIONS_MAX: usize = 8;
 /// For how long what was read holds.
 const HOLDS: Duration = Duration::from_secs(60);
 /// How long that may take: of a process that hangs, not even these can be read.
@@ -35,6 +38,8 @@ pub struct Families {
     names: HashMap<u32, Option<String>>,
     /// What interpreters run.
     scripts: HashMap<u32, Option<String>>,
+    /// The only children of processes with one thread.
+    only_children: HashMap<u32, Option<CircleMember>>,
     /// What reading them has taken.
     took: Duration,
     /// When the first of them may have been read.
@@ -79,7 +84,7 @@ impl Families {
 
     /// How many things were read.
     fn number(&self) -> usize {
-        self.parents.len() + self.names.len() + self.scripts.len()
+        self.parents.len() + self.names.len() + self.scripts.len() + self.only_children.len()
     }
 
     fn may_read(&mut self) -> bool {
@@ -134,7 +139,7 @@ impl Families {
             {
                 culprit.script = self.script(*pid, comm, reads);
             }
-            for party in culprit.through.iter_mut().chain(&mut culprit.members) {
+            for party in culprit.through.iter_mut().chain(&mut culprit.behind).chain(&mut culprit.members) {
                 if party.tid.is_none() {
                     party.script = self.script(party.pid, &party.comm, reads);
                 }
@@ -156,17 +161,69 @@ impl Families {
         })
     }
 
-    /// Who is to blame for a wait.
+    /// For whom a process waits that does nothing but wait for its only child, or for whom that child does so in turn. Not where it began
+    /// to well after the `wait` for it did: a script has had other children meanwhile.
+    fn heir(
+        &mut self,
+        pid: u32,
+        wait: &Wait,
+        all: &ByProcess<'_>,
+        reads: &mut Reads,
+    ) -> Option<CircleMember> {
+        let mut heir: Option<CircleMember> = None;
+        for _ in 0..GENERATIONS_MAX {
+            let at = heir.as_ref().map_or(pid, |heir| heir.pid);
+            let [only] = all.of(at) else { break };
+            let for_most_of_it = || {
+                let asked = (only.began_ns + only.age.as_nanos() as u64).saturating_sub(wait.began_ns);
+                only.age.as_nanos() * 10 >= u128::from(asked) * 9
+            };
+            if only.call.operation() != Operation::Child || !for_most_of_it() {
+                break;
+            }
+            match self.only_child(only, reads) {
+                Some(child) => heir = Some(child),
+                None => break,
+            }
+        }
+        heir
+    }
+
+    fn only_child(&mut self, wait: &Wait, reads: &mut Reads) -> Option<CircleMember> {
+        let process = wait.thread.process;
+        if !self.only_children.contains_key(&process.pid) && self.may_read() {
+            let begun = Instant::now();
+            let is_alone = reads.stat(process).is_some_and(|stat| stat.threads == 1);
+            let children = if is_alone { children::of(wait, reads) } else { Vec::new() };
+            let named = |pid: u32, reads: &mut Reads| {
+                Some(CircleMember { pid, tid: None, comm: reads.comm(by_pid(pid))?.as_str().into() })
+            };
+            let only = match children[..] {
+                [pid] => named(pid, reads),
+                _ => None,
+            };
+            self.took += begun.elapsed();
+            self.only_children.insert(process.pid, only);
+        }
+        self.only_children.get(&process.pid).cloned().flatten()
+    }
+
+    /// Who is to blame for a wait; `all` are the host's.
     pub fn blamed(
         &mut self,
         (wait, resolved, class): (&Wait, &Resolved, Class),
         is_stall: bool,
+        all: &ByProcess<'_>,
         reads: &mut Reads,
     ) -> BlamedWait {
         let waiter = wait.thread.process.pid;
         let mut is_child = |pid| self.is_child(pid, waiter, reads);
         let mut blame = blame(wait, resolved, class, &mut is_child);
         self.name(&mut blame.culprit, wait.thread, reads);
+        let heir = match &blame.culprit {
+            Culprit::Process { pid, .. } if *pid != waiter => self.heir(*pid, wait, all, reads),
+            _ => None,
+        };
         BlamedWait {
             thread: wait.thread,
             began_ns: wait.began_ns,
@@ -174,6 +231,7 @@ impl Families {
             is_deadlock: resolved.is_deadlock(),
             is_stall,
             blame,
+            heir,
         }
     }
 }

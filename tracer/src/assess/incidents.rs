@@ -42,23 +42,27 @@ fn unknown_waits(
     let mut found = Vec::new();
     let mut pids = HashSet::new();
     for wait in blamed {
-        let (pid, tid) = match &wait.blame.culprit {
-            Culprit::Process { pid, .. } => (*pid, None),
-            Culprit::Thread { pid, tid, .. } => (*pid, Some(*tid)),
-            _ => continue,
+        let direct = match &wait.blame.culprit {
+            Culprit::Process { pid, .. } => Some((*pid, None)),
+            Culprit::Thread { pid, tid, .. } => Some((*pid, Some(*tid))),
+            _ => None,
         };
-        if !pids.insert((pid, tid)) {
-            continue;
-        }
-        let is_meant = |wait: &&&Wait| {
-            !is_young(wait.age) && (tid.is_none_or(|tid| wait.thread.tid == tid) || wait.thread.is_request())
-        };
-        for wait in all.of(pid).iter().filter(is_meant) {
-            if found.len() >= room {
-                return found;
+        let heir = wait.heir.as_ref().map(|heir| (heir.pid, None));
+        for (pid, tid) in direct.into_iter().chain(heir) {
+            if !pids.insert((pid, tid)) {
+                continue;
             }
-            if known.insert(wait.thread) {
-                found.push((*wait).clone());
+            let is_meant = |wait: &&&Wait| {
+                !is_young(wait.age)
+                    && (tid.is_none_or(|tid| wait.thread.tid == tid) || wait.thread.is_request())
+            };
+            for wait in all.of(pid).iter().filter(is_meant) {
+                if found.len() >= room {
+                    return found;
+                }
+                if known.insert(wait.thread) {
+                    found.push((*wait).clone());
+                }
             }
         }
     }
@@ -79,7 +83,7 @@ impl Pipeline {
         source: &mut dyn Source,
     ) -> Result<HashMap<ThreadId, CulpritObject>> {
         let mut families = Families::default();
-        let mut blamed = self.blamed(assessments, is_stall, &mut families);
+        let mut blamed = self.blamed(assessments, is_stall, all, &mut families);
         if !blamed.iter().any(|wait| wait.is_stall) {
             return Ok(HashMap::new());
         }
@@ -93,7 +97,7 @@ impl Pipeline {
             (looked_up, since) = (looked_up + waits.len(), blamed.len());
             let mut met = self.assess(waits, all, source, &PeersOf::NOT_IDLE)?;
             drop_doubles(&mut met);
-            blamed.extend(self.blamed(&met, |_| false, &mut families));
+            blamed.extend(self.blamed(&met, |_| false, all, &mut families));
         }
         let mut culprits = objects(blamed, all);
         families.name_scripts(culprits.values_mut(), self.resolver().reads());
@@ -108,7 +112,7 @@ impl Pipeline {
         all: &ByProcess<'_>,
         families: &mut Families,
     ) -> HashMap<ThreadId, CulpritObject> {
-        let mut culprits = objects(self.blamed(assessments, is_stall, families), all);
+        let mut culprits = objects(self.blamed(assessments, is_stall, all, families), all);
         families.name_scripts(culprits.values_mut(), self.resolver().reads());
         culprits
     }
@@ -118,13 +122,14 @@ impl Pipeline {
         &mut self,
         assessments: &[Assessment],
         is_stall: impl Fn(&Assessment) -> bool,
+        all: &ByProcess<'_>,
         families: &mut Families,
     ) -> Vec<BlamedWait> {
         let reads = self.resolver().reads();
         let counts = |of: &&Assessment| is_stall(of) || of.level() == Level::Stuck || of.is_deadlock();
         let counted = assessments.iter().filter(counts);
         let judged =
-            |of: &Assessment| families.blamed((&of.wait, &of.resolved, of.class), is_stall(of), reads);
+            |of: &Assessment| families.blamed((&of.wait, &of.resolved, of.class), is_stall(of), all, reads);
         counted.map(judged).collect()
     }
 }
@@ -138,7 +143,9 @@ fn objects(blamed: Vec<BlamedWait>, all: &ByProcess<'_>) -> HashMap<ThreadId, Cu
         let object = culprit(&incident, all);
         for thread in incident.stalls {
             let through = graph.blame(&thread).and_then(|blame| through(blame, &incident.culprit));
-            objects.insert(thread, CulpritObject { through, ..object.clone() });
+            let heir = graph.heir(&thread).filter(|_| through.is_some());
+            let behind = heir.map(|heir| party(heir.pid, None, &heir.comm));
+            objects.insert(thread, CulpritObject { through, behind, ..object.clone() });
         }
     }
     objects

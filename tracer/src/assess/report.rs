@@ -12,8 +12,8 @@ use crate::{
     resolve::process::{HeldPath, ProcessMeta},
     wire::json::seconds,
     wire::report::{
-        AdviceObject, BaselineObject, OtherObject, ParentObject, PlaceObject, QueuedObject, ReportObject,
-        SocketsObject, ThreadObject, UnansweredObject, UnclosedObject, WhoObject,
+        AdviceObject, BaselineObject, HeldUpObject, OtherObject, ParentObject, PlaceObject, QueuedObject,
+        ReportObject, SocketsObject, ThreadObject, UnansweredObject, UnclosedObject, WhoObject,
     },
     wire::stack::UserStackObject,
     wire::target::TargetObject,
@@ -32,6 +32,11 @@ impl<'a> ReportObject<'a> {
             threads: report.threads.iter().map(|of| thread(of, &report.who)).collect(),
             others: report.others.iter().map(other).collect(),
             others_left_out: report.others_left_out,
+            holds_up: report.held_up.as_ref().map(|held_up| HeldUpObject {
+                waits: held_up.waits,
+                pids: held_up.pids.iter().copied().collect(),
+                oldest_seconds: seconds(held_up.oldest),
+            }),
             sockets: SocketsObject {
                 states: &report.sockets.states,
                 unanswered: report.sockets.unanswered.iter().map(request_object).collect(),

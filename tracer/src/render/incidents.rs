@@ -62,17 +62,13 @@ impl IncidentGroup<'_> {
             (Level::Stuck, _) => " holds up",
             _ => " may hold up",
         };
-        let number = human::count(self.waits.len(), "wait");
-        let who = match self.processes {
-            1 => "1 process".to_owned(),
-            processes => format!("{processes} processes"),
-        };
+        let who = human::waits_of(self.waits.len(), self.processes);
         let age = human::age(self.age);
         let told = match self.waits.len() {
-            1 => format!("1 wait, for {age}"),
-            _ => format!("{number} of {who}, the oldest for {age}"),
+            1 => format!("{who}, for {age}"),
+            _ => format!("{who}, the oldest for {age}"),
         };
-        let next = format!("next: {}", self.next());
+        let next = format!("next: {}", self.next(held));
         let whole = format!("{name}{verb} {told}");
         let mut lines = match human::columns(&whole) <= room {
             true => vec![whole],
@@ -114,8 +110,14 @@ impl IncidentGroup<'_> {
     }
 
     /// What to do next: to ask about the culprit, where that is a process, else about who waits longest.
-    fn next(&self) -> String {
+    fn next(&self, held: &[SuspendedObject]) -> String {
         let CulpritObject { kind, pid, tid, path, members, .. } = self.culprit;
+        let is_stopped = |held: &&SuspendedObject| {
+            Some(held.pid) == *pid && held.by == Suspended::Stopped && !held.needs_terminal
+        };
+        if let Some(stopped) = held.iter().find(is_stopped) {
+            return format!("kill -CONT {}", stopped.pid);
+        }
         let about = match (kind, path) {
             (CulpritKind::Frozen, Some(place)) => return format!("fsfreeze -u {}", human::clean(place)),
             (CulpritKind::Process | CulpritKind::Thread, _) => tid.or(*pid),
@@ -193,9 +195,12 @@ mod tests {
         let line = "postgres (pid 812) holds up 3 waits of 2 processes, the oldest for 12m 4s";
         assert_eq!(group.lines(&[], Some(80)), [line, "    next: tracer why 812"]);
         assert_eq!(group.lines(&[], Some(100)), [&format!("{line}; next: tracer why 812")[..]]);
-        let stopped = [SuspendedObject { pid: 812, tid: 812, by: Suspended::Stopped }];
+        let stopped = [SuspendedObject { pid: 812, tid: 812, by: Suspended::Stopped, needs_terminal: false }];
         let said = group.lines(&stopped, Some(200));
         assert!(said.len() == 1 && said[0].starts_with("postgres (pid 812, stopped) holds up 3"), "{said:?}");
+        assert!(said[0].ends_with("; next: kill -CONT 812"), "{said:?}");
+        let background = stopped.map(|held| SuspendedObject { needs_terminal: true, ..held });
+        assert!(group.lines(&background, Some(200))[0].ends_with("; next: tracer why 812"));
     }
 
     /// Whatever the names: those of processes have at most 15 bytes.
@@ -211,7 +216,7 @@ mod tests {
                 (0..40).map(|at| due(4_000_000 + at, Class::Lock, 86_400 * 10, &culprit)).collect();
             let lines = grouped(&waits)[0].lines(&[], Some(80));
             assert!(lines.len() <= 3 && lines.iter().all(|line| human::columns(line) <= 86), "{lines:#?}");
-            assert!(lines.concat().contains("40 waits of 40 processes"), "{lines:#?}");
+            assert!(lines.concat().contains("40 processes"), "{lines:#?}");
             assert!(lines.concat().contains("next: tracer why 419430"), "{lines:#?}");
         }
     }
@@ -242,7 +247,7 @@ mod tests {
         let waits = [due(5, Class::Disk, 7, &frozen)];
         let groups = grouped(&waits);
         assert!(groups[0].is_announced());
-        let said = "the frozen file system /srv holds up 1 wait, for 7.0s";
+        let said = "the frozen file system /srv holds up 1 process, for 7.0s";
         assert_eq!(groups[0].lines(&[], Some(200)), [format!("{said}; next: fsfreeze -u /srv")]);
         let storage = CulpritObject { kind: CulpritKind::Storage, ..frozen };
         assert!(!grouped(&[due(5, Class::Disk, 7, &storage)])[0].is_announced());
@@ -267,7 +272,7 @@ mod tests {
             ..CulpritObject::of_kind(CulpritKind::Remote)
         };
         let waits = [due(5, Class::Reply, 5, &remote), due(6, Class::Reply, 180, &remote)];
-        let line = "10.0.0.7:5432 holds up 2 waits of 2 processes, the oldest for 3m 0s";
+        let line = "10.0.0.7:5432 holds up 2 processes, the oldest for 3m 0s";
         assert_eq!(grouped(&waits)[0].lines(&[], Some(90)), [&format!("{line}; next: tracer why 6")[..]]);
     }
 }

@@ -93,10 +93,14 @@ pub fn write(
     };
     let names_peers = arrangement != Arrangement::Flat;
     let table = WaitTable::new(waits, &lines, width, names_peers);
-    if has_heading {
-        line(&table.heading())?;
-    }
+    // In a tree it stands below the first culprit.
+    let mut heading = has_heading.then(|| table.heading());
     for of in &lines {
+        if matches!(of, TableLine::Wait { .. })
+            && let Some(heading) = heading.take()
+        {
+            line(&heading)?;
+        }
         match *of {
             TableLine::Wait { at, .. } => line(&table.row(&waits[at], at))?,
             TableLine::Incident(incident) => {
@@ -162,7 +166,8 @@ fn chains(waits: &[WaitObject], of_incident: &[usize]) -> Vec<TableLine> {
     }
     let above = |at: usize| -> Option<usize> {
         let wait = &waits[at];
-        let through = wait.culprit.as_ref()?.through.as_ref()?;
+        let culprit = wait.culprit.as_ref()?;
+        let through = culprit.behind.as_ref().or(culprit.through.as_ref())?;
         let of = of_process.get(&through.pid)?;
         if let Some(tid) = through.tid {
             return of.iter().copied().find(|at| waits[*at].tid == tid);
@@ -302,7 +307,7 @@ mod tests {
         let mut waits: Vec<WaitObject> = (0..24).map(|at| due(100 + at, 200 - u64::from(at), None)).collect();
         waits.push(wait(1, "alone", Class::Reply, 7));
         let lines = written(&mut waits, Arrangement::Folded);
-        let first = "postgres (pid 9) holds up 24 waits of 24 processes, the oldest for 3m 20s";
+        let first = "postgres (pid 9) holds up 24 processes, the oldest for 3m 20s";
         assert_eq!(lines[0], format!("{first}; next: tracer why 9"));
         assert_eq!(lines[1], "");
         assert!(lines[2].trim_start().starts_with("AGE"), "{lines:#?}");
@@ -346,14 +351,11 @@ mod tests {
         ];
         let lines = written(&mut waits, Arrangement::Tree);
         let commands: Vec<String> =
-            lines[1..].iter().map(|line| line.chars().skip(MARK + 18).take(10).collect()).collect();
-        assert!(lines[1].starts_with("postgres (pid 9) holds up 5 waits of 4 processes"), "{lines:#?}");
+            lines[2..].iter().map(|line| line.chars().skip(MARK + 18).take(10).collect()).collect();
+        assert!(lines[1].trim_start().starts_with("AGE"), "{lines:#?}");
+        assert!(lines[0].starts_with("postgres (pid 9) holds up 5 waits of 4 processes"), "{lines:#?}");
         let seen: Vec<&str> = commands.iter().map(|command| command.trim_end()).collect();
-        assert_eq!(
-            seen[1..],
-            ["proxy", "  client", "proxy", "  client", "client", "", "alone"],
-            "{lines:#?}"
-        );
+        assert_eq!(seen, ["proxy", "  client", "proxy", "  client", "client", "", "alone"], "{lines:#?}");
     }
 
     /// Those of a circle have nobody above them.

@@ -46,6 +46,15 @@ pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// `3 waits of 2 processes`, or `2 processes` where each has one.
+pub fn waits_of(waits: usize, processes: usize) -> String {
+    let who = match processes {
+        1 => "1 process".to_owned(),
+        several => format!("{several} processes"),
+    };
+    if waits == processes { who } else { format!("{} of {who}", count(waits, "wait")) }
+}
+
 /// The string with everything a terminal could take as a command replaced by `?`.
 pub fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || is_invisible(c) { '?' } else { c }).collect()

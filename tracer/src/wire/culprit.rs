@@ -131,6 +131,9 @@ pub struct CulpritObject {
     /// Whom this wait waits for, where that one is not the culprit but waits itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub through: Option<PartyObject>,
+    /// The stuck process that `through` waits for: its only child, or a child's. Left out where there is none between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<PartyObject>,
 }
 
 fn is_zero(number: &usize) -> bool {
@@ -186,6 +189,7 @@ impl CulpritObject {
             more: 0,
             probable: false,
             through: None,
+            behind: None,
         }
     }
 

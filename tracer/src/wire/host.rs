@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::report::BaselineObject;
 use crate::model::{
     class::Class,
-    wait::{Suspended, SuspendedThread},
+    wait::{StopSignal, Suspended, SuspendedThread, ThreadId},
 };
 
 /// What the agent is and does.
@@ -38,12 +38,17 @@ pub struct SuspendedObject {
     pub tid: u32,
     /// Why.
     pub by: Suspended,
+    /// It is a job in the background that needs its terminal, and would be stopped again at once.
+    #[serde(default)]
+    pub needs_terminal: bool,
 }
 
 impl SuspendedObject {
     /// Of a snapshot's.
     pub fn of(suspended: &SuspendedThread) -> Self {
-        Self { pid: suspended.thread.process.pid, tid: suspended.thread.tid, by: suspended.by }
+        let ThreadId { process, tid, .. } = suspended.thread;
+        let needs_terminal = suspended.signal.is_some_and(StopSignal::is_for_background);
+        Self { pid: process.pid, tid, by: suspended.by, needs_terminal }
     }
 }
 

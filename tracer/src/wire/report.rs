@@ -32,10 +32,23 @@ pub struct ReportObject<'a> {
     pub others: Vec<OtherObject<'a>>,
     /// Processes at the other ends that were too many to look at.
     pub others_left_out: usize,
+    /// The stuck waits of other processes that are due to it, at the end of whatever chain; null if there are none.
+    pub holds_up: Option<HeldUpObject>,
     /// Its connections.
     pub sockets: SocketsObject<'a>,
     /// What to do next.
     pub next: Vec<AdviceObject<'a>>,
+}
+
+/// Waits that are due to a process.
+#[derive(Serialize)]
+pub struct HeldUpObject {
+    /// How many.
+    pub waits: usize,
+    /// Of which processes, ascending.
+    pub pids: Vec<u32>,
+    /// The age of the oldest.
+    pub oldest_seconds: f64,
 }
 
 /// Who a process is.

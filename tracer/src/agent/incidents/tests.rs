@@ -38,6 +38,7 @@ impl World {
                 is_deadlock: false,
                 is_stall: true,
                 blame: Blame { culprit: Culprit::Process { pid, comm: "db".into() }, more: 0, certain: true },
+                heir: None,
             });
             self.stalls.insert(thread, stall);
         }

@@ -29,6 +29,8 @@ const LINKS_MAX: usize = 4;
 const PEERS_MAX: usize = 3;
 /// What another is that takes from the same queue.
 pub const SHARES: &str = "listens there as well";
+/// What the other end of a connection does that waits for this one.
+pub const ON_THIS_CONNECTION: &str = "waits on this very connection as well";
 /// What a process is to its parent.
 pub const CHILD: &str = "its child";
 /// Children of a process that rests that are looked at.
@@ -293,7 +295,7 @@ impl<'a, 'w> Chain<'a, 'w> {
             let known = known.map(|peer| format!(", which is {} (pid {})", peer.comm, peer.pid));
             let sentence =
                 known.map_or_else(|| back.sentence(), |known| back.sentence().replacen(&known, "", 1));
-            other.doing = format!("waits on this very connection as well{place}: {sentence}");
+            other.doing = format!("{ON_THIS_CONNECTION}{place}: {sentence}");
             return Ok(other);
         }
         let worst = waits

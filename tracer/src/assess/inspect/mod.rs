@@ -5,6 +5,8 @@
 
 pub mod advice;
 pub mod chain;
+mod headline;
+pub mod held_up;
 mod inside;
 pub mod sockets;
 pub mod suspended;
@@ -21,13 +23,15 @@ use anyhow::{Context, Result, bail, ensure};
 use self::{
     advice::{Advice, PeerHost},
     chain::Other,
+    headline::{by_others, headline, in_chains, name, with_others},
+    held_up::{HeldUp, PlaceInChains},
     inside::ServerProgram,
     sockets::{QueuedSocket, Sockets},
     threads::{StacksOf, ThreadReport},
 };
 use crate::{
     assess::client::Client,
-    assess::pipeline::{self, Assessment, LOOK_AGE_MIN, PeersOf, Pipeline, is_young},
+    assess::pipeline::{self, Assessment, LOOK_AGE_MIN, PeersOf, Pipeline},
     assess::requests,
     collect::{Source, WantedConnections},
     model::backlog::QueueKind,
@@ -35,7 +39,7 @@ use crate::{
     model::class::{Class, Level},
     model::script::script,
     model::target::Target,
-    model::wait::{ByProcess, ProcessId, Snapshot, StopSignal, Wait, may_be_same_start},
+    model::wait::{ByProcess, ProcessId, Snapshot, Wait, may_be_same_start},
     procfs::{Reads, Unread, by_pid, stat},
     resolve::addresses::HostAddresses,
     resolve::process::ProcessMeta,
@@ -45,8 +49,6 @@ use crate::{
 
 /// Threads whose peers are looked up whatever they wait for; of more, only of those that worry.
 const THREADS_WITH_PEERS: usize = 64;
-/// Connections closed by the other end only that are called a leak.
-const LEAKED_MIN: usize = 16;
 /// Waits whose other ends are followed.
 const WAITS_FOLLOWED_MAX: usize = 3;
 
@@ -116,6 +118,8 @@ pub struct Report {
     pub others: Vec<Other>,
     /// Processes at the other ends that were too many to look at.
     pub others_left_out: usize,
+    /// Who waits for it, at the end of whatever chain.
+    pub held_up: Option<HeldUp>,
     /// Its connections.
     pub sockets: Sockets,
     /// What to try next.
@@ -178,38 +182,27 @@ pub fn inspect(
         followed(process, &threads, &sockets, chain::Chain::new(&snapshot, &all, &mut pipeline, source))?;
     let script = who.cmdline.as_deref().and_then(|cmdline| script(&comm, cmdline));
     let called = name(pid, only, &program_name(&comm, script.as_deref()));
-    let (mut condition, mut headline) = headline(&called, &who, &threads, &sockets);
-    if let Some(child) = child_that_holds_it_up(condition, &threads, &others, left_out) {
-        condition = Condition::Stuck;
-        let doing = child.doing.replace("is stuck itself", "is stuck");
-        headline = format!("{called} is stuck: its child {} (pid {}) {doing}.", child.comm, child.pid);
-    } else if let (Condition::Idle | Condition::Busy, Some(stuck)) =
-        (condition, others.iter().find_map(Other::stuck_one))
-    {
-        let who = match stuck.role {
-            chain::SHARES => "which shares its listener",
-            chain::CHILD if !waits_for_child(&threads) => "its child",
-            _ => "for which it waits",
-        };
-        headline += &format!(" But {} (pid {}), {who}, is stuck.", stuck.comm, stuck.pid);
-    }
+    let (condition, mut headline) =
+        by_others(&called, headline(&called, &who, &threads, &sockets), &threads, &others, left_out);
     let status = format!("task/{}/status", only.unwrap_or(pid));
     if pipeline.resolver().reads().text(process, &status).is_some_and(|status| is_killed(&status)) {
         headline +=
             " It has been killed: SIGKILL is pending, and it ends as soon as the kernel lets go of it.";
     }
+    let PlaceInChains { held_up, end } = held_up::of(process, only, &all, &mut pipeline, source)?;
     headline = with_others(headline, &called, condition, &threads, &sockets);
+    headline += &in_chains(condition, &others, end.as_ref(), held_up.as_ref());
     let host = match peer_host(&threads, pipeline.resolver().reads()) {
         PeerHost::This if !snapshot.hidden.is_empty() => PeerHost::Unseen,
         host => host,
     };
     let mut advice = advice::of(pid, condition, &who, &threads, &others, host);
-    if matches!(condition, Condition::Idle | Condition::Busy) && !sockets.owed.is_empty() {
-        let server = ServerProgram { pid, comm: &comm, cmdline: who.cmdline.as_deref(), port: None };
-        let is_loop = threads.iter().filter_map(ThreadReport::wait).any(|wait| wait.class == Class::Events);
-        let put_off = if is_loop { "; what its event loop has put off is in none of them" } else { "" };
-        let inside = inside::inside(&server);
-        advice.extend(inside.map(|of| Advice { reason: of.reason + put_off, ..of }));
+    advice.extend(of_server(&who, (pid, &comm), condition, &threads, &sockets));
+    if held_up.is_some() && advice.is_empty() {
+        advice.push(Advice {
+            command: format!("tracer stack {pid}"),
+            reason: "shows the line of its program that each of its threads is in".into(),
+        });
     }
     Ok(Report {
         process,
@@ -222,56 +215,28 @@ pub fn inspect(
         stacks,
         others,
         others_left_out: left_out,
+        held_up,
         sockets,
         advice,
         agent_silent: None,
     })
 }
 
-/// The headline with what others want of the process, and that nobody can help it.
-fn with_others(
-    mut headline: String,
-    called: &str,
+/// Where to look into one that owes answers and rests, or works.
+fn of_server(
+    who: &ProcessMeta,
+    (pid, comm): (u32, &str),
     condition: Condition,
     threads: &[ThreadReport],
     sockets: &Sockets,
-) -> String {
-    if let Some(text) = queued(sockets) {
-        headline += &text;
+) -> Option<Advice> {
+    if !matches!(condition, Condition::Idle | Condition::Busy) || sockets.owed.is_empty() {
+        return None;
     }
-    let is_at_rest = matches!(condition, Condition::Idle | Condition::Busy);
-    match owed(sockets) {
-        // That others wait for it says more than how it rests.
-        Some(owed) if is_at_rest => {
-            headline = format!("{called} {owed}. {}", headline.replacen(called, "It", 1))
-        }
-        Some(owed) => headline += &format!(" The process {owed}."),
-        None => {}
-    }
-    if let Some(text) = leaks(sockets) {
-        headline += &text;
-    }
-    if threads.iter().filter_map(ThreadReport::wait).any(Assessment::is_deadlock) {
-        headline += match headline.contains("deadlock") {
-            true => " Nobody in it can go on.",
-            false => " It is a deadlock: nobody in it can go on.",
-        };
-    }
-    headline
-}
-
-/// That it loses descriptors, if it does: a pool has a few connections that the other end has closed, not many.
-fn leaks(sockets: &Sockets) -> Option<String> {
-    let unclosed = sockets.unclosed.as_ref().filter(|unclosed| unclosed.fds.len() >= LEAKED_MIN)?;
-    let (number, oldest) = (human::count(unclosed.fds.len(), "connection"), human::age(unclosed.oldest));
-    Some(format!(
-        " It has not closed {number} that the other end closed, the first {oldest} ago: it will run out of descriptors."
-    ))
-}
-
-/// Whether a thread waits for a child's end.
-fn waits_for_child(threads: &[ThreadReport]) -> bool {
-    threads.iter().filter_map(ThreadReport::wait).any(Assessment::is_for_child)
+    let server = ServerProgram { pid, comm, cmdline: who.cmdline.as_deref(), port: None };
+    let is_loop = threads.iter().filter_map(ThreadReport::wait).any(|wait| wait.class == Class::Events);
+    let put_off = if is_loop { "; what its event loop has put off is in none of them" } else { "" };
+    inside::inside(&server).map(|of| Advice { reason: of.reason + put_off, ..of })
 }
 
 /// Which process has this id now, and its name. One that hangs so that the kernel does not say is known by the look.
@@ -355,130 +320,6 @@ fn followed(
     Ok(followed)
 }
 
-/// The child that keeps a process from going on which does nothing but wait for it.
-fn child_that_holds_it_up<'a>(
-    condition: Condition,
-    threads: &[ThreadReport],
-    others: &'a [Other],
-    left_out: usize,
-) -> Option<&'a Other> {
-    let only_wait = match threads {
-        [thread] => thread.wait()?,
-        _ => return None,
-    };
-    match others {
-        [child] if condition == Condition::Idle && only_wait.class == Class::Child && left_out == 0 => {
-            child.held_up()
-        }
-        _ => None,
-    }
-}
-
-/// What people call a process, or a thread of it.
-fn name(pid: u32, only: Option<u32>, comm: &str) -> String {
-    match only {
-        Some(tid) => format!("Thread {tid} of {comm} (pid {pid})"),
-        None => format!("{comm} (pid {pid})"),
-    }
-}
-
-/// The one sentence that answers the question.
-fn headline(
-    name: &str,
-    who: &ProcessMeta,
-    threads: &[ThreadReport],
-    sockets: &Sockets,
-) -> (Condition, String) {
-    use threads::Doing;
-    let parent = || match who.parents.first() {
-        Some(parent) => format!("its parent is {} (pid {})", parent.comm, parent.pid),
-        None => "its parent is not to be seen".into(),
-    };
-    let Some(worst) = threads.first() else {
-        return (Condition::Zombie, format!("{name} has just ended."));
-    };
-    let number = threads.iter().filter(|thread| !thread.is_request()).count();
-    let inside = |thread: &ThreadReport| match number {
-        0 | 1 => String::new(),
-        all => format!(", in thread {} ({}) of {all}", thread.tid, thread.comm),
-    };
-    match &worst.doing {
-        // Its threads go on, for others.
-        Doing::Waits(wait) if worst.is_request() && wait.concern() == Level::Stuck => {
-            let more = threads.iter().filter(|thread| thread.is_request()).count() - 1;
-            let more = match more {
-                0 => String::new(),
-                more => format!(", and {}", human::count(more, "more request")),
-            };
-            let has = format!("{name} has a request without an answer{more}");
-            (
-                Condition::Stuck,
-                format!("{has}: it is {}. None of its threads is blocked by that.", wait.sentence()),
-            )
-        }
-        Doing::Waits(wait) if wait.concern() == Level::Stuck => {
-            (Condition::Stuck, format!("{name} is stuck{}: {}.", inside(worst), wait.sentence()))
-        }
-        Doing::Stopped(signal) => (Condition::Stopped, stopped(name, *signal, &parent())),
-        Doing::Traced(by) => {
-            let by = by.as_ref().map_or("a debugger".into(), |by| format!("{} (pid {})", by.comm, by.pid));
-            (Condition::Traced, format!("{name} is held by {by}, which traces it."))
-        }
-        Doing::Frozen(group) => {
-            let group =
-                group.as_ref().map_or("its cgroup".into(), |group| format!("the cgroup {}", group.path));
-            (Condition::Frozen, format!("{name} is frozen with {group}. It goes on when that is thawed."))
-        }
-        Doing::Zombie => (
-            Condition::Zombie,
-            format!("{name} has ended, and its parent has not asked for its exit status yet; {}.", parent()),
-        ),
-        Doing::Runs { cpu } if *cpu >= threads::RUNS => {
-            let all: f64 = threads.iter().map(ThreadReport::cpu).sum();
-            let percent = (all * 100.0).round();
-            (Condition::Running, format!("{name} is running, not waiting: {percent} % of a CPU."))
-        }
-        Doing::Waits(wait) if wait.concern() == Level::Doubtful => {
-            (Condition::Doubtful, format!("{name} may be stuck{}: {}.", inside(worst), wait.sentence()))
-        }
-        Doing::Hidden => (
-            Condition::Hidden,
-            format!(
-                "{name} is not visible to you{}: it sleeps, in a call that only root or its own user may see.",
-                inside(worst)
-            ),
-        ),
-        _ => rests(name, threads, sockets),
-    }
-}
-
-/// That a signal has stopped it, and what that means.
-fn stopped(name: &str, signal: Option<StopSignal>, parent: &str) -> String {
-    match signal {
-        None => format!(
-            "{name} is stopped by a signal: SIGSTOP, or one of its terminal. It goes on when it gets SIGCONT. The kernel \
-             does not record who sent the signal; {parent}."
-        ),
-        Some(StopSignal::Stop) => format!(
-            "{name} is stopped by SIGSTOP. It goes on when it gets SIGCONT. The kernel does not record who sent the \
-             signal; {parent}."
-        ),
-        Some(StopSignal::Suspend) => format!(
-            "{name} is stopped by SIGTSTP: Ctrl-Z at its terminal. It goes on when it gets SIGCONT; {parent}."
-        ),
-        Some(signal @ StopSignal::BackgroundRead) => format!(
-            "{name} is stopped by {}: it is a background job, and has read from its terminal. It goes on once it is in the \
-             foreground; {parent}.",
-            signal.name()
-        ),
-        Some(signal @ StopSignal::BackgroundWrite) => format!(
-            "{name} is stopped by {}: it is a background job, and has written to its terminal or changed its settings. It goes \
-             on once it is in the foreground; {parent}.",
-            signal.name()
-        ),
-    }
-}
-
 /// Whose address the peer of the worst wait has.
 fn peer_host(threads: &[ThreadReport], reads: &mut Reads) -> PeerHost {
     let wait = threads.first().and_then(ThreadReport::wait);
@@ -492,77 +333,6 @@ fn peer_host(threads: &[ThreadReport], reads: &mut Reads) -> PeerHost {
     match HostAddresses::default().any_has(remote.ip(), reads) {
         true => PeerHost::This,
         false => PeerHost::Other,
-    }
-}
-
-/// That others wait for what this process has not taken, if they do.
-fn queued(sockets: &Sockets) -> Option<String> {
-    let [longest, rest @ ..] = &sockets.queued[..] else { return None };
-    let more = match rest.len() {
-        0 => String::new(),
-        more => format!(", and more on {}", human::count(more, "other socket")),
-    };
-    Some(format!(" {} on {}{more}.", longest.backlog, longest.target))
-}
-
-/// That others have asked it and have no answer, if there are some.
-fn owed(sockets: &Sockets) -> Option<String> {
-    let oldest = human::age(sockets.owed.first()?.since);
-    let is_unread =
-        |of: &&sockets::Unanswered| of.resolved.socket.tcp().is_some_and(|facts| facts.receive_queue > 0);
-    let unread = sockets.owed.iter().filter(is_unread).count();
-    Some(match (sockets.owed.len(), unread) {
-        (1, 0) => format!("received a request {oldest} ago and has not answered it"),
-        (1, _) => format!("received a request {oldest} ago and has not read it"),
-        (number, unread) => {
-            let unread = match unread {
-                0 => String::new(),
-                unread if unread == number => "; it has not even read them".into(),
-                1 => "; 1 of them lies unread".into(),
-                unread => format!("; {unread} of them lie unread"),
-            };
-            format!("has received {number} requests and not answered them, the oldest {oldest} ago{unread}")
-        }
-    })
-}
-
-/// Nothing worries.
-fn rests(name: &str, threads: &[ThreadReport], sockets: &Sockets) -> (Condition, String) {
-    let waits: Vec<&Assessment> = threads.iter().filter_map(ThreadReport::wait).collect();
-    let oldest = waits.iter().map(|wait| wait.wait.age).max().unwrap_or_default();
-    if is_young(oldest) {
-        let longest = human::age(oldest);
-        // Who looks again and again whether an answer has come is not at work.
-        let doing =
-            if sockets.unanswered.is_empty() { "is at work" } else { "does not wait for long at a time" };
-        let text = match threads.len() {
-            1 => format!("{name} {doing}: it has not waited longer than {longest}."),
-            all => format!("{name} {doing}: none of its {all} threads has waited longer than {longest}."),
-        };
-        return (Condition::Busy, text + &unanswered(sockets));
-    }
-    let alive = threads.iter().filter(|thread| !matches!(thread.doing, threads::Doing::Zombie)).count();
-    let text = match waits[..] {
-        [only] if alive == 1 => format!("{name} is not stuck itself: {}.", only.sentence()),
-        _ => format!(
-            "{name} is not stuck: its {} rest ({}).",
-            human::count(alive, "thread"),
-            classes(waits.iter().copied())
-        ),
-    };
-    (Condition::Idle, text + &unanswered(sockets))
-}
-
-/// What is open on its connections; empty if nothing is.
-fn unanswered(sockets: &Sockets) -> String {
-    match &sockets.unanswered[..] {
-        [] => String::new(),
-        [oldest, ..] => format!(
-            " But {} it has sent {} no answer yet, the oldest for {}: see Sockets.",
-            human::count(sockets.unanswered.len(), "request"),
-            if sockets.unanswered.len() == 1 { "has" } else { "have" },
-            human::age(oldest.since)
-        ),
     }
 }
 

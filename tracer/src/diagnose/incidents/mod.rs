@@ -38,6 +38,20 @@ pub struct BlamedWait {
     pub is_stall: bool,
     /// To whom it is due.
     pub blame: Blame,
+    /// The process for which that one waits as its only child, and does nothing else: it is followed where it is stuck.
+    pub heir: Option<CircleMember>,
+}
+
+impl BlamedWait {
+    /// The heir, by its pid. Nobody is followed to itself.
+    fn heir_pid(&self) -> Option<u32> {
+        self.heir.as_ref().map(|heir| heir.pid).filter(|pid| *pid != self.thread.process.pid)
+    }
+
+    /// Who may be followed from it.
+    fn parties(&self) -> impl Iterator<Item = ChainParty> {
+        self.heir_pid().map(ChainParty::Process).into_iter().chain(ChainParty::of(self))
+    }
 }
 
 /// A culprit and all that waits for it.
@@ -150,7 +164,7 @@ impl IncidentGraph {
         self.remove(&wait.thread);
         let thread = wait.thread;
         self.touch(&wait, true);
-        if let Some(party) = ChainParty::of(&wait) {
+        for party in wait.parties() {
             self.due_to.entry(party).or_default().insert(thread);
         }
         let node = Node { wait, next: None, before: HashSet::new(), end: None, number: None, met: 0 };
@@ -167,9 +181,8 @@ impl IncidentGraph {
             }
         }
         self.touch(&wait, false);
-        if let Some(party) = ChainParty::of(&wait)
-            && let Some(due) = self.due_to.get_mut(&party)
-        {
+        for party in wait.parties() {
+            let Some(due) = self.due_to.get_mut(&party) else { continue };
             due.remove(thread);
             if due.is_empty() {
                 self.due_to.remove(&party);
@@ -220,6 +233,13 @@ impl IncidentGraph {
     /// To whom a thread's wait is due itself.
     pub fn blame(&self, thread: &ThreadId) -> Option<&Blame> {
         self.nodes.get(thread).map(|node| &node.wait.blame)
+    }
+
+    /// The child, or child's child, of whom a thread waits for, by way of which it is followed.
+    pub fn heir(&self, thread: &ThreadId) -> Option<&CircleMember> {
+        let node = self.nodes.get(thread)?;
+        let next = node.next?.process.pid;
+        node.wait.heir.as_ref().filter(|heir| heir.pid == next)
     }
 
     /// What has become of incidents since the last time, by the numbers of their culprits.
@@ -282,15 +302,17 @@ impl IncidentGraph {
 
     /// The wait that is followed from this one, if the one that it is due to is stuck.
     fn follow(&self, wait: &BlamedWait) -> Option<ThreadId> {
-        match ChainParty::of(wait)? {
+        let direct = match ChainParty::of(wait) {
             // A deadlock is not left by another wait of its members.
-            ChainParty::Process(pid) => {
+            Some(ChainParty::Process(pid)) => {
                 let in_deadlock =
                     if wait.is_deadlock { self.deadlocked.nearest(pid, wait.began_ns) } else { None };
                 in_deadlock.or_else(|| self.stuck.nearest(pid, wait.began_ns))
             }
-            ChainParty::Thread(tid) => self.threads.get(&tid).copied(),
-        }
+            Some(ChainParty::Thread(tid)) => self.threads.get(&tid).copied(),
+            None => None,
+        };
+        direct.or_else(|| self.stuck.nearest(wait.heir_pid()?, wait.began_ns))
     }
 
     fn lead(&mut self, thread: ThreadId, before: Option<ThreadId>, next: Option<ThreadId>) {
@@ -403,6 +425,12 @@ impl IncidentGraph {
         let mut at = Some(first);
         while let Some(node) = at.and_then(|at| self.nodes.get(&at)) {
             is_deadlock &= node.wait.is_deadlock;
+            let next = node.next.map(|next| next.process.pid);
+            if let Some(heir) = node.wait.heir.as_ref().filter(|heir| Some(heir.pid) == next) {
+                members.insert(heir.clone());
+                at = node.next.filter(|next| *next != first);
+                continue;
+            }
             members.extend(match &node.wait.blame.culprit {
                 Culprit::Process { pid, comm } => {
                     Some(CircleMember { pid: *pid, tid: None, comm: comm.clone() })

@@ -24,7 +24,12 @@ fn due(pid: u32, tid: u32, began_s: u64, culprit: Culprit) -> BlamedWait {
         is_deadlock: false,
         is_stall: true,
         blame: Blame { culprit, more: 0, certain: true },
+        heir: None,
     }
+}
+
+fn heir(pid: u32) -> CircleMember {
+    CircleMember { pid, tid: None, comm: format!("p{pid}").as_str().into() }
 }
 
 fn deadlocked(wait: BlamedWait) -> BlamedWait {
@@ -177,32 +182,45 @@ fn how_many_more_may_be_to_blame_is_the_most_of_its_stalls() {
     assert_eq!((incidents[0].more, incidents[0].certain), (3, true));
 }
 
+/// A job waits for the lock of another, a shell that waits for its child, which waits for a service.
+#[test]
+fn who_waits_for_a_stuck_child_is_held_up_by_whom_that_waits_for() {
+    let job = BlamedWait { heir: Some(heir(3)), ..due(1, 1, 5, process(2)) };
+    let childs = due(3, 3, 1, process(9));
+    assert_eq!(found(&[job.clone(), childs.clone()]), [(process(9), vec![0, 1])]);
+    // One that only rests is not named in the place of its parent.
+    let rests = BlamedWait { is_stuck: false, is_stall: false, ..childs };
+    assert_eq!(found(&[job, rests]), [(process(2), vec![0])]);
+}
+
 /// What the way from a wait leads to, step by step.
 fn next<'a>(wait: &BlamedWait, waits: &'a BTreeMap<ThreadId, BlamedWait>) -> Option<&'a BlamedWait> {
     let stuck = || waits.values().filter(|other| other.is_stuck || other.is_deadlock);
-    match &wait.blame.culprit {
-        Culprit::Process { pid, .. } if *pid == wait.thread.process.pid => None,
+    let nearest = |pid: u32, only_deadlocks: bool| {
+        let of = stuck().filter(|other| other.thread.process.pid == pid);
+        let mut of: Vec<&BlamedWait> = of.filter(|other| !only_deadlocks || other.is_deadlock).collect();
+        of.sort_by_key(|other| (other.began_ns, other.thread));
+        let (earlier, later): (Vec<&BlamedWait>, Vec<&BlamedWait>) =
+            of.iter().partition(|other| other.began_ns < wait.began_ns);
+        let distance = |other: &&BlamedWait| other.began_ns.abs_diff(wait.began_ns);
+        let just_before = earlier.last().copied().filter(|other| distance(other) <= STAMPS_DIFFER_NS);
+        let nearest = just_before.into_iter().chain(later.first().copied()).min_by_key(distance);
+        nearest.or(of.first().copied())
+    };
+    let own = wait.thread.process.pid;
+    let direct = match &wait.blame.culprit {
+        Culprit::Process { pid, .. } if *pid == own => None,
         Culprit::Process { pid, .. } => {
-            let nearest = |only_deadlocks: bool| {
-                let of = stuck().filter(|other| other.thread.process.pid == *pid);
-                let mut of: Vec<&BlamedWait> =
-                    of.filter(|other| !only_deadlocks || other.is_deadlock).collect();
-                of.sort_by_key(|other| (other.began_ns, other.thread));
-                let (earlier, later): (Vec<&BlamedWait>, Vec<&BlamedWait>) =
-                    of.iter().partition(|other| other.began_ns < wait.began_ns);
-                let distance = |other: &&BlamedWait| other.began_ns.abs_diff(wait.began_ns);
-                let just_before = earlier.last().copied().filter(|other| distance(other) <= STAMPS_DIFFER_NS);
-                let nearest = just_before.into_iter().chain(later.first().copied()).min_by_key(distance);
-                nearest.or(of.first().copied())
-            };
-            let in_deadlock = if wait.is_deadlock { nearest(true) } else { None };
-            in_deadlock.or_else(|| nearest(false))
+            let in_deadlock = if wait.is_deadlock { nearest(*pid, true) } else { None };
+            in_deadlock.or_else(|| nearest(*pid, false))
         }
         Culprit::Thread { tid, .. } => {
             stuck().find(|other| other.thread.tid == *tid && !other.thread.is_request())
         }
         _ => None,
-    }
+    };
+    let heir = wait.heir.as_ref().filter(|heir| heir.pid != own);
+    direct.or_else(|| nearest(heir?.pid, false))
 }
 
 /// Whom a wait is due to, by walking on until there is nowhere to go, or as far as there are waits.
@@ -220,7 +238,12 @@ fn walked(wait: &BlamedWait, waits: &BTreeMap<ThreadId, BlamedWait>) -> Blame {
     let mut circle = vec![first];
     let rest = std::iter::successors(next(first, waits), |wait| next(wait, waits));
     circle.extend(rest.take_while(|wait| wait.thread != first.thread));
+    let leads_to_heir = |wait: &BlamedWait| {
+        let next = next(wait, waits).map(|next| next.thread.process.pid);
+        wait.heir.clone().filter(|heir| Some(heir.pid) == next)
+    };
     let member = |wait: &&BlamedWait| match &wait.blame.culprit {
+        _ if leads_to_heir(wait).is_some() => leads_to_heir(wait).expect("it was there"),
         Culprit::Process { pid, comm } => CircleMember { pid: *pid, tid: None, comm: comm.clone() },
         Culprit::Thread { pid, tid, comm } => CircleMember { pid: *pid, tid: Some(*tid), comm: comm.clone() },
         other => panic!("{other:?} in a circle"),
@@ -253,7 +276,7 @@ prop_compose! {
     fn any_wait()(
         pid in 1u32..8, tid in 0u32..4, began in 0u64..6, kind in 0u8..4, on in 1u32..10, of in 1u32..4,
         connection in 0u64..3, more in 0usize..3, certain: bool,
-        is_stuck: bool, is_deadlock: bool, is_stall: bool,
+        is_stuck: bool, is_deadlock: bool, is_stall: bool, of_child in 0u32..16,
     ) -> BlamedWait {
         let culprit = match kind {
             0 | 1 => process(on),
@@ -264,7 +287,8 @@ prop_compose! {
         let mut wait = due(pid, tid, began, culprit);
         wait.thread.start_ns = if tid == 0 { connection } else { 1 };
         let blame = Blame { more, certain, ..wait.blame };
-        BlamedWait { is_stuck, is_deadlock, is_stall, blame, ..wait }
+        let heir = (1..8).contains(&of_child).then(|| heir(of_child));
+        BlamedWait { is_stuck, is_deadlock, is_stall, blame, heir, ..wait }
     }
 }
 

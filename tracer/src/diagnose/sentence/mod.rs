@@ -45,7 +45,7 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         Class::Mutex => mutex(wait, resolved),
         Class::Disk => disk(wait.call.syscall, resolved),
         Class::Fifo => {
-            format!("for another process to open the other end of {target}; it will wait until one does")
+            format!("for another process to open {target}{}: none has", mode_of_other_end(wait))
         }
         Class::Deadlock => deadlock(wait, resolved),
         Class::Orphan if out => format!(
@@ -103,6 +103,20 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
             format!("for a message{}", on(target))
         }
         Class::Datagram => format!("for a datagram{}", on(target)),
+    }
+}
+
+/// For what another process has to open a named pipe that is being opened.
+fn mode_of_other_end(wait: &Wait) -> &'static str {
+    let flags = match wait.call.syscall {
+        Syscall::Open => wait.call.args[1],
+        Syscall::Openat => wait.call.args[2],
+        _ => return "",
+    };
+    match flags as i32 & libc::O_ACCMODE {
+        libc::O_RDONLY => " for writing",
+        libc::O_WRONLY => " for reading",
+        _ => "",
     }
 }
 

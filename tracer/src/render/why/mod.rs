@@ -498,6 +498,7 @@ mod tests {
             stacks: StacksOf::First,
             others: (1..9).map(|pid| other(links, pid)).collect(),
             others_left_out: 992,
+            held_up: None,
             sockets: Sockets {
                 states: BTreeMap::from([("tcp ESTABLISHED".to_owned(), 3)]),
                 ..Sockets::default()
