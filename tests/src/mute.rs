@@ -4,7 +4,7 @@
 //! held against.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -65,6 +65,16 @@ pub struct MuteServer {
 impl MuteServer {
     /// A server that says these things, each when its time has come, and no more.
     pub fn start(says: &'static [Say]) -> Self {
+        Self::serving(says.is_empty(), move |stream, talk| hold(stream, says, talk))
+    }
+
+    /// One that passes on what clients and a server say to each other, and keeps for itself what a client says from such a request on.
+    pub fn before(server: SocketAddr, is_kept: fn(&[u8]) -> bool) -> Self {
+        Self::serving(true, move |client, talk| pass_on(client, server, is_kept, talk))
+    }
+
+    /// One that does this with each connection.
+    fn serving(said_all: bool, serve: impl Fn(TcpStream, &Note) + Clone + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
         let address = listener.local_addr().expect("bound");
         let talks = Talks::default();
@@ -72,14 +82,10 @@ impl MuteServer {
         let accept = move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let Ok(client) = stream.peer_addr() else { continue };
-                let talk = Talk { said_all: says.is_empty(), ..Talk::begin(client, clock::realtime_ns()) };
-                let index = {
-                    let mut talks = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                    talks.push(talk);
-                    talks.len() - 1
-                };
-                let talks = Arc::clone(&shared);
-                thread::spawn(move || hold(stream, says, &talks, index));
+                let talk = Talk { said_all, ..Talk::begin(client, clock::realtime_ns()) };
+                let note = Note::of(talk, &shared);
+                let serve = serve.clone();
+                thread::spawn(move || serve(stream, &note));
             }
         };
         thread::Builder::new().name("mute".into()).spawn(accept).expect("a thread");
@@ -97,12 +103,61 @@ impl MuteServer {
     }
 }
 
+/// Where it is written down how one connection stands.
+struct Note {
+    talks: Talks,
+    index: usize,
+}
+
+impl Note {
+    fn of(talk: Talk, talks: &Talks) -> Self {
+        let mut all = talks.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(talk);
+        Self { talks: Arc::clone(talks), index: all.len() - 1 }
+    }
+
+    fn change(&self, change: impl Fn(&mut Talk)) {
+        let mut talks = self.talks.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut talks[self.index]);
+    }
+
+    fn says(&self, who: LastWord) {
+        self.change(|talk| (talk.last_ns, talk.last_word) = (clock::realtime_ns(), who));
+    }
+}
+
+/// One connection: passes on until one end goes.
+fn pass_on(mut client: TcpStream, server: SocketAddr, is_kept: fn(&[u8]) -> bool, note: &Note) {
+    let Ok(mut server) = TcpStream::connect(server) else { return note.change(|talk| talk.closed = true) };
+    let ends = (server.try_clone().expect("a descriptor"), client.try_clone().expect("a descriptor"));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut server, mut client) = ends;
+            let mut buffer = [0; 16 * 1024];
+            while let Ok(count @ 1..) = server.read(&mut buffer) {
+                note.says(LastWord::Server);
+                if client.write_all(&buffer[..count]).is_err() {
+                    break;
+                }
+            }
+            let _ = client.shutdown(Shutdown::Both);
+        });
+        let mut buffer = [0; 16 * 1024];
+        let mut keeps = false;
+        while let Ok(count @ 1..) = client.read(&mut buffer) {
+            note.says(LastWord::Client);
+            keeps |= is_kept(&buffer[..count]);
+            if !keeps && server.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
+        note.change(|talk| talk.closed = true);
+        let _ = server.shutdown(Shutdown::Both);
+    });
+}
+
 /// One connection: reads until the client goes.
-fn hold(mut stream: TcpStream, says: &[Say], talks: &Talks, index: usize) {
-    let note = |change: &dyn Fn(&mut Talk)| {
-        let mut talks = talks.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut talks[index]);
-    };
+fn hold(mut stream: TcpStream, says: &[Say], note: &Note) {
     let mut heard = Vec::new();
     let mut says = says.iter().peekable();
     let mut buffer = [0; 16 * 1024];
@@ -110,20 +165,18 @@ fn hold(mut stream: TcpStream, says: &[Say], talks: &Talks, index: usize) {
         if let Some(say) = says.next_if(|say| (say.after)(&heard)) {
             // Noted before the client can react: its next bytes must not be overtaken by this note.
             let said_all = says.peek().is_none();
-            note(&|talk| {
-                (talk.last_ns, talk.last_word) = (clock::realtime_ns(), LastWord::Server);
-                talk.said_all = said_all;
-            });
+            note.says(LastWord::Server);
+            note.change(|talk| talk.said_all = said_all);
             if stream.write_all(say.what).is_err() {
-                return note(&|talk| talk.closed = true);
+                return note.change(|talk| talk.closed = true);
             }
             heard.clear();
             continue;
         }
         match stream.read(&mut buffer) {
-            Ok(0) | Err(_) => return note(&|talk| talk.closed = true),
+            Ok(0) | Err(_) => return note.change(|talk| talk.closed = true),
             Ok(count) => {
-                note(&|talk| (talk.last_ns, talk.last_word) = (clock::realtime_ns(), LastWord::Client));
+                note.says(LastWord::Client);
                 heard.extend_from_slice(&buffer[..count]);
             }
         }

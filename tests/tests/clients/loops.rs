@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -42,32 +42,74 @@ fn script(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/loops")).join(name)
 }
 
-/// The programs by name, each with what comes before the two addresses.
-fn programs() -> Vec<(&'static str, Command)> {
-    let with = |program: &str, file: &str| {
-        let mut command = clean(program);
-        command.arg(script(file));
-        command
-    };
+/// A program of an interpreter.
+fn with(program: &str, file: &str) -> Command {
+    let mut command = clean(program);
+    command.arg(script(file));
+    command
+}
+
+/// A program in Go, with Debian's libraries.
+fn go(file: &str) -> PathBuf {
     let mut go = clean("go");
-    let built = own_dir().join("go-http");
-    go.env("GOCACHE", own_dir().join("go")).env("GO111MODULE", "off");
-    go.args(["build", "-o"]).arg(&built).arg(script("http.go"));
+    let built = own_dir().join(file.trim_end_matches(".go"));
+    go.env("GOCACHE", own_dir().join("go")).env("GO111MODULE", "off").env("GOPATH", "/usr/share/gocode");
+    go.args(["build", "-o"]).arg(&built).arg(script(file));
     must(go);
+    built
+}
+
+/// Clients of HTTP by name, each with what comes before the two addresses.
+fn of_http() -> Vec<(&'static str, Command)> {
     vec![
         ("node-http", with("node", "node_http.js")),
         ("node-fetch", with("node", "node_fetch.js")),
         ("aiohttp", with("python3", "aiohttp_client.py")),
         ("httpx", with("python3", "httpx_client.py")),
         ("asyncio-streams", with("python3", "streams.py")),
-        ("go-net-http", Command::new(built)),
+        ("go-net-http", Command::new(go("http.go"))),
         ("java-httpclient", with("java", "Http.java")),
+        ("java-httpurlconnection", with("java", "Url.java")),
     ]
 }
 
+/// A server of gRPC.
+fn grpc() -> Server {
+    let make = |port: u16, dir: &Path| {
+        let mut command = servers::as_nobody("python3", dir);
+        command.arg(script("grpc_server.py")).arg(port.to_string());
+        command
+    };
+    Server::start(dir_of_nobody("grpc"), make, Server::listens)
+}
+
+/// Clients of databases and of gRPC, each with its server: what asks that for `hang` is kept from it.
+fn of_databases() -> (Vec<Server>, Vec<Loop>) {
+    let servers = [servers::postgresql(), servers::mariadb(), servers::redis(), grpc()];
+    let sql = go("sql.go");
+    let by_driver = |driver: &str| {
+        let mut command = Command::new(&sql);
+        command.arg(driver);
+        command
+    };
+    let [postgresql, mariadb, redis, grpc] = &servers;
+    let clients = [
+        ("asyncpg", with("python3", "asyncpg_client.py"), postgresql),
+        ("go-lib-pq", by_driver("postgres"), postgresql),
+        ("aiomysql", with("python3", "aiomysql_client.py"), mariadb),
+        ("go-sql-driver", by_driver("mysql"), mariadb),
+        ("redis-py", with("python3", "redis_client.py"), redis),
+        ("grpc-aio", with("python3", "grpc_client.py"), grpc),
+    ];
+    let loops = clients.map(|(name, command, server)| {
+        let service = MuteServer::before(server.address, |asked| asked.windows(4).any(|of| of == b"hang"));
+        Loop::program(name, command, service, server.address)
+    });
+    (servers.into(), loops.into())
+}
+
 impl Loop {
-    fn program(name: &'static str, mut command: Command, healthy: SocketAddr) -> Self {
-        let service = MuteServer::start(ANSWERS);
+    fn program(name: &'static str, mut command: Command, service: MuteServer, healthy: SocketAddr) -> Self {
         command.args([service.address().to_string(), healthy.to_string()]).stdin(Stdio::null());
         Self { name, running: vec![start(command)], _proxy: None, service }
     }
@@ -172,9 +214,14 @@ fn is_it(talk: &Talk, wait: &Value) -> Option<String> {
 fn each_is_shown_flagged_once_and_closed_once() {
     let healthy = servers::nginx(dir_of_nobody("healthy"), 1, "location / { return 200 ok; }");
     let mut agent = Agent::start(&["--threshold", &format!("{THRESHOLD}s")]);
-    let mut loops: Vec<Loop> =
-        programs().into_iter().map(|(name, command)| Loop::program(name, command, healthy.address)).collect();
+    let (mut healthy, mut loops) = (vec![healthy], Vec::new());
+    for (name, command) in of_http() {
+        loops.push(Loop::program(name, command, MuteServer::start(ANSWERS), healthy[0].address));
+    }
     loops.extend([Loop::nginx(), Loop::haproxy()]);
+    let (databases, of_databases) = of_databases();
+    healthy.extend(databases);
+    loops.extend(of_databases);
     let talks: Vec<Talk> = loops.iter().map(Loop::hanging).collect();
     let last = talks.iter().map(|talk| talk.last_ns).max().expect("there are some");
     let due = THRESHOLD + LATE - seconds_between(last, realtime_ns());
@@ -197,7 +244,10 @@ fn each_is_shown_flagged_once_and_closed_once() {
         Some(format!("{}: {}", of.name, of.told(talk, *ended_ns, &mut agent)?))
     });
     wrong.extend(told);
-    let of_healthy = |event: &Value| event["wait"]["target"]["remote"] == healthy.address.to_string();
+    let healthy: Vec<String> = healthy.iter().map(|server| server.address.to_string()).collect();
+    let of_healthy = |event: &Value| {
+        event["wait"]["target"]["remote"].as_str().is_some_and(|remote| healthy.iter().any(|of| of == remote))
+    };
     wrong.extend(
         agent.all_events().iter().filter(|event| of_healthy(event)).map(|event| format!("{event:#}")),
     );
