@@ -62,6 +62,7 @@ const LANDING: &[Step] = &[
     step("alerts and dashboard", |run| run.on_the_kernel(&["--test", "deploy"], 8)),
     step("the package", Run::package),
     step("a healthy host for a minute", |run| run.healthy(60)),
+    step("streams that rest for a minute", |run| run.streams(60)),
     step("what goes on beside", |run| run.beside.take().map_or(Ok(()), Beside::join)),
     step("the agent under load for a minute", |run| run.under_load(60)),
 ];
@@ -72,6 +73,7 @@ const RELEASE: &[Step] = &[
     step("kernel programs are as committed", |_| ebpf::run(true)),
     step("what the live tests run", |run| run.programs().map(|_| ())),
     step("a healthy host for five minutes", |run| run.healthy(300)),
+    step("streams that rest for eleven minutes", |run| run.streams(660)),
     step("the agent under load for half an hour", |run| run.under_load(1800)),
     step("fuzzers, an hour each", |_| fuzz::run(&[], 3600)),
     step("all kernels in full", |_| vm::run(&vm::Options::full(2))),
@@ -226,6 +228,11 @@ impl Run {
     /// A healthy host, on which nothing may be flagged.
     fn healthy(&mut self, seconds: u32) -> Result<()> {
         self.measured("healthy", "TRACER_HEALTHY_SECONDS", seconds)
+    }
+
+    /// Streams, subscriptions and pools at rest, which an agent as it is shipped does not flag. What is doubtful would be after ten minutes.
+    fn streams(&mut self, seconds: u32) -> Result<()> {
+        self.measured("streams", "TRACER_STREAMS_SECONDS", seconds)
     }
 
     /// The package, in a Debian of its own.
