@@ -121,7 +121,10 @@ fn the_service_that_the_holders_child_waits_for_is_to_blame() {
     let child = culprit["behind"]["pid"].as_u64().expect("a pid");
     let report = why(second.pid());
     let headline = report["headline"].as_str().unwrap_or_default();
-    assert!(headline.contains(&format!("due to waiter (pid {})", service.pid())), "{report:#}");
+    assert!(
+        headline.contains(&format!("At the end of the chain is waiter (pid {})", service.pid())),
+        "{report:#}"
+    );
     let report = why(service.pid());
     let mut held_up = [child, second.pid().into()];
     held_up.sort_unstable();

@@ -39,7 +39,7 @@ fn a_sender_of_a_message_to_a_named_socket() {
 
 #[test]
 fn a_client_before_a_full_backlog() {
-    waits_for("connect-unix", "connect", "1 connection waits to be accepted (limit 0)");
+    waits_for("connect-unix", "connect", "1 connection waits to be accepted (limit 0: full)");
 }
 
 #[test]
@@ -53,7 +53,10 @@ fn a_tcp_listener_and_its_queue() {
     let waiter = Waiter::start("connect-backlog");
     let row = row(&waiter);
     let said = row["verdict"].as_str().expect("a sentence");
-    assert!(said.contains(" listens, to answer ") && said.contains(" to be accepted (limit 0)"), "{said}");
+    assert!(
+        said.contains(" listens, to answer ") && said.contains(" to be accepted (limit 0: full)"),
+        "{said}"
+    );
     let report = why(waiter.pid());
     let advice = report["next"].to_string();
     assert!(!advice.contains("that host") && report["others"][0]["role"] == "listens there", "{report:#}");

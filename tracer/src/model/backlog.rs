@@ -33,7 +33,11 @@ impl fmt::Display for Backlog {
         };
         let wait = if self.number == 1 { "waits" } else { "wait" };
         write!(f, "{} {wait} to be {do_what}", human::count(self.number as usize, one))?;
-        self.limit.map_or(Ok(()), |limit| write!(f, " (limit {limit})"))
+        match self.limit {
+            Some(limit) if self.number > limit => write!(f, " (limit {limit}: full)"),
+            Some(limit) => write!(f, " (limit {limit})"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -45,11 +49,11 @@ mod tests {
     fn it_says_how_many_wait_and_how_many_may() {
         use QueueKind::{Connections, Datagrams};
         for (waiting, number, limit, said) in [
-            (Connections, 3, Some(1), "3 connections wait to be accepted (limit 1)"),
-            (Connections, 1, Some(0), "1 connection waits to be accepted (limit 0)"),
+            (Connections, 3, Some(1), "3 connections wait to be accepted (limit 1: full)"),
+            (Connections, 1, Some(0), "1 connection waits to be accepted (limit 0: full)"),
             (Connections, 1, Some(1), "1 connection waits to be accepted (limit 1)"),
             (Connections, 0, Some(128), "0 connections wait to be accepted (limit 128)"),
-            (Datagrams, 11, Some(10), "11 datagrams wait to be read (limit 10)"),
+            (Datagrams, 11, Some(10), "11 datagrams wait to be read (limit 10: full)"),
             (Connections, 1, None, "1 connection waits to be accepted"),
             (Connections, 2, None, "2 connections wait to be accepted"),
         ] {

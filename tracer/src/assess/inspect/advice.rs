@@ -2,7 +2,7 @@
 
 use super::{
     Condition,
-    chain::Other,
+    chain::{ON_THIS_CONNECTION, Other},
     inside::{ServerProgram, inside},
     threads::{Doing, ThreadReport},
     way_out,
@@ -161,27 +161,7 @@ fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other], ho
             "shows whose queue it is, how much is in it, and who used it last",
         ));
     }
-    if let Some(other) = last(others) {
-        let port = match wait.resolved.target {
-            Target::Tcp { remote, .. } => Some(remote.port()),
-            _ => None,
-        };
-        // Of one that rests the kernel knows no more than this page says.
-        let inside = inside(&ServerProgram::of(other, port)).filter(|_| !other.stuck);
-        let is_open = inside.is_some();
-        list.extend(inside);
-        let reason = if is_open { "shows its threads and connections" } else { GOES_ON };
-        list.push(advice(format!("tracer why {}", other.tid.unwrap_or(other.pid)), reason));
-    } else {
-        let peers = wait.resolved.peers.as_ref();
-        match peers.filter(|peers| peers.own && peers.others.is_empty()) {
-            Some(_) => list.push(advice(
-                format!("tracer stack {pid}"),
-                "shows where each of its threads is: the other end is its own",
-            )),
-            None => list.extend(alone(pid, &wait.resolved.target, host)),
-        }
-    }
+    list.extend(of_peers(pid, wait, others, host));
     if let Target::Semaphores { set } = wait.resolved.target {
         let command = format!("ipcs -s -i {set}");
         list.push(advice(
@@ -203,9 +183,43 @@ fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other], ho
     {
         list.push(advice(
             format!("tracer release {pid} --fd {fd}"),
-            "the last resort: says how to end the connection under it, as if the peer had, and does it with --apply. Some clients \
-             send their request again",
+            "the last resort: says how to end this one connection, as if the other end had closed it, and does it with --apply. \
+             Some clients send their request again",
         ));
+    }
+    list
+}
+
+/// What shows more of whom it waits for.
+fn of_peers(pid: u32, wait: &Assessment, others: &[Other], host: PeerHost) -> Vec<Advice> {
+    let mut list = Vec::new();
+    let is_mutual = |other: &Other| other.doing.starts_with(ON_THIS_CONNECTION);
+    if wait.class == Class::Request && others.first().is_some_and(is_mutual) {
+        // The page of that one leads here.
+        list.push(advice(
+            format!("tracer stack {pid}"),
+            "shows the line of its program that each of its threads is in: what it wants more of",
+        ));
+    } else if let Some(other) = last(others) {
+        let port = match wait.resolved.target {
+            Target::Tcp { remote, .. } => Some(remote.port()),
+            _ => None,
+        };
+        // Of one that rests the kernel knows no more than this page says.
+        let inside = inside(&ServerProgram::of(other, port)).filter(|_| !other.stuck);
+        let is_open = inside.is_some();
+        list.extend(inside);
+        let reason = if is_open { "shows its threads and connections" } else { GOES_ON };
+        list.push(advice(format!("tracer why {}", other.tid.unwrap_or(other.pid)), reason));
+    } else {
+        let peers = wait.resolved.peers.as_ref();
+        match peers.filter(|peers| peers.own && peers.others.is_empty()) {
+            Some(_) => list.push(advice(
+                format!("tracer stack {pid}"),
+                "shows where each of its threads is: the other end is its own",
+            )),
+            None => list.extend(alone(pid, &wait.resolved.target, host)),
+        }
     }
     list
 }
@@ -217,8 +231,8 @@ fn end_of_deadlock(pid: u32, others: &[Other]) -> Advice {
     match others.iter().any(|other| other.pid != pid) {
         true => advice(
             command,
-            "says how to end it, and does so with --apply. That frees the others, unless a child of it keeps the same lock or pipe \
-             open. End the one that costs least",
+            "says how to end it, and does so with --apply. The others then go on, or fail, unless a child of it keeps the same lock \
+             or pipe open. End the one that costs least",
         ),
         false => {
             advice(command, "says how to end it, and does so with --apply. Nothing else frees its threads")

@@ -65,7 +65,7 @@ pub(super) fn in_chains(
         text += " The other end waits for more: what was sent may not be the whole request.";
     }
     if let Some(end) = end {
-        text += &format!(" In the end that is due to {end}.");
+        text += &format!(" At the end of the chain is {end}.");
     }
     if let Some(held_up) = held_up {
         text += &format!(" {}", held_up.sentence());

@@ -198,6 +198,13 @@ pub fn inspect(
     };
     let mut advice = advice::of(pid, condition, &who, &threads, &others, host);
     advice.extend(of_server(&who, (pid, &comm), condition, &threads, &sockets));
+    // What is stopped has only to be let go.
+    let is_suspended = others.iter().any(|other| other.suspended.is_some());
+    if let Some(pid) = end.as_ref().and_then(|end| end.tid.or(end.pid)).filter(|_| !is_suspended) {
+        advice.retain(|advice| !advice.command.starts_with("tracer why "));
+        let reason = "shows why that one, at the end of the chain, does not go on".into();
+        advice.insert(0, Advice { command: format!("tracer why {pid}"), reason });
+    }
     if held_up.is_some() && advice.is_empty() {
         advice.push(Advice {
             command: format!("tracer stack {pid}"),
