@@ -77,14 +77,15 @@ fn with(program: &str, file: &str, args: &[&str]) -> Command {
     command
 }
 
-fn over_http(server: SocketAddr) -> Vec<Client> {
+/// Each server has streams of one kind: one that usually says something is expected to.
+fn over_http([silent, ticking]: [SocketAddr; 2]) -> Vec<Client> {
     let mut go = clean("go");
     let events = own_dir().join("events");
     go.env("GOCACHE", own_dir().join("go")).env("GO111MODULE", "off");
     go.args(["build", "-o"]).arg(&events).arg(script("events.go"));
     must(go);
     let mut clients = Vec::new();
-    for path in ["silent", "ticking"] {
+    for (path, server) in [("silent", silent), ("ticking", ticking)] {
         let url = format!("http://{server}/{path}");
         let mut curl = clean("curl");
         curl.args(["-sN", &url]);
@@ -103,11 +104,12 @@ fn over_http(server: SocketAddr) -> Vec<Client> {
     for (name, heartbeat, ping) in
         [("silent", "0", "0"), ("of-the-server", "20", "0"), ("of-the-client", "0", "20")]
     {
+        let server = if (heartbeat, ping) == ("0", "0") { silent } else { ticking };
         let url = format!("ws://{server}/socket?heartbeat={heartbeat}");
         let command = with("python3", "websocket_client.py", &[&url, ping]);
         clients.push(Client::start(&format!("websocket-{name}"), command, "hello"));
     }
-    let url = format!("http://{server}/poll");
+    let url = format!("http://{ticking}/poll");
     clients.push(Client::start("long-poll", with("python3", "poll.py", &[&url]), ""));
     clients
 }
@@ -129,10 +131,11 @@ fn told(agent: &mut Agent, of: &[u32]) -> Vec<Value> {
 
 #[test]
 fn streams_that_rest_are_not_flagged() {
-    let (http, grpc) = (python_server("http", "http_server.py"), python_server("grpc", "grpc_server.py"));
+    let http = ["silent", "ticking"].map(|name| python_server(name, "http_server.py"));
+    let grpc = python_server("grpc", "grpc_server.py");
     let (broker, redis, postgresql) = (mosquitto(), servers::redis(), servers::postgresql());
     let mut agent = Agent::start(&[]);
-    let mut clients = over_http(http.address);
+    let mut clients = over_http([http[0].address, http[1].address]);
     clients.extend(subscribers(&broker));
     for ping in ["0", "10000"] {
         let command = with("python3", "grpc_client.py", &[&grpc.address.to_string(), ping]);
@@ -150,7 +153,7 @@ fn streams_that_rest_are_not_flagged() {
     let seconds = std::env::var("TRACER_STREAMS_SECONDS").ok();
     let length =
         Duration::from_secs(seconds.map_or(60, |seconds| seconds.parse().expect("a number of seconds")));
-    let servers = [&http, &grpc, &broker, &redis, &postgresql].map(Server::pid);
+    let servers = [&http[0], &http[1], &grpc, &broker, &redis, &postgresql].map(Server::pid);
     let pids: Vec<u32> = clients.iter().map(|client| client.process.pid()).chain(servers).collect();
     let begin = Instant::now();
     while begin.elapsed() < length {
