@@ -25,6 +25,14 @@ fn every_alert_has_a_test() {
 }
 
 #[test]
+fn every_alert_has_its_part_of_the_runbook() {
+    let page = read("docs/RUNBOOKS.md");
+    let parts: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let names: Vec<String> = rules("alert").into_iter().map(|alert| alert.name).collect();
+    assert_eq!(parts, names, "in the order of the rules");
+}
+
+#[test]
 fn rules_ask_for_what_exists() {
     for rule in rules("record").iter().chain(&rules("alert")) {
         asks_for_what_exists(&rule.name, &rule.expression);
