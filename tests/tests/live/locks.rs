@@ -95,7 +95,7 @@ fn a_lock_that_its_own_thread_holds() {
     let waiter = Waiter::start("own-lock");
     waiter.until_age(1.2);
     let row = &rows(waiter.pid())[0];
-    assert_eq!(row["class"], if is_musl() { "mutex" } else { "deadlock" }, "{row:#}");
+    assert_eq!(row["class"], "deadlock", "{row:#}");
     if !is_musl() {
         assert!(verdict(row).contains("that it holds itself"), "{row:#}");
         let report = until(waiter.pid(), "stuck");

@@ -1,6 +1,9 @@
 //! What does `ps` list? What this program sees, or a running agent.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+};
 
 use anyhow::{Result, ensure};
 use glob::Pattern;
@@ -25,6 +28,7 @@ use crate::{
     wire::host::{HostObject, SuspendedObject},
     wire::json::{WaitObject, Waiter},
     wire::stall::StallObject,
+    wire::target::TargetObject,
 };
 
 /// What an agent that runs has flagged, by who waits: an alert may have named it, whatever its class.
@@ -286,7 +290,7 @@ pub fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     for (of, wait) in shown.iter().zip(&mut waits) {
         wait.culprit = culprits.remove(&of.wait.thread).map(Box::new);
     }
-    let hidden = match args.selection.is_of_more_than_threads() {
+    let mut hidden = match args.selection.is_of_more_than_threads() {
         false => Hidden::of(hidden.iter().map(|assessment| assessment.class)),
         true => {
             waits.retain(|wait| is_selected(&args.selection, wait));
@@ -295,6 +299,7 @@ pub fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
             Hidden::of(selected.filter_map(|wait| wait.class))
         }
     };
+    let waits = without_other_ends(args, waits, &flagged, &mut hidden);
     let listed: HashSet<Waiter> = waits.iter().map(WaitObject::waiter).collect();
     let number = shown.iter().filter(|of| listed.contains(&waiter(of)) && is_flagged(of)).count();
     let held = held.iter().map(SuspendedObject::of).filter(|held| of_chosen(args, held)).collect();
@@ -332,7 +337,8 @@ pub fn page_from_agent(args: &Ps, client: &AgentClient) -> Result<PsPage> {
     let waits: Vec<WaitObject> = client.objects("/v1/waits?all")?;
     let host: HostObject = client.object("/v1/host")?;
     let flagged = flagged_by(client)?;
-    let (waits, hidden) = pick(args, waits, &flagged);
+    let (waits, mut hidden) = pick(args, waits, &flagged);
+    let waits = without_other_ends(args, waits, &flagged, &mut hidden);
     let number = waits.iter().filter(|wait| is_flagged(&flagged, wait)).count();
     let held = host.held.into_iter().filter(|held| of_chosen(args, held)).collect();
     let source = format!("{}, by the agent", host.source);
@@ -363,6 +369,39 @@ pub fn pick(args: &Ps, waits: Vec<WaitObject>, flagged: &Flagged) -> (Vec<WaitOb
     (waits, Hidden::of(hidden.iter().filter_map(|wait| wait.class)))
 }
 
+/// Without servers that wait for more on the very connections on which their clients are stuck: that is the same hang once more, and says
+/// less. Who asks for all or for any in particular gets them, and so does a program.
+fn without_other_ends(
+    args: &Ps,
+    waits: Vec<WaitObject>,
+    flagged: &Flagged,
+    hidden: &mut Hidden,
+) -> Vec<WaitObject> {
+    if args.all || args.json || args.flat || args.selection.is_given() || !args.class.is_empty() {
+        return waits;
+    }
+    let (kept, left_out) = divided(waits, |wait| is_flagged(flagged, wait));
+    hidden.doubtful += left_out.len();
+    kept
+}
+
+/// The waits, without those that are such other ends, which come second.
+fn divided(
+    waits: Vec<WaitObject>,
+    is_flagged: impl Fn(&WaitObject) -> bool,
+) -> (Vec<WaitObject>, Vec<WaitObject>) {
+    let ends = |wait: &WaitObject| match wait.target {
+        TargetObject::Tcp { local, remote, .. } => Some((local, remote)),
+        _ => None,
+    };
+    let stuck = waits.iter().filter(|wait| wait.worry() == Level::Stuck);
+    let stuck: HashSet<(SocketAddr, SocketAddr)> = stuck.filter_map(ends).collect();
+    waits.into_iter().partition(|wait| {
+        let is_other_end = ends(wait).is_some_and(|(local, remote)| stuck.contains(&(remote, local)));
+        !is_other_end || wait.worry() != Level::Doubtful || is_flagged(wait)
+    })
+}
+
 fn is_flagged(flagged: &Flagged, wait: &WaitObject) -> bool {
     let stall = flagged.get(&wait.waiter());
     stall.is_some_and(|stall| wait.class.is_some_and(|class| stall.is(wait.start_ticks, class, wait.since)))
@@ -375,6 +414,25 @@ fn of_chosen(args: &Ps, held: &SuspendedObject) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::top::samples::wait;
+
+    #[test]
+    fn a_hang_is_listed_once_unless_the_agent_has_flagged_both_ends() {
+        let client = wait(1, "client", Class::Reply, 5);
+        let mut server = wait(2, "server", Class::Request, 5);
+        server.target = client.target.clone();
+        if let TargetObject::Tcp { local, remote, .. } = &mut server.target {
+            std::mem::swap(local, remote);
+        }
+        let other = WaitObject { target: client.target.clone(), ..wait(3, "other", Class::Request, 5) };
+        let divided = |is_flagged: bool| {
+            let (kept, left_out) =
+                divided(vec![client.clone(), server.clone(), other.clone()], |_| is_flagged);
+            [kept, left_out].map(|waits| waits.iter().map(|wait| wait.pid).collect::<Vec<_>>())
+        };
+        assert_eq!(divided(false), [vec![1, 3], vec![2]]);
+        assert_eq!(divided(true), [vec![1, 2, 3], Vec::new()]);
+    }
 
     #[test]
     fn the_flagged_wait_is_told_from_the_threads_next_one() {
