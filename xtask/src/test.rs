@@ -54,7 +54,7 @@ const LANDING: &[Step] = &[
     step("unit tests", |_| cargo(&["test", "--workspace", "--exclude", "tests", "--locked"])),
     step("what the live tests run", |run| run.programs().map(|_| ())),
     step("live tests", |run| run.on_the_kernel(&["--lib", "--bins", "--test", "live"], 64)),
-    step("tests with real clients", |run| run.on_the_kernel(&["--test", "clients"], 48)),
+    step("tests with real clients", |run| run.on_the_kernel(&["--test", "clients", "--test", "loops"], 48)),
     step("known waits, word for word", |run| {
         run.beside = Some(Beside::start()?);
         run.word_for_word()

@@ -6,7 +6,6 @@
 mod blocked;
 mod crowd;
 mod flagged;
-mod loops;
 mod python;
 mod quiet;
 mod reply;

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use tests::{Running, Waiter, own_dir, ps, start, waiter_program, why, why_page};
+use tests::{Running, Waiter, own_dir, ps, start, why, why_page};
 
 use crate::blocked::{check_age, fds_of, until_in};
 use tests::servers::clean;
@@ -105,8 +105,8 @@ fn the_service_that_the_holders_child_waits_for_is_to_blame() {
     let file = lock("service.lock");
     let mut first = clean("flock");
     // All of them end with the service.
-    first.arg(&file).args(["sh", "-c", r#""$0" asks "$1" 0; true"#]);
-    first.arg(waiter_program()).arg(service.text("address")).stdin(Stdio::null()).stdout(Stdio::null());
+    first.arg(&file).args(["sh", "-c", r#"curl -s "http://$0"; true"#, service.text("address")]);
+    first.stdin(Stdio::null()).stdout(Stdio::null());
     let first = start(first);
     until_held(&file);
     sleep(Duration::from_secs(1));

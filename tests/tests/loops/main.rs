@@ -39,7 +39,7 @@ struct Loop {
 }
 
 fn script(name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/loops")).join(name)
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/loops")).join(name)
 }
 
 /// A program of an interpreter.
