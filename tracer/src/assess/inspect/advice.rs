@@ -2,7 +2,7 @@
 
 use super::{
     Condition,
-    chain::{ON_THIS_CONNECTION, Other},
+    chain::Other,
     inside::{ServerProgram, inside},
     threads::{Doing, ThreadReport},
     way_out,
@@ -193,8 +193,7 @@ fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other], ho
 /// What shows more of whom it waits for.
 fn of_peers(pid: u32, wait: &Assessment, others: &[Other], host: PeerHost) -> Vec<Advice> {
     let mut list = Vec::new();
-    let is_mutual = |other: &Other| other.doing.starts_with(ON_THIS_CONNECTION);
-    if wait.class == Class::Request && others.first().is_some_and(is_mutual) {
+    if wait.class == Class::Request && others.first().is_some_and(|other| other.back.is_some()) {
         // The page of that one leads here.
         list.push(advice(
             format!("tracer stack {pid}"),

@@ -29,8 +29,6 @@ const LINKS_MAX: usize = 4;
 const PEERS_MAX: usize = 3;
 /// What another is that takes from the same queue.
 pub const SHARES: &str = "listens there as well";
-/// What the other end of a connection does that waits for this one.
-pub const ON_THIS_CONNECTION: &str = "waits on this very connection as well";
 /// What a process is to its parent.
 pub const CHILD: &str = "its child";
 /// Children of a process that rests that are looked at.
@@ -64,6 +62,10 @@ pub struct Other {
     pub doing: String,
     /// It is stuck as well.
     pub stuck: bool,
+    /// It stands in a deadlock.
+    pub deadlocked: bool,
+    /// What it waits for on the very connection that leads to it, if it does.
+    pub back: Option<Class>,
     /// It is stopped, traced or frozen.
     pub suspended: Option<SuspendedThread>,
     /// It only waits for children of its own.
@@ -89,6 +91,8 @@ impl Other {
             role,
             doing: String::new(),
             stuck: false,
+            deadlocked: false,
+            back: None,
             suspended: None,
             is_parent: false,
             again: false,
@@ -295,7 +299,8 @@ impl<'a, 'w> Chain<'a, 'w> {
             let known = known.map(|peer| format!(", which is {} (pid {})", peer.comm, peer.pid));
             let sentence =
                 known.map_or_else(|| back.sentence(), |known| back.sentence().replacen(&known, "", 1));
-            other.doing = format!("{ON_THIS_CONNECTION}{place}: {sentence}");
+            other.doing = format!("waits on this very connection as well{place}: {sentence}");
+            other.back = Some(back.class);
             return Ok(other);
         }
         let worst = waits
@@ -308,7 +313,7 @@ impl<'a, 'w> Chain<'a, 'w> {
         }
         let Some(worst) = worst else { return Ok(other) };
         let concern = worst.concern();
-        other.stuck = concern == Level::Stuck;
+        (other.stuck, other.deadlocked) = (concern == Level::Stuck, worst.is_deadlock());
         other.is_parent = worst.is_for_child() && waits.len() == 1;
         // What a thread among many may wait for need not be what keeps the process from answering.
         let its_own = concern == Level::Doubtful || worst.is_for_child();

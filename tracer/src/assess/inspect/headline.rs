@@ -56,10 +56,7 @@ pub(super) fn in_chains(
     end: Option<&CulpritObject>,
     held_up: Option<&HeldUp>,
 ) -> String {
-    let is_mutual = |other: &Other| {
-        other.doing.starts_with(chain::ON_THIS_CONNECTION)
-            && other.doing.contains("for the rest of a request")
-    };
+    let is_mutual = |other: &Other| other.back == Some(Class::Request);
     let mut text = String::new();
     if condition == Condition::Stuck && others.iter().any(is_mutual) {
         text += " The other end waits for more: what was sent may not be the whole request.";

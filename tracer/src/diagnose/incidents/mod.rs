@@ -425,13 +425,7 @@ impl IncidentGraph {
         let mut at = Some(first);
         while let Some(node) = at.and_then(|at| self.nodes.get(&at)) {
             is_deadlock &= node.wait.is_deadlock;
-            let next = node.next.map(|next| next.process.pid);
-            if let Some(heir) = node.wait.heir.as_ref().filter(|heir| Some(heir.pid) == next) {
-                members.insert(heir.clone());
-                at = node.next.filter(|next| *next != first);
-                continue;
-            }
-            members.extend(match &node.wait.blame.culprit {
+            let due = match &node.wait.blame.culprit {
                 Culprit::Process { pid, comm } => {
                     Some(CircleMember { pid: *pid, tid: None, comm: comm.clone() })
                 }
@@ -439,7 +433,9 @@ impl IncidentGraph {
                     Some(CircleMember { pid: *pid, tid: Some(*tid), comm: comm.clone() })
                 }
                 _ => None,
-            });
+            };
+            // Its parent only waits for it.
+            members.extend(self.heir(&node.wait.thread).cloned().or(due));
             at = node.next.filter(|next| *next != first);
         }
         Culprit::Circle { members: members.into_iter().collect(), is_deadlock }

@@ -410,8 +410,7 @@ fn add_other(part: &mut Part, depth: usize, other: &Other) {
     };
     part.add(depth, 2, &format!("{name}{cmdline}: {}; it {}", other.role, other.doing));
     // A link of a deadlock has said whom it waits for, and that this one waits in turn.
-    let is_told = other.doing.contains("in turn: a deadlock");
-    add_others(part, depth + 1, other.then.iter().filter(|then| !(then.circle && is_told)));
+    add_others(part, depth + 1, other.then.iter().filter(|then| !(then.circle && other.deadlocked)));
     add_left_out(part, depth + 1, other.then_left_out);
 }
 
@@ -453,6 +452,8 @@ mod tests {
             role: "at the other end",
             doing: long,
             stuck: true,
+            deadlocked: false,
+            back: None,
             suspended: None,
             is_parent: false,
             again: false,
