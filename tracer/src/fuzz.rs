@@ -130,7 +130,7 @@ pub fn config(bytes: &[u8]) {
             uid: 33,
             user: Some("www-data"),
             syscall: Syscall::Recvfrom,
-            class: Class::Reply,
+            judgement: Class::Reply.into(),
             local: "10.0.0.1:40000".parse().ok(),
             remote: "[2001:db8::1]:443".parse().ok(),
             path: Some("/run/redis/redis.sock"),

@@ -1,4 +1,4 @@
-//! Two threads wait in each other's mutex, as two requests of a payment service did. Does `ps` say `deadlock` of both?
+//! Two threads wait in each other's mutex, as two requests of a payment service did. Does `ps` say `mutex` of both, and that it is a deadlock?
 
 use tests::{Waiter, ps, why, why_page};
 
@@ -15,7 +15,8 @@ fn both_wait_for_a_lock_in_memory() {
         let tid = thread["tid"].as_u64().and_then(|tid| u32::try_from(tid).ok()).expect("a tid");
         let row = snapshot.row(tid);
         assert_eq!((&row["syscall"], &row["fd"]), (&"futex".into(), &serde_json::Value::Null), "{row:#}");
-        assert_eq!((&row["class"], &row["level"]), (&"deadlock".into(), &"stuck".into()), "{row:#}");
+        assert_eq!((&row["class"], &row["level"]), (&"mutex".into(), &"stuck".into()), "{row:#}");
+        assert_eq!(row["deadlock"], true, "{row:#}");
         let begun = thread["realtime_ns"].as_i64().expect("a moment").into();
         check_age(row, begun, begun, &snapshot);
     }

@@ -156,10 +156,14 @@ fn those_that_never_go_on_are_flagged_and_called_a_deadlock() {
     let mut agent = Agent::start(&["--threshold", "2s"]);
     for story in [&CROSSED, &FORKED, &LEFT, &CIRCLE, &POOL].map(Story::begin) {
         let (stall, _) = agent.wait_stall("stall_opened", story.pid(), PATIENCE);
-        assert_eq!(stall["wait"]["class"], "deadlock", "{}: {stall:#}", story.name);
+        assert_eq!(stall["wait"]["class"], "mutex", "{}: {stall:#}", story.name);
         let report = story.until("stuck");
         assert!(headline(&report).contains("a deadlock"), "{}: {report:#}", story.name);
-        assert!(story.rows().iter().any(|row| row["class"] == "deadlock"), "{}", story.name);
+        assert!(
+            story.rows().iter().any(|row| row["class"] == "mutex" && row["deadlock"] == true),
+            "{}",
+            story.name
+        );
     }
 }
 

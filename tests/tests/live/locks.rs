@@ -67,7 +67,7 @@ fn a_semaphore_whose_holder_was_killed() {
         return;
     }
     let row = &rows(child)[0];
-    assert_eq!(row["class"], "deadlock", "{row:#}");
+    assert_eq!((&row["class"], &row["deadlock"]), (&"mutex".into(), &true.into()), "{row:#}");
     let report = until(child, "stuck");
     assert!(headline(&report).contains("a deadlock"), "{report:#}");
 }
@@ -95,7 +95,7 @@ fn a_lock_that_its_own_thread_holds() {
     let waiter = Waiter::start("own-lock");
     waiter.until_age(1.2);
     let row = &rows(waiter.pid())[0];
-    assert_eq!(row["class"], "deadlock", "{row:#}");
+    assert_eq!((&row["class"], &row["deadlock"]), (&"mutex".into(), &true.into()), "{row:#}");
     if !is_musl() {
         assert!(verdict(row).contains("that it holds itself"), "{row:#}");
         let report = until(waiter.pid(), "stuck");
@@ -108,7 +108,8 @@ fn locks_of_rust_are_told_from_a_pool_at_rest() {
     let mut agent = Agent::start(&["--threshold", "2s"]);
     let (pool, locks) = (Waiter::start("pool-at-rest"), Waiter::start("rust-deadlock"));
     let (stall, _) = agent.wait_stall("stall_opened", locks.pid(), Duration::from_secs(30));
-    assert_eq!(stall["wait"]["class"], "deadlock", "{stall:#}");
+    let wait = &stall["wait"];
+    assert_eq!((&wait["class"], &wait["deadlock"]), (&"mutex".into(), &true.into()), "{stall:#}");
     // It is older.
     assert_eq!(agent.events_of(pool.pid()), [] as [String; 0]);
     let rows = rows(pool.pid());

@@ -75,12 +75,12 @@ impl AgentLoop {
     /// container a wait is of is known where it is a stall; the others are their users'.
     fn worst(&mut self, most: usize) -> Result<(Snapshot, Vec<usize>)> {
         let snapshot = self.known_snapshot()?;
-        let class = |at: usize| {
+        let level = |at: usize| {
             let Wait { thread, age, .. } = &snapshot.waits[at];
-            self.tracker.standing(thread, *age).class
+            self.tracker.standing(thread, *age).judgement.level()
         };
         let mut worst: Vec<(Level, Reverse<_>, usize)> = (0..snapshot.waits.len())
-            .map(|at| (class(at).level(), Reverse(snapshot.waits[at].age), at))
+            .map(|at| (level(at), Reverse(snapshot.waits[at].age), at))
             .filter(|(level, ..)| *level != Level::Idle)
             .collect();
         worst.sort_unstable();

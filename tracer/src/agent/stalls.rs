@@ -142,7 +142,8 @@ fn at_the_earliest(
 }
 
 /// What the rules see of a wait.
-fn subject<'a>(Assessment { wait, resolved, class }: &'a Assessment, who: &'a ProcessMeta) -> Subject<'a> {
+fn subject<'a>(assessment: &'a Assessment, who: &'a ProcessMeta) -> Subject<'a> {
+    let Assessment { wait, resolved, .. } = assessment;
     let (local, remote) = resolved.target.socket_addresses();
     Subject {
         comm: &wait.comm,
@@ -151,7 +152,7 @@ fn subject<'a>(Assessment { wait, resolved, class }: &'a Assessment, who: &'a Pr
         uid: who.uid.unwrap_or(wait.uid),
         user: who.user.as_deref(),
         syscall: wait.call.syscall,
-        class: *class,
+        judgement: assessment.judgement(),
         local,
         remote,
         path: match &resolved.target {

@@ -29,7 +29,7 @@ const WAITS_MAX: usize = 1024;
 
 /// Whether a wait is to be in an incident: it has lasted a while, and worries by itself.
 pub fn is_stall(assessment: &Assessment) -> bool {
-    !is_young(assessment.wait.age) && (assessment.class.is_listed() || assessment.is_deadlock())
+    !is_young(assessment.wait.age) && assessment.judgement().is_listed()
 }
 
 /// The waits of culprits that were not looked up yet: no more than `room`.
@@ -126,7 +126,7 @@ impl Pipeline {
         families: &mut Families,
     ) -> Vec<BlamedWait> {
         let reads = self.resolver().reads();
-        let counts = |of: &&Assessment| is_stall(of) || of.level() == Level::Stuck || of.is_deadlock();
+        let counts = |of: &&Assessment| is_stall(of) || of.level() == Level::Stuck;
         let counted = assessments.iter().filter(counts);
         let judged =
             |of: &Assessment| families.blamed((&of.wait, &of.resolved, of.class), is_stall(of), all, reads);

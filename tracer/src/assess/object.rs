@@ -2,7 +2,7 @@
 
 use crate::{
     diagnose::verdict::Verdict,
-    model::class::Class,
+    model::class::{Class, Judgement},
     model::file::Addresses,
     model::wait::Wait,
     resolve::{Resolved, process::ProcessMeta},
@@ -18,6 +18,7 @@ impl WaitObject {
 
     /// The same without the sentence.
     pub fn brief(wait: &Wait, resolved: &Resolved, class: Class, who: &ProcessMeta) -> Self {
+        let is_deadlock = resolved.is_deadlock();
         Self {
             pid: wait.thread.process.pid,
             tid: wait.thread.tid,
@@ -32,7 +33,8 @@ impl WaitObject {
             age: wait.age,
             age_exact: wait.exact,
             class: Some(class),
-            level: Some(class.level()),
+            level: Some(Judgement { class, is_deadlock }.level()),
+            deadlock: is_deadlock,
             verdict: None,
             target: TargetObject::new(&resolved.target, &resolved.socket),
             cgroup: who.cgroup.clone(),

@@ -18,7 +18,7 @@ use crate::{
     collect::Source,
     diagnose::progress::{Collected, date},
     diagnose::verdict::classify,
-    model::class::{Class, Level},
+    model::class::{Class, Judgement, Level},
     model::target::Target,
     model::wait::{ByProcess, ProcessId, Snapshot, ThreadId, Wait},
     resolve::{Resolved, Resolver},
@@ -69,7 +69,7 @@ impl Overview {
     /// them only rest in.
     fn shows(&mut self, class: Class, resolved: &Resolved, up_to: Level) -> bool {
         *self.classes.entry(class).or_default() += 1;
-        class.level() <= up_to || resolved.is_deadlock()
+        Judgement { class, is_deadlock: resolved.is_deadlock() }.level() <= up_to
     }
 }
 

@@ -11,9 +11,8 @@ use crate::{
     diagnose::progress::{Collected, date, date_back_to_peer},
     diagnose::sentence::sentence,
     diagnose::verdict::{Verdict, classify, peers_decide},
-    model::class::{Class, Level},
+    model::class::{Class, Judgement, Level},
     model::syscalls::Operation,
-    model::target::Target,
     model::wait::{ByProcess, Snapshot, Wait},
     resolve::{Resolved, Resolver, process::ProcessMeta},
     util::clock::{boottime_ns, monotonic_ns},
@@ -59,7 +58,7 @@ pub struct Assessment {
 impl Assessment {
     /// How much it worries.
     pub fn level(&self) -> Level {
-        self.class.level()
+        self.judgement().level()
     }
 
     /// How much it worries by now. What nobody can leave does at once; anything else may be over in a moment, as
@@ -72,16 +71,14 @@ impl Assessment {
         }
     }
 
+    /// What it is judged to be.
+    pub fn judgement(&self) -> Judgement {
+        Judgement { class: self.class, is_deadlock: self.is_deadlock() }
+    }
+
     /// Whether it stands in a circle that nobody can leave.
     pub fn is_deadlock(&self) -> bool {
         self.resolved.is_deadlock()
-    }
-
-    /// Whether it is for the end of a child, or of another process that it has a descriptor of.
-    pub fn is_for_child(&self) -> bool {
-        let waits_for_one = self.wait.call.operation() == Operation::Child
-            || matches!(self.resolved.target, Target::Pidfd { .. });
-        self.class == Class::Child || self.class == Class::Deadlock && waits_for_one
     }
 
     /// Why, for people.

@@ -169,7 +169,7 @@ pub fn plan(report: &Report, fd: Option<i32>) -> Result<ReleasePlan, Unreleasabl
         };
     }
     let waits = || report.threads.iter().filter_map(|thread| Some((thread.tid, thread.wait()?)));
-    let worrying = || waits().filter(|(_, wait)| wait.level() != Level::Idle || wait.is_deadlock());
+    let worrying = || waits().filter(|(_, wait)| wait.level() != Level::Idle);
     let chosen = match fd {
         Some(fd) => {
             waits().find(|(_, wait)| wait.resolved.fd == Some(fd)).ok_or(Unreleasable::NotWaitedOn(fd))?

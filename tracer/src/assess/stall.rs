@@ -9,7 +9,7 @@ use jiff::{Timestamp, Unit};
 use crate::{
     diagnose::verdict::Verdict,
     model::cgroup::Owner,
-    model::class::Class,
+    model::class::Judgement,
     model::wait::{ThreadId, Wait},
     resolve::{Resolved, process::ProcessMeta},
     wire::json::WaitObject,
@@ -19,8 +19,8 @@ use crate::{
 /// What is known of a wait between two looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// What it waits for.
-    pub class: Class,
+    /// What it is judged to be.
+    pub judgement: Judgement,
     /// Its baseline is what keeps it from being flagged.
     pub is_excused: bool,
 }

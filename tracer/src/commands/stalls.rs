@@ -11,7 +11,6 @@ use jiff::{Timestamp, tz::TimeZone};
 use crate::{
     config::cli::Stalls,
     history,
-    model::class::Class,
     render::layout,
     render::table::{Column, Table},
     serve::client::AgentClient,
@@ -195,7 +194,7 @@ fn wide_cells(stall: &StallObject) -> Vec<String> {
         ended.as_deref().map_or("open".into(), human::clean),
         wait.id(),
         program_name(&wait.comm, wait.script().as_deref()),
-        wait.class.map_or("", Class::label).to_owned(),
+        wait.label().to_owned(),
         wait.call(),
     ]
 }

@@ -4,17 +4,18 @@ use std::{
     ffi::OsString,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    sync::LazyLock,
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::PossibleValue};
 
 use jiff::Timestamp;
 
 use crate::{
     config::Defaults,
     config::{HookConfig, Limits, duration, moment, selection::WaitSelection},
-    model::class::{Class, Level},
+    model::class::{Class, Judgement, Level},
 };
 
 /// Group whose members may use the agent's socket, unless configured otherwise.
@@ -87,6 +88,41 @@ pub enum SourceName {
     Proc,
 }
 
+/// What `--class` names: one of the classes, or what tables say in the place of any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WantedClass {
+    /// What is waited for.
+    Class(Class),
+    /// All that stand in a deadlock, whatever they wait for.
+    Deadlock,
+}
+
+impl WantedClass {
+    /// Whether it names what a wait is judged to be.
+    pub fn is(self, Judgement { class, is_deadlock }: Judgement) -> bool {
+        match self {
+            Self::Class(wanted) => wanted == class,
+            Self::Deadlock => is_deadlock,
+        }
+    }
+}
+
+impl ValueEnum for WantedClass {
+    fn value_variants<'a>() -> &'a [Self] {
+        static ALL: LazyLock<Vec<WantedClass>> = LazyLock::new(|| {
+            Class::ALL.iter().copied().map(WantedClass::Class).chain([WantedClass::Deadlock]).collect()
+        });
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Self::Class(class) => class.to_possible_value(),
+            Self::Deadlock => Some(PossibleValue::new("deadlock").help("Each other: nobody in it can go on")),
+        }
+    }
+}
+
 /// Arguments of `tracer ps`.
 #[derive(Args)]
 pub struct Ps {
@@ -98,7 +134,7 @@ pub struct Ps {
     pub min_age: Duration,
     /// Only waits of these classes, including idle ones
     #[arg(long, value_name = "CLASS", value_delimiter = ',')]
-    pub class: Vec<Class>,
+    pub class: Vec<WantedClass>,
     /// Also list idle waits, pipes and conversations that only a rule would flag, and, in the table, requests of event loops that
     /// have no answer. Stalls that the agent has flagged are always listed
     #[arg(short, long)]

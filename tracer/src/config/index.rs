@@ -45,13 +45,13 @@ impl Index {
 
     /// The rules that can be about this wait, in their order: all that are, and perhaps others.
     pub fn candidates(&self, subject: &Subject) -> Vec<usize> {
-        let Subject { comm, unit, uid, user, class, .. } = *subject;
+        let Subject { comm, unit, uid, user, judgement, .. } = *subject;
         let found = [
             self.by_comm.get(comm),
             unit.and_then(|unit| self.by_unit.get(unit)),
             user.and_then(|user| self.by_user.get(user)),
             self.by_uid.get(&uid),
-            self.by_class.get(&class),
+            self.by_class.get(&judgement.class),
             Some(&self.others),
         ];
         let mut rules: Vec<usize> = found.into_iter().flatten().flatten().copied().collect();

@@ -32,7 +32,7 @@ use self::{
     rule::Rule,
 };
 use crate::{
-    model::class::{Class, Level},
+    model::class::{Class, Judgement, Level},
     util::human,
     util::regular,
     util::users,
@@ -222,6 +222,14 @@ impl Config {
             .unwrap_or_else(|| class.threshold())
     }
 
+    /// The same for a wait: what is stuck though its class only rests has the threshold of what is stuck.
+    fn threshold_of(&self, Judgement { class, is_deadlock }: Judgement) -> Threshold {
+        match is_deadlock && class.level() != Level::Stuck {
+            true => self.threshold(Class::Orphan),
+            false => self.threshold(class),
+        }
+    }
+
     /// Whether somebody has set the threshold of a class, on the command line or in the file.
     fn sets(&self, class: Class) -> bool {
         let of_stuck = self.flag.is_some() || self.defaults.threshold.is_some();
@@ -238,15 +246,19 @@ impl Config {
             note = note.or(rule.note.as_deref());
         }
         let by_rule = threshold.is_some() || flag == Some(false);
-        let is_set = by_rule || self.sets(subject.class);
-        let threshold = threshold.unwrap_or_else(|| self.threshold(subject.class));
+        let is_set = by_rule || self.sets(subject.judgement.class);
+        let threshold = threshold.unwrap_or_else(|| self.threshold_of(subject.judgement));
         Decision { threshold: threshold.filter(|_| flag != Some(false)), by_rule, is_set, note }
     }
 
-    /// The least threshold that a wait of this class can have, by itself or by a rule: a younger one is not flagged,
-    /// whosever it is. `None`: none of the class is ever flagged.
-    pub fn least_of(&self, class: Class) -> Threshold {
-        self.least_of.get(&class).copied()
+    /// The least threshold that a wait judged so can have, by itself or by a rule: a younger one is not flagged,
+    /// whosever it is. `None`: none is ever flagged.
+    pub fn least_of(&self, judgement: Judgement) -> Threshold {
+        let of_class = self.least_of.get(&judgement.class).copied();
+        match judgement.is_deadlock {
+            true => of_class.into_iter().chain(self.threshold_of(judgement)).min(),
+            false => of_class,
+        }
     }
 
     /// The least threshold of all: younger waits need not be looked at.

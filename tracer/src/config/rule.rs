@@ -9,7 +9,10 @@ use super::{
     address::Address,
     file::{Mistake, Section, Value, expected},
 };
-use crate::{model::class::Class, model::syscalls::Syscall};
+use crate::{
+    model::class::{Class, Judgement},
+    model::syscalls::Syscall,
+};
 
 /// What rules see of a wait.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +30,7 @@ pub struct Subject<'a> {
     /// The call.
     pub syscall: Syscall,
     /// What the wait was judged to be.
-    pub class: Class,
+    pub judgement: Judgement,
     /// Own address of the socket it waits on.
     pub local: Option<SocketAddr>,
     /// The peer's address.
@@ -177,9 +180,9 @@ impl Rule {
 
     /// Whether it is about this wait.
     pub fn matches(&self, subject: &Subject) -> bool {
-        let Subject { comm, unit, container, uid, user, syscall, class, local, remote, path } = *subject;
+        let Subject { comm, unit, container, uid, user, syscall, judgement, local, remote, path } = *subject;
         // The cheapest and most telling first.
-        any(&self.class, |one| *one == class)
+        any(&self.class, |one| *one == judgement.class)
             && any(&self.syscall, |one| *one == syscall)
             && any(&self.remote, |one| one.has(remote, path))
             && any(&self.local, |one| one.has(local, path))

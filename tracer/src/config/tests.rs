@@ -28,7 +28,7 @@ fn subject() -> Subject<'static> {
         uid: 33,
         user: Some("www-data"),
         syscall: Syscall::Recvfrom,
-        class: Class::Reply,
+        judgement: Class::Reply.into(),
         local: "10.0.0.7:51000".parse().ok(),
         remote: "10.1.2.3:3306".parse().ok(),
         path: None,
@@ -81,20 +81,20 @@ fn the_shipped_examples_do_what_they_say() {
         |remote: &str| Subject { remote: remote.parse().ok(), comm: "redis-cli", unit: None, ..subject() };
     for (subject, threshold) in [
         (to("127.0.0.1:6379"), None),
-        (Subject { class: Class::Quiet, ..to("[::1]:6379") }, None),
+        (Subject { judgement: Class::Quiet.into(), ..to("[::1]:6379") }, None),
         (
             Subject {
-                class: Class::Dialog,
+                judgement: Class::Dialog.into(),
                 remote: None,
                 path: Some("/run/redis/redis-server.sock"),
                 ..subject()
             },
             None,
         ),
-        (Subject { class: Class::Send, ..to("127.0.0.1:6379") }, seconds(30)),
+        (Subject { judgement: Class::Send.into(), ..to("127.0.0.1:6379") }, seconds(30)),
         (to("127.0.0.1:4730"), None),
         (to("127.0.0.1:6380"), seconds(30)),
-        (Subject { comm: "flock", class: Class::Lock, remote: None, ..subject() }, seconds(7200)),
+        (Subject { comm: "flock", judgement: Class::Lock.into(), remote: None, ..subject() }, seconds(7200)),
         (subject(), seconds(900)),
         (Subject { user: Some("alice"), ..to("192.0.2.1:1") }, None),
         (Subject { uid: 1001, ..to("192.0.2.1:1") }, None),
@@ -194,7 +194,7 @@ fn the_first_matching_rule_that_has_a_setting_counts() {
 fn rules_win_over_the_command_line_and_that_over_the_file() {
     let file = "[agent]\nthreshold='40s'\n[thresholds]\nreply='1m'\nquiet='20m'\npipe='5m'\nlisten='1h'\nlock='never'\n\
                 [[rule]]\ncomm='flock'\nthreshold='2h'\n";
-    let lock = Subject { comm: "flock", class: Class::Lock, ..subject() };
+    let lock = Subject { comm: "flock", judgement: Class::Lock.into(), ..subject() };
     for (flag, reply, send, quiet, pipe, listen, lock_class) in [
         (None, seconds(60), seconds(40), seconds(1200), seconds(300), seconds(3600), None),
         (seconds(2), seconds(2), seconds(2), seconds(1200), seconds(300), seconds(3600), seconds(2)),
@@ -218,6 +218,25 @@ fn rules_win_over_the_command_line_and_that_over_the_file() {
 }
 
 #[test]
+fn a_deadlock_has_the_threshold_of_what_is_stuck_whatever_its_class() {
+    let deadlock = |class| Judgement { class, is_deadlock: true };
+    let rule = "[[rule]]\nclass='child'\nthreshold='5m'\n";
+    for (config, child, mutex) in [
+        (Config::default(), seconds(30), seconds(30)),
+        (Config::default().with_threshold(seconds(2)), seconds(2), seconds(2)),
+        (config("[agent]\nthreshold='1m'\n"), seconds(60), seconds(60)),
+        (config("[thresholds]\nchild='1h'\nmutex='5s'\n"), seconds(30), seconds(5)),
+        (config(rule), seconds(300), seconds(30)),
+        (config("[[rule]]\nclass='child'\nflag=false\n"), None, seconds(30)),
+    ] {
+        let of = |class| config.decide(&Subject { judgement: deadlock(class), ..subject() }).threshold;
+        assert_eq!((of(Class::Child), of(Class::Mutex)), (child, mutex), "{config:?}");
+        let least = config.least_of(deadlock(Class::Child));
+        assert!(least.is_some_and(|least| child.is_none_or(|child| least <= child)), "{config:?}");
+    }
+}
+
+#[test]
 fn it_is_known_whether_anybody_has_set_a_threshold() {
     let flag = Config::default().with_threshold(seconds(2));
     for (config, reply, quiet) in [
@@ -229,7 +248,7 @@ fn it_is_known_whether_anybody_has_set_a_threshold() {
         (config("[[rule]]\nclass = 'quiet'\nflag = false"), false, true),
         (config("[[rule]]\nclass = 'quiet'\nnote = 'x'"), false, false),
     ] {
-        let is_set = |class| config.decide(&Subject { class, ..subject() }).is_set;
+        let is_set = |class: Class| config.decide(&Subject { judgement: class.into(), ..subject() }).is_set;
         assert_eq!((is_set(Class::Reply), is_set(Class::Quiet)), (reply, quiet), "{config:?}");
     }
 }
@@ -241,12 +260,12 @@ fn the_least_threshold_counts_rules_in() {
     assert_eq!(secs(&Config::default().with_threshold(seconds(2))), 2);
     let one = config("[[rule]]\nclass='pipe'\nthreshold='5s'\n[[rule]]\nclass='quiet'\nthreshold='never'\n");
     assert_eq!(secs(&one), 5);
-    assert_eq!(one.least_of(Class::Pipe), seconds(5));
-    assert_eq!(one.least_of(Class::Reply), seconds(30));
-    assert_eq!(one.least_of(Class::Quiet), seconds(600));
-    assert_eq!(one.least_of(Class::Listen), None);
+    assert_eq!(one.least_of(Class::Pipe.into()), seconds(5));
+    assert_eq!(one.least_of(Class::Reply.into()), seconds(30));
+    assert_eq!(one.least_of(Class::Quiet.into()), seconds(600));
+    assert_eq!(one.least_of(Class::Listen.into()), None);
     let any = config("[[rule]]\ncomm='*'\nthreshold='5s'\n");
-    assert_eq!(any.least_of(Class::Listen), seconds(5));
+    assert_eq!(any.least_of(Class::Listen.into()), seconds(5));
     let never = config(
         "[agent]\nthreshold='never'\n[thresholds]\nquiet='never'\ndialog='never'\nrequest='never'\nexit='never'\nother='never'",
     );
@@ -311,11 +330,11 @@ fn a_mistake_is_told_with_its_place_and_what_was_expected() {
         ),
         (
             "[[rule]]\nflag = false\nclass = 'replay'",
-            "3:9: `class`: unknown class \"replay\": did you mean \"reply\"? Classes are connect, reply, send, lock, mutex, disk, fifo, deadlock, orphan, quiet, dialog, request, pipe, exit, other, peer, listen, events, tty, timer, child, futex, signal, notify, ring, datagram",
+            "3:9: `class`: unknown class \"replay\": did you mean \"reply\"? Classes are connect, reply, send, lock, mutex, disk, fifo, orphan, quiet, dialog, request, pipe, exit, other, peer, listen, events, tty, timer, child, futex, signal, notify, ring, datagram",
         ),
         (
             "[[rule]]\nflag = false\nclass = 'slow'",
-            "3:9: `class`: unknown class \"slow\": expected one of connect, reply, send, lock, mutex, disk, fifo, deadlock, orphan, quiet, dialog, request, pipe, exit, other, peer, listen, events, tty, timer, child, futex, signal, notify, ring, datagram",
+            "3:9: `class`: unknown class \"slow\": expected one of connect, reply, send, lock, mutex, disk, fifo, orphan, quiet, dialog, request, pipe, exit, other, peer, listen, events, tty, timer, child, futex, signal, notify, ring, datagram",
         ),
         (
             "[[rule]]\nflag = false\nsyscall = ['read', 'recfrom']",
@@ -455,7 +474,10 @@ fn of_many_rules_those_are_looked_at_that_name_the_wait() {
             (of("x", None, Some("user10"), 10), vec![10, number]),
             (of("x", None, None, 14), vec![14, number]),
             (of("php11", Some("report5.service"), None, 9_999), vec![5, 11, number]),
-            (Subject { class: Class::Connect, ..of("x", None, None, 9_999) }, vec![number, number + 1]),
+            (
+                Subject { judgement: Class::Connect.into(), ..of("x", None, None, 9_999) },
+                vec![number, number + 1],
+            ),
         ] {
             assert_eq!(rules.index.candidates(&subject), expected, "{subject:?}");
         }
@@ -476,7 +498,7 @@ fn all_rules_that_match_are_looked_at() {
                 unit: Some(&units[second]),
                 user: Some(&users[(first + second) % 44]),
                 uid: (first * second % 44) as u32,
-                class,
+                judgement: class.into(),
                 ..subject()
             };
             let all: Vec<usize> =

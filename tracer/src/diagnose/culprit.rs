@@ -190,7 +190,7 @@ impl Blame {
 pub fn blame(wait: &Wait, resolved: &Resolved, class: Class, is_child: &mut dyn FnMut(u32) -> bool) -> Blame {
     let no_peers = Peers::default();
     let peers = resolved.peers.as_ref().unwrap_or(&no_peers);
-    if class == Class::Orphan {
+    if class == Class::Orphan && !peers.circle {
         return Blame::on(Culprit::Itself(wait.thread));
     }
     if let Some(word) = &peers.futex {

@@ -11,7 +11,7 @@ use crate::{
     resolve::{Resolved, futex::FutexWord, listeners::EPHEMERAL_PORTS_FROM, peers::Peers},
 };
 
-pub use crate::model::class::Class;
+pub use crate::model::class::{Class, Level};
 
 /// The class of a wait and one sentence that says why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +30,10 @@ pub fn judge(wait: &Wait, resolved: &Resolved) -> Verdict {
 
 /// The class alone.
 pub fn classify(wait: &Wait, resolved: &Resolved) -> Class {
-    // Whatever each of them waits for.
-    if resolved.is_deadlock() {
-        return Class::Deadlock;
-    }
     let class = by_evidence(wait, resolved);
+    if resolved.is_deadlock() {
+        return in_circle(class);
+    }
     // A child, its own end and some locks are waited for in an uninterruptible sleep, which is nobody's fault. Whatever else sleeps
     // so waits for something that should take no time.
     let is_uninterruptible =
@@ -43,6 +42,17 @@ pub fn classify(wait: &Wait, resolved: &Resolved) -> Class {
         Class::Disk
     } else {
         class
+    }
+}
+
+/// What one waits for of whom is known that they never give it.
+fn in_circle(class: Class) -> Class {
+    match class {
+        // Its end would come by itself otherwise.
+        Class::Child => Class::Child,
+        Class::Futex => Class::Mutex,
+        class if class.level() == Level::Stuck => class,
+        _ => Class::Orphan,
     }
 }
 
@@ -88,16 +98,7 @@ fn by_word(class: Class, peers: Option<&Peers>) -> Class {
 
 /// Whether a class that was found without peers may be another one with them.
 pub fn peers_decide(class: Class) -> bool {
-    matches!(
-        class,
-        Class::Deadlock
-            | Class::Pipe
-            | Class::Dialog
-            | Class::Quiet
-            | Class::Lock
-            | Class::Mutex
-            | Class::Futex
-    )
+    matches!(class, Class::Pipe | Class::Dialog | Class::Quiet | Class::Lock | Class::Mutex | Class::Futex)
 }
 
 /// Whether a wait of this class may be what closes a circle: its peers are found out once it is old, whether they decide of it or not.

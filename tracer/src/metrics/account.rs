@@ -52,9 +52,9 @@ impl Account {
         let mut open: HashMap<(ProcessId, &'static str, &'static str), (u64, &Wait)> =
             HashMap::with_capacity(self.open);
         for wait in &look.snapshot.waits {
-            let Standing { class, is_excused } = (look.standing)(wait);
+            let Standing { judgement, is_excused } = (look.standing)(wait);
             excused += u64::from(is_excused);
-            *waiting.entry(class).or_default() += 1;
+            *waiting.entry(judgement.class).or_default() += 1;
             let key = (wait.thread.process, wait.call.name(), kind_of(&wait.fd_state));
             // Earlier sleeps of the same wait have been counted when they ended.
             open.entry(key).or_insert((0, wait)).0 += wait.asleep().as_nanos() as u64;
@@ -241,7 +241,7 @@ mod tests {
             snapshot.waits = vec![stall.wait.clone()];
             sinks.look_ended(&Look {
                 snapshot: &snapshot,
-                standing: &|_| Standing { class: Class::Reply, is_excused: true },
+                standing: &|_| Standing { judgement: Class::Reply.into(), is_excused: true },
                 stalls: &BTreeMap::from([(stall.wait.thread, stall.clone())]),
                 incidents: &[&incident],
                 incident_of: &|_| Some("6a-1"),
@@ -298,7 +298,7 @@ mod tests {
                 .collect();
             sinks.look_ended(&Look {
                 snapshot: &Snapshot::empty(&Now::read(), "bpf"),
-                standing: &|_| Standing { class: Class::Reply, is_excused: false },
+                standing: &|_| Standing { judgement: Class::Reply.into(), is_excused: false },
                 stalls: &stalls,
                 incidents: &[],
                 incident_of: &|_| None,

@@ -90,8 +90,6 @@ classes! {
     Disk = "disk", Stuck, STUCK;
     /// The other end of a named pipe.
     Fifo = "fifo", Stuck, STUCK;
-    /// Those who wait for it in turn: a circle that nobody can leave.
-    Deadlock = "deadlock", Stuck, STUCK;
     /// Something that can never come.
     Orphan = "orphan", Stuck, STUCK;
     /// The rest of an answer, or a subscription's next message.
@@ -128,6 +126,39 @@ classes! {
     Ring = "ring", Idle, None;
     /// A datagram or message from anyone.
     Datagram = "datagram", Idle, None;
+}
+
+/// What a wait is judged to be: what it waits for, and whether it stands in a circle that nobody can leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// What it waits for.
+    pub class: Class,
+    /// It stands in a deadlock.
+    pub is_deadlock: bool,
+}
+
+impl Judgement {
+    /// How much it worries: a deadlock is stuck, whatever each of it waits for.
+    pub fn level(self) -> Level {
+        if self.is_deadlock { Level::Stuck } else { self.class.level() }
+    }
+
+    /// What it is called where people look for why it is there.
+    pub fn label(self) -> &'static str {
+        if self.is_deadlock { "deadlock" } else { self.class.label() }
+    }
+
+    /// Whether it is shown to who has not asked for any in particular.
+    pub fn is_listed(self) -> bool {
+        self.is_deadlock || self.class.is_listed()
+    }
+}
+
+impl From<Class> for Judgement {
+    /// One that stands in no circle.
+    fn from(class: Class) -> Self {
+        Self { class, is_deadlock: false }
+    }
 }
 
 #[cfg(test)]

@@ -257,7 +257,11 @@ mod tests {
     fn a_deadlock_is_stuck_whatever_its_waits_are() {
         let members = vec![PartyObject { pid: 7, tid: Some(8), comm: "x".into(), script: None }];
         let deadlock = CulpritObject { members, ..CulpritObject::of_kind(CulpritKind::Deadlock) };
-        let waits = [due(7, Class::Futex, 5, &deadlock), due(7, Class::Child, 5, &deadlock)];
+        let waits = [Class::Mutex, Class::Child].map(|class| WaitObject {
+            level: Some(Level::Stuck),
+            deadlock: true,
+            ..due(7, class, 5, &deadlock)
+        });
         let groups = grouped(&waits);
         assert_eq!(groups[0].level, Level::Stuck);
         let lines = groups[0].lines(&[], None);

@@ -13,7 +13,6 @@ use super::{
     table::{Column, Table},
 };
 use crate::{
-    model::class::Class,
     util::human,
     wire::{culprit::program_name, host::SuspendedObject, json::WaitObject},
 };
@@ -228,9 +227,8 @@ impl WaitTable {
             Column::text("SYSCALL", 7, 18),
         ];
         let cells = |wait: &WaitObject, depth: usize| {
-            let class = wait.class.map_or("", Class::label);
             let command = " ".repeat(INDENT * depth) + &command(wait, roomy);
-            vec![human::age(wait.age), wait.id(), command, class.to_owned(), wait.call()]
+            vec![human::age(wait.age), wait.id(), command, wait.label().to_owned(), wait.call()]
         };
         let cells_of = |line: &TableLine| match *line {
             TableLine::Wait { at, depth } => Some((at, cells(&waits[at], depth))),
@@ -277,6 +275,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        model::class::Class,
         top::samples::wait,
         util::growth,
         wire::culprit::{CulpritKind, CulpritObject, PartyObject},

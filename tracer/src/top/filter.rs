@@ -70,7 +70,7 @@ impl Term {
                 let options = MatchOptions { case_sensitive: false, ..MatchOptions::default() };
                 let is = |text: Option<&str>| text.is_some_and(|text| pattern.matches_with(text, options));
                 match field {
-                    Field::Class => is(wait.class.map(Class::label)),
+                    Field::Class => is(Some(wait.label())) || is(wait.class.map(Class::label)),
                     Field::Comm => is(Some(&wait.comm)),
                     Field::Unit => is(wait.unit.as_deref()),
                     // Nobody types a whole id.
@@ -90,6 +90,7 @@ impl Term {
             Term::Anywhere(word) => {
                 let has = |text: &str| text.to_lowercase().contains(word);
                 has(&wait.comm)
+                    || has(wait.label())
                     || wait.class.is_some_and(|class| has(class.label()))
                     || has(&wait.syscall)
                     || has(&wait.target.to_string())

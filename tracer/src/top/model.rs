@@ -12,7 +12,7 @@ use super::{
     source::{Frame, ViewRequest, When},
 };
 use crate::{
-    model::class::{Class, Level},
+    model::class::{Judgement, Level},
     wire::durations::Durations,
     wire::json::WaitObject,
 };
@@ -393,9 +393,8 @@ impl Model {
         let filter = Filter::parse(&self.filter);
         let asked_about = self.chosen || !filter.is_empty();
         let shown = |wait: &WaitObject| {
-            let listed = wait.class.is_some_and(Class::is_listed);
-            let is_stuck = wait.worry() == Level::Stuck;
-            self.idle || listed || is_stuck || asked_about && wait.worry() != Level::Idle
+            let listed = wait.judgement().is_some_and(Judgement::is_listed);
+            self.idle || listed || asked_about && wait.worry() != Level::Idle
         };
         let kept = |wait: &&Arc<WaitObject>| shown(wait) && filter.keeps(wait);
         let waits = self.frame.iter().flat_map(|frame| &frame.waits).filter(kept).cloned();

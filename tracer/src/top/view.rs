@@ -20,7 +20,7 @@ use crate::{
     render::table::{Column, Table},
     util::human,
     wire::culprit::CulpritKind,
-    wire::json::short_id,
+    wire::json::{WaitObject, short_id},
 };
 
 /// What does not change while the view runs.
@@ -137,7 +137,8 @@ fn numbers(model: &Model, mut parts: Vec<Span<'static>>, width: usize) -> Text<'
     };
     // In a deadlock some only rest, by their class.
     let worse = |from: Level| {
-        frame.waits.iter().filter(|wait| wait.level == Some(from) && wait.worry() < from).count()
+        let by_class = |wait: &WaitObject| wait.class.map(Class::level);
+        frame.waits.iter().filter(|wait| by_class(wait) == Some(from) && wait.worry() < from).count()
     };
     let (from_doubtful, from_idle) = (worse(Level::Doubtful), worse(Level::Idle));
     let stuck = of(Level::Stuck) + from_doubtful + from_idle;
@@ -311,7 +312,7 @@ fn has_columns(line: &Line) -> bool {
 /// What stands in the columns before the last.
 fn cells(line: &Line, model: &Model) -> [String; 6] {
     let wait = &line.wait;
-    let class = wait.class.map_or("", Class::label).to_owned();
+    let class = wait.label().to_owned();
     let fold = match (line.folds(), model.is_unfolded(line)) {
         (true, true) => "- ",
         (true, false) => "+ ",
@@ -387,10 +388,8 @@ mod tests {
         *,
     };
     use crate::{
-        model::histogram::BUCKETS,
-        wire::culprit::CulpritObject,
-        wire::durations::Durations,
-        wire::{json::WaitObject, target::TargetObject},
+        model::histogram::BUCKETS, wire::culprit::CulpritObject, wire::durations::Durations,
+        wire::target::TargetObject,
     };
 
     fn terminal(model: &mut Model, width: u16, height: u16, colours: bool) -> Terminal<TestBackend> {

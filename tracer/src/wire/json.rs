@@ -6,13 +6,10 @@ use std::{borrow::Cow, net::SocketAddr, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    culprit::{CulpritKind, CulpritObject},
-    target::TargetObject,
-};
+use super::{culprit::CulpritObject, target::TargetObject};
 use crate::{
     model::cgroup::Owner,
-    model::class::{Class, Level},
+    model::class::{Class, Judgement, Level},
     model::pod::Pod,
     model::script::script,
     model::wait::may_be_same_start,
@@ -55,6 +52,9 @@ pub struct WaitObject {
     pub class: Option<Class>,
     /// How much that worries.
     pub level: Option<Level>,
+    /// Whether it stands in a circle that nobody can leave: it is stuck then, whatever its class.
+    #[serde(default)]
+    pub deadlock: bool,
     /// Why, for people.
     pub verdict: Option<String>,
     /// What it waits on.
@@ -105,10 +105,19 @@ impl WaitObject {
         Owner::at(self.cgroup.as_deref(), self.uid.unwrap_or_default())
     }
 
-    /// How much it worries: who stands in a circle that nobody can leave is stuck, whatever its class.
+    /// How much it worries.
     pub fn worry(&self) -> Level {
-        let is_deadlocked = self.culprit.as_ref().is_some_and(|of| of.kind == CulpritKind::Deadlock);
-        if is_deadlocked { Level::Stuck } else { self.level.unwrap_or(Level::Idle) }
+        self.level.unwrap_or(Level::Idle)
+    }
+
+    /// What it is judged to be; `None` of a wait that is over.
+    pub fn judgement(&self) -> Option<Judgement> {
+        self.class.map(|class| Judgement { class, is_deadlock: self.deadlock })
+    }
+
+    /// What it is called in tables: its class, or that it stands in a deadlock.
+    pub fn label(&self) -> &'static str {
+        self.judgement().map_or("", Judgement::label)
     }
 
     /// `recvfrom(13)`, or the call alone where it has no fd.

@@ -62,12 +62,12 @@ impl Tracker {
     }
 
     fn may_be_stall(&self, assessment: &Assessment, policy: &Config) -> bool {
-        let Assessment { wait, class, .. } = assessment;
+        let wait = &assessment.wait;
         let track = self.waits.get(&wait.thread);
         // What was decided of another class does not hold any more.
-        let decided = track.filter(|track| track.class == *class);
+        let decided = track.filter(|track| track.judgement == assessment.judgement());
         wait.age >= decided.map_or(Duration::ZERO, |track| track.suppressed_until)
-            && policy.least_of(*class).is_some_and(|least| wait.age >= least)
+            && policy.least_of(assessment.judgement()).is_some_and(|least| wait.age >= least)
             && !self.stalls.has(&wait.thread)
     }
 
@@ -99,7 +99,7 @@ impl Tracker {
         let thread = assessment.wait.thread;
         let Some(track) = self.waits.get_mut(&thread) else { return };
         track.looked(assessment, now_ns);
-        let at_rest = policy.least_of(assessment.class).is_none();
+        let at_rest = policy.least_of(assessment.judgement()).is_none();
         self.short_sleepers.looked(&thread, now_ns, at_rest, policy.least());
     }
 

@@ -102,7 +102,7 @@ impl Tracker {
     /// Sockets on which threads wait that may be stuck, by inode.
     pub fn sockets_waited_on(&self) -> impl Iterator<Item = u64> {
         let is_thread = |(thread, track): &(&ThreadId, &Track)| {
-            !thread.is_request() && track.class.level() != Level::Idle
+            !thread.is_request() && track.judgement.level() != Level::Idle
         };
         self.waits.iter().filter(is_thread).filter_map(|(_, track)| track.inode)
     }
@@ -116,7 +116,7 @@ impl Tracker {
     pub fn standing(&self, thread: &ThreadId, age: Duration) -> Standing {
         let track = self.waits.get(thread);
         Standing {
-            class: track.map_or(Class::Other, |track| track.class),
+            judgement: track.map_or(Class::Other.into(), |track| track.judgement),
             is_excused: track.is_some_and(|track| self.excuse(thread, track, age).is_some()),
         }
     }

@@ -58,10 +58,10 @@ impl Tracker {
         let is_due = is_missed
             || match (step, track.looked_ns) {
                 // Where it cannot be stuck, what has moved may be found out later.
-                (Step::Unsure, _) => has_turn() || policy.least_of(track.class).is_some() || has_stall(),
+                (Step::Unsure, _) => has_turn() || policy.least_of(track.judgement).is_some() || has_stall(),
                 (_, None) => !is_young(age) || has_turn(),
                 (_, Some(looked_ns)) => {
-                    let may_be_stuck = may_close_circle(track.class) && !track.peers_resolved;
+                    let may_be_stuck = may_close_circle(track.judgement.class) && !track.peers_resolved;
                     // What a file is called does not change while a thread sleeps on it.
                     let pause = if names_a_file(wait) { age } else { age / 3 };
                     let since_look = Duration::from_nanos(now_ns.saturating_sub(looked_ns));

@@ -71,7 +71,7 @@ impl Settlement<'_> {
         let is_there =
             seen.is_some_and(|seen| seen.state.inode().is_some() && seen.state.inode() == track.inode);
         let timed_out = track.has_timed_out(left.since(self.now_ns));
-        let is_over = match (&service, track.class) {
+        let is_over = match (&service, track.judgement.class) {
             // It has been made, or goes on.
             (Service::Tcp(_), _) if is_there => false,
             (Service::Tcp(_), Class::Connect) => true,

@@ -17,7 +17,7 @@ use crate::{
     diagnose::progress::{STAMPS_DIFFER_NS, moved_ns},
     diagnose::verdict::classify,
     model::baseline::Excuse,
-    model::class::Class,
+    model::class::{Class, Judgement},
     model::syscalls::{Direction, Syscall},
     model::tcp::{LastSender, ProgressCounters},
     model::wait::{EndedSleep, FdState, SocketFacts, Wait},
@@ -41,7 +41,7 @@ pub struct Track {
     /// Start of the latest sleep.
     pub sleep_began_ns: u64,
     /// Class at the last look.
-    pub class: Class,
+    pub judgement: Judgement,
     /// When it was last looked at, `None` for never.
     pub looked_ns: Option<u64>,
     /// The other end was looked up at the last look.
@@ -125,7 +125,7 @@ impl Track {
             args: wait.call.args,
             began_ns: wait.began_ns,
             sleep_began_ns: wait.sleep_began_ns,
-            class,
+            judgement: class.into(),
             looked_ns: None,
             peers_resolved: false,
             suppressed_until: Duration::ZERO,
@@ -245,10 +245,11 @@ impl Track {
         (self.fd, self.set) = (resolved.fd, wait.fd != resolved.fd);
         self.timeout = resolved.timeout;
         self.client = Client::of(wait, resolved);
-        if self.class != *class {
+        let judgement = assessment.judgement();
+        if self.judgement != judgement {
             self.forget_decision();
         }
-        self.class = *class;
+        self.judgement = judgement;
         self.peers_resolved = resolved.peers.is_some();
         self.ends = closing::ends(assessment);
         self.looked_ns = Some(now_ns);
@@ -257,7 +258,7 @@ impl Track {
 
     /// Whether it may have to be flagged at this age: its rules and its baseline are asked only then.
     pub fn may_be_flagged(&self, age: Duration, policy: &Config) -> bool {
-        let is_old = || policy.least_of(self.class).is_some_and(|least| age >= least);
+        let is_old = || policy.least_of(self.judgement).is_some_and(|least| age >= least);
         self.looked_ns.is_some() && age >= self.suppressed_until && is_old()
     }
 
@@ -315,7 +316,7 @@ impl Track {
             && self.tried == service
             && self.inode != next.resolved.file.inode()
             && tries::at_once(self.ended_ns(began_ns), began_ns)
-            && (self.class == Class::Connect || self.has_timed_out(began_ns))
+            && (self.judgement.class == Class::Connect || self.has_timed_out(began_ns))
     }
 
     /// How long it has lasted, by the kernel's word or else until then.

@@ -10,7 +10,6 @@ use super::{
 use crate::{
     assess::pipeline::Assessment,
     model::class::{Class, Level},
-    model::syscalls::Operation,
     model::target::Target,
     model::wait::{StopSignal, Suspended, SuspendedThread},
     resolve::process::ProcessMeta,
@@ -134,10 +133,7 @@ fn stuck(pid: u32, cgroup: Option<&str>, wait: &Assessment, others: &[Other], ho
         return let_go(pid, suspended);
     }
     let mut list = Vec::new();
-    let is_memory_lock = class == Class::Mutex
-        || class == Class::Deadlock
-            && matches!(wait.wait.call.operation(), Operation::Futex | Operation::FutexCondition);
-    if is_memory_lock {
+    if class == Class::Mutex {
         list.push(advice(
             format!("tracer stack {pid}"),
             "shows where in the program each of its threads waits, without stopping it",

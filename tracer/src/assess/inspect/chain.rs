@@ -41,7 +41,7 @@ struct OfChain;
 
 impl PeerPolicy for OfChain {
     fn needs_peers(&self, assessment: &Assessment) -> bool {
-        PeersOf::NOT_IDLE.needs_peers(assessment) || assessment.is_for_child()
+        PeersOf::NOT_IDLE.needs_peers(assessment) || assessment.class == Class::Child
     }
 }
 
@@ -231,7 +231,7 @@ impl<'a, 'w> Chain<'a, 'w> {
     /// Whom a wait is for.
     fn beyond(&mut self, wait: &Assessment, depth: usize) -> Result<Beyond> {
         let mut beyond = Beyond::default();
-        if wait.is_for_child() {
+        if wait.class == Class::Child {
             let reads = self.pipeline.resolver().reads();
             let children = children::of(&wait.wait, reads);
             let named = children.iter().take(PEERS_MAX);
@@ -314,9 +314,9 @@ impl<'a, 'w> Chain<'a, 'w> {
         let Some(worst) = worst else { return Ok(other) };
         let concern = worst.concern();
         (other.stuck, other.deadlocked) = (concern == Level::Stuck, worst.is_deadlock());
-        other.is_parent = worst.is_for_child() && waits.len() == 1;
+        other.is_parent = worst.class == Class::Child && waits.len() == 1;
         // What a thread among many may wait for need not be what keeps the process from answering.
-        let its_own = concern == Level::Doubtful || worst.is_for_child();
+        let its_own = concern == Level::Doubtful || worst.class == Class::Child;
         let follow = other.stuck || its_own && waits.len() == 1;
         if follow && depth + 1 < LINKS_MAX {
             let beyond = self.on(worst, depth + 1)?;

@@ -306,5 +306,5 @@ fn child_that_holds_it_up<'a>(
 
 /// Whether a thread waits for a child's end.
 fn waits_for_child(threads: &[ThreadReport]) -> bool {
-    threads.iter().filter_map(ThreadReport::wait).any(Assessment::is_for_child)
+    threads.iter().filter_map(ThreadReport::wait).any(|wait| wait.class == Class::Child)
 }

@@ -347,7 +347,7 @@ fn peer_host(threads: &[ThreadReport], reads: &mut Reads) -> PeerHost {
 pub fn classes<'a>(waits: impl Iterator<Item = &'a Assessment>) -> String {
     let mut counts: Vec<(&'static str, usize)> = Vec::new();
     for wait in waits {
-        let label = wait.class.label();
+        let label = wait.judgement().label();
         match counts.iter_mut().find(|(known, _)| *known == label) {
             Some((_, count)) => *count += 1,
             None => counts.push((label, 1)),

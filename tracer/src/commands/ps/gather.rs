@@ -17,7 +17,7 @@ use crate::{
     config::cli::{Ps, SourceArgs},
     config::rule::has_wildcards,
     config::selection::{WaitSelection, Workplace},
-    model::class::{Class, Level},
+    model::class::{Class, Judgement, Level},
     model::connection_groups::ConnectionGroup,
     model::script::{is_interpreter, script},
     model::wait::{ByProcess, Snapshot, ThreadId, Wait, may_be_same_start},
@@ -45,8 +45,9 @@ pub struct FlaggedStall {
 impl FlaggedStall {
     /// Whether a wait of this thread is the one that was flagged: the thread may be elsewhere at the moment. A wait that was under way
     /// when it was flagged is the one, also where less can be found out about it now.
-    fn is(&self, start_ticks: Option<u64>, class: Class, since: Timestamp) -> bool {
-        let is_same = class.level() != Level::Idle || self.class == Some(class) || since < self.opened;
+    fn is(&self, start_ticks: Option<u64>, judgement: Judgement, since: Timestamp) -> bool {
+        let is_same =
+            judgement.level() != Level::Idle || self.class == Some(judgement.class) || since < self.opened;
         may_be_same_start(self.start_ticks, start_ticks) && is_same
     }
 }
@@ -87,10 +88,10 @@ pub struct Hidden {
 }
 
 impl Hidden {
-    fn of(classes: impl Iterator<Item = Class>) -> Self {
+    fn of(levels: impl Iterator<Item = Level>) -> Self {
         let mut hidden = Self::default();
-        for class in classes {
-            match class.level() {
+        for level in levels {
+            match level {
                 Level::Idle => hidden.idle += 1,
                 _ => hidden.doubtful += 1,
             }
@@ -125,13 +126,15 @@ fn flagged_by(agent: &AgentClient) -> Result<Flagged> {
     Ok(stalls.into_iter().map(by_thread).collect())
 }
 
-/// Whether a wait of this class is shown: a flagged one always is, unless `--class` leaves it out, and who asks about a process
+/// Whether a wait that is judged so is shown: a flagged one always is, unless `--class` leaves it out, and who asks about a process
 /// sees all of its waits that are not idle.
-fn wanted(args: &Ps, class: Class, is_flagged: bool) -> bool {
+fn wanted(args: &Ps, judgement: Judgement, is_flagged: bool) -> bool {
     let asked_about = args.selection.is_of_few();
     match args.class[..] {
-        [] => args.all || class.is_listed() || is_flagged || asked_about && class.level() != Level::Idle,
-        _ => args.class.contains(&class),
+        [] => {
+            args.all || judgement.is_listed() || is_flagged || asked_about && judgement.level() != Level::Idle
+        }
+        _ => args.class.iter().any(|wanted| wanted.is(judgement)),
     }
 }
 
@@ -250,7 +253,9 @@ pub fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     let is_flagged = |assessment: &Assessment| {
         let process = assessment.wait.thread.process;
         let stall = flagged.get(&waiter(assessment));
-        stall.is_some_and(|stall| stall.is(process.start_ticks(), assessment.class, assessment.wait.since))
+        stall.is_some_and(|stall| {
+            stall.is(process.start_ticks(), assessment.judgement(), assessment.wait.since)
+        })
     };
     let age = args.min_age.max(pipeline::LOOK_AGE_MIN);
     // Before the snapshot: what is looked up after it is as of its moment.
@@ -283,20 +288,18 @@ pub fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     let mut culprits = pipeline.culprits(&assessments, has_culprit, &by_process, source)?;
     assessments.retain(|of| args.selection.has_thread(of.wait.thread.process.pid, &of.wait.comm));
     let (shown, hidden): (Vec<Assessment>, Vec<Assessment>) =
-        assessments.into_iter().partition(|assessment| {
-            wanted(args, assessment.class, is_flagged(assessment) || assessment.is_deadlock())
-        });
+        assessments.into_iter().partition(|of| wanted(args, of.judgement(), is_flagged(of)));
     let mut waits = if args.json { pipeline.objects(&shown) } else { rows(&shown, &mut pipeline) };
     for (of, wait) in shown.iter().zip(&mut waits) {
         wait.culprit = culprits.remove(&of.wait.thread).map(Box::new);
     }
     let mut hidden = match args.selection.is_of_more_than_threads() {
-        false => Hidden::of(hidden.iter().map(|assessment| assessment.class)),
+        false => Hidden::of(hidden.iter().map(Assessment::level)),
         true => {
             waits.retain(|wait| is_selected(&args.selection, wait));
             let hidden = rows(&hidden, &mut pipeline);
             let selected = hidden.iter().filter(|wait| is_selected(&args.selection, wait));
-            Hidden::of(selected.filter_map(|wait| wait.class))
+            Hidden::of(selected.map(WaitObject::worry))
         }
     };
     let waits = without_other_ends(args, waits, &flagged, &mut hidden);
@@ -363,10 +366,9 @@ pub fn pick(args: &Ps, waits: Vec<WaitObject>, flagged: &Flagged) -> (Vec<WaitOb
     let waits = waits.into_iter().filter(|wait| is_selected(&args.selection, wait));
     let waits = waits.filter(|wait| wait.age >= args.min_age);
     let (waits, hidden): (Vec<_>, Vec<_>) = waits.partition(|wait| {
-        let is_sure = is_flagged(flagged, wait) || wait.worry() == Level::Stuck;
-        wait.class.is_some_and(|class| wanted(args, class, is_sure))
+        wait.judgement().is_some_and(|judgement| wanted(args, judgement, is_flagged(flagged, wait)))
     });
-    (waits, Hidden::of(hidden.iter().filter_map(|wait| wait.class)))
+    (waits, Hidden::of(hidden.iter().map(WaitObject::worry)))
 }
 
 /// Without servers that wait for more on the very connections on which their clients are stuck: that is the same hang once more, and says
@@ -404,7 +406,7 @@ fn divided(
 
 fn is_flagged(flagged: &Flagged, wait: &WaitObject) -> bool {
     let stall = flagged.get(&wait.waiter());
-    stall.is_some_and(|stall| wait.class.is_some_and(|class| stall.is(wait.start_ticks, class, wait.since)))
+    stall.is_some_and(|stall| wait.judgement().is_some_and(|of| stall.is(wait.start_ticks, of, wait.since)))
 }
 
 fn of_chosen(args: &Ps, held: &SuspendedObject) -> bool {
@@ -438,11 +440,11 @@ mod tests {
     fn the_flagged_wait_is_told_from_the_threads_next_one() {
         let at = |seconds| Timestamp::from_second(seconds).expect("a moment");
         let stall = FlaggedStall { start_ticks: Some(5), class: Some(Class::Reply), opened: at(130) };
-        let is = |class, since| stall.is(Some(5), class, at(since));
+        let is = |class: Class, since| stall.is(Some(5), class.into(), at(since));
         assert!(is(Class::Reply, 100));
         assert!(is(Class::Events, 100), "it lasts, though less is known of it now");
         assert!(is(Class::Reply, 131), "short polls: each is younger than the stall");
         assert!(!is(Class::Events, 131), "it rests");
-        assert!(!stall.is(Some(6), Class::Reply, at(100)), "another process");
+        assert!(!stall.is(Some(6), Class::Reply.into(), at(100)), "another process");
     }
 }

@@ -37,6 +37,9 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
     let target = &resolved.target;
     let out = resolved.direction == Some(Direction::Send);
     let outlook = || outlook(wait, resolved);
+    if resolved.is_deadlock() {
+        return deadlock(wait, resolved);
+    }
     match class {
         Class::Connect => connect(wait, resolved),
         Class::Reply => reply(wait, resolved),
@@ -47,7 +50,6 @@ fn what(class: Class, wait: &Wait, resolved: &Resolved) -> String {
         Class::Fifo => {
             format!("for another process to open {target}{}: none has", mode_of_other_end(wait))
         }
-        Class::Deadlock => deadlock(wait, resolved),
         Class::Orphan if out => format!(
             "to write{}: it is full, and no other process can read it; it will wait for ever",
             on(target)

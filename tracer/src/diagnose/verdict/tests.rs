@@ -205,12 +205,30 @@ fn what_is_in_memory_decides_of_a_lock() {
         (other, Some(FutexWord::Nothing), false, Class::Mutex),
         (other, Some(FutexWord::MayBeLock), false, Class::Futex),
         (other, Some(FutexWord::Semaphore), false, Class::Futex),
-        (other, Some(FutexWord::Semaphore), true, Class::Deadlock),
+        (other, Some(FutexWord::Semaphore), true, Class::Mutex),
         (other, None, false, Class::Futex),
     ] {
         let peers = Some(Peers { futex: word, circle, ..Peers::default() });
         let resolved = Resolved { peers, ..on(Syscall::Futex, Target::None) };
         assert_eq!(classify(&wait(Syscall::Futex, args), &resolved), class, "{resolved:?}");
+    }
+}
+
+#[test]
+fn who_stands_in_a_circle_is_of_the_class_of_what_it_waits_for() {
+    let pipe = || Target::Pipe { inode: 1 };
+    for (syscall, target, alone, in_circle) in [
+        (Syscall::Write, pipe(), Class::Pipe, Class::Orphan),
+        (Syscall::Read, pipe(), Class::Pipe, Class::Orphan),
+        (Syscall::Wait4, Target::None, Class::Child, Class::Child),
+        (Syscall::Flock, Target::None, Class::Lock, Class::Lock),
+        (Syscall::Futex, Target::None, Class::Futex, Class::Mutex),
+    ] {
+        let class = |circle| {
+            let peers = Some(Peers { circle, ..peers(1, false, false, None).expect("peers") });
+            classify(&wait(syscall, [0; 6]), &Resolved { peers, ..on(syscall, target.clone()) })
+        };
+        assert_eq!((class(false), class(true)), (alone, in_circle), "{syscall:?}");
     }
 }
 

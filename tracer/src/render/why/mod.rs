@@ -19,7 +19,7 @@ use crate::{
     model::target::Target,
     model::{
         baseline::Excuse,
-        class::{Class, Level},
+        class::{Judgement, Level},
         obstacles::{Obstacle, obstacle},
     },
     resolve::process::ProcessMeta,
@@ -145,7 +145,7 @@ pub fn kept(wait: &WaitObject, width: usize) -> String {
     let mut process = Part::new("Process", width, 1, 2);
     wait.cmdline.clone().into_iter().chain([facts.join(", ")]).for_each(|text| process.add(0, 0, &text));
     let since = since(wait.since, !wait.age_exact);
-    let class = wait.class.map_or("unknown", Class::label);
+    let class = wait.judgement().map_or("unknown", Judgement::label);
     let mut waited = Part::new("Wait", width, 0, 4);
     waited.add(0, 0, &format!("{class}: in {}, {since}", wait.call()));
     let target = Some(wait.target.to_string()).filter(|target| !target.is_empty());
@@ -214,7 +214,7 @@ fn call(wait: &Assessment) -> String {
 
 fn wait_lines(wait: &Assessment) -> Vec<String> {
     let since = since(wait.wait.since, wait.wait.is_lower_bound());
-    let class = wait.class.label();
+    let class = wait.judgement().label();
     let mut lines = vec![format!("{class}: in {}, {since}", call(wait))];
     match &wait.resolved.target {
         Target::None => {}
@@ -311,7 +311,7 @@ fn doing_alike(thread: &ThreadReport) -> String {
     match &thread.doing {
         Doing::Waits(wait) => {
             let target = TargetObject::new(&wait.resolved.target, &wait.resolved.socket).without_local();
-            let class = wait.class.label();
+            let class = wait.judgement().label();
             let call = if thread.is_request() { class } else { wait.wait.call.name() };
             let doing = class_and_call(class, call, &target);
             thread.excuse.map(excused).into_iter().fold(doing, |doing, excuse| doing + "; " + &excuse)
@@ -336,12 +336,13 @@ fn thread_line(thread: &ThreadReport) -> String {
         Doing::Waits(wait) if thread.is_request() => format!(
             "event loop {}: {} on fd {}, {}",
             human::age(wait.wait.age),
-            wait.class.label(),
+            wait.judgement().label(),
             wait.resolved.fd.unwrap_or(-1),
             wait.resolved.target
         ),
         Doing::Waits(wait) => {
-            let doing = class_and_call(wait.class.label(), &call(wait), &wait.resolved.target.to_string());
+            let doing =
+                class_and_call(wait.judgement().label(), &call(wait), &wait.resolved.target.to_string());
             let line = format!("{} ({}) {}: {doing}", thread.tid, thread.comm, human::age(wait.wait.age));
             thread.excuse.map(excused).into_iter().fold(line, |line, excuse| line + "; " + &excuse)
         }

@@ -1,6 +1,7 @@
 //! What keys and frames do to what is shown.
 
 use super::{super::samples, *};
+use crate::model::class::Class;
 
 fn model() -> Model {
     let mut model = Model::new(Duration::from_secs(1), false);

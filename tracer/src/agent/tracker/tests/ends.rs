@@ -31,10 +31,10 @@ fn another_sleep_of_the_same_ids_is_another_threads() {
         ThreadId { process: ProcessId { start_ns: id.process.start_ns + 1, ..id.process }, ..id },
     ] {
         let mut wait = world.threads[0].wait(world.now_ns).expect("it reads");
-        let Standing { class, .. } = world.tracker.standing(&wait.thread, wait.age);
-        assert_eq!(class, Class::Reply);
+        let Standing { judgement, .. } = world.tracker.standing(&wait.thread, wait.age);
+        assert_eq!(judgement, Class::Reply.into());
         wait.thread = other;
-        assert_eq!(world.tracker.standing(&wait.thread, wait.age).class, Class::Other);
+        assert_eq!(world.tracker.standing(&wait.thread, wait.age).judgement, Class::Other.into());
     }
 }
 
