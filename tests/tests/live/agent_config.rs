@@ -1,6 +1,6 @@
 //! Is a configuration file checked, refused where it is wrong, and obeyed?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -90,22 +90,27 @@ fn thresholds_of_the_file_hold_and_the_command_line_wins() {
     assert_eq!(by_file.events_of(lock.pid()), Vec::<String>::new());
 }
 
-/// Without it only a server that does not serve its client is, or one that usually answers: what is said of each tells them apart.
+/// One for the class does not: what the server does with the connection tells it from an answer that was cut off.
 #[test]
-fn a_threshold_for_quiet_holds_for_subscriptions_too() {
+fn a_rule_for_quiet_holds_for_subscriptions_too() {
     let _shared = shared();
-    let path = file("quiet", "[thresholds]\nquiet = '2s'\n");
-    let mut agent = Agent::start(&["--config", path.to_str().expect("UTF-8")]);
+    let by_class = file("quiet", "[thresholds]\nquiet = '2s'\n");
+    let by_rule = file("quiet-rule", "[[rule]]\nclass = 'quiet'\nthreshold = '3s'\n");
+    let start = |path: &Path| Agent::start(&["--config", path.to_str().expect("UTF-8")]);
+    let (mut by_class, mut by_rule) = (start(&by_class), start(&by_rule));
     let (subscriber, cut_off) = (Waiter::start("subscribed"), Waiter::start("quiet"));
+    flagged(&mut by_class, &cut_off, 2.0);
     for (waiter, said) in
         [(&subscriber, "a subscription, most likely"), (&cut_off, "the rest of an answer is missing")]
     {
-        flagged(&mut agent, waiter, 2.0);
-        let (event, _) = agent.wait_stall("stall_opened", waiter.pid(), Duration::from_secs(1));
+        flagged(&mut by_rule, waiter, 3.0);
+        let (event, _) = by_rule.wait_stall("stall_opened", waiter.pid(), Duration::from_secs(1));
         assert_eq!(event["wait"]["class"], "quiet", "{event:#}");
         let verdict = event["wait"]["verdict"].as_str().unwrap_or_default();
         assert!(verdict.contains(said), "{verdict}");
     }
+    // It is the older of the two.
+    assert_eq!(by_class.events_of(subscriber.pid()), Vec::<String>::new());
 }
 
 /// Whom an alert names is in `ps`, whatever the class. An agent that does not answer is named, and holds nobody up.

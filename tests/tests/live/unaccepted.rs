@@ -84,4 +84,10 @@ fn queries_again_and_again_are_one_stall() {
     assert_eq!(event["wait"]["class"], "reply", "{event:#}");
     std::thread::sleep(Duration::from_secs(6));
     assert_eq!(agent.events_of(client.pid()), ["stall_opened"]);
+    // One look sees one try, and the agent knows how old all of them are.
+    let (socket, pid) = (agent.socket(), client.pid().to_string());
+    let args = ["--source", "bpf", "-p", &pid, "--socket", socket.to_str().expect("UTF-8")];
+    let age = || ps(&args).rows.first().and_then(|row| row["age_seconds"].as_f64());
+    let age = std::iter::repeat_with(age).take(10).flatten().next().expect("it is seen in one of its tries");
+    assert!(age > 4.0, "{age}");
 }

@@ -19,7 +19,7 @@ use crate::{
     assess::stall::Closed,
     config::Config,
     config::Subject,
-    diagnose::silence::silence,
+    diagnose::silence::{Silence, silence},
     model::cgroup::Owner,
     model::class::Class,
     model::target::Target,
@@ -118,7 +118,9 @@ fn terms(assessment: &Assessment, who: &ProcessMeta, policy: &Config, state: &Ag
     let key = client.map(|client| BaselineKey::of(&client, who));
     let usual = key.as_ref().and_then(|key| state.usual(key));
     let threshold = match decision.threshold {
-        Some(threshold) if !decision.is_set && usual.is_none() => at_the_earliest(assessment, threshold),
+        Some(threshold) if !decision.by_rule && usual.is_none() => {
+            Some(at_the_earliest(assessment, threshold, decision.is_set))
+        }
         threshold => threshold,
     };
     let excuse = key.as_ref().zip(threshold);
@@ -132,13 +134,20 @@ fn terms(assessment: &Assessment, who: &ProcessMeta, policy: &Config, state: &Ag
 }
 
 /// How old a wait must be to be flagged, of a program that has not been seen to be answered there. One that has subscribed to something and
-/// never missed anything waits for ever; whether it is that is asked again each time so much has passed.
+/// never missed anything waits for ever; whether it is that is asked again each time so much has passed. Where somebody has set the threshold
+/// of the class, only a server that is seen to have nothing to say makes it one.
 fn at_the_earliest(
     Assessment { wait, resolved, class }: &Assessment,
     threshold: Duration,
-) -> Option<Duration> {
-    let may_be_subscription = *class == Class::Quiet && !silence(resolved).is_suspicious();
-    Some(if may_be_subscription { wait.age.max(threshold) + threshold } else { threshold })
+    is_set: bool,
+) -> Duration {
+    let may_be_subscription = *class == Class::Quiet
+        && match silence(resolved) {
+            Silence::AtRest => true,
+            Silence::Unknown => !is_set,
+            Silence::CutOff | Silence::Mutual => false,
+        };
+    if may_be_subscription { wait.age.max(threshold) + threshold } else { threshold }
 }
 
 /// What the rules see of a wait.
@@ -174,19 +183,21 @@ mod tests {
     #[test]
     fn a_subscription_is_asked_about_again_and_never_old_enough() {
         let seconds = Duration::from_secs;
-        for (class, age, serves, expected) in [
-            (Class::Quiet, 5, Some(true), 1_200),
-            (Class::Quiet, 600, Some(true), 1_200),
-            (Class::Quiet, 7_000, Some(true), 7_600),
-            (Class::Quiet, 7_000, None, 7_600),
+        for (class, age, serves, is_set, expected) in [
+            (Class::Quiet, 5, Some(true), false, 1_200),
+            (Class::Quiet, 600, Some(true), false, 1_200),
+            (Class::Quiet, 7_000, Some(true), true, 7_600),
+            (Class::Quiet, 7_000, None, false, 7_600),
+            // Nobody knows, and a threshold for that has been asked for.
+            (Class::Quiet, 7_000, None, true, 600),
             // Its server does something else: an answer has been cut off.
-            (Class::Quiet, 600, Some(false), 600),
-            (Class::Request, 600, Some(true), 600),
+            (Class::Quiet, 600, Some(false), false, 600),
+            (Class::Request, 600, Some(true), false, 600),
         ] {
             let wait = Wait { age: seconds(age), ..wait(Syscall::Read, [3, 0, 0, 0, 0, 0]) };
             let resolved = Resolved { peers: peers(1, false, false, serves), ..on(Syscall::Read, tcp()) };
-            let found = at_the_earliest(&Assessment { wait, resolved, class }, seconds(600));
-            assert_eq!(found, Some(seconds(expected)), "{class:?} {age} {serves:?}");
+            let found = at_the_earliest(&Assessment { wait, resolved, class }, seconds(600), is_set);
+            assert_eq!(found, seconds(expected), "{class:?} {age} {serves:?} {is_set}");
         }
     }
 }

@@ -142,7 +142,7 @@ pub struct Decision<'a> {
     pub threshold: Threshold,
     /// A rule says so: the wait's baseline does not count.
     pub by_rule: bool,
-    /// Somebody has set it, for the class or by a rule: what might be a subscription does not wait for longer.
+    /// Somebody has set it, for the class or by a rule: where nobody knows whether it is a subscription, it is taken for none.
     pub is_set: bool,
     /// What people are told beside the verdict.
     pub note: Option<&'a str>,

@@ -17,13 +17,6 @@ pub enum Silence {
     Unknown,
 }
 
-impl Silence {
-    /// Whether it is one that a subscription at rest would not have.
-    pub fn is_suspicious(self) -> bool {
-        matches!(self, Self::CutOff | Self::Mutual)
-    }
-}
-
 /// What is behind the silence on a connection.
 pub fn silence(resolved: &Resolved) -> Silence {
     match &resolved.peers {
@@ -65,7 +58,6 @@ mod tests {
         ] {
             let found = of(others, waits, reads_since, single);
             assert_eq!(found, expected, "{others} {waits:?} {reads_since:?} {single}");
-            assert_eq!(found.is_suspicious(), matches!(expected, Silence::CutOff | Silence::Mutual));
         }
         assert_eq!(silence(&on(Syscall::Read, tcp())), Silence::Unknown);
     }

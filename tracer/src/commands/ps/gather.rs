@@ -38,7 +38,8 @@ pub type Flagged = HashMap<Waiter, FlaggedStall>;
 pub struct FlaggedStall {
     start_ticks: Option<u64>,
     class: Option<Class>,
-    /// When it was flagged.
+    /// When it began, and when it was flagged.
+    since: Timestamp,
     opened: Timestamp,
 }
 
@@ -49,6 +50,12 @@ impl FlaggedStall {
         let is_same =
             judgement.level() != Level::Idle || self.class == Some(judgement.class) || since < self.opened;
         may_be_same_start(self.start_ticks, start_ticks) && is_same
+    }
+
+    /// Dates a wait back that is the one: of tries again and again a single look sees the last.
+    fn date_back(&self, wait: &mut Wait) {
+        let earlier = u64::try_from(wait.since.duration_since(self.since).as_nanos()).unwrap_or_default();
+        wait.date_back(wait.began_ns.saturating_sub(earlier));
     }
 }
 
@@ -121,7 +128,10 @@ fn flagged(place: &SourceArgs) -> Result<Flagged> {
 fn flagged_by(agent: &AgentClient) -> Result<Flagged> {
     let stalls: Vec<StallObject> = agent.objects("/v1/stalls")?;
     let by_thread = |StallObject { wait, opened, .. }: StallObject| {
-        (wait.waiter(), FlaggedStall { start_ticks: wait.start_ticks, class: wait.class, opened })
+        (
+            wait.waiter(),
+            FlaggedStall { start_ticks: wait.start_ticks, class: wait.class, since: wait.since, opened },
+        )
     };
     Ok(stalls.into_iter().map(by_thread).collect())
 }
@@ -250,13 +260,12 @@ pub fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
         Ok(flagged) => (flagged, None),
         Err(error) => (Flagged::new(), Some(format!("{error:#}"))),
     };
-    let is_flagged = |assessment: &Assessment| {
-        let process = assessment.wait.thread.process;
+    let its_stall = |assessment: &Assessment| {
+        let start_ticks = assessment.wait.thread.process.start_ticks();
         let stall = flagged.get(&waiter(assessment));
-        stall.is_some_and(|stall| {
-            stall.is(process.start_ticks(), assessment.judgement(), assessment.wait.since)
-        })
+        stall.filter(|stall| stall.is(start_ticks, assessment.judgement(), assessment.wait.since))
     };
+    let is_flagged = |assessment: &Assessment| its_stall(assessment).is_some();
     let age = args.min_age.max(pipeline::LOOK_AGE_MIN);
     // Before the snapshot: what is looked up after it is as of its moment.
     let is_shown = args.all && !args.json && !args.selection.is_of_more_than_threads();
@@ -275,6 +284,11 @@ pub fn page_from_source(args: &Ps, source: &mut dyn Source) -> Result<PsPage> {
     let by_process = ByProcess::new(&all);
     let mut assessments = pipeline.assess(waits, &by_process, source, &policy)?;
     requests::drop_doubles(&mut assessments);
+    for assessment in &mut assessments {
+        if let Some(stall) = its_stall(assessment) {
+            stall.date_back(&mut assessment.wait);
+        }
+    }
     let mut requests = match is_shown {
         true => requests::of_no_thread(&connections, &assessments, age),
         false => Vec::new(),
@@ -439,7 +453,8 @@ mod tests {
     #[test]
     fn the_flagged_wait_is_told_from_the_threads_next_one() {
         let at = |seconds| Timestamp::from_second(seconds).expect("a moment");
-        let stall = FlaggedStall { start_ticks: Some(5), class: Some(Class::Reply), opened: at(130) };
+        let (since, opened) = (at(100), at(130));
+        let stall = FlaggedStall { start_ticks: Some(5), class: Some(Class::Reply), since, opened };
         let is = |class: Class, since| stall.is(Some(5), class.into(), at(since));
         assert!(is(Class::Reply, 100));
         assert!(is(Class::Events, 100), "it lasts, though less is known of it now");
