@@ -49,7 +49,7 @@ pub use ps::{Snapshot, is_footer, ps, ps_first};
 pub use quiet::{Turn, alone, shared, shared_for_minutes, with_crowds, with_few};
 pub use servers::NOBODY;
 pub use small_disk::SmallDisk;
-pub use tls::{Manners, Tickets, TlsServer};
+pub use tls::{Manners, Tickets, TlsServer, certificate};
 pub use traced::Traced;
 pub use unused::{ANY_PORT, address_in, address_of, unused_id};
 pub use vm::{UNSUPPORTED, age_tolerance, pause, slow, slowness, stolen_seconds, unsupported};

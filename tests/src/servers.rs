@@ -82,7 +82,7 @@ impl Server {
 }
 
 /// An address on loopback that was free a moment ago.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port on loopback")
 }
 

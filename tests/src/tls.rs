@@ -104,6 +104,8 @@ fn note(talks: &Talks, event: &Value) {
     match event["event"].as_str() {
         Some("received") => (talk.last_ns, talk.last_word) = (moment, LastWord::Client),
         Some("sent") => (talk.last_ns, talk.last_word) = (moment, LastWord::Server),
+        // The last bytes, and no word of the server's.
+        Some("tickets") => talk.last_ns = moment,
         Some("heard") => talk.said_all = true,
         Some("closed") => talk.closed = true,
         _ => {}
@@ -121,7 +123,7 @@ fn script() -> &'static Path {
 }
 
 /// A self-signed certificate and its key, made once.
-fn certificate() -> (&'static Path, &'static Path) {
+pub fn certificate() -> (&'static Path, &'static Path) {
     static FILES: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
     let (certificate, key) = FILES.get_or_init(|| {
         let (certificate, key) = (own_dir().join("certificate.pem"), own_dir().join("key.pem"));

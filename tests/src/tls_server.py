@@ -34,11 +34,11 @@ def serve(connection):
             incoming.write(data)
         return bool(data)
 
-    def send():
+    def send(what="sent"):
         data = outgoing.read()
         if data:
             # Said first: the client's next bytes must not be overtaken by this line.
-            say("sent")
+            say(what)
             connection.sendall(data)
 
     while True:
@@ -62,7 +62,7 @@ def serve(connection):
         if not request:
             return
         # Late tickets go out here, after the request.
-        send()
+        send("tickets")
         if left > 0:
             left -= 1
             tls.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")

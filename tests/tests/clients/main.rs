@@ -22,4 +22,5 @@ mod story_python_locks;
 mod story_row_lock;
 mod story_scripts;
 mod story_table_lock;
+mod story_tls_tickets;
 mod workers;

@@ -47,14 +47,6 @@ fn php_streams_over_tls() {
     check("half-php-tls", "quiet");
 }
 
-/// With TLS 1.3 and a server that sends session tickets, as OpenSSL does by default, the tickets follow the client's
-/// first request: nothing was answered, but the last bytes on the wire are the server's, and the wire is all that
-/// tracer sees.
-#[test]
-fn php_streams_over_tls_whose_tickets_follow_the_request() {
-    check("late-tickets-php-tls", "quiet");
-}
-
 #[test]
 fn ruby_net_http() {
     check("half-ruby", "quiet");

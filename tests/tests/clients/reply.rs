@@ -57,6 +57,12 @@ fn php_streams_over_tls() {
     check("php-tls", "reply");
 }
 
+/// The tickets of TLS 1.3 follow the client's first request, and are the last bytes on the wire: nothing was answered.
+#[test]
+fn php_streams_over_tls_whose_tickets_follow_the_request() {
+    check("late-tickets-php-tls", "reply");
+}
+
 #[test]
 fn php_streams_over_tls_after_the_tickets() {
     check("php-tls-later", "reply");

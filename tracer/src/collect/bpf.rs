@@ -498,7 +498,7 @@ fn tcp_facts(raw: Tcp, clock: &StampClock) -> TcpFacts {
     let internals = TcpInternals {
         in_flight: raw.snd_nxt.wrapping_sub(raw.snd_una),
         // Every segment in order moves the one number, data or not, and only data moves the other.
-        last_segment_had_data: raw.snd_wl1 != raw.rcv_nxt,
+        last_segment: raw.rcv_nxt.wrapping_sub(raw.snd_wl1),
         receive_timeout: clock.timeout(raw.rcvtimeo),
         send_timeout: clock.timeout(raw.sndtimeo),
         user_timeout: known(raw.user_timeout).map(|ms| Duration::from_millis(ms.into())),

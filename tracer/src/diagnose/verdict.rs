@@ -164,7 +164,7 @@ fn by_target(wait: &Wait, resolved: &Resolved) -> Class {
         Target::Tcp { .. } | Target::Udp { .. } | Target::Unix { .. } | Target::Socket { .. } if out => {
             Class::Send
         }
-        Target::Tcp { .. } => of_tcp(resolved),
+        Target::Tcp { .. } => of_tcp(wait, resolved),
         Target::Unix { datagram: false, path, peer_inode, .. } => match peer_inode {
             Some(_) => of_stream(path.is_some(), resolved),
             // Nobody can answer who has not accepted it.
@@ -212,19 +212,21 @@ fn by_target(wait: &Wait, resolved: &Resolved) -> Class {
 }
 
 /// A reader of a connection: whose turn is it?
-fn of_tcp(resolved: &Resolved) -> Class {
+fn of_tcp(wait: &Wait, resolved: &Resolved) -> Class {
     let last = resolved.last_sender.unwrap_or(LastSender::Unknown);
     if resolved.is_server() {
         return match last {
             LastSender::Theirs => Class::Request,
-            LastSender::Ours | LastSender::Nobody | LastSender::Unknown => Class::Peer,
+            LastSender::Ours | LastSender::Nobody | LastSender::Unknown | LastSender::Tickets => Class::Peer,
         };
     }
     match last {
         LastSender::Ours | LastSender::Nobody => Class::Reply,
+        // A thread that does nothing but read it wants an answer. An event loop's connection may as well be at rest after a short one.
+        LastSender::Tickets if wait.call.operation() != Operation::Epoll => Class::Reply,
         // It has something to say, which does not come.
         _ if resolved.peers.as_ref().is_some_and(|peers| peers.writes) => Class::Reply,
-        LastSender::Theirs | LastSender::Unknown => Class::Quiet,
+        LastSender::Theirs | LastSender::Tickets | LastSender::Unknown => Class::Quiet,
     }
 }
 

@@ -187,7 +187,7 @@ pub mod tests {
         let mut asked = asked(pid, fd, 50_000, age);
         let mut tcp = made(100, 50, age + 10, age);
         tcp.activity.as_mut().expect("is seen").bytes_acknowledged = 100;
-        tcp.internals.as_mut().expect("is seen").last_segment_had_data = true;
+        tcp.internals.as_mut().expect("is seen").last_segment = 50;
         let of = asked.file.socket.as_mut().expect("is one");
         let end = |port| Endpoint { address: "::ffff:127.0.0.1".parse().expect("is one"), port };
         of.family = SocketFamily::Inet(Addresses { local: end(port), remote: end(50_000) });
@@ -205,7 +205,7 @@ pub mod tests {
     pub fn which_reacted(connection: &AskedConnection, sent: u64, received: u64) -> AskedConnection {
         let age = connection.unanswered().expect("a request").as_secs();
         let mut tcp = made(sent, received, age, age);
-        tcp.internals.as_mut().expect("is seen").last_segment_had_data = false;
+        tcp.internals.as_mut().expect("is seen").last_segment = 0;
         AskedConnection { tcp: Box::new(tcp), ..connection.clone() }
     }
 
@@ -233,7 +233,7 @@ pub mod tests {
             };
         }
         if let Some(internals) = &mut tcp.internals {
-            internals.last_segment_had_data = received > 0 && received_ago <= sent_ago;
+            internals.last_segment = if received_ago <= sent_ago { received as u32 } else { 0 };
         }
         tcp
     }

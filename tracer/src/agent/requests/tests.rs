@@ -136,7 +136,7 @@ fn a_service_that_answers_is_judged_though_one_has_talked() {
         let asked = requests.to_refresh(now_ns, false);
         assert_eq!(asked, [(open.request(), fd)]);
         let mut answered = on_which(&open, 100, 50);
-        answered.tcp.internals.as_mut().expect("is seen").last_segment_had_data = true;
+        answered.tcp.internals.as_mut().expect("is seen").last_segment = 50;
         requests.refreshed(&asked, vec![seen(&answered)], now_ns);
         assert_eq!(due(requests, seconds), []);
     };

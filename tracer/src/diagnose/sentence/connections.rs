@@ -159,6 +159,10 @@ pub(super) fn reply(wait: &Wait, resolved: &Resolved) -> String {
         ),
     };
     let heard = match &facts.activity {
+        Some(_) if resolved.last_sender == Some(LastSender::Tickets) => {
+            "what came since then has the size of a TLS server's session tickets, which are no answer"
+                .to_owned()
+        }
         None => "what was received is unknown".into(),
         Some(TcpActivity { bytes_received: 0, .. }) => "nothing was ever received".to_owned(),
         Some(TcpActivity { sent: Some(sent), received: Some(received), .. }) if sent <= received => {

@@ -3,6 +3,7 @@
 //! Part of `model`, layer 0, and uses what that may use.
 
 mod progress;
+mod tickets;
 mod timers;
 
 use std::time::Duration;
@@ -138,8 +139,8 @@ impl TcpActivity {
 pub struct TcpInternals {
     /// Sent and not acknowledged, bytes: of the send queue, what is on its way.
     pub in_flight: u32,
-    /// The last segment that came in order had data in it.
-    pub last_segment_had_data: bool,
+    /// Bytes of data in the last segment that came in order; 0 of a bare acknowledgement.
+    pub last_segment: u32,
     /// `SO_RCVTIMEO`, if set.
     pub receive_timeout: Option<Duration>,
     /// `SO_SNDTIMEO`, if set.
@@ -234,7 +235,7 @@ pub mod tests {
         };
         let internals = TcpInternals {
             in_flight: 0,
-            last_segment_had_data: false,
+            last_segment: 0,
             receive_timeout: None,
             send_timeout: None,
             user_timeout: None,

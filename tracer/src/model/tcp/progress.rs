@@ -15,6 +15,8 @@ pub enum LastSender {
     Ours,
     /// The peer's.
     Theirs,
+    /// The peer's, by their size the session tickets that end its TLS handshake: our own are not answered.
+    Tickets,
     /// The stamps are equal and a keepalive or window update has covered the rest.
     Unknown,
 }
@@ -28,7 +30,7 @@ const STAMPS_APART: Duration = Duration::from_millis(15);
 /// How soon after the peer's bytes those of ours leave that only acknowledge them, in the protocol's own way: settings, window updates
 /// and answers to pings of HTTP/2, acknowledgements of MQTT, pongs of websockets. Node, Go, grpc and httpx took up to 20 ms on a machine
 /// that had more to do than it could.
-const REACTION: Duration = Duration::from_millis(200);
+pub(super) const REACTION: Duration = Duration::from_millis(200);
 
 impl TcpFacts {
     /// Whether our last bytes followed the peer's at once: they may be a question, and as well the protocol's own acknowledgement, to
@@ -61,8 +63,8 @@ impl TcpFacts {
         };
         let Some(internals) = &self.internals else { return by_stamps };
         // Data was the last to come, and since all of ours is acknowledged, nothing of ours is later than that.
-        if internals.last_segment_had_data {
-            return LastSender::Theirs;
+        if internals.last_segment > 0 {
+            return if self.fits_session_tickets() { LastSender::Tickets } else { LastSender::Theirs };
         }
         // Whatever they send once they have got our last bytes says that they have: what came before that was no answer.
         if activity.delivered.is_some_and(|delivered| received > delivered + STAMPS_APART) {
@@ -204,7 +206,7 @@ mod tests {
     #[test]
     fn the_last_word_is_told_as_tried_on_loopback() {
         // 20 requests, all answered.
-        let answered = facts(100, 1000).with_internals(|of| of.last_segment_had_data = true);
+        let answered = facts(100, 1000).with_internals(|of| of.last_segment = 1000);
         assert_eq!(answered.last_sender(), LastSender::Theirs);
         // 20 answered, the next one never: the stamps tie, the sequence numbers know.
         let unanswered = facts(100, 1000);
@@ -326,7 +328,7 @@ mod tests {
                 of.round_trip = Duration::from_micros(words[7].into());
             }).with_internals(|of| {
                 of.in_flight = words[1];
-                of.last_segment_had_data = words[2] != words[3];
+                of.last_segment = words[2];
                 of.keepalive_after = Duration::from_secs(after);
             });
             (facts.send_queue, facts.state, facts.keepalive) = (words[0], TcpState::of(state), keepalive);
