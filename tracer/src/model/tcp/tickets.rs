@@ -30,9 +30,10 @@ impl TcpFacts {
         let (Some(activity), Some(internals)) = (&self.activity, &self.internals) else { return false };
         let (Some(sent), Some(received)) = (activity.sent, activity.received) else { return false };
         let last = internals.last_segment;
-        let is_ticket = |bytes: u32| TICKET.contains(&bytes) && (bytes - AROUND_SESSION) % BLOCK == 0;
+        let is_ticket =
+            |bytes: u32| TICKET.contains(&bytes) && (bytes - AROUND_SESSION).is_multiple_of(BLOCK);
         let flight = activity.bytes_received.saturating_sub(last.into());
-        (is_ticket(last) || last % 2 == 0 && is_ticket(last / 2))
+        (is_ticket(last) || last.is_multiple_of(2) && is_ticket(last / 2))
             && (FLIGHT_MIN..=FLIGHT_MAX).contains(&flight)
             && activity.bytes_sent_once() >= CLIENT_MIN
             && sent.abs_diff(received) < REACTION + activity.round_trip
