@@ -31,6 +31,7 @@ const PACKAGES: &[&str] = &[
     "libc6-dev",
     "libglib2.0-bin",
     "libnet-server-perl",
+    "libnetty-java",
     "mariadb-client",
     "mariadb-server",
     "memcached",

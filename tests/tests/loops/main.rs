@@ -59,6 +59,13 @@ fn go(file: &str) -> PathBuf {
     built
 }
 
+/// Debian's libraries are on no path of Java's own.
+fn netty() -> Command {
+    let mut command = clean("java");
+    command.args(["-cp", "/usr/share/java/*"]).arg(script("Netty.java"));
+    command
+}
+
 /// Clients of HTTP by name, each with what comes before the two addresses.
 fn of_http() -> Vec<(&'static str, Command)> {
     vec![
@@ -70,6 +77,7 @@ fn of_http() -> Vec<(&'static str, Command)> {
         ("go-net-http", Command::new(go("http.go"))),
         ("java-httpclient", with("java", "Http.java")),
         ("java-httpurlconnection", with("java", "Url.java")),
+        ("netty", netty()),
     ]
 }
 
