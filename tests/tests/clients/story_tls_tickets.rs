@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::servers::{self, NOBODY, clean, dir_of_nobody, free_address};
-use tests::{MuteServer, Running, certificate, ps, start};
+use tests::{MuteServer, Running, certificate, ps, start, why};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -95,6 +95,15 @@ again.read(1)
     ),
 ];
 
+/// An event loop. Its connections rest after short answers as well.
+const LOOP: (&str, &[&str]) = (
+    "node",
+    &[
+        "-e",
+        "require('https').get('https://{address}/', { rejectUnauthorized: false }, answer => answer.resume())",
+    ],
+);
+
 /// A server that says at which port it listens.
 fn announced(mut command: Command) -> (Running, String) {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -171,10 +180,12 @@ fn tickets_are_no_answer_and_the_begin_of_a_stream_is() {
         CLIENTS.iter().enumerate().map(of)
     });
     let hung: Vec<(String, Running)> = hung.collect();
-    let events = by_python + "/events?";
+    let events = format!("{by_python}/events?");
     let streams = CLIENTS[..2].iter().chain(&CLIENTS[4..5]);
     let streams: Vec<(String, Running)> =
         streams.map(|recipe| (recipe.0.to_owned(), client(recipe, &events))).collect();
+
+    let event_loop = client(&LOOP, &by_python);
 
     let wrong = |waits: BTreeMap<String, Value>, class: &str| {
         let wrong = waits.into_iter().filter(|(_, row)| row["class"] != class);
@@ -185,4 +196,11 @@ fn tickets_are_no_answer_and_the_begin_of_a_stream_is() {
     assert!(said.contains("session tickets") || said.contains("nothing received since"), "{said}");
     assert_eq!(wrong(found, "reply"), Vec::<String>::new());
     assert_eq!(wrong(waits(&streams), "quiet"), Vec::<String>::new());
+
+    assert!(ps(&[]).rows.iter().all(|row| row["pid"] != event_loop.pid()), "one of twelve pools is as quiet");
+    let report = why(event_loop.pid());
+    let perhaps = &report["sockets"]["perhaps_unanswered"];
+    assert_eq!(perhaps[0]["target"]["remote"], by_python, "{report:#}");
+    let headline = report["headline"].as_str().unwrap_or_default();
+    assert!(headline.contains("may have no answer") && headline.contains("session tickets"), "{headline}");
 }

@@ -40,6 +40,7 @@ impl<'a> ReportObject<'a> {
             sockets: SocketsObject {
                 states: &report.sockets.states,
                 unanswered: report.sockets.unanswered.iter().map(request_object).collect(),
+                perhaps_unanswered: report.sockets.perhaps_unanswered.iter().map(request_object).collect(),
                 owed: report.sockets.owed.iter().map(request_object).collect(),
                 unclosed: report.sockets.unclosed.as_ref().map(|unclosed| UnclosedObject {
                     number: unclosed.fds.len(),

@@ -175,6 +175,8 @@ pub struct SocketsObject<'a> {
     pub states: &'a BTreeMap<String, usize>,
     /// Those on which it has asked and not been answered.
     pub unanswered: Vec<UnansweredObject>,
+    /// Those on which what has come since may be session tickets of TLS, and no answer.
+    pub perhaps_unanswered: Vec<UnansweredObject>,
     /// Those that others have sent it and that it has not answered.
     pub owed: Vec<UnansweredObject>,
     /// Those that the other end closed a minute ago or more and it has not, if there are any.

@@ -204,11 +204,27 @@ fn rests(name: &str, threads: &[ThreadReport], sockets: &Sockets) -> (Condition,
 /// What is open on its connections; empty if nothing is.
 fn unanswered(sockets: &Sockets) -> String {
     match &sockets.unanswered[..] {
-        [] => String::new(),
+        [] => perhaps_unanswered(sockets),
         [oldest, ..] => format!(
             " But {} it has sent {} no answer yet, the oldest for {}: see Sockets.",
             human::count(sockets.unanswered.len(), "request"),
             if sockets.unanswered.len() == 1 { "has" } else { "have" },
+            human::age(oldest.since)
+        ),
+    }
+}
+
+/// That what came last on some of its connections may be no answer.
+fn perhaps_unanswered(sockets: &Sockets) -> String {
+    match &sockets.perhaps_unanswered[..] {
+        [] => String::new(),
+        [only] => format!(
+            " But a request of {} ago may have no answer: what came last is as long as a TLS server's session tickets.",
+            human::age(only.since)
+        ),
+        [oldest, ..] => format!(
+            " But {} may have no answer, the oldest for {}: what came last is as long as a TLS server's session tickets.",
+            human::count(sockets.perhaps_unanswered.len(), "request"),
             human::age(oldest.since)
         ),
     }

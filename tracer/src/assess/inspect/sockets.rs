@@ -67,6 +67,8 @@ pub struct Sockets {
     pub states: BTreeMap<String, usize>,
     /// Requests without an answer, oldest first.
     pub unanswered: Vec<Unanswered>,
+    /// Requests of which only session tickets may have come since, oldest first: that is no answer, but some answers are as long.
+    pub perhaps_unanswered: Vec<Unanswered>,
     /// Requests that others have sent it and that it has not answered, oldest first. Who only takes messages has them for ever.
     pub owed: Vec<Unanswered>,
     /// Those that the other end closed a minute ago or more, if there are any.
@@ -154,6 +156,7 @@ pub fn of(process: ProcessId, resolver: &mut Resolver, source: &mut dyn Source) 
     // Whoever has closed its end waits for nothing more.
     let accepted = accepted.filter(|(_, resolved)| state_of(resolved) == Some(tcp::TcpState::Established));
     sockets.owed = spoken_last(accepted, LastSender::Theirs);
+    sockets.perhaps_unanswered = spoken_last(clients.iter().cloned(), LastSender::Tickets);
     sockets.unanswered = spoken_last(clients, LastSender::Ours);
     let closed = own.iter().filter(|socket| socket.state == TcpState::CloseWait);
     let mut closed: Vec<i32> = closed.filter_map(|socket| fds.get(&socket.inode).copied()).collect();

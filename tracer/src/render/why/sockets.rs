@@ -8,6 +8,8 @@ use crate::{
         sockets::{Unanswered, UnclosedConnections},
         threads::ThreadReport,
     },
+    assess::pipeline::Assessment,
+    model::class::Class,
     util::human,
 };
 
@@ -39,6 +41,17 @@ pub(super) fn socket_lines(report: &Report) -> Vec<String> {
     if others.len() > REQUESTS_MAX {
         lines.push(format!("and {} more without an answer", others.len() - REQUESTS_MAX));
     }
+    let is_told = |wait: &&Assessment| wait.class == Class::Reply;
+    let told = report.threads.iter().filter_map(ThreadReport::wait).filter(is_told);
+    let told: Vec<i32> = told.filter_map(|wait| wait.resolved.fd).collect();
+    let perhaps = sockets.perhaps_unanswered.iter().filter(|request| !told.contains(&request.fd));
+    lines.extend(perhaps.take(REQUESTS_MAX).map(|request| {
+        let (fd, since) = (request.fd, human::age(request.since));
+        format!(
+            "fd {fd}: perhaps no answer for {since}, only session tickets, on {}",
+            request.resolved.target
+        )
+    }));
     lines.extend(owed_lines(&sockets.owed));
     lines.extend(
         sockets
