@@ -22,6 +22,8 @@ pub fn silence(resolved: &Resolved) -> Silence {
     match &resolved.peers {
         Some(peers) if peers.others.is_empty() || peers.backlog.is_some() => Silence::Unknown,
         Some(peers) if is_mutual(peers) => Silence::Mutual,
+        // It may be about to wait for its next event.
+        Some(peers) if peers.unsettled => Silence::Unknown,
         Some(peers) => match peers.waits {
             Some(true) => Silence::AtRest,
             Some(false) => Silence::CutOff,
@@ -60,5 +62,7 @@ mod tests {
             assert_eq!(found, expected, "{others} {waits:?} {reads_since:?} {single}");
         }
         assert_eq!(silence(&on(Syscall::Read, tcp())), Silence::Unknown);
+        let at_work = peers(1, false, false, Some(false)).map(|peers| Peers { unsettled: true, ..peers });
+        assert_eq!(silence(&Resolved { peers: at_work, ..on(Syscall::Read, tcp()) }), Silence::Unknown);
     }
 }

@@ -107,7 +107,8 @@ pub struct Peers {
     pub futex: Option<FutexWord>,
     /// Who has the lock waits for a connection, on a socket that the waiting process has as well: they take turns to accept.
     pub takes_turns: bool,
-    /// Who has the lock is at work, or who that is cannot be told just now: a moment later it may be somebody else's.
+    /// Who has the lock, or the other end of a connection on which nobody waits, is at work, or who that is cannot be told just now: a moment
+    /// later it may be otherwise.
     pub unsettled: bool,
     /// The System V semaphore it is; of the others who changed it last.
     pub semaphore: Option<Semaphore>,

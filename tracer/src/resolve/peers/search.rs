@@ -21,7 +21,7 @@ use crate::{
     model::holder::{ConnectionEnd, FileId, Holder, Holding},
     model::syscalls::Operation,
     model::wait::{ByProcess, Wait},
-    procfs::{self, Reads, by_pid},
+    procfs::{self, Reads, by_pid, stat::parse_stat},
     resolve::addresses::HostAddresses,
     resolve::bound::BoundNames,
     resolve::futex::{self, FutexWord, LockHolder},
@@ -316,6 +316,8 @@ impl PeerSearch<'_, '_> {
                     peers.own && peers.others.is_empty() && means.one_thread && !means.handles_signals;
             }
             peers.single = peers.reads_since.is_some() && self.means(wait.thread.process).one_thread;
+            let others = (peers.waits == Some(false)).then(|| peers.others.clone());
+            peers.unsettled = others.iter().flat_map(|of| of.iter()).any(|peer| self.is_at_work(peer.pid));
             return peers;
         }
         let mut peers = Peers::default();
@@ -351,6 +353,15 @@ impl PeerSearch<'_, '_> {
         peers
     }
 
+    /// Whether a thread of a process was running at the moment of the waits, which may wait for something again a moment later. Not one
+    /// that is stopped.
+    fn is_at_work(&mut self, pid: u32) -> bool {
+        let waiting = self.all.of(pid).iter().filter(|wait| !wait.thread.is_request()).count();
+        let stat = self.reads.file(by_pid(pid), "stat").ok();
+        let stat = stat.and_then(|text| parse_stat(&String::from_utf8_lossy(&text)));
+        stat.is_some_and(|stat| !matches!(stat.state, 'T' | 't' | 'Z') && waiting < stat.threads as usize)
+    }
+
     /// The same with whether who has the lock only waits for a connection: a process, or the thread that has it, where that is known.
     fn with_turns(&mut self, wait: &Wait, mut peers: Peers, source: &mut dyn Source) -> Result<Peers> {
         let own = wait.thread.process.pid;
@@ -362,7 +373,7 @@ impl PeerSearch<'_, '_> {
             }
             _ => Vec::new(),
         };
-        peers.unsettled = match &peers.futex {
+        peers.unsettled |= match &peers.futex {
             Some(FutexWord::Lock(LockHolder::Unknown)) => true,
             _ => wait.call.operation() == Operation::Semaphore && peers.semaphore.is_none(),
         };
