@@ -624,22 +624,34 @@ pub struct WaitKey {
     pub file: File,
 }
 
+/// What `answers` counts under: program and service.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AnswerKey {
+    /// Name of the process.
+    pub comm: [u8; COMM_LEN],
+    /// Address of the other end, as in [`File`].
+    pub remote: [u8; 16],
+    /// Its port, host byte order.
+    pub remote_port: u64,
+}
+
 /// Buckets of a [`Histogram`]: bucket `i` counts waits shorter than `2^(i + FIRST_BUCKET_LOG2)` µs, the last the rest.
 pub const BUCKETS: usize = 32;
 /// Upper bound of bucket 0 as a power of two, µs.
 pub const FIRST_BUCKET_LOG2: u32 = 7;
 
-/// Ended waits of one [`WaitKey`].
+/// Ended waits of one [`WaitKey`], or answers of one [`AnswerKey`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Histogram {
-    /// Waits counted.
+    /// How many.
     pub count: u64,
     /// Sum of their durations.
     pub sum_ns: u64,
-    /// Name of the process when the entry was made.
+    /// Name of the process when the entry was made; of answers it is in the key.
     pub comm: [u8; COMM_LEN],
-    /// Waits by duration.
+    /// They by duration.
     pub buckets: [u32; BUCKETS],
 }
 
@@ -713,11 +725,13 @@ pub enum Counter {
     CallsFull,
     /// A thread goes to sleep whose last sleep was not seen to end.
     EndUnseen,
+    /// An answer was not counted: its map is full, or there is no memory to keep something of its connection.
+    AnswersFull,
 }
 
 impl Counter {
     /// Entries of the array.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 10;
 }
 
 /// Records made of integers only: every bit pattern is a value, and there is no padding.
@@ -749,6 +763,7 @@ plain! {
     SocketRecord = 8 * 4 + 2 * 8 + COMM_LEN + 64,
     StackRecord = 4 * 4 + 3 * 8 + 2 * 4,
     RegisterRecord = 4 * 4 + 4 * 8 + 8 * REGISTER_WORDS,
+    AnswerKey = COMM_LEN + 16 + 8,
     WaitKey = 8 + 4 * 4 + 8 + 64,
     Histogram = 2 * 8 + COMM_LEN + 4 * BUCKETS,
     EndedWait = 96 + 4 + 4 + 3 * 8 + 6 * 8 + COMM_LEN,

@@ -151,6 +151,9 @@ macro_rules! kernel_fields {
             TCP_BIND_HASH: optional "inet_connection_sock" "icsk_bind_hash";
             BIND_FASTREUSE: optional "inet_bind_bucket" "fastreuse";
             TCP_DELIVERED: optional "tcp_sock" "delivered_mstamp";
+            // When the newest acknowledged segment was sent, and when the last one came or went.
+            TCP_FIRST_TX: optional "tcp_sock" "first_tx_mstamp";
+            TCP_MSTAMP: optional "tcp_sock" "tcp_mstamp";
             TCP_RETRANS_STAMP: optional "tcp_sock" "retrans_stamp";
             TCP_PROBES_OUT: required "inet_connection_sock" "icsk_probes_out";
         }

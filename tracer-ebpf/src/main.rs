@@ -3,12 +3,14 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod answers;
 mod atomic;
 mod call;
 mod calls;
 mod count;
 mod ended;
 mod file;
+mod histogram;
 mod holders;
 mod iter;
 mod lookup;

@@ -72,7 +72,7 @@ pub static COUNT_CALLS: Global<u32> = Global::new(0);
 
 /// Index into [`LIVE`]: `CLOCK_MONOTONIC` minus the scheduler's clock, nanoseconds, two's complement; 0: unknown.
 pub const CLOCK_OFFSET: u32 = 0;
-/// Index into [`LIVE`]: which of the two histogram maps is written, 0 or 1.
+/// Index into [`LIVE`]: which of each two histogram maps is written, 0 or 1.
 pub const ACTIVE: u32 = 1;
 
 /// Index into [`LIVE`]: how long ago the last bytes of a request must have been sent for `sockets` to tell of it, scheduler ticks.
@@ -84,10 +84,12 @@ pub const ANSWERED_ONE_IN: u32 = 3;
 pub const INCOMING: u32 = 4;
 /// Index into [`LIVE`]: `sockets` also tells of connections that only the other end has closed, so many scheduler ticks ago; 0: of none.
 pub const UNCLOSED_TICKS: u32 = 5;
+/// Index into [`LIVE`]: when `answers` was attached, `CLOCK_MONOTONIC`, microseconds.
+pub const ATTACHED_US: u32 = 6;
 
 /// Values tracer changes while the programs run.
 #[btf_map]
-pub static LIVE: Array<u64, 6> = Array::new();
+pub static LIVE: Array<u64, 7> = Array::new();
 
 /// A value of [`LIVE`].
 #[inline(always)]

@@ -8,7 +8,7 @@ use crate::offsets::*;
 
 pub const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
+pub const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
 /// State of a listener (include/net/tcp_states.h).
@@ -51,8 +51,8 @@ impl Sock {
                 failed |= SOCK_LADDR6.read(self.0, &mut to.local);
                 failed |= SOCK_DADDR6.read(self.0, &mut to.remote);
             } else {
-                failed |= mapped(&SOCK_LADDR, self.0, &mut to.local);
-                failed |= mapped(&SOCK_DADDR, self.0, &mut to.remote);
+                failed |= read_mapped(&SOCK_LADDR, self.0, &mut to.local);
+                failed |= read_mapped(&SOCK_DADDR, self.0, &mut to.remote);
             }
         }
         failed
@@ -216,17 +216,19 @@ pub fn is_udp(file: &File) -> bool {
     (file.family == AF_INET || file.family == AF_INET6) && file.protocol == IPPROTO_UDP
 }
 
-/// Reads an IPv4 address into its mapped IPv6 form.
+/// An IPv4 address in its mapped IPv6 form.
 #[inline(always)]
-fn mapped(field: &Offset, sk: *const u8, to: &mut [u8; 16]) -> bool {
+pub fn mapped(address: [u8; 4]) -> [u8; 16] {
+    let [a, b, c, d] = address;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+/// Reads one into it. True if it could not be read.
+#[inline(always)]
+fn read_mapped(field: &Offset, sk: *const u8, to: &mut [u8; 16]) -> bool {
     let mut address = [0u8; 4];
     let failed = field.read(sk, &mut address);
-    to[10] = 0xff;
-    to[11] = 0xff;
-    to[12] = address[0];
-    to[13] = address[1];
-    to[14] = address[2];
-    to[15] = address[3];
+    *to = mapped(address);
     failed
 }
 

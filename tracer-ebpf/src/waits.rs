@@ -8,13 +8,13 @@ use aya_ebpf::{
     macros::{btf_map, btf_tracepoint},
     programs::BtfTracePointContext,
 };
-use tracer_ebpf::abi::{BUCKETS, Counter, EndedWait, FIRST_BUCKET_LOG2, Histogram, Slot, WaitKey};
+use tracer_ebpf::abi::{Counter, EndedWait, Histogram, Slot, WaitKey};
 
 use crate::{
-    atomic::{add_u32, add_u64},
     count::count,
     ended,
     file::zero,
+    histogram,
     settings::{self, ACTIVE, FLOOR_NS, HAS_PREV_STATE, REPORT_NS},
     slot,
     task::{Task, is_asleep},
@@ -129,21 +129,7 @@ fn tally(task: Task, scratch: &mut Scratch, duration_ns: u64) {
             }
         }
     };
-    let bucket = bucket(duration_ns);
-    // SAFETY: a map value, shared with other CPUs, so touched with atomic additions only.
-    unsafe {
-        add_u64(&raw mut (*entry).count, 1);
-        add_u64(&raw mut (*entry).sum_ns, duration_ns);
-        add_u32((&raw mut (*entry).buckets).cast::<u32>().add(bucket), 1);
-    }
+    // SAFETY: a map value.
+    unsafe { histogram::add(entry, duration_ns) };
     count(Counter::CountedWaits);
-}
-
-/// The first bucket whose bound the duration is below.
-#[inline(always)]
-fn bucket(duration_ns: u64) -> usize {
-    let us = duration_ns / 1000;
-    let bits = 64 - us.leading_zeros();
-    let bucket = bits.saturating_sub(FIRST_BUCKET_LOG2) as usize;
-    if bucket < BUCKETS { bucket } else { BUCKETS - 1 }
 }

@@ -59,6 +59,7 @@ mod ps_terminal;
 mod ps_who;
 mod release;
 mod requests;
+mod response_times;
 mod run;
 mod semaphores;
 mod sets;

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     assess::blind::Cause,
     assess::sink::{Look, OfService},
+    collect::ended::Drained,
     collect::losses::{self, Loss},
     model::wait::{ProcessId, Snapshot, Wait},
     procfs::Reads,
@@ -29,6 +30,10 @@ impl AgentLoop {
             self.durations = None;
         }
         self.bpf.drain_ended(|ended| {
+            let ended = match ended {
+                Drained::Waits(waits) => waits,
+                Drained::Answers(answers) => return self.sinks.answers_read(&answers),
+            };
             if self.canary.as_ref().is_some_and(|canary| canary.is(ended.process)) {
                 return;
             }

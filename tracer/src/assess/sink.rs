@@ -15,7 +15,10 @@ use super::{
     stall::{Closed, Stall, Standing},
 };
 use crate::{
-    collect::{ended::EndedWaits, losses::Loss},
+    collect::{
+        ended::{Answers, EndedWaits},
+        losses::Loss,
+    },
     model::file::Endpoint,
     model::request::RequestNumbers,
     model::wait::{Snapshot, ThreadId, Wait},
@@ -44,6 +47,9 @@ pub trait Sink: Send {
 
     /// Waits have ended since the last look.
     fn waits_ended(&mut self, _waits: &EndedWaits) {}
+
+    /// Answers of a service have been read since the last look.
+    fn answers_read(&mut self, _answers: &Answers) {}
 
     /// What has been lost so far: numbers that only grow. What is not among them is as it was.
     fn lost(&mut self, _losses: &[(Loss, u64)]) {}
@@ -208,6 +214,11 @@ impl Sinks {
     /// Waits have ended.
     pub fn waits_ended(&mut self, waits: &EndedWaits) {
         self.0.iter_mut().for_each(|sink| sink.waits_ended(waits));
+    }
+
+    /// Answers have been read.
+    pub fn answers_read(&mut self, answers: &Answers) {
+        self.0.iter_mut().for_each(|sink| sink.answers_read(answers));
     }
 
     /// What has been lost so far.

@@ -148,6 +148,7 @@ impl Bpf {
             min_wait: Duration::ZERO,
             report: Duration::ZERO,
             calls: None,
+            answers: false,
             verbose: false,
         })
     }

@@ -1,17 +1,22 @@
 //! Waits and calls that have ended: the kernel programs' records of them, in the model's terms.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::Result;
 use compact_str::CompactString;
-use tracer_ebpf::abi::{self, CALL_CLOCK, CALL_COMPAT, Counter, THREAD_EXITING, THREAD_SIGNALLED, WaitKey};
+use tracer_ebpf::abi::{
+    self, AnswerKey, CALL_CLOCK, CALL_COMPAT, Counter, THREAD_EXITING, THREAD_SIGNALLED, WaitKey,
+};
 
 use super::{
     bpf::{Bpf, restarted, syscall, text},
     records::open_file,
 };
 use crate::{
-    kernel::symbols::Restarts,
+    kernel::{histograms::Counted, symbols::Restarts},
     model::{
         file::OpenFile,
         histogram::{BUCKETS, FIRST_BUCKET_LOG2, WaitHistogram},
@@ -50,11 +55,36 @@ pub struct ReturnedCall {
     pub pointed: Vec<u8>,
 }
 
+/// Answers of a service that a program has read.
+#[derive(Clone, Debug)]
+pub struct Answers {
+    /// Name of the process.
+    pub comm: CompactString,
+    /// The service's address.
+    pub remote: SocketAddr,
+    /// How many, and how long they took from the last byte of the question to the first of the answer.
+    pub histogram: WaitHistogram,
+}
+
+/// What the kernel programs have counted since the last time.
+#[derive(Clone, Debug)]
+pub enum Drained {
+    /// Waits.
+    Waits(EndedWaits),
+    /// Answers.
+    Answers(Answers),
+}
+
 impl Bpf {
-    /// Takes all ended waits counted since the last call.
-    pub fn drain_ended(&mut self, mut each: impl FnMut(EndedWaits)) -> Result<()> {
+    /// Takes all ended waits and answers counted since the last call.
+    pub fn drain_ended(&mut self, mut each: impl FnMut(Drained)) -> Result<()> {
         let Self { kernel, restarts, .. } = self;
-        kernel.drain(|key, histogram| each(ended_waits(&key, &histogram, restarts)))
+        kernel.drain(|counted| {
+            each(match counted {
+                Counted::Waits(key, histogram) => Drained::Waits(ended_waits(&key, &histogram, restarts)),
+                Counted::Answers(key, histogram) => Drained::Answers(answers(&key, &histogram)),
+            })
+        })
     }
 
     /// How many waits have ended since the programs were loaded.
@@ -123,14 +153,30 @@ pub fn ended_waits(key: &WaitKey, histogram: &abi::Histogram, restarts: &mut Opt
     // Of the arguments it is known only whether the first is a clock.
     let first = if key.flags & CALL_CLOCK != 0 { 0 } else { u64::MAX };
     let syscall = restarted(syscall, key.restart_fn, first, restarts).unwrap_or(syscall);
-    let (count, sum_ns) = (histogram.count, histogram.sum_ns);
-    let buckets = histogram.buckets.map(u64::from);
     EndedWaits {
         process: process(key),
         comm: text(&histogram.comm),
         syscall,
         file: open_file(&key.file),
-        histogram: WaitHistogram { count, sum_ns, buckets },
+        histogram: by_duration(histogram),
+    }
+}
+
+/// The same of answers.
+fn answers(key: &AnswerKey, histogram: &abi::Histogram) -> Answers {
+    let remote = Ipv6Addr::from(key.remote).to_canonical();
+    Answers {
+        comm: text(&key.comm),
+        remote: SocketAddr::new(remote, key.remote_port as u16),
+        histogram: by_duration(histogram),
+    }
+}
+
+fn by_duration(histogram: &abi::Histogram) -> WaitHistogram {
+    WaitHistogram {
+        count: histogram.count,
+        sum_ns: histogram.sum_ns,
+        buckets: histogram.buckets.map(u64::from),
     }
 }
 

@@ -65,6 +65,9 @@ macro_rules! losses {
 }
 
 losses! {
+    AnswersFull = "answers_full", Statistics, Some(Counter::AnswersFull),
+        "An answer was not counted because there were more than 4,096 pairs of program and service in one interval, or no memory \
+         (`response_times` only).";
     CallsFull = "calls_full", Statistics, Some(Counter::CallsFull),
         "A call was not followed because too many were in progress (`--probes calls` only).";
     EndUnseen = "end_unseen", Statistics, Some(Counter::EndUnseen),

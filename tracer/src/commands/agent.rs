@@ -136,6 +136,7 @@ fn load(args: &AgentSettings, report: Duration) -> Result<Bpf> {
         waits: true,
         min_wait: args.min_wait,
         calls: None,
+        answers: args.response_times,
         report,
         verbose: args.verbose,
     };

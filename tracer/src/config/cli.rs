@@ -509,6 +509,8 @@ pub struct AgentSettings {
     pub min_wait: Duration,
     /// How to see waits end.
     pub probes: AgentProbes,
+    /// Time the answers of services.
+    pub response_times: bool,
     /// Where to serve HTTP.
     pub listen: SocketAddr,
     /// Where it remembers things over a restart.
@@ -543,6 +545,7 @@ impl AgentArgs {
             interval: self.interval.or(file.interval).unwrap_or(Duration::from_secs(1)),
             min_wait: self.min_wait.or(file.min_wait).unwrap_or(Duration::from_micros(100)),
             probes: self.probes,
+            response_times: file.response_times.unwrap_or(false),
             listen: self.listen.or(file.listen).unwrap_or(LISTEN),
             state_dir: self.state_dir.clone(),
             socket: self.socket.clone(),

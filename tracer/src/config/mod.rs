@@ -94,6 +94,8 @@ pub struct Defaults {
     pub interval: Option<Duration>,
     /// Ended waits shorter than this are not counted one by one.
     pub min_wait: Option<Duration>,
+    /// Whether to time the answers of services.
+    pub response_times: Option<bool>,
     /// Where to serve HTTP.
     pub listen: Option<SocketAddr>,
     /// For how long the history is kept.
@@ -179,6 +181,7 @@ impl Config {
                 threshold: agent.value("threshold", |value| value.threshold())?,
                 interval: agent.value("interval", |value| value.string(cli::interval))?,
                 min_wait: agent.value("min_wait", |value| value.duration())?,
+                response_times: agent.value("response_times", |value| value.bool())?,
                 listen: agent.value("listen", |value| value.string(listen))?,
                 history: agent.value("history", |value| value.duration())?,
                 history_mib: agent.value("history_mib", |value| value.string_or_integer(mebibytes))?,

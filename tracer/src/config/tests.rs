@@ -63,12 +63,13 @@ fn what_the_shipped_file_calls_built_in_is_built_in() {
     let cli::Command::Agent(args) = cli.command else { panic!("another command") };
     let (built_in, said) = (args.over(&Defaults::default()), args.over(&file.defaults));
     assert_eq!(
-        (built_in.interval, built_in.min_wait, built_in.listen, built_in.history),
-        (said.interval, said.min_wait, said.listen, said.history)
+        (built_in.interval, built_in.min_wait, built_in.response_times, built_in.listen, built_in.history),
+        (said.interval, said.min_wait, said.response_times, said.listen, said.history)
     );
     assert!(
         file.defaults.interval.is_some()
             && file.defaults.min_wait.is_some()
+            && file.defaults.response_times.is_some()
             && file.defaults.listen.is_some()
     );
 }
@@ -282,7 +283,7 @@ fn a_mistake_is_told_with_its_place_and_what_was_expected() {
         ),
         (
             "[agent]\ninterval = '1s'\ncolour = 1\n",
-            "3:1: unknown key `colour` in [agent]: expected one of threshold, interval, min_wait, listen, history, history_mib, token_file, on_stall, on_incident, on_stall_timeout, on_stall_a_minute",
+            "3:1: unknown key `colour` in [agent]: expected one of threshold, interval, min_wait, response_times, listen, history, history_mib, token_file, on_stall, on_incident, on_stall_timeout, on_stall_a_minute",
         ),
         ("[Agent]\n", "1:2: unknown key `Agent`: did you mean `agent`?"),
         ("[[rules]]\n", "1:3: unknown key `rules`: did you mean `rule`?"),

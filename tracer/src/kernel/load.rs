@@ -14,14 +14,13 @@ use aya::{
     programs::{BtfTracePoint, Iter},
 };
 use tracer_ebpf::abi::{
-    Counter, EndedWait, FdRecord, FileKey, Header, Histogram, HolderRecord, Plain, SYSCALLS, TupleKey,
-    WaitKey,
+    Counter, EndedWait, FdRecord, FileKey, Header, HolderRecord, Plain, SYSCALLS, TupleKey,
 };
 
 use super::{
     asked::ThreadProgram,
-    batch,
     error::ProgramError,
+    histograms::{Counted, Histograms},
     iterate,
     object::{Followed, Object, Options},
     probes::{Hook, PROBES, Probe, find},
@@ -31,15 +30,16 @@ use super::{
 use crate::{
     model::syscalls::CallTable,
     procfs::{Reads, Unread},
+    util::clock::monotonic_ns,
 };
 
 /// Indices of the map `LIVE`, see `settings.rs` of the kernel's half.
 const CLOCK_OFFSET: u32 = 0;
-const ACTIVE: u32 = 1;
 const REQUEST_TICKS: u32 = 2;
 const ANSWERED_ONE_IN: u32 = 3;
 const INCOMING: u32 = 4;
 const UNCLOSED_TICKS: u32 = 5;
+const ATTACHED_US: u32 = 6;
 
 /// Entries of each of the maps `WANTED_FILES` and `WANTED_TUPLES`.
 pub const WANTED_AT_ONCE: usize = 1024;
@@ -60,14 +60,15 @@ pub struct Kernel {
     holders: Optional,
     /// Likewise.
     sockets: Optional,
+    /// Loaded where that is asked for.
+    answers: Optional,
     /// The programs that look at single threads, likewise.
     pub(super) stacks: ThreadProgram,
     pub(super) rings: ThreadProgram,
     pub(super) registers: ThreadProgram,
     counters: PerCpuArray<MapData, u64>,
     ended: RingBuf<MapData>,
-    histograms: [MapData; 2],
-    active: usize,
+    histograms: Histograms,
     /// Programs beside the iterators that are attached.
     pub(super) attached: Vec<&'static str>,
     /// Of the machine: scheduler ticks a second.
@@ -117,6 +118,10 @@ impl Kernel {
                 load_tracepoint(&mut ebpf, "exited", &aya_btf)?;
             }
         }
+        let answers = match options.answers {
+            true => load_answers(&mut ebpf, &aya_btf),
+            false => Optional::NotLoaded,
+        };
         // Reading the kernel's types once more would cost an agent that stays for months ten megabytes.
         let stays = options.waits || options.calls == Some(Followed::Counted);
         let (mut stacks, mut rings) = (ThreadProgram::stacks(&mut ebpf)?, ThreadProgram::rings(&mut ebpf)?);
@@ -136,7 +141,7 @@ impl Kernel {
         let wanted_tuples = HashMap::try_from(take(&mut ebpf, "WANTED_TUPLES")?)?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?;
         let ended = RingBuf::try_from(take(&mut ebpf, "ENDED")?)?;
-        let histograms = [raw(take(&mut ebpf, "WAITS_A")?)?, raw(take(&mut ebpf, "WAITS_B")?)?];
+        let histograms = Histograms::take(&mut ebpf)?;
         let mut kernel = Self {
             ebpf,
             types: (!stays && options.calls.is_none()).then_some(aya_btf),
@@ -146,13 +151,13 @@ impl Kernel {
             wanted_tuples,
             holders,
             sockets,
+            answers,
             stacks,
             rings,
             registers,
             counters,
             ended,
             histograms,
-            active: 0,
             attached: Vec::new(),
             hz: ticks_per_second(),
             buffer: Vec::new(),
@@ -161,6 +166,9 @@ impl Kernel {
         };
         if options.waits {
             kernel.attach_waits(hash_slots)?;
+        }
+        if kernel.answers == Optional::Loaded {
+            kernel.attach_answers()?;
         }
         Ok(kernel)
     }
@@ -184,6 +192,13 @@ impl Kernel {
         self.attach("newtask")?;
         self.pass(|_, _| {})?;
         self.attach("waits")
+    }
+
+    /// From now on answers are timed; those to what was asked before are not.
+    fn attach_answers(&mut self) -> Result<()> {
+        let now_us = monotonic_ns() / 1000;
+        self.live.set(ATTACHED_US, now_us, 0).context("cannot tell the programs the time")?;
+        self.attach("answers")
     }
 
     fn attach(&mut self, name: &'static str) -> Result<()> {
@@ -461,8 +476,10 @@ impl Kernel {
             Hook::Iter(_) => true,
             _ => self.attached.contains(&probe.name),
         };
-        let used =
-            PROBES.iter().filter(|probe| probe.needed || matches!(probe.hook, Hook::Iter(_)) || up(probe));
+        let is_asked_for = |probe: &Probe| probe.name == "answers" && self.answers != Optional::NotLoaded;
+        let used = PROBES.iter().filter(|probe| {
+            probe.needed || matches!(probe.hook, Hook::Iter(_)) || is_asked_for(probe) || up(probe)
+        });
         used.map(|probe| (probe.name, probe.hook.mechanism(), up(probe))).collect()
     }
 
@@ -481,17 +498,9 @@ impl Kernel {
         next(&mut self.ended)
     }
 
-    /// Takes all ended waits counted since the last call.
-    pub fn drain(&mut self, each: impl FnMut(WaitKey, Histogram)) -> Result<()> {
-        let full = self.active;
-        self.active = 1 - full;
-        self.live.set(ACTIVE, self.active as u64, 0).context("cannot switch the maps of ended waits")?;
-        // A program that began before the switch may still write the old map: wait until all CPUs have left it.
-        // SAFETY: membarrier takes no pointers.
-        if unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        batch::drain(self.histograms[full].fd().as_fd(), each)
+    /// Takes all ended waits and answers counted since the last call.
+    pub fn drain(&mut self, each: impl FnMut(Counted)) -> Result<()> {
+        self.histograms.drain(&mut self.live, each)
     }
 
     /// Opens the programs' log.
@@ -540,13 +549,6 @@ pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
         .with_context(|| format!("the compiled programs have no map {name}: run `cargo xtask ebpf`"))
 }
 
-fn raw(map: aya::maps::Map) -> Result<MapData> {
-    match map {
-        aya::maps::Map::HashMap(data) => Ok(data),
-        _ => bail!("a map of ended waits is no hash map: run `cargo xtask ebpf`"),
-    }
-}
-
 pub(super) fn program<'a>(
     ebpf: &'a mut Ebpf,
     name: &str,
@@ -558,6 +560,10 @@ fn load_sockets(ebpf: &mut Ebpf, btf: &aya::Btf) -> Optional {
     load_optional(ebpf, "sockets", "cannot see requests of event loops", btf)
 }
 
+fn load_answers(ebpf: &mut Ebpf, btf: &aya::Btf) -> Optional {
+    loaded_or_said(load_tracepoint(ebpf, "answers", btf), "response times are not measured")
+}
+
 /// Without it tracer does not say who is at the other end, and goes on.
 fn load_holders(ebpf: &mut Ebpf, btf: &aya::Btf) -> Optional {
     load_optional(ebpf, "holders", "cannot tell who is at the other end", btf)
@@ -565,7 +571,12 @@ fn load_holders(ebpf: &mut Ebpf, btf: &aya::Btf) -> Optional {
 
 /// Loads an iterator that tracer can do without, and says what is lost where the kernel refuses it.
 fn load_optional(ebpf: &mut Ebpf, name: &str, without: &str, btf: &aya::Btf) -> Optional {
-    match load_iterator(ebpf, name, btf) {
+    loaded_or_said(load_iterator(ebpf, name, btf), without)
+}
+
+/// What came of loading a program that tracer can do without; what is lost is said.
+fn loaded_or_said(result: Result<()>, without: &str) -> Optional {
+    match result {
         Ok(()) => Optional::Loaded,
         Err(error) => {
             crate::util::human::say(&format!("{without}: {error:#}"));

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod btf;
 pub mod calls;
 pub mod error;
+pub mod histograms;
 mod iterate;
 pub mod legacy;
 pub mod load;

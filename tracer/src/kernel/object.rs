@@ -30,6 +30,8 @@ pub struct Options {
     pub report: Duration,
     /// Calls will be followed, by `follow_calls` or `count_calls`.
     pub calls: Option<Followed>,
+    /// Time answers too: needs Linux 5.11.
+    pub answers: bool,
     /// Let the programs log.
     pub verbose: bool,
 }
@@ -115,6 +117,9 @@ impl Object {
             .override_global(aya_log::LEVEL, &level, true);
         if !options.waits && !counted {
             loader.map_max_entries("WAITS_A", 1).map_max_entries("WAITS_B", 1).map_max_entries("ENDED", 4096);
+        }
+        if !options.answers {
+            loader.map_max_entries("ANSWERS_A", 1).map_max_entries("ANSWERS_B", 1);
         }
         if options.calls.is_none() {
             loader.map_max_entries("BEGUN", 1).map_max_entries("TRACED", 1);

@@ -133,6 +133,14 @@ pub const PROBES: &[Probe] = &[
         needed: true,
     },
     Probe {
+        name: "answers",
+        hook: Hook::Tracepoint("tcp_rcv_space_adjust"),
+        since: (5, 11),
+        tells: "for response_times: how long services take to answer",
+        without: "response times are not measured",
+        needed: false,
+    },
+    Probe {
         name: "call_fork",
         hook: Hook::Tracepoint("task_newtask"),
         since: (5, 5),
@@ -325,6 +333,7 @@ pub fn try_all() -> Result<Vec<(&'static Probe, ProbeVerdict)>> {
         min_wait: std::time::Duration::MAX,
         report: std::time::Duration::MAX,
         calls: Some(Followed::Threads),
+        answers: false,
         verbose: false,
     };
     let mut object = Object::open(&options)?;

@@ -6,14 +6,17 @@ use hashbrown::{HashMap, HashSet};
 
 use super::{
     Metrics,
-    series::{BlockedKey, DurationKey},
+    series::{BlockedKey, DurationKey, ResponseKey},
     services::ServiceSeries,
 };
 use crate::{
     assess::blind::Cause,
     assess::sink::{Look, Notice, Sink},
     assess::stall::Standing,
-    collect::{ended::EndedWaits, losses::Loss},
+    collect::{
+        ended::{Answers, EndedWaits},
+        losses::Loss,
+    },
     model::class::Class,
     model::wait::{ProcessId, Wait},
     procfs::{Reads, Unread, Wanted, stat},
@@ -132,6 +135,11 @@ impl Sink for Account {
             self.unnamed.entry(process).or_insert_with(|| comm.clone());
         }
         state.add_durations(DurationKey { comm, syscall, kind }, &ended.histogram);
+    }
+
+    fn answers_read(&mut self, answers: &Answers) {
+        let key = ResponseKey { comm: answers.comm.to_string(), remote: Some(answers.remote) };
+        self.metrics.lock().add_responses(key, &answers.histogram);
     }
 
     fn lost(&mut self, losses: &[(Loss, u64)]) {

@@ -1,12 +1,15 @@
 //! How many series a family has: what is more than that is folded into one. Pure.
 
-use std::hash::{BuildHasher, Hash};
+use std::{
+    hash::{BuildHasher, Hash},
+    net::SocketAddr,
+};
 
 use hashbrown::{HashMap, HashSet};
 
-use super::families::Number;
+use super::families::{Histogram, Number};
 use crate::model::{
-    histogram::{BUCKETS, bound_us},
+    histogram::{BUCKETS, WaitHistogram, bound_us},
     wait::ProcessId,
 };
 
@@ -24,16 +27,19 @@ pub enum SeriesFamily {
     Durations,
     /// `tracer_blocked_seconds_total`.
     Blocked,
+    /// `tracer_response_seconds`.
+    Responses,
 }
 
 impl SeriesFamily {
-    const ALL: [SeriesFamily; 2] = [SeriesFamily::Durations, SeriesFamily::Blocked];
+    const ALL: [SeriesFamily; 3] = [SeriesFamily::Durations, SeriesFamily::Blocked, SeriesFamily::Responses];
 
     /// `reason` of `tracer_dropped_series_total`.
     fn reason(self) -> &'static str {
         match self {
             SeriesFamily::Durations => "wait_duration",
             SeriesFamily::Blocked => "blocked_seconds",
+            SeriesFamily::Responses => "response_seconds",
         }
     }
 }
@@ -60,6 +66,22 @@ pub struct BlockedKey {
     pub kind: &'static str,
 }
 
+/// Labels of answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ResponseKey {
+    /// Name of the process that asked.
+    pub comm: String,
+    /// Address of the service; `None` for the folded series.
+    pub remote: Option<SocketAddr>,
+}
+
+impl ResponseKey {
+    /// Of the folded series.
+    pub fn other() -> Self {
+        Self { comm: OTHER.into(), remote: None }
+    }
+}
+
 impl DurationKey {
     /// Of the folded series.
     pub fn other() -> Self {
@@ -74,20 +96,36 @@ impl BlockedKey {
     }
 }
 
-/// Ended waits of one series.
+/// Ended waits, or answers, of one series.
 #[derive(Clone, Debug, Default)]
 pub struct DurationSeries {
-    /// Waits.
+    /// How many.
     pub count: u64,
     /// Sum of their durations, nanoseconds.
     pub sum_ns: u64,
-    /// Waits by bucket, not cumulative.
+    /// They by bucket, not cumulative.
     pub buckets: [u64; BUCKETS],
     /// When something was last added; `None` since the last look.
     pub used_ns: Option<u64>,
 }
 
 impl DurationSeries {
+    /// Adds more of them.
+    pub fn add(&mut self, more: &WaitHistogram) {
+        self.used_ns = None;
+        self.count += more.count;
+        self.sum_ns += more.sum_ns;
+        for (sum, more) in self.buckets.iter_mut().zip(more.buckets) {
+            *sum += more;
+        }
+    }
+
+    /// The metric's series with these labels.
+    pub fn labelled(&self, labels: Vec<String>) -> Histogram {
+        let (count, sum) = (self.count, self.sum_ns as f64 / 1e9);
+        Histogram { labels, count, sum, buckets: self.cumulative() }
+    }
+
     /// Cumulative counts with their bounds in seconds, empty ones at the far end left out.
     pub fn cumulative(&self) -> Vec<(f64, u64)> {
         let used = self.buckets.iter().rposition(|count| *count != 0).map_or(0, |last| last + 1);

@@ -7,7 +7,10 @@ use hashbrown::{HashMap, HashSet};
 use super::{
     blocked::Blocked,
     families::{Histogram, Number},
-    series::{BlockedKey, DurationKey, DurationSeries, Folded, OTHER, SERIES_MAX, SeriesFamily, bounded},
+    series::{
+        BlockedKey, DurationKey, DurationSeries, Folded, OTHER, ResponseKey, SERIES_MAX, SeriesFamily,
+        bounded,
+    },
     services::ServiceSeries,
     stalls::{IncidentSeries, StallSeries},
 };
@@ -54,6 +57,7 @@ pub struct State {
     /// Kernel programs: name, mechanism, and whether it works.
     pub probes: Vec<(&'static str, &'static str, bool)>,
     durations: HashMap<DurationKey, DurationSeries>,
+    responses: HashMap<ResponseKey, DurationSeries>,
     blocked: HashMap<BlockedKey, Blocked>,
     /// Users of the processes that waited at the last look.
     users: HashMap<ProcessId, u32>,
@@ -84,12 +88,14 @@ impl State {
             key,
             DurationKey::other(),
         );
-        series.used_ns = None;
-        series.count += add.count;
-        series.sum_ns += add.sum_ns;
-        for (sum, more) in series.buckets.iter_mut().zip(add.buckets) {
-            *sum += more;
-        }
+        series.add(add);
+    }
+
+    /// Counts answers.
+    pub fn add_responses(&mut self, key: ResponseKey, add: &WaitHistogram) {
+        let other = ResponseKey::other();
+        let (series, _) = bounded(&mut self.responses, &mut self.folded, SeriesFamily::Responses, key, other);
+        series.add(add);
     }
 
     /// A process's name, if it is known.
@@ -199,6 +205,7 @@ impl State {
             now_ns.saturating_sub(*used_ns.get_or_insert(now_ns)) >= EXPIRY.as_nanos() as u64
         };
         self.durations.retain(|key, series| !expired(&mut series.used_ns) || key.syscall == OTHER);
+        self.responses.retain(|key, series| !expired(&mut series.used_ns) || key.remote.is_none());
         self.blocked.retain(|key, series| {
             series.settle(may_return(key.process.as_ref()));
             let Some(process) = &key.process else { return true };
@@ -229,13 +236,15 @@ impl State {
 
     /// `tracer_wait_duration_seconds`.
     pub(super) fn durations(&self) -> Vec<Histogram> {
-        let series = self.durations.iter().map(|(key, durations)| Histogram {
-            labels: vec![key.comm.clone(), key.syscall.to_owned(), key.kind.to_owned()],
-            count: durations.count,
-            sum: durations.sum_ns as f64 / 1e9,
-            buckets: durations.cumulative(),
-        });
-        series.collect()
+        let labels = |key: &DurationKey| vec![key.comm.clone(), key.syscall.to_owned(), key.kind.to_owned()];
+        self.durations.iter().map(|(key, durations)| durations.labelled(labels(key))).collect()
+    }
+
+    /// `tracer_response_seconds`.
+    pub(super) fn responses(&self) -> Vec<Histogram> {
+        let remote = |key: &ResponseKey| key.remote.map_or_else(|| OTHER.to_owned(), |at| at.to_string());
+        let labels = |key: &ResponseKey| vec![key.comm.clone(), remote(key)];
+        self.responses.iter().map(|(key, responses)| responses.labelled(labels(key))).collect()
     }
 
     /// `tracer_blocked_seconds_total`. A pid that was reused has one series: its latest process's.
@@ -409,6 +418,9 @@ pub(super) mod tests {
             let key = DurationKey { comm: comm.into(), syscall, kind };
             state.add_durations(key, &histogram(count, bucket));
         }
+        let remote = Some("10.0.0.2:5432".parse().expect("is one"));
+        state.add_responses(ResponseKey { comm: "php-fpm".into(), remote }, &histogram(2, 4));
+        state.add_responses(ResponseKey::other(), &histogram(1, 0));
         state.set_users((1..=3).map(|pid| (ProcessId { pid, start_ns: 1 }, pid)).collect());
         for pid in 1..=3 {
             state.set_name(ProcessId { pid, start_ns: 1 }, format!("worker-{pid}"));

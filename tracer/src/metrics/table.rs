@@ -140,6 +140,13 @@ pub const METRICS: &[Metric] = &[
         series: Series::Histogram(State::durations),
     },
     Metric {
+        name: "tracer_response_seconds",
+        labels: &["comm", "remote"],
+        help: "How long services took to answer programs of this host, from the last byte of what was asked to the first of the answer; \
+               with `response_times = true` only.",
+        series: Series::Histogram(State::responses),
+    },
+    Metric {
         name: "tracer_blocked_seconds_total",
         labels: &["pid", "comm", "syscall", "kind"],
         help: "Time spent waiting, including waits that still last.",
@@ -295,9 +302,10 @@ mod tests {
              users, who own everything below `user.slice`. The owner with the most series gives way first, and each owner keeps its\n\
              oldest stalls. `tracer_open_stalls` counts all of them, `tracer_stalls_without_series` those that gave way.\n\n\
              `tracer_blocked_seconds_total` is shared between users: when it is full, a process of a user with few series replaces the\n\
-             latest process of the user with the most, whose time is then part of `{OTHER}`. `tracer_wait_duration_seconds` is keyed by\n\
-             names, which have no owner, so it is first come, first served. No stall depends on it.\n\n\
-             A series of `tracer_wait_duration_seconds` is dropped after {0} minutes without an update. One of\n\
+             latest process of the user with the most, whose time is then part of `{OTHER}`. `tracer_wait_duration_seconds` and\n\
+             `tracer_response_seconds` are keyed by names, which have no owner, so they are first come, first served. No stall depends\n\
+             on them.\n\n\
+             A series of these two is dropped after {0} minutes without an update. One of\n\
              `tracer_blocked_seconds_total` is dropped then too, if its process has ended. The page is rendered at most once per\n\
              snapshot.\n\n\
              `namespace` and `pod` are empty outside Kubernetes, `unit` is empty outside systemd, and `local` and `remote` are empty\n\

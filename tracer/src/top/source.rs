@@ -21,6 +21,7 @@ use crate::{
     assess::pipeline::LOOK_AGE_MIN,
     assess::requests,
     collect::durations::AllDurations,
+    collect::ended::Drained,
     collect::{Source, WantedConnections, bpf::Bpf, losses, proc::Proc},
     config::cli::{SourceArgs, Top},
     history,
@@ -285,7 +286,11 @@ impl FrameSource {
             }
             Origin::Bpf(bpf) => {
                 let durations = &mut self.durations;
-                bpf.drain_ended(|ended| durations.add(&ended))?;
+                bpf.drain_ended(|ended| {
+                    if let Drained::Waits(waits) = ended {
+                        durations.add(&waits);
+                    }
+                })?;
                 // Long waits also come one by one, which nobody reads here.
                 while bpf.kernel.next_ended().is_some() {}
                 (Some(bpf.number_ended()?), losses::number_of_programs(&bpf.kernel)?)
@@ -342,6 +347,7 @@ impl Origin {
             min_wait: Duration::from_micros(100),
             report: Duration::MAX,
             calls: None,
+            answers: false,
             verbose: false,
         };
         feed::choose(

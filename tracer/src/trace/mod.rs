@@ -555,7 +555,15 @@ fn restore_peer(wait: &mut Wait, pointed: &[u8], reported: Option<&ReportedWait>
 }
 
 fn load(args: &Trace, waits: bool, calls: Option<Followed>) -> Result<Bpf> {
-    Bpf::load(Options { snapshot: true, waits, min_wait: args.min, report: args.min, calls, verbose: false })
+    Bpf::load(Options {
+        snapshot: true,
+        waits,
+        min_wait: args.min,
+        report: args.min,
+        calls,
+        answers: false,
+        verbose: false,
+    })
 }
 
 /// An fd that becomes readable when SIGINT or SIGTERM comes, which then end nothing by themselves.

@@ -117,7 +117,28 @@ fn program_cost() -> Result<Vec<Line>> {
             held: each <= 400.0,
         });
     }
+    drop(agent);
+    lines.push(answers_cost()?);
     Ok(lines)
+}
+
+/// What `answers` costs at each read of TCP data, half of which are of answers.
+fn answers_cost() -> Result<Line> {
+    let config = std::env::temp_dir().join(format!("tracer-bench-{}.toml", std::process::id()));
+    fs::write(&config, "[agent]\nresponse_times = true\n")?;
+    let agent = Agent::start(&["--config", &config.to_string_lossy()]);
+    fs::remove_file(&config)?;
+    let agent = agent?;
+    let before = agent.program("answers")?;
+    measure("ping-pong-tcp", "300000")?;
+    let after = agent.program("answers")?;
+    let each = (after.0 - before.0) as f64 / (after.1 - before.1).max(1) as f64;
+    Ok(Line {
+        what: "answers (`response_times = true`), mean per read, ping-pong over loopback TCP",
+        budget: "400 ns".into(),
+        measured: format!("{each:.0} ns over {} runs", after.1 - before.1),
+        held: each <= 400.0,
+    })
 }
 
 /// What a host with this many blocked threads costs.
