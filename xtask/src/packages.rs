@@ -19,6 +19,7 @@ const PACKAGES: &[&str] = &[
     "curl",
     "dbus-bin",
     "dbus-daemon",
+    "g++",
     "gcc",
     "gdb",
     "gearman-job-server",

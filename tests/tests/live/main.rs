@@ -65,6 +65,7 @@ mod semaphores;
 mod sets;
 mod stacks;
 mod stacks_compared;
+mod stacks_everywhere;
 mod stacks_hostile;
 mod stacks_languages;
 mod top;

@@ -11,6 +11,9 @@ pub struct Arch {
     pub is_shipped: bool,
     /// Debian's name.
     pub debian: &'static str,
+    /// A compiler of C for it, and its packages.
+    pub gcc: &'static str,
+    pub gcc_packages: &'static [&'static str],
     /// The emulator and its package.
     pub qemu: &'static str,
     pub package: &'static str,
@@ -25,6 +28,8 @@ pub static X86_64: Arch = Arch {
     linker: None,
     is_shipped: true,
     debian: "amd64",
+    gcc: "gcc",
+    gcc_packages: &["gcc", "libc6-dev"],
     qemu: "/usr/bin/qemu-system-x86_64",
     package: "qemu-system-x86",
     machine: &["-cpu", "max"],
@@ -36,6 +41,8 @@ pub static AARCH64: Arch = Arch {
     linker: Some(("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld")),
     is_shipped: false,
     debian: "arm64",
+    gcc: "aarch64-linux-gnu-gcc",
+    gcc_packages: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
     qemu: "/usr/bin/qemu-system-aarch64",
     package: "qemu-system-arm",
     // Pointer authentication is most of what emulation costs, and nothing here is about it.

@@ -52,13 +52,36 @@ pub static V6_12_AARCH64: Kernel = Kernel {
 
 /// Installs the emulator if it is not there.
 pub fn emulator(arch: &Arch) -> Result<()> {
-    if Path::new(arch.qemu).exists() {
+    install_if_missing(Path::new(arch.qemu), &[arch.package])
+}
+
+/// Installs packages if this program of theirs is not there.
+pub fn install_if_missing(program: &Path, packages: &[&str]) -> Result<()> {
+    if program.exists() {
         return Ok(());
     }
-    ensure!(is_root(), "installing {} needs root: run `cargo xtask vm` as root", arch.package);
+    let names = packages.join(" and ");
+    ensure!(is_root(), "installing {names} needs root: run `cargo xtask vm` as root");
     let mut install = command("apt-get", &["-o", "DPkg::Lock::Timeout=300", "install", "-q", "-y"]);
-    install.args(["--no-install-recommends", arch.package]).env("DEBIAN_FRONTEND", "noninteractive");
-    cmd::run(install).with_context(|| format!("cannot install {}: is `apt-get update` due?", arch.package))
+    install.arg("--no-install-recommends").args(packages).env("DEBIAN_FRONTEND", "noninteractive");
+    cmd::run(install).with_context(|| format!("cannot install {names}: is `apt-get update` due?"))
+}
+
+/// Packages of Debian 12 for a processor, unpacked into one folder; fetched if it is not cached.
+pub fn unpacked(arch: &Arch, name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let path = cache()?.join(format!("{name}-{}", arch.debian));
+    if path.exists() {
+        return Ok(path);
+    }
+    let options = second_list(arch, BOOKWORM)?;
+    let unfinished = path.with_extension("unpacked");
+    // What an earlier run left that was interrupted.
+    let _ = fs::remove_dir_all(&unfinished);
+    for package in packages {
+        unpack(&options, package, &unfinished).with_context(|| format!("cannot fetch {package}"))?;
+    }
+    fs::rename(&unfinished, &path).with_context(|| format!("cannot keep {}", path.display()))?;
+    Ok(path)
 }
 
 /// A static busybox. Not installed: the package excludes the machine's own.
@@ -161,20 +184,7 @@ fn download(options: &[String], package: &str, files: &[String], to: &Path) -> R
     let dir = to.with_file_name(format!("{package}.unpacked"));
     // What an earlier run left that was interrupted.
     let _ = fs::remove_dir_all(&dir);
-    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let mut apt = apt("apt-get", options, &["download", "-q", package]);
-    cmd::run({
-        apt.current_dir(&dir);
-        apt
-    })?;
-    let archive = fs::read_dir(&dir)?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .with_context(|| format!("apt downloaded no package {package}"))?;
-    let mut unpack = command("dpkg-deb", &["--extract"]);
-    unpack.arg(&archive).arg(&dir);
-    cmd::run(unpack)?;
+    unpack(options, package, &dir)?;
     let from = files
         .iter()
         .map(|file| dir.join(file))
@@ -182,4 +192,23 @@ fn download(options: &[String], package: &str, files: &[String], to: &Path) -> R
         .with_context(|| format!("{package} has no {}", files.join(" and no ")))?;
     fs::rename(&from, to).with_context(|| format!("cannot keep {}", to.display()))?;
     fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))
+}
+
+/// Fetches a package and unpacks it into a folder, which may have others in it.
+fn unpack(options: &[String], package: &str, dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let mut apt = apt("apt-get", options, &["download", "-q", package]);
+    cmd::run({
+        apt.current_dir(dir);
+        apt
+    })?;
+    let archive = fs::read_dir(dir)?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .with_context(|| format!("apt downloaded no package {package}"))?;
+    let mut unpack = command("dpkg-deb", &["--extract"]);
+    unpack.arg(&archive).arg(dir);
+    cmd::run(unpack)?;
+    fs::remove_file(&archive).with_context(|| format!("cannot remove {}", archive.display()))
 }

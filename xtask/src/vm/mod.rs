@@ -5,6 +5,7 @@ mod arch;
 mod cpio;
 mod kernels;
 mod qemu;
+mod samples;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,6 +25,7 @@ use self::{
     cpio::Cpio,
     kernels::Kernel,
     qemu::{Guest, Outcome},
+    samples::Samples,
 };
 use crate::cmd::{self, command, root};
 
@@ -60,6 +62,9 @@ const KERNEL: &[&str] = &[
     "ps_restarted",
     "ps_targets",
     "requests::",
+    "response_times",
+    "stacks_everywhere",
+    "stacks_languages::each_python",
     "trace",
     "why::",
 ];
@@ -80,6 +85,9 @@ const READ: &[&str] = &[
     "ps_restarted",
     "ps_targets",
     "requests::",
+    "response_times",
+    "stacks_everywhere",
+    "stacks_languages::each_python",
     "trace::a_child_is",
     "trace::a_hundred_calls",
     "why::a_client",
@@ -99,8 +107,16 @@ const SAME: &[&str] = &[
     "trace::a_hundred_calls",
 ];
 /// And these of another processor, whose emulation is slowest: what its registers and its numbers of system calls decide.
-const OTHER_PROCESSOR: &[&str] =
-    &["agent_stalls::read_recvfrom", "classes", "doctor", "ps_ages", "ps_registers", "requests::"];
+const OTHER_PROCESSOR: &[&str] = &[
+    "agent_stalls::read_recvfrom",
+    "classes",
+    "doctor",
+    "ps_ages",
+    "ps_registers",
+    "requests::",
+    "stacks_everywhere",
+    "stacks_languages::each_python",
+];
 /// Of these a few.
 const SMOKE: &[&str] = &["agent_stalls::read_recvfrom", "doctor", "ps_ages", "requests::"];
 /// Tests of what depends on the clock.
@@ -189,6 +205,7 @@ pub fn install() -> Result<()> {
         kernels::image(vm.kernel, false)?;
         kernels::busybox(vm.kernel.arch)?;
         static_target(vm.kernel.arch.target)?;
+        samples::install(vm.kernel.arch)?;
     }
     Ok(())
 }
@@ -208,7 +225,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut vms = chosen(&options.names)?;
     vms.retain(|vm| !options.landing || !vm.landing.is_empty());
     let mut images: BTreeMap<&str, PathBuf> = BTreeMap::new();
-    let mut programs: BTreeMap<&str, Vec<Program>> = BTreeMap::new();
+    let mut programs: BTreeMap<&str, (Vec<Program>, Samples)> = BTreeMap::new();
     for vm in &vms {
         let Kernel { name, arch, .. } = vm.kernel;
         if !images.contains_key(name) {
@@ -216,7 +233,7 @@ pub fn run(options: &Options) -> Result<()> {
         }
         if !programs.contains_key(arch.target) {
             kernels::emulator(arch)?;
-            programs.insert(arch.target, build(arch)?);
+            programs.insert(arch.target, (build(arch)?, samples::make(arch)?));
         }
     }
 
@@ -327,7 +344,13 @@ fn build(arch: &Arch) -> Result<Vec<Program>> {
 }
 
 /// Boots one machine and waits for its end; if it fails and may, again, with the tests that failed.
-fn one(vm: &Vm, image: &Path, programs: &[Program], work: &Path, options: &Options) -> Result<Done> {
+fn one(
+    vm: &Vm,
+    image: &Path,
+    programs: &(Vec<Program>, Samples),
+    work: &Path,
+    options: &Options,
+) -> Result<Done> {
     let disk = work.join(format!("{}.cpio", vm.name));
     let words = if options.landing { vm.landing } else { vm.tests };
     let mut words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
@@ -365,7 +388,7 @@ fn one(vm: &Vm, image: &Path, programs: &[Program], work: &Path, options: &Optio
 }
 
 /// The guest's root file system.
-fn disk_of(vm: &Vm, programs: &[Program], words: &[String]) -> Result<Vec<u8>> {
+fn disk_of(vm: &Vm, (programs, samples): &(Vec<Program>, Samples), words: &[String]) -> Result<Vec<u8>> {
     let mut cpio = Cpio::new();
     for dir in ["bin", "proc", "sys", "dev", "tmp", "etc", "root", "run"] {
         cpio.dir(dir);
@@ -383,6 +406,9 @@ fn disk_of(vm: &Vm, programs: &[Program], words: &[String]) -> Result<Vec<u8>> {
     }
     cpio.link("init", "bin/guest");
     cpio.file("etc/passwd", b"root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n");
+    if words.iter().any(|word| word.starts_with("stacks")) {
+        samples.add_to(&mut cpio)?;
+    }
     let mut plan = vm.plan.to_owned();
     words.iter().for_each(|word| plan.push_str(&format!("argument {word}\n")));
     cpio.file("plan", plan.as_bytes());

@@ -13,6 +13,8 @@ use crate::model::{
 
 /// How far a frame reaches at most.
 const FRAME_BYTES_MAX: u64 = 1 << 20;
+/// How far below the stack pointer a frame pointer may point.
+const BELOW_STACK: u64 = if cfg!(target_arch = "aarch64") { 8 } else { 0 };
 /// Words of the stack that are looked through.
 const SCANNED_WORDS: u64 = 64;
 
@@ -106,7 +108,11 @@ fn by_frame_pointer(
     memory: &mut dyn TargetMemory,
 ) -> Option<Values> {
     let frame = registers[FRAME_POINTER]?;
-    if frame < stack || frame - stack >= FRAME_BYTES_MAX || !frame.is_multiple_of(8) {
+    // Go's on aarch64 lies a word below the stack pointer (cmd/compile/abi-internal.md).
+    if frame < stack.saturating_sub(BELOW_STACK)
+        || frame.saturating_sub(stack) >= FRAME_BYTES_MAX
+        || !frame.is_multiple_of(8)
+    {
         return None;
     }
     let (up, returns) = (memory.word(frame)?, memory.word(frame.checked_add(8)?)?);
@@ -178,10 +184,24 @@ fn signal_frame(address: u64, stack: u64, memory: &mut dyn TargetMemory) -> Opti
     Some(values)
 }
 
-/// The kernel's own code comes back from signals, and has rules.
+/// The same (arch/arm64/include/uapi/asm/ucontext.h, sigcontext.h; arch/arm64/kernel/vdso/sigreturn.S, where the rules of the code are that
+/// nobody may change it). The stack pointer is at a `siginfo_t`, the `struct ucontext` behind it.
 #[cfg(target_arch = "aarch64")]
-fn signal_frame(_address: u64, _stack: u64, _memory: &mut dyn TargetMemory) -> Option<Values> {
-    None
+fn signal_frame(address: u64, stack: u64, memory: &mut dyn TargetMemory) -> Option<Values> {
+    /// `mov x8, #139; svc #0`.
+    const RETURN: [u8; 8] = [0x68, 0x11, 0x80, 0xd2, 0x01, 0, 0, 0xd4];
+    /// Of what lies there: the registers.
+    const CONTEXT: u64 = 128 + 176 + 8;
+    let mut code = [0; RETURN.len()];
+    if !memory.fill(address, &mut code) || code != RETURN {
+        return None;
+    }
+    let mut values: Values = [None; REGISTERS];
+    // `x0` to `x30`, `sp` and `pc`, as DWARF numbers them.
+    for (place, value) in values.iter_mut().enumerate() {
+        *value = Some(memory.word(stack.checked_add(CONTEXT + 8 * place as u64)?)?);
+    }
+    Some(values)
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
