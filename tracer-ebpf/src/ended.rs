@@ -5,7 +5,7 @@ use tracer_ebpf::abi::{CALL_CLOCK, Counter, EndedWait, READ_FAILED, WaitKey};
 use crate::{
     call::Call,
     count::count,
-    file::{self, zero},
+    file::{OpenFiles, zero},
     task::Task,
 };
 
@@ -34,7 +34,7 @@ pub fn key(task: Task, key: &mut WaitKey) -> Seen {
         }
     }
     let mut flags = call.flags;
-    if call.fd >= 0 && file::find(task, call.fd, &mut key.file).failed {
+    if call.fd >= 0 && OpenFiles::of(task).find(call.fd, &mut key.file).failed {
         flags |= READ_FAILED;
         count(Counter::ReadFailed);
     }

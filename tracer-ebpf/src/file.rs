@@ -35,34 +35,48 @@ impl Found {
         Found { state: FD_ABSENT, failed: false, sock: Sock::NONE, file: core::ptr::null() };
 }
 
-/// Looks `fd` up in the thread's own table and fills `to`, which the caller has zeroed.
-#[inline(always)]
-pub fn find(task: Task, fd: i32, to: &mut File) -> Found {
-    let mut found = Found::NONE;
-    (found.file, found.failed) = open(task, fd);
-    if found.file.is_null() {
-        return found;
-    }
-    found.state = FD_OPEN;
-    let file = found.file;
-    describe(file, to, &mut found);
-    found
+/// A thread's table of open files.
+#[derive(Clone, Copy)]
+pub struct OpenFiles {
+    max: u32,
+    table: *const u8,
 }
 
-/// The open file of `fd` in the thread's own table, null where there is none; and whether the table could not be read.
-#[inline(always)]
-pub fn open(task: Task, fd: i32) -> (*const u8, bool) {
-    // SAFETY: typed pointers all the way; a null one reads as zero, which leaves no fd.
-    let (max, table): (u32, *const u8) = unsafe {
-        let fdt = FILES_FDT.load::<*const u8>(TASK_FILES.load::<*const u8>(task.0));
-        (FDT_MAX.load(fdt), FDT_FD.load(fdt))
-    };
-    if fd < 0 || fd as u32 >= max {
-        return (core::ptr::null(), false);
+impl OpenFiles {
+    /// The one of this thread.
+    #[inline(always)]
+    pub fn of(task: Task) -> Self {
+        // SAFETY: typed pointers all the way; a null one reads as zero, which leaves no fd.
+        unsafe {
+            let fdt = FILES_FDT.load::<*const u8>(TASK_FILES.load::<*const u8>(task.0));
+            Self { max: FDT_MAX.load(fdt), table: FDT_FD.load(fdt) }
+        }
     }
-    let mut file = 0u64;
-    let failed = read(table.wrapping_add(fd as usize * 8), &mut file);
-    (file as *const u8, failed)
+
+    /// The open file of `fd`, null where there is none; and whether the table could not be read.
+    #[inline(always)]
+    pub fn get(self, fd: i32) -> (*const u8, bool) {
+        if fd < 0 || fd as u32 >= self.max {
+            return (core::ptr::null(), false);
+        }
+        let mut file = 0u64;
+        let failed = read(self.table.wrapping_add(fd as usize * 8), &mut file);
+        (file as *const u8, failed)
+    }
+
+    /// Looks `fd` up and fills `to`, which the caller has zeroed.
+    #[inline(always)]
+    pub fn find(self, fd: i32, to: &mut File) -> Found {
+        let mut found = Found::NONE;
+        (found.file, found.failed) = self.get(fd);
+        if found.file.is_null() {
+            return found;
+        }
+        found.state = FD_OPEN;
+        let file = found.file;
+        describe(file, to, &mut found);
+        found
+    }
 }
 
 /// What the file at `file` is: fills `to`, which the caller has zeroed, and `found`.

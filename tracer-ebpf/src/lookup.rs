@@ -11,7 +11,7 @@ use tracer_ebpf::abi::{Counter, FdRecord, KIND_FD, READ_FAILED};
 
 use crate::{
     count::count,
-    file::{self, Tails, zero},
+    file::{self, OpenFiles, Tails, zero},
     iter::Context,
 };
 
@@ -54,7 +54,7 @@ pub extern "C" fn lookup(ctx: *mut c_void) -> i32 {
     record.tid = tid;
     record.fd = fd;
     record.thread_start_ns = task.start_ns();
-    let found = file::find(task, fd, &mut record.file);
+    let found = OpenFiles::of(task).find(fd, &mut record.file);
     record.fd_state = found.state;
     record.flow = file::flow(&found, &record.file);
     let (tail, failed) = file::facts(&found, &record.file, &mut scratch.tails);

@@ -12,7 +12,7 @@ use tracer_ebpf::abi::{Counter, KIND_REQUEST, READ_FAILED, RequestRecord};
 use crate::{
     call::Call,
     count::count,
-    file::{self, Found, Tails, zero},
+    file::{self, Found, OpenFiles, Tails, zero},
     iter::Context,
     offsets::*,
     settings,
@@ -107,7 +107,7 @@ pub extern "C" fn rings(ctx: *mut c_void) -> i32 {
 fn ring_file(task: Task) -> *const u8 {
     let call = Call::of(task);
     if call.fourth() & REGISTERED == 0 {
-        return file::open(task, call.fd).0;
+        return OpenFiles::of(task).get(call.fd).0;
     }
     let (mut rings, mut file) = (0u64, 0u64);
     if TASK_RINGS.exists() && RINGS_REGISTERED.exists() && call.fd >= 0 && call.fd < REGISTERED_MAX {

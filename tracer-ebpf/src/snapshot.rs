@@ -16,7 +16,7 @@ use tracer_ebpf::abi::{
 use crate::{
     call::Call,
     count::count,
-    file::{self, Tails, zero},
+    file::{self, OpenFiles, Tails, zero},
     iter::Context,
     offsets::*,
     settings::{self, CLOCK_OFFSET, WAITS_ON},
@@ -72,15 +72,18 @@ pub extern "C" fn snapshot(ctx: *mut c_void) -> i32 {
     // Every other field is written below.
     zero(&mut record.file);
     record.fd_state = 0;
+    // The kernel's verifier looks through all types for each pointer that is read from a thread, each time that it comes by: they are read
+    // before paths part.
+    let (leader, uid, files) = (task.leader(), task.uid(), OpenFiles::of(task));
+    let (process_start_ns, cgroups) = (leader.start_ns(), leader.cgroups());
     let call = Call::of(task);
-    let leader = task.leader();
     record.kind = KIND_THREAD;
     record.size = size_of::<ThreadRecord>() as u32;
     record.tgid = task.tgid();
     record.tid = task.tid();
-    record.uid = task.uid();
+    record.uid = uid;
     record.state = state;
-    record.process_start_ns = leader.start_ns();
+    record.process_start_ns = process_start_ns;
     record.thread_start_ns = task.start_ns();
     record.nr = call.nr;
     record.fd = call.fd;
@@ -92,12 +95,12 @@ pub extern "C" fn snapshot(ctx: *mut c_void) -> i32 {
     record.nvcsw = task.nvcsw();
     record.nivcsw = task.nivcsw();
     record.restart_fn = task.restart_fn();
-    record.cgroups = leader.cgroups();
+    record.cgroups = cgroups;
     let mut failed = task.comm(&mut record.comm);
     flags |= call.flags;
     let mut tail = TAIL_NONE;
     if call.fd >= 0 {
-        let found = file::find(task, call.fd, &mut record.file);
+        let found = files.find(call.fd, &mut record.file);
         record.file.mount = file::mount(&found, &record.file);
         record.fd_state = found.state;
         let (kind, unread) = file::facts(&found, &record.file, &mut scratch.tails);

@@ -4,7 +4,7 @@
 //! kernel's own, but every access is checked: a damaged file is an error.
 
 use std::{
-    collections::HashMap,
+    hash::BuildHasher,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -12,14 +12,18 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use tracer_ebpf::{abi::MISSING, fields::FIELDS};
 
+use super::probes::DISPATCH;
+
 const KIND_PTR: u32 = 2;
 const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_FWD: u32 = 7;
 const KIND_TYPEDEF: u32 = 8;
 const KIND_VOLATILE: u32 = 9;
 const KIND_CONST: u32 = 10;
 const KIND_RESTRICT: u32 = 11;
+const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_TYPE_TAG: u32 = 18;
@@ -41,10 +45,9 @@ pub fn file() -> &'static Path {
     FILE.get().map_or(Path::new(VMLINUX), PathBuf::as_path)
 }
 
-/// The kernel's types as the loader of programs wants them.
+/// The kernel's types as the loader of programs wants them: see [`Btf::for_loading`].
 pub fn for_loading() -> Result<aya::Btf> {
-    aya::Btf::parse_file(file(), aya::Endianness::default())
-        .with_context(|| format!("cannot read the kernel's types from {}", file().display()))
+    Btf::open(file())?.for_loading()
 }
 
 /// A parsed BTF file: the bytes and where each type begins.
@@ -53,7 +56,16 @@ pub struct Btf {
     /// Offset in `data` of each type by id; id 0 is void.
     types: Vec<u32>,
     strings: usize,
-    by_name: HashMap<Vec<u8>, Vec<u32>>,
+    /// Structs, and typedefs of tracepoints: a hash of the name and the id, sorted. As names the index would cost milliseconds.
+    by_name: Vec<(u64, u32)>,
+    /// What programs can attach to: ids.
+    places: Vec<u32>,
+    hasher: hashbrown::DefaultHashBuilder,
+}
+
+/// Whether a program can attach to a function of this name: one for each iterator, and the one that calls go through.
+fn is_place(name: &[u8]) -> bool {
+    name.starts_with(b"bpf_iter_") || name == DISPATCH.as_bytes()
 }
 
 struct Type {
@@ -77,7 +89,9 @@ impl Btf {
 
     /// Indexes BTF of this machine's byte order.
     pub fn parse(data: Vec<u8>) -> Result<Self> {
-        let mut btf = Self { data, types: vec![0], strings: 0, by_name: HashMap::new() };
+        let hasher = hashbrown::DefaultHashBuilder::default();
+        let (types, by_name) = (vec![0], Vec::new());
+        let mut btf = Self { data, types, strings: 0, by_name, places: Vec::new(), hasher };
         ensure!(btf.word(0)? & 0xffff == 0xeb9f, "wrong magic number");
         let header = btf.word(4)? as usize;
         let begin = header + btf.word(8)? as usize;
@@ -96,27 +110,77 @@ impl Btf {
                 2 | 7..=12 | 16 | 18 => 0,
                 kind => bail!("unknown kind of type {kind}"),
             };
-            if matches!(ty.kind, KIND_STRUCT | KIND_TYPEDEF)
-                && ty.name != 0
-                && (ty.kind == KIND_TYPEDEF || vlen != 0)
-            {
-                let name = btf.string(ty.name)?.to_vec();
-                // Structs by the names wanted, typedefs of tracepoints only: the whole index would cost milliseconds.
-                if ty.kind == KIND_STRUCT || name.starts_with(b"btf_trace_") {
-                    let id = btf.types.len() as u32;
-                    btf.by_name.entry(name).or_default().push(id);
+            let id = btf.types.len() as u32;
+            match ty.kind {
+                KIND_STRUCT if ty.name != 0 && vlen != 0 => {
+                    let name = btf.hash(btf.string(ty.name)?);
+                    btf.by_name.push((name, id));
                 }
+                KIND_TYPEDEF if btf.string(ty.name)?.starts_with(b"btf_trace_") => {
+                    let name = btf.hash(btf.string(ty.name)?);
+                    btf.by_name.push((name, id));
+                    btf.places.push(id);
+                }
+                KIND_FUNC if is_place(btf.string(ty.name)?) => btf.places.push(id),
+                _ => {}
             }
             btf.types.push(at as u32);
             at = ty.tail + tail;
         }
+        btf.by_name.sort_unstable();
         Ok(btf)
+    }
+
+    fn hash(&self, name: &[u8]) -> u64 {
+        self.hasher.hash_one(name)
+    }
+
+    /// Ids of the structs and typedefs of this name, in their order.
+    fn named(&self, name: &str) -> impl Iterator<Item = u32> {
+        let hash = self.hash(name.as_bytes());
+        let first = self.by_name.partition_point(|(other, _)| *other < hash);
+        let alike = self.by_name[first..].iter().take_while(move |(other, _)| *other == hash);
+        let is_it = |id: &u32| {
+            let named = self.get(*id).and_then(|ty| self.string(ty.name));
+            named.is_ok_and(|named| named == name.as_bytes())
+        };
+        alike.map(|(_, id)| *id).filter(is_it)
+    }
+
+    /// The same for the library that loads programs, which would make an object of each of a hundred thousand types, and is asked for nothing but
+    /// the ids of what programs attach to: these at their places, and between them types without a name.
+    pub fn for_loading(&self) -> Result<aya::Btf> {
+        const HEADER: usize = 24;
+        const BYTES: usize = 12;
+        let last = self.places.iter().max().copied().unwrap_or_default() as usize;
+        let mut data = vec![0; HEADER + last * BYTES];
+        let strings_at = data.len();
+        // A name, the kind in the last byte of the next word, and what it is or refers to.
+        let kinds = data[HEADER..].iter_mut().skip(7).step_by(BYTES);
+        kinds.for_each(|kind| *kind = KIND_FWD as u8);
+        let mut strings = vec![0u8];
+        for id in &self.places {
+            let (ty, at) = (self.get(*id)?, HEADER + (*id as usize - 1) * BYTES);
+            data[at..at + 4].copy_from_slice(&u32::try_from(strings.len())?.to_ne_bytes());
+            data[at + 7] = ty.kind as u8;
+            strings.extend_from_slice(self.string(ty.name)?);
+            strings.push(0);
+        }
+        let bytes = u32::try_from(strings_at - HEADER)?;
+        let header = [0x0001_eb9f, HEADER as u32, 0, bytes, bytes, u32::try_from(strings.len())?];
+        for (word, place) in header.iter().zip(data.as_chunks_mut::<4>().0) {
+            *place = word.to_ne_bytes();
+        }
+        data.extend(strings);
+        // The library asks for three words for each type, and returns them; musl gives the page back to the system with the last that is in use.
+        let _in_use = std::hint::black_box([(); 4].map(|()| Box::new([0u32; 3])));
+        aya::Btf::parse(&data, aya::Endianness::default()).context("cannot make types for the loader")
     }
 
     /// Byte offset of the field at `path` (`a.b.c`, `a[2].b`) in `structure`; `None` if this kernel has none.
     pub fn offset(&self, structure: &str, path: &str) -> Result<Option<u32>> {
-        for id in self.by_name.get(structure.as_bytes()).into_iter().flatten() {
-            if let Some(bits) = self.walk(*id, path)? {
+        for id in self.named(structure) {
+            if let Some(bits) = self.walk(id, path)? {
                 return Ok(Some(bits / 8));
             }
         }
@@ -125,11 +189,7 @@ impl Btf {
 
     /// Bytes of a struct; `None` if this kernel has none of the name.
     pub fn size_of(&self, structure: &str) -> Result<Option<u32>> {
-        self.by_name
-            .get(structure.as_bytes())
-            .and_then(|ids| ids.first())
-            .map(|id| self.size(*id))
-            .transpose()
+        self.named(structure).next().map(|id| self.size(id)).transpose()
     }
 
     /// Where, in the bytes of a compiled program's BTF, the type of a map it declares stands: the variable's struct has
@@ -150,11 +210,8 @@ impl Btf {
 
     /// How many arguments a tracepoint has (`sched_switch`: 3, since Linux 5.18: 4).
     pub fn tracepoint_args(&self, name: &str) -> Result<Option<u32>> {
-        let Some(id) = self.by_name.get(format!("btf_trace_{name}").as_bytes()).and_then(|ids| ids.first())
-        else {
-            return Ok(None);
-        };
-        let pointer = self.get(self.get(*id)?.word)?;
+        let Some(id) = self.named(&format!("btf_trace_{name}")).next() else { return Ok(None) };
+        let pointer = self.get(self.get(id)?.word)?;
         ensure!(pointer.kind == KIND_PTR, "tracepoint {name} is no function pointer");
         // The first argument is the tracepoint's private data.
         Ok(Some(self.get(pointer.word)?.vlen.saturating_sub(1)))
