@@ -49,7 +49,11 @@ pub fn main() -> ExitCode {
     }
     // While there is one thread. The agent does it itself, once it knows what rights to give up.
     let result = match &cli.command {
-        Command::Agent(_) | Command::Generate { .. } | Command::RunHook(_) | Command::RunCanary => Ok(()),
+        Command::Agent(_)
+        | Command::Completions { .. }
+        | Command::Generate { .. }
+        | Command::RunHook(_)
+        | Command::RunCanary => Ok(()),
         _ => crate::procfs::supervisor::start(false),
     };
     let mut status = 0;
@@ -60,10 +64,11 @@ pub fn main() -> ExitCode {
         Command::Release(args) => commands::release::run(args).map(|found| status = found),
         Command::Stack(args) => commands::stack::run(args),
         Command::Top(args) => commands::top::run(args),
-        Command::Trace(args) => commands::trace::run(args),
+        Command::Trace(args) => commands::trace::run(args).map(|found| status = found),
         Command::Run(args) => commands::run::run(args).map(|found| status = found),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Agent(args) => commands::agent::run(args),
+        Command::Completions { shell } => commands::generate::completions(*shell),
         Command::Generate { dir } => commands::generate::run(dir),
         Command::RunHook(args) => hook::run(&args.hook()),
         Command::RunCanary => agent::canary::run(),

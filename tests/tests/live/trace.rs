@@ -591,3 +591,66 @@ fn who_is_not_there_is_one_line() {
         assert!(said.starts_with("tracer: there is no process ") && said.lines().count() == 1, "{said}");
     }
 }
+
+/// Its output is its own, and so is its status; what it did first is not missed.
+#[test]
+fn a_command_is_followed_from_its_first_call() {
+    let _turn = with_few();
+    let lines = own_dir().join("trace-command");
+    let said = lines.to_str().expect("a path");
+    let command = ["sh", "-c", "sleep 0.3; echo done; exit 3"];
+    let output = Command::new(tracer())
+        .args(["trace", "--json", "--output", said, "--"])
+        .args(command)
+        .stdin(Stdio::null())
+        .output()
+        .expect("tracer starts");
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(3), &b"done\n"[..]), "{output:?}");
+    let text = std::fs::read_to_string(&lines).expect("it was written");
+    let slept = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")).any(|call| {
+        call["comm"] == "sleep" && call["event"] == "ended" && call["seconds"].as_f64() >= Some(0.3)
+    });
+    assert!(slept, "{text}");
+    assert!(!text.contains("\"tracer\""), "it is followed from where it is itself: {text}");
+    // Without a file the lines go to standard error, where the command's own output is not.
+    let output = Command::new(tracer()).args(["trace", "--"]).args(command).output().expect("tracer starts");
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(3), &b"done\n"[..]), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.lines().any(|line| line.contains(" sleep ") && line.contains("after")), "{text}");
+}
+
+#[test]
+fn a_command_that_is_not_there_is_said_to_be_missing_as_shells_do() {
+    let output = Command::new(tracer()).args(["trace", "--", "/not/there"]).output().expect("tracer starts");
+    assert_eq!(output.status.code(), Some(127), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot run /not/there"), "{output:?}");
+}
+
+/// Whoever ends tracer ends the command.
+#[test]
+fn a_command_ends_with_what_follows_it() {
+    let _turn = with_few();
+    let mut command = Command::new(tracer());
+    command.args(["trace", "--", "sleep", "1000"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut running = start(command);
+    let begin = Instant::now();
+    let child = loop {
+        let children = format!("/proc/{0}/task/{0}/children", running.pid());
+        let all = std::fs::read_to_string(children).unwrap_or_default();
+        let is_sleep = |pid: &&str| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
+        };
+        match all.split_whitespace().find(is_sleep) {
+            Some(pid) => break pid.to_owned(),
+            None => assert!(begin.elapsed() < slow(PATIENCE), "it does not start: {all}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    // SAFETY: kill takes numbers; the process is ours and has not been waited for.
+    assert_eq!(unsafe { libc::kill(running.pid().cast_signed(), libc::SIGTERM) }, 0);
+    while running.ended().is_none() {
+        assert!(begin.elapsed() < slow(PATIENCE), "it does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!std::path::Path::new(&format!("/proc/{child}")).exists(), "it was waited for");
+}

@@ -1,12 +1,12 @@
-//! `tracer generate`: manual pages and completions from the command line's own definition, for packages.
+//! `tracer generate` and `tracer completions`: manual pages and completions from the command line's own definition, for packages.
 
-use std::{fs, path::Path};
+use std::{fs, io::Write, path::Path};
 
 use anyhow::{Context, Result};
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
-use crate::config::cli::Cli;
+use crate::{config::cli::Cli, util::output::output};
 
 /// Writes `DIR/man` and `DIR/completions`.
 pub fn run(dir: &Path) -> Result<()> {
@@ -19,6 +19,15 @@ pub fn run(dir: &Path) -> Result<()> {
         clap_complete::generate_to(shell, &mut offered(&Cli::command()), "tracer", &completions)
             .context("cannot write the completions")?;
     }
+    Ok(())
+}
+
+/// Prints the completions of one shell.
+pub fn completions(shell: Shell) -> Result<()> {
+    let (mut script, mut out) = (Vec::new(), output());
+    clap_complete::generate(shell, &mut offered(&Cli::command()), "tracer", &mut script);
+    out.write_all(&script)?;
+    out.flush()?;
     Ok(())
 }
 

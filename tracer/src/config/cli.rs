@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::PossibleValue};
+use clap_complete::Shell;
 
 use jiff::Timestamp;
 
@@ -61,6 +62,11 @@ pub enum Command {
     Agent(AgentArgs),
     /// Check what works on this host by trying each kernel program
     Doctor(Doctor),
+    /// Print a script that has a shell complete tracer's commands and options
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
     /// Write manual pages and completions
     #[command(hide = true)]
     Generate {
@@ -386,12 +392,21 @@ pub struct Top {
 /// Arguments of `tracer trace`.
 #[derive(Args)]
 pub struct Trace {
-    /// Follow these processes or threads, and the processes they start [default: all]
+    /// Processes or threads to follow, with the processes they start [default: all]
+    #[arg(value_name = "PID")]
+    pub who: Vec<u32>,
+    /// The same, as other commands have it
     #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',')]
     pub pid: Vec<u32>,
     /// Follow processes with this name, and those they start
     #[arg(short, long, value_name = "COMM")]
     pub comm: Option<String>,
+    /// A command to run and follow; lines go to standard error unless --output is given
+    #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["who", "pid", "comm"])]
+    pub command: Vec<OsString>,
+    /// Write to this file
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// Only calls that take at least this long
     #[arg(long, value_name = "DUR", default_value = "100ms", value_parser = duration::parse)]
     pub min: Duration,

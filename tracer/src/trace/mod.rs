@@ -5,6 +5,7 @@
 //!
 //! Layer 6: uses everything below the commands.
 
+pub mod command;
 pub mod family;
 pub mod line;
 pub mod pointed;
@@ -52,7 +53,7 @@ use crate::{
     resolve::{Resolved, Resolver, poll::Set, target},
     util::clock::Now,
     util::human,
-    util::output::{Output, output},
+    util::output::Output,
     wire::json::{CallObject, WaitObject},
     wire::lines,
 };
@@ -110,11 +111,12 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Attaches. Nothing is left behind, however it ends: the kernel detaches when the process goes.
-    pub fn begin(args: &Trace) -> Result<Self> {
+    /// Attaches, to follow what was asked for or a command that was started, and to print to this. Nothing is left behind, however it ends: the kernel detaches when the
+    /// process goes.
+    pub fn begin(args: &Trace, started: Option<u32>, out: BufWriter<Output>) -> Result<Self> {
         // Before anything runs: a signal that comes now is read later.
         let stop = signals()?;
-        let wanted = Selection::find(args)?;
+        let wanted = Selection::find(args, started)?;
         let mechanism = match args.probes {
             Probes::Fentry => Some(Mechanism::Fentry),
             Probes::Kprobe => Some(Mechanism::Kprobe),
@@ -153,7 +155,7 @@ impl Tracer {
             reported: HashMap::new(),
             taken: Instant::now(),
             summary: Summary::default(),
-            out: output(),
+            out,
             stop,
         };
         tracer.follow_all()?;
@@ -243,7 +245,15 @@ impl Tracer {
         ];
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
         match rustix::event::poll(&mut fds, Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!fds[0].revents().is_empty()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {
+                let is_told = !fds[0].revents().is_empty();
+                if is_told {
+                    // Or it would end the process once it may.
+                    let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
+                    let _ = rustix::io::read(&self.stop, &mut info[..]);
+                }
+                Ok(is_told)
+            }
             Err(error) => Err(error).context("cannot wait for calls to end"),
         }
     }
@@ -566,14 +576,30 @@ fn load(args: &Trace, waits: bool, calls: Option<Followed>) -> Result<Bpf> {
     })
 }
 
-/// An fd that becomes readable when SIGINT or SIGTERM comes, which then end nothing by themselves.
-fn signals() -> Result<OwnedFd> {
-    // SAFETY: the set is initialised before it is used, and outlives the calls.
+/// The signals that stop a run.
+fn stopping() -> libc::sigset_t {
+    // SAFETY: the set is made empty before anything is added, and valid signals are.
     unsafe {
         let mut set = std::mem::zeroed::<libc::sigset_t>();
         libc::sigemptyset(&raw mut set);
         libc::sigaddset(&raw mut set, libc::SIGINT);
         libc::sigaddset(&raw mut set, libc::SIGTERM);
+        set
+    }
+}
+
+/// From now on they end the process again.
+pub fn end_by_signals() {
+    let set = stopping();
+    // SAFETY: the set outlives the call.
+    unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
+}
+
+/// An fd that becomes readable when SIGINT or SIGTERM comes, which then end nothing by themselves.
+fn signals() -> Result<OwnedFd> {
+    let set = stopping();
+    // SAFETY: the set outlives the calls.
+    unsafe {
         libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
         let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC);
         ensure!(fd >= 0, "cannot make a signalfd: {}", io::Error::last_os_error());

@@ -33,9 +33,12 @@ pub struct ChosenThread {
 
 impl Selection {
     /// Looks for all that was asked for. The error says what is not there.
-    pub fn find(args: &Trace) -> Result<Self> {
+    ///
+    /// A command that was started is one of them.
+    pub fn find(args: &Trace, started: Option<u32>) -> Result<Self> {
         let (mut wanted, mut reads) = (Self::default(), Reads::new());
-        for id in &args.pid {
+        wanted.processes.extend(started);
+        for id in args.who.iter().chain(&args.pid) {
             let missing = || format!("there is no process or thread {id}");
             let status = reads.text(by_pid(*id), "status").with_context(missing)?;
             match status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok()) {

@@ -3,6 +3,7 @@
 
 pub mod allocator;
 pub mod clock;
+pub mod exit;
 pub mod fair;
 #[cfg(test)]
 pub mod growth;

@@ -1,14 +1,19 @@
 //! Standard output of a command. A reader that goes before its end, as `head` does, ends the command, and well.
 
-use std::io::{self, BufWriter, ErrorKind, Stdout, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 
 /// Standard output, to be flushed once all is written.
 pub fn output() -> BufWriter<Output> {
-    BufWriter::new(Output(io::stdout()))
+    output_to(io::stdout())
 }
 
-/// Standard output without a buffer of its own.
-pub struct Output(Stdout);
+/// The same in another place.
+pub fn output_to(place: impl Write + Send + 'static) -> BufWriter<Output> {
+    BufWriter::new(Output(Box::new(place)))
+}
+
+/// Standard output, or what takes its place, without a buffer of its own.
+pub struct Output(Box<dyn Write + Send>);
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -7,8 +7,7 @@ mod tree;
 
 use std::{
     io::{ErrorKind, Write},
-    os::unix::process::ExitStatusExt,
-    process::{Child, Command, ExitStatus},
+    process::{Child, Command},
     time::{Duration, Instant},
 };
 
@@ -25,12 +24,10 @@ use crate::{
     config::cli::Run,
     procfs::{Reads, by_pid},
     resolve::children,
+    util::exit::{NOT_FOUND, NOT_RUN, code},
     util::human,
 };
 
-/// What shells return for a command that is not there, and for one that cannot be run.
-const NOT_FOUND: u8 = 127;
-const NOT_RUN: u8 = 126;
 /// What timeout(1) returns for a command that it has ended.
 const ENDED: u8 = 124;
 /// Between SIGTERM and SIGKILL.
@@ -82,12 +79,6 @@ pub fn run(args: &Run) -> Result<u8> {
             watch.say(&format!("cannot look at the command: {error:#}"));
         }
     }
-}
-
-/// A status as shells return it.
-fn code(status: ExitStatus) -> u8 {
-    let of_signal = || status.signal().map_or(NOT_RUN, |signal| 128u8.saturating_add(signal as u8));
-    status.code().map_or_else(of_signal, |code| code as u8)
 }
 
 fn send(child: &Child, signal: Signal) {
@@ -194,16 +185,4 @@ impl<'a> Watch<'a> {
 /// Standard error, whose reader may have gone.
 fn to_stderr(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_status_is_as_shells_return_it() {
-        for (raw, expected) in [(0, 0), (3 << 8, 3), (9, 137), (15, 143)] {
-            assert_eq!(code(ExitStatus::from_raw(raw)), expected);
-        }
-    }
 }
