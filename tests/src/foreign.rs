@@ -43,6 +43,7 @@ const OWN: &[(&str, &str)] = &[
     ("util/regular.rs", "how our own files are opened"),
     ("util/users.rs", "/etc/passwd and /etc/group"),
     ("resolve/target.rs", "which file system pipes are of, by one of its own"),
+    ("agent/journal.rs", "what standard output is"),
     ("agent/state/", "the state"),
     ("top/", "the file that it writes; /proc/stat"),
 ];

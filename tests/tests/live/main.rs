@@ -20,6 +20,7 @@ mod agent_ends;
 mod agent_files;
 mod agent_history;
 mod agent_hook;
+mod agent_journal;
 mod agent_limits;
 mod agent_many;
 mod agent_metrics;

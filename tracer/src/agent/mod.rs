@@ -11,6 +11,7 @@ mod budget;
 pub mod canary;
 pub mod confine;
 mod incidents;
+pub mod journal;
 mod look;
 mod open_stalls;
 mod pace;

@@ -82,7 +82,8 @@ impl Manager {
     }
 }
 
-fn connected(name: &OsStr) -> Result<OwnedFd, Errno> {
+/// A socket for messages to the one of this name, `@` before an abstract one.
+pub(super) fn connected(name: &OsStr) -> Result<OwnedFd, Errno> {
     let address = match name.as_bytes() {
         [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
         path => SocketAddrUnix::new(path)?,

@@ -74,7 +74,7 @@ losses! {
         "A wait was not timed because the kernel did not report that the thread got the CPU back. Some virtual machines hide \
          context switches from threads of their own.";
     EventsUnread = "events_unread", Message, None,
-        "An event was dropped because nobody read standard output.";
+        "An event was dropped because nobody read standard output, or the journal did not take it.";
     HistogramFull = "histogram_full", Statistics, Some(Counter::HistogramFull),
         "An ended wait was not counted because there were more than 8,192 kinds of them in one interval.";
     HistoryUnwritten = "history_unwritten", Message, None,

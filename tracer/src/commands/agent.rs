@@ -19,6 +19,7 @@ use crate::{
     agent::AgentLoop,
     agent::canary::Canary,
     agent::confine::confine,
+    agent::journal::Journal,
     agent::service::Manager,
     agent::stdout::Stdout,
     assess::shared,
@@ -198,6 +199,7 @@ async fn serve(args: &AgentSettings, policy: Config, mut bpf: Bpf, reload: Reloa
     let (canary, canary_process) = Canary::start()?;
     let opened = or_without(history::open(&args.state_dir, args.history).map_err(anyhow::Error::from));
     let manager = Manager::connect();
+    let journal = Journal::of_standard_output();
     if args.confined {
         bpf.learn_symbols();
         confine().unwrap_or_else(|error| {
@@ -208,12 +210,14 @@ async fn serve(args: &AgentSettings, policy: Config, mut bpf: Bpf, reload: Reloa
     let history = opened.and_then(|store| or_without(History::start(store, shared.clone())));
     let stream = Stream::new();
     let api = Api::start(shared, args.interval, stream.clone(), history.clone())?;
+    let stdout = if journal.is_none() { Some(Stdout::start()?) } else { None };
     let sinks = Sinks::default()
         .and(Account::new(Arc::clone(&metrics), bpf.kernel.probes()))
         .and(stream)
         .and_if(on_stall)
         .and_if(on_incident)
-        .and(Stdout::start()?)
+        .and_if(journal)
+        .and_if(stdout)
         .and_if(history)
         .and(Arc::clone(&health));
     let watch = AgentLoop::new(bpf, policy, args, sinks, asked, stopped)?

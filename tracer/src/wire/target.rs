@@ -252,6 +252,18 @@ impl WatchedObject {
 }
 
 impl TargetObject {
+    /// The socket's own address and its peer's, empty where there is none; of a unix socket, its path.
+    pub fn addresses(&self) -> (String, String) {
+        match self {
+            Self::Tcp { local, remote, .. } => (local.to_string(), remote.to_string()),
+            Self::Udp { local, remote, .. } => {
+                (local.to_string(), remote.map(|remote| remote.to_string()).unwrap_or_default())
+            }
+            Self::Unix { path: Some(path), .. } => (String::new(), path.clone()),
+            _ => (String::new(), String::new()),
+        }
+    }
+
     /// Of what a wait waits on, with what was seen of its socket.
     pub fn new(target: &Target, socket: &SocketFacts) -> Self {
         Self::with(target, socket.tcp())
