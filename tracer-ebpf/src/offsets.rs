@@ -23,7 +23,8 @@ impl Offset {
         base.wrapping_add(self.0.load() as usize)
     }
 
-    /// Loads the field from a struct the verifier knows by type: it checks the access, and a bad pointer reads zero.
+    /// Loads the field from a struct the verifier knows by type: it checks the access, and a bad pointer reads zero. Not on Linux 5.10: what may be
+    /// null is tested before.
     ///
     /// # Safety
     /// `base` comes, through typed pointers only, from a program's argument, and `T` is the field's type.

@@ -132,7 +132,10 @@ fn the_page_is_clean() {
     use std::process::{Command, Stdio};
     use std::time::{Duration, Instant};
     let _shared = shared();
-    let mut agent = Agent::start(&["--threshold", "1s"]);
+    // Whoever reads the page gets an answer, which is timed.
+    let config = tests::own_dir().join("clean.toml");
+    std::fs::write(&config, "[agent]\nresponse_times = true\n").expect("write");
+    let mut agent = Agent::start(&["--threshold", "1s", "--config", config.to_str().expect("UTF-8")]);
     let waiter = Waiter::start("recvfrom-tcp4");
     agent.wait_stall("stall_opened", waiter.pid(), Duration::from_secs(10));
     // A family appears with its first series: a wait has to end, and a snapshot to come after.

@@ -32,6 +32,7 @@ pub(crate) const WAYS: &[(&str, &str, &[&str])] = &[
     ("poll", "`poll`", &["block", "middle", "main"]),
     ("condition", "condition variable", &["block", "middle", "main"]),
     ("mutex", "mutex", &["block", "middle", "main"]),
+    ("system", "`system`", &["block", "middle", "main"]),
     ("qsort", "`qsort`'s callback", &["block", "compare", "middle", "main"]),
     ("signal", "a signal's handler", &["block", "handler", "<signal handler called>", "middle", "main"]),
 ];
