@@ -374,7 +374,8 @@ fn one(
             Some(before) => before.repeated(outcome),
             None => outcome,
         };
-        if outcome.succeeded || tries > options.retries {
+        // A kernel that has failed once is not to be tried again until it does not.
+        if outcome.succeeded || outcome.oops.is_some() || tries > options.retries {
             return Ok(Done { outcome, took, tries, failed_once });
         }
         if let Some(names) = outcome.to_repeat() {
@@ -466,6 +467,9 @@ fn capabilities(vms: &[&Vm], done: &BTreeMap<&str, Result<Done>>) -> String {
 fn report(vms: &[&Vm], done: &BTreeMap<&str, Result<Done>>) -> Result<()> {
     for vm in vms {
         if let Some(Ok(Done { outcome, failed_once, .. })) = done.get(vm.name) {
+            if let Some(oops) = &outcome.oops {
+                println!("{}: the kernel has failed: {oops}", vm.name);
+            }
             for line in &outcome.unsupported {
                 println!("{}: {line}", vm.name);
             }

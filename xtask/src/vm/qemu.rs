@@ -19,6 +19,15 @@ use super::arch::Arch;
 /// Longer than any run that will still succeed.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
+/// What a kernel says that has met a mistake of its own, or of a program that it has let in: nothing that it does then is a success.
+const OOPSES: &[&str] = &[
+    "BUG: kernel NULL pointer",
+    "BUG: unable to handle",
+    "Oops: ",
+    "general protection fault, ",
+    "Unable to handle kernel ",
+];
+
 /// A machine to boot.
 pub struct Guest<'a> {
     pub name: &'a str,
@@ -45,7 +54,9 @@ pub struct Outcome {
     pub not_ok: Vec<String>,
     /// What `tracer doctor --json` said there.
     pub doctor: serde_json::Value,
-    /// The guest said so itself.
+    /// The first line in which its kernel says that it has failed itself.
+    pub oops: Option<String>,
+    /// The guest said so itself, and its kernel did not fail.
     pub succeeded: bool,
 }
 
@@ -104,6 +115,9 @@ impl Outcome {
     fn of(text: &str) -> Self {
         let mut outcome = Self::default();
         for line in text.lines().map(str::trim) {
+            if outcome.oops.is_none() && OOPSES.iter().any(|oops| line.contains(oops)) {
+                outcome.oops = Some(line.to_owned());
+            }
             match line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
                 Some((name, "ok")) => outcome.ok.push(name.to_owned()),
                 Some((name, "FAILED")) => outcome.not_ok.push(name.to_owned()),
@@ -123,6 +137,7 @@ impl Outcome {
                 outcome.succeeded = outcome.passed > 0 && outcome.failed == 0;
             }
         }
+        outcome.succeeded &= outcome.oops.is_none();
         outcome
     }
 }
@@ -137,12 +152,14 @@ impl Outcome {
     /// What it is together with a further boot that has run only what failed in this one.
     pub fn repeated(mut self, again: Self) -> Self {
         // One that ended early leaves everything as it was.
+        self.oops = self.oops.or(again.oops);
         if again.passed + again.failed == self.failed {
             self.passed += again.passed;
             self.ok.extend(again.ok);
             self.unsupported.extend(again.unsupported);
             (self.failed, self.not_ok, self.succeeded) = (again.failed, again.not_ok, again.succeeded);
         }
+        self.succeeded &= self.oops.is_none();
         self
     }
 
@@ -185,6 +202,7 @@ mod tests {
             ok: vec!["a::b".into(), "a::c".into()],
             not_ok: vec![],
             doctor: serde_json::json!({"agent": true}),
+            oops: None,
             succeeded: true,
         };
         assert_eq!(outcome, expected);
@@ -196,6 +214,20 @@ mod tests {
         assert!(!Outcome::of(&GOOD.replace("counts 12", "counts 0")).succeeded);
         assert!(!Outcome::of(&GOOD.replace("12 0", "11 1")).succeeded);
     }
+
+    /// A test may have passed beside it.
+    #[test]
+    fn a_kernel_that_fails_is_no_success_whatever_passes() {
+        let line = "[  133.2] BUG: kernel NULL pointer dereference, address: 00000000000000e4";
+        let oops = Outcome::of(&format!("{line}\r\n{GOOD}"));
+        assert_eq!((oops.oops.as_deref(), oops.succeeded), (Some(line), false));
+        let bad = GOOD.replace("a::c ... ok", "a::c ... FAILED").replace("12 0", "11 1");
+        let first = Outcome::of(&format!("{line}\r\n{bad}"));
+        let whole =
+            first.repeated(Outcome::of("test a::c ... ok\r\nguest: counts 1 0\r\nguest: success\r\n"));
+        assert_eq!((whole.failed, whole.succeeded), (0, false));
+    }
+
     #[test]
     fn a_further_boot_runs_what_failed() {
         let bad = GOOD.replace("a::c ... ok", "a::c ... FAILED").replace("12 0", "11 1");
