@@ -143,7 +143,7 @@ pub fn named(wait: &Wait, target: &mut Target, reads: &mut Reads) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{diagnose::verdict::tests as samples, procfs::by_pid};
+    use crate::resolve::own::in_own_call;
 
     fn v4(port: u16) -> Vec<u8> {
         let mut bytes = (libc::AF_INET as u16).to_ne_bytes().to_vec();
@@ -182,15 +182,8 @@ mod tests {
         }
     }
 
-    /// A call of this very process's first thread, which waits for the tests to end: what its address is.
     fn of_call(syscall: Syscall, table: CallTable, args: [u64; 6]) -> Option<NamedAddress> {
-        let mut reads = Reads::new();
-        let me = by_pid(std::process::id());
-        let mut wait = samples::wait(syscall, args);
-        (wait.thread.process, wait.thread.tid, wait.call.table) = (me, me.pid, table);
-        let status = reads.text(me, &format!("task/{}/status", me.pid)).expect("its own");
-        wait.switches = crate::procfs::stat::status(&status).expect("parses").1;
-        of(&wait, &mut reads)
+        in_own_call(syscall, table, args, of)
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub mod listeners;
 pub mod locks;
 pub mod memory;
 pub mod mounts;
+#[cfg(test)]
+mod own;
 pub mod page;
 pub mod path;
 pub mod peers;

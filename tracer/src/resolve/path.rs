@@ -43,28 +43,14 @@ pub fn waits_for_partner(stack: &KernelStack) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{diagnose::verdict::tests::wait, model::syscalls::Syscall, procfs::by_pid};
+    use crate::{
+        model::syscalls::{CallTable, Syscall},
+        resolve::own::in_own_call,
+    };
 
     #[test]
     fn a_path_is_read_where_it_lies_and_made_absolute() {
-        let mut reads = Reads::new();
-        let me = by_pid(std::process::id());
-        let mut of = |syscall, args: [u64; 6]| {
-            let mut wait = wait(syscall, args);
-            (wait.thread.process, wait.thread.tid) = (me, me.pid);
-            let switches = |reads: &mut Reads| {
-                let status = reads.text(me, &format!("task/{}/status", me.pid)).expect("its own");
-                crate::procfs::stat::status(&status).expect("parses").1
-            };
-            // The first thread of a test's process waits for the others, and wakes when one of them ends.
-            loop {
-                wait.switches = switches(&mut reads);
-                let found = super::of(&wait, &mut reads);
-                if switches(&mut reads) == wait.switches {
-                    return found;
-                }
-            }
-        };
+        let of = |syscall, args| in_own_call(syscall, CallTable::Native, args, super::of);
         let (absolute, relative) = (c"/a/b".as_ptr() as u64, c"b".as_ptr() as u64);
         let here = std::env::current_dir().expect("a folder");
         let cwd = u64::from(AT_FDCWD as u32);

@@ -237,6 +237,7 @@ pub fn own_pipes(process: ProcessId, reads: &mut Reads) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resolve::own::in_own_call;
 
     const READ: Interest = Interest { read: true, write: false };
     const WRITE: Interest = Interest { read: false, write: true };
@@ -278,35 +279,24 @@ mod tests {
         }
     }
 
-    /// A wait of this very process, whose first thread waits for the tests to end.
-    fn own_wait(syscall: Syscall, args: [u64; 6], reads: &mut Reads) -> Wait {
-        let mut wait = crate::diagnose::verdict::tests::wait(syscall, args);
-        let me = crate::procfs::by_pid(std::process::id());
-        (wait.thread.process, wait.thread.tid) = (me, me.pid);
-        let status = reads.text(me, &format!("task/{}/status", me.pid)).expect("its own");
-        wait.switches = crate::procfs::stat::status(&status).expect("parses").1;
-        wait
-    }
-
     fn timeout(syscall: Syscall, table: CallTable, at: usize, address: u64) -> Option<Duration> {
-        let mut reads = Reads::new();
-        let mut wait = own_wait(syscall, [0; 6], &mut reads);
-        (wait.call.table, wait.call.args[at]) = (table, address);
-        super::timeout(&wait, &mut reads)
+        let mut args = [0; 6];
+        args[at] = address;
+        in_own_call(syscall, table, args, super::timeout)
     }
 
     #[test]
     fn the_fd_of_a_socketcall_is_read_where_it_lies() {
         let arguments = [7_u32, 0, 64, 0];
         let address = arguments.as_ptr().expose_provenance() as u64;
-        let mut reads = Reads::new();
+        let of = |call, address| {
+            in_own_call(Syscall::Socketcall, CallTable::Native, [call, address, 0, 0, 0, 0], read)
+        };
         for (call, expected) in [(10, READ), (5, READ), (17, READ), (9, WRITE), (11, WRITE), (3, WRITE)] {
-            let wait = own_wait(Syscall::Socketcall, [call, address, 0, 0, 0, 0], &mut reads);
-            let set = read(&wait, &mut reads).expect("its own memory");
+            let set = of(call, address).expect("its own memory");
             assert_eq!(set, Set { fds: BTreeMap::from([(7, expected)]), timeout: None }, "{call}");
         }
-        let wait = own_wait(Syscall::Socketcall, [10, 1, 0, 0, 0, 0], &mut reads);
-        assert_eq!(read(&wait, &mut reads), None, "nothing lies there");
+        assert_eq!(of(10, 1), None, "nothing lies there");
     }
 
     #[test]
@@ -341,10 +331,10 @@ mod tests {
     fn a_moment_is_as_far_away_as_the_clock_says() {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
         let (moment, past) = ([now + 100, 0], [now - 100, 0]);
-        let mut reads = Reads::new();
-        let mut of = |syscall, address: u64| {
-            let wait = own_wait(syscall, [3, 0, 0, 0, address, 0], &mut reads);
-            deadline(&wait, &mut reads).map(|timeout| (timeout.saturating_sub(wait.asleep())).as_secs())
+        let of = |syscall, address: u64| {
+            in_own_call(syscall, CallTable::Native, [3, 0, 0, 0, address, 0], |wait, reads| {
+                deadline(wait, reads).map(|timeout| (timeout.saturating_sub(wait.asleep())).as_secs())
+            })
         };
         let address = |moment: &[u64; 2]| moment.as_ptr().expose_provenance() as u64;
         for syscall in [Syscall::MqTimedsend, Syscall::MqTimedreceive] {
