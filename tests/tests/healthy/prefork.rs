@@ -52,7 +52,7 @@ impl Prefork {
         }
     }
 
-    /// The processes that Postfix has for those who connect: after the burst there are more than one.
+    /// The processes that Postfix has for those who connect: after the burst one for each of them.
     pub(crate) fn of_postfix(&self) -> usize {
         let children = format!("/proc/{0}/task/{0}/children", self.postfix.pid());
         let children = fs::read_to_string(children).expect("Postfix runs");
@@ -150,33 +150,44 @@ fn postfix() -> Server {
         master
     };
     let server = Server::start_ended_by(libc::SIGTERM, dir.clone(), make, Server::listens);
-    let senders = [(); BURST].map(|()| {
-        let address = server.address;
-        thread::spawn(move || send_mail(TcpStream::connect(address).expect("it listens")))
-    });
+    // None is served before all are greeted: each has a process of Postfix to itself.
+    let senders = [(); BURST].map(|()| TcpStream::connect(server.address).expect("it listens"));
+    let senders = senders.map(Sender::greeted);
+    let senders = senders.map(|sender| thread::spawn(move || sender.send_mail()));
     senders.into_iter().for_each(|sender| sender.join().expect("the mail is sent"));
     server
 }
 
-fn send_mail(stream: TcpStream) {
-    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time-out");
-    let mut answers = BufReader::new(&stream).lines();
-    let mut expect = |code: &str| {
-        let answer = answers.next().expect("an answer").expect("text");
+/// Somebody who sends a mail.
+struct Sender(BufReader<TcpStream>);
+
+impl Sender {
+    fn greeted(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time-out");
+        let mut sender = Self(BufReader::new(stream));
+        sender.expect("220");
+        sender
+    }
+
+    fn expect(&mut self, code: &str) {
+        let mut answer = String::new();
+        self.0.read_line(&mut answer).expect("an answer");
         assert!(answer.starts_with(code), "{answer}");
-    };
-    expect("220");
-    let said = [
-        ("HELO localhost\r\n", "250"),
-        ("MAIL FROM:<a@localhost.test>\r\n", "250"),
-        ("RCPT TO:<b@localhost.test>\r\n", "250"),
-        ("DATA\r\n", "354"),
-        ("Subject: all is well\r\n\r\nIt is.\r\n.\r\n", "250"),
-        ("QUIT\r\n", "221"),
-    ];
-    for (line, code) in said {
-        (&stream).write_all(line.as_bytes()).expect("it reads");
-        expect(code);
+    }
+
+    fn send_mail(mut self) {
+        let said = [
+            ("HELO localhost\r\n", "250"),
+            ("MAIL FROM:<a@localhost.test>\r\n", "250"),
+            ("RCPT TO:<b@localhost.test>\r\n", "250"),
+            ("DATA\r\n", "354"),
+            ("Subject: all is well\r\n\r\nIt is.\r\n.\r\n", "250"),
+            ("QUIT\r\n", "221"),
+        ];
+        for (line, code) in said {
+            self.0.get_mut().write_all(line.as_bytes()).expect("it reads");
+            self.expect(code);
+        }
     }
 }
 
