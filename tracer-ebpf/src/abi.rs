@@ -266,6 +266,12 @@ pub struct Tcp {
     pub reserved_end: u32,
 }
 
+/// Room for the part of a connection's `struct tcp_sock` that is copied at once, bytes: all of [`Tcp`] but what every socket has. On Linux 6.18
+/// it has 1,144.
+pub const TCP_BLOCK_MAX: usize = 1536;
+/// Bytes of a `struct sock_common` that are copied at once, family and addresses in them.
+pub const COMMON_BLOCK_LEN: usize = 88;
+
 /// Who chose the port is not known.
 pub const PORT_UNKNOWN: u8 = 0;
 /// `connect` did: this end is a client's.

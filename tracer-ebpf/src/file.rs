@@ -7,7 +7,7 @@ use tracer_ebpf::abi::{
 
 use crate::{
     offsets::*,
-    sock::{AF_UNIX, Sock, is_tcp, is_udp},
+    sock::{AF_UNIX, Sock, TcpBlock, is_tcp, is_udp},
     task::Task,
 };
 
@@ -149,12 +149,13 @@ pub fn flow(found: &Found, file: &File) -> u32 {
     }
 }
 
-/// Room for what follows a record: one of them.
+/// Room for what follows a record: one of them; and for reading it.
 #[repr(C)]
 pub struct Tails {
     pub tcp: Tcp,
     pub unix: Unix,
     pub udp: Udp,
+    block: TcpBlock,
 }
 
 /// Fills the socket's facts: which tail they are, and whether something could not be read.
@@ -164,7 +165,7 @@ pub fn facts(found: &Found, file: &File, tails: &mut Tails) -> (u32, bool) {
         (TAIL_NONE, false)
     } else if is_tcp(file) {
         zero(&mut tails.tcp);
-        (TAIL_TCP, found.sock.tcp(&mut tails.tcp))
+        (TAIL_TCP, found.sock.tcp(&mut tails.tcp, &mut tails.block))
     } else if file.family == AF_UNIX {
         zero(&mut tails.unix);
         (TAIL_UNIX, found.sock.unix(&mut tails.unix))

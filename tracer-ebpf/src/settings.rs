@@ -34,6 +34,14 @@ pub static HASH_SLOTS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static TYPED_SOCKETS: Global<u32> = Global::new(1);
 
+/// Where in a connection's `struct tcp_sock` the part begins that is copied at once, a multiple of eight.
+#[unsafe(no_mangle)]
+pub static TCP_BLOCK: Global<u32> = Global::new(0);
+
+/// Bytes of that part.
+#[unsafe(no_mangle)]
+pub static TCP_BLOCK_LEN: Global<u32> = Global::new(8);
+
 /// 1 while `waits` is attached: the snapshot then makes and reads slots.
 #[unsafe(no_mangle)]
 pub static WAITS_ON: Global<u32> = Global::new(0);

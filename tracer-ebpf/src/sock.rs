@@ -2,9 +2,15 @@
 //!
 //! A socket is read where it lies, so it does not matter in which network namespace it is.
 
-use tracer_ebpf::abi::{File, HolderRecord, PORT_BIND, PORT_CONNECT, PORT_UNKNOWN, Tcp, Udp, Unix};
+use tracer_ebpf::abi::{
+    COMMON_BLOCK_LEN, File, HolderRecord, PORT_BIND, PORT_CONNECT, PORT_UNKNOWN, TCP_BLOCK_MAX, Tcp, Udp,
+    Unix,
+};
 
-use crate::offsets::*;
+use crate::{
+    offsets::*,
+    settings::{TCP_BLOCK, TCP_BLOCK_LEN},
+};
 
 pub const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
@@ -15,6 +21,11 @@ const IPPROTO_UDP: u16 = 17;
 const LISTEN: u8 = 10;
 /// Bytes of `struct sockaddr_un` before its path.
 const SUN_PATH: usize = 2;
+
+/// Room for the part of a connection's `struct tcp_sock` in which its fields lie.
+pub type TcpBlock = Block<{ TCP_BLOCK_MAX / 8 }>;
+/// Room for the beginning of a `struct sock_common`.
+type CommonBlock = Block<{ COMMON_BLOCK_LEN / 8 }>;
 
 /// A kernel socket (`struct sock`) at an address the verifier knows nothing about.
 #[derive(Clone, Copy)]
@@ -39,68 +50,70 @@ impl Sock {
     /// Fills in family, type, protocol and the internet tuple. True if something could not be read.
     #[inline(always)]
     pub fn describe(self, to: &mut File) -> bool {
-        let mut failed = SOCK_FAMILY.read(self.0, &mut to.family);
+        let mut block = CommonBlock::empty();
+        let common = &block.copy(self.0, 0, COMMON_BLOCK_LEN as u32);
+        let mut failed = common.failed;
+        to.family = SOCK_FAMILY.take(common);
         failed |= SOCK_TYPE.read(self.0, &mut to.sock_type);
         failed |= SOCK_PROTOCOL.read(self.0, &mut to.protocol);
         if to.family == AF_INET || to.family == AF_INET6 {
-            failed |= SOCK_LPORT.read(self.0, &mut to.local_port);
-            let mut remote_port = 0u16;
-            failed |= SOCK_DPORT.read(self.0, &mut remote_port);
-            to.remote_port = u16::from_be(remote_port);
+            to.local_port = SOCK_LPORT.take(common);
+            to.remote_port = u16::from_be(SOCK_DPORT.take(common));
             if to.family == AF_INET6 && SOCK_LADDR6.exists() && SOCK_DADDR6.exists() {
-                failed |= SOCK_LADDR6.read(self.0, &mut to.local);
-                failed |= SOCK_DADDR6.read(self.0, &mut to.remote);
+                to.local = of_words(SOCK_LADDR6.take(common));
+                to.remote = of_words(SOCK_DADDR6.take(common));
             } else {
-                failed |= read_mapped(&SOCK_LADDR, self.0, &mut to.local);
-                failed |= read_mapped(&SOCK_DADDR, self.0, &mut to.remote);
+                to.local = mapped(SOCK_LADDR.take::<u32, _>(common).to_ne_bytes());
+                to.remote = mapped(SOCK_DADDR.take::<u32, _>(common).to_ne_bytes());
             }
         }
         failed
     }
 
-    /// Fills `to` with the connection's state. True if something could not be read.
+    /// Fills `to` with the connection's state, most of it by way of `block`. True if something could not be read.
     #[inline(always)]
-    pub fn tcp(self, to: &mut Tcp) -> bool {
-        let mut failed = SOCK_STATE.read(self.0, &mut to.state);
+    pub fn tcp(self, to: &mut Tcp, block: &mut TcpBlock) -> bool {
+        let connection = &block.copy(self.0, TCP_BLOCK.load(), TCP_BLOCK_LEN.load());
+        let mut failed = connection.failed | SOCK_STATE.read(self.0, &mut to.state);
         if TCP_BYTES_SENT.exists() {
-            failed |= TCP_BYTES_SENT.read(self.0, &mut to.bytes_sent);
+            to.bytes_sent = TCP_BYTES_SENT.take(connection);
         }
         if TCP_BYTES_RETRANS.exists() {
-            failed |= TCP_BYTES_RETRANS.read(self.0, &mut to.bytes_retrans);
+            to.bytes_retrans = TCP_BYTES_RETRANS.take(connection);
         }
-        failed |= TCP_BYTES_ACKED.read(self.0, &mut to.bytes_acked);
-        failed |= TCP_BYTES_RECEIVED.read(self.0, &mut to.bytes_received);
+        to.bytes_acked = TCP_BYTES_ACKED.take(connection);
+        to.bytes_received = TCP_BYTES_RECEIVED.take(connection);
         failed |= SOCK_RCVTIMEO.read(self.0, &mut to.rcvtimeo);
         failed |= SOCK_SNDTIMEO.read(self.0, &mut to.sndtimeo);
         failed |= SOCK_FLAGS.read(self.0, &mut to.flags);
-        failed |= TCP_LSNDTIME.read(self.0, &mut to.lsndtime);
-        failed |= TCP_LRCVTIME.read(self.0, &mut to.lrcvtime);
-        failed |= TCP_RCV_TSTAMP.read(self.0, &mut to.rcv_tstamp);
-        failed |= TCP_SND_UNA.read(self.0, &mut to.snd_una);
-        failed |= TCP_SND_NXT.read(self.0, &mut to.snd_nxt);
-        failed |= TCP_WRITE_SEQ.read(self.0, &mut to.write_seq);
-        failed |= TCP_SND_WL1.read(self.0, &mut to.snd_wl1);
-        failed |= TCP_RCV_NXT.read(self.0, &mut to.rcv_nxt);
-        failed |= TCP_COPIED_SEQ.read(self.0, &mut to.copied_seq);
-        failed |= TCP_SND_WND.read(self.0, &mut to.snd_wnd);
-        failed |= TCP_TOTAL_RETRANS.read(self.0, &mut to.total_retrans);
-        failed |= TCP_KEEPALIVE_TIME.read(self.0, &mut to.keepalive_time);
-        failed |= TCP_RETRANSMITS.read(self.0, &mut to.retransmits);
-        failed |= TCP_BACKOFF.read(self.0, &mut to.backoff);
-        failed |= TCP_PROBES_OUT.read(self.0, &mut to.probes_out);
-        failed |= TCP_SRTT.read(self.0, &mut to.srtt_us);
-        failed |= TCP_USER_TIMEOUT.read(self.0, &mut to.user_timeout);
-        failed |= TCP_KEEPALIVE_INTVL.read(self.0, &mut to.keepalive_intvl);
-        failed |= TCP_KEEPALIVE_PROBES.read(self.0, &mut to.keepalive_probes);
-        failed |= TCP_RTO.read(self.0, &mut to.rto);
+        to.lsndtime = TCP_LSNDTIME.take(connection);
+        to.lrcvtime = TCP_LRCVTIME.take(connection);
+        to.rcv_tstamp = TCP_RCV_TSTAMP.take(connection);
+        to.snd_una = TCP_SND_UNA.take(connection);
+        to.snd_nxt = TCP_SND_NXT.take(connection);
+        to.write_seq = TCP_WRITE_SEQ.take(connection);
+        to.snd_wl1 = TCP_SND_WL1.take(connection);
+        to.rcv_nxt = TCP_RCV_NXT.take(connection);
+        to.copied_seq = TCP_COPIED_SEQ.take(connection);
+        to.snd_wnd = TCP_SND_WND.take(connection);
+        to.total_retrans = TCP_TOTAL_RETRANS.take(connection);
+        to.keepalive_time = TCP_KEEPALIVE_TIME.take(connection);
+        to.retransmits = TCP_RETRANSMITS.take(connection);
+        to.backoff = TCP_BACKOFF.take(connection);
+        to.probes_out = TCP_PROBES_OUT.take(connection);
+        to.srtt_us = TCP_SRTT.take(connection);
+        to.user_timeout = TCP_USER_TIMEOUT.take(connection);
+        to.keepalive_intvl = TCP_KEEPALIVE_INTVL.take(connection);
+        to.keepalive_probes = TCP_KEEPALIVE_PROBES.take(connection);
+        to.rto = TCP_RTO.take(connection);
         if TCP_DELIVERED.exists() {
-            failed |= TCP_DELIVERED.read(self.0, &mut to.delivered_us);
+            to.delivered_us = TCP_DELIVERED.take(connection);
         }
         if TCP_RETRANS_STAMP.exists() {
-            failed |= TCP_RETRANS_STAMP.read(self.0, &mut to.retrans_stamp_ms);
+            to.retrans_stamp_ms = TCP_RETRANS_STAMP.take(connection);
         }
         to.netns = self.netns();
-        to.port = self.port();
+        to.port = port(connection);
         if to.state == LISTEN {
             failed |= SOCK_BACKLOG.read(self.0, &mut to.accept_queue);
             failed |= SOCK_BACKLOG_MAX.read(self.0, &mut to.accept_limit);
@@ -130,23 +143,6 @@ impl Sock {
             SOCK_RECEIVE_QLEN.read(self.0, &mut to.queue);
         }
         SOCK_BACKLOG_MAX.read(self.0, &mut to.limit);
-    }
-
-    /// Who chose the local port. `connect` marks a port that it takes with -1 (`__inet_hash_connect`,
-    /// net/ipv4/inet_hashtables.c); a socket that was accepted shares its listener's.
-    #[inline(always)]
-    fn port(self) -> u8 {
-        let (mut bucket, mut reuse) = (0u64, 0i8);
-        if !TCP_BIND_HASH.exists() || !BIND_FASTREUSE.exists() {
-            return PORT_UNKNOWN;
-        }
-        TCP_BIND_HASH.read(self.0, &mut bucket);
-        // A socket that has let go of its port has none, and the read of nothing fails.
-        match BIND_FASTREUSE.read(bucket as *const u8, &mut reuse) {
-            true => PORT_UNKNOWN,
-            false if reuse < 0 => PORT_CONNECT,
-            false => PORT_BIND,
-        }
     }
 
     /// The socket's network namespace, 0 if the kernel has only one.
@@ -198,6 +194,22 @@ impl Sock {
     }
 }
 
+/// Who chose the local port. `connect` marks a port that it takes with -1 (`__inet_hash_connect`,
+/// net/ipv4/inet_hashtables.c); a socket that was accepted shares its listener's.
+#[inline(always)]
+fn port(connection: &Copied<'_, { TCP_BLOCK_MAX / 8 }>) -> u8 {
+    if !TCP_BIND_HASH.exists() || !BIND_FASTREUSE.exists() {
+        return PORT_UNKNOWN;
+    }
+    let (bucket, mut reuse) = (TCP_BIND_HASH.take::<u64, _>(connection), 0i8);
+    // A socket that has let go of its port has none, and the read of nothing fails.
+    match BIND_FASTREUSE.read(bucket as *const u8, &mut reuse) {
+        true => PORT_UNKNOWN,
+        false if reuse < 0 => PORT_CONNECT,
+        false => PORT_BIND,
+    }
+}
+
 /// Whether an open file is a TCP socket.
 #[inline(always)]
 pub fn is_tcp(file: &File) -> bool {
@@ -223,13 +235,11 @@ pub fn mapped(address: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
-/// Reads one into it. True if it could not be read.
+/// An IPv6 address, which the kernel aligns as words.
 #[inline(always)]
-fn read_mapped(field: &Offset, sk: *const u8, to: &mut [u8; 16]) -> bool {
-    let mut address = [0u8; 4];
-    let failed = field.read(sk, &mut address);
-    *to = mapped(address);
-    failed
+fn of_words(words: [u32; 4]) -> [u8; 16] {
+    // SAFETY: any bytes are an address.
+    unsafe { core::mem::transmute(words) }
 }
 
 #[inline(always)]

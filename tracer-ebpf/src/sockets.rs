@@ -16,7 +16,7 @@ use crate::{
     iter::Context,
     offsets::*,
     settings::{self, ANSWERED_ONE_IN, INCOMING, REQUEST_TICKS, TYPED_SOCKETS, UNCLOSED_TICKS},
-    sock,
+    sock::{self, TcpBlock},
 };
 
 /// States of a connection (include/net/tcp_states.h).
@@ -24,11 +24,12 @@ const ESTABLISHED: u8 = 1;
 const SYN_SENT: u8 = 2;
 const CLOSE_WAIT: u8 = 8;
 
-/// Room for a record and what follows it.
+/// Room for a record and what follows it; and for reading it.
 #[repr(C)]
 struct Scratch {
     socket: SocketRecord,
     tcp: Tcp,
+    block: TcpBlock,
 }
 
 #[btf_map]
@@ -62,7 +63,8 @@ pub extern "C" fn sockets(ctx: *mut c_void) -> i32 {
     let leader = task.leader();
     let mut found = Found::NONE;
     file::describe(file, &mut record.file, &mut found);
-    let mut failed = found.failed | found.sock.tcp(&mut scratch.tcp) | leader.comm(&mut record.comm);
+    let mut failed =
+        found.failed | found.sock.tcp(&mut scratch.tcp, &mut scratch.block) | leader.comm(&mut record.comm);
     record.kind = KIND_SOCKET;
     record.size = size_of::<SocketRecord>() as u32;
     record.tail = TAIL_TCP;

@@ -4,6 +4,10 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use aya::{Ebpf, EbpfLoader};
+use tracer_ebpf::{
+    abi::{COMMON_BLOCK_LEN, MISSING, TCP_BLOCK_MAX},
+    fields::{FIELDS, Field},
+};
 
 use super::{
     btf::{self, Btf},
@@ -89,12 +93,15 @@ impl Object {
         let level = if options.verbose { aya_log::Level::Debug as u8 } else { 0 };
         let (restart, compat_restart) =
             (restart_number(CallTable::Native), restart_number(CallTable::Compat));
+        let (tcp_block, tcp_block_len) = tcp_block(&fields)?;
         let arm_registers = u32::from(cfg!(target_arch = "aarch64"));
         loader
             .override_global("COMPAT_MASK", &constants.compat_mask, true)
             .override_global("WORKER_FLAGS", &constants.worker_flags, true)
             .override_global("FROZEN_FLAG", &constants.frozen_flag, true)
             .override_global("HAS_PREV_STATE", &has_prev, true)
+            .override_global("TCP_BLOCK", &tcp_block, true)
+            .override_global("TCP_BLOCK_LEN", &tcp_block_len, true)
             .override_global("STACK_REGS", &constants.stack_regs, true)
             .override_global("ARM_REGISTERS", &arm_registers, true)
             .override_global("HASH_SLOTS", &constants.hash_slots, true)
@@ -147,6 +154,27 @@ fn loader() -> Result<EbpfLoader<'static>> {
         EbpfLoader::new()
     };
     thread::spawn(make).join().map_err(|_| anyhow!("cannot make a loader of programs"))
+}
+
+/// Which part of a `struct tcp_sock` has all of a connection's fields: where it begins and how long it is, bytes. The programs copy it at once;
+/// likewise the beginning of a `struct sock_common`, as long as the fields are there.
+fn tcp_block(fields: &[(&'static str, u32)]) -> Result<(u32, u32)> {
+    let of = |structures: &[&str]| -> Vec<u32> {
+        let is_copied = |field: &Field| structures.contains(&field.structure) && field.symbol != "SOCK_FLAGS";
+        let offsets = FIELDS.iter().zip(fields).filter(|(field, _)| is_copied(field));
+        offsets.map(|(_, (_, offset))| *offset).filter(|offset| *offset != MISSING).collect()
+    };
+    let connection = of(&["tcp_sock", "inet_connection_sock"]);
+    let start = connection.iter().min().map_or(0, |least| least / 8 * 8);
+    // No field is longer than eight bytes, and an address is sixteen.
+    let length = connection.iter().max().map_or(8, |most| most + 8 - start);
+    let fits = length <= TCP_BLOCK_MAX as u32
+        && of(&["sock_common"]).iter().all(|offset| offset + 16 <= COMMON_BLOCK_LEN as u32);
+    ensure!(
+        fits,
+        "this kernel's sockets have their fields in other places: tracer does not know this kernel"
+    );
+    Ok((start, length))
 }
 
 /// What differs between kernels beside offsets.
