@@ -45,6 +45,7 @@ const OWN: &[(&str, &str)] = &[
     ("resolve/target.rs", "which file system pipes are of, by one of its own"),
     ("agent/journal.rs", "what standard output is"),
     ("agent/state/", "the state"),
+    ("export/queue.rs", "the queue of events"),
     ("top/", "the file that it writes; /proc/stat"),
 ];
 

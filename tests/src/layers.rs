@@ -21,6 +21,7 @@ const fn folder(layer: u8, name: &'static str, beside: &'static [&'static str]) 
 
 const FOLDERS: &[Folder] = &[
     folder(6, "commands", &["top", "trace"]),
+    folder(6, "export", &[]),
     folder(6, "top", &[]),
     folder(6, "trace", &[]),
     folder(5, "agent", &[]),

@@ -9,6 +9,7 @@ mod collect;
 mod commands;
 mod config;
 mod diagnose;
+mod export;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod history;
@@ -51,6 +52,7 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Agent(_)
         | Command::Completions { .. }
+        | Command::Export(_)
         | Command::Generate { .. }
         | Command::RunHook(_)
         | Command::RunCanary => Ok(()),
@@ -68,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => commands::run::run(args).map(|found| status = found),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Agent(args) => commands::agent::run(args),
+        Command::Export(args) => export::run(args),
         Command::Completions { shell } => commands::generate::completions(*shell),
         Command::Generate { dir } => commands::generate::run(dir),
         Command::RunHook(args) => hook::run(&args.hook()),

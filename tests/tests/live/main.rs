@@ -17,6 +17,7 @@ mod agent_counters;
 mod agent_crash;
 mod agent_crowded;
 mod agent_ends;
+mod agent_export;
 mod agent_files;
 mod agent_history;
 mod agent_hook;

@@ -17,7 +17,6 @@ use crate::{
     assess::sink::{IncidentNotice, Notice, Sink},
     collect::losses::Loss,
     model::class::Level,
-    util::human,
     wire::{incident::IncidentObject, stall::StallObject},
 };
 
@@ -134,17 +133,13 @@ impl JournalEntry {
 
 fn of_stall(id: &str, stall: &StallObject, line: &str) -> JournalEntry {
     let wait = &stall.wait;
-    let who = format!("{} (pid {})", human::clean(&wait.comm), wait.pid);
-    let verdict = wait.verdict.as_deref().map(human::clean).unwrap_or_default();
-    let (message, priority) = match &stall.ended {
-        None if wait.level == Some(Level::Stuck) => (format!("{who}: {verdict}"), WARNING),
-        None => (format!("{who}: {verdict}"), NOTICE),
-        Some(ended) => {
-            (format!("{who}: the stall is over after {}, {ended}", human::age(stall.lasted)), INFO)
-        }
+    let priority = match &stall.ended {
+        None if wait.level == Some(Level::Stuck) => WARNING,
+        None => NOTICE,
+        Some(_) => INFO,
     };
     let (local, remote) = wait.target.addresses();
-    JournalEntry::new(&message, priority, id, line)
+    JournalEntry::new(&stall.headline(), priority, id, line)
         .and("TRACER_PID", &wait.pid.to_string())
         .and_if("TRACER_TID", Some(wait.tid).filter(|tid| *tid != 0))
         .and("TRACER_COMM", &wait.comm)
@@ -168,13 +163,8 @@ fn of_stall(id: &str, stall: &StallObject, line: &str) -> JournalEntry {
 }
 
 fn of_incident(id: &str, incident: &IncidentObject, line: &str) -> JournalEntry {
-    let name = human::clean(&incident.name);
-    let what = human::waits_of(incident.stalls, incident.processes);
-    let (message, priority) = match incident.closed {
-        None => (format!("{name} holds up {what}"), WARNING),
-        Some(_) => (format!("{name} no longer holds up anybody; it held up {what}"), INFO),
-    };
-    JournalEntry::new(&message, priority, id, line)
+    let priority = if incident.closed.is_none() { WARNING } else { INFO };
+    JournalEntry::new(&incident.headline(), priority, id, line)
         .and("TRACER_INCIDENT", &incident.id)
         .and("TRACER_CULPRIT", &incident.name)
         .and_if("TRACER_CULPRIT_PID", incident.culprit.pid)

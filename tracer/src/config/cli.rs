@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use crate::{
     config::Defaults,
-    config::{HookConfig, Limits, duration, moment, selection::WaitSelection},
+    config::{HookConfig, Limits, duration, export::Export, moment, selection::WaitSelection},
     model::class::{Class, Judgement, Level},
 };
 
@@ -60,6 +60,8 @@ pub enum Command {
     Run(Run),
     /// Watch the host: report stalls as JSON lines and metrics to Prometheus
     Agent(AgentArgs),
+    /// Send the agent's events to an OpenTelemetry Collector
+    Export(Export),
     /// Check what works on this host by trying each kernel program
     Doctor(Doctor),
     /// Print a script that has a shell complete tracer's commands and options

@@ -7,6 +7,7 @@
 mod address;
 pub mod cli;
 pub mod duration;
+pub mod export;
 mod file;
 mod history_and_hook;
 mod index;

@@ -143,7 +143,7 @@ pub fn named(wait: &Wait, target: &mut Target, reads: &mut Reads) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resolve::own::in_own_call;
+    use crate::resolve::samples::in_own_call;
 
     fn v4(port: u16) -> Vec<u8> {
         let mut bytes = (libc::AF_INET as u16).to_ne_bytes().to_vec();

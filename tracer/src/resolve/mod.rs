@@ -17,8 +17,6 @@ pub mod listeners;
 pub mod locks;
 pub mod memory;
 pub mod mounts;
-#[cfg(test)]
-mod own;
 pub mod page;
 pub mod path;
 pub mod peers;
@@ -27,6 +25,8 @@ pub mod process;
 pub mod python;
 pub mod queue;
 mod resolved;
+#[cfg(test)]
+mod samples;
 pub mod semaphore;
 pub mod services;
 mod sets;

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
     use crate::{
         model::syscalls::{CallTable, Syscall},
-        resolve::own::in_own_call,
+        resolve::samples::in_own_call,
     };
 
     #[test]

@@ -237,7 +237,7 @@ pub fn own_pipes(process: ProcessId, reads: &mut Reads) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resolve::own::in_own_call;
+    use crate::resolve::samples::in_own_call;
 
     const READ: Interest = Interest { read: true, write: false };
     const WRITE: Interest = Interest { read: false, write: true };

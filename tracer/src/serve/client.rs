@@ -8,16 +8,16 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode, header::HOST};
+use hyper::{Request, Response, StatusCode, body::Incoming, header::HOST};
 use hyper_util::rt::TokioIo;
 use rustix::{
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
 };
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::JoinHandle};
 
 use crate::{
     util::users,
@@ -30,6 +30,11 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(25);
 pub const OPTIONAL_TIMEOUT: Duration = Duration::from_millis(500);
 /// The longest answer that is read, bytes: that of a hundred thousand waits.
 const ANSWER_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// The longest line of a stream, bytes.
+const LINE_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a stream that are worth handing out.
+const LINES_BYTES: usize = 256 * 1024;
 
 /// How long is waited where it has more askers than it takes.
 const CONNECT_PAUSE: Duration = Duration::from_millis(20);
@@ -119,8 +124,28 @@ impl AgentClient {
         Ok(body)
     }
 
+    /// Begins to read a stream of objects, a line each. What happens from now on is in it.
+    pub fn follow(&self, path: &str) -> Result<LineStream<'_>> {
+        let begun = async { tokio::time::timeout(self.patience, self.begin(path)).await };
+        let begun = self.runtime.block_on(begun).context("no answer in time").and_then(|begun| begun);
+        let (response, connection) =
+            begun.with_context(|| format!("cannot ask the agent on {}", self.socket.display()))?;
+        ensure!(response.status() == StatusCode::OK, "the agent answers {}", response.status());
+        Ok(LineStream { client: self, body: response.into_body(), _connection: connection, rest: Vec::new() })
+    }
+
     /// Asks once: what the agent says of it, and the body.
     async fn ask(&self, path: &str) -> Result<(StatusCode, Bytes)> {
+        let (response, connection) = self.begin(path).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
+        drop(connection);
+        Ok((status, body))
+    }
+
+    /// Asks: the answer, of which the body is still to come, and the connection that it comes by.
+    async fn begin(&self, path: &str) -> Result<(Response<Incoming>, Connection)> {
         let stream = loop {
             match tokio::net::UnixStream::connect(&self.socket).await {
                 // Too many ask at the moment.
@@ -131,15 +156,9 @@ impl AgentClient {
             }
         };
         let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let connection = tokio::spawn(connection);
+        let connection = Connection(tokio::spawn(connection));
         let request = Request::get(path).header(HOST, "tracer").body(Empty::<Bytes>::new())?;
-        let response = send.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
-        drop(send);
-        connection.abort();
-        Ok((status, body))
+        Ok((send.send_request(request).await?, connection))
     }
 
     /// One object.
@@ -150,6 +169,68 @@ impl AgentClient {
     /// An object a line.
     pub fn objects<T: FromJson>(&self, path: &str) -> Result<Vec<T>> {
         lines::read(&self.get(path)?).context("cannot understand the agent's answer")
+    }
+}
+
+/// A connection, which ends when it is dropped.
+struct Connection(JoinHandle<hyper::Result<()>>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A stream of lines that is being read.
+pub struct LineStream<'a> {
+    client: &'a AgentClient,
+    body: Incoming,
+    _connection: Connection,
+    /// The beginning of a line whose end has not come.
+    rest: Vec<u8>,
+}
+
+impl LineStream<'_> {
+    /// The lines that have come, once there are any, or after this time none; `None` when the stream has ended.
+    ///
+    /// # Errors
+    /// The connection has failed, or a line is longer than any can be.
+    pub fn next(&mut self, at_most: Option<Duration>) -> Result<Option<Vec<Vec<u8>>>> {
+        let mut lines = Vec::new();
+        while lines.is_empty() {
+            let (body, rest) = (&mut self.body, &mut self.rest);
+            // Given up at any moment, it has lost nothing: what has come is in `rest`.
+            let read = async {
+                let Some(frame) = body.frame().await else { return hyper::Result::Ok(false) };
+                rest.extend(frame?.into_data().unwrap_or_default());
+                // What else is there already.
+                while rest.len() < LINES_BYTES
+                    && let Ok(Some(frame)) = tokio::time::timeout(Duration::ZERO, body.frame()).await
+                {
+                    rest.extend(frame?.into_data().unwrap_or_default());
+                }
+                Ok(true)
+            };
+            let read = async {
+                match at_most {
+                    Some(time) => tokio::time::timeout(time, read).await.ok(),
+                    None => Some(read.await),
+                }
+            };
+            match self.client.runtime.block_on(read) {
+                Some(Ok(true)) => {}
+                Some(Ok(false)) => return Ok(None),
+                Some(Err(error)) => return Err(error.into()),
+                None => break,
+            }
+            while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let mut line: Vec<u8> = self.rest.drain(..=end).collect();
+                line.pop();
+                lines.push(line);
+            }
+            ensure!(self.rest.len() <= LINE_BYTES_MAX, "the agent has sent a line without an end");
+        }
+        Ok(Some(lines))
     }
 }
 

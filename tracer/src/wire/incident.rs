@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{culprit::CulpritObject, json::in_seconds};
-use crate::model::cgroup::Owner;
+use crate::{model::cgroup::Owner, util::human};
 
 /// An incident.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,17 @@ pub struct IncidentObject {
     /// On whose account most of them wait, who so takes a share of what is bounded. Not written.
     #[serde(skip)]
     pub owner: Option<Owner>,
+}
+
+impl IncidentObject {
+    /// What has happened, in a sentence: it has opened, or closed.
+    pub fn headline(&self) -> String {
+        let (name, what) = (human::clean(&self.name), human::waits_of(self.stalls, self.processes));
+        match self.closed {
+            None => format!("{name} holds up {what}"),
+            Some(_) => format!("{name} no longer holds up anybody; it held up {what}"),
+        }
+    }
 }
 
 /// A place in a program in which the threads of stalls sleep.

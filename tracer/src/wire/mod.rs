@@ -9,6 +9,7 @@ pub mod incident;
 pub mod json;
 pub mod lines;
 pub mod names;
+pub mod otlp;
 pub mod report;
 pub mod stack;
 pub mod stall;

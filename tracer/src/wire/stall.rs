@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::json::{WaitObject, in_seconds, to_the_millisecond};
-use crate::model::cgroup::Owner;
+use crate::{model::cgroup::Owner, util::human};
 
 /// A stall as the agent's socket serves it and the history keeps it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,18 @@ pub struct StallObject {
     pub stack: Vec<String>,
     /// The wait.
     pub wait: WaitObject,
+}
+
+impl StallObject {
+    /// What has happened, in a sentence: it was flagged, or is over.
+    pub fn headline(&self) -> String {
+        let wait = &self.wait;
+        let who = format!("{} (pid {})", human::clean(&wait.comm), wait.pid);
+        match &self.ended {
+            None => format!("{who}: {}", wait.verdict.as_deref().map(human::clean).unwrap_or_default()),
+            Some(ended) => format!("{who}: the stall is over after {}, {ended}", human::age(self.lasted)),
+        }
+    }
 }
 
 /// Whom a stall waits for: what is known of the other end. One of them at least is not null.

@@ -30,6 +30,11 @@ pub(super) fn next_request(resolved: &Resolved) -> String {
     }
 }
 
+/// `1 byte`, `517 bytes`.
+fn bytes(number: u64) -> String {
+    count(usize::try_from(number).unwrap_or(usize::MAX), "byte")
+}
+
 pub(super) fn ago(since: Option<Duration>) -> String {
     since.map_or_else(|| "some time".into(), age)
 }
@@ -148,13 +153,16 @@ pub(super) fn reply(wait: &Wait, resolved: &Resolved) -> String {
                 peer(resolved)
             );
         }
-        (sent, 0, _) => format!("{sent} bytes sent, all acknowledged, the last {} ago", ago(facts.sent())),
-        (_, open, _) if facts.is_full() => {
-            format!("{open} bytes not acknowledged: the peer does not read, and its buffer is full")
+        (sent, 0, _) => {
+            format!("{} sent, all acknowledged, the last {} ago", bytes(sent), ago(facts.sent()))
         }
-        (_, open, 0) => format!("{open} bytes sent and not acknowledged yet"),
+        (_, open, _) if facts.is_full() => {
+            format!("{} not acknowledged: the peer does not read, and its buffer is full", bytes(open.into()))
+        }
+        (_, open, 0) => format!("{} sent and not acknowledged yet", bytes(open.into())),
         (_, open, again) => format!(
-            "{open} bytes sent and unacknowledged after {}: the peer cannot be reached",
+            "{} sent and unacknowledged after {}: the peer cannot be reached",
+            bytes(open.into()),
             count(again.into(), "retransmission")
         ),
     };
@@ -205,7 +213,7 @@ pub(super) fn send(resolved: &Resolved) -> String {
     } else {
         "it does not read, and its buffer is full".to_owned()
     };
-    format!("to send to {}: {open} bytes not acknowledged; {why}", peer(resolved))
+    format!("to send to {}: {} not acknowledged; {why}", peer(resolved), bytes(open.into()))
 }
 
 /// Of a writer to a terminal: its output was stopped, or nobody reads the other end.
