@@ -1,11 +1,12 @@
 //! What has happened while nobody read the stream: asked of the agent, which keeps stalls and knows its open incidents, and told as the events
 //! that were missed. The end of an incident that was missed as well is not known to it any more.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use jiff::Timestamp;
 
+use super::recent::RecentEvents;
 use crate::{
     serve::client::AgentClient,
     wire::{
@@ -15,145 +16,135 @@ use crate::{
     },
 };
 
-/// By how much the times of an event and of what the agent keeps of it may differ.
-const SAME: Duration = Duration::from_secs(1);
+/// How much further back than the newest event that is known: what is flagged in one look has one time, and is told of one after the other.
+const MARGIN: Duration = Duration::from_secs(60);
 
-/// What is caught up on, and which events are known: the stream has some of them as well.
-pub struct CatchUp {
+/// The events after this time, and a little before, that are not known; with no time, those of all that is open. They are known from now on.
+pub fn missed(
+    client: &AgentClient,
     since: Option<Timestamp>,
-    known: HashMap<EventKey, Vec<Timestamp>>,
+    recent: &mut RecentEvents,
+) -> Result<Vec<NewEvent>> {
+    let since = since.map(|since| since - MARGIN);
+    let mut search = Search { since, recent, found: Vec::new() };
+    search.stalls(&client.get("/v1/stalls")?)?;
+    if let Some(since) = since {
+        search.stalls(&client.get(&format!("/v1/stalls?since={since}"))?)?;
+    }
+    search.incidents(&client.get("/v1/incidents")?)?;
+    let mut found = search.found;
+    found.sort_by_key(|event| event.at);
+    Ok(found)
 }
 
-/// What an event is about.
-#[derive(PartialEq, Eq, Hash)]
-enum EventKey {
-    Stall { is_closed: bool, pid: u32, tid: u32, fd: Option<i32>, start_ticks: Option<u64> },
-    Incident { is_closed: bool, id: String },
+/// An event that is to be sent.
+pub struct NewEvent {
+    /// When.
+    pub at: Timestamp,
+    /// As the agent writes it.
+    pub line: Vec<u8>,
 }
 
-impl EventKey {
-    fn of_stall(stall: &StallObject, is_closed: bool) -> Self {
-        let wait = &stall.wait;
-        // A thread has one stall at a time, a process as many as it has requests.
-        let fd = wait.fd.filter(|_| wait.tid == 0);
-        Self::Stall { is_closed, pid: wait.pid, tid: wait.tid, fd, start_ticks: wait.start_ticks }
+/// A search among what the agent knows.
+struct Search<'a> {
+    since: Option<Timestamp>,
+    recent: &'a mut RecentEvents,
+    found: Vec<NewEvent>,
+}
+
+impl Search<'_> {
+    fn is_later(&self, at: Timestamp) -> bool {
+        self.since.is_none_or(|since| at > since)
     }
 
-    fn of(what: &What) -> Self {
-        match what {
-            What::StallOpened(stall) => Self::of_stall(stall, false),
-            What::StallClosed(stall) => Self::of_stall(stall, true),
-            What::IncidentOpened(incident) => Self::Incident { is_closed: false, id: incident.id.clone() },
-            What::IncidentClosed(incident) => Self::Incident { is_closed: true, id: incident.id.clone() },
+    /// Of an answer with a stall a line, which is not held as a whole.
+    fn stalls(&mut self, lines: &[u8]) -> Result<()> {
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let stall: StallObject = serde_json::from_slice(line).context("cannot understand a stall")?;
+            let stall = Box::new(stall);
+            if self.is_later(stall.opened) {
+                let open = StallObject { closed: None, ended: None, ..(*stall).clone() };
+                self.add(stall.opened, What::StallOpened(Box::new(open)))?;
+            }
+            if let Some(closed) = stall.closed.filter(|closed| self.is_later(*closed)) {
+                self.add(closed, What::StallClosed(stall))?;
+            }
         }
+        Ok(())
+    }
+
+    fn incidents(&mut self, lines: &[u8]) -> Result<()> {
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let incident: IncidentObject =
+                serde_json::from_slice(line).context("cannot understand an incident")?;
+            if self.is_later(incident.opened) {
+                self.add(incident.opened, What::IncidentOpened(Box::new(incident)))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, at: Timestamp, what: What) -> Result<()> {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let event = ReceivedEvent { time: at, host, what };
+        if self.recent.note(&event) {
+            self.found.push(NewEvent { at, line: line(&event)? });
+        }
+        Ok(())
     }
 }
 
-/// Lines, and the time of the newest.
-type MissedEvents = (Vec<Vec<u8>>, Timestamp);
-
-impl CatchUp {
-    /// On what has happened since this time; with no time, on what is open.
-    pub fn since(since: Option<Timestamp>) -> Self {
-        Self { since, known: HashMap::new() }
-    }
-
-    /// What the agent knows of that, in its order, without what is known. It keeps stalls that are over with a delay, and what it has told of may
-    /// not be in its answers for a moment: so it is asked twice.
-    pub fn ask(&mut self, client: &AgentClient) -> Result<MissedEvents> {
-        let mut stalls: Vec<StallObject> = client.objects("/v1/stalls")?;
-        let since = self.since.unwrap_or_else(Timestamp::now);
-        stalls.extend(client.objects::<StallObject>(&format!("/v1/stalls?since={since}"))?);
-        self.missed(&stalls, &client.objects::<IncidentObject>("/v1/incidents")?)
-    }
-
-    /// Whether an event of the stream is a new one; it is known from now on.
-    pub fn is_new(&mut self, event: &ReceivedEvent) -> bool {
-        self.note(EventKey::of(&event.what), event.time)
-    }
-
-    fn note(&mut self, key: EventKey, at: Timestamp) -> bool {
-        let known = self.known.entry(key).or_default();
-        let is_new = known.iter().all(|known| known.duration_since(at).unsigned_abs() >= SAME);
-        if is_new {
-            known.push(at);
+/// As the agent would have written it.
+fn line(event: &ReceivedEvent) -> serde_json::Result<Vec<u8>> {
+    let (name, time, host) = (event.what.name(), event.time, event.host.as_str());
+    match &event.what {
+        What::StallOpened(stall) | What::StallClosed(stall) => serde_json::to_vec(&StallEvent {
+            event: name,
+            time,
+            host,
+            lasted: stall.lasted,
+            ended: stall.ended.as_deref(),
+            note: stall.note.as_deref(),
+            peer: stall.peer.as_ref(),
+            incident: stall.incident.as_ref(),
+            stack: &stall.stack,
+            wait: &stall.wait,
+        }),
+        What::IncidentOpened(incident) | What::IncidentClosed(incident) => {
+            serde_json::to_vec(&IncidentEvent { event: name, time, host, incident })
         }
-        is_new
-    }
-
-    fn missed(&mut self, stalls: &[StallObject], incidents: &[IncidentObject]) -> Result<MissedEvents> {
-        let name = rustix::system::uname();
-        let host = name.nodename().to_string_lossy();
-        let since = self.since;
-        let is_later = |at: &Timestamp| since.is_none_or(|since| *at > since);
-        let mut found: Vec<(Timestamp, Vec<u8>)> = Vec::new();
-        for stall in stalls {
-            let event = |event, time, ended| StallEvent {
-                event,
-                time,
-                host: &host,
-                lasted: stall.lasted,
-                ended,
-                note: stall.note.as_deref(),
-                peer: stall.peer.as_ref(),
-                incident: stall.incident.as_ref(),
-                stack: &stall.stack,
-                wait: &stall.wait,
-            };
-            let opened = stall.opened;
-            if is_later(&opened) && self.note(EventKey::of_stall(stall, false), opened) {
-                found.push((opened, serde_json::to_vec(&event("stall_opened", opened, None))?));
-            }
-            if let Some(closed) = stall.closed.filter(is_later)
-                && self.note(EventKey::of_stall(stall, true), closed)
-            {
-                let event = event("stall_closed", closed, stall.ended.as_deref());
-                found.push((closed, serde_json::to_vec(&event)?));
-            }
-        }
-        for incident in incidents.iter().filter(|incident| is_later(&incident.opened)) {
-            let (time, key) =
-                (incident.opened, EventKey::Incident { is_closed: false, id: incident.id.clone() });
-            if self.note(key, time) {
-                let event = IncidentEvent { event: "incident_opened", time, host: &host, incident };
-                found.push((time, serde_json::to_vec(&event)?));
-            }
-        }
-        found.sort_by_key(|(at, _)| *at);
-        let newest = found.last().map_or(Timestamp::UNIX_EPOCH, |(at, _)| *at);
-        Ok((found.into_iter().map(|(_, line)| line).collect(), newest))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{history::samples::stall, wire::event::StreamLine};
+    use crate::{history::samples::stall, wire::event::StreamLine, wire::lines};
 
     #[test]
     fn what_was_missed_is_told_once_and_in_order() {
         let at = |second| Timestamp::from_second(second).expect("a time");
         let stalls = [stall(1, 100, Some(130)), stall(2, 120, None), stall(3, 50, Some(60))];
-        let mut catch_up = CatchUp::since(Some(at(110)));
-        let (lines, newest) = catch_up.missed(&stalls, &[]).expect("events");
-        let events: Vec<ReceivedEvent> = lines
-            .iter()
-            .map(|line| match StreamLine::parse(line) {
-                Ok(StreamLine::Event(event)) => *event,
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        let told: Vec<(i64, bool)> = events
-            .iter()
-            .map(|event| (event.time.as_second(), matches!(event.what, What::StallClosed(_))))
-            .collect();
-        assert_eq!((told, newest), (vec![(120, false), (130, true)], at(130)));
-        assert!(events.iter().all(|event| !catch_up.is_new(event)), "the stream may have them, too");
-        assert!(catch_up.missed(&stalls, &[]).expect("events").0.is_empty(), "as they are asked for again");
-        let again = ReceivedEvent { time: at(125), ..events[0].clone() };
-        assert!(catch_up.is_new(&again), "another stall of the same thread");
-        // Whoever has never read is told of what is open.
-        let (lines, _) = CatchUp::since(None).missed(&stalls[1..2], &[]).expect("events");
-        assert_eq!(lines.len(), 1);
+        let mut answer = Vec::new();
+        stalls.iter().for_each(|stall| lines::write(&mut answer, stall).expect("memory"));
+        let mut recent = RecentEvents::default();
+        let search = |since, recent: &mut RecentEvents| {
+            let mut search = Search { since, recent, found: Vec::new() };
+            search.stalls(&answer).expect("stalls");
+            search.found
+        };
+        let mut found = search(Some(at(110)), &mut recent);
+        found.sort_by_key(|event| event.at);
+        let events = found.iter().map(|found| match StreamLine::parse(&found.line) {
+            Ok(StreamLine::Event(event)) => *event,
+            other => panic!("{other:?}"),
+        });
+        let events: Vec<ReceivedEvent> = events.collect();
+        let told: Vec<_> = events.iter().map(|event| (event.time.as_second(), event.what.name())).collect();
+        assert_eq!(told, [(120, "stall_opened"), (130, "stall_closed")]);
+        assert!(events.iter().all(|event| !recent.note(event)), "the stream may have them, too");
+        assert!(search(Some(at(110)), &mut recent).is_empty(), "as they are asked for again");
+        // Whoever has never read is told of everything.
+        assert_eq!(search(None, &mut RecentEvents::default()).len(), 5);
     }
 }

@@ -8,6 +8,7 @@ mod catch_up;
 mod queue;
 mod read;
 mod receiver;
+mod recent;
 
 use std::{sync::Arc, thread, time::Duration};
 

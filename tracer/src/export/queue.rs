@@ -16,6 +16,7 @@ use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, backends::FileBackend,
 };
 
+use super::recent::{Identity, RecentEvents};
 use crate::util::{
     human,
     regular::{self, Links},
@@ -25,6 +26,8 @@ use crate::util::{
 const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
 /// Single numbers by name.
 const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
+/// What events of the last minutes are about, and when each happened, milliseconds of Unix time.
+const RECENT: TableDefinition<Identity, i64> = TableDefinition::new("recent");
 /// Of [`NUMBERS`]: events that were lost, and that nobody has been told of.
 const LOST: &str = "lost";
 /// Of [`NUMBERS`]: the time of the newest event, milliseconds of Unix time.
@@ -75,6 +78,7 @@ impl EventQueue {
         {
             let events = write.open_table(EVENTS)?;
             write.open_table(NUMBERS)?;
+            write.open_table(RECENT)?;
             for event in events.iter()? {
                 let (number, line) = event?;
                 size.bytes += line.value().len() as u64;
@@ -85,15 +89,22 @@ impl EventQueue {
         Ok(Self { database, bytes_max, size: Mutex::new(size), grown: Condvar::new() })
     }
 
-    /// Adds events, as lines without their ends, and notes the time of the newest.
-    pub fn push(&self, lines: &[Vec<u8>], newest: Timestamp) -> Result<()> {
+    /// Adds events, as lines without their ends, and notes the time of the newest and what they are about; what events before another time were
+    /// about is forgotten.
+    pub fn push(
+        &self,
+        lines: &[&[u8]],
+        newest: Timestamp,
+        recent: &[(Identity, i64)],
+        forget_before_ms: Option<i64>,
+    ) -> Result<()> {
         let mut size = self.size.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut bytes, mut next, mut lost) = (size.bytes, size.next, 0);
         let write = self.database.begin_write()?;
         {
             let mut events = write.open_table(EVENTS)?;
             for line in lines {
-                events.insert(next, line.as_slice())?;
+                events.insert(next, *line)?;
                 next += 1;
                 bytes += line.len() as u64;
             }
@@ -106,6 +117,13 @@ impl EventQueue {
                 events.remove(number)?;
                 bytes -= length;
                 lost += 1;
+            }
+            let mut known = write.open_table(RECENT)?;
+            for (identity, at_ms) in recent {
+                known.insert(identity, at_ms)?;
+            }
+            if let Some(before_ms) = forget_before_ms {
+                known.retain(|_, at_ms| at_ms >= before_ms)?;
             }
             let mut numbers = write.open_table(NUMBERS)?;
             let millisecond = u64::try_from(newest.as_millisecond()).unwrap_or(0);
@@ -124,6 +142,16 @@ impl EventQueue {
             human::say(&format!("the queue is full: the oldest {events} are lost"));
         }
         Ok(())
+    }
+
+    /// Events of the last minutes, sent or not.
+    pub fn recent(&self) -> Result<RecentEvents> {
+        let known = self.database.begin_read()?.open_table(RECENT)?;
+        let known = known.iter()?.map(|known| {
+            let (identity, at_ms) = known?;
+            Ok((identity.value(), at_ms.value()))
+        });
+        Ok(RecentEvents::of(known.collect::<std::result::Result<Vec<_>, redb::StorageError>>()?))
     }
 
     /// The oldest, so many at most, with their numbers. They stay until they are removed.
@@ -254,8 +282,10 @@ mod tests {
         }
     }
 
-    fn lines(of: impl IntoIterator<Item = u8>) -> Vec<Vec<u8>> {
-        of.into_iter().map(|byte| vec![byte; 10]).collect()
+    fn push(queue: &EventQueue, of: impl IntoIterator<Item = u8>, newest: Timestamp) {
+        let lines: Vec<[u8; 10]> = of.into_iter().map(|byte| [byte; 10]).collect();
+        let lines: Vec<&[u8]> = lines.iter().map(<[u8; 10]>::as_slice).collect();
+        queue.push(&lines, newest, &[], None).expect("writes");
     }
 
     fn at(second: i64) -> Timestamp {
@@ -268,8 +298,8 @@ mod tests {
         {
             let queue = tried.open(1000);
             assert!(queue.newest().expect("reads").is_none() && queue.first(9).expect("reads").is_empty());
-            queue.push(&lines(1..=3), at(100)).expect("writes");
-            queue.push(&lines(4..=5), at(90)).expect("writes");
+            push(&queue, 1..=3, at(100));
+            push(&queue, 4..=5, at(90));
         }
         let queue = tried.open(1000);
         assert_eq!(queue.newest().expect("reads"), Some(at(100)));
@@ -285,9 +315,9 @@ mod tests {
     fn the_oldest_give_way_and_are_counted_but_not_what_is_being_sent() {
         let tried = Tried::new("full");
         let queue = tried.open(50);
-        queue.push(&lines(1..=5), at(1)).expect("writes");
+        push(&queue, 1..=5, at(1));
         let sending = queue.first(2).expect("reads");
-        queue.push(&lines(6..=8), at(2)).expect("writes");
+        push(&queue, 6..=8, at(2));
         assert_eq!(queue.lost().expect("reads"), 3);
         queue.remove(sending[1].0, 1).expect("writes");
         assert_eq!(queue.lost().expect("reads"), 4);
@@ -312,7 +342,7 @@ mod tests {
         assert!(second.starts_with("another tracer export"), "{second}");
         drop(queue);
         fs::write(tried.0.join("export.redb"), vec![7; 5000]).expect("writes");
-        tried.open(50).push(&lines([1]), at(1)).expect("writes");
+        push(&tried.open(50), [1], at(1));
         assert!(tried.0.join("export.damaged").exists());
     }
 }

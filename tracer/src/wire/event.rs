@@ -61,6 +61,18 @@ pub enum What {
     IncidentClosed(Box<IncidentObject>),
 }
 
+impl What {
+    /// The event's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::StallOpened(_) => "stall_opened",
+            Self::StallClosed(_) => "stall_closed",
+            Self::IncidentOpened(_) => "incident_opened",
+            Self::IncidentClosed(_) => "incident_closed",
+        }
+    }
+}
+
 /// A line of the stream.
 #[derive(Debug, PartialEq)]
 pub enum StreamLine {
