@@ -10,7 +10,7 @@ mod read;
 mod receiver;
 mod recent;
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{process, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
@@ -39,17 +39,16 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 pub fn run(args: &Export) -> Result<()> {
     let receiver = OtlpReceiver::new(&args.otlp, &args.headers()?)?;
     let queue = Arc::new(EventQueue::open(&args.queue_dir, args.queue_max)?);
-    let reader = {
-        let (queue, socket) = (queue.clone(), args.socket.clone());
-        thread::Builder::new().name("reader".into()).spawn(move || read::follow(&socket, &queue))
-    }
-    .context("cannot start a thread")?;
+    let (kept_in, socket) = (queue.clone(), args.socket.clone());
+    let read = move || {
+        // Without a queue nothing is left to do: whoever keeps this process starts it again, and what happens meanwhile is asked for then.
+        let Err(error) = read::follow(&socket, &kept_in);
+        human::say(&format!("{error:#}"));
+        process::exit(1);
+    };
+    thread::Builder::new().name("reader".into()).spawn(read).context("cannot start a thread")?;
     let mut sender = EventSender { queue: &queue, receiver, spans: args.spans, pause: PAUSE, failing: false };
     loop {
-        if reader.is_finished() {
-            let failed = reader.join().map_err(|_| anyhow::anyhow!("the reader of events has failed"))?;
-            return failed.context("cannot keep events");
-        }
         sender.send_next()?;
     }
 }

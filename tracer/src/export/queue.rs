@@ -37,8 +37,9 @@ const NEWEST: &str = "newest";
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// How long an empty queue is waited for at a time.
 const WAIT: Duration = Duration::from_secs(2);
-/// Bytes of events that are read at once; one event is, however long.
-const READ_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of events that are read at once; one event is, however long. As a request they have about twice as many, and a proxy before a receiver
+/// may take a megabyte only.
+const READ_BYTES_MAX: usize = 256 * 1024;
 
 /// The queue.
 pub struct EventQueue {

@@ -1,6 +1,7 @@
 //! Reads the agent's stream into the queue, for ever: where the agent is not there, or starts again, what happened meanwhile is asked for.
 
 use std::{
+    convert::Infallible,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -30,7 +31,7 @@ const AGAIN_FACTOR: u32 = 5;
 const FORGET_AFTER: Duration = Duration::from_secs(30);
 
 /// Ends only where the queue can no longer be written.
-pub fn follow(socket: &Path, queue: &EventQueue) -> Result<()> {
+pub fn follow(socket: &Path, queue: &EventQueue) -> Result<Infallible> {
     let mut said = String::new();
     let recent = queue.recent().context("cannot read the queue")?;
     let mut known = ReadSoFar { queue, recent, forgotten: Instant::now() };
@@ -62,7 +63,7 @@ fn take_all(mut stream: LineStream<'_>, mut reader: StreamReader<'_, '_>) -> Res
         match stream.next(reader.rest()) {
             Ok(Some(lines)) => reader.keep(&lines)?,
             Ok(None) => return Ok("the agent has ended".to_owned()),
-            Err(error) => return Ok(format!("the agent does not answer any more: {error:#}")),
+            Err(error) => return Ok(format!("the connection to the agent has ended: {error:#}")),
         }
         if reader.rest() == Some(Duration::ZERO) {
             reader.ask()?;
