@@ -55,7 +55,7 @@ impl Export {
         lines
             .map(|(at, line)| {
                 // What is wrong is not shown: it may be a password.
-                header(line).with_context(|| format!("{}, line {}: no header", path.display(), at + 1))
+                header(line).with_context(|| format!("{}, line {} is not a header", path.display(), at + 1))
             })
             .collect()
     }

@@ -19,22 +19,19 @@ use crate::{
 /// How much further back than the newest event that is known: what is flagged in one look has one time, and is told of one after the other.
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// The events after this time, and a little before, that are not known; with no time, those of all that is open. They are known from now on.
+/// The events after this time, and a little before, that are not known; with no time, those of all that is open. They are known from now on,
+/// also where the agent has not answered everything.
 pub fn missed(
     client: &AgentClient,
     since: Option<Timestamp>,
     recent: &mut RecentEvents,
-) -> Result<Vec<NewEvent>> {
+) -> (Vec<NewEvent>, Result<()>) {
     let since = since.map(|since| since - MARGIN);
     let mut search = Search { since, recent, found: Vec::new() };
-    search.stalls(&client.get("/v1/stalls")?)?;
-    if let Some(since) = since {
-        search.stalls(&client.get(&format!("/v1/stalls?since={since}"))?)?;
-    }
-    search.incidents(&client.get("/v1/incidents")?)?;
+    let answered = search.ask(client);
     let mut found = search.found;
     found.sort_by_key(|event| event.at);
-    Ok(found)
+    (found, answered)
 }
 
 /// An event that is to be sent.
@@ -53,6 +50,14 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
+    fn ask(&mut self, client: &AgentClient) -> Result<()> {
+        self.stalls(&client.get("/v1/stalls")?)?;
+        if let Some(since) = self.since {
+            self.stalls(&client.get(&format!("/v1/stalls?since={since}"))?)?;
+        }
+        self.incidents(&client.get("/v1/incidents")?)
+    }
+
     fn is_later(&self, at: Timestamp) -> bool {
         self.since.is_none_or(|since| at > since)
     }
@@ -87,8 +92,9 @@ impl Search<'_> {
     fn add(&mut self, at: Timestamp, what: What) -> Result<()> {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let event = ReceivedEvent { time: at, host, what };
+        let line = line(&event)?;
         if self.recent.note(&event) {
-            self.found.push(NewEvent { at, line: line(&event)? });
+            self.found.push(NewEvent { at, line });
         }
         Ok(())
     }
@@ -144,6 +150,11 @@ mod tests {
         assert_eq!(told, [(120, "stall_opened"), (130, "stall_closed")]);
         assert!(events.iter().all(|event| !recent.note(event)), "the stream may have them, too");
         assert!(search(Some(at(110)), &mut recent).is_empty(), "as they are asked for again");
+        // What is understood of an answer that breaks off is told.
+        let broken = [answer.as_slice(), b"{"].concat();
+        let mut recent = RecentEvents::default();
+        let mut search_broken = Search { since: None, recent: &mut recent, found: Vec::new() };
+        assert!(search_broken.stalls(&broken).is_err() && search_broken.found.len() == 5);
         // Whoever has never read is told of everything.
         assert_eq!(search(None, &mut RecentEvents::default()).len(), 5);
     }

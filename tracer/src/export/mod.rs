@@ -12,7 +12,7 @@ mod recent;
 
 use std::{process, sync::Arc, thread, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 
 use self::{
@@ -97,7 +97,7 @@ impl EventSender<'_> {
                 PostAnswer::Taken(answer) => {
                     self.pause = PAUSE;
                     if std::mem::take(&mut self.failing) {
-                        human::say(&format!("{} takes events again", self.receiver));
+                        human::say(&format!("sending events to {} again", self.receiver));
                     }
                     let (refused, why) = otlp::rejected(&answer);
                     if refused > 0 {
@@ -106,12 +106,12 @@ impl EventSender<'_> {
                     return refused.min(events);
                 }
                 PostAnswer::Refused(why) => {
-                    human::say(&format!("{} refuses events, which are lost: {why}", self.receiver));
+                    human::say(&format!("{} has refused events, which are lost: {why}", self.receiver));
                     return events;
                 }
                 PostAnswer::Later(after, why) => {
                     if !std::mem::replace(&mut self.failing, true) {
-                        human::say(&format!("{} takes no events: {why}; they are kept", self.receiver));
+                        human::say(&format!("cannot send events to {}: {why}; keeping them", self.receiver));
                     }
                     thread::sleep(after.unwrap_or(self.pause).min(PAUSE_MAX));
                     self.pause = (self.pause * 2).min(PAUSE_MAX);
@@ -131,13 +131,17 @@ fn parse(line: &[u8]) -> Option<ReceivedEvent> {
 
 /// A base address as the specification has it: the paths of signals are added to it.
 fn checked(url: &str) -> Result<hyper::Uri> {
+    ensure!(
+        !url.contains('@'),
+        "an address with a user or a password is not supported: put them into --headers-file, as Authorization"
+    );
     let uri: hyper::Uri =
-        url.trim_end_matches('/').parse().with_context(|| format!("{url} is no address"))?;
+        url.trim_end_matches('/').parse().with_context(|| format!("{url} is not an address"))?;
     match uri.scheme_str() {
         Some("http") if uri.host().is_some() => Ok(uri),
         Some("https") => bail!(
-            "{url}: tracer sends without TLS, to a Collector on this host or in this network, and that one sends on with TLS"
+            "{url}: tracer does not speak TLS: send to a Collector on this host or in its network over http://, and let that forward events"
         ),
-        _ => bail!("{url} is no address such as http://127.0.0.1:4318"),
+        _ => bail!("{url} is not an address like http://127.0.0.1:4318"),
     }
 }

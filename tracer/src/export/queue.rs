@@ -128,7 +128,10 @@ impl EventQueue {
             }
             let mut numbers = write.open_table(NUMBERS)?;
             let millisecond = u64::try_from(newest.as_millisecond()).unwrap_or(0);
+            // A clock that was ahead, and has been set right, leaves no time that is still to come.
+            let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
             let known = numbers.get(NEWEST)?.map_or(0, |known| known.value());
+            let known = if known > now { 0 } else { known };
             numbers.insert(NEWEST, millisecond.max(known))?;
             if lost > 0 {
                 let before = numbers.get(LOST)?.map_or(0, |lost| lost.value());
@@ -140,7 +143,7 @@ impl EventQueue {
         self.grown.notify_all();
         if lost > 0 {
             let events = human::count(usize::try_from(lost).unwrap_or(usize::MAX), "event");
-            human::say(&format!("the queue is full: the oldest {events} are lost"));
+            human::say(&format!("the queue is full: lost the oldest, {events}"));
         }
         Ok(())
     }
@@ -310,6 +313,15 @@ mod tests {
         let rest = queue.first(9).expect("reads");
         assert_eq!(rest.iter().map(|(_, line)| line[0]).collect::<Vec<_>>(), [3, 4, 5]);
         assert_eq!(queue.lost().expect("reads"), 0);
+    }
+
+    #[test]
+    fn a_time_that_is_still_to_come_is_not_the_newest_for_ever() {
+        let tried = Tried::new("clock");
+        let queue = tried.open(1000);
+        push(&queue, [1], at(Timestamp::now().as_second() + 3600));
+        push(&queue, [2], at(100));
+        assert_eq!(queue.newest().expect("reads"), Some(at(100)));
     }
 
     #[test]

@@ -126,7 +126,9 @@ impl<'a, 'queue> StreamReader<'a, 'queue> {
                 }
                 Ok(StreamLine::Lost(_)) => self.has_missed()?,
                 Ok(StreamLine::Unknown) => {}
-                Err(error) => human::say(&format!("the agent has sent what is no event: {error}")),
+                Err(error) => {
+                    human::say(&format!("the agent has sent something that is not an event: {error}"))
+                }
             }
         }
         self.known.push(&new, self.question.is_none())
@@ -145,16 +147,13 @@ impl<'a, 'queue> StreamReader<'a, 'queue> {
     fn ask(&mut self) -> Result<()> {
         let Some(question) = &mut self.question else { return Ok(()) };
         let begun = Instant::now();
-        let missed = catch_up::missed(self.client, question.since, &mut self.known.recent);
+        let (missed, answered) = catch_up::missed(self.client, question.since, &mut self.known.recent);
         self.pause = AGAIN_AFTER.max(begun.elapsed() * AGAIN_FACTOR);
         question.at = Instant::now() + self.pause;
-        match missed {
-            Ok(events) => self.known.push(&events, false),
-            Err(error) => {
-                human::say(&format!("what has happened meanwhile is not known: {error:#}"));
-                Ok(())
-            }
+        if let Err(error) = answered {
+            human::say(&format!("cannot find out everything that has happened meanwhile: {error:#}"));
         }
+        self.known.push(&missed, false)
     }
 
     /// How long until it is to be asked for.

@@ -2,7 +2,10 @@
 //! event and a span for each stall that is over. OtlpAttributes have the names of the semantic conventions, and `tracer.` before the name where
 //! those have none.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    net::SocketAddr,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -365,12 +368,9 @@ fn of_wait(wait: &WaitObject) -> OtlpAttributes {
         .and_if("k8s.pod.name", pod.and_then(|pod| pod.name.as_deref()))
         .and_if("k8s.pod.uid", pod.map(|pod| pod.uid.as_str()))
         .and_if("k8s.container.name", pod.and_then(|pod| pod.container.as_deref()));
-    let of = |transport: &str, local: std::net::SocketAddr, remote: Option<std::net::SocketAddr>| {
-        attributes_of_network(transport, local, remote)
-    };
     let network = match &wait.target {
-        TargetObject::Tcp { local, remote, .. } => of("tcp", *local, Some(*remote)),
-        TargetObject::Udp { local, remote, .. } => of("udp", *local, *remote),
+        TargetObject::Tcp { local, remote, .. } => of_network("tcp", *local, Some(*remote)),
+        TargetObject::Udp { local, remote, .. } => of_network("udp", *local, *remote),
         TargetObject::Unix { path, .. } => OtlpAttributes::default()
             .and("network.transport", "unix")
             .and_if("network.peer.address", path.as_deref()),
@@ -379,11 +379,7 @@ fn of_wait(wait: &WaitObject) -> OtlpAttributes {
     OtlpAttributes(attributes.0.into_iter().chain(network.0).collect())
 }
 
-fn attributes_of_network(
-    transport: &str,
-    local: std::net::SocketAddr,
-    remote: Option<std::net::SocketAddr>,
-) -> OtlpAttributes {
+fn of_network(transport: &str, local: SocketAddr, remote: Option<SocketAddr>) -> OtlpAttributes {
     OtlpAttributes::default()
         .and("network.transport", transport)
         .and("network.type", if local.is_ipv4() { "ipv4" } else { "ipv6" })
